@@ -1,0 +1,40 @@
+# What the README tells people to type. `make demo` and `make test` do everything on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test fast lint docs stack bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python entrypoint.py demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+fast: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Pages and schema that are generated from the code.
+docs: $(VENV)/.installed
+	$(BIN)/python -m adapt.spec_reference
+
+# SeaweedFS (S3) and MLflow on loopback, data in ./stack, until Ctrl-C.
+stack: $(VENV)/.installed
+	$(BIN)/python -m adapt.platforms.local_stack stack
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/results.py
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo stack .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,44 @@
+"""The tuples that cross layers, and the legend of shape letters.
+
+B batch, C channels, H and W height and width in pixels, K classes, N samples. Images are float32, normalised for
+the network that reads them; labels hold train ids.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+IGNORED = 255
+"""The train id of pixels that no loss and no score counts."""
+
+
+class Batch(NamedTuple):
+    """Samples of one domain on the device.
+
+    `images` (B, 3, H, W) float32, normalised; `labels` (B, H, W) int64 train ids with `IGNORED`, or None where
+    the domain has none; `keys` the samples' names, for messages.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    keys: tuple[str, ...]
+
+
+class Prediction(NamedTuple):
+    """What a segmentation network returns.
+
+    `logits`: one tensor (B, K, H, W) a head, main head first, at input size; `features`: the encoder's stages,
+    shallow to deep; `extra`: side outputs by name.
+    """
+
+    logits: tuple[Tensor, ...]
+    features: tuple[Tensor, ...]
+    extra: dict[str, Tensor]
+
+
+class PixelFormat(NamedTuple):
+    """How uint8 RGB becomes a network's input: (RGB / 255 - `mean`) / `std`, or with `bgr` (BGR - `mean`) / `std`."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    bgr: bool = False

@@ -1,0 +1,158 @@
+"""Saves a run and finds it again: one folder a step, and pointers written last.
+
+    RUN/step-00000500/weights.safetensors   the segmentation network alone, for everybody
+    RUN/step-00000500/state.pt              what resuming needs: networks, optimizers, streams, random state
+    RUN/step-00000500/spec.yaml             the resolved job spec
+    RUN/step-00000500/manifest.json         sha256 of the three; written after them
+    RUN/LATEST, RUN/BEST.json               written after the manifest
+
+A crash leaves at worst a folder without manifest, which nobody reads. A reader trusts a folder only when all checksums
+hold, and otherwise takes the one before it. `torch.load` runs with `weights_only`.
+"""
+
+import hashlib
+import json
+import logging
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from adapt.errors import DataError
+from adapt.section import Section
+from storage.store import MissingObject, Store, join
+
+log = logging.getLogger(__name__)
+
+WEIGHTS, STATE, SPEC, MANIFEST = "weights.safetensors", "state.pt", "spec.yaml", "manifest.json"
+
+
+class CheckpointConfig(Section):
+    """Where and how often a run is saved."""
+
+    uri: str = Field("runs", description="Folder of all runs: file path or URI of a store.")
+    every_minutes: float = Field(10.0, gt=0, description="Longest time between two saves.")
+    every_steps: int | None = Field(None, ge=1, description="Also save every so many steps.")
+    keep: int = Field(3, ge=1, description="Newest checkpoints kept, beside the best.")
+
+
+class Saved(NamedTuple):
+    """One checkpoint: its folder's name, the URI of its weights and their sha256."""
+
+    name: str
+    weights_uri: str
+    sha256: str
+
+
+class Best(NamedTuple):
+    """The best checkpoint so far and its score."""
+
+    name: str
+    score: float
+    sha256: str
+
+
+class RunFolder:
+    """The checkpoints of one run under `store` (rooted at the run's folder)."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def save(
+        self, step: int, state: Mapping[str, Any], weights: Mapping[str, Tensor], spec_text: str
+    ) -> Saved:
+        """Write the checkpoint of `step` durably and point LATEST at it. Raises `StoreError`."""
+        name = f"step-{step:08d}"
+        with tempfile.TemporaryDirectory(prefix="segadapt-save-") as folder:
+            files = {file: Path(folder) / file for file in (WEIGHTS, STATE, SPEC)}
+            save_file({key: t.detach().cpu().contiguous() for key, t in weights.items()}, files[WEIGHTS])
+            torch.save(dict(state), files[STATE])
+            files[SPEC].write_text(spec_text)
+            digests = {file: _sha256(path) for file, path in files.items()}
+            for file, path in files.items():
+                self.store.put_file(f"{name}/{file}", path)
+        manifest = {"step": step, "sha256": digests}
+        self.store.put(f"{name}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
+        self.store.put("LATEST", name.encode())
+        return Saved(name, join(self.store.uri, name, WEIGHTS), digests[WEIGHTS])
+
+    def newest_valid(self) -> tuple[str, dict[str, Any]] | None:
+        """The newest checkpoint whose checksums hold, as (folder's name, state); None where there is none.
+
+        A damaged one is named in a warning and passed over.
+        """
+        for name in reversed(self.names()):
+            with tempfile.TemporaryDirectory(prefix="segadapt-resume-") as folder:
+                try:
+                    self._fetch_verified(name, STATE, Path(folder))
+                    state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
+                    return name, state
+                except (DataError, MissingObject, UnpicklingError, zipfile.BadZipFile) as error:
+                    log.warning("%s/%s: damaged, passed over: %s", self.store.uri, name, error)
+        return None
+
+    def spec_text(self, name: str) -> str:
+        """The resolved job spec that was saved with a checkpoint."""
+        return self.store.get(f"{name}/{SPEC}").decode()
+
+    def names(self) -> list[str]:
+        """The folders of finished saves, oldest first."""
+        keys = [info.key for info in self.store.list("step-")]
+        return sorted(key.split("/")[0] for key in keys if key.endswith(f"/{MANIFEST}"))
+
+    def mark_best(self, saved: Saved, score: float) -> None:
+        """Point BEST at a checkpoint."""
+        best = Best(saved.name, score, saved.sha256)
+        self.store.put("BEST.json", json.dumps(best._asdict()).encode())
+
+    def best(self) -> Best | None:
+        """The best checkpoint so far, None before the first evaluation."""
+        try:
+            return Best(**json.loads(self.store.get("BEST.json")))
+        except MissingObject:
+            return None
+
+    def retain(self, keep: int) -> None:
+        """Delete all but the `keep` newest checkpoints and the best; a manifest goes first, files after it."""
+        best = self.best()
+        for name in self.names()[:-keep]:
+            if best is None or name != best.name:
+                for file in (MANIFEST, STATE, WEIGHTS, SPEC):
+                    self.store.delete(f"{name}/{file}")
+
+    def clear(self) -> None:
+        """Delete the whole run, pointers first."""
+        for key in ("LATEST", "BEST.json", "JOB"):
+            self.store.delete(key)
+        for info in list(self.store.list()):
+            self.store.delete(info.key)
+
+    def _fetch_verified(self, name: str, file: str, folder: Path) -> None:
+        expected = json.loads(self.store.get(f"{name}/{MANIFEST}"))["sha256"][file]
+        self.store.get_file(f"{name}/{file}", folder / file)
+        found = _sha256(folder / file)
+        if found != expected:
+            raise DataError(
+                f"{self.store.uri}/{name}/{file}: expected sha256 {expected[:12]}..., found {found[:12]}..."
+            )
+
+
+def fetch_weights(store: Store, key: str, path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Download a `.safetensors` file to `path`, check it and load it. Raises `DataError` on other bytes."""
+    store.get_file(key, path)
+    found = _sha256(path)
+    if sha256 is not None and found != sha256:
+        raise DataError(f"{store.uri}/{key}: expected sha256 {sha256}, found {found}: download it again")
+    return load_file(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

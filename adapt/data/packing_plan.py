@@ -1,0 +1,175 @@
+"""The plan of a packing: which samples go into which shard, fixed before the first byte is written.
+
+A plan depends on the arguments and on the names and headers of the raw files alone. Its fingerprint
+tells a shard that belongs to it from one of another packing.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+from PIL import Image
+
+from adapt.data.codecs import PILLOW_FAILURES
+from adapt.data.datasets import RawLayout, RawSample, known_layout, refuse
+from adapt.data.manifest import FORMAT_VERSION, Profile
+from adapt.errors import DataError, JobError, known_names
+
+SHARD_BYTES = 64_000_000
+BYTES_A_PIXEL = {"exact": 1.6, "small": 0.36}
+"""Measured on street scenes at 1280x720; a plan needs an estimate, not the truth."""
+
+
+class Planned(NamedTuple):
+    """A sample with what the planning has seen of it: the sizes of its files, and its size in
+    pixels.
+    """
+
+    sample: RawSample
+    image_bytes: int
+    label_bytes: int
+    size_hw: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the packed bytes."""
+
+    layout: RawLayout
+    dataset: str
+    split: str
+    profile: Profile
+    size_hw: tuple[int, int] | None
+    labelled: bool
+    shards: tuple[tuple[Planned, ...], ...]
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all shards."""
+        return sum(len(shard) for shard in self.shards)
+
+    def fingerprint(self) -> str:
+        """sha256 over the settings, the samples in order, and the sizes of their files in bytes."""
+        settings = [
+            FORMAT_VERSION,
+            self.dataset,
+            self.split,
+            self.profile,
+            self.size_hw,
+            self.labelled,
+        ]
+        samples = [
+            [(planned.sample.key, planned.image_bytes, planned.label_bytes) for planned in shard]
+            for shard in self.shards
+        ]
+        return hashlib.sha256(json.dumps([settings, samples]).encode()).hexdigest()
+
+
+def check_arguments(
+    split: str, profile: str, size_hw: tuple[int, int] | None, shard_bytes: int
+) -> None:
+    """`JobError` for arguments that no packing can have."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
+        raise JobError(f"--split: expected letters, digits, '_' and '-', found {split!r}")
+    if profile not in get_args(Profile):
+        raise JobError(f"--profile: {known_names(profile, get_args(Profile))}")
+    if size_hw is not None and (len(size_hw) != 2 or min(size_hw) < 1):
+        raise JobError(
+            f"--size-hw: expected a positive height and width in pixels, found {size_hw}"
+        )
+    if profile == "original" and size_hw is not None:
+        raise JobError(
+            "--size-hw: profile 'original' keeps the files as they are; leave the size out"
+        )
+    if shard_bytes < 1:
+        raise JobError(f"--shard-bytes: expected a positive number, found {shard_bytes}")
+
+
+def make_plan(
+    dataset: str,
+    raw_dir: Path,
+    split: str,
+    *,
+    profile: Profile,
+    size_hw: tuple[int, int] | None,
+    name: str | None,
+    unlabelled: bool,
+    seed: int,
+    shard_bytes: int,
+    skip: Collection[str] = (),
+) -> Plan:
+    """Find the samples, refuse bad pairs, and deal the samples to shards in an order that `seed`
+    alone decides.
+    """
+    layout = known_layout(dataset)
+    if layout.splits and split not in layout.splits and not (raw_dir / f"{split}.txt").is_file():
+        raise JobError(f"--split: {dataset} has no such split; {known_names(split, layout.splits)}")
+    if not raw_dir.is_dir():
+        raise DataError(f"{raw_dir}: there is no such folder; {dataset} expects {layout.summary}")
+    samples = layout.pairs(raw_dir, split, unlabelled=unlabelled, skip=skip)
+    planned = sorted(
+        survey(raw_dir, samples), key=lambda item: shuffled_place(seed, item.sample.key)
+    )
+    size = max(1, round(shard_bytes / estimated_bytes(planned, profile, size_hw)))
+    shards = tuple(tuple(planned[start : start + size]) for start in range(0, len(planned), size))
+    labelled = samples[0].label_path is not None
+    return Plan(layout, name or dataset, split, profile, size_hw, labelled, shards)
+
+
+def shuffled_place(seed: int, key: str) -> bytes:
+    """Sorting by this is a permutation that no library's version can change."""
+    return hashlib.sha256(f"{seed}/{key}".encode()).digest()
+
+
+def survey(raw_dir: Path, samples: list[RawSample]) -> list[Planned]:
+    """Read every file's header; `DataError` lists the files that are no pictures and the pairs of
+    unequal size.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(survey_sample, samples))
+    refuse(raw_dir, [problem for problem in seen if isinstance(problem, str)])
+    return [planned for planned in seen if isinstance(planned, Planned)]
+
+
+def survey_sample(sample: RawSample) -> Planned | str:
+    """The sizes of one sample's files, or what is wrong with them."""
+    path = sample.image_path
+    try:
+        size_hw = picture_hw(path)
+        if sample.label_path is None:
+            return Planned(sample, path.stat().st_size, 0, size_hw)
+        path = sample.label_path
+        label_hw = picture_hw(path)
+    except PILLOW_FAILURES as error:
+        return f"{path}: corrupt image: {error}"
+    if label_hw != size_hw:
+        return (
+            f"{path}: the label is {in_words(label_hw)}, its image {in_words(size_hw)} pixels (HxW)"
+        )
+    return Planned(sample, sample.image_path.stat().st_size, path.stat().st_size, size_hw)
+
+
+def in_words(size_hw: tuple[int, int]) -> str:
+    """(height, width) -> `HxW`."""
+    return f"{size_hw[0]}x{size_hw[1]}"
+
+
+def picture_hw(path: Path) -> tuple[int, int]:
+    """Height and width in pixels from the header alone."""
+    with Image.open(path) as image:
+        return image.height, image.width
+
+
+def estimated_bytes(
+    planned: list[Planned], profile: Profile, size_hw: tuple[int, int] | None
+) -> float:
+    """Mean bytes a packed sample, roughly."""
+    if profile == "original":
+        return sum(item.image_bytes for item in planned) / len(planned)
+    sizes = [size_hw or item.size_hw for item in planned]
+    return BYTES_A_PIXEL[profile] * sum(height * width for height, width in sizes) / len(sizes)

@@ -1,0 +1,213 @@
+"""Puts a job together and sees it through: stores, data, network, method, engine, tracker, trainer."""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from adapt.checkpoint import WEIGHTS, RunFolder
+from adapt.engine import Engine, prepare_device
+from adapt.errors import Interrupted, JobError
+from adapt.evaluate import Evaluation, evaluate
+from adapt.job_data import (
+    SOURCE_STREAM,
+    TARGET_STREAM,
+    JobData,
+    build_network,
+    open_cache,
+    open_data,
+    open_run_folder,
+    open_split,
+    open_stores,
+    open_stream,
+)
+from adapt.methods import METHODS, build_method
+from adapt.places import Place
+from adapt.spec import JobSpec
+from adapt.tracker import Tracker
+from adapt.trainer import Outcome, Progress, Trainer, resume
+from storage.store import MissingObject, join, split_uri
+
+log = logging.getLogger(__name__)
+
+TRACKER_FLUSH_S = 20.0
+FILE_ENDINGS = (".safetensors", ".pth", ".pt")
+
+
+def run_job(
+    job: JobSpec,
+    place: Place,
+    stop: Event,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    fresh: bool = False,
+) -> Outcome:
+    """Train from the newest checkpoint, or from the start, to the end of the job.
+
+    Raises `JobError`, `StoreError`, `DataError`, and `Interrupted` once `stop` is set and all is saved.
+    """
+    job.check_ranks(place.num_ranks)
+    device = prepare_device(place.local_rank)
+    with ExitStack() as stack:
+        stack.enter_context(_ranks(place, device))
+        stores = open_stores(job, place)
+        data = open_data(job, stores, open_cache(job, place))
+        stack.callback(_close, data)
+        folder = open_run_folder(job, stores)
+        if fresh and place.leader:
+            folder.clear()
+        _barrier()
+        torch.manual_seed(job.seed)
+        method = build_method(job.method, build_network(job, stores))
+        engine = Engine(method, job.train, job.optim, device)
+        state = resume(folder, job)
+        if state is not None:
+            engine.load_state_dict(state["engine"])
+            log.info("resumed at step %d of %d", engine.step_count, job.train.steps)
+        tracker = stack.enter_context(_tracking(job, place, folder, data, state))
+        trainer = Trainer(
+            job,
+            place,
+            engine,
+            data,
+            *_streams(job, place, data, state, stack),
+            folder,
+            tracker,
+            stop,
+            on_progress,
+            evaluated_step=0 if state is None else state["evaluated_step"],
+        )
+        return trainer.run()
+
+
+def evaluate_checkpoint(job: JobSpec, place: Place, checkpoint: str) -> Evaluation:
+    """Evaluate a checkpoint's weights on the job's validation split.
+
+    `checkpoint` is the URI of a `weights.safetensors` or of its folder. Raises `JobError` where the weights do not fit.
+    """
+    if job.validation is None:
+        raise JobError("validation: missing, expected a labelled split to evaluate on")
+    device = prepare_device(place.local_rank)
+    stores = open_stores(job, place)
+    uri = checkpoint if checkpoint.endswith(FILE_ENDINGS) else join(checkpoint, WEIGHTS)
+    start = {"weights": "none", "weights_uri": None, "start_uri": uri}
+    model = job.model.model_copy(update=start)
+    segmenter = build_network(job.model_copy(update={"model": model}), stores)
+    split = open_split(job, job.validation, stores, open_cache(job, place))
+    try:
+        return evaluate(
+            segmenter.to(device),
+            split,
+            device,
+            threads=job.stream.threads,
+            num_pictures=job.evaluate.pictures,
+        )
+    finally:
+        split.close()
+
+
+def tracking_uri(job: JobSpec, place: Place) -> str:
+    """The spec's MLflow server, else the environment's, else a database file beside the checkpoints."""
+    named = job.tracking.uri or place.tracking_uri
+    if named:
+        return named
+    scheme, rest = split_uri(job.checkpoint.uri)
+    return embedded_tracking_uri(Path(rest if scheme == "file" else "runs"))
+
+
+def embedded_tracking_uri(folder: Path) -> str:
+    """MLflow's URI of the database file in a folder of runs."""
+    return f"sqlite:///{folder.resolve()}/mlflow.db"
+
+
+def job_key(folder: RunFolder) -> str:
+    """What identifies the job for MLflow, also after a restart: a mark kept in the run's folder."""
+    try:
+        return folder.store.get("JOB").decode()
+    except MissingObject:
+        key = uuid.uuid4().hex
+        folder.store.put("JOB", key.encode())
+        return key
+
+
+def _streams(
+    job: JobSpec, place: Place, data: JobData, state: dict[str, Any] | None, stack: ExitStack
+) -> tuple[Any, Any]:
+    draws = state or {"source_draw": 0, "target_draw": 0}
+    source = open_stream(job, job.source, data.source, SOURCE_STREAM, place, draws["source_draw"])
+    stack.callback(source.close)
+    if not METHODS[job.method.name].needs_target:
+        return source, None
+    assert job.target is not None and data.target is not None, "checked with the spec"
+    target = open_stream(job, job.target, data.target, TARGET_STREAM, place, draws["target_draw"])
+    stack.callback(target.close)
+    return source, target
+
+
+@contextmanager
+def _ranks(place: Place, device: torch.device) -> Iterator[None]:
+    """The process group, where torchrun started several ranks."""
+    if place.num_ranks == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+@contextmanager
+def _tracking(
+    job: JobSpec, place: Place, folder: RunFolder, data: JobData, state: dict[str, Any] | None
+) -> Iterator[Tracker | None]:
+    """The leader's tracker, ended with the status of what happened inside."""
+    if not place.leader:
+        yield None
+        return
+    tracker = Tracker(
+        job.tracking,
+        uri=tracking_uri(job, place),
+        run_name=job.name,
+        job_key=job_key(folder),
+        spool_dir=place.scratch_dir / "tracking",
+        run_id=(state or {}).get("run_id") or None,
+        resume_step=None if state is None else state["engine"]["step"],
+    )
+    _describe(job, folder, data, tracker)
+    status = "FAILED"
+    try:
+        yield tracker
+        status = "FINISHED"
+    except (Interrupted, KeyboardInterrupt):
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status, TRACKER_FLUSH_S)
+
+
+def _describe(job: JobSpec, folder: RunFolder, data: JobData, tracker: Tracker) -> None:
+    tracker.log_params(job.resolved())
+    tracker.log_text(job.to_yaml(), "spec.yaml")
+    tags = {"segadapt.checkpoints": folder.store.uri, "segadapt.source": data.source.manifest.dataset_id}
+    if data.target is not None:
+        tags["segadapt.target"] = data.target.manifest.dataset_id
+    if data.validation is not None:
+        tags["segadapt.validation"] = data.validation.manifest.dataset_id
+    tracker.log_tags(tags)
+
+
+def _close(data: JobData) -> None:
+    for split in data:
+        if split is not None:
+            split.close()

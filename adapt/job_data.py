@@ -1,0 +1,133 @@
+"""Opens what a job reads: its three splits, its starting weights, its run's folder. Refuses what does not fit.
+
+Everything here happens before a network is built, so a mistake costs seconds.
+"""
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from adapt.checkpoint import RunFolder
+from adapt.data.packed import PackedSplit, SplitConfig
+from adapt.data.stream import DomainConfig, Stream
+from adapt.errors import DataError
+from adapt.models import build_segmenter
+from adapt.models.segmenter import Segmenter
+from adapt.models.encoder import read_weights
+from adapt.places import Place
+from adapt.spec import JobSpec
+from storage.cache import ShardCache
+from storage.store import Stores, join
+
+log = logging.getLogger(__name__)
+
+SOURCE_STREAM, TARGET_STREAM = 0, 1
+
+
+class JobData(NamedTuple):
+    """The splits of a job, opened; `target` and `validation` where the job has them."""
+
+    source: PackedSplit
+    target: PackedSplit | None
+    validation: PackedSplit | None
+
+
+def open_stores(job: JobSpec, place: Place) -> Stores:
+    """The object stores with the job's settings and the place's secrets. Raises `JobError` for a missing secret."""
+    job.check_environment(place.environment)
+    return Stores(job.stores, place.environment)
+
+
+def open_cache(job: JobSpec, place: Place) -> ShardCache:
+    """The node's shard cache."""
+    limit = job.stream.cache_gb
+    capacity_bytes = None if limit is None else int(limit * 1e9)
+    return ShardCache(place.scratch_dir / "shards", capacity_bytes)
+
+
+def open_data(job: JobSpec, stores: Stores, cache: ShardCache) -> JobData:
+    """Open the job's splits. Raises `StoreError`, and `DataError` where data and spec disagree.
+
+    The target's labels are never opened, whether there are any or not.
+    """
+    source = open_split(job, job.source, stores, cache)
+    target = None
+    if job.target is not None:
+        target = open_split(job, job.target, stores, cache, labelled=False)
+    validation = None
+    if job.validation is not None:
+        validation = open_split(job, job.validation, stores, cache)
+    _warn_of_absent_classes(job, source)
+    return JobData(source, target, validation)
+
+
+def open_split(
+    job: JobSpec, section: SplitConfig, stores: Stores, cache: ShardCache, labelled: bool = True
+) -> PackedSplit:
+    """Open one split for images and train ids, or for images alone."""
+    id_table = job.classes.table(section.dataset) if labelled else None
+    split = PackedSplit(
+        stores.open(section.uri), section.split, cache, id_table, section.size_hw
+    )
+    packed = split.manifest.dataset
+    if packed != section.dataset:
+        raise DataError(
+            f"{section.uri}/{section.split}: was packed as {packed!r}, the spec says dataset {section.dataset!r}"
+        )
+    return split
+
+
+def open_stream(
+    job: JobSpec, domain: DomainConfig, split: PackedSplit, number: int, place: Place, draw: int
+) -> Stream:
+    """This rank's stream over an opened split, from draw number `draw` on."""
+    return Stream(
+        split,
+        seed=job.seed,
+        stream=number,
+        batch_size=domain.batch_size,
+        augmentation=domain.augment,
+        config=job.stream,
+        rank=place.rank,
+        num_ranks=place.num_ranks,
+        draw=draw,
+    )
+
+
+def build_network(job: JobSpec, stores: Stores) -> Segmenter:
+    """The segmentation network with the weights it starts from. Raises `JobError` where they do not fit."""
+    encoder_weights = None
+    if job.model.weights_uri is not None:
+        encoder_weights = _fetch(stores, job.model.weights_uri, job.model.weights_sha256)
+    segmenter = build_segmenter(job.model, len(job.classes.names), encoder_weights)
+    if job.model.start_uri is not None:
+        segmenter.load_weights(_fetch(stores, job.model.start_uri, None))
+    return segmenter
+
+
+def open_run_folder(job: JobSpec, stores: Stores) -> RunFolder:
+    """The folder in which the job's checkpoints stand."""
+    return RunFolder(stores.open(join(job.checkpoint.uri, job.name)))
+
+
+def _fetch(stores: Stores, uri: str, sha256: str | None) -> Mapping[str, Tensor]:
+    root, _, key = uri.rpartition("/")
+    with tempfile.TemporaryDirectory(prefix="segadapt-weights-") as folder:
+        path = Path(folder) / key
+        stores.open(root or ".").get_file(key, path)
+        return read_weights(path, sha256)
+
+
+def _warn_of_absent_classes(job: JobSpec, source: PackedSplit) -> None:
+    space = job.classes
+    table = space.table(job.source.dataset)
+    present = {int(table[id_]) for id_, pixels in source.manifest.id_pixels.items() if pixels}
+    absent = [name for index, name in enumerate(space.names) if index not in present]
+    if len(absent) == len(space.names):
+        raise DataError(f"{job.source.uri}: no pixel belongs to any of the classes: check `classes`")
+    if absent:
+        log.warning("source: no pixel of %s; those classes cannot be learned", ", ".join(absent))

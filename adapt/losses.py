@@ -1,0 +1,74 @@
+"""The losses of the papers as pure functions: probabilities or logits in, scalar means out.
+
+Half-precision inputs are raised to float32 first (float64 stays): in float16 the epsilon of the
+entropy underflows to 0 and its gradient is NaN. Logarithms of class distributions are divided by
+log2(K), so entropies lie in [0, 1].
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adapt.batch import IGNORED
+
+EPSILON = 1e-30
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """Softmax over classes in at least float32: (B, K, H, W) -> (B, K, H, W)."""
+    return F.softmax(at_least_float32(logits), dim=1)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy over the counted pixels: (B, K, H, W), (B, H, W) int64 -> scalar.
+
+    Where every pixel is ignored it is 0 with a gradient of 0, not PyTorch's NaN.
+    """
+    logits = at_least_float32(logits)
+    total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def adversarial_vanilla(logits: Tensor, domain: int) -> Tensor:
+    """Binary cross entropy of logits (B, 1, h, w) against one domain everywhere -> scalar.
+
+    A GAN's original objective (Goodfellow et al., Generative Adversarial Nets, NeurIPS 2014).
+    """
+    logits = at_least_float32(logits)
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, domain))
+
+
+def adversarial_least_squares(logits: Tensor, domain: int) -> Tensor:
+    """Mean squared distance of raw output (B, 1, h, w) from one domain's number -> scalar.
+
+    Mao et al., Least Squares Generative Adversarial Networks, ICCV 2017.
+    """
+    logits = at_least_float32(logits)
+    return F.mse_loss(logits, torch.full_like(logits, domain))
+
+
+def weighted_self_information(probabilities: Tensor) -> Tensor:
+    """-p log2 p / log2 K, elementwise: (B, K, H, W) -> (B, K, H, W).
+
+    Its sum over K is the normalised entropy. Vu et al., ADVENT, CVPR 2019: what its discriminators
+    see.
+    """
+    probabilities = at_least_float32(probabilities)
+    num_classes = probabilities.shape[1]
+    return -probabilities * torch.log2(probabilities + EPSILON) / math.log2(num_classes)
+
+
+def entropy_loss(probabilities: Tensor) -> Tensor:
+    """Mean over pixels of the normalised entropy: (B, K, H, W) -> scalar in [0, 1].
+
+    Vu et al., ADVENT, CVPR 2019: the direct loss of MinEnt. The paper writes a sum over pixels; its
+    program, and hence its weight of 0.001, takes the mean.
+    """
+    return weighted_self_information(probabilities).sum(dim=1).mean()
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32 where it is shorter, else as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

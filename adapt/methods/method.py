@@ -1,0 +1,74 @@
+"""What an adaptation method is: a module whose one generator is the paper.
+
+`losses` yields weighted terms one after another. Whoever drives it (the engine) back-propagates
+each before asking for the next, so that one graph is freed before another is built; a method never
+calls `backward` and never sees an optimizer.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from adapt.batch import Batch
+from adapt.models.segmenter import Segmenter
+from adapt.section import Section
+
+
+class Term(NamedTuple):
+    """One part of the objective.
+
+    `loss` is a weighted scalar with its graph; `logged` its parts by name, unweighted and detached.
+    """
+
+    loss: Tensor
+    logged: dict[str, Tensor]
+
+
+class Method(nn.Module, ABC):
+    """An adaptation method over a segmentation network, which is its sub-module `segmenter`.
+
+    `Config` is its section of the job spec; without `needs_target` the method never asks for target
+    images.
+    """
+
+    Config: ClassVar[type[Section]]
+    needs_target: ClassVar[bool] = True
+
+    def __init__(self, config: Any, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.config = config
+        self.segmenter = segmenter
+
+    @abstractmethod
+    def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
+        """One step's terms in the paper's order; `target` may be None without `needs_target`."""
+
+    def adversaries(self) -> dict[str, nn.Module]:
+        """Networks that learn against the segmenter, each with its own optimizer, by name."""
+        return {}
+
+    def after_step(self, step: int) -> None:
+        """Called when `step` optimizer steps are done: the place to move a teacher."""
+
+
+def weighted(losses: Mapping[str, tuple[float, Tensor]], prefix: str = "") -> Term:
+    """Sum name -> (weight, scalar) into one term; losses are logged as `prefix` + name."""
+    total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
+    return Term(total, {prefix + name: loss.detach() for name, (_, loss) in losses.items()})
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Within it the module is a fixed function: gradients pass through, its parameters get none."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)

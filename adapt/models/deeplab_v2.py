@@ -1,0 +1,81 @@
+"""DeepLabV2 (Chen et al., TPAMI 2018), auxiliary head as in AdaptSegNet (Tsai et al., CVPR 2018).
+
+Stages in, logits of the main and the auxiliary head out, at the encoder's output stride. A head
+(ASPP) is the plain sum of dilated convolutions straight to classes. Both heads are resized with
+aligned corners: the published checkpoint of AdaptSegNet loses 1.5 mIoU without.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from adapt.models.encoder import Encoder
+from adapt.models.layers import dilated_conv
+from adapt.models.segmenter import Decoder, SegmenterConfig
+
+RATES = (6, 12, 18, 24)
+
+
+class DeepLabV2Config(SegmenterConfig):
+    """DeepLabV2's own choices."""
+
+    architecture: Literal["deeplab_v2"] = "deeplab_v2"
+    aspp_branches: Literal[2, 4] = Field(
+        4,
+        description="Branches of the ASPP that are summed: 4 as in the paper and ADVENT; 2 as in "
+        "AdaptSegNet's program, whose other two branches exist but never run.",
+    )
+    aux: bool = Field(
+        True, description="An auxiliary head on the last stage but one (AdaptSegNet's multi-level)."
+    )
+    weight_aux: float = Field(
+        0.1,
+        ge=0,
+        description="Weight of the auxiliary cross entropy (AdaptSegNet and ADVENT: 0.1).",
+    )
+
+
+class AtrousSpatialPyramid(nn.Module):
+    """Sum of dilated 3x3 convolutions from features to classes: (B, C, h, w) -> (B, K, h, w)."""
+
+    def __init__(self, in_channels: int, num_classes: int, summed_branches: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            dilated_conv(in_channels, num_classes, rate) for rate in RATES
+        )
+        self.summed_branches = summed_branches
+        for unused in self.branches[summed_branches:]:
+            unused.requires_grad_(False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) -> logits (B, K, h, w)."""
+        first, *others = self.branches[: self.summed_branches]
+        logits = first(features)
+        for branch in others:
+            logits = logits + branch(features)
+        return logits
+
+
+class DeepLabV2Decoder(Decoder):
+    """Main head on the deepest stage, auxiliary head on the one before it (a ResNet's layer3)."""
+
+    align_corners: ClassVar[bool] = True
+
+    def __init__(self, config: DeepLabV2Config, encoder: Encoder, num_classes: int) -> None:
+        super().__init__()
+        names, weights = (("main", "aux"), (1.0, config.weight_aux))
+        count = 2 if config.aux else 1
+        self.head_names, self.head_weights = names[:count], weights[:count]
+        self.heads = nn.ModuleList(
+            AtrousSpatialPyramid(encoder.channels[-1 - depth], num_classes, config.aspp_branches)
+            for depth in range(count)
+        )
+
+    def forward(
+        self, images: Tensor, features: tuple[Tensor, ...]
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Stages, shallow to deep -> [main logits, auxiliary logits], no side outputs."""
+        deepest_first = features[::-1]
+        logits = [head(stage) for head, stage in zip(self.heads, deepest_first, strict=False)]
+        return logits, {}

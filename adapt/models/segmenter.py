@@ -1,0 +1,154 @@
+"""The segmentation network: encoder, an architecture's decoder, each head's logits at input size.
+
+An architecture is a file with a config (a `SegmenterConfig`) and a `Decoder`, and a row in
+`ARCHITECTURES`. Its decoder sees images as well as features, so that networks with an image path of
+their own (BiSeNet, ICNet) fit, and returns logits at any size it likes; the segmenter alone brings
+them to the input's.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from adapt.batch import PixelFormat, Prediction
+from adapt.errors import JobError
+from adapt.losses import cross_entropy
+from adapt.models.encoder import Encoder, misfit
+from adapt.models.layers import resize
+from adapt.section import Section
+
+
+class SegmenterConfig(Section):
+    """What every architecture can be asked for."""
+
+    architecture: str = Field(description="A row of ARCHITECTURES.")
+    encoder: str = Field(
+        "resnet101",
+        description="A timm backbone; a tag picks among its weights: resnet101.tv_in1k "
+        "(papers: a ResNet-101).",
+    )
+    output_stride: Literal[8, 16, 32] = Field(
+        8, description="Input pixels per pixel of the deepest stage, a side (DeepLabV2: 8)."
+    )
+    weights: Literal["imagenet", "none"] = Field(
+        "imagenet",
+        description="Start of the encoder where weights_uri names no file: timm's or random.",
+    )
+    weights_uri: str | None = Field(
+        None,
+        description="A .safetensors, .pth or .pt file with the encoder's weights, in any store.",
+    )
+    weights_sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-fA-F]{64}$",
+        description="SHA-256 that the file at weights_uri must have.",
+    )
+    start_uri: str | None = Field(
+        None,
+        description="A .safetensors, .pth or .pt file with weights of this whole network to start "
+        "from, such as an earlier run's best; goes before weights and weights_uri.",
+    )
+    norm: Literal["train", "frozen_affine", "frozen"] = Field(
+        "frozen_affine",
+        description="The encoder's batch norm. train: ordinary; frozen_affine: gamma and beta "
+        "fixed, running statistics updated (the papers' programs); frozen: both fixed (tiny batches).",
+    )
+
+
+class Decoder(nn.Module, ABC):
+    """What turns stages into logits. Constructed as `Decoder(config, encoder, num_classes)`.
+
+    `head_names` and `head_weights` (the weight of each head's cross entropy) are aligned, main head
+    first. `align_corners` says how the segmenter resizes the logits.
+    """
+
+    align_corners: ClassVar[bool] = False
+    head_names: tuple[str, ...] = ("main",)
+    head_weights: tuple[float, ...] = (1.0,)
+
+    @abstractmethod
+    def forward(
+        self, images: Tensor, features: tuple[Tensor, ...]
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Images (B, 3, H, W) and stages -> logits (B, K, h, w) by head, side outputs."""
+
+    def segmentation_losses(
+        self, prediction: Prediction, labels: Tensor
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Weight and loss by name: a cross entropy for each head, unless a paper asks for more."""
+        named = zip(self.head_names, self.head_weights, prediction.logits, strict=True)
+        return {name: (weight, cross_entropy(logits, labels)) for name, weight, logits in named}
+
+
+class Segmenter(nn.Module):
+    """A whole segmentation network. Any input size; a batch of 1 trains."""
+
+    def __init__(
+        self, config: SegmenterConfig, encoder: Encoder, decoder: Decoder, num_classes: int
+    ) -> None:
+        super().__init__()
+        self.config, self.num_classes = config, num_classes
+        self.encoder, self.decoder = encoder, decoder
+        for norm in encoder.norms() if config.norm != "train" else ():
+            norm.requires_grad_(False)
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """How uint8 RGB becomes this network's input."""
+        return self.encoder.pixels
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Names of the heads, aligned with `Prediction.logits`: `main` first."""
+        return self.decoder.head_names
+
+    @property
+    def align_corners(self) -> bool:
+        """How the architecture resizes logits."""
+        return self.decoder.align_corners
+
+    def forward(self, images: Tensor, size_hw: tuple[int, int] | None = None) -> Prediction:
+        """(B, 3, H, W) -> each head's logits (B, K, H, W) in at least float32, stages, side
+        outputs.
+
+        `size_hw` asks for logits of another size, resized once from the decoder's own.
+        """
+        features = self.encoder(images)
+        heads, extra = self.decoder(images, features)
+        size_hw = size_hw or (images.shape[-2], images.shape[-1])
+        logits = tuple(resize(head, size_hw, self.align_corners) for head in heads)
+        return Prediction(logits, features, extra)
+
+    def segmentation_losses(
+        self, prediction: Prediction, labels: Tensor
+    ) -> dict[str, tuple[float, Tensor]]:
+        """The architecture's supervised losses on labels (B, H, W): name -> (weight, scalar)."""
+        return self.decoder.segmentation_losses(prediction, labels)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters of `encoder` and `head`, which learn at different rates."""
+        parts: dict[str, nn.Module] = {"encoder": self.encoder, "head": self.decoder}
+        return {
+            name: [parameter for parameter in part.parameters() if parameter.requires_grad]
+            for name, part in parts.items()
+        }
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Copy a whole network's weights. Raises `JobError` naming the first keys that misfit."""
+        differences = misfit(self.state_dict(), state)
+        if differences:
+            raise JobError(
+                f"model: expected weights of {self.config.architecture} on {self.config.encoder} "
+                f"with {self.num_classes} classes, found others ({differences})"
+            )
+        self.load_state_dict(state, strict=False)
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """As usual, but frozen norms stay in evaluation."""
+        super().train(mode)
+        for norm in self.encoder.norms() if self.config.norm == "frozen" else ():
+            norm.eval()
+        return self

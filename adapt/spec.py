@@ -1,0 +1,177 @@
+"""`JobSpec`: one YAML file = one job, complete. Sections are collected here from the files that own them.
+
+No includes, no inheritance, no interpolation. A mistake is found before anything else runs and is named by its key.
+The resolved spec, defaults filled in, is saved with the results and is itself a valid job.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+import yaml
+from pydantic import Field, model_validator
+
+from adapt.checkpoint import CheckpointConfig
+from adapt.data.label_maps import LabelSpace
+from adapt.data.packed import SplitConfig
+from adapt.data.stream import DomainConfig, StreamConfig
+from adapt.engine import TrainConfig
+from adapt.errors import JobError, known_names
+from adapt.evaluate import EvaluateConfig
+from adapt.methods import METHODS
+from adapt.models import ARCHITECTURES
+from adapt.models.segmenter import SegmenterConfig
+from adapt.optim import OptimConfig
+from adapt.section import Section
+from adapt.spec_file import read_yaml, validate, with_overrides
+from adapt.tracker import TrackingConfig
+from storage.store import STORES, StoreConfig, split_uri
+
+if TYPE_CHECKING:
+    ModelSection = SegmenterConfig
+    MethodSection = Any
+else:
+
+    def _one_of(configs: Iterable[type[Section]], tag: str) -> Any:
+        choices = tuple(configs)
+        union = Union[choices]  # noqa: UP007 - built from a table
+        return Annotated[union, Field(discriminator=tag)] if len(choices) > 1 else union
+
+    ModelSection = _one_of((row.config for row in ARCHITECTURES.values()), "architecture")
+    MethodSection = _one_of((row.Config for row in METHODS.values()), "name")
+
+
+class JobSpec(Section):
+    """A whole job. `classes` names a label space or is a table of classes with colours and the datasets' ids."""
+
+    name: str = Field("", description="Name of the run; by default the spec file's name.")
+    seed: int = Field(1234, ge=0, description="Start of all random numbers (ADVENT's figure).")
+    classes: LabelSpace = Field(description="A label space by name, or a table of classes.")
+    source: DomainConfig = Field(description="The labelled domain.")
+    target: DomainConfig | None = Field(
+        None, description="The domain to adapt to; its labels are never opened while training."
+    )
+    validation: SplitConfig | None = Field(
+        None, description="The labelled split to choose the best checkpoint on."
+    )
+    model: ModelSection = Field(description="The segmentation network.")
+    method: MethodSection = Field(description="The adaptation method.")
+    optim: OptimConfig = Field(OptimConfig(), description="Optimizers and schedule.")
+    train: TrainConfig = Field(TrainConfig(), description="Length and precision.")
+    stream: StreamConfig = Field(StreamConfig(), description="Fetching and decoding.")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Validation.")
+    checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="Saves.")
+    tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
+    stores: dict[str, StoreConfig] = Field({}, description="Settings of object stores by URI scheme.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "JobSpec":
+        """The checks that need two sections."""
+        if METHODS[self.method.name].needs_target and self.target is None:
+            raise ValueError(f"target: missing, expected a domain to adapt to with method {self.method.name}")
+        self._check_mapped("source", self.source.dataset)
+        if self.validation is not None:
+            self._check_mapped("validation", self.validation.dataset)
+        for scheme in self.stores:
+            if scheme not in STORES:
+                raise ValueError(f"stores.{scheme}: there is no such store, {known_names(scheme, STORES)}")
+        return self
+
+    def _check_mapped(self, key: str, dataset: str) -> None:
+        try:
+            self.classes.table(dataset)
+        except JobError as error:
+            raise ValueError(f"{key}.dataset: {error}") from error
+
+    def uris(self) -> dict[str, str]:
+        """Every URI that the job touches, by key."""
+        found = {"source.uri": self.source.uri, "checkpoint.uri": self.checkpoint.uri}
+        if self.target is not None:
+            found["target.uri"] = self.target.uri
+        if self.validation is not None:
+            found["validation.uri"] = self.validation.uri
+        if self.model.weights_uri is not None:
+            found["model.weights_uri"] = self.model.weights_uri
+        return found
+
+    def check_environment(self, environment: Mapping[str, str]) -> None:
+        """Raise `JobError` where a store's secret is named but not in the environment."""
+        for uri in self.uris().values():
+            scheme, _ = split_uri(uri)
+            config = self.stores.get(scheme)
+            for key in ("access_key_env", "secret_key_env", "session_token_env"):
+                name = getattr(config, key, None)
+                if name is not None and not environment.get(name):
+                    raise JobError(
+                        f"stores.{scheme}.{key}: expected the secret in environment variable {name}, "
+                        "found none; export it before starting the job"
+                    )
+
+    def check_ranks(self, num_ranks: int) -> None:
+        """Raise `JobError` where the batches cannot be shared out evenly."""
+        for key, domain in (("source", self.source), ("target", self.target)):
+            parts = num_ranks * self.train.accumulate
+            if domain is not None and domain.batch_size % parts:
+                raise JobError(
+                    f"{key}.batch_size: expected a multiple of {parts} ({num_ranks} ranks x "
+                    f"train.accumulate {self.train.accumulate}), got {domain.batch_size}"
+                )
+
+    def resolved(self) -> dict[str, Any]:
+        """All values with defaults filled in, as plain data."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        return values
+
+    def to_yaml(self) -> str:
+        """The resolved spec as YAML; loading it gives this spec again."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, default_flow_style=None, width=100)
+
+
+def load_spec(path: Path, overrides: Iterable[str] = ()) -> JobSpec:
+    """Read a job spec. The run is named after the file unless the spec says otherwise. Raises `JobError`."""
+    try:
+        return parse_spec(with_overrides(read_yaml(path), overrides), default_name=path.stem)
+    except JobError as error:
+        raise JobError(f"{path}:\n{error}" if "\n" in str(error) else f"{path}: {error}") from error
+
+
+def parse_spec(values: Mapping[str, Any], default_name: str) -> JobSpec:
+    """Plain values -> spec. Raises `JobError` with a line for each mistake."""
+    named = values.get("classes")
+    if isinstance(named, str):
+        classes = [entry.model_dump(mode="json") for entry in LabelSpace.named(named).root]
+        values = {**values, "classes": classes}
+    return validate(JobSpec, {"name": default_name, **values})
+
+
+MAY_CHANGE = ("name", "stream.threads", "stream.prefetch_batches", "stream.cache_gb", "tracking", "stores")
+MAY_CHANGE += ("checkpoint", "evaluate.pictures", "train.log_every_steps")
+"""What may differ between a checkpoint's spec and the one that resumes it: none of it changes the weights."""
+
+
+def check_same_job(saved: JobSpec, now: JobSpec) -> None:
+    """Raise `JobError` naming the first key that changed and matters since a checkpoint was written."""
+    before, after = _flat(saved.resolved()), _flat(now.resolved())
+    free = (*MAY_CHANGE, "train.steps") if now.optim.schedule_steps else MAY_CHANGE
+    for key in sorted(before.keys() | after.keys()):
+        kept = any(key == name or key.startswith(f"{name}.") for name in free) or key.endswith(".uri")
+        if not kept and before.get(key) != after.get(key):
+            raise JobError(
+                f"{key}: the run's checkpoint was made with {before.get(key)!r}, the spec says "
+                f"{after.get(key)!r}; change it back, rename the run, or start over with --fresh"
+            )
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    pairs: dict[str, Any] = {}
+    for key, value in values.items():
+        pairs |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return pairs
+
+
+def json_schema() -> str:
+    """JSON schema of a job spec, for editors and for the reference page."""
+    return json.dumps(JobSpec.model_json_schema(), indent=1) + "\n"

@@ -1,0 +1,190 @@
+"""A job spec as text: strict YAML in, one clear line for each mistake out.
+
+YAML 1.1 lets a key stand twice, reads `2e-4` as a string and `off` as false; here the first is an error, the second a
+number and the third a string. Types are checked strictly, as in JSON.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from adapt.errors import JobError, known_names
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML with unique keys and JSON's scalars."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node), key_node.start_mark.line + 1  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise JobError(f"{key}: stands twice, on lines {seen[key]} and {line}; keep one")
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if not pair[0].endswith((":int", ":float", ":bool", ":timestamp"))]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern, _first in (
+    ("bool", r"true|false", "tf"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
+):
+    _StrictLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """YAML text -> plain values. Raises `JobError` with `name` and the line."""
+    try:
+        return yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise JobError(f"{name}:{line} is not valid YAML: {getattr(error, 'problem', error)}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises `JobError` where there is none."""
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise JobError(f"{path}: is not text in UTF-8") from error
+    if not isinstance(values, dict):
+        raise JobError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Apply `a.b.c=value` pairs, the value read as YAML; lists are reached by number. Raises `JobError`."""
+    changed: dict[str, Any] = json.loads(json.dumps(values))
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise JobError(f"--set {override}: expected KEY.PATH=VALUE, as in train.steps=500")
+        _assign(changed, path.split("."), parse_yaml(text, f"--set {path}"), path)
+    return changed
+
+
+def _assign(node: Any, keys: list[str], value: Any, path: str) -> None:
+    for key in keys[:-1]:
+        if isinstance(node, dict):
+            if not isinstance(node.get(key), dict | list):
+                node[key] = {}
+            node = node[key]
+        else:
+            node = node[_place(node, key, path)]
+    if isinstance(node, dict):
+        node[keys[-1]] = value
+    else:
+        node[_place(node, keys[-1], path)] = value
+
+
+def _place(node: Any, key: str, path: str) -> int:
+    if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+        return int(key)
+    raise JobError(f"--set {path}: there is no {key!r} to change")
+
+
+def validate(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Values as read from YAML -> model. Raises `JobError` with one line for each mistake, by key path."""
+    try:
+        return model.model_validate_json(json.dumps(values), strict=True)
+    except (TypeError, ValueError) as error:
+        if not isinstance(error, ValidationError):
+            raise JobError(f"expected plain values, found {error}") from error
+        schema = model.model_json_schema()
+        lines = [_line(schema, one) for one in error.errors(include_url=False)]
+        raise JobError("\n".join(dict.fromkeys(lines))) from error
+
+
+def _line(schema: dict[str, Any], error: Any) -> str:
+    node, keys = _descend(schema, error["loc"])
+    path = ".".join(keys)
+    kind, found = error["type"], error["input"]
+    if kind == "extra_forbidden":
+        parent, _ = _descend(schema, error["loc"][:-1])
+        hint = known_names(keys[-1], parent.get("properties", {}))
+        return f"{path}: unknown key, {hint}"
+    if kind == "missing":
+        return f"{path}: missing, expected {_expected(node)}"
+    if kind == "union_tag_invalid":
+        context = error["ctx"]
+        known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        tag_key = context["discriminator"].strip("'")
+        return f"{path}.{tag_key}: expected a known name, {known_names(context['tag'], known)}"
+    if kind == "union_tag_not_found":
+        return f"{path}.{error['ctx']['discriminator'].strip(chr(39))}: missing, expected a name"
+    if kind == "value_error":
+        return f"{path}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
+    if kind == "literal_error":
+        return f"{path}: expected {_expected(node)}, {known_names(found, node.get('enum', []))}"
+    return f"{path}: expected {_expected(node)}, got {found!r}"
+
+
+def _descend(schema: dict[str, Any], loc: Iterable[str | int]) -> tuple[dict[str, Any], list[str]]:
+    """The schema node at an error's place, and the place as the user wrote it: tags of unions left out."""
+    node, keys = schema, []
+    for key in loc:
+        node = _resolve(schema, node)
+        choices = node.get("discriminator", {}).get("mapping", {})
+        if key in choices:
+            node = {"$ref": choices[key]}
+            continue
+        branches = [node, *map(lambda b: _resolve(schema, b), node.get("anyOf", []))]
+        if isinstance(key, int):
+            inner = [b.get("items") or (b.get("prefixItems") or [{}])[0] for b in branches]
+        else:
+            inner = [b.get("properties", {}).get(key) or b.get("additionalProperties") for b in branches]
+        found = [choice for choice in inner if isinstance(choice, dict)]
+        node = found[0] if found else {}
+        keys.append(str(key))
+    return _resolve(schema, node), keys
+
+
+def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+_KINDS = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "a text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "keys and values",
+    "null": "null",
+}
+
+
+def _expected(node: Mapping[str, Any]) -> str:
+    """A schema node in words: `an integer >= 1`, `fp32 or bf16`, `a list of 2`."""
+    if "enum" in node:
+        return " or ".join(map(str, node["enum"]))
+    if "const" in node:
+        return str(node["const"])
+    if "anyOf" in node:
+        return " or ".join(_expected(choice) for choice in node["anyOf"])
+    if node.get("type") == "integer" and node.get("minimum") == 1:
+        return "a positive integer"
+    words = _KINDS.get(str(node.get("type")), "a value")
+    if node.get("type") == "array" and node.get("minItems"):
+        words += f" of {node['minItems']}"
+    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {node[key]:g}" for key, sign in bounds.items() if key in node]
+    return " ".join([words, " and ".join(limits)]).strip()

@@ -1,0 +1,231 @@
+"""The training loop: resume, step, log, evaluate, save, stop.
+
+What it remembers between steps is in the engine, in the streams' draw numbers and in `evaluated_step`; all of it is in
+every checkpoint, so a job that is killed anywhere goes on as if nothing had happened.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from adapt.checkpoint import Best, RunFolder, Saved
+from adapt.data.stream import Stream, to_device
+from adapt.engine import Engine
+from adapt.errors import Interrupted
+from adapt.evaluate import Evaluation, evaluate
+from adapt.job_data import JobData
+from adapt.places import Place
+from adapt.report import evaluation_sheet
+from adapt.spec import JobSpec, check_same_job, parse_spec
+from adapt.spec_file import parse_yaml
+from adapt.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class Progress(NamedTuple):
+    """What the live line shows: `wait_share` in [0, 1] of the time went into waiting for data."""
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    samples_per_s: float
+    wait_share: float
+    remaining_s: float
+
+
+class Outcome(NamedTuple):
+    """How a job ended: steps done, the best checkpoint and the last validation's figures in [0, 1]."""
+
+    step: int
+    best: Best | None
+    figures: dict[str, float]
+
+
+@dataclass
+class Trainer:
+    """One job on one process. `tracker` is None on every rank but the leader's; `stop` asks for an early end."""
+
+    job: JobSpec
+    place: Place
+    engine: Engine
+    data: JobData
+    source: Stream
+    target: Stream | None
+    folder: RunFolder
+    tracker: Tracker | None
+    stop: Event
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    evaluated_step: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    _saved_s: float = field(default_factory=time.monotonic)
+    _since: "_Stretch" = field(default_factory=lambda: _Stretch())
+
+    def run(self) -> Outcome:
+        """Train to the end. Raises `Interrupted`, with everything saved, when `stop` is set."""
+        self._since = _Stretch(self.engine.step_count)
+        while True:
+            if self._evaluation_due():
+                self._evaluate()
+            if self.engine.step_count >= self.job.train.steps:
+                break
+            losses = self._step()
+            if self.engine.step_count % self.job.train.log_every_steps == 0:
+                self._log(losses)
+            if self._stop_agreed():
+                self._save()
+                raise Interrupted(f"stopped at step {self.engine.step_count}, everything is saved")
+            if self._save_due():
+                self._save()
+        self._save()
+        return Outcome(self.engine.step_count, self.folder.best(), self.figures)
+
+    def _step(self) -> dict[str, torch.Tensor]:
+        pixels, device = self.engine.method.segmenter.pixels, self.engine.device
+        source = to_device(next(self.source), pixels, device)
+        target = None if self.target is None else to_device(next(self.target), pixels, device)
+        return self.engine.step(source, target)
+
+    def _log(self, losses: dict[str, torch.Tensor]) -> None:
+        step, values = self.engine.step_count, self.engine.mean_over_ranks(losses)
+        streams = [stream for stream in (self.source, self.target) if stream is not None]
+        samples = sum(stream.batch_size for stream in streams)
+        stretch = self._since.measure(step, samples, sum(stream.wait_s for stream in streams))
+        remaining_s = (self.job.train.steps - step) * stretch.step_s
+        self.on_progress(
+            Progress(step, self.job.train.steps, values, stretch.samples_per_s, stretch.wait_share, remaining_s)
+        )
+        if self.tracker is not None:
+            metrics = {f"loss/{name}": value for name, value in values.items()}
+            metrics |= {f"lr/{name}": o.param_groups[0]["lr"] for name, o in self.engine.optimizers.items()}
+            metrics["speed/samples_per_s"] = stretch.samples_per_s
+            metrics["speed/data_wait_share"] = stretch.wait_share
+            self.tracker.log_metrics(metrics, step)
+
+    def _evaluation_due(self) -> bool:
+        step = self.engine.step_count
+        at_end = step >= self.job.train.steps
+        regular = step > 0 and step % self.job.evaluate.every_steps == 0
+        return self.data.validation is not None and (regular or at_end) and step != self.evaluated_step
+
+    def _evaluate(self) -> None:
+        assert self.data.validation is not None
+        self.engine.share_buffers()
+        evaluation = evaluate(
+            self.engine.method.segmenter,
+            self.data.validation,
+            self.engine.device,
+            threads=self.job.stream.threads,
+            num_pictures=self.job.evaluate.pictures,
+            rank=self.place.rank,
+            num_ranks=self.place.num_ranks,
+            on_image=self._stop_inside_evaluation,
+        )
+        self.evaluated_step = self.engine.step_count
+        self.figures = evaluation.score.figures()
+        self._track(evaluation)
+        best, score = self.folder.best(), self.figures[self.job.evaluate.select_by]
+        if best is None or score > best.score:
+            saved = self._save()
+            if saved is not None:
+                self._mark_best(saved, score)
+        self._since = _Stretch(self.engine.step_count)
+
+    def _track(self, evaluation: Evaluation) -> None:
+        step, space = self.engine.step_count, self.job.classes
+        log.info("step %d: %s", step, ", ".join(f"{k} {v:.2%}" for k, v in self.figures.items()))
+        if self.tracker is None:
+            return
+        per_class = dict(zip(space.names, evaluation.score.iou.tolist(), strict=True))
+        metrics = {f"validation/{name}": value for name, value in self.figures.items()}
+        metrics |= {f"validation/iou/{name}": v for name, v in per_class.items() if v == v}
+        self.tracker.log_metrics(metrics, step)
+        self.tracker.log_table(evaluation.score.record(space.names), f"evaluations/step-{step:08d}.json")
+        if evaluation.pictures:
+            sheet = evaluation_sheet(evaluation.pictures, space)
+            self.tracker.log_image(sheet, f"pictures/step-{step:08d}.png")
+
+    def _mark_best(self, saved: Saved, score: float) -> None:
+        self.folder.mark_best(saved, score)
+        if self.tracker is not None:
+            self.tracker.register_best(
+                saved.weights_uri, saved.sha256, {self.job.evaluate.select_by: score}
+            )
+
+    def _save_due(self) -> bool:
+        every_steps = self.job.checkpoint.every_steps
+        minutes = (time.monotonic() - self._saved_s) / 60
+        by_step = every_steps is not None and self.engine.step_count % every_steps == 0
+        return by_step or self._agreed(minutes >= self.job.checkpoint.every_minutes)
+
+    def _save(self) -> Saved | None:
+        """Write a checkpoint; the leader does, the others only share what it needs."""
+        self.engine.share_buffers()
+        self._saved_s = time.monotonic()
+        if not self.place.leader:
+            return None
+        saved = self.folder.save(
+            self.engine.step_count,
+            {
+                "engine": self.engine.state_dict(),
+                "source_draw": self.source.draw,
+                "target_draw": 0 if self.target is None else self.target.draw,
+                "evaluated_step": self.evaluated_step,
+                "run_id": "" if self.tracker is None else self.tracker.run_id or "",
+            },
+            self.engine.method.segmenter.state_dict(),
+            self.job.to_yaml(),
+        )
+        self.folder.retain(self.job.checkpoint.keep)
+        return saved
+
+    def _stop_agreed(self) -> bool:
+        return self._agreed(self.stop.is_set())
+
+    def _stop_inside_evaluation(self) -> None:
+        """Alone, a rank may leave an evaluation at once: it is repeated after the resume."""
+        if self.place.num_ranks == 1 and self.stop.is_set():
+            self._save()
+            raise Interrupted(f"stopped while evaluating step {self.engine.step_count}, everything is saved")
+
+    def _agreed(self, mine: bool) -> bool:
+        """Whether any rank says so; all ranks get the same answer."""
+        if not dist.is_initialized():
+            return mine
+        flag = torch.tensor(int(mine), device=self.engine.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag)
+
+
+class _Stretch:
+    """Speed since a step: seconds a step, samples a second, share of time spent waiting for data."""
+
+    def __init__(self, step: int = 0) -> None:
+        self._step, self._wait_s, self._start_s = step, 0.0, time.perf_counter()
+        self.step_s = self.samples_per_s = self.wait_share = 0.0
+
+    def measure(self, step: int, samples: int, wait_s: float) -> "_Stretch":
+        now_s = time.perf_counter()
+        spent_s = max(now_s - self._start_s, 1e-9)
+        self.step_s = spent_s / max(step - self._step, 1)
+        self.samples_per_s = samples / self.step_s
+        self.wait_share = min(1.0, (wait_s - self._wait_s) / spent_s)
+        self._step, self._wait_s, self._start_s = step, wait_s, now_s
+        return self
+
+
+def resume(folder: RunFolder, job: JobSpec) -> dict[str, object] | None:
+    """The newest valid checkpoint's state, None for a new run. Raises `JobError` where it is of another job."""
+    found = folder.newest_valid()
+    if found is None:
+        return None
+    name, state = found
+    saved = parse_spec(parse_yaml(folder.spec_text(name), f"{folder.store.uri}/{name}"), job.name)
+    check_same_job(saved, job)
+    return state

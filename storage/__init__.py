@@ -1,0 +1,1 @@
+"""Bytes and URIs: stores, shards and their cache. Knows nothing of training; imports nothing from `adapt`."""

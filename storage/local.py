@@ -1,0 +1,169 @@
+"""`file://` and plain paths: objects are files under a folder, replaced atomically.
+
+A write goes to a temporary name in the same folder, is synced, then renamed, and the folder is synced: after a
+power cut there are the old bytes or the new ones. Names are taken literally, without percent-decoding.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from storage.store import (
+    TEMPORARY_PREFIX,
+    MissingObject,
+    ObjectInfo,
+    StoreError,
+    checked_key,
+    join,
+    split_uri,
+)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_COPY_BYTES = 1 << 20
+
+
+@contextmanager
+def file_errors(name: str | Path) -> Iterator[None]:
+    """Turns `OSError` inside into `StoreError` that names `name`, the file and the cure."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingObject(f"{name}: there is no such file ({error.filename or name})") from error
+    except OSError as error:
+        raise StoreError(_explained(name, error)) from error
+
+
+def _explained(name: str | Path, error: OSError) -> str:
+    where = error.filename or name
+    if error.errno in _FULL:
+        return f"{name}: the disk is full while writing {where}; free space there or choose another folder"
+    if error.errno in _FORBIDDEN:
+        return f"{name}: no permission for {where} ({error.strerror}, uid {os.getuid()}); check its owner and mode"
+    if error.errno == errno.EISDIR:
+        return f"{name}: there is a folder of this name ({where})"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{name}: a part of the path is a file, not a folder ({where})"
+    return f"{name}: {error.strerror or error} ({where})"
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears at `path`, whole and synced, when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-{path.name[:200]}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class LocalStore:
+    """`Store` over a folder, which is created by the first write."""
+
+    def __init__(self, uri: str) -> None:
+        _, path = split_uri(uri)
+        if uri != path and not path.startswith("/"):
+            raise StoreError(f"{uri}: expected file:///absolute/path or a plain path")
+        self.root = Path(path).expanduser().absolute()
+        self.uri = f"file://{self.root}"
+
+    def path(self, key: str) -> Path:
+        """The file that holds `key`, whether it exists or not."""
+        return self.root / checked_key(key, self.uri)
+
+    def get(self, key: str) -> bytes:
+        """The whole file."""
+        path = self._existing(key)
+        with file_errors(join(self.uri, key)):
+            return path.read_bytes()
+
+    def get_range(self, key: str, offset_bytes: int, length_bytes: int) -> bytes:
+        """Exactly `length_bytes` (>= 1) from `offset_bytes`."""
+        assert offset_bytes >= 0 and length_bytes >= 1, (offset_bytes, length_bytes)
+        path = self._existing(key)
+        with file_errors(join(self.uri, key)), path.open("rb") as file:
+            file.seek(offset_bytes)
+            data = file.read(length_bytes)
+        if len(data) < length_bytes:
+            raise StoreError(
+                f"{join(self.uri, key)}: the object is shorter than asked: bytes {offset_bytes} to "
+                f"{offset_bytes + length_bytes} of {path.stat().st_size}"
+            )
+        return data
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Copy to `path`, atomically."""
+        existing = self._existing(key)
+        with file_errors(join(self.uri, key)), existing.open("rb") as source, atomic_file(path) as copy:
+            shutil.copyfileobj(source, copy, _COPY_BYTES)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write the whole file atomically."""
+        with file_errors(join(self.uri, key)), atomic_file(self.path(key)) as file:
+            file.write(data)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Copy `path` into the store, atomically."""
+        target = self.path(key)
+        with file_errors(join(self.uri, key)), path.open("rb") as source, atomic_file(target) as copy:
+            shutil.copyfileobj(source, copy, _COPY_BYTES)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Files whose key starts with `prefix`, in key order; a folder that is not there is empty."""
+        folder = prefix.rpartition("/")[0]
+        start = self.path(folder) if folder else self.root
+        with file_errors(join(self.uri, prefix)):
+            found = sorted(self._walk(start), key=lambda info: info.key.encode())
+        return (info for info in found if info.key.startswith(prefix))
+
+    def exists(self, key: str) -> bool:
+        """Whether there is a file with exactly this key."""
+        path = self.path(key)
+        with file_errors(join(self.uri, key)):
+            return path.is_file()
+
+    def delete(self, key: str) -> None:
+        """Remove the file; nothing happens where there is none."""
+        path = self.path(key)
+        if self.exists(key):
+            with file_errors(join(self.uri, key)):
+                path.unlink(missing_ok=True)
+
+    def _existing(self, key: str) -> Path:
+        if not self.exists(key):
+            raise MissingObject(f"{join(self.uri, key)}: there is no such file")
+        return self.path(key)
+
+    def _walk(self, start: Path) -> Iterator[ObjectInfo]:
+        if not start.is_dir():
+            return
+        for folder, _, names in os.walk(start, followlinks=True, onerror=_raise):
+            for name in names:
+                path = Path(folder, name)
+                if not name.startswith(TEMPORARY_PREFIX) and path.is_file():
+                    yield ObjectInfo(path.relative_to(self.root).as_posix(), path.stat().st_size)
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,236 @@
+"""Bytes behind URIs: the `Store` protocol, its errors and retries, and the table of stores.
+
+A store knows nothing of training. Every key is relative to the store's root URI (`s3://bucket/prefix`), uses `/`,
+and never climbs out of it. Writes are atomic: a reader sees the old bytes or the new ones, never a part.
+"""
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Protocol, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TEMPORARY_PREFIX = ".tmp-"
+"""File names that start so are unfinished writes: never listed, never a key."""
+
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_Result = TypeVar("_Result")
+
+
+class StoreError(Exception):
+    """A store could not do what was asked, after retries. The message names the URI and the cure."""
+
+    exit_code = 3
+
+
+class MissingObject(StoreError):
+    """There is no object at that URI."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer or broke off; the same request may succeed later."""
+
+
+class ObjectInfo(NamedTuple):
+    """One stored object: its key relative to the store's root, and its size."""
+
+    key: str
+    size_bytes: int
+
+
+class Store(Protocol):
+    """Objects under one root URI. Safe to call from many threads. All methods raise `StoreError`."""
+
+    uri: str
+
+    def get(self, key: str) -> bytes:
+        """The whole object. Raises `MissingObject` where there is none."""
+        ...
+
+    def get_range(self, key: str, offset_bytes: int, length_bytes: int) -> bytes:
+        """Exactly `length_bytes` (>= 1) from `offset_bytes`; `StoreError` where the object is shorter."""
+        ...
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Download to a local file, atomically (temporary name, fsync, rename)."""
+        ...
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write the whole object atomically, replacing what was there."""
+        ...
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Upload a local file atomically (multipart where it is large)."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Objects whose key starts with `prefix`, in key order."""
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object with exactly this key."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove one object; nothing happens where there is none."""
+        ...
+
+
+class StoreConfig(BaseModel):
+    """How to reach the stores of one URI scheme. Secrets never stand here, only the names of variables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    endpoint_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#\s]+/?$",
+        description="URL of the service, without the bucket (`https://obs.REGION.myhuaweicloud.com`); "
+        "none = AWS, or what AWS_ENDPOINT_URL_S3 says. Required for obs.",
+    )
+    region: str | None = Field(
+        default=None, description="Region that requests are signed for; none = the SDK's own configuration."
+    )
+    addressing: Literal["auto", "virtual", "path"] = Field(
+        default="auto",
+        description="Where the bucket stands in a request: in the host name (`virtual`) or in the path; "
+        "`auto` = virtual for obs, which refuses paths, and the SDK's choice for s3.",
+    )
+    checksums: Literal["when_required", "when_supported"] = Field(
+        default="when_required",
+        description="Whether the SDK adds its own checksums to requests; stores other than AWS may refuse "
+        "them or store them inside the object (botocore >= 1.36).",
+    )
+    access_key_env: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Environment variable that holds the access key; none = the SDK's own chain "
+        "(AWS_ACCESS_KEY_ID, profile, role).",
+    )
+    secret_key_env: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Environment variable that holds the secret key; none = the SDK's own chain.",
+    )
+    session_token_env: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Environment variable that holds the token of temporary keys; none = no token.",
+    )
+    max_attempts: int = Field(
+        default=5, ge=1, le=20, description="How often one operation is tried before it fails."
+    )
+    connect_timeout_s: float = Field(
+        default=5, gt=0, description="Longest wait for a connection, in seconds."
+    )
+    read_timeout_s: float = Field(
+        default=10, gt=0, description="Longest silence in the middle of an answer, in seconds."
+    )
+
+    @model_validator(mode="after")
+    def _keys_come_in_pairs(self) -> Self:
+        if (self.access_key_env is None) != (self.secret_key_env is None):
+            raise ValueError("access_key_env and secret_key_env: expected both or neither")
+        if self.session_token_env is not None and self.access_key_env is None:
+            raise ValueError("session_token_env: expected access_key_env and secret_key_env with it")
+        return self
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """`scheme://rest` -> (scheme in lower case, rest); a plain path has the scheme `file`."""
+    match = _URI.fullmatch(uri)
+    return (match[1].lower(), match[2]) if match else ("file", uri)
+
+
+def join(uri: str, *keys: str) -> str:
+    """The URI of a key under `uri`: parts joined by single slashes, empty parts dropped."""
+    rest = [part for part in (key.strip("/") for key in keys) if part]
+    return "/".join([uri.rstrip("/"), *rest]) if rest else uri
+
+
+def checked_key(key: str, uri: str) -> str:
+    """`key` if it stays under the root `uri` on every store, else `StoreError`."""
+    parts = key.split("/")
+    climbs = key.startswith("/") or any(part in ("", ".", "..") for part in parts)
+    temporary = any(part.startswith(TEMPORARY_PREFIX) for part in parts)
+    if climbs or temporary or "\\" in key or "\0" in key:
+        raise StoreError(
+            f"{uri}: {key!r} is not a key: expected names joined by single '/', relative to the store's "
+            f"root, without '..', '.', '\\' and names that start with {TEMPORARY_PREFIX!r}"
+        )
+    return key
+
+
+def retried(
+    operation: Callable[[], _Result],
+    max_attempts: int,
+    first_delay_s: float = 0.5,
+    longest_delay_s: float = 20.0,
+) -> _Result:
+    """`operation()`, tried again while it raises `StoreUnavailable`, at most `max_attempts` times.
+
+    Waits uniform(0, min(longest, first * 2^n)) seconds in between ("full jitter"), so that many ranks
+    which fail together do not come back together.
+    """
+    for attempt in range(max_attempts - 1):
+        try:
+            return operation()
+        except StoreUnavailable:
+            time.sleep(random.uniform(0, min(longest_delay_s, first_delay_s * 2**attempt)))
+    return operation()
+
+
+def _open_local(uri: str, _config: StoreConfig, _environment: Mapping[str, str]) -> Store:
+    from storage.local import LocalStore
+
+    return LocalStore(uri)
+
+
+def _open_s3(uri: str, config: StoreConfig, environment: Mapping[str, str]) -> Store:
+    from storage.s3 import S3Store  # boto3 takes a second to import: only where it is needed
+
+    return S3Store(uri, config, environment)
+
+
+STORES: Mapping[str, Callable[[str, StoreConfig, Mapping[str, str]], Store]] = MappingProxyType(
+    {"file": _open_local, "s3": _open_s3, "obs": _open_s3}
+)
+"""URI scheme -> how its stores are opened."""
+
+
+class Stores:
+    """Opens URIs, with the job spec's `stores:` (scheme -> config) and the variables that it names."""
+
+    def __init__(
+        self,
+        configs: Mapping[str, StoreConfig] = MappingProxyType({}),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        unknown = sorted(set(configs) - set(STORES))
+        if unknown:
+            raise StoreError(f"stores.{unknown[0]}: {_unknown_scheme(unknown[0])}")
+        self.configs = dict(configs)
+        self.environment = dict(environment)
+
+    def open(self, uri: str) -> Store:
+        """The store at `uri` (`scheme://...` or a plain path). Nothing is contacted before its first use."""
+        scheme, _ = split_uri(uri)
+        if scheme not in STORES:
+            raise StoreError(f"{uri}: {_unknown_scheme(scheme)}")
+        return STORES[scheme](uri, self.configs.get(scheme, StoreConfig()), self.environment)
+
+
+def _unknown_scheme(scheme: str) -> str:
+    return f"there is no store for the scheme {scheme!r} (known: {', '.join(sorted(STORES))})"
+
+
+def open_store(
+    uri: str,
+    stores: Mapping[str, StoreConfig] = MappingProxyType({}),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Store:
+    """`Stores(stores, environment).open(uri)`, for callers that open one URI."""
+    return Stores(stores, environment).open(uri)

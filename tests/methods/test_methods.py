@@ -1,0 +1,244 @@
+"""The contract of every method on every architecture, and each method's own terms."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from adapt.batch import IGNORED, Batch
+from adapt.errors import JobError
+from adapt.losses import (
+    adversarial_least_squares,
+    adversarial_vanilla,
+    class_probabilities,
+    cross_entropy,
+    entropy_loss,
+    weighted_self_information,
+)
+from adapt.methods import METHODS, build_method
+from adapt.methods.method import Method, Term, frozen, weighted
+from adapt.models import ARCHITECTURES, build_segmenter
+
+torch.set_num_threads(1)
+NUM_CLASSES = 5
+ADVERSARIAL = ("adaptsegnet", "advent")
+
+
+def _build(
+    name: str, architecture: str = "deeplab_v2", model: Any = None, **options: Any
+) -> Method:
+    torch.manual_seed(0)
+    values = {"encoder": "resnet18", "output_stride": 16, "weights": "none", "norm": "frozen"}
+    row = ARCHITECTURES[architecture]
+    config = row.config(architecture=architecture, **{**values, **(model or {})})
+    method = build_method(METHODS[name].Config(**options), build_segmenter(config, NUM_CLASSES))
+    return method.train()
+
+
+def _batch(seed: int, labelled: bool, size_hw: tuple[int, int] = (64, 64), size: int = 1) -> Batch:
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.randint(NUM_CLASSES, (size, *size_hw), generator=random)
+    images = torch.randn(size, 3, *size_hw, generator=random)
+    return Batch(images, labels if labelled else None, ("key",) * size)
+
+
+def _run(method: Method, source: Batch, target: Batch | None) -> Iterator[Term]:
+    """As the engine does: each term back-propagated before the next is asked for."""
+    for term in method.losses(source, target):
+        term.loss.backward()
+        yield term
+
+
+def _with_gradient(module: nn.Module) -> set[str]:
+    return {name for name, p in module.named_parameters() if p.grad is not None and p.grad.any()}
+
+
+def _logged(terms: Iterator[Term]) -> dict[str, Tensor]:
+    return {name: value for term in terms for name, value in term.logged.items()}
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def method(request: pytest.FixtureRequest, architecture: str) -> Method:
+    return _build(request.param, architecture)
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients(request: pytest.FixtureRequest) -> None:
+    if "method" in request.fixturenames:
+        request.getfixturevalue("method").zero_grad()
+
+
+def test_gradient_reaches_every_trainable_parameter(method: Method) -> None:
+    list(_run(method, _batch(1, True, size=2), _batch(2, False, size=2)))
+    trainable = {name for name, p in method.named_parameters() if p.requires_grad}
+    assert _with_gradient(method) == trainable
+
+
+@pytest.mark.parametrize("size_hw", [(33, 65), (97, 161)], ids=str)
+def test_terms_are_finite_scalars_at_any_size(method: Method, size_hw: tuple[int, int]) -> None:
+    for term in _run(method, _batch(1, True, size_hw), _batch(2, False, (64, 64))):
+        assert term.loss.shape == () and term.loss.isfinite()
+        for value in term.logged.values():
+            assert value.shape == () and value.isfinite() and not value.requires_grad
+
+
+def test_logged_names_are_the_same_each_step(method: Method) -> None:
+    steps = []
+    for seed in (1, 3):
+        terms = _run(method, _batch(seed, True), _batch(seed + 1, False))
+        steps.append([name for term in terms for name in term.logged])
+    assert steps[0] == steps[1]
+    assert len(set(steps[0])) == len(steps[0])
+
+
+def test_finite_where_all_source_labels_are_ignored(method: Method) -> None:
+    source = _batch(1, True)._replace(labels=torch.full((1, 64, 64), IGNORED))
+    for term in _run(method, source, _batch(2, False)):
+        assert term.loss.isfinite()
+    gradients = [p.grad for p in method.parameters() if p.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_bf16_gives_float32_losses_near_full_precision(method: Method) -> None:
+    source, target = _batch(1, True), _batch(2, False)
+    expected = _logged(method.losses(source, target))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = _logged(method.losses(source, target))
+    for name, value in found.items():
+        assert value.dtype == torch.float32, name
+        torch.testing.assert_close(value, expected[name], rtol=0.1, atol=0.01)
+
+
+def test_adversaries_and_segmenter_are_all_that_learns(method: Method) -> None:
+    parts = [method.segmenter, *method.adversaries().values()]
+    owned = [id(p) for part in parts for p in part.parameters()]
+    assert sorted(owned) == sorted(id(p) for p in method.parameters())
+
+
+def test_target_labels_are_never_read(method: Method) -> None:
+    names = list(_logged(method.losses(_batch(1, True), _batch(2, False))))
+    assert names[0] == "segmentation/main"
+
+
+def test_source_only_needs_no_target() -> None:
+    method = _build("source_only")
+    assert not method.needs_target
+    (term,) = method.losses(_batch(1, True), None)
+    assert list(term.logged) == ["segmentation/main", "segmentation/aux"]
+
+
+def test_segmentation_term_weighs_the_auxiliary_head_by_a_tenth() -> None:
+    method, source = _build("source_only"), _batch(1, True)
+    (term,) = method.losses(source, None)
+    main, auxiliary = (
+        cross_entropy(logits, source.labels) for logits in method.segmenter(source.images).logits
+    )
+    torch.testing.assert_close(term.loss, main + 0.1 * auxiliary)
+    torch.testing.assert_close(term.logged["segmentation/aux"], auxiliary)
+
+
+def test_minent_terms() -> None:
+    method, target = _build("minent", weight_ent=(0.5, 0.25)), _batch(2, False)
+    _, term = method.losses(_batch(1, True), target)
+    main, auxiliary = (
+        entropy_loss(class_probabilities(logits))
+        for logits in method.segmenter(target.images).logits
+    )
+    torch.testing.assert_close(term.loss, 0.5 * main + 0.25 * auxiliary)
+    assert list(term.logged) == ["entropy/main", "entropy/aux"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "criterion"),
+    [
+        ("adaptsegnet", {}, adversarial_vanilla),
+        ("adaptsegnet", {"gan": "least_squares"}, adversarial_least_squares),
+        ("advent", {}, adversarial_vanilla),
+    ],
+)
+def test_adversarial_terms(name: str, options: dict[str, str], criterion: Any) -> None:
+    method = _build(name, weight_adv=(0.5, 0.25), **options)
+    source, target = _batch(1, True), _batch(2, False, (64, 96))
+    _, fooling, on_source, on_target = method.losses(source, target)
+
+    def judged(batch: Batch, domain: int) -> list[Tensor]:
+        maps = [class_probabilities(logits) for logits in method.segmenter(batch.images).logits]
+        if name == "advent":
+            maps = [weighted_self_information(head) for head in maps]
+        discriminators = method.adversaries().values()
+        pairs = zip(discriminators, maps, strict=True)
+        return [criterion(network(head), domain) for network, head in pairs]
+
+    main, auxiliary = judged(target, 0)
+    torch.testing.assert_close(fooling.loss, 0.5 * main + 0.25 * auxiliary)
+    torch.testing.assert_close(on_source.loss, sum(judged(source, 0)) / 2)
+    torch.testing.assert_close(on_target.loss, sum(judged(target, 1)) / 2)
+    torch.testing.assert_close(on_target.logged["discriminator_target/aux"], judged(target, 1)[1])
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_who_learns_from_which_term(name: str) -> None:
+    method = _build(name)
+    learners = []
+    for _ in _run(method, _batch(1, True), _batch(2, False)):
+        learners.append({key.partition(".")[0] for key in _with_gradient(method)})
+        method.zero_grad()
+    assert learners == [{"segmenter"}, {"segmenter"}, {"discriminators"}, {"discriminators"}]
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_one_weight_adapts_the_main_head_alone(name: str) -> None:
+    method = _build(name, weight_adv=(0.001,))
+    assert list(method.adversaries()) == ["discriminator_main"]
+    names = list(_logged(method.losses(_batch(1, True), _batch(2, False))))
+    assert [key for key in names if key.startswith("adversarial/")] == ["adversarial/main"]
+    assert list(_build(name).adversaries()) == ["discriminator_main", "discriminator_aux"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("adaptsegnet", "weight_adv"), ("advent", "weight_adv"), ("minent", "weight_ent")],
+)
+def test_more_weights_than_heads_are_refused(name: str, key: str) -> None:
+    message = rf"method.{key}: .* each head of the model \(main\), found 2: \[0.001, 0.0002\]"
+    with pytest.raises(JobError, match=message):
+        _build(name, model={"aux": False})
+
+
+@pytest.mark.parametrize("weights", [(), (-0.1,), (float("nan"),)])
+def test_senseless_weights_are_refused(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError):
+        METHODS["advent"].Config(weight_adv=weights)
+
+
+def test_every_field_says_what_it_is_for() -> None:
+    for method in METHODS.values():
+        assert all(field.description for field in method.Config.model_fields.values())
+    for row in ARCHITECTURES.values():
+        assert all(field.description for field in row.config.model_fields.values())
+
+
+def test_weighted_sums_and_logs_unweighted() -> None:
+    loss = torch.tensor(2.0, requires_grad=True)
+    term = weighted({"a": (0.5, loss), "b": (3.0, loss * 2)}, prefix="x/")
+    assert term.loss.item() == 13
+    assert {name: value.item() for name, value in term.logged.items()} == {"x/a": 2.0, "x/b": 4.0}
+
+
+def test_frozen_restores_what_was_trainable() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    network[0].requires_grad_(False)
+    inputs = torch.ones(1, 2, requires_grad=True)
+    with pytest.raises(KeyError), frozen(network):
+        network(inputs).backward()
+        raise KeyError
+    assert inputs.grad is not None and network[1].weight.grad is None
+    assert [p.requires_grad for p in network.parameters()] == [False, False, True, True]

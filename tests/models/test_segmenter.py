@@ -1,0 +1,198 @@
+"""The contract of every architecture, a row of ARCHITECTURES each, and what DeepLabV2 adds."""
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from adapt.batch import IGNORED
+from adapt.errors import JobError
+from adapt.models import ARCHITECTURES, build_segmenter
+from adapt.models.deeplab_v2 import DeepLabV2Config
+from adapt.models.segmenter import Segmenter
+
+torch.set_num_threads(1)
+NUM_CLASSES = 5
+SIZES_HW = [(64, 64), (33, 65), (97, 161)]
+
+
+def _build(architecture: str = "deeplab_v2", **changes: Any) -> Segmenter:
+    torch.manual_seed(0)
+    values = {"encoder": "resnet18", "output_stride": 16, "weights": "none", **changes}
+    config = ARCHITECTURES[architecture].config(architecture=architecture, **values)
+    return build_segmenter(config, NUM_CLASSES)
+
+
+def _labels(size_hw: tuple[int, int], batch: int = 1) -> Tensor:
+    labels = torch.arange(batch * size_hw[0] * size_hw[1]) % NUM_CLASSES
+    labels = labels.view(batch, *size_hw)
+    labels[:, :2] = IGNORED
+    return labels
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def segmenter(request: pytest.FixtureRequest) -> Segmenter:
+    return _build(request.param)
+
+
+@pytest.mark.parametrize("size_hw", SIZES_HW, ids=str)
+@pytest.mark.parametrize("training", [False, True])
+def test_any_size_and_a_batch_of_one(
+    segmenter: Segmenter, size_hw: tuple[int, int], training: bool
+) -> None:
+    segmenter.train(training)
+    prediction = segmenter(torch.randn(1, 3, *size_hw))
+    assert len(prediction.logits) == len(segmenter.head_names)
+    assert segmenter.head_names[0] == "main"
+    for logits in prediction.logits:
+        assert logits.shape == (1, NUM_CLASSES, *size_hw)
+        assert logits.isfinite().all()
+    assert [stage.shape[1] for stage in prediction.features] == list(segmenter.encoder.channels)
+
+
+def test_logits_of_another_size(segmenter: Segmenter) -> None:
+    segmenter.eval()
+    prediction = segmenter(torch.randn(1, 3, 64, 64), size_hw=(100, 90))
+    assert prediction.logits[0].shape == (1, NUM_CLASSES, 100, 90)
+
+
+def test_gradient_reaches_every_trainable_parameter(segmenter: Segmenter) -> None:
+    segmenter.train().zero_grad()
+    prediction = segmenter(torch.randn(2, 3, 64, 64))
+    losses = segmenter.segmentation_losses(prediction, _labels((64, 64), batch=2))
+    torch.stack([weight * loss for weight, loss in losses.values()]).sum().backward()
+    for name, parameter in segmenter.named_parameters():
+        reached = parameter.grad is not None and bool(parameter.grad.any())
+        assert reached == parameter.requires_grad, name
+
+
+def test_parameter_groups_are_all_that_trains_once_each(segmenter: Segmenter) -> None:
+    groups = segmenter.parameter_groups()
+    assert list(groups) == ["encoder", "head"]
+    grouped = [id(parameter) for group in groups.values() for parameter in group]
+    trainable = [id(p) for p in segmenter.parameters() if p.requires_grad]
+    assert sorted(grouped) == sorted(trainable)
+
+
+def test_finite_where_all_labels_are_ignored(segmenter: Segmenter) -> None:
+    segmenter.train().zero_grad()
+    losses = segmenter.segmentation_losses(
+        segmenter(torch.randn(1, 3, 64, 64)), torch.full((1, 64, 64), IGNORED)
+    )
+    torch.stack([weight * loss for weight, loss in losses.values()]).sum().backward()
+    for parameter in segmenter.parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+
+
+def test_logits_stay_float32_under_bf16(segmenter: Segmenter) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        prediction = segmenter(torch.randn(1, 3, 64, 64))
+    assert {logits.dtype for logits in prediction.logits} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("norm", "statistics_move", "affine_trains"),
+    [("train", True, True), ("frozen_affine", True, False), ("frozen", False, False)],
+)
+def test_norms(norm: str, statistics_move: bool, affine_trains: bool) -> None:
+    segmenter = _build(norm=norm).eval().train()
+    bn = next(segmenter.encoder.norms())
+    before = bn.running_mean.clone()
+    segmenter(torch.randn(2, 3, 64, 64))
+    assert (not torch.equal(bn.running_mean, before)) == statistics_move
+    assert bn.weight.requires_grad == bn.bias.requires_grad == affine_trains
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 44_601_560),
+        ({"aux": False}, 43_901_068),
+        ({"aspp_branches": 2}, 44_601_560),
+    ],
+)
+def test_deeplab_v2_on_resnet101_has_the_papers_parameters(
+    changes: dict[str, Any], count: int
+) -> None:
+    config = DeepLabV2Config(weights="none", **changes)
+    with torch.device("meta"):
+        segmenter = build_segmenter(config, num_classes=19)
+    assert sum(parameter.numel() for parameter in segmenter.parameters()) == count
+
+
+def test_deeplab_v2_sums_two_of_four_branches() -> None:
+    torch.manual_seed(0)
+    segmenter = _build(aspp_branches=2)
+    features = torch.randn(1, segmenter.encoder.channels[-1], 9, 9)
+    head = segmenter.decoder.heads[0]
+    expected = head.branches[0](features) + head.branches[1](features)
+    assert len(head.branches) == 4
+    assert torch.equal(head(features), expected)
+    assert not head.branches[2].weight.requires_grad
+    assert [branch.dilation[0] for branch in head.branches] == [6, 12, 18, 24]
+
+
+def test_deeplab_v2_auxiliary_head_reads_the_last_stage_but_one() -> None:
+    for encoder, channels in (("resnet18", 256), ("tf_efficientnet_lite0", 112)):
+        auxiliary = _build(encoder=encoder).decoder.heads[1]
+        assert auxiliary.branches[0].in_channels == channels
+
+
+def test_deeplab_v2_resizes_with_aligned_corners() -> None:
+    segmenter = _build().eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        prediction = segmenter(images)
+        low, _ = segmenter.decoder(images, prediction.features)
+    assert segmenter.align_corners
+    assert torch.equal(prediction.logits[0][..., 0, 0], low[0][..., 0, 0])
+    torch.testing.assert_close(prediction.logits[0][..., -1, -1], low[0][..., -1, -1])
+
+
+def test_load_weights_takes_a_whole_network_back() -> None:
+    trained, fresh = _build(), _build()
+    torch.nn.init.normal_(trained.decoder.heads[0].branches[0].weight)
+    fresh.load_weights(trained.state_dict())
+    for key, value in trained.state_dict().items():
+        assert torch.equal(fresh.state_dict()[key], value), key
+
+
+def test_load_weights_names_what_misfits() -> None:
+    state = _build().state_dict()
+    key = "decoder.heads.0.branches.0.weight"
+    wrong = {**state, key: state[key][:3], "stranger": state[key]}
+    del wrong["encoder.backbone.conv1.weight"]
+    with pytest.raises(JobError) as caught:
+        _build().load_weights(wrong)
+    message = str(caught.value)
+    assert "model: expected weights of deeplab_v2 on resnet18 with 5 classes" in message
+    assert "missing: encoder.backbone.conv1.weight" in message
+    assert "unexpected: stranger" in message
+    assert f"misshaped: {key} [3, 512, 3, 3] instead of [5, 512, 3, 3]" in message
+
+
+def test_weights_uri_without_its_weights_is_refused() -> None:
+    config = DeepLabV2Config(encoder="resnet18", weights_uri="file:///weights.pth")
+    with pytest.raises(ValueError, match="must be read and passed"):
+        build_segmenter(config, NUM_CLASSES)
+
+
+def test_given_encoder_weights_are_taken() -> None:
+    state = _build().encoder.backbone.state_dict()
+    state = {key: torch.full_like(value, 2) for key, value in state.items()}
+    config = DeepLabV2Config(encoder="resnet18", weights_uri="file:///weights.pth")
+    segmenter = build_segmenter(config, NUM_CLASSES, encoder_weights=state)
+    assert (segmenter.encoder.backbone.conv1.weight == 2).all()
+
+
+def test_unknown_architecture_names_the_known_ones() -> None:
+    config = DeepLabV2Config(weights="none").model_copy(update={"architecture": "deeplab_v"})
+    with pytest.raises(JobError, match="model.architecture: .*did you mean 'deeplab_v2'"):
+        build_segmenter(config, NUM_CLASSES)
+
+
+def test_config_refuses_other_branch_counts() -> None:
+    with pytest.raises(ValidationError):
+        DeepLabV2Config(aspp_branches=3)  # type: ignore[arg-type]  # the point of the test

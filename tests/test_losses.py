@@ -1,0 +1,124 @@
+"""Losses against golden values and gradients of the papers' programs, and at their edges."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from adapt.batch import IGNORED
+from adapt.losses import (
+    adversarial_least_squares,
+    adversarial_vanilla,
+    class_probabilities,
+    cross_entropy,
+    entropy_loss,
+    weighted_self_information,
+)
+
+torch.set_num_threads(1)
+DTYPES = {"f32": torch.float32, "f64": torch.float64}
+TOLERANCE = {"f32": 2e-6, "f64": 1e-12}
+
+
+@pytest.fixture(scope="module")
+def golden(shared_dir: Path) -> dict[str, np.ndarray]:
+    with np.load(shared_dir / "golden" / "losses.npz") as file:
+        return dict(file)
+
+
+def _leaf(values: np.ndarray, precision: str) -> Tensor:
+    return torch.tensor(values, dtype=DTYPES[precision], requires_grad=True)
+
+
+def _assert_close(found: Tensor, expected: np.ndarray, precision: str) -> None:
+    tolerance = TOLERANCE[precision]
+    expected_tensor = torch.as_tensor(expected).to(found.dtype)
+    torch.testing.assert_close(found, expected_tensor, rtol=tolerance, atol=tolerance * 0.1)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("program", ["adaptsegnet_CrossEntropy2d", "advent_loss_calc"])
+def test_cross_entropy_is_the_papers(
+    golden: dict[str, np.ndarray], program: str, precision: str
+) -> None:
+    logits = _leaf(golden["logits"], precision)
+    loss = cross_entropy(logits, torch.tensor(golden["label"]).long())
+    loss.backward()
+    _assert_close(loss.detach(), golden[f"cross_entropy/{program}/{precision}/value"], precision)
+    expected = golden[f"cross_entropy/{program}/{precision}/grad_logits"]
+    _assert_close(logits.grad, expected, precision)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("domain", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "criterion"),
+    [
+        ("bce_adaptsegnet", adversarial_vanilla),
+        ("bce_advent", adversarial_vanilla),
+        ("ls_adaptsegnet", adversarial_least_squares),
+    ],
+)
+def test_adversarial_losses_are_the_papers(
+    golden: dict[str, np.ndarray],
+    name: str,
+    criterion: Callable[[Tensor, int], Tensor],
+    domain: int,
+    precision: str,
+) -> None:
+    logits = _leaf(golden["d_out"], precision)
+    loss = criterion(logits, domain)
+    loss.backward()
+    _assert_close(loss.detach(), golden[f"{name}/label{domain}/{precision}/value"], precision)
+    _assert_close(logits.grad, golden[f"{name}/label{domain}/{precision}/grad"], precision)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_weighted_self_information_is_the_papers(
+    golden: dict[str, np.ndarray], precision: str
+) -> None:
+    logits = _leaf(golden["logits"], precision)
+    information = weighted_self_information(class_probabilities(logits))
+    information.backward(torch.tensor(golden["prob_2_entropy/cotangent"]).to(logits.dtype))
+    _assert_close(information.detach(), golden[f"prob_2_entropy/{precision}/value"], precision)
+    _assert_close(logits.grad, golden[f"prob_2_entropy/{precision}/grad_logits"], precision)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_entropy_loss_is_the_papers(golden: dict[str, np.ndarray], precision: str) -> None:
+    logits = _leaf(golden["logits"], precision)
+    loss = entropy_loss(class_probabilities(logits))
+    loss.backward()
+    _assert_close(loss.detach(), golden[f"entropy_loss/{precision}/value"], precision)
+    _assert_close(logits.grad, golden[f"entropy_loss/{precision}/grad_logits"], precision)
+
+
+def test_cross_entropy_of_ignored_labels_is_zero_with_zero_gradient() -> None:
+    logits = torch.randn(1, 5, 4, 6, requires_grad=True)
+    loss = cross_entropy(logits, torch.full((1, 4, 6), IGNORED))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None and not logits.grad.any()
+
+
+def test_entropy_spans_zero_to_one() -> None:
+    certain = torch.zeros(1, 19, 2, 2)
+    certain[:, 3] = 1
+    assert entropy_loss(certain).item() == 0
+    assert entropy_loss(torch.full((1, 19, 2, 2), 1 / 19)).item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_losses_of_short_floats_are_finite_float32(dtype: torch.dtype, autocast: bool) -> None:
+    logits = (torch.randn(2, 19, 8, 8) * 12).to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = entropy_loss(class_probabilities(logits))
+        expected = entropy_loss(class_probabilities(logits.detach().float()))
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss.detach(), expected)
+    assert logits.grad is not None and logits.grad.isfinite().all()
