@@ -22,7 +22,7 @@ from adapt.evaluate import EvaluateConfig
 from adapt.methods import METHODS
 from adapt.models import ARCHITECTURES
 from adapt.models.segmenter import SegmenterConfig
-from adapt.optim import OptimConfig
+from adapt.optim import OptimConfig, schedule_length
 from adapt.section import Section
 from adapt.spec_file import read_yaml, validate, with_overrides
 from adapt.tracker import TrackingConfig
@@ -70,6 +70,7 @@ class JobSpec(Section):
         """The checks that need two sections."""
         if METHODS[self.method.name].needs_target and self.target is None:
             raise ValueError(f"target: missing, expected a domain to adapt to with method {self.method.name}")
+        self._check_schedule()
         self._check_mapped("source", self.source.dataset)
         if self.validation is not None:
             self._check_mapped("validation", self.validation.dataset)
@@ -77,6 +78,12 @@ class JobSpec(Section):
             if scheme not in STORES:
                 raise ValueError(f"stores.{scheme}: there is no such store, {known_names(scheme, STORES)}")
         return self
+
+    def _check_schedule(self) -> None:
+        try:
+            schedule_length(self.optim, self.train.steps)
+        except JobError as error:
+            raise ValueError(str(error)) from error
 
     def _check_mapped(self, key: str, dataset: str) -> None:
         try:
@@ -91,8 +98,10 @@ class JobSpec(Section):
             found["target.uri"] = self.target.uri
         if self.validation is not None:
             found["validation.uri"] = self.validation.uri
-        if self.model.weights_uri is not None:
-            found["model.weights_uri"] = self.model.weights_uri
+        for key in ("weights_uri", "start_uri"):
+            uri = getattr(self.model, key)
+            if uri is not None:
+                found[f"model.{key}"] = uri
         return found
 
     def check_environment(self, environment: Mapping[str, str]) -> None:

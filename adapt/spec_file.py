@@ -43,6 +43,9 @@ for _tag, _pattern, _first in (
     _StrictLoader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
     )
+_StrictLoader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
+)
 
 
 def parse_yaml(text: str, name: str) -> Any:
@@ -144,15 +147,18 @@ def _descend(schema: dict[str, Any], loc: Iterable[str | int]) -> tuple[dict[str
         if key in choices:
             node = {"$ref": choices[key]}
             continue
-        branches = [node, *map(lambda b: _resolve(schema, b), node.get("anyOf", []))]
-        if isinstance(key, int):
-            inner = [b.get("items") or (b.get("prefixItems") or [{}])[0] for b in branches]
-        else:
-            inner = [b.get("properties", {}).get(key) or b.get("additionalProperties") for b in branches]
-        found = [choice for choice in inner if isinstance(choice, dict)]
-        node = found[0] if found else {}
+        branches = [node, *(_resolve(schema, branch) for branch in node.get("anyOf", []))]
+        node = next((inner for inner in (_inside(b, key) for b in branches) if inner), {})
         keys.append(str(key))
     return _resolve(schema, node), keys
+
+
+def _inside(node: dict[str, Any], key: str | int) -> Any:
+    """The schema of what stands under `key` of a mapping, or at a place of a list; None where there is none."""
+    if isinstance(key, int):
+        return node.get("items") or next(iter(node.get("prefixItems", [])), None)
+    inner = node.get("properties", {}).get(key) or node.get("additionalProperties")
+    return inner if isinstance(inner, dict) else None
 
 
 def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:

@@ -81,14 +81,14 @@ _CURES = (
         "the job's environment",
     ),
     ("PERMISSION_DENIED", "give the job's MLflow user the right to edit the experiment"),
-    ("ENDPOINT_NOT_FOUND", "there is no MLflow server behind that URI; check its path"),
+    ("ENDPOINT_NOT_FOUND", "check the path of the URI: no MLflow server answers there"),
     (
         "must be in (the )?'?active'?",
         "the experiment was deleted: restore it with `mlflow experiments restore`, or choose "
         "another tracking.experiment",
     ),
-    (r"^INTERNAL_ERROR \[Errno|readonly database", "can the database's folder be written?"),
-    ("", "is the server up, and can it be reached from the job?"),
+    (r"^INTERNAL_ERROR \[Errno|readonly database", "see that the database's folder can be written"),
+    ("", "see that the server is up and can be reached from the job"),
 )
 
 
@@ -172,7 +172,7 @@ class Spool:
                 self._warn(error)
 
     def keep(self, artifact_path: str, write: Callable[[Path], object]) -> Path | None:
-        """A file under the artifact's own name in a folder of its own; None where the disk is full."""
+        """A file with the artifact's name in a folder of its own; None where the disk is full."""
         path = self.files_dir / str(time.time_ns()) / PurePosixPath(artifact_path).name
         try:
             path.parent.mkdir(parents=True)
@@ -272,7 +272,7 @@ class Delivery(threading.Thread):
         return not self._spool.waiting
 
     def run(self) -> None:
-        """Send what waits, as it comes, until `drain` was called and nothing waits or time is up."""
+        """Send what waits, as it comes; after `drain`, until nothing waits or time is up."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         failures = _failures()
@@ -352,8 +352,8 @@ class Delivery(threading.Thread):
         text = f"{_code(error)} {error}"
         cure = next(cure for sign, cure in _CURES if re.search(sign, text))
         message = (
-            f"MLflow at {without_password(self._uri)} takes nothing now: {cure}. Training goes on; "
-            f"figures wait in {self._spool.path} [{_first_line(error)}]"
+            f"MLflow at {without_password(self._uri)} takes nothing now; training goes on, figures "
+            f"wait in {self._spool.path}. To mend it: {cure} [{_first_line(error)}]"
         )
         self._warn(message, once=cure)
         self._warned.add("outage")
@@ -501,7 +501,7 @@ class Delivery(threading.Thread):
             return
         facts = {key: value for key, value in tags.items() if key.startswith("best_checkpoint_")}
         version = self._client.create_model_version(
-            name, tags[BEST_URI_TAG], run_id=self._id, tags=facts
+            name, tags[BEST_URI_TAG], run_id=self._id, tags=facts, await_creation_for=0
         )
         if self._beats_best(name, facts):
             self._client.set_registered_model_alias(name, BEST_ALIAS, str(version.version))
@@ -516,7 +516,7 @@ class Delivery(threading.Thread):
                 raise
 
     def _beats_best(self, name: str, facts: Mapping[str, str]) -> bool:
-        """Whether the score is above that of the version called best, or that one has no such score."""
+        """Whether the version called best scored less, or has no such score."""
         aliases = self._client.get_registered_model(name).aliases
         if BEST_ALIAS not in aliases:
             return True

@@ -1,1 +1,1 @@
-"""Bytes and URIs: stores, shards and their cache. Knows nothing of training; imports nothing from `adapt`."""
+"""Bytes and URIs: stores, shards and their cache. Knows nothing of training."""

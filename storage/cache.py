@@ -1,15 +1,15 @@
-"""Shards on this node's disk: fetched once, checked against the manifest, shared by threads and processes.
+"""Shards on this node's disk: fetched once, checked against the manifest, shared by threads and
+processes.
 
-Shards are admitted until the cache is full and never evicted: each is used once an epoch, so no eviction policy can
-hit more often than that. A file lock a shard lets ranks of one node download a shard once. Objects of a `file://`
-store are used where they are, without a copy.
+Shards are admitted until the cache is full and never evicted: each is used once an epoch, so no
+eviction policy can hit more often than that. A file lock a shard lets ranks of one node download a
+shard once. Objects of a `file://` store are used where they are, without a copy.
 """
 
 import fcntl
 import glob
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,17 +30,16 @@ class ShardCache:
     def __init__(
         self, folder: Path, capacity_bytes: int | None = None, reserve_bytes: int = 1 << 30
     ) -> None:
-        """`capacity_bytes` caps the cache's size; `reserve_bytes` of its disk are always left free."""
+        """`capacity_bytes` caps the cache; `reserve_bytes` of its disk are always left free."""
         self.folder = folder
         self.capacity_bytes = capacity_bytes
         self.reserve_bytes = reserve_bytes
         self._verified: set[Path] = set()
-        self._verifying = threading.Lock()
 
     def fetch(self, store: Store, key: str, size_bytes: int, xxh3: str, dataset_id: str) -> Path:
-        """A local file with exactly the shard's bytes (`size_bytes` long, xxh3-64 hex digest `xxh3`).
+        """A local file with exactly the shard's bytes: `size_bytes`, xxh3-64 hex digits `xxh3`.
 
-        Raises `StoreError` naming the shard where its bytes stay wrong, and where the cache is full.
+        Raises `StoreError` naming the shard where its bytes stay wrong or the cache is full.
         """
         shard = _Shard(store, key, size_bytes, xxh3)
         if isinstance(store, LocalStore):
@@ -56,17 +55,16 @@ class ShardCache:
 
     def _in_place(self, shard: "_Shard", path: Path) -> Path:
         """The file itself, read once in this process to compare its checksum."""
-        with self._verifying:
-            if path not in self._verified:
-                with file_errors(shard.uri):
-                    fault = _fault(shard, path)
-                if fault:
-                    raise StoreError(_damaged(shard, fault))
-                self._verified.add(path)
+        if path not in self._verified:
+            with file_errors(shard.uri):
+                fault = _fault(shard, path)
+            if fault:
+                raise StoreError(_damaged(shard, fault))
+            self._verified.add(path)
         return path
 
     def _download(self, shard: "_Shard", path: Path) -> None:
-        """Fetch to `path` until the bytes are right, at most `_DOWNLOADS` times. The lock is held."""
+        """Fetch to `path`, again while the bytes are wrong. The shard's lock is held."""
         path.unlink(missing_ok=True)
         part = path.with_name(path.name + _PART)
         for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}*-{glob.escape(part.name)}"):
@@ -85,7 +83,7 @@ class ShardCache:
             part.unlink(missing_ok=True)
 
     def _reserve(self, shard: "_Shard", part: Path) -> None:
-        """Claim room by a sparse file of the shard's size, which the download replaces; or `StoreError`."""
+        """Claim room by a sparse file of the shard's size, which the download replaces."""
         with _locked(self.folder / _LOCK):
             part.unlink(missing_ok=True)
             used_bytes, coming_bytes = self._sizes()
@@ -98,16 +96,16 @@ class ShardCache:
         capacity_bytes = self.capacity_bytes
         if capacity_bytes is not None and used_bytes + shard.size_bytes > capacity_bytes:
             raise StoreError(
-                f"{shard.uri}: the cache {self.folder} is full: {used_bytes} of {capacity_bytes} bytes "
-                f"used, {shard.size_bytes} more needed; raise its capacity or empty it"
+                f"{shard.uri}: the cache {self.folder} is full: {used_bytes} of {capacity_bytes} "
+                f"bytes used, {shard.size_bytes} more needed; raise its capacity or empty it"
             )
 
     def _check_disk(self, shard: "_Shard", free_bytes: int) -> None:
         if free_bytes - shard.size_bytes < self.reserve_bytes:
             raise StoreError(
                 f"{shard.uri}: no room on the disk of {self.folder}: {free_bytes} bytes free, "
-                f"{shard.size_bytes} needed and {self.reserve_bytes} kept in reserve; free space or put "
-                "the cache on another disk"
+                f"{shard.size_bytes} needed and {self.reserve_bytes} kept in reserve; free space "
+                "or put the cache on another disk"
             )
 
     def _sizes(self) -> tuple[int, int]:
@@ -139,7 +137,7 @@ class _Shard(NamedTuple):
 
 
 def _fault(shard: _Shard, path: Path) -> str | None:
-    """What is wrong with the bytes at `path`, or None. The size is compared before the file is read."""
+    """What is wrong with the bytes at `path`, or None; the size is compared first."""
     size_bytes = path.stat().st_size
     if size_bytes != shard.size_bytes:
         return f"expected {shard.size_bytes} bytes, found {size_bytes}"

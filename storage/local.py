@@ -1,7 +1,8 @@
 """`file://` and plain paths: objects are files under a folder, replaced atomically.
 
-A write goes to a temporary name in the same folder, is synced, then renamed, and the folder is synced: after a
-power cut there are the old bytes or the new ones. Names are taken literally, without percent-decoding.
+A write goes to a temporary name in the same folder, is synced, then renamed, and the folder is
+synced: after a power cut there are the old bytes or the new ones. Names are taken literally,
+without percent-decoding.
 """
 
 import errno
@@ -42,9 +43,12 @@ def file_errors(name: str | Path) -> Iterator[None]:
 def _explained(name: str | Path, error: OSError) -> str:
     where = error.filename or name
     if error.errno in _FULL:
-        return f"{name}: the disk is full while writing {where}; free space there or choose another folder"
+        return f"{name}: the disk is full while writing {where}; free space there"
     if error.errno in _FORBIDDEN:
-        return f"{name}: no permission for {where} ({error.strerror}, uid {os.getuid()}); check its owner and mode"
+        return (
+            f"{name}: no permission for {where} ({error.strerror}, uid {os.getuid()}); "
+            "check its owner and mode"
+        )
     if error.errno == errno.EISDIR:
         return f"{name}: there is a folder of this name ({where})"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
@@ -54,7 +58,7 @@ def _explained(name: str | Path, error: OSError) -> str:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that appears at `path`, whole and synced, when the block ends without an error."""
+    """A file to write; it appears at `path`, whole and synced, when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-{path.name[:200]}")
     try:
@@ -115,7 +119,11 @@ class LocalStore:
     def get_file(self, key: str, path: Path) -> None:
         """Copy to `path`, atomically."""
         existing = self._existing(key)
-        with file_errors(join(self.uri, key)), existing.open("rb") as source, atomic_file(path) as copy:
+        with (
+            file_errors(join(self.uri, key)),
+            existing.open("rb") as source,
+            atomic_file(path) as copy,
+        ):
             shutil.copyfileobj(source, copy, _COPY_BYTES)
 
     def put(self, key: str, data: bytes) -> None:
@@ -126,11 +134,15 @@ class LocalStore:
     def put_file(self, key: str, path: Path) -> None:
         """Copy `path` into the store, atomically."""
         target = self.path(key)
-        with file_errors(join(self.uri, key)), path.open("rb") as source, atomic_file(target) as copy:
+        with (
+            file_errors(join(self.uri, key)),
+            path.open("rb") as source,
+            atomic_file(target) as copy,
+        ):
             shutil.copyfileobj(source, copy, _COPY_BYTES)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Files whose key starts with `prefix`, in key order; a folder that is not there is empty."""
+        """Files whose key starts with `prefix`, in key order; a missing folder is empty."""
         folder = prefix.rpartition("/")[0]
         start = self.path(folder) if folder else self.root
         with file_errors(join(self.uri, prefix)):

@@ -1,8 +1,9 @@
 """`s3://` and `obs://`: AWS S3, Huawei OBS and whatever else speaks their protocol, through boto3.
 
-botocore repeats a failed request once (so that one part of a multipart upload does not cost the whole file); whole
-operations are repeated here, because botocore does not repeat a read that breaks in the middle of a body. A store
-that has never answered is not asked again: then the endpoint is wrong, and waiting does not mend it.
+botocore repeats a failed request once (so that one part of a multipart upload does not cost the
+whole file); whole operations are repeated here, because botocore does not repeat a read that breaks
+in the middle of a body. A store that has never answered is not asked again: then the endpoint is
+wrong, and waiting does not mend it.
 """
 
 import io
@@ -11,8 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import boto3
 from boto3.exceptions import Boto3Error
@@ -30,6 +30,7 @@ from botocore.exceptions import (
 )
 
 from storage.local import atomic_file, file_errors
+from storage.s3_answers import ABSENT, CURES, PATH_REFUSED, TRANSIENT, find_keys
 from storage.store import (
     MissingObject,
     ObjectInfo,
@@ -51,66 +52,24 @@ _TRANSFER = TransferConfig(
 )
 _READ_BYTES = 1 << 20
 _CONNECTIONS = 32
-_SDK_CHAIN = "the SDK's own chain (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, profile or role)"
-_ABSENT = ("NoSuchKey", "404", "NotFound", "NoSuchVersion")
-_TRANSIENT = (
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "RequestLimitExceeded",
-    "RequestTimeout",
-    "InternalError",
-    "ServiceUnavailable",
-    "BadDigest",
-)
-_WRONG_KEYS = "the store refuses the credentials; they come from {credentials}"
-_WRONG_REGION = "the bucket lies in another region; check stores.{scheme}.region and .endpoint_url"
-_PATH_REFUSED = (
-    "the store refuses the bucket's name in the path; set stores.{scheme}.addressing to virtual"
-)
-_CURES: Mapping[str, str] = MappingProxyType(
-    {
-        "NoSuchBucket": "there is no bucket {bucket!r} at {endpoint}; check the URI and "
-        "stores.{scheme}, or create the bucket",
-        "InvalidAccessKeyId": _WRONG_KEYS,
-        "SignatureDoesNotMatch": _WRONG_KEYS,
-        "InvalidToken": _WRONG_KEYS,
-        "InvalidSecurity": _WRONG_KEYS,
-        "ExpiredToken": "the temporary credentials have expired; they come from {credentials}",
-        "AccessDenied": "access denied: the credentials are wrong or lack a right here; they come from "
-        "{credentials}",
-        "403": "access denied: the credentials are wrong or lack a right here; they come from "
-        "{credentials}",
-        "RequestTimeTooSkewed": "this machine's clock is wrong, so that the store refuses its signature",
-        "SecondLevelDomainForbidden": _PATH_REFUSED,
-        "VirtualHostDomainRequired": _PATH_REFUSED,
-        "PermanentRedirect": _WRONG_REGION,
-        "AuthorizationHeaderMalformed": _WRONG_REGION,
-        "301": _WRONG_REGION,
-        "InvalidBucketName": "{bucket!r} is no name of a bucket",
-        "InvalidRange": "the object is shorter than asked",
-    }
-)
-"""Error code of an answer -> what to do, for codes that no repetition mends."""
-
 _Result = TypeVar("_Result")
 
 
 class S3Store:
-    """`Store` over a bucket and a prefix. One client a process, made on first use, never kept over a fork."""
+    """`Store` over a bucket and a prefix. One client a process, made on its first use."""
 
     def __init__(self, uri: str, config: StoreConfig, environment: Mapping[str, str]) -> None:
-        self.uri = uri.rstrip("/")
         self.config = config
-        self.scheme, rest = split_uri(self.uri)
-        self.bucket, _, self.prefix = rest.partition("/")
+        self.scheme, rest = split_uri(uri)
+        self.bucket, _, self.prefix = rest.rstrip("/").partition("/")
         if not self.bucket:
             raise StoreError(f"{uri}: expected {self.scheme}://BUCKET/PREFIX")
+        self.uri = join(f"{self.scheme}://{self.bucket}", self.prefix)
         if self.prefix:
             checked_key(self.prefix, f"{self.scheme}://{self.bucket}")
         if self.scheme == "obs":
             self._check_obs()
-        self._keys = _keys(self.scheme, config, environment)
+        self._keys = find_keys(self.scheme, config, environment)
         self._clients: dict[int, Any] = {}
         self._locks: dict[int, threading.Lock] = {}
         self._answered = False
@@ -156,7 +115,7 @@ class S3Store:
             self._upload(key, lambda: path.open("rb"))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Objects whose key starts with `prefix`, in key order (not every store answers in order)."""
+        """Objects whose key starts with `prefix`; sorted, as not every store answers in order."""
         if "/" in prefix:
             checked_key(prefix.rpartition("/")[0], self.uri)
         root = f"{self.prefix}/" if self.prefix else ""
@@ -208,7 +167,7 @@ class S3Store:
         try:
             self._tried(key, operation)
         except MissingObject as error:  # OBS, where the bucket stands in the path
-            raise StoreError(f"{join(self.uri, key)}: {self._filled(_PATH_REFUSED)}") from error
+            raise StoreError(f"{join(self.uri, key)}: {self._filled(PATH_REFUSED)}") from error
 
     def _pages(self, prefix: str) -> Iterator[dict[str, Any]]:
         request = {"Bucket": self.bucket, "Prefix": prefix}
@@ -243,8 +202,8 @@ class S3Store:
         except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
             kind = StoreUnavailable if self._answered else StoreError
             raise kind(
-                f"{uri}: the store at {self._endpoint()} does not answer or broke off ({error}); check "
-                f"stores.{self.scheme}.endpoint_url and the network"
+                f"{uri}: the store at {self._endpoint()} does not answer or broke off ({error}); "
+                f"check stores.{self.scheme}.endpoint_url and the network"
             ) from error
         except (BotoCoreError, Boto3Error) as error:
             raise StoreError(f"{uri}: {error}") from error
@@ -252,22 +211,24 @@ class S3Store:
     def _of_answer(self, uri: str, error: ClientError) -> StoreError:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in _ABSENT:
+        if code in ABSENT:
             if self._bucket_is_there():
                 return MissingObject(f"{uri}: there is no such object")
             code = "NoSuchBucket"
-        if code in _CURES:
-            return StoreError(f"{uri}: {self._filled(_CURES[code])} ({code})")
-        if code in _TRANSIENT or status >= 500 or status == 429:
+        if code in CURES:
+            return StoreError(f"{uri}: {self._filled(CURES[code])} ({code})")
+        if code in TRANSIENT or status >= 500 or status == 429:
             return StoreUnavailable(f"{uri}: the store at {self._endpoint()} fails: {error}")
         return StoreError(f"{uri}: the store at {self._endpoint()} refuses: {error}")
 
     def _bucket_is_there(self) -> bool:
-        """Whether a missing object is missing alone: HEAD and some stores do not tell it from its bucket."""
+        """Whether the object alone is missing; an answer to HEAD does not tell which."""
         try:
             self._client().head_bucket(Bucket=self.bucket)
         except ClientError as error:
             return str(error.response["Error"]["Code"]) not in ("404", "NoSuchBucket")
+        except BotoCoreError:
+            return True  # the store went away just now; the object was missing before
         return True
 
     def _filled(self, cure: str) -> str:
@@ -295,7 +256,7 @@ class S3Store:
         session = boto3.session.Session(keys.access_key, keys.secret_key, keys.session_token)
         config = Config(
             signature_version="s3v4",
-            s3={"addressing_style": addressing},  # type: ignore[arg-type]  # a TypedDict of literals
+            s3={"addressing_style": addressing},  # type: ignore[arg-type]  # literals
             request_checksum_calculation=self.config.checksums,
             response_checksum_validation=self.config.checksums,
             connect_timeout=self.config.connect_timeout_s,
@@ -304,40 +265,20 @@ class S3Store:
             max_pool_connections=_CONNECTIONS,
         )
         return session.client(
-            "s3", region_name=self.config.region, endpoint_url=self.config.endpoint_url, config=config
+            "s3",
+            region_name=self.config.region,
+            endpoint_url=self.config.endpoint_url,
+            config=config,
         )
 
     def _check_obs(self) -> None:
         if "." in self.bucket:
             raise StoreError(
-                f"{self.uri}: obs needs the bucket in the host name, where {self.bucket!r} breaks https; "
-                "use a bucket without dots"
+                f"{self.uri}: obs needs the bucket in the host name, where {self.bucket!r} breaks "
+                "https; use a bucket without dots"
             )
         if self.config.endpoint_url is None:
             raise StoreError(
                 f"{self.uri}: stores.obs.endpoint_url is missing; expected "
                 "https://obs.REGION.myhuaweicloud.com"
             )
-
-
-class _Keys(NamedTuple):
-    """Credentials, or None for the SDK's own chain; `source` says in words where they come from."""
-
-    source: str
-    access_key: str | None = None
-    secret_key: str | None = None
-    session_token: str | None = None
-
-
-def _keys(scheme: str, config: StoreConfig, environment: Mapping[str, str]) -> _Keys:
-    names = (config.access_key_env, config.secret_key_env, config.session_token_env)
-    if config.access_key_env is None:
-        return _Keys(_SDK_CHAIN)
-    for field, name in zip(("access_key_env", "secret_key_env", "session_token_env"), names, strict=True):
-        if name is not None and not environment.get(name):
-            raise StoreError(
-                f"stores.{scheme}.{field}: the environment variable {name!r} is not set or empty"
-            )
-    used = [name for name in names if name is not None]
-    values = [None if name is None else environment[name] for name in names]
-    return _Keys(f"the environment variables {', '.join(used)}", *values)

@@ -1,6 +1,8 @@
-"""Shards: plain USTAR archives (WebDataset's format) whose members are found by offset, without a tar reader.
+"""Shards: plain USTAR archives (WebDataset's format) whose members are found by offset, without a
+tar reader.
 
-The same members in the same order give the same bytes on every machine: times, owners and modes are fixed.
+The same members in the same order give the same bytes on every machine: times, owners and modes are
+fixed.
 """
 
 import hashlib
@@ -21,7 +23,7 @@ _MODE = 0o644
 
 
 class ShardWriter:
-    """Writes one shard to a local file. A context manager: an error inside removes the unfinished file."""
+    """Writes one shard to a local file; as a context manager, removes it where an error ends it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -44,7 +46,9 @@ class ShardWriter:
             try:
                 self._tar.addfile(member, io.BytesIO(data))
             except ValueError as error:
-                raise StoreError(f"{self.path}: {name!r} is no name for a tar member: {error}") from error
+                raise StoreError(
+                    f"{self.path}: {name!r} is no name for a tar member: {error}"
+                ) from error
         self._names.add(name)
         return offset_bytes
 
@@ -66,9 +70,9 @@ class ShardWriter:
 
 
 def read_member(file: BinaryIO | int, offset_bytes: int, length_bytes: int) -> bytes:
-    """`length_bytes` at `offset_bytes` of an open shard (a file or its descriptor), safe for many threads.
+    """`length_bytes` at `offset_bytes` of an open shard (a file or its descriptor).
 
-    Raises `StoreError` where the shard ends before.
+    Many threads may read at once. Raises `StoreError` where the shard ends before.
     """
     descriptor = file if isinstance(file, int) else file.fileno()
     data = os.pread(descriptor, length_bytes, offset_bytes)
@@ -76,8 +80,8 @@ def read_member(file: BinaryIO | int, offset_bytes: int, length_bytes: int) -> b
         more = os.pread(descriptor, length_bytes - len(data), offset_bytes + len(data))
         if not more:
             raise StoreError(
-                f"{_name(descriptor)}: truncated shard: {length_bytes} bytes at {offset_bytes} asked, "
-                f"{len(data)} there"
+                f"{_name(descriptor)}: truncated shard: {length_bytes} bytes at {offset_bytes} "
+                f"asked, {len(data)} there"
             )
         data += more
     return data
@@ -102,7 +106,7 @@ def checksums(path: Path) -> tuple[str, str]:
 
 
 def xxh3_of(path: Path) -> str:
-    """xxh3-64 of a file's bytes as hex digits: 25 times faster than sha256, for bytes nobody forges."""
+    """xxh3-64 of a file's bytes as hex digits: fast, for bytes that nobody forges."""
     xxh3 = xxhash.xxh3_64()
     with file_errors(path), path.open("rb") as file:
         while block := file.read(_READ_BYTES):

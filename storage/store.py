@@ -1,7 +1,8 @@
 """Bytes behind URIs: the `Store` protocol, its errors and retries, and the table of stores.
 
-A store knows nothing of training. Every key is relative to the store's root URI (`s3://bucket/prefix`), uses `/`,
-and never climbs out of it. Writes are atomic: a reader sees the old bytes or the new ones, never a part.
+A store knows nothing of training. Every key is relative to the store's root URI
+(`s3://bucket/prefix`), uses `/`, and never climbs out of it. Writes are atomic: a reader sees the
+old bytes or the new ones, never a part.
 """
 
 import random
@@ -22,7 +23,7 @@ _Result = TypeVar("_Result")
 
 
 class StoreError(Exception):
-    """A store could not do what was asked, after retries. The message names the URI and the cure."""
+    """A store could not do what was asked, after retries. Names the URI and the cure."""
 
     exit_code = 3
 
@@ -43,7 +44,7 @@ class ObjectInfo(NamedTuple):
 
 
 class Store(Protocol):
-    """Objects under one root URI. Safe to call from many threads. All methods raise `StoreError`."""
+    """Objects under one root URI. Many threads may call it. All methods raise `StoreError`."""
 
     uri: str
 
@@ -52,7 +53,7 @@ class Store(Protocol):
         ...
 
     def get_range(self, key: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Exactly `length_bytes` (>= 1) from `offset_bytes`; `StoreError` where the object is shorter."""
+        """`length_bytes` (>= 1) from `offset_bytes`; `StoreError` where the object is shorter."""
         ...
 
     def get_file(self, key: str, path: Path) -> None:
@@ -81,28 +82,30 @@ class Store(Protocol):
 
 
 class StoreConfig(BaseModel):
-    """How to reach the stores of one URI scheme. Secrets never stand here, only the names of variables."""
+    """How to reach the stores of one URI scheme. Secrets stand in environment variables."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     endpoint_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^/?#\s]+/?$",
-        description="URL of the service, without the bucket (`https://obs.REGION.myhuaweicloud.com`); "
-        "none = AWS, or what AWS_ENDPOINT_URL_S3 says. Required for obs.",
+        description="URL of the service, without the bucket "
+        "(`https://obs.REGION.myhuaweicloud.com`); none = AWS, or what AWS_ENDPOINT_URL_S3 "
+        "says. Required for obs.",
     )
     region: str | None = Field(
-        default=None, description="Region that requests are signed for; none = the SDK's own configuration."
+        default=None,
+        description="Region that requests are signed for; none = the SDK's own configuration.",
     )
     addressing: Literal["auto", "virtual", "path"] = Field(
         default="auto",
-        description="Where the bucket stands in a request: in the host name (`virtual`) or in the path; "
+        description="Where the bucket stands in a request: in the host name (`virtual`) or the path; "
         "`auto` = virtual for obs, which refuses paths, and the SDK's choice for s3.",
     )
     checksums: Literal["when_required", "when_supported"] = Field(
         default="when_required",
-        description="Whether the SDK adds its own checksums to requests; stores other than AWS may refuse "
-        "them or store them inside the object (botocore >= 1.36).",
+        description="Whether the SDK adds its own checksums to requests; stores other than AWS may "
+        "refuse them or store them inside the object (botocore >= 1.36).",
     )
     access_key_env: str | None = Field(
         default=None,
@@ -135,7 +138,9 @@ class StoreConfig(BaseModel):
         if (self.access_key_env is None) != (self.secret_key_env is None):
             raise ValueError("access_key_env and secret_key_env: expected both or neither")
         if self.session_token_env is not None and self.access_key_env is None:
-            raise ValueError("session_token_env: expected access_key_env and secret_key_env with it")
+            raise ValueError(
+                "session_token_env: expected access_key_env and secret_key_env with it"
+            )
         return self
 
 
@@ -148,7 +153,8 @@ def split_uri(uri: str) -> tuple[str, str]:
 def join(uri: str, *keys: str) -> str:
     """The URI of a key under `uri`: parts joined by single slashes, empty parts dropped."""
     rest = [part for part in (key.strip("/") for key in keys) if part]
-    return "/".join([uri.rstrip("/"), *rest]) if rest else uri
+    root = uri if uri.endswith("://") else uri.removesuffix("/")
+    return "/".join([root, *rest]) if rest else uri
 
 
 def checked_key(key: str, uri: str) -> str:
@@ -158,8 +164,8 @@ def checked_key(key: str, uri: str) -> str:
     temporary = any(part.startswith(TEMPORARY_PREFIX) for part in parts)
     if climbs or temporary or "\\" in key or "\0" in key:
         raise StoreError(
-            f"{uri}: {key!r} is not a key: expected names joined by single '/', relative to the store's "
-            f"root, without '..', '.', '\\' and names that start with {TEMPORARY_PREFIX!r}"
+            f"{uri}: {key!r} is not a key: expected names joined by single '/', relative to the "
+            f"store's root, without '..', '.', '\\' and names that start with {TEMPORARY_PREFIX!r}"
         )
     return key
 
@@ -172,7 +178,7 @@ def retried(
 ) -> _Result:
     """`operation()`, tried again while it raises `StoreUnavailable`, at most `max_attempts` times.
 
-    Waits uniform(0, min(longest, first * 2^n)) seconds in between ("full jitter"), so that many ranks
+    Waits uniform(0, min(longest, first * 2^n)) seconds in between ("full jitter"), so that ranks
     which fail together do not come back together.
     """
     for attempt in range(max_attempts - 1):
@@ -202,7 +208,7 @@ STORES: Mapping[str, Callable[[str, StoreConfig, Mapping[str, str]], Store]] = M
 
 
 class Stores:
-    """Opens URIs, with the job spec's `stores:` (scheme -> config) and the variables that it names."""
+    """Opens URIs, with the job spec's `stores:` (scheme -> config) and its secrets."""
 
     def __init__(
         self,
@@ -216,7 +222,7 @@ class Stores:
         self.environment = dict(environment)
 
     def open(self, uri: str) -> Store:
-        """The store at `uri` (`scheme://...` or a plain path). Nothing is contacted before its first use."""
+        """The store at `uri` (`scheme://...` or a plain path), contacted on its first use."""
         scheme, _ = split_uri(uri)
         if scheme not in STORES:
             raise StoreError(f"{uri}: {_unknown_scheme(scheme)}")

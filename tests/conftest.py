@@ -1,10 +1,26 @@
-"""Fixtures every test may use: the shared folder of real images and golden vectors, beside the project."""
+"""Fixtures every test may use: the shared folder beside the project, a tiny packed dataset, a tiny job."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+
+from adapt.data.packing import pack
+from storage.store import Stores
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+pytest_plugins = ["tests.servers"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors are slower on many threads, and test processes run side by side."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +29,60 @@ def shared_dir() -> Path:
     if not (SHARED / "golden").is_dir():
         pytest.skip("the folder ../shared (golden vectors, real images) is not beside the project")
     return SHARED
+
+
+TINY_HW = (48, 64)
+
+
+def write_raw_folders(raw_dir: Path, count: int, seed: int, size_hw: tuple[int, int] = TINY_HW) -> None:
+    """A raw dataset of layout `folders`: noise whose brightness follows the labels, ids 0 to 3."""
+    random = np.random.default_rng(seed)
+    for part in ("images", "labels"):
+        (raw_dir / part).mkdir(parents=True, exist_ok=True)
+    height, width = size_hw
+    for number in range(count):
+        rows = np.linspace(0, 3.99, height)[:, None] + random.normal(0, 0.3, (1, width))
+        labels = np.clip(rows, 0, 3).astype(np.uint8)
+        noise = random.integers(0, 40, (height, width, 3))
+        images = (labels[..., None] * np.array([50, 30, 60]) + noise).astype(np.uint8)
+        Image.fromarray(images).save(raw_dir / "images" / f"{number:03d}.png")
+        Image.fromarray(labels).save(raw_dir / "labels" / f"{number:03d}.png")
+
+
+@pytest.fixture(scope="session")
+def tiny_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A packed dataset `tiny` with the splits train (22 samples in several shards) and val (5)."""
+    root = tmp_path_factory.mktemp("tiny")
+    store = Stores().open(str(root / "packed"))
+    for split, count in (("train", 22), ("val", 5)):
+        write_raw_folders(root / split, count, seed=count)
+        names = [f"{number:03d}.png" for number in range(count)]
+        (root / split / f"{split}.txt").write_text("\n".join(names))
+        pack("folders", root / split, store, split, name="tiny", shard_bytes=30_000)
+    return str(root / "packed")
+
+
+TINY_CLASSES = [
+    {"name": f"band {index}", "colour": [60 * index, 90, 200], "ids": {"tiny": [index]}}
+    for index in range(4)
+]
+
+
+@pytest.fixture
+def tiny_job(tiny_uri: str, tmp_path: Path) -> dict[str, Any]:
+    """A complete job spec, as plain values, that trains on `tiny` within seconds."""
+    domain = {"dataset": "tiny", "uri": tiny_uri, "batch_size": 2, "size_hw": list(TINY_HW)}
+    model = {"architecture": "deeplab_v2", "encoder": "resnet18", "output_stride": 16}
+    return {
+        "name": "tiny",
+        "classes": TINY_CLASSES,
+        "source": {**domain, "augment": {"flip": 0.5, "brightness": 0.2}},
+        "target": domain,
+        "validation": {"dataset": "tiny", "uri": tiny_uri, "split": "val"},
+        "model": {**model, "weights": "none", "norm": "frozen_affine"},
+        "method": {"name": "advent", "weight_adv": [0.01, 0.002]},
+        "train": {"steps": 6, "log_every_steps": 1},
+        "evaluate": {"every_steps": 3, "pictures": 1},
+        "checkpoint": {"uri": str(tmp_path / "runs")},
+        "tracking": {"experiment": "tests"},
+    }

@@ -1,4 +1,6 @@
-"""Session fixtures: one real S3 server and one real MLflow server, started by the first test that asks."""
+"""Session fixtures: one real S3 server and one real MLflow server, started by the first test that
+asks.
+"""
 
 from collections.abc import Iterator
 from uuid import uuid4

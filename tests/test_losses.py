@@ -33,7 +33,8 @@ def _leaf(values: np.ndarray, precision: str) -> Tensor:
     return torch.tensor(values, dtype=DTYPES[precision], requires_grad=True)
 
 
-def _assert_close(found: Tensor, expected: np.ndarray, precision: str) -> None:
+def _assert_close(found: Tensor | None, expected: np.ndarray, precision: str) -> None:
+    assert found is not None
     tolerance = TOLERANCE[precision]
     expected_tensor = torch.as_tensor(expected).to(found.dtype)
     torch.testing.assert_close(found, expected_tensor, rtol=tolerance, atol=tolerance * 0.1)

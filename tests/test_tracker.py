@@ -21,13 +21,9 @@ from adapt.platforms import local_stack
 from adapt.platforms.local_stack import free_ports, mlflow_server
 from adapt.tracker import Spool, Status, Tracker, TrackingConfig, deliver_spool, without_password
 
+pytest_plugins = ["tests.servers"]
+
 DELIVERY_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
-        yield uri
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +31,7 @@ def sqlite_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('a folder')}/new/mlflow.db"
 
 
-@pytest.fixture(params=["server", "sqlite"])
+@pytest.fixture(params=["mlflow", "sqlite"])
 def uri(request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue(f"{request.param}_uri")
 
@@ -218,15 +214,15 @@ def test_a_step_logged_twice_keeps_its_first_value(sqlite_uri: str, tmp_path: Pa
     assert history(sqlite_uri, only_run(sqlite_uri, "twice"), "miou") == [(3, 0.5)]
 
 
-def test_more_metrics_than_one_request_takes(server_uri: str, tmp_path: Path) -> None:
-    tracker = open_tracker(server_uri, tmp_path, "many")
+def test_more_metrics_than_one_request_takes(mlflow_uri: str, tmp_path: Path) -> None:
+    tracker = open_tracker(mlflow_uri, tmp_path, "many")
     tracker.log_params({f"p{i}": i for i in range(130)})
     for step in range(500):
         tracker.log_metrics({"a": step, "b": -step, "c": 0}, step)
     assert tracker.finish("FINISHED", DELIVERY_S)
-    run = only_run(server_uri, "many")
+    run = only_run(mlflow_uri, "many")
     assert len(run.data.params) == 130
-    assert history(server_uri, run, "b") == [(step, -step) for step in range(500)]
+    assert history(mlflow_uri, run, "b") == [(step, -step) for step in range(500)]
 
 
 def test_long_values_become_artifacts(sqlite_uri: str, tmp_path: Path) -> None:
@@ -262,13 +258,30 @@ def test_best_checkpoint_is_tagged_and_registered(uri: str, tmp_path: Path) -> N
 
 
 def test_what_the_server_refuses_does_not_stop_the_rest(
-    server_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    mlflow_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    register(server_uri, tmp_path, "refused", "file:///tmp/local.safetensors", 0.1)
-    run = only_run(server_uri, "refused")
+    register(mlflow_uri, tmp_path, "refused", "file:///tmp/local.safetensors", 0.1)
+    run = only_run(mlflow_uri, "refused")
     assert run.info.status == "FINISHED"
     assert run.data.tags["best_checkpoint_uri"] == "file:///tmp/local.safetensors"
     assert "MLflow refuses register; left out: " in caplog.text
+
+
+def test_broken_artifact_store_does_not_stop_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("adapt.tracker._BACKOFF_S", (0.05, 0.05))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    (tmp_path / "file").write_text("no folder")
+    MlflowClient(tracking_uri=uri).create_experiment("streets", f"file:{tmp_path}/file/below")
+    tracker = open_tracker(uri, tmp_path / "spool", "broken")
+    tracker.log_text("hello", "a.txt")
+    tracker.log_metrics({"loss": 1.0}, 1)
+    assert tracker.finish("FINISHED", DELIVERY_S)
+    run = only_run(uri, "broken")
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0})
+    assert "MLflow refuses text; left out: " in caplog.text
+    assert tracker.delivered == 3
 
 
 def test_server_that_comes_later_gets_everything_once_in_order(
@@ -347,8 +360,8 @@ def test_next_start_sends_what_the_last_one_could_not(
         (403, "Invalid Host header - possible DNS rebinding attack detected", "--allowed-hosts"),
         (401, "You are not authenticated.", "MLFLOW_TRACKING_USERNAME"),
         (403, "Permission denied", "the right to edit"),
-        (404, "<html>nginx</html>", "check its path"),
-        (500, "oops", "is the server up"),
+        (404, "<html>nginx</html>", "check the path"),
+        (500, "oops", "see that the server is up"),
     ],
 )
 def test_one_warning_names_the_cure(
@@ -386,7 +399,7 @@ def test_unwritable_database_is_explained(tmp_path: Path, caplog: pytest.LogCapt
     tracker = open_tracker(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "spool", "folder")
     wait_for_warning(caplog)
     assert not tracker.finish("FAILED", timeout_s=0)
-    assert "can the database's folder be written" in caplog.text
+    assert "the database's folder can be written" in caplog.text
 
 
 def test_unwritable_spool_folder(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ A new layout is a row of `DATASETS`: a function that finds the files of a split,
 reads one label, the known ids. Pairing and its complaints are written once, below.
 """
 
-import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +134,7 @@ def listed(raw_dir: Path, split: str, files: Files) -> Files:
             "only 'train' is everything"
         )
     names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-    keys = {os.path.splitext(os.path.basename(name))[0].replace(".", "-") for name in names}
+    keys = {Path(name).stem.replace(".", "-") for name in names}
     missing = sorted(keys - files.keys())
     if missing:
         raise DataError(

@@ -62,7 +62,8 @@ class LabelSpace(RootModel[tuple[SegmentationClass, ...]]):
         """A row of `LABEL_SPACES`. Raises `JobError` for another name."""
         if name not in LABEL_SPACES:
             raise JobError(
-                f"classes: expected a label space or a list of classes, {known_names(name, LABEL_SPACES)}"
+                "classes: expected a label space or a list of classes, "
+                f"{known_names(name, LABEL_SPACES)}"
             )
         return LABEL_SPACES[name]
 

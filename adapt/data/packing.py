@@ -62,7 +62,7 @@ def pack(
     workers: int | None = None,
     skip: Collection[str] = (),
     overwrite: bool = False,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Manifest:
     """Pack one split of a raw folder into `store` under `split/`; returns its manifest.
 
@@ -138,6 +138,7 @@ def pack_shards(
     }
     reused = sum(len(record.rows) for record in records.values())
     counter = Counter(reused)
+    on_progress(Progress(reused, plan.num_samples, reused))
     with ThreadPoolExecutor(workers) as pool, stopping(counter):
         jobs = {
             number: pool.submit(pack_shard, store, plan, number, plan_sha256, libraries, counter)
@@ -184,7 +185,6 @@ def stopping(counter: Counter) -> Iterator[None]:
 
 def watch(jobs: list[Future[Record]], counter: Counter, report: Callable[[int], None]) -> None:
     """Report progress until all jobs have ended; raises the first failure at once."""
-    report(counter.done)
     waiting = set(jobs)
     while waiting:
         ended, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_EXCEPTION)

@@ -87,7 +87,7 @@ def check_arguments(
             "--size-hw: profile 'original' keeps the files as they are; leave the size out"
         )
     if shard_bytes < 1:
-        raise JobError(f"--shard-bytes: expected a positive number, found {shard_bytes}")
+        raise JobError(f"--shard-mb: expected a positive size, found {shard_bytes} bytes")
 
 
 def make_plan(

@@ -69,7 +69,7 @@ def parse_record(data: bytes) -> Record | None:
         rows = [Row._make((*values[:8], numbered(values[8]))) for values in content["rows"]]
         shard = ShardInfo.model_validate(content["shard"])
         return Record(content["plan_sha256"], content["libraries"], shard, rows)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
 
 

@@ -20,6 +20,7 @@ SKY, ROAD, SIDEWALK, VERGE = range(4)
 """The surfaces every town has; faces number theirs from 4."""
 NEAR_M = 0.3
 EDGE_ON = 1e-6
+FARTHEST = np.float32(1e-4)
 HALF = np.float32(0.5)
 _Window = tuple[slice, slice]
 
@@ -106,10 +107,10 @@ SHAPES: dict[str, Callable[[Floats, Floats, float], NDArray[np.bool_]]] = {
     "cone": _cone,
     "hedge": _hedge,
     "treeline": _treeline,
-    "gable": lambda u, v, phase: np.abs(2 * u - 1) < 1 - v,
-    "car_side": lambda u, v, phase: (v > 0.28) | on_wheel(u, v),
-    "cabin_side": lambda u, v, phase: (u > 0.26 * v) & (u < 1 - 0.2 * v),
-    "disc": lambda u, v, phase: (2 * u - 1) ** 2 + (2 * v - 1) ** 2 < 1,
+    "gable": lambda u, v, _phase: np.abs(2 * u - 1) < 1 - v,
+    "car_side": lambda u, v, _phase: (v > 0.28) | on_wheel(u, v),
+    "cabin_side": lambda u, v, _phase: (u > 0.26 * v) & (u < 1 - 0.2 * v),
+    "disc": lambda u, v, _phase: (2 * u - 1) ** 2 + (2 * v - 1) ** 2 < 1,
 }
 
 
@@ -138,15 +139,12 @@ class Raster:
         x, y, z = (
             self._affine(row, slice(None), slice(None)) for row in self._rays.astype(np.float32)
         )
-        inverse = np.maximum(-y / np.float32(self._eye[1]), 0)
-        seen = inverse > 1e-4
-        depth = 1 / inverse[seen]
-        surfaces = np.zeros(self._size_hw, np.int16)
-        across, up = np.zeros((2, *self._size_hw), np.float32)
-        across[seen] = np.float32(self._eye[0]) + x[seen] * depth
-        up[seen] = z[seen] * depth
-        surfaces[seen] = ground(across[seen], up[seen])
-        inverse[~seen] = 0
+        inverse = np.maximum(y * np.float32(-1 / self._eye[1]), FARTHEST)
+        depths = 1 / inverse
+        across, up = x * depths + np.float32(self._eye[0]), z * depths
+        surfaces = ground(across, up)
+        sky = inverse <= FARTHEST
+        inverse[sky], surfaces[sky] = 0, SKY
         return Buffers(inverse, surfaces, across, up, np.ones_like(y), y)
 
     def _affine(self, row: Floats, rows: slice, columns: slice) -> Floats:

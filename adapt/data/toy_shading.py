@@ -5,13 +5,13 @@ metres, so that both looks paint the same street, each in its own manner.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from adapt.data.toy_camera import Look
-from adapt.data.toy_raster import ROAD, SIDEWALK, SKY, VERGE, Buffers, Face, Floats, on_wheel
-from adapt.data.toy_streets import (
+from adapt.data.toy_objects import (
     BARK,
     FACADE,
     FOLIAGE,
@@ -22,27 +22,26 @@ from adapt.data.toy_streets import (
     Caster,
     Town,
 )
+from adapt.data.toy_raster import ROAD, SIDEWALK, SKY, VERGE, Buffers, Face, Floats, on_wheel
 
 Indices = NDArray[np.intp]
+Distances = NDArray[np.floating[Any]]
 NOISE_SIZE = 256
 
 
 def shadows(casters: list[Caster], look: Look) -> list[Face]:
-    """Where the sun of a look puts things' shadows: faces on the plain, longer than the things
-    are wide.
-    """
+    """Where the sun of a look puts things' shadows: faces that lie on the plain."""
     x, y, z = look.to_sun.tolist()
     faces = []
     for thing in casters:
         reach = thing.height / max(y, 0.25)
-        left, near = thing.x - thing.half_x - x * reach, thing.z - thing.half_z - z * reach
-        width, depth = 2 * thing.half_x, 2 * thing.half_z
-        if thing.half_x < 0.2:
-            left, near, width, depth = thing.x, thing.z, 0.24, 0.0
-            spike = (-x * 2 * reach, 0.0, -z * 2 * reach)
-            faces.append(Face((left, 0, near), (width, 0, 0), spike, -1))
+        if thing.slim:
+            spike = (-2 * x * reach, 0.0, -2 * z * reach)
+            faces.append(Face((thing.x, 0, thing.z), (2 * thing.half_x, 0, 0), spike, SKY))
             continue
-        faces.append(Face((left, 0, near), (width, 0, 0), (0, 0, depth), -1, thing.shape))
+        corner = (thing.x - thing.half_x - x * reach, 0, thing.z - thing.half_z - z * reach)
+        width, depth = (2 * thing.half_x, 0, 0), (0, 0, 2 * thing.half_z)
+        faces.append(Face(corner, width, depth, SKY, thing.shape))
     return faces
 
 
@@ -53,15 +52,15 @@ def _noise() -> tuple[Floats, Floats]:
     waves = np.fft.fftfreq(NOISE_SIZE) * NOISE_SIZE
     radius = np.hypot(waves[:, None], waves[None, :])
     spectrum = np.fft.fft2(rng.standard_normal((NOISE_SIZE, NOISE_SIZE)))
-    fields_ = []
+    textures = []
     for weights in (np.exp(-((radius / 90) ** 2)), 1 / (1 + (radius / 5) ** 2)):
         weights[0, 0] = 0
         values = np.fft.ifft2(spectrum * weights).real
-        fields_.append((values / values.std()).clip(-2.5, 2.5).astype(np.float32))
-    return fields_[0], fields_[1]
+        textures.append((values / values.std()).clip(-2.5, 2.5).astype(np.float32))
+    return textures[0], textures[1]
 
 
-def _sample(texture: Floats, across: Floats, up: Floats, per_m: float) -> Floats:
+def _sample(texture: Floats, across: Distances, up: Distances, per_m: float) -> Floats:
     columns = (across * np.float32(per_m)).astype(np.int32) & (NOISE_SIZE - 1)
     rows = (up * np.float32(per_m)).astype(np.int32) & (NOISE_SIZE - 1)
     return texture.ravel()[rows * NOISE_SIZE + columns]
@@ -152,7 +151,7 @@ def _paint_ground(canvas: _Canvas) -> None:
     canvas.gain[where] *= 1 - look.shadow * shaded
 
 
-def _marked(town: Town, lateral: Floats, z: Floats) -> NDArray[np.bool_]:
+def _marked(town: Town, lateral: Distances, z: Distances) -> NDArray[np.bool_]:
     away, (middle, half) = np.abs(lateral), town.side_street
     dashed = z % 7 < 3
     marked = (away < 0.09) & dashed
@@ -169,7 +168,7 @@ def _marked(town: Town, lateral: Floats, z: Floats) -> NDArray[np.bool_]:
     return marked
 
 
-def _in_wall_shadow(town: Town, lateral: Floats, z: Floats, look: Look) -> NDArray[np.bool_]:
+def _in_wall_shadow(town: Town, lateral: Distances, z: Distances, look: Look) -> NDArray[np.bool_]:
     x, y, ahead = look.to_sun.tolist()
     side = int(x > 0)
     to_wall = town.facade(side) - lateral * (2 * side - 1)

@@ -38,6 +38,9 @@ class AdaptSegNetConfig(Section):
         "vanilla",
         description="The adversarial loss (the paper: vanilla; a later version: least_squares).",
     )
+    discriminator_width: int = Field(
+        64, ge=1, description="Channels of a discriminator's first layer (the papers: 64); less is faster."
+    )
 
 
 class AdaptSegNet(Method):
@@ -49,7 +52,9 @@ class AdaptSegNet(Method):
         super().__init__(config, segmenter)
         heads = adapted_heads(segmenter, config.weight_adv, "method.weight_adv")
         criterion = CRITERIA[config.gan]
-        self.discriminators = HeadDiscriminators(heads, segmenter.num_classes, criterion)
+        self.discriminators = HeadDiscriminators(
+            heads, segmenter.num_classes, criterion, config.discriminator_width
+        )
 
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """Segmentation, fooling, and the discriminators on source and on target."""

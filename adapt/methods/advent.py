@@ -30,6 +30,9 @@ class AdvEntConfig(Section):
         description="Weight of the adversarial loss of each head, main head first (the program's "
         "LAMBDA_ADV_MAIN and LAMBDA_ADV_AUX); one number adapts the main head alone.",
     )
+    discriminator_width: int = Field(
+        64, ge=1, description="Channels of a discriminator's first layer (the papers: 64); less is faster."
+    )
 
 
 class AdvEnt(Method):
@@ -40,7 +43,9 @@ class AdvEnt(Method):
     def __init__(self, config: AdvEntConfig, segmenter: Segmenter) -> None:
         super().__init__(config, segmenter)
         heads = adapted_heads(segmenter, config.weight_adv, "method.weight_adv")
-        self.discriminators = HeadDiscriminators(heads, segmenter.num_classes, adversarial_vanilla)
+        self.discriminators = HeadDiscriminators(
+            heads, segmenter.num_classes, adversarial_vanilla, config.discriminator_width
+        )
 
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """Segmentation, fooling, and the discriminators on source and on target."""

@@ -22,9 +22,11 @@ Criterion = Callable[[Tensor, int], Tensor]
 class HeadDiscriminators(nn.ModuleDict):
     """A discriminator by head name."""
 
-    def __init__(self, head_names: Sequence[str], num_classes: int, criterion: Criterion) -> None:
+    def __init__(
+        self, head_names: Sequence[str], num_classes: int, criterion: Criterion, width: int = 64
+    ) -> None:
         super().__init__(
-            {name: FullyConvolutionalDiscriminator(num_classes) for name in head_names}
+            {name: FullyConvolutionalDiscriminator(num_classes, width) for name in head_names}
         )
         self.criterion = criterion
 

@@ -20,7 +20,9 @@ RATES = (6, 12, 18, 24)
 class DeepLabV2Config(SegmenterConfig):
     """DeepLabV2's own choices."""
 
-    architecture: Literal["deeplab_v2"] = "deeplab_v2"
+    architecture: Literal["deeplab_v2"] = Field(
+        "deeplab_v2", description="Dilated encoder, sums of dilated convolutions (TPAMI 2018)."
+    )
     aspp_branches: Literal[2, 4] = Field(
         4,
         description="Branches of the ASPP that are summed: 4 as in the paper and ADVENT; 2 as in "

@@ -50,8 +50,7 @@ class Encoder(nn.Module):
         self.backbone: nn.Module = backbone
         self.channels: tuple[int, ...] = tuple(backbone.feature_info.channels())
         self.reductions: tuple[int, ...] = tuple(backbone.feature_info.reduction())
-        for norm in self.norms():
-            _open_branch(norm)
+        self._open_residual_branches()
         pretrained = backbone.default_cfg
         self.pixels = PixelFormat(tuple(pretrained["mean"]), tuple(pretrained["std"]), bgr=False)
 
@@ -62,6 +61,12 @@ class Encoder(nn.Module):
     def norms(self) -> Iterator[_BatchNorm]:
         """Every batch normalisation."""
         return (module for module in self.modules() if isinstance(module, _BatchNorm))
+
+    def _open_residual_branches(self) -> None:
+        """Start every gamma at 1; timm's 0 at a branch's end, if fixed, shuts it for ever."""
+        for norm in self.norms():
+            if norm.affine:
+                nn.init.ones_(norm.weight)
 
 
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
@@ -131,7 +136,7 @@ def _create_backbone(name: str, output_stride: int) -> Any:
         )
     stride: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
     try:
-        backbone = timm.create_model(name, features_only=True, **stride)
+        backbone: Any = timm.create_model(name, features_only=True, **stride)
     except (AssertionError, TypeError, NotImplementedError) as error:
         raise JobError(
             f"model.output_stride: expected 32, the only one of encoder {name!r}, "
@@ -141,19 +146,13 @@ def _create_backbone(name: str, output_stride: int) -> Any:
         raise JobError(
             f"model.encoder: expected an encoder of stages, found {name!r}: {error}"
         ) from error
-    deepest = backbone.feature_info.reduction()[-1]
+    deepest: int = backbone.feature_info.reduction()[-1]
     if deepest != output_stride:
         raise JobError(
             f"model.output_stride: expected {deepest}, the only one of encoder {name!r}, "
             f"found {output_stride}"
         )
     return backbone
-
-
-def _open_branch(norm: _BatchNorm) -> None:
-    """Undo a gamma of 0, timm's start of residual branches: if fixed, it would close them for ever."""
-    if norm.weight is not None and not norm.weight.any():
-        nn.init.ones_(norm.weight)
 
 
 def _whole_network_keys(name: str) -> set[str]:

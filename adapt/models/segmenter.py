@@ -54,7 +54,7 @@ class SegmenterConfig(Section):
     norm: Literal["train", "frozen_affine", "frozen"] = Field(
         "frozen_affine",
         description="The encoder's batch norm. train: ordinary; frozen_affine: gamma and beta "
-        "fixed, running statistics updated (the papers' programs); frozen: both fixed (tiny batches).",
+        "fixed, running statistics updated (the papers' programs); frozen: all fixed (tiny batch).",
     )
 
 

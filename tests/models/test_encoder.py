@@ -4,6 +4,7 @@ import hashlib
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
@@ -37,11 +38,12 @@ def tensors() -> dict[str, torch.Tensor]:
 def test_stages_are_as_declared(
     name: str, output_stride: int, channels: tuple[int, ...], reductions: tuple[int, ...]
 ) -> None:
-    encoder = Encoder(name, output_stride).eval()
+    encoder: Any = Encoder(name, output_stride).eval()
     assert (encoder.channels, encoder.reductions) == (channels, reductions)
     with torch.no_grad():
         stages = encoder(torch.zeros(1, 3, 64, 128))
-    sizes = [(1, width, 64 // step, 128 // step) for width, step in zip(channels, reductions)]
+    stages_of = zip(channels, reductions, strict=True)
+    sizes = [(1, width, 64 // step, 128 // step) for width, step in stages_of]
     assert [tuple(stage.shape) for stage in stages] == sizes
 
 
@@ -71,7 +73,7 @@ def test_whole_networks_weights_load_without_their_classifier(name: str) -> None
     with torch.device("meta"):
         shapes = timm.create_model(name).state_dict()
     state = {key: torch.empty_like(tensor, device="cpu") for key, tensor in shapes.items()}
-    encoder = Encoder(name)
+    encoder: Any = Encoder(name)
     report = load_encoder_weights(encoder, state)
     assert report.loaded == len(encoder.backbone.state_dict())
     assert report.dropped
@@ -80,8 +82,8 @@ def test_whole_networks_weights_load_without_their_classifier(name: str) -> None
 
 def test_loaded_encoder_computes_what_the_whole_network_does() -> None:
     torch.manual_seed(1)
-    whole = timm.create_model("resnet18").eval()
-    encoder = Encoder("resnet18").eval()
+    whole: Any = timm.create_model("resnet18").eval()
+    encoder: Any = Encoder("resnet18").eval()
     load_encoder_weights(encoder, whole.state_dict())
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -93,7 +95,7 @@ def test_random_residual_branches_are_open() -> None:
 
 
 def test_weights_without_batch_counters_load() -> None:
-    encoder = Encoder("resnet18")
+    encoder: Any = Encoder("resnet18")
     state = {
         key: value
         for key, value in encoder.backbone.state_dict().items()
@@ -103,7 +105,7 @@ def test_weights_without_batch_counters_load() -> None:
 
 
 def test_weights_that_do_not_fit_are_named() -> None:
-    encoder = Encoder("resnet18")
+    encoder: Any = Encoder("resnet18")
     before = encoder.backbone.conv1.weight.clone()
     state = dict(encoder.backbone.state_dict())
     del state["layer1.0.conv1.weight"]
@@ -182,7 +184,7 @@ def test_files_that_hold_no_tensors_are_named(
 
 
 def test_efficientnet_lite0_has_real_weights_offline() -> None:
-    encoder = Encoder("tf_efficientnet_lite0")
+    encoder: Any = Encoder("tf_efficientnet_lite0")
     state = imagenet_weights("tf_efficientnet_lite0")
     report = load_encoder_weights(encoder, state)
     assert report.loaded == len(encoder.backbone.state_dict())

@@ -18,7 +18,7 @@ NUM_CLASSES = 5
 SIZES_HW = [(64, 64), (33, 65), (97, 161)]
 
 
-def _build(architecture: str = "deeplab_v2", **changes: Any) -> Segmenter:
+def _build(architecture: str = "deeplab_v2", **changes: Any) -> Any:
     torch.manual_seed(0)
     values = {"encoder": "resnet18", "output_stride": 16, "weights": "none", **changes}
     config = ARCHITECTURES[architecture].config(architecture=architecture, **values)
@@ -183,7 +183,7 @@ def test_given_encoder_weights_are_taken() -> None:
     state = _build().encoder.backbone.state_dict()
     state = {key: torch.full_like(value, 2) for key, value in state.items()}
     config = DeepLabV2Config(encoder="resnet18", weights_uri="file:///weights.pth")
-    segmenter = build_segmenter(config, NUM_CLASSES, encoder_weights=state)
+    segmenter: Any = build_segmenter(config, NUM_CLASSES, encoder_weights=state)
     assert (segmenter.encoder.backbone.conv1.weight == 2).all()
 
 

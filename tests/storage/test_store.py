@@ -1,4 +1,6 @@
-"""The protocol's contract over every row of STORES, and the parts of `store.py` that touch no store."""
+"""The protocol's contract over every row of STORES, and the parts of `store.py` that touch no
+store.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -90,16 +92,16 @@ def test_missing_objects_are_named(store: Store, tmp_path: Path) -> None:
     store.put("folder/there", b"")
     for key in ("gone", "folder", "folder/there/below"):
         for read in (store.get, lambda key: store.get_range(key, 0, 1)):
-            with pytest.raises(MissingObject, match=f"{store.uri}/{key}: there is no such"):
+            with pytest.raises(MissingObject, match=rf"{store.uri}/{key}: there is no such"):
                 read(key)
-        with pytest.raises(MissingObject, match=f"{store.uri}/{key}: there is no such"):
+        with pytest.raises(MissingObject, match=rf"{store.uri}/{key}: there is no such"):
             store.get_file(key, tmp_path / "copy")
         assert not store.exists(key)
     assert not (tmp_path / "copy").exists()
 
 
 def test_put_file_of_a_file_that_is_not_there_names_it(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="there is no such file.*/nothing"):
+    with pytest.raises(StoreError, match=r"there is no such file.*/nothing"):
         store.put_file("k", tmp_path / "nothing")
     assert not store.exists("k")
 
@@ -125,24 +127,26 @@ def test_exists_and_delete(store: Store) -> None:
     assert store.get("k2") == b"2"
 
 
-@pytest.mark.parametrize("key", ["/etc/passwd", "../a", "a/../b", "a//b", ".", "", "a/", "a\\b", "a\0b"])
+@pytest.mark.parametrize(
+    "key", ["/etc/passwd", "../a", "a/../b", "a//b", ".", "", "a/", "a\\b", "a\0b"]
+)
 def test_keys_never_leave_the_root(store: Store, key: str, tmp_path: Path) -> None:
     for call in (store.get, store.exists, store.delete, lambda key: store.put(key, b"")):
-        with pytest.raises(StoreError, match="is not a key"):
+        with pytest.raises(StoreError, match=r"is not a key"):
             call(key)
-    with pytest.raises(StoreError, match="is not a key"):
+    with pytest.raises(StoreError, match=r"is not a key"):
         store.put_file(key, tmp_path)
-    with pytest.raises(StoreError, match="is not a key"):
+    with pytest.raises(StoreError, match=r"is not a key"):
         store.get_file(key, tmp_path / "copy")
 
 
 def test_prefixes_never_leave_the_root(store: Store) -> None:
-    with pytest.raises(StoreError, match="is not a key"):
+    with pytest.raises(StoreError, match=r"is not a key"):
         list(store.list("../other"))
 
 
 def test_keys_of_unfinished_writes_are_refused() -> None:
-    with pytest.raises(StoreError, match="is not a key"):
+    with pytest.raises(StoreError, match=r"is not a key"):
         checked_key("a/.tmp-0123-k", "s3://b")
 
 
@@ -171,6 +175,7 @@ def test_join() -> None:
     assert join("s3://b/", "c", "", "d/e/") == "s3://b/c/d/e"
     assert join("s3://b") == "s3://b"
     assert join("/", "a") == "/a"
+    assert join("file:///", "a") == "file:///a"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +205,7 @@ def test_retries_are_bounded_and_jittered(waits: list[float]) -> None:
         calls.append(1)
         raise StoreUnavailable("away")
 
-    with pytest.raises(StoreUnavailable, match="away"):
+    with pytest.raises(StoreUnavailable, match=r"away"):
         retried(fails, max_attempts=9, first_delay_s=1.0, longest_delay_s=4.0)
     assert len(calls) == 9
     assert len(waits) == 8
@@ -214,6 +219,6 @@ def test_only_passing_failures_are_retried(waits: list[float]) -> None:
     def fails() -> None:
         raise next(outcomes)
 
-    with pytest.raises(StoreError, match="for good"):
+    with pytest.raises(StoreError, match=r"for good"):
         retried(fails, max_attempts=9)
     assert len(waits) == 1

@@ -1,0 +1,155 @@
+"""Streams: the same samples whatever the ranks and threads, a state of one number, faults by name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adapt.batch import PixelFormat
+from adapt.data.augment import AugmentConfig
+from adapt.data.packed import PackedSplit
+from adapt.data.stream import HostBatch, Stream, StreamConfig, normalise, to_device
+from adapt.errors import DataError
+from storage.cache import ShardCache
+from storage.store import StoreError, Stores
+
+TABLE = np.array([0, 1, 2, 3] + [255] * 252, np.uint8)
+AUGMENTATION = AugmentConfig(flip=0.5, brightness=0.4, crop_hw=(32, 40))
+
+
+def split_of(uri: str, tmp_path: Path, table: np.ndarray | None = TABLE) -> PackedSplit:
+    return PackedSplit(Stores().open(uri), "train", ShardCache(tmp_path / "cache"), table)
+
+
+def batches(
+    uri: str, tmp_path: Path, count: int, *, draw: int = 0, rank: int = 0, ranks: int = 1, threads: int = 2
+) -> list[HostBatch]:
+    stream = Stream(
+        split_of(uri, tmp_path),
+        seed=9,
+        stream=0,
+        batch_size=4,
+        augmentation=AUGMENTATION,
+        config=StreamConfig(threads=threads, window_shards=2),
+        rank=rank,
+        num_ranks=ranks,
+        draw=draw,
+    )
+    got = [next(stream) for _ in range(count)]
+    assert stream.draw == draw + 4 * count
+    stream.close()
+    return got
+
+
+def pixels(got: list[HostBatch]) -> torch.Tensor:
+    return torch.cat([batch.images for batch in got])
+
+
+def test_threads_do_not_change_the_samples(tiny_uri: str, tmp_path: Path) -> None:
+    one = batches(tiny_uri, tmp_path, 12, threads=1)
+    three = batches(tiny_uri, tmp_path, 12, threads=3)
+    assert torch.equal(pixels(one), pixels(three))
+    assert [batch.keys for batch in one] == [batch.keys for batch in three]
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_out_what_one_rank_draws(tiny_uri: str, tmp_path: Path, ranks: int) -> None:
+    alone = batches(tiny_uri, tmp_path, 12)
+    shared = [batches(tiny_uri, tmp_path, 12, rank=rank, ranks=ranks) for rank in range(ranks)]
+    for step, batch in enumerate(alone):
+        parts = [rank[step] for rank in shared]
+        assert batch.keys == tuple(key for part in parts for key in part.keys)
+        assert torch.equal(batch.images, torch.cat([part.images for part in parts]))
+
+
+def test_a_stream_goes_on_from_its_draw_number(tiny_uri: str, tmp_path: Path) -> None:
+    whole = batches(tiny_uri, tmp_path, 12)
+    rest = batches(tiny_uri, tmp_path, 5, draw=4 * 7)
+    assert torch.equal(pixels(whole[7:]), pixels(rest))
+
+
+def test_an_epoch_holds_every_sample(tiny_uri: str, tmp_path: Path) -> None:
+    keys = [key for batch in batches(tiny_uri, tmp_path, 11) for key in batch.keys]
+    assert len(set(keys[:22])) == 22 and len(set(keys[22:])) == 22
+
+
+def test_labels_are_mapped_and_may_stay_unread(tiny_uri: str, tmp_path: Path) -> None:
+    table = np.full(256, 255, np.uint8)
+    table[2] = 1
+    labelled = split_of(tiny_uri, tmp_path, table).read(0)
+    assert labelled.labels is not None and set(labelled.labels.unique().tolist()) == {1, 255}
+    assert split_of(tiny_uri, tmp_path, None).read(0).labels is None
+
+
+def test_normalise_matches_the_pixel_format() -> None:
+    images = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 3, 1, 1)
+    rgb = normalise(images, PixelFormat((0.5, 0.5, 0.5), (0.5, 0.25, 0.5)))
+    assert rgb.flatten().tolist() == pytest.approx([10 / 127.5 - 1, 20 / 63.75 - 2, 30 / 127.5 - 1])
+    bgr = normalise(images, PixelFormat((1.0, 2.0, 3.0), (1.0, 1.0, 1.0), bgr=True))
+    assert bgr.flatten().tolist() == [29.0, 18.0, 7.0]
+
+
+def test_to_device_gives_float_images_and_long_labels(tiny_uri: str, tmp_path: Path) -> None:
+    batch = batches(tiny_uri, tmp_path, 1)[0]
+    moved = to_device(batch, PixelFormat((0, 0, 0), (1, 1, 1)), torch.device("cpu"))
+    assert moved.images.dtype == torch.float32 and moved.images.max() <= 1
+    assert moved.labels is not None and moved.labels.dtype == torch.int64
+    assert moved.keys == batch.keys
+
+
+def test_images_of_different_sizes_are_refused_by_name(tiny_uri: str, tmp_path: Path) -> None:
+    from adapt.data.augment import Sample
+    from adapt.data.stream import _collate
+
+    split = split_of(tiny_uri, tmp_path, None)
+    odd = [("a", Sample(torch.zeros(3, 4, 4), None)), ("b", Sample(torch.zeros(3, 5, 4), None))]
+    with pytest.raises(DataError, match=r"different sizes .*\(a, b\): set size_hw"):
+        _collate(odd, split)
+
+
+def test_another_size_than_packed_is_refused(tmp_path: Path, raw_and_packed: str) -> None:
+    with pytest.raises(DataError, match=r"packed at \[24, 32\], asked for \[48, 64\]"):
+        PackedSplit(Stores().open(raw_and_packed), "train", ShardCache(tmp_path), TABLE, (48, 64))
+
+
+@pytest.fixture
+def raw_and_packed(tmp_path: Path) -> str:
+    from adapt.data.packing import pack
+    from tests.conftest import write_raw_folders
+
+    write_raw_folders(tmp_path / "raw", 4, seed=1)
+    store = Stores().open(str(tmp_path / "packed"))
+    pack("folders", tmp_path / "raw", store, "train", name="tiny", size_hw=(24, 32))
+    return str(tmp_path / "packed")
+
+
+def test_originals_are_resized_as_they_are_read(tmp_path: Path) -> None:
+    from adapt.data.packing import pack
+    from tests.conftest import write_raw_folders
+
+    write_raw_folders(tmp_path / "raw", 2, seed=1)
+    store = Stores().open(str(tmp_path / "packed"))
+    pack("folders", tmp_path / "raw", store, "train", name="tiny", profile="original")
+    read = PackedSplit(store, "train", ShardCache(tmp_path), TABLE, (24, 32)).read(0)
+    assert read.image.shape == (3, 24, 32)
+    assert read.labels is not None and read.labels.shape == (48, 64)
+
+
+def test_labels_asked_for_where_there_are_none(tmp_path: Path) -> None:
+    from adapt.data.packing import pack
+    from tests.conftest import write_raw_folders
+
+    write_raw_folders(tmp_path / "raw", 2, seed=1)
+    store = Stores().open(str(tmp_path / "packed"))
+    pack("folders", tmp_path / "raw", store, "train", name="tiny", unlabelled=True)
+    with pytest.raises(DataError, match="has no labels; pack it again"):
+        PackedSplit(store, "train", ShardCache(tmp_path), TABLE)
+
+
+def test_a_truncated_shard_is_refused_by_name(raw_and_packed: str, tmp_path: Path) -> None:
+    shard = Path(raw_and_packed) / "train" / "shard-00000.tar"
+    shard.write_bytes(shard.read_bytes()[:-600])
+    split = split_of(raw_and_packed, tmp_path)
+    with pytest.raises(StoreError, match=r"shard-00000\.tar"):
+        split.read(0)

@@ -1,0 +1,128 @@
+"""Checkpoints: complete or not there, checked when read, kept and dropped as promised."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapt.checkpoint import RunFolder, fetch_weights
+from adapt.errors import DataError
+from storage.store import MissingObject, StoreError, Stores
+
+WEIGHTS = {"layer.weight": torch.arange(6.0).reshape(2, 3)}
+
+
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(Stores().open(str(tmp_path / "run")))
+
+
+def save(run: RunFolder, step: int) -> str:
+    return run.save(step, {"step": step, "rng": torch.get_rng_state()}, WEIGHTS, "seed: 1\n").name
+
+
+def test_what_is_saved_is_found_again(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    assert run.newest_valid() is None
+    save(run, 5)
+    saved = run.save(10, {"step": 10}, WEIGHTS, "seed: 2\n")
+    found = run.newest_valid()
+    assert found is not None and found[0] == saved.name and found[1]["step"] == 10
+    assert run.spec_text(saved.name) == "seed: 2\n"
+    assert (tmp_path / "run" / "LATEST").read_text() == saved.name
+    loaded = fetch_weights(run.store, f"{saved.name}/weights.safetensors", tmp_path / "w", saved.sha256)
+    assert torch.equal(loaded["layer.weight"], WEIGHTS["layer.weight"])
+
+
+@pytest.mark.parametrize("harm", ["truncated", "tampered", "missing", "half-written"])
+def test_a_damaged_checkpoint_is_named_and_passed_over(
+    tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = folder(tmp_path)
+    save(run, 5)
+    newest = tmp_path / "run" / save(run, 10)
+    state = newest / "state.pt"
+    content = state.read_bytes()
+    if harm == "truncated":
+        state.write_bytes(content[: len(content) // 2])
+    elif harm == "tampered":
+        state.write_bytes(content[:-40] + bytes([content[-40] ^ 1]) + content[-39:])
+    elif harm == "missing":
+        state.unlink()
+    else:
+        (newest / "manifest.json").unlink()
+    with caplog.at_level(logging.WARNING):
+        found = run.newest_valid()
+    assert found is not None and found[0] == "step-00000005"
+    assert harm == "half-written" or "step-00000010: damaged, passed over" in caplog.text
+
+
+def test_a_failed_upload_leaves_the_last_checkpoint_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder(tmp_path)
+    save(run, 5)
+    monkeypatch.setattr(run.store, "put", lambda key, data: (_ for _ in ()).throw(StoreError(key)))
+    with pytest.raises(StoreError):
+        save(run, 10)
+    monkeypatch.undo()
+    found = run.newest_valid()
+    assert found is not None and found[0] == "step-00000005"
+    assert (tmp_path / "run" / "LATEST").read_text() == "step-00000005"
+
+
+def test_retention_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    assert run.best() is None
+    for step in (1, 2, 3, 4, 5):
+        saved = run.save(step, {"step": step}, WEIGHTS, "")
+        if step == 2:
+            run.mark_best(saved, 0.5)
+    run.retain(keep=2)
+    assert run.names() == ["step-00000002", "step-00000004", "step-00000005"]
+    best = run.best()
+    assert best is not None and (best.name, best.score) == ("step-00000002", 0.5)
+    left = {path.name for path in (tmp_path / "run" / "step-00000001").glob("*")}
+    assert not left
+
+
+def test_clearing_leaves_nothing(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    save(run, 1)
+    run.clear()
+    assert run.newest_valid() is None and not list(run.store.list())
+
+
+def test_downloaded_weights_are_checked(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    name = save(run, 1)
+    with pytest.raises(DataError, match="expected sha256 0000, found .*: download it again"):
+        fetch_weights(run.store, f"{name}/weights.safetensors", tmp_path / "w", "0000")
+    with pytest.raises(MissingObject):
+        fetch_weights(run.store, "nothing.safetensors", tmp_path / "w")
+
+
+def test_the_manifest_names_every_file(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    manifest = json.loads(run.store.get(f"{save(run, 1)}/manifest.json"))
+    assert set(manifest["sha256"]) == {"weights.safetensors", "state.pt", "spec.yaml"}
+
+
+def test_loading_runs_no_code(tmp_path: Path) -> None:
+    import hashlib
+    import pickle
+
+    run = folder(tmp_path)
+    path = tmp_path / "run" / save(run, 1)
+
+    class Attack:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "owned",))
+
+    torch.save({"step": Attack()}, path / "state.pt", pickle_module=pickle)
+    digest = hashlib.sha256((path / "state.pt").read_bytes()).hexdigest()
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["sha256"]["state.pt"] = digest
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert run.newest_valid() is None and not (tmp_path / "owned").exists()

@@ -1,0 +1,127 @@
+"""The engine: accumulation, ranks, precision, state."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from adapt.batch import Batch
+from adapt.engine import Engine, TrainConfig, prepare_device
+from adapt.errors import JobError
+from adapt.methods import METHODS, build_method
+from adapt.models import build_segmenter
+from adapt.models.deeplab_v2 import DeepLabV2Config
+from adapt.optim import OptimConfig
+
+HW = (64, 64)
+
+
+def engine(method: str = "advent", **train: Any) -> Engine:
+    torch.manual_seed(3)
+    config = DeepLabV2Config(encoder="resnet18", output_stride=16, weights="none", norm="frozen")
+    segmenter = build_segmenter(config, 4)
+    methods = METHODS[method]
+    return Engine(
+        build_method(methods.Config(), segmenter),
+        TrainConfig(steps=10, **train),
+        OptimConfig(),
+        torch.device("cpu"),
+    )
+
+
+def batch(seed: int, labelled: bool = True, size: int = 2) -> Batch:
+    random = torch.Generator().manual_seed(seed)
+    images = torch.randn(size, 3, *HW, generator=random)
+    labels = torch.randint(0, 4, (size, *HW), generator=random) if labelled else None
+    return Batch(images, labels, tuple(map(str, range(size))))
+
+
+def weights(one: Engine) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in one.method.state_dict().items()}
+
+
+def assert_equal(one: Engine, other: Engine, tolerance: float = 0.0) -> None:
+    for key, value in weights(one).items():
+        torch.testing.assert_close(
+            value, other.method.state_dict()[key], rtol=tolerance, atol=tolerance, msg=key
+        )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_logs_every_loss_and_moves_every_network(method: str) -> None:
+    one = engine(method)
+    before = weights(one)
+    logged = one.step(batch(1), batch(2, labelled=False))
+    assert one.step_count == 1 and logged and all(value.ndim == 0 for value in logged.values())
+    after = weights(one)
+    for name, parameter in one.method.named_parameters():
+        if parameter.requires_grad:
+            assert not torch.equal(before[name], after[name]), name
+
+
+def test_accumulation_computes_the_same_step() -> None:
+    whole, parts = engine("minent"), engine("minent", accumulate=2)
+    logged = whole.step(batch(1), batch(2, labelled=False))
+    in_parts = parts.step(batch(1), batch(2, labelled=False))
+    assert_equal(whole, parts, tolerance=2e-6)
+    for name, value in logged.items():
+        torch.testing.assert_close(value, in_parts[name], rtol=1e-5, atol=1e-6)
+
+
+def test_bf16_trains_and_stays_near_fp32() -> None:
+    single, half = engine(), engine(precision="bf16")
+    for step in range(2):
+        a = single.step(batch(step), batch(9, labelled=False))
+        b = half.step(batch(step), batch(9, labelled=False))
+    for name, value in a.items():
+        assert abs(float(value - b[name])) < 0.15 * max(1.0, float(value)), name
+
+
+def test_clipping_bounds_the_update() -> None:
+    free, clipped = engine("source_only"), engine("source_only", clip_norm=1e-6)
+    start = weights(free)
+    free.step(batch(1), None)
+    clipped.step(batch(1), None)
+    moved = [
+        sum(float((p - start[name]).norm()) for name, p in one.method.named_parameters())
+        for one in (free, clipped)
+    ]
+    assert moved[1] < 0.2 * moved[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_going_on_from_a_state_is_bit_identical(method: str) -> None:
+    whole = engine(method)
+    for step in range(2):
+        whole.step(batch(step), batch(10 + step, labelled=False))
+    state = copy.deepcopy(whole.state_dict())
+    resumed = engine(method)
+    resumed.load_state_dict(state)
+    for step in range(2, 4):
+        a = whole.step(batch(step), batch(10 + step, labelled=False))
+        b = resumed.step(batch(step), batch(10 + step, labelled=False))
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    assert_equal(whole, resumed)
+
+
+def test_another_methods_state_is_refused() -> None:
+    state = engine("adaptsegnet").state_dict()
+    with pytest.raises(JobError, match="expected a checkpoint of this model and method"):
+        engine("source_only").load_state_dict(state)
+
+
+def test_the_rate_follows_the_schedule() -> None:
+    one = engine("source_only")
+    rates = []
+    for step in range(3):
+        one.step(batch(step), None)
+        rates.append(one.optimizers["segmenter"].param_groups[0]["lr"])
+    assert rates == pytest.approx([2.5e-4 * (1 - step / 10) ** 0.9 for step in range(3)])
+
+
+def test_the_cpu_flushes_denormals() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("on a machine with a GPU the device is the GPU")
+    assert prepare_device(0).type == "cpu"
+    assert float(torch.tensor(1e-39) * 1.0) == 0.0

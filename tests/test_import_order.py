@@ -1,0 +1,45 @@
+"""Data flows one way: a file imports only from layers before its own."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = [
+    ["storage"],
+    ["adapt.errors", "adapt.section", "adapt.batch", "adapt.places"],
+    ["adapt.losses", "adapt.metrics", "adapt.schedule"],
+    ["adapt.data"],
+    ["adapt.models"],
+    ["adapt.methods"],
+    ["adapt.optim"],
+    ["adapt.engine"],
+    ["adapt.evaluate"],
+    ["adapt.checkpoint", "adapt.spool", "adapt.tracker", "adapt.report", "adapt.spec_file"],
+    ["adapt.spec"],
+    ["adapt.job_data", "adapt.download", "adapt.spec_reference"],
+    ["adapt.trainer"],
+    ["adapt.job", "adapt.live", "adapt.platforms"],
+    ["adapt.demo"],
+    ["adapt.cli"],
+]
+
+
+def layer_of(module: str) -> int:
+    for number, names in enumerate(LAYERS):
+        if any(module == name or module.startswith(f"{name}.") for name in names):
+            return number
+    raise AssertionError(f"{module}: put it into a layer of tests/test_import_order.py")
+
+
+def test_a_file_imports_only_from_layers_before_its_own() -> None:
+    wrong = []
+    for path in sorted([*ROOT.glob("adapt/**/*.py"), *ROOT.glob("storage/**/*.py")]):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if name == "adapt":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            imported = node.module if isinstance(node, ast.ImportFrom) else None
+            if imported and imported.split(".")[0] in ("adapt", "storage"):
+                if layer_of(imported) > layer_of(name):
+                    wrong.append(f"{name} imports {imported}")
+    assert not wrong
