@@ -1,0 +1,216 @@
+"""A whole job: trains, evaluates, saves, stops, and goes on bit for bit."""
+
+import logging
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapt.errors import DataError, Interrupted, JobError
+from adapt.job import embedded_tracking_uri, evaluate_checkpoint, run_job
+from adapt.places import Place
+from adapt.spec import JobSpec, parse_spec
+from adapt.spec_file import with_overrides
+from adapt.trainer import Outcome, Progress
+from storage.store import StoreError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place("local", {}, tmp_path / "scratch")
+
+
+def job_of(values: dict[str, Any], *overrides: str) -> JobSpec:
+    return parse_spec(with_overrides(values, overrides), "tiny")
+
+
+def run(job: JobSpec, place: Place, stop_at: int | None = None, fresh: bool = False) -> tuple[Outcome, list[Progress]]:
+    stop, seen = Event(), []
+
+    def watch(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.step == stop_at:
+            stop.set()
+
+    return run_job(job, place, stop, watch, fresh), seen
+
+
+def last_weights(job: JobSpec) -> dict[str, torch.Tensor]:
+    folders = sorted((Path(job.checkpoint.uri) / job.name).glob("step-*"))
+    return load_file(folders[-1] / "weights.safetensors")
+
+
+def test_a_job_trains_evaluates_and_leaves_its_best(tiny_job: dict[str, Any], place: Place) -> None:
+    job = job_of(tiny_job)
+    outcome, seen = run(job, place)
+    assert [progress.step for progress in seen] == [1, 2, 3, 4, 5, 6]
+    assert outcome.step == 6 and outcome.best is not None
+    assert 0 <= outcome.figures["miou"] <= 1 and outcome.best.score >= outcome.figures["miou"]
+    folder = Path(job.checkpoint.uri) / "tiny"
+    evaluation = evaluate_checkpoint(job, place, str(folder / outcome.best.name))
+    assert evaluation.score.figures()["miou"] == outcome.best.score
+
+
+def test_mlflow_has_everything_of_the_one_run(tiny_job: dict[str, Any], place: Place) -> None:
+    from mlflow import MlflowClient
+
+    job = job_of(tiny_job)
+    with pytest.raises(Interrupted):
+        run(job, place, stop_at=4)
+    outcome, _ = run(job, place)
+    client = MlflowClient(embedded_tracking_uri(Path(job.checkpoint.uri)))
+    experiment = client.get_experiment_by_name("tests")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 1 and runs[0].info.status == "FINISHED"
+    history = client.get_metric_history(runs[0].info.run_id, "loss/segmentation/main")
+    assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]
+    assert runs[0].data.params["method.name"] == "advent"
+    assert outcome.best is not None
+    assert runs[0].data.tags["best_checkpoint_sha256"] == outcome.best.sha256
+    artifacts = {a.path for folder in ("", "pictures", "evaluations") for a in client.list_artifacts(runs[0].info.run_id, folder)}
+    assert {"spec.yaml", "pictures/step-00000003.png", "evaluations/step-00000006.json"} <= artifacts
+    assert {"validation/miou", "validation/iou/band 0", "speed/data_wait_share"} <= set(runs[0].data.metrics)
+
+
+@pytest.mark.parametrize("stops", [(1,), (3,), (2, 4, 5)], ids=str)
+@pytest.mark.parametrize("method", ["advent", "source_only"])
+def test_a_job_stopped_anywhere_ends_bit_identical(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path, method: str, stops: tuple[int, ...]
+) -> None:
+    values = {**tiny_job, "method": {"name": method}}
+    calm = job_of(values, f"checkpoint.uri={tmp_path / 'calm'}")
+    _, expected = run(calm, place)
+    job = job_of(values, f"checkpoint.uri={tmp_path / 'stopped'}", "stream.threads=1")
+    seen = []
+    for stop_at in stops:
+        with pytest.raises(Interrupted, match=f"stopped at step {stop_at}, everything is saved"):
+            _, part = run(job, place, stop_at)
+    _, seen = run(job, place)
+    assert [p.losses for p in seen] == [p.losses for p in expected[stops[-1] :]]
+    for key, value in last_weights(calm).items():
+        assert torch.equal(value, last_weights(job)[key]), key
+
+
+def test_a_stop_inside_an_evaluation_repeats_it(tiny_job: dict[str, Any], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adapt import trainer
+
+    calm = job_of(tiny_job, f"checkpoint.uri={tmp_path / 'calm'}")
+    expected, _ = run(calm, place)
+    job = job_of(tiny_job)
+    evaluate, stop = trainer.evaluate, Event()
+
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        stop.set()
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(trainer, "evaluate", stopping)
+    with pytest.raises(Interrupted, match="stopped while evaluating step 3"):
+        run_job(job, place, stop)
+    monkeypatch.undo()
+    outcome, _ = run(job, place)
+    assert outcome == expected
+
+
+def test_a_damaged_checkpoint_costs_only_its_steps(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calm = job_of(tiny_job, f"checkpoint.uri={tmp_path / 'calm'}")
+    run(calm, place)
+    job = job_of(tiny_job, "checkpoint.every_steps=1")
+    with pytest.raises(Interrupted):
+        run(job, place, stop_at=4)
+    state = Path(job.checkpoint.uri) / "tiny" / "step-00000004" / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with caplog.at_level(logging.WARNING):
+        _, seen = run(job, place)
+    assert "step-00000004: damaged, passed over" in caplog.text and seen[0].step == 4
+    for key, value in last_weights(calm).items():
+        assert torch.equal(value, last_weights(job)[key]), key
+
+
+def test_a_finished_job_is_done_at_once_and_fresh_starts_over(tiny_job: dict[str, Any], place: Place) -> None:
+    job = job_of(tiny_job)
+    run(job, place)
+    outcome, seen = run(job, place)
+    assert outcome.step == 6 and not seen
+    _, seen = run(job, place, fresh=True)
+    assert len(seen) == 6
+
+
+def test_a_changed_spec_is_refused_by_key(tiny_job: dict[str, Any], place: Place) -> None:
+    run(job_of(tiny_job), place)
+    with pytest.raises(JobError, match="^optim.lr: the run's checkpoint was made with 0.00025, the spec says 0.1"):
+        run(job_of(tiny_job, "optim.lr=0.1"), place)
+
+
+def test_a_run_can_start_from_another_runs_weights(tiny_job: dict[str, Any], place: Place) -> None:
+    first = job_of(tiny_job)
+    outcome, _ = run(first, place)
+    assert outcome.best is not None
+    weights = Path(first.checkpoint.uri) / "tiny" / outcome.best.name / "weights.safetensors"
+    second = job_of(tiny_job, "name=second", f"model.start_uri={weights}", "train.steps=1")
+    assert run(second, place)[0].step == 1
+    other = job_of(tiny_job, "name=third", f"model.start_uri={weights}", "model.aux=false", "method={name: source_only}")
+    with pytest.raises(JobError, match="expected weights of deeplab_v2"):
+        run(other, place)
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("source.uri=s3-less/nowhere", DataError, "pack"),
+        ("source.dataset=band", JobError, "expected ids for dataset 'band'"),
+        ("source.size_hw=[10, 10]", DataError, r"packed at|decoded|asked for"),
+        ("source.uri=ftp://x/y", StoreError, "no store for the scheme 'ftp'"),
+        ("model.start_uri=nothing.safetensors", StoreError, "nothing.safetensors"),
+        ("model.encoder=resnet19", JobError, "did you mean 'resnet18'"),
+        ("method.weight_adv=[1.0, 1.0, 1.0]", JobError, "at most one weight for each head"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(
+    tiny_job: dict[str, Any], place: Place, override: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(job_of(tiny_job, override), place)
+
+
+def test_another_dataset_than_packed_is_refused(tiny_job: dict[str, Any], place: Place) -> None:
+    overrides = [f"classes.{index}.ids.other=[{index}]" for index in range(4)]
+    with pytest.raises(DataError, match="was packed as 'tiny', the spec says dataset 'other'"):
+        run(job_of(tiny_job, *overrides, "source.dataset=other"), place)
+
+
+def test_absent_classes_are_named(tiny_job: dict[str, Any], place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_job["classes"] = [*tiny_job["classes"], {"name": "train", "colour": [1, 2, 3], "ids": {"tiny": [9]}}]
+    with caplog.at_level(logging.WARNING):
+        run(job_of(tiny_job, "train.steps=1"), place)
+    assert "no pixel of train; those classes cannot be learned" in caplog.text
+    tiny_job["classes"] = [{"name": str(i), "colour": [i, 0, 0], "ids": {"tiny": [50 + i]}} for i in range(2)]
+    with pytest.raises(DataError, match="no pixel belongs to any of the classes"):
+        run(job_of(tiny_job, "name=none"), place)
+
+
+def test_evaluating_needs_a_validation_split(tiny_job: dict[str, Any], place: Place) -> None:
+    with pytest.raises(JobError, match="validation: missing"):
+        evaluate_checkpoint(job_of(tiny_job, "validation=null"), place, "anything")
+
+
+def test_the_target_s_labels_are_never_opened(tiny_job: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adapt import job as job_module
+
+    opened = {}
+    original = job_module.open_data
+
+    def spy(*args: Any) -> Any:
+        data = original(*args)
+        opened["tables"] = [None if split is None else split.id_table for split in data]
+        return data
+
+    monkeypatch.setattr(job_module, "open_data", spy)
+    run(job_of(tiny_job, "train.steps=1"), place)
+    source, target, validation = opened["tables"]
+    assert source is not None and target is None and validation is not None
