@@ -1,12 +1,12 @@
-"""The container's command and the command line: runs `adapt.cli` and turns what went wrong into an exit code.
+"""The container's command and the command line: runs `adapt.cli` and turns what went wrong into an
+exit code.
 
-0 done, 2 job spec or command line, 3 storage, 4 data, 75 interrupted and saved (run the same command again), 1 a bug.
+0 done, 2 job spec or command line, 3 storage, 4 data, 75 interrupted and saved (run the same
+command again), 1 a bug.
 """
 
 import sys
 import traceback
-
-import click
 
 from adapt.cli import app, say_error
 from adapt.errors import DataError, Interrupted, JobError
@@ -16,22 +16,17 @@ from storage.store import StoreError
 def main() -> int:
     """Run one command; the exit code."""
     try:
-        app(standalone_mode=False)
+        app()
+    except SystemExit as ended:  # typer's own end: done, wrong usage (2) or Ctrl-C (130)
+        return int(ended.code or 0)
     except (JobError, DataError, StoreError, Interrupted) as error:
         say_error(str(error), kind=type(error).__name__)
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return 130
     except Exception:  # noqa: BLE001 - the one broad catch: a bug ends with its traceback and 1
         traceback.print_exc()
         say_error("this is a bug in SegAdapt: please report it with the lines above", kind="Bug")
         return 1
-    return 0
+    raise AssertionError("typer ends a command with SystemExit")
 
 
 if __name__ == "__main__":

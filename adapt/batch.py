@@ -1,7 +1,7 @@
 """The tuples that cross layers, and the legend of shape letters.
 
-B batch, C channels, H and W height and width in pixels, K classes, N samples. Images are float32, normalised for
-the network that reads them; labels hold train ids.
+B batch, C channels, H and W height and width in pixels, K classes, N samples. Images are float32,
+normalised for the network that reads them; labels hold train ids.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,8 @@ IGNORED = 255
 class Batch(NamedTuple):
     """Samples of one domain on the device.
 
-    `images` (B, 3, H, W) float32, normalised; `labels` (B, H, W) int64 train ids with `IGNORED`, or None where
-    the domain has none; `keys` the samples' names, for messages.
+    `images` (B, 3, H, W) float32, normalised; `labels` (B, H, W) int64 train ids with `IGNORED`, or
+    None where the domain has none; `keys` the samples' names, for messages.
     """
 
     images: Tensor
@@ -27,8 +27,8 @@ class Batch(NamedTuple):
 class Prediction(NamedTuple):
     """What a segmentation network returns.
 
-    `logits`: one tensor (B, K, H, W) a head, main head first, at input size; `features`: the encoder's stages,
-    shallow to deep; `extra`: side outputs by name.
+    `logits`: one tensor (B, K, H, W) a head, main head first, at input size; `features`: the
+    encoder's stages, shallow to deep; `extra`: side outputs by name.
     """
 
     logits: tuple[Tensor, ...]
@@ -37,7 +37,7 @@ class Prediction(NamedTuple):
 
 
 class PixelFormat(NamedTuple):
-    """How uint8 RGB becomes a network's input: (RGB / 255 - `mean`) / `std`, or with `bgr` (BGR - `mean`) / `std`."""
+    """How uint8 RGB becomes a network's input: (RGB / 255 - mean) / std, or (BGR - mean) / std."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

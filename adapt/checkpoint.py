@@ -1,13 +1,14 @@
 """Saves a run and finds it again: one folder a step, and pointers written last.
 
     RUN/step-00000500/weights.safetensors   the segmentation network alone, for everybody
-    RUN/step-00000500/state.pt              what resuming needs: networks, optimizers, streams, random state
+    RUN/step-00000500/state.pt              what resuming needs: engine, streams, MLflow run
     RUN/step-00000500/spec.yaml             the resolved job spec
     RUN/step-00000500/manifest.json         sha256 of the three; written after them
     RUN/LATEST, RUN/BEST.json               written after the manifest
 
-A crash leaves at worst a folder without manifest, which nobody reads. A reader trusts a folder only when all checksums
-hold, and otherwise takes the one before it. `torch.load` runs with `weights_only`.
+A crash leaves at worst a folder without manifest, which nobody reads. A reader trusts a folder only
+when all checksums hold, and otherwise takes the one before it. `torch.load` runs with
+`weights_only`.
 """
 
 import hashlib
@@ -68,11 +69,16 @@ class RunFolder:
     def save(
         self, step: int, state: Mapping[str, Any], weights: Mapping[str, Tensor], spec_text: str
     ) -> Saved:
-        """Write the checkpoint of `step` durably and point LATEST at it. Raises `StoreError`."""
+        """Write the checkpoint of `step` durably and point LATEST at it.
+
+        Raises `StoreError`.
+        """
         name = f"step-{step:08d}"
         with tempfile.TemporaryDirectory(prefix="segadapt-save-") as folder:
             files = {file: Path(folder) / file for file in (WEIGHTS, STATE, SPEC)}
-            save_file({key: t.detach().cpu().contiguous() for key, t in weights.items()}, files[WEIGHTS])
+            save_file(
+                {key: t.detach().cpu().contiguous() for key, t in weights.items()}, files[WEIGHTS]
+            )
             torch.save(dict(state), files[STATE])
             files[SPEC].write_text(spec_text)
             digests = {file: _sha256(path) for file, path in files.items()}
@@ -84,7 +90,8 @@ class RunFolder:
         return Saved(name, join(self.store.uri, name, WEIGHTS), digests[WEIGHTS])
 
     def newest_valid(self) -> tuple[str, dict[str, Any]] | None:
-        """The newest checkpoint whose checksums hold, as (folder's name, state); None where there is none.
+        """The newest checkpoint whose checksums hold, as (folder's name, state); None where there
+        is none.
 
         A damaged one is named in a warning and passed over.
         """
@@ -120,7 +127,8 @@ class RunFolder:
             return None
 
     def retain(self, keep: int) -> None:
-        """Delete all but the `keep` newest checkpoints and the best; a manifest goes first, files after it."""
+        """Delete all but the `keep` newest checkpoints and the best; a manifest goes first, files
+        after it."""
         best = self.best()
         for name in self.names()[:-keep]:
             if best is None or name != best.name:
@@ -140,16 +148,23 @@ class RunFolder:
         found = _sha256(folder / file)
         if found != expected:
             raise DataError(
-                f"{self.store.uri}/{name}/{file}: expected sha256 {expected[:12]}..., found {found[:12]}..."
+                f"{name}/{file}: expected sha256 {expected[:12]}..., found {found[:12]}..."
             )
 
 
-def fetch_weights(store: Store, key: str, path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Download a `.safetensors` file to `path`, check it and load it. Raises `DataError` on other bytes."""
+def fetch_weights(
+    store: Store, key: str, path: Path, sha256: str | None = None
+) -> dict[str, Tensor]:
+    """Download a `.safetensors` file to `path`, check it and load it.
+
+    Raises `DataError` on other bytes.
+    """
     store.get_file(key, path)
     found = _sha256(path)
     if sha256 is not None and found != sha256:
-        raise DataError(f"{store.uri}/{key}: expected sha256 {sha256}, found {found}: download it again")
+        raise DataError(
+            f"{store.uri}/{key}: expected sha256 {sha256}, found {found}: download it again"
+        )
     return load_file(path)
 
 

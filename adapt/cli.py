@@ -1,4 +1,7 @@
-"""The commands. Each is a few lines over a function elsewhere; messages go to stderr, `--json` answers to stdout."""
+"""The commands.
+
+Each is a few lines over a function elsewhere; messages go to stderr, `--json` answers to stdout.
+"""
 
 import json
 import logging
@@ -61,7 +64,9 @@ def _start(
 def run(
     spec: SpecPath,
     overrides: Overrides = None,
-    fresh: Annotated[bool, typer.Option(help="Delete the run's checkpoints and start over.")] = False,
+    fresh: Annotated[
+        bool, typer.Option(help="Delete the run's checkpoints and start over.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train: from the newest checkpoint of this run where there is one, else from the start."""
@@ -77,7 +82,10 @@ def run(
 
 @app.command()
 def check(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Say whether a job spec is valid, and what it comes to. Touches no data and no GPU."""
+    """Say whether a job spec is valid, and what it comes to.
+
+    Touches no data and no GPU.
+    """
     job, place = load_spec(spec, overrides or ()), _place()
     job.check_environment(place.environment)
     job.check_ranks(place.num_ranks)
@@ -90,26 +98,51 @@ def check(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False) 
 
 @app.command()
 def pack(
-    dataset: Annotated[str, typer.Argument(help="Layout of RAW_DIR: gta5, cityscapes, synthia, camvid or folders.")],
-    raw_dir: Annotated[Path, typer.Argument(metavar="RAW_DIR", help="The dataset as it was downloaded.")],
-    uri: Annotated[str, typer.Argument(metavar="URI", help="Where to: a folder, s3://..., obs://...")],
+    dataset: Annotated[
+        str, typer.Argument(help="Layout of RAW_DIR: gta5, cityscapes, synthia, camvid or folders.")
+    ],
+    raw_dir: Annotated[
+        Path, typer.Argument(metavar="RAW_DIR", help="The dataset as it was downloaded.")
+    ],
+    uri: Annotated[
+        str, typer.Argument(metavar="URI", help="Where to: a folder, s3://..., obs://...")
+    ],
     split: Annotated[str, typer.Option(help="Which split to pack.")] = "train",
     size_hw: Annotated[
-        tuple[int, int] | None, typer.Option(metavar="H W", help="Resize to this size, as the papers do.")
+        tuple[int, int] | None,
+        typer.Option(metavar="H W", help="Resize to this size, as the papers do."),
     ] = None,
-    original: Annotated[bool, typer.Option("--original", help="Keep the files' own bytes and size.")] = False,
-    small: Annotated[bool, typer.Option("--small", help="Resize and store as JPEG 95: lossy, a fifth of the size.")] = False,
-    name: Annotated[str | None, typer.Option(help="What label spaces call it, for layout `folders`.")] = None,
-    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Pack the images alone.")] = False,
-    skip: Annotated[list[str] | None, typer.Option(help="A sample to leave out, by key; may be repeated.")] = None,
+    original: Annotated[
+        bool, typer.Option("--original", help="Keep the files' own bytes and size.")
+    ] = False,
+    small: Annotated[
+        bool,
+        typer.Option("--small", help="Resize and store as JPEG 95: lossy, a fifth of the size."),
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="What label spaces call it, for layout `folders`.")
+    ] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Pack the images alone.")
+    ] = False,
+    skip: Annotated[
+        list[str] | None, typer.Option(help="A sample to leave out, by key; may be repeated.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Start of the shuffle over shards.")] = 0,
     shard_mb: Annotated[float, typer.Option(help="Size of a shard in 10^6 bytes.")] = 64,
-    workers: Annotated[int | None, typer.Option(help="Shards packed side by side; default: the cores.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another packing.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Shards packed side by side; default: the cores.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another packing.")
+    ] = False,
     spec: StoresFrom = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a raw dataset as shards, straight into any store. Run it again to go on after a stop."""
+    """Write a raw dataset as shards, straight into any store.
+
+    Run it again to go on after a stop.
+    """
     from adapt.data.packing import pack as pack_split
 
     if original and (small or size_hw):
@@ -133,28 +166,38 @@ def pack(
             on_progress=lambda progress: advance(progress.done, progress.total),
         )
     size_mb = sum(shard.size_bytes for shard in manifest.shards) / 1e6
-    console.print(f"{uri}/{split}: {manifest.num_samples} samples, {len(manifest.shards)} shards, {size_mb:.1f} MB")
+    console.print(
+        f"{uri}/{split}: {manifest.num_samples} samples in {len(manifest.shards)} shards, "
+        f"{size_mb:.1f} MB"
+    )
     if as_json:
-        typer.echo(json.dumps({"dataset_id": manifest.dataset_id, **manifest.model_dump(mode="json")}))
+        typer.echo(
+            json.dumps({"dataset_id": manifest.dataset_id, **manifest.model_dump(mode="json")})
+        )
 
 
 @app.command()
 def inspect(
     uri: Annotated[str, typer.Argument(metavar="URI", help="A packed dataset.")],
     split: Annotated[str, typer.Option(help="Which split.")] = "train",
-    classes: Annotated[str | None, typer.Option(help="A label space, or a job spec, for class shares.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="A label space, or a job spec, for class shares.")
+    ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this PNG.")] = None,
     count: Annotated[int, typer.Option(help="Samples on the contact sheet.")] = 12,
     spec: StoresFrom = None,
     as_json: AsJson = False,
 ) -> None:
     """Show counts, sizes and class shares of a packed split, and a contact sheet."""
-    from adapt.data.inspect import contact_sheet, inspect as inspect_split
+    from adapt.data.inspect import contact_sheet
+    from adapt.data.inspect import inspect as inspect_split
 
     store, space = _stores(spec).open(uri), _label_space(classes)
     found = inspect_split(store, split, space)
     if as_json:
-        typer.echo(json.dumps({**asdict(found), "manifest": found.manifest.model_dump(mode="json")}))
+        typer.echo(
+            json.dumps({**asdict(found), "manifest": found.manifest.model_dump(mode="json")})
+        )
     else:
         Console().print(inspection_table(uri, split, found))
     if sheet is not None:
@@ -169,10 +212,13 @@ def evaluate(
         str, typer.Option(help="weights.safetensors or the folder that holds it: a path or a URI.")
     ],
     overrides: Overrides = None,
-    pictures: Annotated[Path | None, typer.Option(help="Write pictures of predictions to this PNG.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Write pictures of predictions to this PNG.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a checkpoint on the spec's validation split; `--set validation.split=test` for another one."""
+    """Score a checkpoint on the spec's validation split; `--set validation.split=test` for another
+    one."""
     from adapt.job import evaluate_checkpoint
     from adapt.report import evaluation_sheet, per_class_table
 
@@ -190,10 +236,13 @@ def evaluate(
 
 @app.command()
 def download_best(
-    run: Annotated[str, typer.Argument(metavar="RUN|EXPERIMENT", help="MLflow run id, run name or experiment.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN|EXPERIMENT", help="MLflow run id, run name or experiment.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow server; default: MLFLOW_TRACKING_URI, else ./runs/mlflow.db.")
+        str | None,
+        typer.Option(help="MLflow server; default: MLFLOW_TRACKING_URI, else ./runs/mlflow.db."),
     ] = None,
     metric: Annotated[str, typer.Option(help="What to compare an experiment's runs by.")] = "miou",
     spec: StoresFrom = None,
@@ -236,7 +285,7 @@ def stop_on_signals() -> Event:
     """An event that SIGTERM and SIGINT set."""
     stop = Event()
 
-    def ask(number: int, frame: Any) -> None:
+    def ask(number: int, _frame: object) -> None:
         if not stop.is_set():
             name = signal.Signals(number).name
             console.print(f"{name}: saving at the next step, then stopping (exit code 75)")
@@ -282,9 +331,14 @@ def inspection_table(uri: str, split: str, found: "Inspection") -> Table:
     """A packed split in numbers, as a table."""
     table = Table("", "", title=f"{uri}/{split}", show_header=False)
     manifest = found.manifest
-    sizes = " / ".join("x".join(map(str, hw)) for hw in (found.min_hw, found.median_hw, found.max_hw))
+    sizes = " / ".join(
+        "x".join(map(str, hw)) for hw in (found.min_hw, found.median_hw, found.max_hw)
+    )
     table.add_row("dataset", f"{manifest.dataset} ({manifest.profile})")
-    table.add_row("samples", f"{found.num_samples} in {found.num_shards} shards, {found.size_bytes / 1e6:.1f} MB")
+    table.add_row(
+        "samples",
+        f"{found.num_samples} in {found.num_shards} shards, {found.size_bytes / 1e6:.1f} MB",
+    )
     table.add_row("height x width", f"{sizes} px (min / median / max)")
     table.add_row("dataset id", manifest.dataset_id)
     shares = found.class_shares or {f"id {id_}": share for id_, share in found.id_shares.items()}

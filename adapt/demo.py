@@ -1,15 +1,16 @@
-"""The embedded default: two renderings of a small town, a network that learns one and adapts to the other.
+"""The embedded default: two renderings of a small town, a network that learns one and adapts to the
+other.
 
-Renders the towns in the official GTA5 and Cityscapes layouts, packs them into a local store, trains a common start on
-the game's images, and goes on from it twice for equally many steps: on the game's images alone, and with an adaptation
-method that also sees the camera's images, without their labels. Both are scored on camera images neither has seen. The
-jobs are ordinary job specs, job_specs/toy_town; everything here can be repeated with `pack`, `run` and `evaluate`.
+Renders the towns in the official GTA5 and Cityscapes layouts, packs them into a local store, trains
+a common start on the game's images, and goes on from it twice for equally many steps: on the game's
+images alone, and with an adaptation method that also sees the camera's images, without their
+labels. Both are scored on camera images neither has seen. The jobs are ordinary job specs,
+job_specs/toy_town; everything here can be repeated with `pack`, `run` and `evaluate`.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -21,7 +22,8 @@ from adapt.checkpoint import WEIGHTS
 from adapt.data import toy_town
 from adapt.data.packing import pack
 from adapt.evaluate import Evaluation
-from adapt.job import embedded_tracking_uri, evaluate_checkpoint, open_run_folder, open_stores, run_job
+from adapt.job import embedded_tracking_uri, evaluate_checkpoint, run_job
+from adapt.job_data import open_run_folder, open_stores
 from adapt.live import LiveLine
 from adapt.places import Place
 from adapt.report import compare_table, comparison_sheet
@@ -43,14 +45,23 @@ class DemoResult(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """mIoU that adaptation added, in [-1, 1]."""
+        """MIoU that adaptation added, in [-1, 1]."""
         return self.adapted.score.figures()["miou"] - self.source_only.score.figures()["miou"]
 
 
 def run_demo(
-    out: Path, seed: int, method: str, place: Place, console: Console, stop: Event, fresh: bool = False
+    out: Path,
+    seed: int,
+    method: str,
+    place: Place,
+    console: Console,
+    stop: Event,
+    fresh: bool = False,
 ) -> DemoResult:
-    """Make everything under `out`, from where an earlier call stopped. Raises as `run_job` does."""
+    """Make everything under `out`, from where an earlier call stopped.
+
+    Raises as `run_job` does.
+    """
     make_towns(out, seed, console)
     start = demo_job("start", out, seed)
     train(start, place, console, stop, fresh, "a common start, on the game's images")
@@ -74,7 +85,9 @@ def make_towns(out: Path, seed: int, console: Console) -> None:
     game, camera = out / "raw" / "game", out / "raw" / "camera"
     if not (out / "packed" / "rendered").exists():
         with _bar("rendering the game", console) as advance:
-            toy_town.write_gta5(game, GAME_IMAGES, seed, size_hw=SIZE_HW, workers=workers, on_progress=advance)
+            toy_town.write_gta5(
+                game, GAME_IMAGES, seed, size_hw=SIZE_HW, workers=workers, on_progress=advance
+            )
         with _bar("rendering the camera", console) as advance:
             toy_town.write_cityscapes(
                 camera, CAMERA_IMAGES, seed, size_hw=SIZE_HW, workers=workers, on_progress=advance
@@ -154,7 +167,9 @@ def _say(result: DemoResult, method: str, job: JobSpec, out: Path, console: Cons
     sheet.save(result.picture_path)
     points = 100 * result.gain
     if points > 0:
-        console.print(f"[green]{method} gains {points:.1f} points of mIoU[/green] in equally many steps")
+        console.print(
+            f"[green]{method} gains {points:.1f} points of mIoU[/green] in equally many steps"
+        )
     else:
         console.print(f"[yellow]{method} did not gain here: {points:.1f} points of mIoU[/yellow]")
     console.print(f"picture: {result.picture_path}")

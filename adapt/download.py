@@ -1,4 +1,5 @@
-"""Fetches the best checkpoint of a finished or running job, found through MLflow, and checks its sha256."""
+"""Fetches the best checkpoint of a finished or running job, found through MLflow, and checks its
+sha256."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,12 +25,18 @@ class Downloaded(NamedTuple):
 
 
 def download_best(
-    wanted: str, out: Path, tracking_uri: str, place: Place, metric: str = "miou", stores: Stores | None = None
+    wanted: str,
+    out: Path,
+    tracking_uri: str,
+    place: Place,
+    metric: str = "miou",
+    stores: Stores | None = None,
 ) -> Downloaded:
     """Write `weights.safetensors` and `spec.yaml` of the best checkpoint of `wanted` into `out`.
 
-    `wanted` is a run's id or name, or an experiment, of which the run with the highest `metric` is taken. `stores`
-    default to those of the run's own spec. Raises `JobError` where MLflow knows no such run, `StoreError`, `DataError`.
+    `wanted` is a run's id or name, or an experiment, of which the run with the highest `metric` is
+    taken. `stores` default to those of the run's own spec. Raises `JobError` where MLflow knows no
+    such run, `StoreError`, `DataError`.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -39,7 +46,9 @@ def download_best(
         run = _find(client, wanted, metric)
         job = _spec_of(client, run)
     except MlflowException as error:
-        raise JobError(f"{tracking_uri}: MLflow does not answer as it should: {error.message}") from error
+        raise JobError(
+            f"{tracking_uri}: MLflow does not answer as it should: {error.message}"
+        ) from error
     uri, sha256 = run.data.tags[BEST_URI_TAG], run.data.tags[BEST_SHA256_TAG]
     out.mkdir(parents=True, exist_ok=True)
     root, _, key = uri.rpartition("/")
@@ -66,8 +75,12 @@ def _find(client: Any, wanted: str, metric: str) -> Any:
         raise JobError(f"{wanted}: expected a run id, a run name or an experiment (known: {known})")
     scored = [run for run in runs if BEST_URI_TAG in run.data.tags]
     if not scored:
-        raise JobError(f"{wanted}: has no best checkpoint yet; it is marked at the first evaluation")
-    return max(scored, key=lambda run: float(run.data.tags.get(f"best_checkpoint_{metric}", "-inf")))
+        raise JobError(
+            f"{wanted}: has no best checkpoint yet; it is marked at the first evaluation"
+        )
+    return max(
+        scored, key=lambda run: float(run.data.tags.get(f"best_checkpoint_{metric}", "-inf"))
+    )
 
 
 def _spec_of(client: Any, run: Any) -> JobSpec:

@@ -1,10 +1,11 @@
 """One training step: back-propagate a method's terms as they come, then move every network.
 
-Each term is back-propagated before the next is computed, so one graph is freed before another is built (the papers'
-memory behaviour), and all optimizers step at the end, so a discriminator learns from logits of the network as it was
-when the step began. The engine alone knows precision, accumulation, clipping and ranks. Ranks average gradients once a
-step over c10d collectives rather than in DistributedDataParallel's hooks, which expect one backward a forward and one
-network; a step here has several of both.
+Each term is back-propagated before the next is computed, so one graph is freed before another is
+built (the papers' memory behaviour), and all optimizers step at the end, so a discriminator learns
+from logits of the network as it was when the step began. The engine alone knows precision,
+accumulation, clipping and ranks. Ranks average gradients once a step over c10d collectives rather
+than in DistributedDataParallel's hooks, which expect one backward a forward and one network; a step
+here has several of both.
 """
 
 from collections.abc import Iterator
@@ -31,16 +32,23 @@ class TrainConfig(Section):
         "fp32", description="bf16: autocast; losses that need it stay in float32."
     )
     accumulate: int = Field(
-        1, ge=1, description="Parts into which a rank's batch is split, one backward each, to save memory."
+        1,
+        ge=1,
+        description="Parts into which a rank's batch is split, one backward each, to save memory.",
     )
     clip_norm: float | None = Field(
-        None, gt=0, description="Largest gradient norm of the segmentation network; none: no clipping."
+        None,
+        gt=0,
+        description="Largest gradient norm of the segmentation network; none: no clipping.",
     )
     log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
 
 
 class Engine:
-    """Trains the networks of one method. `step_count` optimizer steps are done."""
+    """Trains the networks of one method.
+
+    `step_count` optimizer steps are done.
+    """
 
     def __init__(
         self, method: Method, train: TrainConfig, optim: OptimConfig, device: torch.device
@@ -51,7 +59,8 @@ class Engine:
         self.step_count = 0
 
     def step(self, source: Batch, target: Batch | None) -> dict[str, Tensor]:
-        """One optimizer step on a batch of each domain -> unweighted losses by name, scalars on the device.
+        """One optimizer step on a batch of each domain -> unweighted losses by name, scalars on the
+        device.
 
         Every rank passes its own part; gradients are averaged over ranks.
         """
@@ -61,7 +70,9 @@ class Engine:
             optimizer.zero_grad(set_to_none=True)
         parts = self.train_config.accumulate
         logged: dict[str, Tensor] = {}
-        for source_part, target_part in zip(_split(source, parts), _split(target, parts), strict=True):
+        sources = _split(source, parts)
+        targets = [None] * parts if target is None else _split(target, parts)
+        for source_part, target_part in zip(sources, targets, strict=True):
             for term in self._terms(source_part, target_part):
                 (term.loss / parts).backward()
                 for name, value in term.logged.items():
@@ -75,7 +86,10 @@ class Engine:
         return logged
 
     def mean_over_ranks(self, logged: dict[str, Tensor]) -> dict[str, float]:
-        """Losses of one step as numbers, averaged over ranks. Waits for the device."""
+        """Losses of one step as numbers, averaged over ranks.
+
+        Waits for the device.
+        """
         values = torch.stack([value.float() for value in logged.values()]).to(self.device)
         if dist.is_initialized():
             dist.all_reduce(values)
@@ -89,7 +103,8 @@ class Engine:
                 dist.broadcast(buffer, src=0)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, but for the streams: networks, optimizers, step, random state."""
+        """All that the next step depends on, but for the streams: networks, optimizers, step,
+        random state."""
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         return {
             "step": self.step_count,
@@ -99,15 +114,18 @@ class Engine:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`. Raises `JobError` where it belongs to other networks."""
+        """Go on from `state_dict()`.
+
+        Raises `JobError` where it belongs to other networks.
+        """
         try:
             self.method.load_state_dict(state["method"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
         except (RuntimeError, ValueError, KeyError) as error:
             raise JobError(
-                f"checkpoint.uri: expected a checkpoint of this model and method, found another one ({error}); "
-                "name the run anew or remove the old checkpoints"
+                "checkpoint.uri: expected a checkpoint of this model and method, found another one "
+                f"({error}); name the run anew or remove the old checkpoints"
             ) from error
         self.step_count = state["step"]
         torch.set_rng_state(state["rng"]["cpu"].cpu())
@@ -115,7 +133,8 @@ class Engine:
             torch.cuda.set_rng_state(cuda.cpu(), self.device)
 
     def _terms(self, source: Batch, target: Batch | None) -> Iterator[Any]:
-        """The method's terms, each computed under the step's precision and handed out outside of it."""
+        """The method's terms, each computed under the step's precision and handed out outside of
+        it."""
         terms = self.method.losses(source, target)
         while True:
             with self._autocast():
@@ -143,9 +162,11 @@ class Engine:
 
 
 def prepare_device(local_rank: int) -> torch.device:
-    """The device of this process: its GPU where there is one, else the CPU with denormals flushed to zero.
+    """The device of this process: its GPU where there is one, else the CPU with denormals flushed
+    to zero.
 
-    Adversarial passes run far slower on denormal numbers; threads inherit the setting, so this comes first.
+    Adversarial passes run far slower on denormal numbers; threads inherit the setting, so this
+    comes first.
     """
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank)
@@ -155,9 +176,7 @@ def prepare_device(local_rank: int) -> torch.device:
     return torch.device("cpu")
 
 
-def _split(batch: Batch | None, parts: int) -> list[Batch | None]:
-    if batch is None:
-        return [None] * parts
+def _split(batch: Batch, parts: int) -> list[Batch]:
     size = len(batch.keys) // parts
     return [_slice(batch, slice(part * size, (part + 1) * size)) for part in range(parts)]
 

@@ -1,4 +1,5 @@
-"""The failures a user can mend, each with its exit code; storage has its own, `storage.store.StoreError` (3).
+"""The failures a user can mend, each with its exit code; storage has its own,
+`storage.store.StoreError` (3).
 
 Anything else that escapes is a bug in SegAdapt and ends with exit code 1.
 """
@@ -8,25 +9,35 @@ from difflib import get_close_matches
 
 
 class JobError(Exception):
-    """The job spec or the command line is wrong. Names the key, what was expected and what was found."""
+    """The job spec or the command line is wrong.
+
+    Names the key, what was expected and what was found.
+    """
 
     exit_code = 2
 
 
 class DataError(Exception):
-    """The data contradicts what its layout or its manifest promises. Names the file or shard."""
+    """The data contradicts what its layout or its manifest promises.
+
+    Names the file or shard.
+    """
 
     exit_code = 4
 
 
 class Interrupted(Exception):
-    """The platform asked the job to stop; its state is saved and the same command goes on from there."""
+    """The platform asked the job to stop; its state is saved and the same command goes on from
+    there."""
 
     exit_code = 75
 
 
 def known_names(found: object, known: Iterable[str]) -> str:
-    """`found 'x'; did you mean 'y'? known: ...`, the tail of every message about an unknown name."""
+    """`found 'x'; did you mean 'y'?
+
+    known: ...`, the tail of every message about an unknown name.
+    """
     names = sorted(known)
     close = get_close_matches(str(found), names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""

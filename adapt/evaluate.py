@@ -1,7 +1,9 @@
-"""Scores a segmentation network on a labelled split: one confusion matrix over all pixels, IoU of every class from it.
+"""Scores a segmentation network on a labelled split: one confusion matrix over all pixels, IoU of
+every class from it.
 
-As the papers do it: network in eval mode, main head, logits upsampled to the labels' own size, argmax. The matrix is
-summed on the device in whole numbers, so its value does not depend on batches or ranks.
+As the papers do it: network in eval mode, main head, logits upsampled to the labels' own size,
+argmax. The matrix is summed on the device in whole numbers, so its value does not depend on batches
+or ranks.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,11 +27,15 @@ from adapt.section import Section
 class EvaluateConfig(Section):
     """When to evaluate on the validation split, and by what to choose the best checkpoint."""
 
-    every_steps: int = Field(2000, ge=1, description="Steps between two evaluations (ADVENT's figure).")
+    every_steps: int = Field(
+        2000, ge=1, description="Steps between two evaluations (ADVENT's figure)."
+    )
     select_by: Literal["miou", "pixel_accuracy"] = Field(
         "miou", description="The score whose highest value marks the best checkpoint."
     )
-    pictures: int = Field(4, ge=0, description="Validation images drawn with truth, prediction, entropy.")
+    pictures: int = Field(
+        4, ge=0, description="Validation images drawn with truth, prediction, entropy."
+    )
 
 
 class Score(NamedTuple):
@@ -39,7 +45,8 @@ class Score(NamedTuple):
 
     @property
     def iou(self) -> np.ndarray:
-        """(K,) intersection over union in [0, 1]; NaN for a class neither in truth nor predicted."""
+        """(K,) intersection over union in [0, 1]; NaN for a class neither in truth nor
+        predicted."""
         return iou(self.matrix).cpu().numpy()
 
     def figures(self) -> dict[str, float]:
@@ -60,7 +67,8 @@ class Score(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What a panel shows: `image` (H, W, 3) uint8, `truth` and `predicted` (h, w) uint8, `logits` (K, h, w)."""
+    """What a panel shows: `image` (H, W, 3) uint8, `truth` and `predicted` (h, w) uint8, `logits`
+    (K, h, w)."""
 
     key: str
     image: np.ndarray
@@ -76,7 +84,9 @@ class Evaluation(NamedTuple):
     pictures: list[Picture]
 
 
-def predict(segmenter: Segmenter, image: Tensor, size_hw: tuple[int, int], device: torch.device) -> Tensor:
+def predict(
+    segmenter: Segmenter, image: Tensor, size_hw: tuple[int, int], device: torch.device
+) -> Tensor:
     """(3, H, W) uint8 RGB -> main head's logits (K, *size_hw) float32, on the device."""
     images = normalise(image[None].to(device), segmenter.pixels)
     return segmenter(images, size_hw).logits[0][0].float()
@@ -94,9 +104,11 @@ def evaluate(
     num_ranks: int = 1,
     on_image: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Evaluate on all of `split`, shared out over ranks; every rank gets the same score, the leader the pictures.
+    """Evaluate on all of `split`, shared out over ranks; every rank gets the same score, the leader
+    the pictures.
 
-    `on_image` is called after each image and may raise to stop. Leaves the network in the mode it was in.
+    `on_image` is called after each image and may raise to stop. Leaves the network in the mode it
+    was in.
     """
     training = segmenter.training
     segmenter.eval()
@@ -107,7 +119,7 @@ def evaluate(
     for index, sample in _decoded(split, range(rank, len(split), num_ranks), threads):
         assert sample.labels is not None, "an evaluation split is opened with its labels"
         labels = sample.labels.to(device)
-        logits = predict(segmenter, sample.image, tuple(labels.shape), device)
+        logits = predict(segmenter, sample.image, (labels.shape[0], labels.shape[1]), device)
         predicted = logits.argmax(0)
         matrix += confusion_matrix(labels, predicted, classes)
         if index in wanted:

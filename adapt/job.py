@@ -1,4 +1,5 @@
-"""Puts a job together and sees it through: stores, data, network, method, engine, tracker, trainer."""
+"""Puts a job together and sees it through: stores, data, network, method, engine, tracker,
+trainer."""
 
 import logging
 import uuid
@@ -30,7 +31,7 @@ from adapt.job_data import (
 from adapt.methods import METHODS, build_method
 from adapt.places import Place
 from adapt.spec import JobSpec
-from adapt.tracker import Tracker
+from adapt.tracker import Status, Tracker
 from adapt.trainer import Outcome, Progress, Trainer, resume
 from storage.store import MissingObject, join, split_uri
 
@@ -44,12 +45,13 @@ def run_job(
     job: JobSpec,
     place: Place,
     stop: Event,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
     fresh: bool = False,
 ) -> Outcome:
     """Train from the newest checkpoint, or from the start, to the end of the job.
 
-    Raises `JobError`, `StoreError`, `DataError`, and `Interrupted` once `stop` is set and all is saved.
+    Raises `JobError`, `StoreError`, `DataError`, and `Interrupted` once `stop` is set and all is
+    saved.
     """
     job.check_ranks(place.num_ranks)
     device = prepare_device(place.local_rank)
@@ -88,7 +90,8 @@ def run_job(
 def evaluate_checkpoint(job: JobSpec, place: Place, checkpoint: str) -> Evaluation:
     """Evaluate a checkpoint's weights on the job's validation split.
 
-    `checkpoint` is the URI of a `weights.safetensors` or of its folder. Raises `JobError` where the weights do not fit.
+    `checkpoint` is the URI of a `weights.safetensors` or of its folder. Raises `JobError` where the
+    weights do not fit.
     """
     if job.validation is None:
         raise JobError("validation: missing, expected a labelled split to evaluate on")
@@ -112,7 +115,8 @@ def evaluate_checkpoint(job: JobSpec, place: Place, checkpoint: str) -> Evaluati
 
 
 def tracking_uri(job: JobSpec, place: Place) -> str:
-    """The spec's MLflow server, else the environment's, else a database file beside the checkpoints."""
+    """The spec's MLflow server, else the environment's, else a database file beside the
+    checkpoints."""
     named = job.tracking.uri or place.tracking_uri
     if named:
         return named
@@ -185,7 +189,7 @@ def _tracking(
         resume_step=None if state is None else state["engine"]["step"],
     )
     _describe(job, folder, data, tracker)
-    status = "FAILED"
+    status: Status = "FAILED"
     try:
         yield tracker
         status = "FINISHED"
@@ -199,7 +203,10 @@ def _tracking(
 def _describe(job: JobSpec, folder: RunFolder, data: JobData, tracker: Tracker) -> None:
     tracker.log_params(job.resolved())
     tracker.log_text(job.to_yaml(), "spec.yaml")
-    tags = {"segadapt.checkpoints": folder.store.uri, "segadapt.source": data.source.manifest.dataset_id}
+    tags = {
+        "segadapt.checkpoints": folder.store.uri,
+        "segadapt.source": data.source.manifest.dataset_id,
+    }
     if data.target is not None:
         tags["segadapt.target"] = data.target.manifest.dataset_id
     if data.validation is not None:

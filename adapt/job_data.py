@@ -1,6 +1,7 @@
-"""Opens what a job reads: its three splits, its starting weights, its run's folder. Refuses what does not fit.
+"""Opens what a job reads: its three splits, its starting weights, its run's folder.
 
-Everything here happens before a network is built, so a mistake costs seconds.
+Refuses what does not fit. Everything here happens before a network is built, so a mistake costs
+seconds.
 """
 
 import logging
@@ -16,8 +17,8 @@ from adapt.data.packed import PackedSplit, SplitConfig
 from adapt.data.stream import DomainConfig, Stream
 from adapt.errors import DataError
 from adapt.models import build_segmenter
-from adapt.models.segmenter import Segmenter
 from adapt.models.encoder import read_weights
+from adapt.models.segmenter import Segmenter
 from adapt.places import Place
 from adapt.spec import JobSpec
 from storage.cache import ShardCache
@@ -37,7 +38,10 @@ class JobData(NamedTuple):
 
 
 def open_stores(job: JobSpec, place: Place) -> Stores:
-    """The object stores with the job's settings and the place's secrets. Raises `JobError` for a missing secret."""
+    """The object stores with the job's settings and the place's secrets.
+
+    Raises `JobError` for a missing secret.
+    """
     job.check_environment(place.environment)
     return Stores(job.stores, place.environment)
 
@@ -50,9 +54,10 @@ def open_cache(job: JobSpec, place: Place) -> ShardCache:
 
 
 def open_data(job: JobSpec, stores: Stores, cache: ShardCache) -> JobData:
-    """Open the job's splits. Raises `StoreError`, and `DataError` where data and spec disagree.
+    """Open the job's splits.
 
-    The target's labels are never opened, whether there are any or not.
+    Raises `StoreError`, and `DataError` where data and spec disagree.     The target's labels are
+    never opened, whether there are any or not.
     """
     source = open_split(job, job.source, stores, cache)
     target = None
@@ -70,13 +75,12 @@ def open_split(
 ) -> PackedSplit:
     """Open one split for images and train ids, or for images alone."""
     id_table = job.classes.table(section.dataset) if labelled else None
-    split = PackedSplit(
-        stores.open(section.uri), section.split, cache, id_table, section.size_hw
-    )
+    split = PackedSplit(stores.open(section.uri), section.split, cache, id_table, section.size_hw)
     packed = split.manifest.dataset
     if packed != section.dataset:
         raise DataError(
-            f"{section.uri}/{section.split}: was packed as {packed!r}, the spec says dataset {section.dataset!r}"
+            f"{section.uri}/{section.split}: was packed as {packed!r}, the spec says dataset "
+            f"{section.dataset!r}"
         )
     return split
 
@@ -99,7 +103,10 @@ def open_stream(
 
 
 def build_network(job: JobSpec, stores: Stores) -> Segmenter:
-    """The segmentation network with the weights it starts from. Raises `JobError` where they do not fit."""
+    """The segmentation network with the weights it starts from.
+
+    Raises `JobError` where they do not fit.
+    """
     encoder_weights = None
     if job.model.weights_uri is not None:
         encoder_weights = _fetch(stores, job.model.weights_uri, job.model.weights_sha256)
@@ -128,6 +135,8 @@ def _warn_of_absent_classes(job: JobSpec, source: PackedSplit) -> None:
     present = {int(table[id_]) for id_, pixels in source.manifest.id_pixels.items() if pixels}
     absent = [name for index, name in enumerate(space.names) if index not in present]
     if len(absent) == len(space.names):
-        raise DataError(f"{job.source.uri}: no pixel belongs to any of the classes: check `classes`")
+        raise DataError(
+            f"{job.source.uri}: no pixel belongs to any of the classes: check `classes`"
+        )
     if absent:
         log.warning("source: no pixel of %s; those classes cannot be learned", ", ".join(absent))

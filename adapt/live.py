@@ -1,7 +1,8 @@
-"""The live line of a running job: step, losses, samples/s, share of time waiting for data, time left.
+"""The live line of a running job: step, losses, samples/s, share of time waiting for data, time
+left.
 
-On a terminal one line renews itself; elsewhere every report is a line of its own, without control characters, as log
-collectors like it.
+On a terminal one line renews itself; elsewhere every report is a line of its own, without control
+characters, as log collectors like it.
 """
 
 from datetime import timedelta
@@ -26,7 +27,8 @@ def describe(progress: Progress) -> str:
 
 
 class LiveLine:
-    """A context in which `show` displays reports; `quiet` shows none, for ranks that do not lead."""
+    """A context in which `show` displays reports; `quiet` shows none, for ranks that do not
+    lead."""
 
     def __init__(self, console: Console, quiet: bool = False) -> None:
         self._console, self._quiet = console, quiet
@@ -39,7 +41,10 @@ class LiveLine:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._live is not None:
             self._live.stop()

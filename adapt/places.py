@@ -1,8 +1,9 @@
-"""Where this process runs: environment -> `Place`. The only reader of the environment in `adapt`.
+"""Where this process runs: environment -> `Place`.
 
-A platform is a row of PLACES, a pure function `environment -> Place | None`; the first that knows itself wins.
-Process ranks come from torchrun alone (RANK, WORLD_SIZE beside TORCHELASTIC_RUN_ID), since several platforms set
-variables of the same names that count pods.
+The only reader of the environment in `adapt`. A platform is a row of PLACES, a pure function
+`environment -> Place | None`; the first that knows itself wins. Process ranks come from torchrun
+alone (RANK, WORLD_SIZE beside TORCHELASTIC_RUN_ID), since several platforms set variables of the
+same names that count pods.
 """
 
 import tempfile
@@ -15,8 +16,9 @@ from pathlib import Path
 class Place:
     """What the platform gave this process.
 
-    `node/num_nodes` and `rank/num_ranks` are positions; `local_rank` numbers the processes of a node, and so the GPUs.
-    `scratch_dir` is the node's disk for caches. `grace_s` is the time between SIGTERM and SIGKILL.
+    `node/num_nodes` and `rank/num_ranks` are positions; `local_rank` numbers the processes of a
+    node, and so the GPUs. `scratch_dir` is the node's disk for caches. `grace_s` is the time
+    between SIGTERM and SIGKILL.
     """
 
     platform: str
@@ -51,7 +53,8 @@ PLACES: dict[str, Callable[[Mapping[str, str]], Place | None]] = {"local": local
 
 
 def find_place(environment: Mapping[str, str]) -> Place:
-    """The place of the first row that recognises `environment`, with torchrun's ranks where it started us."""
+    """The place of the first row that recognises `environment`, with torchrun's ranks where it
+    started us."""
     for recognise in PLACES.values():
         place = recognise(environment)
         if place is not None:

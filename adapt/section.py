@@ -7,6 +7,11 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A part of the job spec. Frozen; unknown keys are errors; values are not coerced across kinds."""
+    """A part of the job spec.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    Frozen; unknown keys are errors; values are not coerced across kinds.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )

@@ -1,7 +1,8 @@
-"""`JobSpec`: one YAML file = one job, complete. Sections are collected here from the files that own them.
+"""`JobSpec`: one YAML file = one job, complete. Sections are collected from the files that own them.
 
-No includes, no inheritance, no interpolation. A mistake is found before anything else runs and is named by its key.
-The resolved spec, defaults filled in, is saved with the results and is itself a valid job.
+No includes, no inheritance, no interpolation. A mistake is found before anything else runs and is
+named by its key. The resolved spec, defaults filled in, is saved with the results and is itself a
+valid job.
 """
 
 import json
@@ -43,7 +44,10 @@ else:
 
 
 class JobSpec(Section):
-    """A whole job. `classes` names a label space or is a table of classes with colours and the datasets' ids."""
+    """A whole job.
+
+    `classes` names a label space or is a table of classes with colours and the datasets' ids.
+    """
 
     name: str = Field("", description="Name of the run; by default the spec file's name.")
     seed: int = Field(1234, ge=0, description="Start of all random numbers (ADVENT's figure).")
@@ -63,20 +67,26 @@ class JobSpec(Section):
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Validation.")
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="Saves.")
     tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
-    stores: dict[str, StoreConfig] = Field({}, description="Settings of object stores by URI scheme.")
+    stores: dict[str, StoreConfig] = Field(
+        {}, description="Settings of object stores by URI scheme."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "JobSpec":
         """The checks that need two sections."""
         if METHODS[self.method.name].needs_target and self.target is None:
-            raise ValueError(f"target: missing, expected a domain to adapt to with method {self.method.name}")
+            raise ValueError(
+                f"target: missing, expected a domain to adapt to with method {self.method.name}"
+            )
         self._check_schedule()
         self._check_mapped("source", self.source.dataset)
         if self.validation is not None:
             self._check_mapped("validation", self.validation.dataset)
         for scheme in self.stores:
             if scheme not in STORES:
-                raise ValueError(f"stores.{scheme}: there is no such store, {known_names(scheme, STORES)}")
+                raise ValueError(
+                    f"stores.{scheme}: there is no such store, {known_names(scheme, STORES)}"
+                )
         return self
 
     def _check_schedule(self) -> None:
@@ -113,8 +123,8 @@ class JobSpec(Section):
                 name = getattr(config, key, None)
                 if name is not None and not environment.get(name):
                     raise JobError(
-                        f"stores.{scheme}.{key}: expected the secret in environment variable {name}, "
-                        "found none; export it before starting the job"
+                        f"stores.{scheme}.{key}: expected the secret in environment variable "
+                        f"{name}, found none; export it before starting the job"
                     )
 
     def check_ranks(self, num_ranks: int) -> None:
@@ -138,7 +148,10 @@ class JobSpec(Section):
 
 
 def load_spec(path: Path, overrides: Iterable[str] = ()) -> JobSpec:
-    """Read a job spec. The run is named after the file unless the spec says otherwise. Raises `JobError`."""
+    """Read a job spec.
+
+    The run is named after the file unless the spec says otherwise. Raises `JobError`.
+    """
     try:
         return parse_spec(with_overrides(read_yaml(path), overrides), default_name=path.stem)
     except JobError as error:
@@ -146,7 +159,10 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> JobSpec:
 
 
 def parse_spec(values: Mapping[str, Any], default_name: str) -> JobSpec:
-    """Plain values -> spec. Raises `JobError` with a line for each mistake."""
+    """Plain values -> spec.
+
+    Raises `JobError` with a line for each mistake.
+    """
     named = values.get("classes")
     if isinstance(named, str):
         classes = [entry.model_dump(mode="json") for entry in LabelSpace.named(named).root]
@@ -154,17 +170,30 @@ def parse_spec(values: Mapping[str, Any], default_name: str) -> JobSpec:
     return validate(JobSpec, {"name": default_name, **values})
 
 
-MAY_CHANGE = ("name", "stream.threads", "stream.prefetch_batches", "stream.cache_gb", "tracking", "stores")
-MAY_CHANGE += ("checkpoint", "evaluate.pictures", "train.log_every_steps")
-"""What may differ between a checkpoint's spec and the one that resumes it: none of it changes the weights."""
+MAY_CHANGE = (
+    "name",
+    "stream.threads",
+    "stream.prefetch_batches",
+    "stream.cache_gb",
+    "tracking",
+    "stores",
+    "checkpoint",
+    "evaluate.pictures",
+    "train.log_every_steps",
+)
+"""What may differ between a checkpoint's spec and the one that resumes it: none of it changes the
+weights."""
 
 
 def check_same_job(saved: JobSpec, now: JobSpec) -> None:
-    """Raise `JobError` naming the first key that changed and matters since a checkpoint was written."""
+    """Raise `JobError` naming the first key that changed and matters since a checkpoint was
+    written."""
     before, after = _flat(saved.resolved()), _flat(now.resolved())
     free = (*MAY_CHANGE, "train.steps") if now.optim.schedule_steps else MAY_CHANGE
     for key in sorted(before.keys() | after.keys()):
-        kept = any(key == name or key.startswith(f"{name}.") for name in free) or key.endswith(".uri")
+        kept = any(key == name or key.startswith(f"{name}.") for name in free) or key.endswith(
+            ".uri"
+        )
         if not kept and before.get(key) != after.get(key):
             raise JobError(
                 f"{key}: the run's checkpoint was made with {before.get(key)!r}, the spec says "

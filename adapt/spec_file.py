@@ -1,7 +1,7 @@
 """A job spec as text: strict YAML in, one clear line for each mistake out.
 
-YAML 1.1 lets a key stand twice, reads `2e-4` as a string and `off` as false; here the first is an error, the second a
-number and the third a string. Types are checked strictly, as in JSON.
+YAML 1.1 lets a key stand twice, reads `2e-4` as a string and `off` as false; here the first is an
+error, the second a number and the third a string. Types are checked strictly, as in JSON.
 """
 
 import json
@@ -24,7 +24,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
-            key, line = self.construct_object(key_node), key_node.start_mark.line + 1  # type: ignore[no-untyped-call]
+            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
             if key in seen:
                 raise JobError(f"{key}: stands twice, on lines {seen[key]} and {line}; keep one")
             seen[key] = line
@@ -32,7 +32,9 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 _StrictLoader.yaml_implicit_resolvers = {
-    first: [pair for pair in pairs if not pair[0].endswith((":int", ":float", ":bool", ":timestamp"))]
+    first: [
+        pair for pair in pairs if not pair[0].endswith((":int", ":float", ":bool", ":timestamp"))
+    ]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _tag, _pattern, _first in (
@@ -43,23 +45,35 @@ for _tag, _pattern, _first in (
     _StrictLoader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
     )
-_StrictLoader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
-)
+
+
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _decimal)
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """YAML text -> plain values. Raises `JobError` with `name` and the line."""
+    """YAML text -> plain values.
+
+    Raises `JobError` with `name` and the line.
+    """
     try:
         return yaml.load(text, _StrictLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise JobError(f"{name}:{line} is not valid YAML: {getattr(error, 'problem', error)}") from error
+        raise JobError(
+            f"{name}:{line} is not valid YAML: {getattr(error, 'problem', error)}"
+        ) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises `JobError` where there is none."""
+    """The mapping in a YAML file.
+
+    Raises `JobError` where there is none.
+    """
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
@@ -72,7 +86,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Apply `a.b.c=value` pairs, the value read as YAML; lists are reached by number. Raises `JobError`."""
+    """Apply `a.b.c=value` pairs, the value read as YAML; lists are reached by number.
+
+    Raises `JobError`.
+    """
     changed: dict[str, Any] = json.loads(json.dumps(values))
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -103,7 +120,10 @@ def _place(node: Any, key: str, path: str) -> int:
 
 
 def validate(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Values as read from YAML -> model. Raises `JobError` with one line for each mistake, by key path."""
+    """Values as read from YAML -> model.
+
+    Raises `JobError` with one line for each mistake, by key path.
+    """
     try:
         return model.model_validate_json(json.dumps(values), strict=True)
     except (TypeError, ValueError) as error:
@@ -139,7 +159,8 @@ def _line(schema: dict[str, Any], error: Any) -> str:
 
 
 def _descend(schema: dict[str, Any], loc: Iterable[str | int]) -> tuple[dict[str, Any], list[str]]:
-    """The schema node at an error's place, and the place as the user wrote it: tags of unions left out."""
+    """The schema node at an error's place, and the place as the user wrote it: tags of unions left
+    out."""
     node, keys = schema, []
     for key in loc:
         node = _resolve(schema, node)
@@ -154,7 +175,8 @@ def _descend(schema: dict[str, Any], loc: Iterable[str | int]) -> tuple[dict[str
 
 
 def _inside(node: dict[str, Any], key: str | int) -> Any:
-    """The schema of what stands under `key` of a mapping, or at a place of a list; None where there is none."""
+    """The schema of what stands under `key` of a mapping, or at a place of a list; None where there
+    is none."""
     if isinstance(key, int):
         return node.get("items") or next(iter(node.get("prefixItems", [])), None)
     inner = node.get("properties", {}).get(key) or node.get("additionalProperties")

@@ -1,7 +1,8 @@
 """The training loop: resume, step, log, evaluate, save, stop.
 
-What it remembers between steps is in the engine, in the streams' draw numbers and in `evaluated_step`; all of it is in
-every checkpoint, so a job that is killed anywhere goes on as if nothing had happened.
+What it remembers between steps is in the engine, in the streams' draw numbers and in
+`evaluated_step`; all of it is in every checkpoint, so a job that is killed anywhere goes on as if
+nothing had happened.
 """
 
 import logging
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -41,7 +42,8 @@ class Progress(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a job ended: steps done, the best checkpoint and the last validation's figures in [0, 1]."""
+    """How a job ended: steps done, the best checkpoint and the last validation's figures in [0,
+    1]."""
 
     step: int
     best: Best | None
@@ -50,7 +52,10 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Trainer:
-    """One job on one process. `tracker` is None on every rank but the leader's; `stop` asks for an early end."""
+    """One job on one process.
+
+    `tracker` is None on every rank but the leader's; `stop` asks for an early end.
+    """
 
     job: JobSpec
     place: Place
@@ -61,14 +66,17 @@ class Trainer:
     folder: RunFolder
     tracker: Tracker | None
     stop: Event
-    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_progress: Callable[[Progress], None] = lambda _progress: None
     evaluated_step: int = 0
     figures: dict[str, float] = field(default_factory=dict)
     _saved_s: float = field(default_factory=time.monotonic)
     _since: "_Stretch" = field(default_factory=lambda: _Stretch())
 
     def run(self) -> Outcome:
-        """Train to the end. Raises `Interrupted`, with everything saved, when `stop` is set."""
+        """Train to the end.
+
+        Raises `Interrupted`, with everything saved, when `stop` is set.
+        """
         self._since = _Stretch(self.engine.step_count)
         while True:
             if self._evaluation_due():
@@ -99,11 +107,20 @@ class Trainer:
         stretch = self._since.measure(step, samples, sum(stream.wait_s for stream in streams))
         remaining_s = (self.job.train.steps - step) * stretch.step_s
         self.on_progress(
-            Progress(step, self.job.train.steps, values, stretch.samples_per_s, stretch.wait_share, remaining_s)
+            Progress(
+                step,
+                self.job.train.steps,
+                values,
+                stretch.samples_per_s,
+                stretch.wait_share,
+                remaining_s,
+            )
         )
         if self.tracker is not None:
             metrics = {f"loss/{name}": value for name, value in values.items()}
-            metrics |= {f"lr/{name}": o.param_groups[0]["lr"] for name, o in self.engine.optimizers.items()}
+            metrics |= {
+                f"lr/{name}": o.param_groups[0]["lr"] for name, o in self.engine.optimizers.items()
+            }
             metrics["speed/samples_per_s"] = stretch.samples_per_s
             metrics["speed/data_wait_share"] = stretch.wait_share
             self.tracker.log_metrics(metrics, step)
@@ -112,7 +129,9 @@ class Trainer:
         step = self.engine.step_count
         at_end = step >= self.job.train.steps
         regular = step > 0 and step % self.job.evaluate.every_steps == 0
-        return self.data.validation is not None and (regular or at_end) and step != self.evaluated_step
+        return (
+            self.data.validation is not None and (regular or at_end) and step != self.evaluated_step
+        )
 
     def _evaluate(self) -> None:
         assert self.data.validation is not None
@@ -146,7 +165,9 @@ class Trainer:
         metrics = {f"validation/{name}": value for name, value in self.figures.items()}
         metrics |= {f"validation/iou/{name}": v for name, v in per_class.items() if v == v}
         self.tracker.log_metrics(metrics, step)
-        self.tracker.log_table(evaluation.score.record(space.names), f"evaluations/step-{step:08d}.json")
+        self.tracker.log_table(
+            evaluation.score.record(space.names), f"evaluations/step-{step:08d}.json"
+        )
         if evaluation.pictures:
             sheet = evaluation_sheet(evaluation.pictures, space)
             self.tracker.log_image(sheet, f"pictures/step-{step:08d}.png")
@@ -192,7 +213,9 @@ class Trainer:
         """Alone, a rank may leave an evaluation at once: it is repeated after the resume."""
         if self.place.num_ranks == 1 and self.stop.is_set():
             self._save()
-            raise Interrupted(f"stopped while evaluating step {self.engine.step_count}, everything is saved")
+            raise Interrupted(
+                f"stopped while evaluating step {self.engine.step_count}, everything is saved"
+            )
 
     def _agreed(self, mine: bool) -> bool:
         """Whether any rank says so; all ranks get the same answer."""
@@ -204,7 +227,8 @@ class Trainer:
 
 
 class _Stretch:
-    """Speed since a step: seconds a step, samples a second, share of time spent waiting for data."""
+    """Speed since a step: seconds a step, samples a second, share of time spent waiting for
+    data."""
 
     def __init__(self, step: int = 0) -> None:
         self._step, self._wait_s, self._start_s = step, 0.0, time.perf_counter()
@@ -220,8 +244,11 @@ class _Stretch:
         return self
 
 
-def resume(folder: RunFolder, job: JobSpec) -> dict[str, object] | None:
-    """The newest valid checkpoint's state, None for a new run. Raises `JobError` where it is of another job."""
+def resume(folder: RunFolder, job: JobSpec) -> dict[str, Any] | None:
+    """The newest valid checkpoint's state, None for a new run.
+
+    Raises `JobError` where it is of another job.
+    """
     found = folder.newest_valid()
     if found is None:
         return None

@@ -1,4 +1,5 @@
-"""Fixtures every test may use: the shared folder beside the project, a tiny packed dataset, a tiny job."""
+"""Fixtures every test may use: the shared folder beside the project, a tiny packed dataset, a tiny
+job."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder with golden vectors and real images; tests that need it are skipped where it is absent."""
+    """The folder with golden vectors and real images; tests that need it are skipped where it is
+    absent."""
     if not (SHARED / "golden").is_dir():
         pytest.skip("the folder ../shared (golden vectors, real images) is not beside the project")
     return SHARED
@@ -34,7 +36,9 @@ def shared_dir() -> Path:
 TINY_HW = (48, 64)
 
 
-def write_raw_folders(raw_dir: Path, count: int, seed: int, size_hw: tuple[int, int] = TINY_HW) -> None:
+def write_raw_folders(
+    raw_dir: Path, count: int, seed: int, size_hw: tuple[int, int] = TINY_HW
+) -> None:
     """A raw dataset of layout `folders`: noise whose brightness follows the labels, ids 0 to 3."""
     random = np.random.default_rng(seed)
     for part in ("images", "labels"):

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from adapt.platforms.local_stack import S3Server, mlflow_server, seaweedfs
+from adapt.platforms.local_stack import S3Server, free_ports, mlflow_server, seaweedfs
 from storage.store import StoreConfig, Stores
 
 BUCKET = "tests"
@@ -28,6 +28,18 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The tracking URI of a running MLflow server."""
     with mlflow_server(tmp_path_factory.mktemp("mlflow")) as tracking_uri:
         yield tracking_uri
+
+
+@pytest.fixture(scope="session")
+def sqlite_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tracking URI of a database file that is not there yet."""
+    return f"sqlite:///{tmp_path_factory.mktemp('a folder')}/new/mlflow.db"
+
+
+@pytest.fixture
+def absent_uri() -> str:
+    """An address that refuses connections."""
+    return f"http://127.0.0.1:{free_ports(1)[0]}"
 
 
 @pytest.fixture

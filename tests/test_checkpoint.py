@@ -31,7 +31,9 @@ def test_what_is_saved_is_found_again(tmp_path: Path) -> None:
     assert found is not None and found[0] == saved.name and found[1]["step"] == 10
     assert run.spec_text(saved.name) == "seed: 2\n"
     assert (tmp_path / "run" / "LATEST").read_text() == saved.name
-    loaded = fetch_weights(run.store, f"{saved.name}/weights.safetensors", tmp_path / "w", saved.sha256)
+    loaded = fetch_weights(
+        run.store, f"{saved.name}/weights.safetensors", tmp_path / "w", saved.sha256
+    )
     assert torch.equal(loaded["layer.weight"], WEIGHTS["layer.weight"])
 
 
@@ -97,7 +99,7 @@ def test_clearing_leaves_nothing(tmp_path: Path) -> None:
 def test_downloaded_weights_are_checked(tmp_path: Path) -> None:
     run = folder(tmp_path)
     name = save(run, 1)
-    with pytest.raises(DataError, match="expected sha256 0000, found .*: download it again"):
+    with pytest.raises(DataError, match=r"expected sha256 0000, found .*: download it again"):
         fetch_weights(run.store, f"{name}/weights.safetensors", tmp_path / "w", "0000")
     with pytest.raises(MissingObject):
         fetch_weights(run.store, "nothing.safetensors", tmp_path / "w")

@@ -42,19 +42,31 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
         ("optim.lr=fast", "optim.lr: expected a number > 0, got 'fast'"),
         ("source.size_hw=[48]", "source.size_hw.1: missing, expected an integer"),
         ("source.size_hw=48", "source.size_hw: expected a list of 2 or null, got 48"),
-        ("method.name=adven", "method.name: expected a known name, found 'adven'; did you mean 'advent'?"),
+        (
+            "method.name=adven",
+            "method.name: expected a known name, found 'adven'; did you mean 'advent'?",
+        ),
         ("method={}", "method.name: missing, expected a name"),
-        ("method.weight=1", "method.weight: unknown key, found 'weight'; did you mean 'weight_adv'?"),
+        (
+            "method.weight=1",
+            "method.weight: unknown key, found 'weight'; did you mean 'weight_adv'?",
+        ),
         ("model.encoder=7", "model.encoder: expected a text, got 7"),
         ("source.augment.scale=[2.0, 1.0]", "source.augment: scale: expected 0 < low <= high"),
-        ("classes=cityscape19", "classes: expected a label space or a list of classes, found 'cityscape19'; did you mean 'cityscapes19'?"),
+        (
+            "classes=cityscape19",
+            "classes: expected a label space or a list of classes, found 'cityscape19'; did you",
+        ),
         ("classes.1.colour=[1, 2]", "classes.1.colour.2: missing, expected an integer"),
         ("classes.1.ids.tiny=[0]", "classes: id 0 of 'tiny' is given to 'band 0' and 'band 1'"),
         ("source.dataset=tinny", "source.dataset: classes: expected ids for dataset 'tinny'"),
         ("validation.dataset=x", "validation.dataset: classes: expected ids for dataset 'x'"),
         ("target=null", "target: missing, expected a domain to adapt to with method advent"),
         ("stores.s4.region=x", "stores.s4: there is no such store, found 's4'; did you mean 's3'?"),
-        ("optim.schedule_steps=5", "optim.schedule_steps: expected at least train.steps (6), found 5"),
+        (
+            "optim.schedule_steps=5",
+            "optim.schedule_steps: expected at least train.steps (6), found 5",
+        ),
         ("source=null", "source: expected keys and values, got None"),
     ],
 )
@@ -71,7 +83,7 @@ def test_all_mistakes_are_told_at_once(tiny_job: dict[str, Any]) -> None:
 
 
 def test_a_missing_section_is_named(tiny_job: dict[str, Any]) -> None:
-    with pytest.raises(JobError, match="^source: missing, expected keys and values$"):
+    with pytest.raises(JobError, match=r"^source: missing, expected keys and values$"):
         parse_spec({key: value for key, value in tiny_job.items() if key != "source"}, "tiny")
 
 
@@ -79,7 +91,8 @@ def test_yaml_scalars_are_those_of_json() -> None:
     text = "a: 2e-4\nb: off\nc: 010\nd: true\ne: 1.5\nf: -3\ng: 1:30\nh: null\ni: 1_000"
     values = parse_yaml(text, "text")
     assert values == {
-        "a": 2e-4, "b": "off", "c": 10, "d": True, "e": 1.5, "f": -3, "g": "1:30", "h": None, "i": "1_000"
+        "a": 2e-4, "b": "off", "c": 10, "d": True, "e": 1.5, "f": -3, "g": "1:30", "h": None,
+        "i": "1_000",
     }  # fmt: skip
 
 
@@ -100,7 +113,7 @@ def test_wrong_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="nothing.yaml: cannot be read: No such file"):
+    with pytest.raises(JobError, match=r"nothing.yaml: cannot be read: No such file"):
         load_spec(tmp_path / "nothing.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(JobError, match="is not text in UTF-8"):
@@ -115,9 +128,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         ("train.steps=[1", "is not valid YAML"),
     ],
 )
-def test_wrong_overrides_are_refused(
-    tiny_job: dict[str, Any], override: str, message: str
-) -> None:
+def test_wrong_overrides_are_refused(tiny_job: dict[str, Any], override: str, message: str) -> None:
     with pytest.raises(JobError, match="--set") as caught:
         changed(tiny_job, override)
     assert message in str(caught.value)
@@ -132,14 +143,16 @@ def test_overrides_reach_everything(tiny_job: dict[str, Any]) -> None:
 
 def test_a_missing_secret_is_named(tiny_job: dict[str, Any]) -> None:
     job = changed(
-        tiny_job, "source.uri=obs://bucket/tiny", "stores.obs.access_key_env=OBS_KEY",
+        tiny_job,
+        "source.uri=obs://bucket/tiny",
+        "stores.obs.access_key_env=OBS_KEY",
         "stores.obs.secret_key_env=OBS_SECRET",
     )
     message = "stores.obs.access_key_env: expected the secret in environment variable OBS_KEY"
     with pytest.raises(JobError, match=message):
         job.check_environment({})
     job.check_environment({"OBS_KEY": "key", "OBS_SECRET": "secret"})
-    with pytest.raises(JobError, match="stores.obs.secret_key_env"):
+    with pytest.raises(JobError, match=r"stores.obs.secret_key_env"):
         job.check_environment({"OBS_KEY": "key"})
 
 

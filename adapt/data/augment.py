@@ -1,7 +1,9 @@
-"""Random changes to a training sample, drawn from a generator seeded by the sample's draw number alone.
+"""Random changes to a training sample, drawn from a generator seeded by the sample's draw number
+alone.
 
-The papers' programs use none (a fixed resize only), so every default is "off". Geometry moves image and labels
-together, labels by nearest neighbour with `IGNORED` where the crop leaves the image; colour touches the image only.
+The papers' programs use none (a fixed resize only), so every default is "off". Geometry moves image
+and labels together, labels by nearest neighbour with `IGNORED` where the crop leaves the image;
+colour touches the image only.
 """
 
 from typing import NamedTuple
@@ -17,20 +19,28 @@ from adapt.section import Section
 
 
 class AugmentConfig(Section):
-    """Random changes of the training samples of one domain. All off by default, as in the papers."""
+    """Random changes of the training samples of one domain.
+
+    All off by default, as in the papers.
+    """
 
     flip: float = Field(0.0, ge=0, le=1, description="Probability of a left-right flip.")
     scale: tuple[float, float] = Field(
         (1.0, 1.0), description="Zoom factor, drawn log-uniformly from this range."
     )
     crop_hw: tuple[int, int] | None = Field(
-        None, description="Height and width of a random crop in pixels; none keeps the sample's size."
+        None,
+        description="Height and width of a random crop in pixels; none keeps the sample's size.",
     )
     brightness: float = Field(0.0, ge=0, lt=1, description="Factor drawn from 1 +- this.")
     contrast: float = Field(0.0, ge=0, lt=1, description="Factor drawn from 1 +- this.")
     saturation: float = Field(0.0, ge=0, lt=1, description="Factor drawn from 1 +- this.")
-    hue: float = Field(0.0, ge=0, le=0.5, description="Turn of the colour circle, drawn from +- this.")
-    blur: float = Field(0.0, ge=0, le=1, description="Probability of a Gaussian blur, sigma 0.1 to 2 px.")
+    hue: float = Field(
+        0.0, ge=0, le=0.5, description="Turn of the colour circle, drawn from +- this."
+    )
+    blur: float = Field(
+        0.0, ge=0, le=1, description="Probability of a Gaussian blur, sigma 0.1 to 2 px."
+    )
 
     @model_validator(mode="after")
     def _ranges(self) -> "AugmentConfig":
@@ -50,7 +60,7 @@ class Sample(NamedTuple):
 
 
 def augment(sample: Sample, config: AugmentConfig, random: np.random.Generator) -> Sample:
-    """Apply `config` to one sample: (3, H, W), (H, W) -> (3, h, w), (h, w) with (h, w) = `crop_hw` or (H, W)."""
+    """Apply `config` to one sample: (3, H, W) -> (3, h, w), where (h, w) is `crop_hw` or (H, W)."""
     return _colour(_geometry(sample, config, random), config, random)
 
 
@@ -68,7 +78,9 @@ def _geometry(sample: Sample, config: AugmentConfig, random: np.random.Generator
     if (window_h, window_w) != size_hw:
         image = functional.resize_image(image, list(size_hw), antialias=True)
         nearest = InterpolationMode.NEAREST_EXACT
-        labels = labels if labels is None else functional.resize(labels[None], list(size_hw), nearest)[0]
+        labels = (
+            labels if labels is None else functional.resize(labels[None], list(size_hw), nearest)[0]
+        )
     if flip:
         image = image.flip(-1)
         labels = None if labels is None else labels.flip(-1)
@@ -76,7 +88,8 @@ def _geometry(sample: Sample, config: AugmentConfig, random: np.random.Generator
 
 
 def _offset(room_px: int, random: np.random.Generator) -> int:
-    """Where a window starts: anywhere inside, or anywhere that keeps the whole image where it is larger."""
+    """Where a window starts: anywhere inside, or anywhere that keeps the whole image where it is
+    larger."""
     low, high = sorted((0, room_px))
     return int(random.integers(low, high, endpoint=True))
 

@@ -1,9 +1,11 @@
-"""The order in which a stream draws its samples: a pure function of seed, stream number and shard sizes.
+"""The order in which a stream draws its samples: a pure function of seed, stream number and shard
+sizes.
 
-Draws are numbered 0, 1, 2, ... for ever; draw i belongs to epoch i // N. An epoch permutes the shards and then the
-samples inside windows of `window_shards` shards, so that only a window's shards need be near. Ranks, threads, caches
-and arrival times have no say, hence a stream's whole state is the number of its next draw. Random words come straight
-from Philox (Salmon et al., SC 2011), whose raw output NumPy freezes; `Generator.permutation` carries no such promise.
+Draws are numbered 0, 1, 2, ... for ever; draw i belongs to epoch i // N. An epoch permutes the
+shards and then the samples inside windows of `window_shards` shards, so that only a window's shards
+need be near. Ranks, threads, caches and arrival times have no say, hence a stream's whole state is
+the number of its next draw. Random words come straight from Philox (Salmon et al., SC 2011), whose
+raw output NumPy freezes; `Generator.permutation` carries no such promise.
 """
 
 from dataclasses import dataclass
@@ -12,11 +14,13 @@ from functools import lru_cache
 import numpy as np
 
 ORDER, AUGMENTATION = 0, 1
-"""What random words are for: the third word of Philox's counter, so that no two purposes share any."""
+"""What random words are for: the third word of Philox's counter, so that no two purposes share
+any."""
 
 
 def philox(seed: int, stream: int, purpose: int, counter: int) -> np.random.Philox:
-    """The counter-based generator of one purpose at one place, without any state kept in between."""
+    """The counter-based generator of one purpose at one place, without any state kept in
+    between."""
     return np.random.Philox(key=[seed, stream], counter=[0, 0, purpose, counter])
 
 
@@ -28,7 +32,8 @@ def _permutation(words: np.ndarray) -> np.ndarray:
 class Order:
     """Draw number -> sample index, for one domain.
 
-    `shard_sizes` holds the number of samples of each shard; sample indices count through the shards in turn.
+    `shard_sizes` holds the number of samples of each shard; sample indices count through the shards
+    in turn.
     """
 
     shard_sizes: tuple[int, ...]
@@ -47,7 +52,8 @@ class Order:
         return int(_epoch(self, epoch)[1][place])
 
     def upcoming_shards(self, draw: int) -> list[int]:
-        """The shards that draws from `draw` on will need, in order of need: this window's, then the next one's."""
+        """The shards that draws from `draw` on will need, in order of need: this window's, then the
+        next one's."""
         epoch, place = divmod(draw, self.num_samples)
         shards = [*_epoch(self, epoch)[0], *_epoch(self, epoch + 1)[0]]
         ends = np.cumsum([self.shard_sizes[shard] for shard in shards])

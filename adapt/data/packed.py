@@ -1,7 +1,7 @@
 """One packed split of a dataset, opened for reading: sample index -> decoded image and train ids.
 
-Shards are fetched whole into the node's cache, ahead of need where told to, and read by offset; the index says where
-each sample stands, so no tar is parsed. Threads may read side by side.
+Shards are fetched whole into the node's cache, ahead of need where told to, and read by offset; the
+index says where each sample stands, so no tar is parsed. Threads may read side by side.
 """
 
 import os
@@ -29,22 +29,24 @@ class SplitConfig(Section):
     """One packed split of a dataset, as a job spec names it."""
 
     dataset: str = Field(
-        description="Its name, for the label map: a row of the datasets, or the name given when it was packed."
+        description="Its name in label maps: a row of the datasets, or the name it was packed under."
     )
     uri: str = Field(description="Where it was packed to: file path or URI of a store.")
     split: str = Field("train", description="Which split.")
     size_hw: tuple[int, int] | None = Field(
         None,
-        description="Height and width in pixels; must be the packed size unless the shards hold originals.",
+        description="Height and width of the images in pixels: the packed size, or any size where the "
+        "shards hold originals.",
     )
 
 
 class PackedSplit:
     """Random access to the samples of one split.
 
-    `id_table` (256,) uint8 maps the dataset's ids to train ids; None leaves the labels unread, as for a target domain.
-    `size_hw` is the size at which the images are wanted: what the shards hold, or, where they hold the original
-    bytes, resized as they are read; labels always stay at their own size. Raises `DataError` where they disagree.
+    `id_table` (256,) uint8 maps the dataset's ids to train ids; None leaves the labels unread, as
+    for a target domain. `size_hw` is the size at which the images are wanted: what the shards hold,
+    or, where they hold the original bytes, resized as they are read; labels always stay at their
+    own size. Raises `DataError` where they disagree.
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class PackedSplit:
         resizable = self.manifest.profile == "original" or size_hw is None
         if not resizable and packed_hw is not None and tuple(packed_hw) != tuple(size_hw or ()):
             raise DataError(
-                f"{store.uri}/{split}: packed at {list(packed_hw)}, asked for {list(size_hw or ())}: "
-                "set size_hw to the packed size, or pack again (--size-hw, or --original to resize as it is read)"
+                f"{store.uri}/{split}: packed at {list(packed_hw)}, "
+                f"asked for {list(size_hw or ())}: set size_hw to the packed size, or pack again "
+                "(--size-hw, or --original to resize as it is read)"
             )
         self._pool = ThreadPoolExecutor(FETCHES_IN_FLIGHT, thread_name_prefix="fetch")
         self._shards: dict[int, Future[int]] = {}
@@ -87,7 +90,8 @@ class PackedSplit:
     def read(self, sample: int) -> Sample:
         """Decode one sample: image (3, H, W) uint8 RGB, labels (H, W) uint8 train ids or None.
 
-        Raises `StoreError` where its shard cannot be had, `DataError` where its bytes do not decode.
+        Raises `StoreError` where its shard cannot be had, `DataError` where its bytes do not
+        decode.
         """
         row, key = self.index, self.key(sample)
         file = self._opened(int(row.shard[sample])).result()

@@ -1,8 +1,9 @@
-"""A domain's endless stream of batches: draws in plan order, decoded by threads, ready before they are asked for.
+"""A domain's endless stream of batches: draws in plan order, decoded by threads, ready before they
+are asked for.
 
-Decoding runs in threads of the rank's own process, since every decoder here releases the GIL and moving tensors
-between DataLoader workers costs as much as the decoding itself. A stream's state is one integer, the number of its
-next draw. Normalisation happens on the device, from uint8.
+Decoding runs in threads of the rank's own process, since every decoder here releases the GIL and
+moving tensors between DataLoader workers costs as much as the decoding itself. A stream's state is
+one integer, the number of its next draw. Normalisation happens on the device, from uint8.
 """
 
 import time
@@ -24,13 +25,18 @@ from adapt.section import Section
 
 
 class StreamConfig(Section):
-    """How samples are fetched and decoded; changes the speed, never the samples (but for `window_shards`)."""
+    """How samples are fetched and decoded; changes the speed, never the samples (but for
+    `window_shards`)."""
 
     threads: int = Field(2, ge=1, description="Decoding threads a rank.")
-    prefetch_batches: int = Field(3, ge=1, description="Batches kept ready ahead of the training step.")
+    prefetch_batches: int = Field(
+        3, ge=1, description="Batches kept ready ahead of the training step."
+    )
     window_shards: int = Field(16, ge=1, description="Shards whose samples are shuffled together.")
     cache_gb: float | None = Field(
-        None, gt=0, description="Limit of the node's shard cache in 10^9 bytes; none: what the disk gives."
+        None,
+        gt=0,
+        description="Limit of the node's shard cache in 10^9 bytes; none: what the disk gives.",
     )
 
 
@@ -42,7 +48,8 @@ class DomainConfig(SplitConfig):
 
 
 class HostBatch(NamedTuple):
-    """Decoded samples in host memory: `images` (B, 3, H, W) uint8, `labels` (B, H, W) uint8 or None."""
+    """Decoded samples in host memory: `images` (B, 3, H, W) uint8, `labels` (B, H, W) uint8 or
+    None."""
 
     images: Tensor
     labels: Tensor | None
@@ -52,8 +59,9 @@ class HostBatch(NamedTuple):
 class Stream:
     """Iterates over this rank's part of the global batches of one domain, for ever.
 
-    `batch_size` is the global one; each rank takes `batch_size / num_ranks` draws of every batch. `draw` is the
-    stream's state: the first draw no batch has been handed out for. `wait_s` sums the time `next` had to wait.
+    `batch_size` is the global one; each rank takes `batch_size / num_ranks` draws of every batch.
+    `draw` is the stream's state: the first draw no batch has been handed out for. `wait_s` sums the
+    time `next` had to wait.
     """
 
     def __init__(
@@ -116,8 +124,8 @@ def _collate(decoded: list[tuple[str, Sample]], split: PackedSplit) -> HostBatch
     sizes = {tuple(sample.image.shape[-2:]) for sample in samples}
     if len(sizes) > 1:
         raise DataError(
-            f"{split.store.uri}/{split.split}: a batch holds images of different sizes {sorted(sizes)} "
-            f"({', '.join(keys)}): set size_hw, or augment.crop_hw"
+            f"{split.store.uri}/{split.split}: a batch holds images of different sizes "
+            f"{sorted(sizes)} ({', '.join(keys)}): set size_hw, or augment.crop_hw"
         )
     labels = None
     if split.id_table is not None:
@@ -136,7 +144,8 @@ def to_device(batch: HostBatch, pixels: PixelFormat, device: torch.device) -> Ba
 
 
 def normalise(images: Tensor, pixels: PixelFormat) -> Tensor:
-    """(B, 3, H, W) uint8 RGB -> float32 as `pixels` says: RGB / 255 or BGR, minus mean, over deviation."""
+    """(B, 3, H, W) uint8 RGB -> float32 as `pixels` says: RGB / 255 or BGR, minus mean, over
+    deviation."""
     mean = torch.tensor(pixels.mean, device=images.device).view(3, 1, 1)
     deviation = torch.tensor(pixels.std, device=images.device).view(3, 1, 1)
     ordered = images.flip(1).float() if pixels.bgr else images.float() / 255

@@ -39,7 +39,9 @@ class AdaptSegNetConfig(Section):
         description="The adversarial loss (the paper: vanilla; a later version: least_squares).",
     )
     discriminator_width: int = Field(
-        64, ge=1, description="Channels of a discriminator's first layer (the papers: 64); less is faster."
+        64,
+        ge=1,
+        description="Channels of a discriminator's first layer (the papers: 64); less is faster.",
     )
 
 

@@ -31,7 +31,9 @@ class AdvEntConfig(Section):
         "LAMBDA_ADV_MAIN and LAMBDA_ADV_AUX); one number adapts the main head alone.",
     )
     discriminator_width: int = Field(
-        64, ge=1, description="Channels of a discriminator's first layer (the papers: 64); less is faster."
+        64,
+        ge=1,
+        description="Channels of a discriminator's first layer (the papers: 64); less is faster.",
     )
 
 

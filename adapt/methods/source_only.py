@@ -24,7 +24,7 @@ class SourceOnly(Method):
     Config: ClassVar[type[Section]] = SourceOnlyConfig
     needs_target: ClassVar[bool] = False
 
-    def losses(self, source: Batch, target: Batch | None = None) -> Iterator[Term]:
+    def losses(self, source: Batch, target: Batch | None = None) -> Iterator[Term]:  # noqa: ARG002
         """One term: the segmentation losses."""
         assert source.labels is not None
         prediction = self.segmenter(source.images)

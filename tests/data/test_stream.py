@@ -1,4 +1,5 @@
-"""Streams: the same samples whatever the ranks and threads, a state of one number, faults by name."""
+"""Streams: the same samples whatever the ranks and threads, a state of one number, faults by
+name."""
 
 from pathlib import Path
 
@@ -23,7 +24,14 @@ def split_of(uri: str, tmp_path: Path, table: np.ndarray | None = TABLE) -> Pack
 
 
 def batches(
-    uri: str, tmp_path: Path, count: int, *, draw: int = 0, rank: int = 0, ranks: int = 1, threads: int = 2
+    uri: str,
+    tmp_path: Path,
+    count: int,
+    *,
+    draw: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    threads: int = 2,
 ) -> list[HostBatch]:
     stream = Stream(
         split_of(uri, tmp_path),
