@@ -1,0 +1,187 @@
+"""Measures what adaptation brings: every job spec of a task, several seeds, one table and one picture.
+
+    python benchmarks/results.py toy_town
+    python benchmarks/results.py airsim_to_camvid --raw ../shared/data
+
+A task is a folder of job_specs with `start.yaml`, from which every other job goes on for equally
+many steps (but for an `oracle`, which trains on the target's labels). Everything runs as a user
+would run it: packed, trained by `run`, figures in a real MLflow server, data and checkpoints in a
+bucket of a real S3 server where the specs say s3://, the checkpoint chosen on `val` and
+fetched by `download-best`, its file scored on `test` by `evaluate`. Two jobs run side by side, one
+thread each.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from adapt.demo import make_towns
+from adapt.platforms.local_stack import mlflow_server, seaweedfs
+
+ROOT = Path(__file__).resolve().parents[1]
+CLI = [sys.executable, str(ROOT / "entrypoint.py")]
+
+
+class Row(NamedTuple):
+    """One job's result: its test figures and what it took."""
+
+    name: str
+    seed: int
+    test: dict[str, Any]
+    minutes: float
+
+
+class Task:
+    """The jobs of one folder of job_specs, run under one environment."""
+
+    def __init__(self, name: str, out: Path, environment: dict[str, str], sets: list[str]) -> None:
+        self.name, self.out, self.environment, self.sets = name, out, environment, sets
+        self.specs = ROOT / "job_specs" / name
+
+    def call(self, *arguments: str) -> str:
+        """Run one command of the CLI; its standard output."""
+        done = subprocess.run(
+            [*CLI, *arguments],
+            cwd=self.out,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
+        return done.stdout
+
+    def job(self, method: str, seed: int) -> Row:
+        """Train, fetch the best checkpoint, score it on the test split."""
+        name, started_s = f"{method}-{seed}", perf_counter()
+        spec = str(self.specs / f"{method}.yaml")
+        sets = [f"name={name}", f"seed={seed}", *self.sets]
+        if method not in ("start", "oracle"):
+            sets.append(f"model.start_uri={self.out / f'start-{seed}' / 'weights.safetensors'}")
+        overrides = [part for one in sets for part in ("--set", one)]
+        self.call("run", spec, "--json", *overrides)
+        minutes = (perf_counter() - started_s) / 60
+        folder = self.out / name
+        self.call("download-best", name, "--out", str(folder), "--spec", spec)
+        weights = str(folder / "weights.safetensors")
+        test = [*overrides, "--set", "validation.split=test", "--set", "evaluate.pictures=3"]
+        scored = self.call(
+            "evaluate",
+            spec,
+            "--checkpoint",
+            weights,
+            *test,
+            "--json",
+            "--pictures",
+            str(folder / "test.png"),
+        )
+        row = Row(name.rpartition("-")[0], seed, json.loads(scored), minutes)
+        print(f"{name}: test mIoU {row.test['miou']:.2%}, {minutes:.1f} min", flush=True)
+        return row
+
+
+def run_all(task: Task, methods: list[str], seeds: list[int], jobs: int) -> list[Row]:
+    """Starts first, then everything that goes on from them."""
+    with ThreadPoolExecutor(jobs) as pool:
+        starts = list(pool.map(lambda seed: task.job("start", seed), seeds))
+        pairs = [(method, seed) for seed in seeds for method in methods]
+        return starts + list(pool.map(lambda pair: task.job(*pair), pairs))
+
+
+def table(rows: list[Row]) -> str:
+    """Mean and spread over seeds by job, in percent, as Markdown; gains are paired by seed."""
+    classes = list(rows[0].test["iou"])
+    head = ["job", "mIoU", "gain over source only", *classes, "minutes"]
+    lines = [" | ".join(head), " | ".join([":--", *["--:"] * (len(head) - 1)])]
+    base = {row.seed: row.test["miou"] for row in rows if row.name == "source_only"}
+    for name in dict.fromkeys(row.name for row in rows):
+        mine = [row for row in rows if row.name == name]
+        gains = [row.test["miou"] - base[row.seed] for row in mine if row.seed in base]
+        cells = [name, spread([row.test["miou"] for row in mine])]
+        cells.append("" if name in ("start", "source_only") else spread(gains, "+"))
+        for label in classes:
+            cells.append(
+                f"{100 * statistics.mean(row.test['iou'][label] or 0 for row in mine):.1f}"
+            )
+        cells.append(f"{statistics.mean(row.minutes for row in mine):.1f}")
+        lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def spread(values: list[float], sign: str = "") -> str:
+    """`mean ± standard deviation` of shares, in percent."""
+    if not values:
+        return ""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{100 * statistics.mean(values):{sign}.1f} ± {100 * deviation:.1f}"
+
+
+def pack_airsim_to_camvid(task: Task, raw: Path) -> None:
+    """The simulator's frames at their own size, CamVid's training images resized, the rest as they came."""
+    task.call("pack", "folders", str(raw / "airsim"), "s3://segadapt/airsim", "--name", "airsim")
+    camvid = ("pack", "camvid", str(raw / "camvid"), "s3://segadapt/camvid")
+    task.call(*camvid, "--split", "train", "--size-hw", "192", "256")
+    for split in ("val", "test"):
+        task.call(*camvid, "--split", split, "--original")
+
+
+def pack_toy_town(task: Task, _raw: Path) -> None:
+    """Both towns, rendered anew, in the folders that the demo uses."""
+    make_towns(task.out / "demo", seed=1, console=Console(stderr=True))
+
+
+TASKS = {"airsim_to_camvid": pack_airsim_to_camvid, "toy_town": pack_toy_town}
+
+
+def main() -> None:
+    """Measure a task and write `docs/results/TASK.{json,md}`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--raw", type=Path, default=Path(), help="folder of the raw data")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench"), help="folder for servers and downloads"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--methods", nargs="+", help="default: every job spec of the task")
+    parser.add_argument("--jobs", type=int, default=2, help="jobs side by side")
+    parser.add_argument(
+        "--set", dest="sets", action="append", default=[], help="override for every job"
+    )
+    given = parser.parse_args()
+    out = (given.out / given.task).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    specs = sorted(path.stem for path in (ROOT / "job_specs" / given.task).glob("*.yaml"))
+    methods = given.methods or [name for name in specs if name != "start"]
+    with seaweedfs(out / "s3") as s3, mlflow_server(out / "mlflow") as tracking_uri:
+        s3.make_bucket("segadapt")
+        environment = os.environ | s3.environment() | {"OMP_NUM_THREADS": "1"}
+        environment |= {
+            "MLFLOW_TRACKING_URI": tracking_uri,
+            "SEGADAPT_SCRATCH_DIR": str(out / "scratch"),
+        }
+        task = Task(given.task, out, environment, given.sets)
+        TASKS[given.task](task, given.raw.resolve())
+        rows = run_all(task, methods, given.seeds, given.jobs)
+    results = ROOT / "docs" / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    (results / f"{given.task}.md").write_text(table(rows))
+    (results / f"{given.task}.json").write_text(
+        json.dumps([row._asdict() for row in rows], indent=1) + "\n"
+    )
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
