@@ -1,7 +1,9 @@
-"""The job spec's reference page, docs/job_spec.md, and the schema for editors, rendered from the models.
+"""The job spec's reference page, docs/job_spec.md, and the schema for editors, both rendered from
+the models.
 
-`make docs` writes both; a test fails where they are older than the code. A new key, method or architecture appears here
-by itself: its words are the `description` of its field, the docstring of its section and its module's first paragraph.
+`make docs` writes them; a test fails where they are older than the code. A new key, method or
+architecture appears by itself: its words are the `description` of its field, the docstring of its
+section and its module's first paragraph.
 """
 
 import inspect
@@ -35,7 +37,7 @@ EXAMPLE = ROOT / "job_specs" / "gta5_to_cityscapes" / "advent.yaml"
 
 
 class Part(NamedTuple):
-    """A table of the page: its heading with its level, what stands above the table, the keys of `model`.
+    """A table of the page: heading with its level, words above the table, the keys of `model`.
 
     Keys that `inherited` has too, with the same words, are left out.
     """
@@ -103,7 +105,8 @@ def _classes() -> str:
     table = "\n".join(["| label space | classes | maps the ids of |", "| --- | --- | --- |", *rows])
     words = (
         "Either one of these names, or a list of classes whose order gives the train ids "
-        "([datasets.md](datasets.md#label-spaces) has an example). Ids that no class names are ignored."
+        "([datasets.md](datasets.md#label-spaces) has an example). "
+        "Ids that no class names are ignored."
     )
     return f"{words}\n\n{table}\n\nA class of one's own has:"
 
@@ -204,26 +207,31 @@ _OPENING = dedent("""\
     {yaml}
     ```
 
-    **How it is read.** Types are strict, as in JSON: `steps: "500"`, an unknown key and a key that stands twice are errors,
-    and every mistake is named by its key path, all of them at once. `2e-4` is a number, `off` is a text. Say
-    `python entrypoint.py check SPEC` to see whether a spec is valid and what it comes to; nothing is downloaded for it.
+    **How it is read.** Types are strict, as in JSON: `steps: "500"`, an unknown key and a key that
+    stands twice are errors, and every mistake is named by its key path, all of them at once. `2e-4`
+    is a number, `off` is a text. `python entrypoint.py check SPEC` says whether a spec is valid and
+    what it comes to, without touching data or GPU.
 
-    **Overrides.** `--set KEY.PATH=VALUE`, as often as you like, changes single keys of a spec for `run`, `check` and
-    `evaluate`. The value is read as YAML and passes the same checks; places in lists are numbers:
+    **Overrides.** `--set KEY.PATH=VALUE`, as often as you like, changes single keys of a spec for
+    `run`, `check` and `evaluate`. The value is read as YAML and passes the same checks; places in
+    lists are numbers:
 
     ```sh
-    python entrypoint.py check SPEC --set train.steps=500 --set source.size_hw=[360,640] --set classes.0.name=street
+    python entrypoint.py check SPEC --set train.steps=500 --set source.size_hw=[360,640]
+    python entrypoint.py check SPEC --set classes.0.name=street
     ```
 
-    **Resolved spec.** The spec with its overrides and all defaults filled in is saved as `spec.yaml` beside every checkpoint
-    and in MLflow. It is itself a valid job spec. A run that is resumed must have the same one, but for keys that end in
-    `.uri`, `train.steps` where `optim.schedule_steps` is set, and
+    **Resolved spec.** The spec with its overrides and all defaults filled in is saved as
+    `spec.yaml` beside every checkpoint and in MLflow. It is itself a valid job spec. A run that is
+    resumed must have the same one, but for keys that end in `.uri`, `train.steps` where
+    `optim.schedule_steps` is set, and
     {may_change}.
 
     **Secrets** never stand in a spec: `stores` names the environment variables that hold them.
 
-    **Editors.** Write `# yaml-language-server: $schema=PATH/TO/job_specs/schema.json` into a spec's first line, and an editor
-    with a YAML language server completes keys and marks mistakes. `python entrypoint.py schema` prints the same schema.
+    **Editors.** Write `# yaml-language-server: $schema=PATH/TO/job_specs/schema.json` into a spec's
+    first line, and an editor with a YAML language server completes keys and marks mistakes.
+    `python entrypoint.py schema` prints the same schema.
     """)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode, functional
 
 from adapt.batch import IGNORED
 from adapt.section import Section
@@ -65,6 +64,11 @@ def augment(sample: Sample, config: AugmentConfig, random: np.random.Generator) 
 
 
 def _geometry(sample: Sample, config: AugmentConfig, random: np.random.Generator) -> Sample:
+    from torchvision.transforms.v2 import (
+        InterpolationMode,
+        functional,
+    )  # 2 s that `check` is spared
+
     height, width = sample.image.shape[-2:]
     size_hw = config.crop_hw or (height, width)
     zoom = float(np.exp(random.uniform(*np.log(config.scale))))
@@ -103,6 +107,8 @@ def _crop_labels(labels: Tensor, top: int, left: int, height: int, width: int) -
 
 
 def _colour(sample: Sample, config: AugmentConfig, random: np.random.Generator) -> Sample:
+    from torchvision.transforms.v2 import functional
+
     image = sample.image
     for strength, change in (
         (config.brightness, functional.adjust_brightness),

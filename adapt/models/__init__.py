@@ -8,7 +8,6 @@ from torch import Tensor
 from adapt.errors import JobError, known_names
 from adapt.models.deeplab_v2 import DeepLabV2Config, DeepLabV2Decoder
 from adapt.models.encoder import Encoder, load_encoder_weights
-from adapt.models.pretrained import imagenet_weights
 from adapt.models.segmenter import Decoder, Segmenter, SegmenterConfig
 
 
@@ -46,6 +45,8 @@ def build_segmenter(
         raise JobError(f"model.architecture: {known_names(config.architecture, ARCHITECTURES)}")
     encoder = Encoder(config.encoder, config.output_stride)
     if encoder_weights is None and config.weights == "imagenet" and config.start_uri is None:
+        from adapt.models.pretrained import imagenet_weights
+
         encoder_weights = imagenet_weights(config.encoder)
     if encoder_weights is not None:
         load_encoder_weights(encoder, encoder_weights)

@@ -13,7 +13,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -128,6 +127,8 @@ def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
 
 
 def _create_backbone(name: str, output_stride: int) -> Any:
+    import timm  # seconds that reading a job spec is spared
+
     if not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), n=5, cutoff=0.6)
         raise JobError(
@@ -157,6 +158,8 @@ def _create_backbone(name: str, output_stride: int) -> Any:
 
 def _whole_network_keys(name: str) -> set[str]:
     """Keys of timm's whole network, classifier included, without allocating it."""
+    import timm
+
     with torch.device("meta"):
         return {_canonical(key) for key in timm.create_model(name).state_dict()}
 

@@ -1,0 +1,419 @@
+"""The commands as users run them: answers, exit codes, messages, signals."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from adapt.spec import json_schema
+from tests.commands import Ended, call, finish, start
+from tests.conftest import TINY_CLASSES, TINY_HW, write_raw_folders
+
+COMMANDS = ["run", "check", "pack", "inspect", "evaluate", "download-best", "demo", "schema"]
+SECONDS = 15
+"""What `within seconds` means on a busy machine of two cores."""
+
+
+@pytest.fixture
+def spec(tiny_job: dict[str, Any], tmp_path: Path) -> Path:
+    """The tiny job's spec file; its checkpoints go to `runs` in the same folder."""
+    return write_spec(tiny_job, tmp_path)
+
+
+def write_spec(values: dict[str, Any], folder: Path) -> Path:
+    values = {**values, "checkpoint": {**values["checkpoint"], "uri": "runs"}}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return folder / "tiny.yaml"
+
+
+def refused(ended: Ended, code: int, *parts: str) -> None:
+    """The command ended with this code and one message, which has these parts."""
+    message = ended.err.strip().splitlines()
+    assert ended.code == code, ended.err
+    assert "Traceback" not in ended.err and ended.out == ""
+    kinds = ("JobError", "StoreError", "MissingObject", "DataError", "StoreUnavailable")
+    assert sum(line.startswith(kinds) for line in message) == 1, ended.err
+    for part in parts:
+        assert part in ended.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
+    ended = call(command, "--help", folder=tmp_path)
+    assert ended.code == 0 and command in ended.out and ended.err == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["bogus"], "No such command 'bogus'"),
+        (["run"], "Missing argument 'SPEC'"),
+        (["schema", "--bogus"], "No such option: --bogus"),
+        (["pack", "folders", "raw", "uri", "--size-hw", "48"], "--size-hw"),
+    ],
+)
+def test_wrong_usage_ends_with_2(argv: list[str], message: str, tmp_path: Path) -> None:
+    ended = call(*argv, folder=tmp_path)
+    assert ended.code == 2 and message in ended.err and "Traceback" not in ended.err
+
+
+def test_without_arguments_the_commands_are_listed(tmp_path: Path) -> None:
+    ended = call(folder=tmp_path)
+    assert ended.code == 2 and all(command in ended.out + ended.err for command in COMMANDS)
+
+
+def test_schema_is_the_models_own(tmp_path: Path) -> None:
+    assert call("schema", folder=tmp_path) == Ended(0, json_schema(), "")
+
+
+def test_a_bug_ends_with_1_and_its_traceback(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("adapt.job.run_job", broken)
+    ended = call("run", spec, folder=tmp_path)
+    assert ended.code == 1
+    assert "Traceback" in ended.err and "ZeroDivisionError: a bug" in ended.err
+    assert "this is a bug in SegAdapt" in ended.err
+
+
+def test_check_answers_with_a_spec_that_is_valid_itself(spec: Path, tmp_path: Path) -> None:
+    first = call("check", spec, "--set", "train.steps=7", folder=tmp_path)
+    assert first.code == 0 and "valid" in first.err
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(first.out)
+    again = call("check", resolved, folder=tmp_path)
+    assert again.out == first.out
+    as_json = call("check", resolved, "--json", folder=tmp_path)
+    assert json.loads(as_json.out) == yaml.safe_load(first.out)
+    assert json.loads(as_json.out)["train"]["steps"] == 7
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.stepz=3", "train.stepz: unknown key, found 'stepz'; did you mean 'steps'?"),
+        ("train.steps=10k", "train.steps: expected a positive integer, got '10k'"),
+        (
+            "stores={s3: {access_key_env: NO_SUCH_KEY, secret_key_env: NO_SUCH_SECRET}}",
+            "stores.s3.access_key_env: expected the secret in environment variable NO_SUCH_KEY",
+        ),
+    ],
+)
+def test_a_wrong_spec_is_refused_by_key(
+    command: str, override: str, message: str, spec: Path, tmp_path: Path
+) -> None:
+    uri = ("--set", "source.uri=s3://bucket/tiny")
+    ended = call(command, spec, "--set", override, *uri, folder=tmp_path)
+    refused(ended, 2, message)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
+    refused(call("run", "nowhere.yaml", folder=tmp_path), 2, "nowhere.yaml", "cannot be read")
+
+
+def pack(folder: Path, *more: object, layout: str = "folders", raw: str = "raw") -> Ended:
+    return call("pack", layout, raw, "packed", "--shard-mb", "0.03", *more, folder=folder)
+
+
+def test_pack_then_pack_again_does_nothing(tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 6, seed=1)
+    first = pack(tmp_path, "--name", "tiny", "--json")
+    assert first.code == 0 and "6 samples" in first.err
+    answer = json.loads(first.out)
+    assert (answer["num_samples"], answer["dataset"], answer["split"]) == (6, "tiny", "train")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "packed").rglob("*")}
+    again = pack(tmp_path, "--name", "tiny", "--json")
+    assert json.loads(again.out) == answer
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "packed").rglob("*")} == before
+    refused(pack(tmp_path, "--name", "other"), 2, "another packing is there", "--overwrite")
+
+
+@pytest.mark.parametrize("more", [("--size-hw", 24, 32), ("--small",)], ids=str)
+def test_original_files_are_not_resized(more: tuple[object, ...], tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 2, seed=1)
+    refused(pack(tmp_path, "--original", *more), 2, "--original")
+    assert not (tmp_path / "packed").exists()
+
+
+def test_a_raw_folder_that_is_not_there(tmp_path: Path) -> None:
+    refused(pack(tmp_path), 4, "raw: there is no such folder")
+
+
+@pytest.mark.parametrize("kept_bytes", [20, 2000], ids=["no header", "half a picture"])
+def test_a_corrupt_image_stops_the_packing(kept_bytes: int, tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 6, seed=1)
+    image = tmp_path / "raw" / "images" / "003.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:kept_bytes])
+    refused(pack(tmp_path), 4, "003.png: corrupt image")
+    assert not list(tmp_path.glob("packed/**/manifest.json"))
+    assert call("inspect", "packed", folder=tmp_path).code == 4
+    image.write_bytes(whole)
+    assert pack(tmp_path).code == 0
+    assert call("inspect", "packed", folder=tmp_path).code == 0
+
+
+def test_unknown_ids_in_a_label_are_named(tmp_path: Path) -> None:
+    for folder, ending, mode in (
+        ("leftImg8bit", "leftImg8bit", "RGB"),
+        ("gtFine", "gtFine_labelIds", "L"),
+    ):
+        (tmp_path / "raw" / folder / "train" / "ulm").mkdir(parents=True)
+        path = tmp_path / "raw" / folder / "train" / "ulm" / f"ulm_000000_000019_{ending}.png"
+        Image.new(mode, (8, 6), 77 if mode == "L" else (1, 2, 3)).save(path)
+    ended = pack(tmp_path, layout="cityscapes")
+    refused(ended, 4, "ulm_000000_000019_gtFine_labelIds.png: unknown ids 77")
+    assert not list(tmp_path.glob("packed/**/manifest.json"))
+
+
+def test_inspect_shows_class_shares_and_a_sheet(spec: Path, tiny_uri: str, tmp_path: Path) -> None:
+    shown = call("inspect", tiny_uri, "--classes", spec, "--sheet", "sheet.png", folder=tmp_path)
+    assert shown.code == 0 and "22 in" in shown.out and "band 3" in shown.out
+    assert "sheet.png" in shown.err
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width >= TINY_HW[1]
+    asked = ("--split", "val", "--classes", spec, "--json")
+    answer = json.loads(call("inspect", tiny_uri, *asked, folder=tmp_path).out)
+    assert answer["num_samples"] == 5 and answer["manifest"]["dataset"] == "tiny"
+    assert sum(answer["class_shares"].values()) == pytest.approx(1)
+
+
+def test_inspect_of_nothing(tmp_path: Path) -> None:
+    refused(call("inspect", "nothing", folder=tmp_path), 4, "nothing", "pack")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the spec and the finished run of a source-only tiny job; `answer.json` is
+    what the command answered."""
+    folder = tmp_path_factory.mktemp("finished")
+    domain = {"dataset": "tiny", "uri": tiny_uri}
+    values = {
+        "classes": TINY_CLASSES,
+        "source": {**domain, "batch_size": 2},
+        "validation": {**domain, "split": "val"},
+        "model": {"architecture": "deeplab_v2", "encoder": "resnet18", "weights": "none"},
+        "method": {"name": "source_only"},
+        "train": {"steps": 4, "log_every_steps": 1},
+        "evaluate": {"every_steps": 2, "pictures": 1},
+        "checkpoint": {},
+        "tracking": {"experiment": "tests"},
+    }
+    ended = call("run", write_spec(values, folder), "--json", folder=folder)
+    assert ended.code == 0, ended.err
+    assert [line.split()[1] for line in ended.err.splitlines() if line.startswith("step ")] == [
+        f"{step}/4" for step in range(1, 5)
+    ]
+    (folder / "answer.json").write_text(ended.out)
+    return folder
+
+
+def test_run_names_its_best_checkpoint(finished: Path) -> None:
+    answer = json.loads((finished / "answer.json").read_text())
+    assert (answer["run"], answer["step"]) == ("tiny", 4)
+    assert answer["best"]["score"] >= answer["figures"]["miou"]
+    again = call("run", "tiny.yaml", folder=finished)
+    assert again.code == 0 and "done: tiny, 4 steps" in again.err
+    assert "download-best tiny --out best --tracking-uri sqlite:///" in again.err
+    assert "step 1/4" not in again.err, "a finished job is not trained again"
+
+
+def figure_of(finished: Path, checkpoint: object) -> float:
+    ended = call("evaluate", "tiny.yaml", "--checkpoint", checkpoint, "--json", folder=finished)
+    assert ended.code == 0, ended.err
+    return float(json.loads(ended.out)["miou"])
+
+
+def test_evaluate_gives_the_recorded_figure(finished: Path) -> None:
+    best = json.loads((finished / "answer.json").read_text())["best"]
+    assert figure_of(finished, f"runs/tiny/{best['name']}") == best["score"]
+    checkpoint = ("--checkpoint", f"runs/tiny/{best['name']}/weights.safetensors")
+    shown = call("evaluate", "tiny.yaml", *checkpoint, "--pictures", "p.png", folder=finished)
+    assert shown.code == 0 and "band 3" in shown.out and (finished / "p.png").is_file()
+
+
+@pytest.mark.parametrize("wanted", ["run name", "run id", "experiment"])
+def test_download_best_fetches_what_was_recorded(wanted: str, finished: Path) -> None:
+    best = json.loads((finished / "answer.json").read_text())["best"]
+    names = {"run name": "tiny", "experiment": "tests"}
+    if wanted == "run id":
+        found = call("download-best", "tiny", "--out", "any", "--json", folder=finished)
+        names["run id"] = json.loads(found.out)["run_id"]
+    ended = call("download-best", names[wanted], "--out", wanted, "--json", folder=finished)
+    assert ended.code == 0, ended.err
+    answer = json.loads(ended.out)
+    assert (answer["score"], answer["sha256"]) == (best["score"], best["sha256"])
+    assert figure_of(finished, answer["weights_path"]) == best["score"]
+    assert call("check", answer["spec_path"], folder=finished).code == 0
+
+
+def test_download_best_of_nothing_lists_the_experiments(finished: Path) -> None:
+    ended = call("download-best", "nobody", "--out", "no", folder=finished)
+    refused(ended, 2, "nobody: expected a run id, a run name or an experiment", "tests")
+    assert not (finished / "no").exists()
+
+
+def test_download_best_keeps_no_other_bytes_than_recorded(finished: Path) -> None:
+    best = json.loads((finished / "answer.json").read_text())["best"]
+    weights = finished / "runs" / "tiny" / best["name"] / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        ended = call("download-best", "tiny", "--out", "changed", folder=finished)
+        refused(ended, 4, "weights.safetensors: expected sha256")
+        assert not (finished / "changed" / "weights.safetensors").exists()
+    finally:
+        weights.write_bytes(whole)
+
+
+def test_download_best_without_mlflow(absent_uri: str, tmp_path: Path) -> None:
+    started_s = time.monotonic()
+    asked = ("--out", "best", "--tracking-uri", absent_uri)
+    ended = call("download-best", "tiny", *asked, folder=tmp_path)
+    refused(ended, 2, absent_uri, "MLflow does not answer")
+    assert time.monotonic() - started_s < 2 * SECONDS
+
+
+def test_weights_that_do_not_fit(finished: Path, spec: Path, tmp_path: Path) -> None:
+    best = json.loads((finished / "answer.json").read_text())["best"]
+    weights = finished / "runs" / "tiny" / best["name"] / "weights.safetensors"
+    start_uri = ("--set", f"model.start_uri={weights}")
+    three_heads = ("--set", "model.encoder=resnet34")
+    refused(call("run", spec, *start_uri, *three_heads, folder=tmp_path), 2, "expected weights of")
+    (tmp_path / "other.safetensors").write_bytes(b"no weights")
+    ended = call("evaluate", spec, "--checkpoint", "other.safetensors", folder=tmp_path)
+    assert ended.code in (2, 4) and "other.safetensors" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_truncated_shard(tiny_uri: str, spec: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", tiny_uri, copy], check=True)
+    for shard in (copy / "train").glob("shard-*.tar"):
+        shard.write_bytes(shard.read_bytes()[:-1000])
+    ended = call("run", spec, "--set", f"source.uri={copy}", folder=tmp_path)
+    refused(ended, 3, "truncated or damaged shard", "shard-0000")
+
+
+def s3_settings(endpoint_url: str) -> tuple[str, ...]:
+    keys = "access_key_env: TEST_ACCESS, secret_key_env: TEST_SECRET, region: us-east-1"
+    return ("--set", f"stores.s3={{endpoint_url: '{endpoint_url}', addressing: path, {keys}}}")
+
+
+def test_buckets_and_keys_that_do_not_fit(spec: Path, tmp_path: Path, s3_server: Any) -> None:
+    stores = s3_settings(s3_server.endpoint_url)
+    keys = {"TEST_ACCESS": s3_server.access_key, "TEST_SECRET": s3_server.secret_key}
+    started_s = time.monotonic()
+    for key in ("source.uri", "checkpoint.uri"):
+        uri = ("--set", f"{key}=s3://no-such-bucket/x")
+        ended = call("run", spec, *stores, *uri, folder=tmp_path, environment=keys)
+        refused(ended, 3, "no-such-bucket")
+        wrong = keys | {"TEST_SECRET": "wrong"}
+        uri = ("--set", f"{key}=s3://tests/x")
+        ended = call("run", spec, *stores, *uri, folder=tmp_path, environment=wrong)
+        refused(ended, 3, "s3://tests/x", "TEST_SECRET")
+    assert time.monotonic() - started_s < 4 * SECONDS
+
+
+def test_a_store_that_does_not_answer(absent_uri: str, spec: Path, tmp_path: Path) -> None:
+    keys = {"TEST_ACCESS": "a", "TEST_SECRET": "b"}
+    uri = ("--set", "source.uri=s3://bucket/x")
+    started_s = time.monotonic()
+    ended = call("run", spec, *s3_settings(absent_uri), *uri, folder=tmp_path, environment=keys)
+    refused(ended, 3, "s3://bucket/x", absent_uri)
+    assert time.monotonic() - started_s < SECONDS
+
+
+def test_checkpoints_that_cannot_be_written(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where a folder should be")
+    started_s = time.monotonic()
+    refused(call("run", spec, folder=tmp_path), 3, "runs", "is a file, not a folder")
+    assert time.monotonic() - started_s < SECONDS
+
+
+def test_a_full_disk(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path / "runs"]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        ended = call(
+            "run", spec, "--set", f"tracking.uri=sqlite:///{tmp_path}/m.db", folder=tmp_path
+        )
+        refused(ended, 3, "the disk is full", "step-00000003")
+        left = list((tmp_path / "runs").rglob("*"))
+        assert not [path for path in left if path.name in ("manifest.json", "LATEST", "BEST.json")]
+    finally:
+        subprocess.run(["umount", tmp_path / "runs"], check=True)
+
+
+def test_mlflow_that_does_not_answer_costs_no_job(
+    absent_uri: str, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapt.job.TRACKER_FLUSH_S", 1.0)
+    ended = call("run", spec, "--set", f"tracking.uri={absent_uri}", folder=tmp_path)
+    assert ended.code == 0 and "done: tiny, 6 steps" in ended.err
+    (spool,) = (tmp_path / "scratch" / "tracking").glob("*.jsonl")
+    assert "takes nothing now" in ended.err
+    assert "they stay in" in ended.err and str(spool) in ended.err
+
+
+LONG = ("--set", "train.steps=12", "--set", "evaluate.every_steps=100")
+
+
+def run_until(spec: Path, line: str, number: signal.Signals, *more: str) -> Ended:
+    """Start the job, send it the signal as soon as it reports `line`."""
+    process = start("run", spec, *LONG, *more, folder=spec.parent)
+    assert process.stderr is not None
+    seen = ""
+    for text in process.stderr:
+        seen += text
+        if text.startswith(line):
+            process.send_signal(number)
+            break
+    ended = finish(process)
+    return ended._replace(err=seen + ended.err)
+
+
+def last_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "runs" / "tiny" / "step-00000012" / "weights.safetensors")
+
+
+def test_a_stopped_or_killed_job_goes_on_bit_for_bit(
+    tiny_job: dict[str, Any], tmp_path: Path
+) -> None:
+    for name in ("calm", "stopped", "killed"):
+        (tmp_path / name).mkdir()
+    specs = {name: write_spec(tiny_job, tmp_path / name) for name in ("calm", "stopped", "killed")}
+    calm = start("run", specs["calm"], *LONG, folder=tmp_path / "calm")
+
+    stopped = run_until(specs["stopped"], "step 4/12", signal.SIGTERM)
+    assert stopped.code == 75, stopped.err
+    assert "SIGTERM: saving at the next step" in stopped.err
+    assert "everything is saved" in stopped.err and "Traceback" not in stopped.err
+    every = ("--set", "checkpoint.every_steps=1")
+    killed = run_until(specs["killed"], "step 4/12", signal.SIGKILL, *every)
+    assert killed.code == -signal.SIGKILL
+
+    assert finish(calm).code == 0
+    for name in ("stopped", "killed"):
+        ended = finish(start("run", specs[name], *LONG, folder=tmp_path / name))
+        assert ended.code == 0 and "step 1/12" not in ended.err, ended.err
+        expected, found = last_weights(tmp_path / "calm"), last_weights(tmp_path / name)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
