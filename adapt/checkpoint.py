@@ -162,6 +162,7 @@ def fetch_weights(
     store.get_file(key, path)
     found = _sha256(path)
     if sha256 is not None and found != sha256:
+        path.unlink()
         raise DataError(
             f"{store.uri}/{key}: expected sha256 {sha256}, found {found}: download it again"
         )

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import MofNCompleteColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
 
 from adapt.data.label_maps import LabelSpace
 from adapt.errors import JobError
@@ -28,7 +27,6 @@ from adapt.spec import JobSpec, json_schema, load_spec
 from storage.store import Stores
 
 if TYPE_CHECKING:
-    from adapt.data.inspect import Inspection
     from adapt.trainer import Outcome
 
 app = typer.Typer(
@@ -54,7 +52,11 @@ def _start(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
 ) -> None:
     level = logging.DEBUG if verbose else logging.INFO
-    handler = RichHandler(console=console, show_path=False, show_time=True, markup=False)
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
+    else:  # where logs are collected, a message is a line
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     for package in ("adapt", "storage"):
         logging.getLogger(package).setLevel(level)
@@ -168,7 +170,8 @@ def pack(
     size_mb = sum(shard.size_bytes for shard in manifest.shards) / 1e6
     console.print(
         f"{uri}/{split}: {manifest.num_samples} samples in {len(manifest.shards)} shards, "
-        f"{size_mb:.1f} MB"
+        f"{size_mb:.1f} MB",
+        soft_wrap=True,
     )
     if as_json:
         typer.echo(
@@ -191,6 +194,7 @@ def inspect(
     """Show counts, sizes and class shares of a packed split, and a contact sheet."""
     from adapt.data.inspect import contact_sheet
     from adapt.data.inspect import inspect as inspect_split
+    from adapt.report import inspection_table
 
     store, space = _stores(spec).open(uri), _label_space(classes)
     found = inspect_split(store, split, space)
@@ -199,10 +203,10 @@ def inspect(
             json.dumps({**asdict(found), "manifest": found.manifest.model_dump(mode="json")})
         )
     else:
-        Console().print(inspection_table(uri, split, found))
+        Console().print(inspection_table(f"{uri}/{split}", found))
     if sheet is not None:
         contact_sheet(store, split, space, count=count).save(sheet)
-        console.print(f"contact sheet: {sheet}")
+        console.print(f"contact sheet: {sheet}", soft_wrap=True)
 
 
 @app.command()
@@ -231,7 +235,7 @@ def evaluate(
         Console().print(per_class_table(score.iou, names, f"{job.name}: IoU in %"))
     if pictures is not None:
         evaluation_sheet(evaluation.pictures, job.classes).save(pictures)
-        console.print(f"pictures: {pictures}")
+        console.print(f"pictures: {pictures}", soft_wrap=True)
 
 
 @app.command()
@@ -286,10 +290,12 @@ def stop_on_signals() -> Event:
     stop = Event()
 
     def ask(number: int, _frame: object) -> None:
-        if not stop.is_set():
+        if stop.is_set():
+            return
+        stop.set()
+        with suppress(RuntimeError):  # the signal may come inside a write to the same stream
             name = signal.Signals(number).name
             console.print(f"{name}: saving at the next step, then stopping (exit code 75)")
-        stop.set()
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
@@ -325,26 +331,6 @@ def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
     with RichProgress(*columns, console=console) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def inspection_table(uri: str, split: str, found: "Inspection") -> Table:
-    """A packed split in numbers, as a table."""
-    table = Table("", "", title=f"{uri}/{split}", show_header=False)
-    manifest = found.manifest
-    sizes = " / ".join(
-        "x".join(map(str, hw)) for hw in (found.min_hw, found.median_hw, found.max_hw)
-    )
-    table.add_row("dataset", f"{manifest.dataset} ({manifest.profile})")
-    table.add_row(
-        "samples",
-        f"{found.num_samples} in {found.num_shards} shards, {found.size_bytes / 1e6:.1f} MB",
-    )
-    table.add_row("height x width", f"{sizes} px (min / median / max)")
-    table.add_row("dataset id", manifest.dataset_id)
-    shares = found.class_shares or {f"id {id_}": share for id_, share in found.id_shares.items()}
-    for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
-        table.add_row(name, f"{share:7.2%} " + "\u2588" * round(40 * share))
-    return table
 
 
 def _say_outcome(job: JobSpec, place: Place, outcome: "Outcome", as_json: bool) -> None:

@@ -5,14 +5,21 @@ until it is told to stop; what the server refuses for good is skipped with a war
 """
 
 import logging
-import os
 import re
 import threading
 import time
 from collections.abc import Sequence
 from itertools import groupby
 
-from adapt.mlflow_run import REFUSALS, MlflowRun, code_of, failures, first_line, without_password
+from adapt.mlflow_run import (
+    REFUSALS,
+    MlflowRun,
+    be_brief,
+    code_of,
+    failures,
+    first_line,
+    without_password,
+)
 from adapt.spool import Entry, Spool
 
 log = logging.getLogger(__name__)
@@ -20,12 +27,6 @@ log = logging.getLogger(__name__)
 _LINGER_S = 0.5
 _BACKOFF_S = (1.0, 30.0)
 _MAX_STRIKES = 5
-_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 _CLOSED_DOOR = {
     "PERMISSION_DENIED",
     "UNAUTHENTICATED",
@@ -99,8 +100,7 @@ class Delivery(threading.Thread):
 
     def run(self) -> None:
         """Send what waits, as it comes; after `drain`, until nothing waits or time is up."""
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        be_brief()
         known = failures()
         backoff_s = _BACKOFF_S[0]
         while not self._over():

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from adapt.checkpoint import SPEC, WEIGHTS, fetch_weights
 from adapt.errors import JobError
+from adapt.mlflow_run import be_brief
 from adapt.places import Place
 from adapt.spec import JobSpec, parse_spec
 from adapt.spec_file import parse_yaml
@@ -38,6 +39,7 @@ def download_best(
     taken. `stores` default to those of the run's own spec. Raises `JobError` where MLflow knows no
     such run, `StoreError`, `DataError`.
     """
+    be_brief()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

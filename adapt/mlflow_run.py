@@ -5,6 +5,7 @@ where it is used: that costs seconds, and only the leader's process needs it.
 """
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,13 @@ BEST_SHA256_TAG = "best_checkpoint_sha256"
 BEST_CHOSEN_BY_TAG = "best_checkpoint_chosen_by"
 BEST_ALIAS = "best"
 
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
     "BAD_REQUEST",
@@ -95,7 +103,6 @@ class MlflowRun:
         if self._own_client is None:
             from mlflow import MlflowClient
 
-            logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
             if (folder := _embedded_folder(self._uri)) is not None:
                 folder.mkdir(parents=True, exist_ok=True)
                 _database_file(self._uri).open("ab").close()  # MLflow tries for half a minute
@@ -245,6 +252,17 @@ _SENDERS: dict[str, Callable[[MlflowRun, list[Entry]], None]] = {
     "register": MlflowRun._send_register,
     "finish": MlflowRun._send_finish,
 }
+
+
+def be_brief() -> None:
+    """Have MLflow give up within seconds and leave the talking to us; the environment comes first.
+
+    To be called before MLflow is imported.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in ("urllib3.connectionpool", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def failures() -> tuple[type[Exception], ...]:

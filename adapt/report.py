@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from adapt.data.inspect import Inspection
 from adapt.data.label_maps import LabelSpace
 from adapt.evaluate import Picture
 
@@ -93,6 +94,26 @@ def _coloured(cell: str) -> Text:
     signs = {"+": "green", "-": "red"}
     style = signs.get(cell[:1]) if cell[1:2].isdigit() and cell[1:] != "0.0" else None
     return Text(cell, style=style or "")
+
+
+def inspection_table(title: str, found: Inspection) -> Table:
+    """A packed split in numbers, as a table."""
+    table = Table("", "", title=title, show_header=False)
+    manifest = found.manifest
+    sizes = " / ".join(
+        "x".join(map(str, hw)) for hw in (found.min_hw, found.median_hw, found.max_hw)
+    )
+    table.add_row("dataset", f"{manifest.dataset} ({manifest.profile})")
+    table.add_row(
+        "samples",
+        f"{found.num_samples} in {found.num_shards} shards, {found.size_bytes / 1e6:.1f} MB",
+    )
+    table.add_row("height x width", f"{sizes} px (min / median / max)")
+    table.add_row("dataset id", manifest.dataset_id)
+    shares = found.class_shares or {f"id {id_}": share for id_, share in found.id_shares.items()}
+    for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
+        table.add_row(name, f"{share:7.2%} " + "\u2588" * round(40 * share))
+    return table
 
 
 def colourise(labels: Pixels, colours: Colours) -> Pixels:

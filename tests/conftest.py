@@ -75,6 +75,11 @@ TINY_CLASSES = [
 @pytest.fixture
 def tiny_job(tiny_uri: str, tmp_path: Path) -> dict[str, Any]:
     """A complete job spec, as plain values, that trains on `tiny` within seconds."""
+    return tiny_values(tiny_uri, str(tmp_path / "runs"))
+
+
+def tiny_values(tiny_uri: str, runs_uri: str) -> dict[str, Any]:
+    """The values of `tiny_job` for data and runs that lie elsewhere."""
     domain = {"dataset": "tiny", "uri": tiny_uri, "batch_size": 2, "size_hw": list(TINY_HW)}
     model = {"architecture": "deeplab_v2", "encoder": "resnet18", "output_stride": 16}
     return {
@@ -87,6 +92,6 @@ def tiny_job(tiny_uri: str, tmp_path: Path) -> dict[str, Any]:
         "method": {"name": "advent", "weight_adv": [0.01, 0.002]},
         "train": {"steps": 6, "log_every_steps": 1},
         "evaluate": {"every_steps": 3, "pictures": 1},
-        "checkpoint": {"uri": str(tmp_path / "runs")},
+        "checkpoint": {"uri": runs_uri},
         "tracking": {"experiment": "tests"},
     }

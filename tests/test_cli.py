@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from adapt.spec import json_schema
 from tests.commands import Ended, call, finish, start
-from tests.conftest import TINY_CLASSES, TINY_HW, write_raw_folders
+from tests.conftest import TINY_HW, tiny_values, write_raw_folders
 
 COMMANDS = ["run", "check", "pack", "inspect", "evaluate", "download-best", "demo", "schema"]
 SECONDS = 15
@@ -23,13 +23,12 @@ SECONDS = 15
 
 
 @pytest.fixture
-def spec(tiny_job: dict[str, Any], tmp_path: Path) -> Path:
+def spec(tiny_uri: str, tmp_path: Path) -> Path:
     """The tiny job's spec file; its checkpoints go to `runs` in the same folder."""
-    return write_spec(tiny_job, tmp_path)
+    return write_spec(tiny_values(tiny_uri, "runs"), tmp_path)
 
 
 def write_spec(values: dict[str, Any], folder: Path) -> Path:
-    values = {**values, "checkpoint": {**values["checkpoint"], "uri": "runs"}}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     return folder / "tiny.yaml"
 
@@ -200,18 +199,8 @@ def finished(tiny_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the spec and the finished run of a source-only tiny job; `answer.json` is
     what the command answered."""
     folder = tmp_path_factory.mktemp("finished")
-    domain = {"dataset": "tiny", "uri": tiny_uri}
-    values = {
-        "classes": TINY_CLASSES,
-        "source": {**domain, "batch_size": 2},
-        "validation": {**domain, "split": "val"},
-        "model": {"architecture": "deeplab_v2", "encoder": "resnet18", "weights": "none"},
-        "method": {"name": "source_only"},
-        "train": {"steps": 4, "log_every_steps": 1},
-        "evaluate": {"every_steps": 2, "pictures": 1},
-        "checkpoint": {},
-        "tracking": {"experiment": "tests"},
-    }
+    changed = {"train": {"steps": 4, "log_every_steps": 1}, "evaluate": {"every_steps": 2}}
+    values = tiny_values(tiny_uri, "runs") | {"method": {"name": "source_only"}} | changed
     ended = call("run", write_spec(values, folder), "--json", folder=folder)
     assert ended.code == 0, ended.err
     assert [line.split()[1] for line in ended.err.splitlines() if line.startswith("step ")] == [
@@ -291,8 +280,8 @@ def test_weights_that_do_not_fit(finished: Path, spec: Path, tmp_path: Path) -> 
     best = json.loads((finished / "answer.json").read_text())["best"]
     weights = finished / "runs" / "tiny" / best["name"] / "weights.safetensors"
     start_uri = ("--set", f"model.start_uri={weights}")
-    three_heads = ("--set", "model.encoder=resnet34")
-    refused(call("run", spec, *start_uri, *three_heads, folder=tmp_path), 2, "expected weights of")
+    deeper = ("--set", "model.encoder=resnet34")
+    refused(call("run", spec, *start_uri, *deeper, folder=tmp_path), 2, "expected weights of")
     (tmp_path / "other.safetensors").write_bytes(b"no weights")
     ended = call("evaluate", spec, "--checkpoint", "other.safetensors", folder=tmp_path)
     assert ended.code in (2, 4) and "other.safetensors" in ended.err
@@ -376,44 +365,47 @@ def test_mlflow_that_does_not_answer_costs_no_job(
 LONG = ("--set", "train.steps=12", "--set", "evaluate.every_steps=100")
 
 
-def run_until(spec: Path, line: str, number: signal.Signals, *more: str) -> Ended:
-    """Start the job, send it the signal as soon as it reports `line`."""
-    process = start("run", spec, *LONG, *more, folder=spec.parent)
-    assert process.stderr is not None
-    seen = ""
-    for text in process.stderr:
-        seen += text
-        if text.startswith(line):
-            process.send_signal(number)
-            break
-    ended = finish(process)
-    return ended._replace(err=seen + ended.err)
+@pytest.fixture(scope="module")
+def calm(tiny_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an adversarial run of 12 steps that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("calm")
+    ended = call("run", write_spec(tiny_values(tiny_uri, "runs"), folder), *LONG, folder=folder)
+    assert ended.code == 0, ended.err
+    return folder
 
 
 def last_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "runs" / "tiny" / "step-00000012" / "weights.safetensors")
 
 
-def test_a_stopped_or_killed_job_goes_on_bit_for_bit(
-    tiny_job: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=str)
+def test_a_job_that_got_a_signal_goes_on_bit_for_bit(
+    number: signal.Signals, calm: Path, spec: Path, tmp_path: Path
 ) -> None:
-    for name in ("calm", "stopped", "killed"):
-        (tmp_path / name).mkdir()
-    specs = {name: write_spec(tiny_job, tmp_path / name) for name in ("calm", "stopped", "killed")}
-    calm = start("run", specs["calm"], *LONG, folder=tmp_path / "calm")
+    every_step = ("--set", "checkpoint.every_steps=1") if number == signal.SIGKILL else ()
+    process = start("run", spec, *LONG, *every_step, folder=tmp_path)
+    seen = wait_for_line(process, "step 4/12")
+    process.send_signal(number)
+    ended = finish(process)
+    if number == signal.SIGKILL:
+        assert ended.code == -signal.SIGKILL
+    else:
+        assert ended.code == 75, seen + ended.err
+        assert f"{number.name}: saving at the next step" in ended.err
+        assert "everything is saved" in ended.err and "Traceback" not in ended.err
+    again = call("run", spec, *LONG, folder=tmp_path)
+    assert again.code == 0 and "step 3/12" not in again.err and "step 12/12" in again.err
+    expected, found = last_weights(calm), last_weights(tmp_path)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
 
-    stopped = run_until(specs["stopped"], "step 4/12", signal.SIGTERM)
-    assert stopped.code == 75, stopped.err
-    assert "SIGTERM: saving at the next step" in stopped.err
-    assert "everything is saved" in stopped.err and "Traceback" not in stopped.err
-    every = ("--set", "checkpoint.every_steps=1")
-    killed = run_until(specs["killed"], "step 4/12", signal.SIGKILL, *every)
-    assert killed.code == -signal.SIGKILL
 
-    assert finish(calm).code == 0
-    for name in ("stopped", "killed"):
-        ended = finish(start("run", specs[name], *LONG, folder=tmp_path / name))
-        assert ended.code == 0 and "step 1/12" not in ended.err, ended.err
-        expected, found = last_weights(tmp_path / "calm"), last_weights(tmp_path / name)
-        assert expected.keys() == found.keys()
-        assert all(torch.equal(expected[key], found[key]) for key in expected)
+def wait_for_line(process: subprocess.Popen[str], start_of_line: str) -> str:
+    """Read what the process reports until a line starts so."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if line.startswith(start_of_line):
+            return "".join(seen)
+    raise AssertionError(f"no line {start_of_line!r} in:\n{''.join(seen)}")

@@ -5,16 +5,13 @@ the domains by softmax maps, at input resolution, and the segmentation network l
 maps that pass for source ones.
 """
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from adapt.batch import Batch, Prediction
 from adapt.losses import adversarial_least_squares, adversarial_vanilla, class_probabilities
-from adapt.methods.adversaries import SOURCE, TARGET, HeadDiscriminators, adapted_heads
-from adapt.methods.method import Method, Term, weighted
+from adapt.methods.adversaries import AdversarialMaps
 from adapt.models.segmenter import Segmenter
 from adapt.section import Section
 
@@ -45,42 +42,14 @@ class AdaptSegNetConfig(Section):
     )
 
 
-class AdaptSegNet(Method):
+class AdaptSegNet(AdversarialMaps):
     """Output-space adaptation with a discriminator for each adapted head."""
 
     Config: ClassVar[type[Section]] = AdaptSegNetConfig
 
     def __init__(self, config: AdaptSegNetConfig, segmenter: Segmenter) -> None:
-        super().__init__(config, segmenter)
-        heads = adapted_heads(segmenter, config.weight_adv, "method.weight_adv")
-        criterion = CRITERIA[config.gan]
-        self.discriminators = HeadDiscriminators(
-            heads, segmenter.num_classes, criterion, config.discriminator_width
-        )
+        super().__init__(config, segmenter, CRITERIA[config.gan])
 
-    def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
-        """Segmentation, fooling, and the discriminators on source and on target."""
-        assert source.labels is not None and target is not None
-        prediction = self.segmenter(source.images)
-        yield weighted(
-            self.segmenter.segmentation_losses(prediction, source.labels), "segmentation/"
-        )
-        source_maps = [maps.detach() for maps in self._maps(prediction)]
-        del prediction
-
-        target_maps = self._maps(self.segmenter(target.images))
-        fooled = zip(self.config.weight_adv, self.discriminators.fooled(target_maps), strict=True)
-        yield weighted(dict(zip(self.discriminators, fooled, strict=True)), "adversarial/")
-        target_maps = [maps.detach() for maps in target_maps]
-
-        yield weighted(self.discriminators.told_apart(source_maps, SOURCE), "discriminator_source/")
-        yield weighted(self.discriminators.told_apart(target_maps, TARGET), "discriminator_target/")
-
-    def adversaries(self) -> dict[str, nn.Module]:
-        """`discriminator_main` and, where two heads are adapted, `discriminator_aux`."""
-        return self.discriminators.named()
-
-    def _maps(self, prediction: Prediction) -> list[Tensor]:
-        """What the discriminators see, by adapted head: P, the softmax maps."""
-        adapted = prediction.logits[: len(self.discriminators)]
-        return [class_probabilities(logits) for logits in adapted]
+    def seen(self, logits: Tensor) -> Tensor:
+        """P, the softmax maps."""
+        return class_probabilities(logits)

@@ -6,16 +6,13 @@ gap adversarially: discriminators learn to tell the domains by maps of weighted 
 AdaptSegNet with I in the place of P.
 """
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from adapt.batch import Batch, Prediction
 from adapt.losses import adversarial_vanilla, class_probabilities, weighted_self_information
-from adapt.methods.adversaries import SOURCE, TARGET, HeadDiscriminators, adapted_heads
-from adapt.methods.method import Method, Term, weighted
+from adapt.methods.adversaries import AdversarialMaps
 from adapt.models.segmenter import Segmenter
 from adapt.section import Section
 
@@ -37,41 +34,14 @@ class AdvEntConfig(Section):
     )
 
 
-class AdvEnt(Method):
+class AdvEnt(AdversarialMaps):
     """Adversarial entropy minimisation with a discriminator for each adapted head."""
 
     Config: ClassVar[type[Section]] = AdvEntConfig
 
     def __init__(self, config: AdvEntConfig, segmenter: Segmenter) -> None:
-        super().__init__(config, segmenter)
-        heads = adapted_heads(segmenter, config.weight_adv, "method.weight_adv")
-        self.discriminators = HeadDiscriminators(
-            heads, segmenter.num_classes, adversarial_vanilla, config.discriminator_width
-        )
+        super().__init__(config, segmenter, adversarial_vanilla)
 
-    def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
-        """Segmentation, fooling, and the discriminators on source and on target."""
-        assert source.labels is not None and target is not None
-        prediction = self.segmenter(source.images)
-        yield weighted(
-            self.segmenter.segmentation_losses(prediction, source.labels), "segmentation/"
-        )
-        source_maps = [maps.detach() for maps in self._maps(prediction)]
-        del prediction
-
-        target_maps = self._maps(self.segmenter(target.images))
-        fooled = zip(self.config.weight_adv, self.discriminators.fooled(target_maps), strict=True)
-        yield weighted(dict(zip(self.discriminators, fooled, strict=True)), "adversarial/")
-        target_maps = [maps.detach() for maps in target_maps]
-
-        yield weighted(self.discriminators.told_apart(source_maps, SOURCE), "discriminator_source/")
-        yield weighted(self.discriminators.told_apart(target_maps, TARGET), "discriminator_target/")
-
-    def adversaries(self) -> dict[str, nn.Module]:
-        """`discriminator_main` and, where two heads are adapted, `discriminator_aux`."""
-        return self.discriminators.named()
-
-    def _maps(self, prediction: Prediction) -> list[Tensor]:
-        """What the discriminators see, by adapted head: I, the weighted self-information of P."""
-        adapted = prediction.logits[: len(self.discriminators)]
-        return [weighted_self_information(class_probabilities(logits)) for logits in adapted]
+    def seen(self, logits: Tensor) -> Tensor:
+        """I = -P log P, the weighted self-information of the softmax maps P."""
+        return weighted_self_information(class_probabilities(logits))

@@ -4,12 +4,15 @@ Maps (B, K, H, W) of each adapted head, main head first, go in; losses by head c
 and target is 1, as in both programs; the papers write it the other way round.
 """
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
+from adapt.batch import Batch, Prediction
 from adapt.errors import JobError
-from adapt.methods.method import frozen
+from adapt.methods.method import Method, Term, frozen, weighted
 from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.models.segmenter import Segmenter
 
@@ -50,6 +53,51 @@ class HeadDiscriminators(nn.ModuleDict):
     def _judge(self, maps: Sequence[Tensor], domain: int) -> list[Tensor]:
         pairs = zip(self.values(), maps, strict=True)
         return [self.criterion(discriminator(head), domain) for discriminator, head in pairs]
+
+
+class AdversarialMaps(Method):
+    """The game: discriminators tell the domains by maps, the segmentation network fools them.
+
+    What the discriminators see, `seen`, and their criterion are what makes it one paper or another.
+    The config has `weight_adv`, a weight by adapted head, and `discriminator_width`.
+    """
+
+    def __init__(self, config: Any, segmenter: Segmenter, criterion: Criterion) -> None:
+        super().__init__(config, segmenter)
+        heads = adapted_heads(segmenter, config.weight_adv, "method.weight_adv")
+        self.discriminators = HeadDiscriminators(
+            heads, segmenter.num_classes, criterion, config.discriminator_width
+        )
+
+    @abstractmethod
+    def seen(self, logits: Tensor) -> Tensor:
+        """What a discriminator sees of a head's logits: (B, K, H, W) -> (B, K, H, W)."""
+
+    def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
+        """Segmentation, fooling, and the discriminators on source and on target."""
+        assert source.labels is not None and target is not None
+        prediction = self.segmenter(source.images)
+        yield weighted(
+            self.segmenter.segmentation_losses(prediction, source.labels), "segmentation/"
+        )
+        source_maps = [maps.detach() for maps in self._maps(prediction)]
+        del prediction
+
+        target_maps = self._maps(self.segmenter(target.images))
+        fooled = zip(self.config.weight_adv, self.discriminators.fooled(target_maps), strict=True)
+        yield weighted(dict(zip(self.discriminators, fooled, strict=True)), "adversarial/")
+        target_maps = [maps.detach() for maps in target_maps]
+
+        yield weighted(self.discriminators.told_apart(source_maps, SOURCE), "discriminator_source/")
+        yield weighted(self.discriminators.told_apart(target_maps, TARGET), "discriminator_target/")
+
+    def adversaries(self) -> dict[str, nn.Module]:
+        """`discriminator_main` and, where two heads are adapted, `discriminator_aux`."""
+        return self.discriminators.named()
+
+    def _maps(self, prediction: Prediction) -> list[Tensor]:
+        adapted = prediction.logits[: len(self.discriminators)]
+        return [self.seen(logits) for logits in adapted]
 
 
 def adapted_heads(segmenter: Segmenter, weights: Sequence[float], key: str) -> tuple[str, ...]:
