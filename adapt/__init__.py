@@ -1,3 +1,3 @@
-"""SegAdapt: adversarial domain adaptation for semantic segmentation, as one job in one container."""
+"""SegAdapt: adversarial domain adaptation for semantic segmentation, one job, one container."""
 
 __version__ = "0.1.0"

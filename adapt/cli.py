@@ -77,7 +77,7 @@ def run(
 
     job, place = load_spec(spec, overrides or ()), _place()
     with LiveLine(console, quiet=not place.leader) as line:
-        outcome = run_job(job, place, stop_on_signals(), line.show, fresh)
+        outcome = run_job(job, place, stop_on_signals(place.leader), line.show, fresh)
     if place.leader:
         _say_outcome(job, place, outcome, as_json)
 
@@ -285,14 +285,16 @@ def schema() -> None:
     typer.echo(json_schema(), nl=False)
 
 
-def stop_on_signals() -> Event:
-    """An event that SIGTERM and SIGINT set."""
+def stop_on_signals(tell: bool = True) -> Event:
+    """An event that SIGTERM and SIGINT set; the first one is told."""
     stop = Event()
 
     def ask(number: int, _frame: object) -> None:
         if stop.is_set():
             return
         stop.set()
+        if not tell:
+            return
         with suppress(RuntimeError):  # the signal may come inside a write to the same stream
             name = signal.Signals(number).name
             console.print(f"{name}: saving at the next step, then stopping (exit code 75)")

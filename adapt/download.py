@@ -37,7 +37,7 @@ def download_best(
 
     `wanted` is a run's id or name, or an experiment, of which the run with the highest `metric` is
     taken. `stores` default to those of the run's own spec. Raises `JobError` where MLflow knows no
-    such run, `StoreError`, `DataError`.
+    such run, or several of that name, `StoreError`, `DataError`.
     """
     be_brief()
     from mlflow import MlflowClient
@@ -66,12 +66,12 @@ def _find(client: Any, wanted: str, metric: str) -> Any:
     ids = [experiment.experiment_id for experiment in experiments]
     named = [e.experiment_id for e in experiments if e.name == wanted]
     quoted = wanted.replace("'", "")
-    choices = (
-        client.search_runs(named, max_results=1000) if named else [],
-        client.search_runs(ids, f"attributes.run_id = '{quoted}'") if ids else [],
-        client.search_runs(ids, f"attributes.run_name = '{quoted}'") if ids else [],
-    )
-    runs = [run for found in choices for run in found]
+    by_id = client.search_runs(ids, f"attributes.run_id = '{quoted}'") if ids else []
+    by_name = client.search_runs(ids, f"attributes.run_name = '{quoted}'") if ids else []
+    runs = by_id or (client.search_runs(named, max_results=1000) if named else []) or by_name
+    if runs is by_name and len({run.info.experiment_id for run in runs}) > 1:
+        listed = ", ".join(run.info.run_id for run in runs)
+        raise JobError(f"{wanted}: is a run in several experiments; name one by its id ({listed})")
     if not runs:
         known = ", ".join(sorted(e.name for e in experiments))
         raise JobError(f"{wanted}: expected a run id, a run name or an experiment (known: {known})")

@@ -17,11 +17,17 @@ from pydantic import Field
 from torch import Tensor
 
 from adapt.data.augment import Sample
-from adapt.data.packed import PackedSplit
+from adapt.data.packed import PackedSplit, SplitConfig
 from adapt.data.stream import normalise
 from adapt.metrics import confusion_matrix, iou, miou, pixel_accuracy
 from adapt.models.segmenter import Segmenter
 from adapt.section import Section
+
+
+class ValidationConfig(SplitConfig):
+    """The labelled split that checkpoints are scored on."""
+
+    split: str = Field("val", description="Which split.")
 
 
 class EvaluateConfig(Section):

@@ -197,7 +197,7 @@ def _tracking(
         status = "KILLED"
         raise
     finally:
-        tracker.finish(status, TRACKER_FLUSH_S)
+        tracker.finish(status, min(TRACKER_FLUSH_S, place.grace_s / 3))
 
 
 def _describe(job: JobSpec, folder: RunFolder, data: JobData, tracker: Tracker) -> None:

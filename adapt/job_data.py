@@ -109,10 +109,12 @@ def build_network(job: JobSpec, stores: Stores) -> Segmenter:
     """
     encoder_weights = None
     if job.model.weights_uri is not None:
-        encoder_weights = _fetch(stores, job.model.weights_uri, job.model.weights_sha256)
+        encoder_weights = _fetch(
+            stores, "weights_uri", job.model.weights_uri, job.model.weights_sha256
+        )
     segmenter = build_segmenter(job.model, len(job.classes.names), encoder_weights)
     if job.model.start_uri is not None:
-        segmenter.load_weights(_fetch(stores, job.model.start_uri, None))
+        segmenter.load_weights(_fetch(stores, "start_uri", job.model.start_uri, None))
     return segmenter
 
 
@@ -121,12 +123,12 @@ def open_run_folder(job: JobSpec, stores: Stores) -> RunFolder:
     return RunFolder(stores.open(join(job.checkpoint.uri, job.name)))
 
 
-def _fetch(stores: Stores, uri: str, sha256: str | None) -> Mapping[str, Tensor]:
-    root, _, key = uri.rpartition("/")
+def _fetch(stores: Stores, key: str, uri: str, sha256: str | None) -> Mapping[str, Tensor]:
+    root, _, name = uri.rpartition("/")
     with tempfile.TemporaryDirectory(prefix="segadapt-weights-") as folder:
-        path = Path(folder) / key
-        stores.open(root or ".").get_file(key, path)
-        return read_weights(path, sha256)
+        path = Path(folder) / name
+        stores.open(root or ".").get_file(name, path)
+        return read_weights(path, sha256, f"model.{key}")
 
 
 def _warn_of_absent_classes(job: JobSpec, source: PackedSplit) -> None:

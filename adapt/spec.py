@@ -1,4 +1,4 @@
-"""`JobSpec`: one YAML file = one job, complete. Sections are collected from the files that own them.
+"""`JobSpec`: one YAML file = one job, complete; its sections come from the files that own them.
 
 No includes, no inheritance, no interpolation. A mistake is found before anything else runs and is
 named by its key. The resolved spec, defaults filled in, is saved with the results and is itself a
@@ -15,11 +15,10 @@ from pydantic import Field, model_validator
 
 from adapt.checkpoint import CheckpointConfig
 from adapt.data.label_maps import LabelSpace
-from adapt.data.packed import SplitConfig
 from adapt.data.stream import DomainConfig, StreamConfig
 from adapt.engine import TrainConfig
 from adapt.errors import JobError, known_names
-from adapt.evaluate import EvaluateConfig
+from adapt.evaluate import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
 from adapt.models import ARCHITECTURES
 from adapt.models.segmenter import SegmenterConfig
@@ -56,7 +55,7 @@ class JobSpec(Section):
     target: DomainConfig | None = Field(
         None, description="The domain to adapt to; its labels are never opened while training."
     )
-    validation: SplitConfig | None = Field(
+    validation: ValidationConfig | None = Field(
         None, description="The labelled split to choose the best checkpoint on."
     )
     model: ModelSection = Field(description="The segmentation network.")
@@ -152,8 +151,9 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> JobSpec:
 
     The run is named after the file unless the spec says otherwise. Raises `JobError`.
     """
+    values = read_yaml(path)
     try:
-        return parse_spec(with_overrides(read_yaml(path), overrides), default_name=path.stem)
+        return parse_spec(with_overrides(values, overrides), default_name=path.stem)
     except JobError as error:
         raise JobError(f"{path}:\n{error}" if "\n" in str(error) else f"{path}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""Measures what adaptation brings: every job spec of a task, several seeds, one table and one picture.
+"""Measures what adaptation brings: every job spec of a task, several seeds, one table.
 
     python benchmarks/results.py toy_town
     python benchmarks/results.py airsim_to_camvid --raw ../shared/data
@@ -53,8 +53,7 @@ class Task:
             [*CLI, *arguments],
             cwd=self.out,
             env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
         )
         if done.returncode:
@@ -127,7 +126,7 @@ def spread(values: list[float], sign: str = "") -> str:
 
 
 def pack_airsim_to_camvid(task: Task, raw: Path) -> None:
-    """The simulator's frames at their own size, CamVid's training images resized, the rest as they came."""
+    """The simulator's frames and CamVid's training images resized, the rest as they came."""
     task.call("pack", "folders", str(raw / "airsim"), "s3://segadapt/airsim", "--name", "airsim")
     camvid = ("pack", "camvid", str(raw / "camvid"), "s3://segadapt/camvid")
     task.call(*camvid, "--split", "train", "--size-hw", "192", "256")

@@ -99,8 +99,8 @@ class StoreConfig(BaseModel):
     )
     addressing: Literal["auto", "virtual", "path"] = Field(
         default="auto",
-        description="Where the bucket stands in a request: in the host name (`virtual`) or the path;"
-        " `auto` = virtual for obs, which refuses paths, and the SDK's choice for s3.",
+        description="Where the bucket stands in a request: in the host (`virtual`) or in the path; "
+        "`auto` = virtual for obs, which refuses paths, and the SDK's choice for s3.",
     )
     checksums: Literal["when_required", "when_supported"] = Field(
         default="when_required",

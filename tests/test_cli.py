@@ -284,8 +284,7 @@ def test_weights_that_do_not_fit(finished: Path, spec: Path, tmp_path: Path) -> 
     refused(call("run", spec, *start_uri, *deeper, folder=tmp_path), 2, "expected weights of")
     (tmp_path / "other.safetensors").write_bytes(b"no weights")
     ended = call("evaluate", spec, "--checkpoint", "other.safetensors", folder=tmp_path)
-    assert ended.code in (2, 4) and "other.safetensors" in ended.err
-    assert "Traceback" not in ended.err
+    refused(ended, 2, "other.safetensors", "cannot be read")
 
 
 def test_a_truncated_shard(tiny_uri: str, spec: Path, tmp_path: Path) -> None:
@@ -378,7 +377,11 @@ def last_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "runs" / "tiny" / "step-00000012" / "weights.safetensors")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+    ids=lambda number: number.name,
+)
 def test_a_job_that_got_a_signal_goes_on_bit_for_bit(
     number: signal.Signals, calm: Path, spec: Path, tmp_path: Path
 ) -> None:

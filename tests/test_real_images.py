@@ -1,4 +1,4 @@
-"""The main job on real images, shortened: AirSim -> CamVid through a real bucket and MLflow server."""
+"""The main job on real images, shortened: AirSim -> CamVid through a real bucket and MLflow."""
 
 import json
 from collections.abc import Callable

@@ -29,13 +29,13 @@ class SplitConfig(Section):
     """One packed split of a dataset, as a job spec names it."""
 
     dataset: str = Field(
-        description="Its name in label maps: a row of the datasets, or the name it was packed under."
+        description="Its name in label maps: a row of DATASETS, or the name it was packed under."
     )
     uri: str = Field(description="Where it was packed to: file path or URI of a store.")
     split: str = Field("train", description="Which split.")
     size_hw: tuple[int, int] | None = Field(
         None,
-        description="Height and width of the images in pixels: the packed size, or any size where the "
+        description="Height and width of the images in pixels: the packed size, or any where the "
         "shards hold originals.",
     )
 

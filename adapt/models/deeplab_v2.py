@@ -75,7 +75,9 @@ class DeepLabV2Decoder(Decoder):
         )
 
     def forward(
-        self, images: Tensor, features: tuple[Tensor, ...]
+        self,
+        images: Tensor,  # noqa: ARG002 - the contract gives every decoder the images too
+        features: tuple[Tensor, ...],
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Stages, shallow to deep -> [main logits, auxiliary logits], no side outputs."""
         deepest_first = features[::-1]

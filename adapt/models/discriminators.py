@@ -4,6 +4,8 @@ From AdaptSegNet (Tsai et al., CVPR 2018), after DCGAN; ADVENT (Vu et al., CVPR 
 one.
 """
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from adapt.errors import JobError
@@ -23,7 +25,7 @@ class FullyConvolutionalDiscriminator(nn.Module):
         widths = (in_channels, width, 2 * width, 4 * width, 8 * width, 1)
         self.convs = nn.ModuleList(
             nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1)
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         )
         self.activation = nn.LeakyReLU(0.2)
 

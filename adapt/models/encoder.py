@@ -68,21 +68,23 @@ class Encoder(nn.Module):
                 nn.init.ones_(norm.weight)
 
 
-def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Tensors by name from a .safetensors, .pth or .pt file, on the CPU.
+def read_weights(
+    path: Path, sha256: str | None = None, key: str = "model.weights_uri"
+) -> dict[str, Tensor]:
+    """Tensors by name from a .safetensors, .pth or .pt file, on the CPU. `key` is for messages.
 
     Opens `{'state_dict': ...}`, `{'model': ...}` and names that all begin with `module.`; entries
     that are no tensors are left out. Nothing in the file is executed. Raises `JobError` for a file
     that is not what it should be.
     """
     if not path.is_file():
-        raise JobError(f"model.weights_uri: expected a file, found none at {path}")
+        raise JobError(f"{key}: expected a file, found none at {path}")
     if sha256 is not None:
         _check_digest(path, sha256)
-    content = _unwrapped(_read(path))
+    content = _unwrapped(_read(path, key))
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise JobError(f"model.weights_uri: expected tensors by name, found none in {path.name}")
+        raise JobError(f"{key}: expected tensors by name, found none in {path.name}")
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
@@ -173,7 +175,7 @@ def _first(keys: list[str], shown: int = 3) -> str:
     return ", ".join(keys[:shown]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path, key: str) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -182,12 +184,10 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).partition("\n")[0]
         raise JobError(
-            f"model.weights_uri: expected a file of tensors, found {path.name}, which cannot be "
+            f"{key}: expected a file of tensors, found {path.name}, which cannot be "
             f"read as one ({reason})"
         ) from error
-    raise JobError(
-        f"model.weights_uri: expected a .safetensors, .pth or .pt file, found {path.name!r}"
-    )
+    raise JobError(f"{key}: expected a .safetensors, .pth or .pt file, found {path.name!r}")
 
 
 def _unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:

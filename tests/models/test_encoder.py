@@ -203,7 +203,7 @@ def test_package_with_other_tensors_is_refused(
     monkeypatch: pytest.MonkeyPatch, tensors: dict[str, torch.Tensor]
 ) -> None:
     monkeypatch.setattr(pretrained.torch, "load", lambda *args, **options: tensors)
-    with pytest.raises(JobError, match="expected the 296 tensors of .* found 2 of other shapes"):
+    with pytest.raises(JobError, match=r"expected the 296 tensors of .* found 2 of other shapes"):
         imagenet_weights("tf_efficientnet_lite0")
 
 
@@ -215,10 +215,10 @@ def test_unreachable_hub_is_an_error_within_seconds(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     offline = constants.HF_HUB_OFFLINE
     start = time.monotonic()
-    with pytest.raises(JobError, match="model.weights: .*'resnet18'.*model.weights: none"):
+    with pytest.raises(JobError, match=r"model.weights: .*'resnet18'.*model.weights: none"):
         imagenet_weights("resnet18")
     assert time.monotonic() - start < 10
-    assert constants.HF_HUB_OFFLINE == offline
+    assert offline == constants.HF_HUB_OFFLINE
 
 
 def test_reachability(monkeypatch: pytest.MonkeyPatch) -> None:

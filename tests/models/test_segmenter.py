@@ -189,7 +189,7 @@ def test_given_encoder_weights_are_taken() -> None:
 
 def test_unknown_architecture_names_the_known_ones() -> None:
     config = DeepLabV2Config(weights="none").model_copy(update={"architecture": "deeplab_v"})
-    with pytest.raises(JobError, match="model.architecture: .*did you mean 'deeplab_v2'"):
+    with pytest.raises(JobError, match=r"model.architecture: .*did you mean 'deeplab_v2'"):
         build_segmenter(config, NUM_CLASSES)
 
 

@@ -1,0 +1,151 @@
+"""Whole jobs over real servers and over two ranks: pack, train, track, download, evaluate."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from safetensors.torch import load_file
+
+from adapt.platforms.local_stack import S3Server
+from tests.commands import ROOT, Ended, call, finish, start_python
+from tests.conftest import tiny_values, write_raw_folders
+from tests.servers import BUCKET
+
+KEYS = {"access_key_env": "STREETS_ACCESS_KEY", "secret_key_env": "STREETS_SECRET_KEY"}
+
+
+class Platform:
+    """A folder, a bucket and an MLflow server, and commands that use them."""
+
+    def __init__(self, folder: Path, s3_uri: str, server: S3Server, mlflow_uri: str) -> None:
+        self.folder, self.s3_uri, self.server = folder, s3_uri, server
+        self.mlflow = MlflowClient(mlflow_uri)
+        self.experiment = s3_uri.rpartition("/")[2]
+        self.environment = {
+            "MLFLOW_TRACKING_URI": mlflow_uri,
+            "STREETS_ACCESS_KEY": server.access_key,
+            "STREETS_SECRET_KEY": server.secret_key,
+        }
+        values = tiny_values(f"{s3_uri}/packed", f"{s3_uri}/runs")
+        store = {"endpoint_url": server.endpoint_url, "region": "us-east-1", **KEYS}
+        values |= {"tracking": {"experiment": self.experiment}, "stores": {"s3": store}}
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+
+    def __call__(self, *argv: object) -> Ended:
+        ended = call(*argv, folder=self.folder, environment=self.environment)
+        assert ended.code == 0, ended.err
+        return ended
+
+    def stored(self) -> set[str]:
+        """The bucket's keys under this platform's prefix, relative to it."""
+        prefix = f"{self.experiment}/"
+        pages = self.server.client().get_paginator("list_objects_v2")
+        found = pages.paginate(Bucket=BUCKET, Prefix=prefix)
+        return {o["Key"].removeprefix(prefix) for page in found for o in page.get("Contents", ())}
+
+    def only_run(self) -> Run:
+        experiment = self.mlflow.get_experiment_by_name(self.experiment)
+        assert experiment is not None
+        (run,) = self.mlflow.search_runs([experiment.experiment_id])
+        return run
+
+    def artifacts(self, run: Run) -> set[str]:
+        folders = ("", "pictures", "evaluations")
+        return {a.path for f in folders for a in self.mlflow.list_artifacts(run.info.run_id, f)}
+
+
+@pytest.fixture
+def platform(tmp_path: Path, s3_uri: str, s3_server: S3Server, mlflow_uri: str) -> Platform:
+    return Platform(tmp_path, s3_uri, s3_server, mlflow_uri)
+
+
+def test_a_job_over_a_bucket_and_an_mlflow_server(platform: Platform) -> None:
+    for split, count in (("train", 8), ("val", 3)):
+        write_raw_folders(platform.folder / "raw" / split, count, seed=count)
+        packing = ("--split", split, "--name", "tiny", "--shard-mb", "0.03")
+        uri = f"{platform.s3_uri}/packed"
+        platform("pack", "folders", "raw", uri, *packing, "--spec", "tiny.yaml")
+    assert "packed/train/shard-00001.tar" in platform.stored()
+    answer = json.loads(platform("run", "tiny.yaml", "--json").out)
+    best = answer["best"]
+    last = {f"runs/tiny/step-00000006/{name}" for name in ("weights.safetensors", "manifest.json")}
+    assert last | {"runs/tiny/LATEST", "runs/tiny/BEST.json"} <= platform.stored()
+    assert not (platform.folder / "runs").exists(), "checkpoints lie in the bucket alone"
+
+    run = platform.only_run()
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "tiny")
+    assert run.data.params["method.name"] == "advent"
+    assert run.data.metrics["validation/miou"] == answer["figures"]["miou"]
+    losses = platform.mlflow.get_metric_history(run.info.run_id, "loss/adversarial/main")
+    assert [point.step for point in losses] == list(range(1, 7))
+    expected = {"spec.yaml", "pictures/step-00000006.png", "evaluations/step-00000006.json"}
+    assert expected <= platform.artifacts(run)
+    weights_uri = f"{platform.s3_uri}/runs/tiny/{best['name']}/weights.safetensors"
+    assert run.data.tags["best_checkpoint_uri"] == weights_uri
+    assert run.data.tags["best_checkpoint_sha256"] == best["sha256"]
+    secrets = (platform.server.access_key, platform.server.secret_key)
+    assert not any(secret in str(run.data.to_dictionary()) for secret in secrets)
+
+    found = platform("download-best", platform.experiment, "--out", "best", "--json")
+    downloaded = json.loads(found.out)
+    assert downloaded["run_id"] == run.info.run_id and downloaded["sha256"] == best["sha256"]
+    for checkpoint in (downloaded["weights_path"], weights_uri):
+        evaluated = platform("evaluate", "tiny.yaml", "--checkpoint", checkpoint, "--json")
+        assert json.loads(evaluated.out)["miou"] == best["score"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["source_only", "advent"])
+def test_two_ranks_train_as_one(method: str, tiny_uri: str, tmp_path: Path) -> None:
+    values: dict[str, Any] = tiny_values(tiny_uri, "runs") | {"method": {"name": method}}
+    values["model"]["norm"] = "frozen"  # else each rank normalises by its own half of the batch
+    folders = {ranks: tmp_path / f"ranks-{ranks}" for ranks in (1, 2)}
+    for folder in folders.values():
+        folder.mkdir()
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    command = ("run", "tiny.yaml", "--json")
+    process = start_python(*torchrun, ROOT / "entrypoint.py", *command, folder=folders[2])
+    one, two = call(*command, folder=folders[1]), finish(process)
+    assert one.code == 0 and two.code == 0, one.err + two.err
+
+    assert losses(folders[2], method) == pytest.approx(losses(folders[1], method), abs=1e-4)
+    answers = [json.loads(ended.out) for ended in (one, two)]
+    assert answers[0]["step"] == answers[1]["step"] == 6
+    weights = [load_file(last_checkpoint(folder)) for folder in folders.values()]
+    for key, value in weights[0].items():
+        assert value.sub(weights[1][key]).abs().max() < 1e-4, key
+
+    asked = ("--checkpoint", last_checkpoint(folders[2]), "--json")
+    evaluated = json.loads(call("evaluate", "tiny.yaml", *asked, folder=folders[1]).out)
+    assert {key: evaluated[key] for key in answers[1]["figures"]} == answers[1]["figures"]
+    (record,) = folders[2].glob("runs/mlartifacts/*/artifacts/evaluations/step-00000006.json")
+    assert json.loads(record.read_text())["matrix"] == evaluated["matrix"]
+
+
+def last_checkpoint(folder: Path) -> Path:
+    return folder / "runs" / "tiny" / "step-00000006" / "weights.safetensors"
+
+
+def losses(folder: Path, method: str) -> list[float]:
+    """The main losses of all steps from the folder's MLflow, which has one run."""
+    client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("tests")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    names = {
+        "source_only": ["segmentation/main"],
+        "advent": ["segmentation/main", "adversarial/main"],
+    }
+    points = [
+        point
+        for name in names[method]
+        for point in client.get_metric_history(run.info.run_id, f"loss/{name}")
+    ]
+    assert [point.step for point in points] == list(range(1, 7)) * len(names[method])
+    return [point.value for point in points]
