@@ -33,7 +33,7 @@ from storage.store import Store, Stores
 SPECS = Path(__file__).resolve().parents[1] / "job_specs" / "toy_town"
 SIZE_HW = (96, 192)
 GAME_IMAGES = 400
-CAMERA_IMAGES = {"train": 400, "val": 60, "test": 100}
+CAMERA_IMAGES = {"train": 400, "val": 40, "test": 80}
 
 
 class DemoResult(NamedTuple):

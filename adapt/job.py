@@ -55,6 +55,9 @@ def run_job(
     """
     job.check_ranks(place.num_ranks)
     device = prepare_device(place.local_rank)
+    if device.type == "cuda" and torch.cuda.device_count() > place.num_ranks == 1:
+        gpus = torch.cuda.device_count()
+        log.warning("1 of %d GPUs is used; for all: torchrun --nproc-per-node %d", gpus, gpus)
     with ExitStack() as stack:
         stack.enter_context(_ranks(place, device))
         stores = open_stores(job, place)
