@@ -18,10 +18,9 @@ from pydantic import BaseModel
 from adapt.checkpoint import CheckpointConfig
 from adapt.data.augment import AugmentConfig
 from adapt.data.label_maps import LABEL_SPACES, SegmentationClass
-from adapt.data.packed import SplitConfig
 from adapt.data.stream import DomainConfig, StreamConfig
 from adapt.engine import TrainConfig
-from adapt.evaluate import EvaluateConfig
+from adapt.evaluate import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
 from adapt.models import ARCHITECTURES
 from adapt.models.segmenter import SegmenterConfig
@@ -65,7 +64,7 @@ def parts() -> Iterator[Part]:
     yield Part("## `classes`", _classes(), SegmentationClass)
     yield Part("## `source`, `target`", _paragraph(DomainConfig), DomainConfig)
     yield Part("### `source.augment`, `target.augment`", _paragraph(AugmentConfig), AugmentConfig)
-    yield Part("## `validation`", _paragraph(SplitConfig), SplitConfig)
+    yield Part("## `validation`", _paragraph(ValidationConfig), ValidationConfig)
     yield Part("## `model`", _paragraph(SegmenterConfig), SegmenterConfig)
     for name, row in ARCHITECTURES.items():
         text = f"{row.description}. Beside the keys of every model:"
