@@ -33,6 +33,8 @@ from storage.store import Store, Stores
 SPECS = Path(__file__).resolve().parents[1] / "job_specs" / "toy_town"
 SIZE_HW = (96, 192)
 GAME_IMAGES = 400
+GAP = 1.4
+"""How far the camera's look is from the game's; a network trained on the game alone fails there."""
 CAMERA_IMAGES = {"train": 400, "val": 40, "test": 80}
 
 
@@ -90,7 +92,13 @@ def make_towns(out: Path, seed: int, console: Console) -> None:
             )
         with _bar("rendering the camera", console) as advance:
             toy_town.write_cityscapes(
-                camera, CAMERA_IMAGES, seed, size_hw=SIZE_HW, workers=workers, on_progress=advance
+                camera,
+                CAMERA_IMAGES,
+                seed,
+                size_hw=SIZE_HW,
+                gap=GAP,
+                workers=workers,
+                on_progress=advance,
             )
     stores = Stores()
     _pack("gta5", game, stores.open(str(out / "packed" / "game")), "train", console)
