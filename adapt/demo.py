@@ -21,6 +21,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from adapt.checkpoint import WEIGHTS
 from adapt.data import toy_town
 from adapt.data.packing import pack
+from adapt.errors import JobError, known_names
 from adapt.evaluate import Evaluation
 from adapt.job import embedded_tracking_uri, evaluate_checkpoint, run_job
 from adapt.job_data import open_run_folder, open_stores

@@ -1,7 +1,7 @@
 """Measures what adaptation brings: every job spec of a task, several seeds, one table.
 
-    python benchmarks/results.py toy_town
-    python benchmarks/results.py airsim_to_camvid --raw ../shared/data
+    python -m benchmarks.results toy_town
+    python -m benchmarks.results airsim_to_camvid --raw ../shared/data
 
 A task is a folder of job_specs with `start.yaml`, from which every other job goes on for equally
 many steps (but for an `oracle`, which trains on the target's labels). Everything runs as a user
