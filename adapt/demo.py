@@ -65,6 +65,9 @@ def run_demo(
 
     Raises as `run_job` does.
     """
+    known = {path.stem for path in SPECS.glob("*.yaml")} - {"start", "source_only"}
+    if method not in known:
+        raise JobError(f"--method: expected a job of the toy town, {known_names(method, known)}")
     make_towns(out, seed, console)
     start = demo_job("start", out, seed)
     train(start, place, console, stop, fresh, "a common start, on the game's images")
