@@ -85,7 +85,7 @@ def run_job(
             tracker,
             stop,
             on_progress,
-            evaluated_step=0 if state is None else state["evaluated_step"],
+            **_evaluated(state),
         )
         return trainer.run()
 
@@ -140,6 +140,10 @@ def job_key(folder: RunFolder) -> str:
         key = uuid.uuid4().hex
         folder.store.put("JOB", key.encode())
         return key
+
+
+def _evaluated(state: dict[str, Any] | None) -> dict[str, Any]:
+    return {} if state is None else {key: state[key] for key in ("evaluated_step", "figures")}
 
 
 def _streams(

@@ -42,8 +42,7 @@ class Progress(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a job ended: steps done, the best checkpoint and the last validation's figures in [0,
-    1]."""
+    """How a job ended: steps done, best checkpoint, and the last validation's figures in [0, 1]."""
 
     step: int
     best: Best | None
@@ -70,6 +69,7 @@ class Trainer:
     evaluated_step: int = 0
     figures: dict[str, float] = field(default_factory=dict)
     _saved_s: float = field(default_factory=time.monotonic)
+    _saved_at: tuple[int, int] | None = None
     _since: "_Stretch" = field(default_factory=lambda: _Stretch())
 
     def run(self) -> Outcome:
@@ -78,6 +78,7 @@ class Trainer:
         Raises `Interrupted`, with everything saved, when `stop` is set.
         """
         self._since = _Stretch(self.engine.step_count)
+        self._repeat_unmarked_evaluation()
         while True:
             if self._evaluation_due():
                 self._evaluate()
@@ -91,7 +92,8 @@ class Trainer:
                 raise Interrupted(f"stopped at step {self.engine.step_count}, everything is saved")
             if self._save_due():
                 self._save()
-        self._save()
+        if self._saved_at != (self.engine.step_count, self.evaluated_step):
+            self._save()
         return Outcome(self.engine.step_count, self.folder.best(), self.figures)
 
     def _step(self) -> dict[str, torch.Tensor]:
@@ -149,12 +151,22 @@ class Trainer:
         self.evaluated_step = self.engine.step_count
         self.figures = evaluation.score.figures()
         self._track(evaluation)
-        best, score = self.folder.best(), self.figures[self.job.evaluate.select_by]
-        if best is None or score > best.score:
+        if self._agreed(self._is_best()):
             saved = self._save()
             if saved is not None:
-                self._mark_best(saved, score)
+                self._mark_best(saved, self.figures[self.job.evaluate.select_by])
         self._since = _Stretch(self.engine.step_count)
+
+    def _is_best(self) -> bool:
+        """Whether the last evaluation beats the checkpoint marked as the best."""
+        best = self.folder.best()
+        return best is None or self.figures[self.job.evaluate.select_by] > best.score
+
+    def _repeat_unmarked_evaluation(self) -> None:
+        """After a kill between the save of a new best and its mark: evaluate that step again."""
+        fresh = bool(self.figures) and self.evaluated_step == self.engine.step_count
+        if self._agreed(fresh and self._is_best()):
+            self.evaluated_step = 0
 
     def _track(self, evaluation: Evaluation) -> None:
         step, space = self.engine.step_count, self.job.classes
@@ -189,6 +201,7 @@ class Trainer:
         """Write a checkpoint; the leader does, the others only share what it needs."""
         self.engine.share_buffers()
         self._saved_s = time.monotonic()
+        self._saved_at = (self.engine.step_count, self.evaluated_step)
         if not self.place.leader:
             return None
         saved = self.folder.save(
@@ -198,6 +211,7 @@ class Trainer:
                 "source_draw": self.source.draw,
                 "target_draw": 0 if self.target is None else self.target.draw,
                 "evaluated_step": self.evaluated_step,
+                "figures": self.figures,
                 "run_id": "" if self.tracker is None else self.tracker.run_id or "",
             },
             self.engine.method.segmenter.state_dict(),
@@ -227,8 +241,7 @@ class Trainer:
 
 
 class _Stretch:
-    """Speed since a step: seconds a step, samples a second, share of time spent waiting for
-    data."""
+    """Speed since a step: seconds a step, samples a second, share of time waiting for data."""
 
     def __init__(self, step: int = 0) -> None:
         self._step, self._wait_s, self._start_s = step, 0.0, time.perf_counter()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from adapt.checkpoint import RunFolder
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.job import embedded_tracking_uri, evaluate_checkpoint, run_job
 from adapt.places import Place
@@ -128,6 +129,24 @@ def test_a_stop_inside_an_evaluation_repeats_it(
     assert outcome == expected
 
 
+def test_a_kill_between_a_new_best_and_its_mark_loses_no_best(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = job_of(tiny_job, f"checkpoint.uri={tmp_path / 'calm'}")
+    expected, _ = run(calm, place)
+    job = job_of(tiny_job)
+
+    def killed(*given: Any) -> None:
+        raise StoreError("the process ends here")
+
+    monkeypatch.setattr(RunFolder, "mark_best", killed)
+    with pytest.raises(StoreError):
+        run(job, place)
+    monkeypatch.undo()
+    outcome, _ = run(job, place)
+    assert outcome == expected
+
+
 def test_a_damaged_checkpoint_costs_only_its_steps(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -149,9 +168,9 @@ def test_a_finished_job_is_done_at_once_and_fresh_starts_over(
     tiny_job: dict[str, Any], place: Place
 ) -> None:
     job = job_of(tiny_job)
-    run(job, place)
+    first, _ = run(job, place)
     outcome, seen = run(job, place)
-    assert outcome.step == 6 and not seen
+    assert outcome == first and not seen
     _, seen = run(job, place, fresh=True)
     assert len(seen) == 6
 
