@@ -7,8 +7,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
@@ -17,8 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import MofNCompleteColumn
-from rich.progress import Progress as RichProgress
 
 from adapt.data.label_maps import LabelSpace
 from adapt.errors import JobError
@@ -146,11 +143,12 @@ def pack(
     Run it again to go on after a stop.
     """
     from adapt.data.packing import pack as pack_split
+    from adapt.live import progress_bar
 
     if original and (small or size_hw):
         raise JobError("--original: keeps the files as they are; leave out --small and --size-hw")
     profile: Any = "original" if original else "small" if small else "exact"
-    with _bar(f"packing {dataset} {split}") as advance:
+    with progress_bar(f"packing {dataset} {split}", console) as advance:
         manifest = pack_split(
             dataset,
             raw_dir,
@@ -324,15 +322,6 @@ def _label_space(name: str | None) -> LabelSpace | None:
         return None
     is_spec = Path(name).suffix in (".yaml", ".yml")
     return load_spec(Path(name)).classes if is_spec else LabelSpace.named(name)
-
-
-@contextmanager
-def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; gives the function that moves it: (done, total)."""
-    columns = (*RichProgress.get_default_columns(), MofNCompleteColumn())
-    with RichProgress(*columns, console=console) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _say_outcome(job: JobSpec, place: Place, outcome: "Outcome", as_json: bool) -> None:

@@ -9,14 +9,11 @@ job_specs/toy_town; everything here can be repeated with `pack`, `run` and `eval
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 from adapt.checkpoint import WEIGHTS
 from adapt.data import toy_town
@@ -25,7 +22,7 @@ from adapt.errors import JobError, known_names
 from adapt.evaluate import Evaluation
 from adapt.job import embedded_tracking_uri, evaluate_checkpoint, run_job
 from adapt.job_data import open_run_folder, open_stores
-from adapt.live import LiveLine
+from adapt.live import LiveLine, progress_bar
 from adapt.places import Place
 from adapt.report import compare_table, comparison_sheet
 from adapt.spec import JobSpec, load_spec
@@ -90,11 +87,11 @@ def make_towns(out: Path, seed: int, console: Console) -> None:
     workers = os.cpu_count() or 1
     game, camera = out / "raw" / "game", out / "raw" / "camera"
     if not (out / "packed" / "rendered").exists():
-        with _bar("rendering the game", console) as advance:
+        with progress_bar("rendering the game", console) as advance:
             toy_town.write_gta5(
                 game, GAME_IMAGES, seed, size_hw=SIZE_HW, workers=workers, on_progress=advance
             )
-        with _bar("rendering the camera", console) as advance:
+        with progress_bar("rendering the camera", console) as advance:
             toy_town.write_cityscapes(
                 camera,
                 CAMERA_IMAGES,
@@ -115,14 +112,7 @@ def demo_job(name: str, out: Path, seed: int) -> JobSpec:
     """A job of job_specs/toy_town with its folders under `out`."""
     path = SPECS / f"{name}.yaml"
     job = load_spec(path)
-    moved = {"source.uri": job.source.uri, "checkpoint.uri": job.checkpoint.uri}
-    if job.target is not None:
-        moved["target.uri"] = job.target.uri
-    if job.validation is not None:
-        moved["validation.uri"] = job.validation.uri
-    if job.model.start_uri is not None:
-        moved["model.start_uri"] = job.model.start_uri
-    overrides = [f"{key}={out / Path(uri).relative_to('demo')}" for key, uri in moved.items()]
+    overrides = [f"{key}={out / Path(uri).relative_to('demo')}" for key, uri in job.uris().items()]
     return load_spec(path, [*overrides, f"seed={seed}"])
 
 
@@ -150,7 +140,7 @@ def _copy_last_weights(job: JobSpec, place: Place, path: Path) -> None:
 
 
 def _pack(dataset: str, raw_dir: Path, store: Store, split: str, console: Console) -> None:
-    with _bar(f"packing {dataset} {split}", console) as advance:
+    with progress_bar(f"packing {dataset} {split}", console) as advance:
         pack(
             dataset,
             raw_dir,
@@ -159,14 +149,6 @@ def _pack(dataset: str, raw_dir: Path, store: Store, split: str, console: Consol
             size_hw=SIZE_HW,
             on_progress=lambda progress: advance(progress.done, progress.total),
         )
-
-
-@contextmanager
-def _bar(text: str, console: Console) -> Iterator[Callable[[int, int], None]]:
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _say(result: DemoResult, method: str, job: JobSpec, out: Path, console: Console) -> None:

@@ -64,12 +64,17 @@ class Score(NamedTuple):
 
     def record(self, names: Sequence[str]) -> dict[str, Any]:
         """All of it as plain data: figures, IoU by class (None where NaN) and the matrix."""
-        per_class = [None if np.isnan(value) else float(value) for value in self.iou]
+        per_class = [_or_none(float(value)) for value in self.iou]
         return {
-            **self.figures(),
+            **{name: _or_none(value) for name, value in self.figures().items()},
             "iou": dict(zip(names, per_class, strict=True)),
             "matrix": self.matrix.tolist(),
         }
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if np.isnan(value) else value
 
 
 class Picture(NamedTuple):

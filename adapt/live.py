@@ -5,12 +5,16 @@ On a terminal one line renews itself; elsewhere every report is a line of its ow
 characters, as log collectors like it.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import MofNCompleteColumn
+from rich.progress import Progress as Bar
 from rich.text import Text
 
 from adapt.trainer import Progress
@@ -55,3 +59,11 @@ class LiveLine:
             self._live.update(Text(describe(progress)))
         elif not self._quiet:
             self._console.print(describe(progress), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(text: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work of known length; gives the function that moves it: (done, total)."""
+    with Bar(*Bar.get_default_columns(), MofNCompleteColumn(), console=console) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

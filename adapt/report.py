@@ -57,13 +57,6 @@ def as_markdown(ious: Mapping[str, ArrayLike], names: Sequence[str]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body]) + "\n"
 
 
-def as_dict(iou: ArrayLike, names: Sequence[str]) -> dict[str, object]:
-    """`{"miou": share, "iou": {class: share}}` for JSON; null where a class never occurs."""
-    values = _values(iou, names)
-    shares = [None if isnan(value) else value for value in values]
-    return {"miou": shares[-1], "iou": dict(zip(names, shares[:-1], strict=True))}
-
-
 def _values(iou: ArrayLike, names: Sequence[str]) -> list[float]:
     """The K shares and their mean over the classes that occur."""
     values = np.asarray(iou, dtype=np.float64)

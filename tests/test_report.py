@@ -1,6 +1,5 @@
 """Tables and pictures of an evaluation, against values worked out by hand."""
 
-import json
 import math
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from adapt.evaluate import Picture
 from adapt.report import (
     TILE_WIDTH_PX,
     _lightness,
-    as_dict,
     as_markdown,
     colourise,
     compare_table,
@@ -89,13 +87,6 @@ def test_markdown() -> None:
 
 def test_tiny_loss_is_no_negative_zero() -> None:
     assert as_markdown({"a": [0.5], "b": [0.49999]}, ["road"]).splitlines()[2].endswith("| +0.0 |")
-
-
-def test_as_dict_is_json_with_shares() -> None:
-    record = as_dict(np.array(SOURCE_ONLY), NAMES)
-    assert record == {"miou": 0.375, "iou": {"road": 0.5, "sky": 0.25, "[car]": None}}
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert as_dict([float("nan")], ["road"])["miou"] is None
 
 
 def test_colourise() -> None:
