@@ -1,0 +1,41 @@
+"""The commands. Each is a few lines over a function elsewhere; heavy imports wait until needed, so
+that a typing mistake costs seconds.
+"""
+
+import logging
+from typing import Annotated
+
+import typer
+from rich.logging import RichHandler
+
+from adapt.cli import checkpoints, data, jobs
+from adapt.cli.options import console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train segmentation networks for streets nobody labelled. One job spec, any platform.",
+)
+for part in (jobs, data, checkpoints):
+    app.add_typer(part.commands)
+
+
+@app.callback()
+def _start(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+) -> None:
+    level = logging.DEBUG if verbose else logging.INFO
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
+    else:  # where logs are collected, a message is a line
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    for package in ("adapt", "storage"):
+        logging.getLogger(package).setLevel(level)
+
+
+def say_error(message: str, kind: str) -> None:
+    """One error, where a person sees it."""
+    console.print(f"[bold red]{kind}[/bold red]", end=" ")
+    console.print(message, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,47 @@
+"""What several commands share: the console, common options, and where this process runs.
+
+Messages go to stderr, `--json` answers to stdout.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from adapt.data.label_maps import LabelSpace
+from adapt.places import Place, find_place
+from adapt.spec import load_spec
+from storage.store import Stores
+
+console = Console(stderr=True)
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="Job spec, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key, as in train.steps=500."),
+]
+StoresFrom = Annotated[
+    Path | None, typer.Option("--spec", help="Job spec whose `stores:` say how to reach the URI.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
+
+
+def place_here() -> Place:
+    """The place of this process, from its environment."""
+    return find_place(os.environ)
+
+
+def stores_of(spec: Path | None) -> Stores:
+    """Stores with the settings of a job spec's `stores`, or with none."""
+    configs = {} if spec is None else load_spec(spec).stores
+    return Stores(configs, place_here().environment)
+
+
+def label_space(name: str | None) -> LabelSpace | None:
+    """A row of LABEL_SPACES, or the classes of a job spec."""
+    if name is None:
+        return None
+    is_spec = Path(name).suffix in (".yaml", ".yml")
+    return load_spec(Path(name)).classes if is_spec else LabelSpace.named(name)
