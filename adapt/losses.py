@@ -60,13 +60,39 @@ def weighted_self_information(probabilities: Tensor) -> Tensor:
     return -probabilities * torch.log2(probabilities + EPSILON) / math.log2(num_classes)
 
 
-def entropy_loss(probabilities: Tensor) -> Tensor:
+def entropy_loss(probabilities: Tensor, ranking: float | None = None) -> Tensor:
     """Mean over pixels of the normalised entropy: (B, K, H, W) -> scalar in [0, 1].
 
-    Vu et al., ADVENT, CVPR 2019: the direct loss of MinEnt. The paper writes a sum over pixels; its
-    program, and hence its weight of 0.001, takes the mean.
+    Vu et al., ADVENT, CVPR 2019, Eq. 3: the direct loss of MinEnt. The paper writes a sum over
+    pixels; its program, and hence its weight of 0.001, takes the mean. `ranking`, a share of the
+    pixels in (0, 1], takes it over those of highest entropy alone, image by image (the paper's
+    entropy ranking, 0.3; in no released program).
     """
-    return weighted_self_information(probabilities).sum(dim=1).mean()
+    entropies = weighted_self_information(probabilities).sum(dim=1).flatten(start_dim=1)
+    if ranking is None:
+        return entropies.mean()
+    kept = max(1, round(ranking * entropies.shape[1]))
+    return entropies.topk(kept, dim=1, sorted=False).values.mean()
+
+
+def class_prior_loss(probabilities: Tensor, class_ratios: Tensor, mu: float) -> Tensor:
+    """How far each class falls short of `mu` times its share: (B, K, H, W), (K,) -> scalar.
+
+    sum over c of max(0, mu p_s(c) - E_c), where E_c is the mean of the predicted probability over
+    an image's pixels; the mean over images. Vu et al., ADVENT, CVPR 2019, Eq. 8; in no released
+    program.
+    """
+    predicted = at_least_float32(probabilities).mean(dim=(2, 3))
+    return (mu * class_ratios.to(predicted) - predicted).clamp(min=0).sum(dim=1).mean()
+
+
+def confusion_loss(logits: Tensor) -> Tensor:
+    """1/2 (L_D + L_Dinv) for one domain's logits (B, 1, h, w) -> scalar, least at log 2.
+
+    Hoffman et al., FCNs in the Wild, 2016: the mean of the losses with right and swapped labels, so
+    that the classifier's best is to be undecided.
+    """
+    return (adversarial_vanilla(logits, 0) + adversarial_vanilla(logits, 1)) / 2
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from adapt.batch import IGNORED
 from adapt.losses import (
     adversarial_least_squares,
     adversarial_vanilla,
+    class_prior_loss,
     class_probabilities,
+    confusion_loss,
     cross_entropy,
     entropy_loss,
     weighted_self_information,
@@ -110,6 +112,49 @@ def test_entropy_spans_zero_to_one() -> None:
     certain[:, 3] = 1
     assert entropy_loss(certain).item() == 0
     assert entropy_loss(torch.full((1, 19, 2, 2), 1 / 19)).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_ranking_takes_the_most_uncertain_pixels_of_each_image() -> None:
+    probabilities = class_probabilities(torch.randn(2, 5, 4, 5, dtype=torch.float64))
+    by_pixel = weighted_self_information(probabilities).sum(dim=1).flatten(1)
+    expected = torch.stack([image.sort(descending=True).values[:6].mean() for image in by_pixel])
+    torch.testing.assert_close(entropy_loss(probabilities, ranking=0.3), expected.mean())
+    torch.testing.assert_close(entropy_loss(probabilities, 1.0), entropy_loss(probabilities))
+    torch.testing.assert_close(entropy_loss(probabilities, 1e-9), by_pixel.amax(dim=1).mean())
+
+
+def test_class_prior_by_hand() -> None:
+    probabilities = torch.zeros(2, 3, 1, 2)
+    probabilities[0, 0], probabilities[1, 1] = 1, 1  # an image of class 0, one of class 1
+    ratios = torch.tensor([0.5, 0.3, 0.2])
+    first, second = 0.15 + 0.1, 0.25 + 0.1
+    found = class_prior_loss(probabilities, ratios, mu=0.5)
+    torch.testing.assert_close(found, torch.tensor((first + second) / 2))
+
+
+def test_class_prior_pulls_up_what_is_missing_alone() -> None:
+    logits = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    ratios = torch.tensor([0.9, 0.1, 0.0])
+    class_prior_loss(class_probabilities(logits), ratios, mu=0.5).backward()
+    assert logits.grad is not None
+    assert (logits.grad[:, 0] < 0).all() and (logits.grad[:, 1:] > 0).all()
+    fulfilled = class_prior_loss(class_probabilities(logits), ratios, mu=0.3)
+    assert fulfilled.item() == 0
+
+
+def test_confusion_is_least_where_nothing_is_known() -> None:
+    undecided = confusion_loss(torch.zeros(1, 1, 2, 2))
+    assert undecided.item() == pytest.approx(np.log(2))
+    for sure in (-2.0, 2.0):
+        assert confusion_loss(torch.full((1, 1, 2, 2), sure)) > undecided
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_on_short_probabilities_are_float32(dtype: torch.dtype) -> None:
+    probabilities = torch.full((1, 4, 2, 2), 0.25, dtype=dtype)
+    prior = class_prior_loss(probabilities, torch.full((4,), 0.25), 1.0)
+    assert (prior.dtype, prior.item()) == (torch.float32, 0.0)
+    assert entropy_loss(probabilities, 0.5).dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,9 +1,12 @@
 """Adaptation methods: one row a method."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from adapt.errors import JobError, known_names
 from adapt.methods.adaptsegnet import AdaptSegNet
 from adapt.methods.advent import AdvEnt
+from adapt.methods.fcns_in_the_wild import FCNsInTheWild
 from adapt.methods.method import Method
 from adapt.methods.minent import MinEnt
 from adapt.methods.source_only import SourceOnly
@@ -11,6 +14,7 @@ from adapt.models.segmenter import Segmenter
 
 METHODS: dict[str, type[Method]] = {
     "source_only": SourceOnly,
+    "fcns_in_the_wild": FCNsInTheWild,
     "adaptsegnet": AdaptSegNet,
     "minent": MinEnt,
     "advent": AdvEnt,
@@ -20,6 +24,12 @@ METHODS: dict[str, type[Method]] = {
 def build_method(config: Any, segmenter: Segmenter) -> Method:
     """The method whose config this is, around the segmentation network.
 
-    Raises `JobError` where the config asks for more heads than the network has.
+    `config` may be plain values, such as `{"name": "advent"}`. Raises `JobError` for values that do
+    not make a config, and where they ask for more heads than the network has.
     """
-    return METHODS[config.name](config, segmenter)
+    if not isinstance(config, Mapping):
+        return METHODS[config.name](config, segmenter)
+    name = config.get("name")
+    if name not in METHODS:
+        raise JobError(f"method.name: {known_names(name, METHODS)}")
+    return METHODS[name](METHODS[name].Config.from_values(config, "method"), segmenter)

@@ -1,55 +1,90 @@
 """AdaptSegNet (Tsai et al., Learning to Adapt Structured Output Space ..., CVPR 2018).
 
 Source and target differ in looks, but their label maps are alike. So discriminators learn to tell
-the domains by softmax maps, at input resolution, and the segmentation network learns to make target
-maps that pass for source ones.
+the domains by softmax maps, at input resolution (Eq. 2), and the segmentation network, beside its
+cross entropy (Eq. 3), learns to make target maps that pass for source ones (Eq. 4), on one head or
+on two (Eq. 5 and 6). The paper calls the source 1, its program 0. The program sums two of the
+head's four branches, in training and in use (`model.aspp_branches: 2`); its released weights need
+that. Its single level keeps an auxiliary head of weight 0.
+
+The paper also adapts features instead of outputs (its row of 39.3), without giving the network that
+judges them, and no program has it. Here that is the same discriminator in 3x3 convolutions of
+stride 1, on the encoder's deepest stages.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from adapt.batch import Prediction
+from adapt.errors import JobError
 from adapt.losses import adversarial_least_squares, adversarial_vanilla, class_probabilities
-from adapt.methods.adversaries import AdversarialMaps
+from adapt.methods.adversaries import (
+    AdversarialConfig,
+    AdversarialMaps,
+    Criterion,
+    Discriminators,
+    output_discriminators,
+)
+from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.models.segmenter import Segmenter
 from adapt.section import Section
 
 CRITERIA = {"vanilla": adversarial_vanilla, "least_squares": adversarial_least_squares}
 
 
-class AdaptSegNetConfig(Section):
+class AdaptSegNetConfig(AdversarialConfig):
     """Weights of the adversarial losses."""
 
     name: Literal["adaptsegnet"] = Field(
         "adaptsegnet", description="Adversarial softmax maps (CVPR 2018)."
     )
-    weight_adv: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        (0.001, 0.0002),
-        min_length=1,
-        description="Weight of the adversarial loss of each head, main head first (the paper's "
-        "multi-level setting); one number adapts the main head alone. With least_squares the "
-        "paper's program uses 0.01.",
-    )
     gan: Literal["vanilla", "least_squares"] = Field(
         "vanilla",
-        description="The adversarial loss (the paper: vanilla; a later version: least_squares).",
+        description="The adversarial loss (the paper: vanilla; its third version: least_squares, "
+        "with a weight of 0.01).",
     )
-    discriminator_width: int = Field(
-        64,
-        ge=1,
-        description="Channels of a discriminator's first layer (the papers: 64); less is faster.",
+    space: Literal["output", "features"] = Field(
+        "output",
+        description="What the discriminators see: softmax maps of the heads, or the encoder's "
+        "deepest stages, the deepest first (the paper's comparison).",
     )
 
 
 class AdaptSegNet(AdversarialMaps):
-    """Output-space adaptation with a discriminator for each adapted head."""
+    """Output-space adaptation with a discriminator for each adapted head, or stage."""
 
     Config: ClassVar[type[Section]] = AdaptSegNetConfig
 
     def __init__(self, config: AdaptSegNetConfig, segmenter: Segmenter) -> None:
-        super().__init__(config, segmenter, CRITERIA[config.gan])
+        build = output_discriminators if config.space == "output" else _feature_discriminators
+        super().__init__(config, segmenter, build(config, segmenter, CRITERIA[config.gan]))
 
-    def seen(self, logits: Tensor) -> Tensor:
-        """P, the softmax maps."""
-        return class_probabilities(logits)
+    def seen(self, prediction: Prediction) -> list[Tensor]:
+        """P, the softmax maps of the adapted heads; or the adapted stages, deepest first."""
+        adapted = len(self.discriminators)
+        if self.config.space == "features":
+            return list(prediction.features[::-1][:adapted])
+        return [class_probabilities(logits) for logits in prediction.logits[:adapted]]
+
+
+def _feature_discriminators(
+    config: AdversarialConfig, segmenter: Segmenter, criterion: Criterion
+) -> Discriminators:
+    """One for each stage that `weight_adv` adapts, deepest first, named by its place."""
+    channels = segmenter.encoder.channels
+    if len(config.weight_adv) > len(channels):
+        raise JobError(
+            f"method.weight_adv: expected at most one weight for each of {len(channels)} stages of "
+            f"the encoder, found {len(config.weight_adv)}: {list(config.weight_adv)}"
+        )
+    adapted = range(len(channels) - 1, len(channels) - 1 - len(config.weight_adv), -1)
+    width = config.discriminator_width
+    return Discriminators(
+        {
+            f"stage{stage + 1}": FullyConvolutionalDiscriminator(channels[stage], width, stride=1)
+            for stage in adapted
+        },
+        criterion,
+    )

@@ -1,36 +1,32 @@
 """AdvEnt (Vu et al., ADVENT: Adversarial Entropy Minimization for Domain Adaptation, CVPR 2019).
 
 A network trained on the source is sure of itself there and unsure on the target. AdvEnt closes that
-gap adversarially: discriminators learn to tell the domains by maps of weighted self-information, I
-= -P log P, and the segmentation network learns to make target maps that pass for source ones. It is
-AdaptSegNet with I in the place of P.
+gap adversarially: discriminators learn to tell the domains by maps of weighted self-information I
+(Eq. 2, before its sum over classes), a head's discriminator by Eq. 5, and the segmentation network
+learns to make target maps that pass for source ones (Eq. 6; all together Eq. 7). It is AdaptSegNet
+with I in the place of P. The paper's class-ratio prior (Eq. 8) is in no released program. The
+program's log shows the target half of a discriminator's loss alone; ours has both.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from adapt.batch import Prediction
 from adapt.losses import adversarial_vanilla, class_probabilities, weighted_self_information
-from adapt.methods.adversaries import AdversarialMaps
+from adapt.methods.adversaries import AdversarialConfig, AdversarialMaps, output_discriminators
+from adapt.methods.class_prior import ClassPrior, ClassPriorConfig
 from adapt.models.segmenter import Segmenter
 from adapt.section import Section
 
 
-class AdvEntConfig(Section):
+class AdvEntConfig(AdversarialConfig):
     """Weights of the adversarial losses."""
 
     name: Literal["advent"] = Field("advent", description="Adversarial entropy maps (CVPR 2019).")
-    weight_adv: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        (0.001, 0.0002),
-        min_length=1,
-        description="Weight of the adversarial loss of each head, main head first (the program's "
-        "LAMBDA_ADV_MAIN and LAMBDA_ADV_AUX); one number adapts the main head alone.",
-    )
-    discriminator_width: int = Field(
-        64,
-        ge=1,
-        description="Channels of a discriminator's first layer (the papers: 64); less is faster.",
+    class_prior: ClassPriorConfig | None = Field(
+        None, description="Ask for every class in its source's measure (SYNTHIA, VGG-16); or none."
     )
 
 
@@ -40,8 +36,21 @@ class AdvEnt(AdversarialMaps):
     Config: ClassVar[type[Section]] = AdvEntConfig
 
     def __init__(self, config: AdvEntConfig, segmenter: Segmenter) -> None:
-        super().__init__(config, segmenter, adversarial_vanilla)
+        discriminators = output_discriminators(config, segmenter, adversarial_vanilla)
+        super().__init__(config, segmenter, discriminators)
+        prior = config.class_prior
+        self.prior = None if prior is None else ClassPrior(prior, segmenter.num_classes)
 
-    def seen(self, logits: Tensor) -> Tensor:
-        """I = -P log P, the weighted self-information of the softmax maps P."""
-        return weighted_self_information(class_probabilities(logits))
+    def seen(self, prediction: Prediction) -> list[Tensor]:
+        """I = -P log P of each adapted head's softmax maps P."""
+        adapted = prediction.logits[: len(self.discriminators)]
+        return [weighted_self_information(class_probabilities(logits)) for logits in adapted]
+
+    def on_target(self, prediction: Prediction) -> dict[str, tuple[float, Tensor]]:
+        """The class-ratio prior on the main head, where asked for."""
+        return {} if self.prior is None else {"class_prior/main": self.prior(prediction.logits[0])}
+
+    def observe_source(self, label_pixels: Tensor) -> None:
+        """(N, K) pixels: the prior's class ratios."""
+        if self.prior is not None:
+            self.prior.observe(label_pixels)

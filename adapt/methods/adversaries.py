@@ -1,13 +1,15 @@
-"""The game that AdaptSegNet and AdvEnt share, with one discriminator for each adapted head.
+"""The game that AdaptSegNet and AdvEnt share, with one discriminator for each adapted level.
 
-Maps (B, K, H, W) of each adapted head, main head first, go in; losses by head come out. Source is 0
-and target is 1, as in both programs; the papers write it the other way round.
+A level is a head, main head first, or a stage of the encoder. What discriminators see of it goes in
+as maps (B, C, h, w); losses by level come out. Source is 0 and target is 1, as in both programs;
+the papers write it the other way round.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from adapt.batch import Batch, Prediction
@@ -15,6 +17,7 @@ from adapt.errors import JobError
 from adapt.methods.method import Method, Term, frozen, weighted
 from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.models.segmenter import Segmenter
+from adapt.section import Section
 
 SOURCE, TARGET = 0, 1
 
@@ -22,15 +25,11 @@ Criterion = Callable[[Tensor, int], Tensor]
 """A discriminator's logits (B, 1, h, w) and the domain they should name -> scalar."""
 
 
-class HeadDiscriminators(nn.ModuleDict):
-    """A discriminator by head name."""
+class Discriminators(nn.ModuleDict):
+    """A discriminator by the name of the level that it judges."""
 
-    def __init__(
-        self, head_names: Sequence[str], num_classes: int, criterion: Criterion, width: int = 64
-    ) -> None:
-        super().__init__(
-            {name: FullyConvolutionalDiscriminator(num_classes, width) for name in head_names}
-        )
+    def __init__(self, modules: Mapping[str, nn.Module], criterion: Criterion) -> None:
+        super().__init__(modules)
         self.criterion = criterion
 
     def named(self) -> dict[str, nn.Module]:
@@ -38,40 +37,63 @@ class HeadDiscriminators(nn.ModuleDict):
         return {f"discriminator_{name}": module for name, module in self.items()}
 
     def fooled(self, target_maps: Sequence[Tensor]) -> list[Tensor]:
-        """By head: how far target is from passing for source. Gradients reach the maps alone."""
+        """By level: how far target is from passing for source. Gradients reach the maps alone."""
         with frozen(self):
             return self._judge(target_maps, SOURCE)
 
     def told_apart(self, maps: Sequence[Tensor], domain: int) -> dict[str, tuple[float, Tensor]]:
-        """Head -> (1/2, loss of its discriminator on maps of one domain).
+        """Level -> (1/2, loss of its discriminator on maps of one domain).
 
         Gradients reach the discriminators alone. A half, so that both domains together weigh 1.
         """
-        judged = self._judge([head.detach() for head in maps], domain)
+        judged = self._judge([level.detach() for level in maps], domain)
         return {name: (0.5, loss) for name, loss in zip(self, judged, strict=True)}
 
     def _judge(self, maps: Sequence[Tensor], domain: int) -> list[Tensor]:
         pairs = zip(self.values(), maps, strict=True)
-        return [self.criterion(discriminator(head), domain) for discriminator, head in pairs]
+        return [self.criterion(discriminator(level), domain) for discriminator, level in pairs]
+
+
+class AdversarialConfig(Section):
+    """What every game has."""
+
+    weight_adv: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (0.001, 0.0002),
+        min_length=1,
+        description="Weight of the adversarial loss of each head, main head first (multi level: "
+        "both papers' setting); one number adapts the main head alone (single level).",
+    )
+    discriminator_width: int = Field(
+        64,
+        ge=1,
+        description="Channels of a discriminator's first layer (the papers: 64); less is faster.",
+    )
+    discriminator_uris: dict[str, str] = Field(
+        {},
+        description="Weights that discriminators start from, by head (main, aux): files that "
+        "import-checkpoint wrote, in any store (the papers: none).",
+    )
 
 
 class AdversarialMaps(Method):
     """The game: discriminators tell the domains by maps, the segmentation network fools them.
 
-    What the discriminators see, `seen`, and their criterion are what makes it one paper or another.
-    The config has `weight_adv`, a weight by adapted head, and `discriminator_width`.
+    What the discriminators see and their criterion are what makes it one paper or another.
     """
 
-    def __init__(self, config: Any, segmenter: Segmenter, criterion: Criterion) -> None:
+    def __init__(
+        self, config: AdversarialConfig, segmenter: Segmenter, discriminators: Discriminators
+    ) -> None:
         super().__init__(config, segmenter)
-        heads = adapted_heads(segmenter, config.weight_adv, "method.weight_adv")
-        self.discriminators = HeadDiscriminators(
-            heads, segmenter.num_classes, criterion, config.discriminator_width
-        )
+        self.discriminators = discriminators
 
     @abstractmethod
-    def seen(self, logits: Tensor) -> Tensor:
-        """What a discriminator sees of a head's logits: (B, K, H, W) -> (B, K, H, W)."""
+    def seen(self, prediction: Prediction) -> list[Tensor]:
+        """What each discriminator sees of a prediction: (B, C, h, w) by level."""
+
+    def on_target(self, prediction: Prediction) -> dict[str, tuple[float, Tensor]]:  # noqa: ARG002
+        """Further losses on the target's prediction: name -> (weight, scalar)."""
+        return {}
 
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """Segmentation, fooling, and the discriminators on source and on target."""
@@ -80,13 +102,17 @@ class AdversarialMaps(Method):
         yield weighted(
             self.segmenter.segmentation_losses(prediction, source.labels), "segmentation/"
         )
-        source_maps = [maps.detach() for maps in self._maps(prediction)]
+        source_maps = [maps.detach() for maps in self.seen(prediction)]
         del prediction
 
-        target_maps = self._maps(self.segmenter(target.images))
+        prediction = self.segmenter(target.images)
+        target_maps = self.seen(prediction)
         fooled = zip(self.config.weight_adv, self.discriminators.fooled(target_maps), strict=True)
-        yield weighted(dict(zip(self.discriminators, fooled, strict=True)), "adversarial/")
+        adversarial = dict(zip(self.discriminators, fooled, strict=True))
+        named = {f"adversarial/{level}": loss for level, loss in adversarial.items()}
+        yield weighted({**named, **self.on_target(prediction)})
         target_maps = [maps.detach() for maps in target_maps]
+        del prediction
 
         yield weighted(self.discriminators.told_apart(source_maps, SOURCE), "discriminator_source/")
         yield weighted(self.discriminators.told_apart(target_maps, TARGET), "discriminator_target/")
@@ -95,9 +121,17 @@ class AdversarialMaps(Method):
         """`discriminator_main` and, where two heads are adapted, `discriminator_aux`."""
         return self.discriminators.named()
 
-    def _maps(self, prediction: Prediction) -> list[Tensor]:
-        adapted = prediction.logits[: len(self.discriminators)]
-        return [self.seen(logits) for logits in adapted]
+
+def output_discriminators(
+    config: AdversarialConfig, segmenter: Segmenter, criterion: Criterion
+) -> Discriminators:
+    """One for each head that `weight_adv` adapts, on maps with a channel a class."""
+    heads = adapted_heads(segmenter, config.weight_adv, "method.weight_adv")
+    width = config.discriminator_width
+    return Discriminators(
+        {head: FullyConvolutionalDiscriminator(segmenter.num_classes, width) for head in heads},
+        criterion,
+    )
 
 
 def adapted_heads(segmenter: Segmenter, weights: Sequence[float], key: str) -> tuple[str, ...]:

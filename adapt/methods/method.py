@@ -51,6 +51,12 @@ class Method(nn.Module, ABC):
         """Networks that learn against the segmenter, each with its own optimizer, by name."""
         return {}
 
+    def observe_source(self, label_pixels: Tensor) -> None:
+        """Learn from the source's label statistics: (N, K) pixels of each class in each image.
+
+        Called once, before training. What a method keeps of it is a buffer, hence in checkpoints.
+        """
+
     def after_step(self, step: int) -> None:
         """Called when `step` optimizer steps are done: the place to move a teacher."""
 

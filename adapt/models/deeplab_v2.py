@@ -20,6 +20,8 @@ RATES = (6, 12, 18, 24)
 class DeepLabV2Config(SegmenterConfig):
     """DeepLabV2's own choices."""
 
+    described: ClassVar[tuple[str, ...]] = (*SegmenterConfig.described, "aspp_branches", "aux")
+
     architecture: Literal["deeplab_v2"] = Field(
         "deeplab_v2", description="Dilated encoder, sums of dilated convolutions (TPAMI 2018)."
     )
@@ -29,7 +31,10 @@ class DeepLabV2Config(SegmenterConfig):
         "AdaptSegNet's program, whose other two branches exist but never run.",
     )
     aux: bool = Field(
-        True, description="An auxiliary head on the last stage but one (AdaptSegNet's multi-level)."
+        True,
+        description="An auxiliary head on the last stage but one (the programs' multi-level, a "
+        "ResNet's layer3). AdaptSegNet's VGG has none; on caffe_vgg16 it would read conv5_3, which "
+        "is our addition.",
     )
     weight_aux: float = Field(
         0.1,
@@ -60,7 +65,7 @@ class AtrousSpatialPyramid(nn.Module):
 
 
 class DeepLabV2Decoder(Decoder):
-    """Main head on the deepest stage, auxiliary head on the one before it (a ResNet's layer3)."""
+    """Main head on the deepest stage, auxiliary head on the one before it."""
 
     align_corners: ClassVar[bool] = True
 

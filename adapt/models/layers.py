@@ -18,7 +18,16 @@ def resize(features: Tensor, size_hw: tuple[int, int], align_corners: bool) -> T
 
 
 def dilated_conv(in_channels: int, out_channels: int, dilation: int) -> nn.Conv2d:
-    """3x3 convolution with bias that keeps the size; weights N(0, 0.01) as in DeepLab."""
+    """3x3 convolution with bias that keeps the size; weights as of `init_convs`."""
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
-    nn.init.normal_(conv.weight, std=0.01)
+    init_convs(conv)
     return conv
+
+
+def init_convs(module: nn.Module) -> None:
+    """Start the weights of every convolution in `module` at N(0, 0.01), as the programs of DeepLab
+    do; biases keep PyTorch's default.
+    """
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d):
+            nn.init.normal_(conv.weight, std=0.01)

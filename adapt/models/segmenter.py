@@ -16,26 +16,35 @@ from torch import Tensor, nn
 from adapt.batch import PixelFormat, Prediction
 from adapt.errors import JobError
 from adapt.losses import cross_entropy
-from adapt.models.encoder import Encoder, misfit
+from adapt.models.encoder import Encoder
 from adapt.models.layers import resize
+from adapt.models.weights import misfit
 from adapt.section import Section
 
 
 class SegmenterConfig(Section):
-    """What every architecture can be asked for."""
+    """What every architecture can be asked for.
+
+    `described` names the fields that change what given weights compute without changing their names
+    or shapes, or that say whose weights they are; a file of weights holds them.
+    """
+
+    described: ClassVar[tuple[str, ...]] = ("architecture", "encoder")
 
     architecture: str = Field(description="A row of ARCHITECTURES.")
     encoder: str = Field(
         "resnet101",
-        description="A timm backbone; a tag picks among its weights: resnet101.tv_in1k "
-        "(papers: a ResNet-101).",
+        description="caffe_resnet101 or caffe_vgg16 for the networks of the papers' programs "
+        "(caffe_resnet50 and caffe_resnet14 are smaller), else a timm backbone; a tag picks among "
+        "its weights: resnet101.tv_in1k.",
     )
     output_stride: Literal[8, 16, 32] = Field(
         8, description="Input pixels per pixel of the deepest stage, a side (DeepLabV2: 8)."
     )
     weights: Literal["imagenet", "none"] = Field(
         "imagenet",
-        description="Start of the encoder where weights_uri names no file: timm's or random.",
+        description="Start of the encoder where weights_uri names no file: timm's or random. There "
+        "are none for caffe_* but from files.",
     )
     weights_uri: str | None = Field(
         None,
@@ -136,8 +145,24 @@ class Segmenter(nn.Module):
             for name, part in parts.items()
         }
 
+    def encoder_parameters_by_multiplicity(self) -> dict[int, list[nn.Parameter]]:
+        """The trainable `encoder` parameters by how often the papers' optimizer lists each.
+
+        Raises `JobError` for an encoder that no program of theirs trains.
+        """
+        grouped: dict[int, list[nn.Parameter]] = {}
+        multiplicities = self.encoder.multiplicities()
+        for name, parameter in self.encoder.named_parameters():
+            if parameter.requires_grad:
+                grouped.setdefault(multiplicities[name], []).append(parameter)
+        return grouped
+
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Copy a whole network's weights. Raises `JobError` naming the first keys that misfit."""
+        """Copy a whole network's weights.
+
+        Raises `JobError` for another number of classes, else naming the first keys that misfit.
+        """
+        self._check_classes(state)
         differences = misfit(self.state_dict(), state)
         if differences:
             raise JobError(
@@ -152,3 +177,15 @@ class Segmenter(nn.Module):
         for norm in self.encoder.norms() if self.config.norm == "frozen" else ():
             norm.eval()
         return self
+
+    def _check_classes(self, state: Mapping[str, Tensor]) -> None:
+        """A head's tensor that differs in its first size alone was made for other classes."""
+        for key, own in self.state_dict().items():
+            found = state.get(key)
+            if not key.startswith("decoder.") or found is None or found.shape == own.shape:
+                continue
+            if own.shape[:1] == (self.num_classes,) and found.shape[1:] == own.shape[1:]:
+                raise JobError(
+                    f"model: expected weights for {self.num_classes} classes, found "
+                    f"{found.shape[0]} ({key})"
+                )

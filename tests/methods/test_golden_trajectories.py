@@ -1,31 +1,36 @@
 """Three training steps of each method against the papers' own programs, losses and weights.
 
-The encoder is the programs' ResNet with one bottleneck a stage; everything else is the product's
-own code. Where the programs list a parameter several times, the golden run lists it once.
+Networks, methods and steps are the product's own, built from plain values; the encoder has one
+bottleneck a stage. What no golden run covers (several parts a step, other settings, repeated
+updates) is checked against the programs' steps written out here.
 """
 
-import zlib
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.batch import Batch, PixelFormat
-from adapt.methods import METHODS, build_method
+from adapt.batch import Batch
+from adapt.engine import Engine, TrainConfig
+from adapt.methods import build_method
 from adapt.methods.method import Method
-from adapt.models.deeplab_v2 import DeepLabV2Config, DeepLabV2Decoder
-from adapt.models.segmenter import Segmenter
-from adapt.optim import OptimConfig, build_optimizers, set_lr
+from adapt.models import build_segmenter
+from adapt.optim import OptimConfig
+from tests.golden_recipe import fill, image, initial, label, program_key
 
 torch.set_num_threads(1)
 DTYPES = {"f32": torch.float32, "f64": torch.float64}
 TOLERANCE = {"f32": 2e-5, "f64": 1e-11}
 FIGURES = ("sum", "abssum", "first8")
-STEPS, SCHEDULE_STEPS, NUM_CLASSES = 3, 250_000, 19
+STEPS, SCHEDULE_STEPS = 3, 250_000
+SOURCE_HW, TARGET_HW = (65, 129), (64, 128)
+MODEL = {"architecture": "deeplab_v2", "encoder": "caffe_resnet14", "weights": "none"}
 ADAPTSEGNET_LOSSES = {
     "loss_seg_value{}": (("segmentation/{}", 1.0),),
     "loss_adv_target_value{}": (("adversarial/{}", 1.0),),
@@ -40,192 +45,124 @@ MINENT_LOSSES = {
     "loss_seg_src_{}": (("segmentation/{}", 1.0),),
     "loss_ent_{}": (("entropy/{}", 1.0),),
 }
-ADAPTSEGNET_CONVS = ("conv1", "conv2", "conv3", "conv4", "classifier")
-ADVENT_CONVS = ("0", "2", "4", "6", "8")
 
 
 class Run(NamedTuple):
     """One golden run: how to configure the product for it, and how the program names things."""
 
-    method: str
-    options: dict[str, Any]
+    method: dict[str, Any]
     model: dict[str, Any]
     losses: Mapping[str, tuple[tuple[str, float], ...]]
     heads: dict[str, str]
-    discriminators: dict[str, str]
+    adversaries: dict[str, str]
     convs: tuple[str, ...]
 
 
-_ADAPTSEGNET_NAMES = ({"main": "2", "aux": "1"}, {"main": "D2", "aux": "D1"}, ADAPTSEGNET_CONVS)
+_ADAPTSEGNET_NAMES = (
+    {"main": "2", "aux": "1"},
+    {"discriminator_main": "D2", "discriminator_aux": "D1"},
+    ("conv1", "conv2", "conv3", "conv4", "classifier"),
+)
 _ADVENT_NAMES = (
     {"main": "main", "aux": "aux"},
-    {"main": "d_main", "aux": "d_aux"},
-    ADVENT_CONVS,
+    {"discriminator_main": "d_main", "discriminator_aux": "d_aux"},
+    ("0", "2", "4", "6", "8"),
 )
 RUNS = {
     "adaptsegnet_multi": Run(
-        "adaptsegnet", {}, {"aspp_branches": 2}, ADAPTSEGNET_LOSSES, *_ADAPTSEGNET_NAMES
+        {"name": "adaptsegnet"}, {"aspp_branches": 2}, ADAPTSEGNET_LOSSES, *_ADAPTSEGNET_NAMES
     ),
     "adaptsegnet_single": Run(
-        "adaptsegnet",
-        {"weight_adv": (0.001, 0.0)},
+        {"name": "adaptsegnet", "weight_adv": [0.001, 0.0]},
         {"aspp_branches": 2, "weight_aux": 0.0},
         ADAPTSEGNET_LOSSES,
         *_ADAPTSEGNET_NAMES,
     ),
-    "advent_advent": Run("advent", {}, {}, ADVENT_LOSSES, *_ADVENT_NAMES),
-    "advent_minent": Run("minent", {}, {}, MINENT_LOSSES, *_ADVENT_NAMES),
+    "advent_advent": Run({"name": "advent"}, {}, ADVENT_LOSSES, *_ADVENT_NAMES),
+    "advent_minent": Run({"name": "minent"}, {}, MINENT_LOSSES, *_ADVENT_NAMES),
+}
+OTHER_RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "adaptsegnet_least_squares": (
+        {"name": "adaptsegnet", "gan": "least_squares", "weight_adv": [0.01, 0.0]},
+        {"aspp_branches": 2, "weight_aux": 0.0},
+    ),
+    "source_only": ({"name": "source_only"}, {"aspp_branches": 2, "weight_aux": 0.0}),
+    "advent_single_level": ({"name": "advent", "weight_adv": [0.001]}, {"aux": False}),
 }
 
 
-class Bottleneck(nn.Module):
-    """Caffe's bottleneck: the stride in the first 1x1 convolution."""
-
-    def __init__(self, in_channels: int, planes: int, stride: int, dilation: int) -> None:
-        super().__init__()
-        out_channels = 4 * planes
-        self.conv1 = nn.Conv2d(in_channels, planes, 1, stride, bias=False)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, dilation, dilation, bias=False)
-        self.conv3 = nn.Conv2d(planes, out_channels, 1, bias=False)
-        self.bn1, self.bn2 = nn.BatchNorm2d(planes), nn.BatchNorm2d(planes)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-        shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-        self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(out_channels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        inner = self.bn1(self.conv1(features)).relu()
-        inner = self.bn2(self.conv2(inner)).relu()
-        return (self.bn3(self.conv3(inner)) + self.downsample(features)).relu()
-
-
-class TinyEncoder(nn.Module):
-    """The programs' ResNet with one bottleneck a stage, in the encoder's form."""
-
-    name, output_stride = "tiny", 8
-    channels, reductions = (256, 512, 1024, 2048), (4, 8, 8, 8)
-    pixels = PixelFormat((0.0,) * 3, (1.0,) * 3)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.pool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
-        self.layer1 = nn.Sequential(Bottleneck(64, 64, 1, 1))
-        self.layer2 = nn.Sequential(Bottleneck(256, 128, 2, 1))
-        self.layer3 = nn.Sequential(Bottleneck(512, 256, 1, 2))
-        self.layer4 = nn.Sequential(Bottleneck(1024, 512, 1, 4))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features = self.pool(self.bn1(self.conv1(images)).relu())
-        stages = []
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            features = layer(features)
-            stages.append(features)
-        return tuple(stages)
-
-    def norms(self) -> Iterator[nn.BatchNorm2d]:
-        return (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
+def _engine(
+    method_values: dict[str, Any],
+    model_values: dict[str, Any],
+    run: Run = RUNS["adaptsegnet_multi"],
+    precision: str = "f64",
+    accumulate: int = 1,
+    multiplicity: Literal["none", "official"] = "none",
+) -> Engine:
+    """The product, from plain values, with the golden recipe's initial values."""
+    method = build_method(method_values, build_segmenter({**MODEL, **model_values}))
+    fill(method.segmenter, "G")
+    for name, adversary in method.adversaries().items():
+        state = adversary.state_dict().items()
+        adversary.load_state_dict(
+            {key: initial(_adversary_key(name, key, run), value) for key, value in state}
+        )
+    method.to(DTYPES[precision])
+    train = TrainConfig(steps=STEPS, accumulate=accumulate)
+    optim = OptimConfig(schedule_steps=SCHEDULE_STEPS, sgd_multiplicity=multiplicity)
+    return Engine(method, train, optim, torch.device("cpu"))
 
 
-def _uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    random = np.random.RandomState(zlib.crc32(name.encode()))
-    return random.random_sample(int(np.prod(shape))).reshape(shape)
+def _adversary_key(name: str, key: str, run: Run) -> str:
+    _, index, kind = key.split(".")
+    return f"{run.adversaries[name]}/{run.convs[int(index)]}.{kind}"
 
 
-def _initial(name: str, tensor: Tensor) -> Tensor:
-    """The golden recipe's initial value for the entry `name` of a program's network."""
-    shape = tuple(tensor.shape)
-    if name.endswith("num_batches_tracked"):
-        return torch.zeros_like(tensor)
-    uniform = _uniform(name, shape)
-    if len(shape) == 4:
-        value = (2 * uniform - 1) * np.sqrt(6 / np.prod(shape[1:]))
-    elif name.endswith("running_var"):
-        value = 0.5 + uniform
-    elif name.endswith(("running_mean", "bias")):
-        value = 0.2 * uniform - 0.1
-    elif name.endswith("bn3.weight"):
-        value = 0.1 + 0.2 * uniform
-    else:
-        value = 0.5 + uniform
-    return torch.tensor(value.astype(np.float32))
+def _weights(method: Method, run: Run) -> Iterator[tuple[str, Tensor]]:
+    """`NETWORK/KEY` in the program and our tensor, for every network."""
+    for key, value in method.segmenter.state_dict().items():
+        yield f"G/{program_key(key)}", value
+    for name, adversary in method.adversaries().items():
+        for key, value in adversary.state_dict().items():
+            yield _adversary_key(name, key, run), value
 
 
-def _program_key(key: str, run: Run) -> str:
-    """`NETWORK/KEY` in the program for a key of `method.state_dict()`."""
-    part, *rest = key.split(".")
-    if part == "discriminators":
-        head, _, index, kind = rest
-        return f"{run.discriminators[head]}/{run.convs[int(index)]}.{kind}"
-    if rest[0] == "encoder":
-        return "G/" + ".".join(rest[1:])
-    _, _, head, _, branch, kind = rest
-    layer = {"0": "layer6", "1": "layer5"}[head]
-    return f"G/{layer}.conv2d_list.{branch}.{kind}"
+def _batches(steps: range, precision: str = "f64") -> tuple[Batch, Batch]:
+    """The golden inputs of these steps, as one batch of each domain."""
+    keys, dtype = tuple(map(str, steps)), DTYPES[precision]
+    source = torch.cat([image(f"source_image/{step}", SOURCE_HW) for step in steps])
+    labels = torch.cat([label(f"source_label/{step}", SOURCE_HW) for step in steps])
+    target = torch.cat([image(f"target_image/{step}", TARGET_HW) for step in steps])
+    return Batch(source.to(dtype), labels, keys), Batch(target.to(dtype), None, keys)
 
 
-def _build(run: Run, dtype: torch.dtype) -> Method:
-    config = DeepLabV2Config(weights="none", **run.model)
-    encoder: Any = TinyEncoder()
-    decoder = DeepLabV2Decoder(config, encoder, NUM_CLASSES)
-    segmenter = Segmenter(config, encoder, decoder, NUM_CLASSES)
-    method = build_method(METHODS[run.method].Config(**run.options), segmenter)
-    initial = {key: _initial(_program_key(key, run), t) for key, t in method.state_dict().items()}
-    method.load_state_dict(initial)
-    return method.to(dtype).train()
-
-
-def _batches(step: int, dtype: torch.dtype) -> tuple[Batch, Batch]:
-    images = {
-        domain: (4 * _uniform(f"input/{domain}_image/{step}", (1, 3, *size_hw)) - 2)
-        for domain, size_hw in (("source", (65, 129)), ("target", (64, 128)))
-    }
-    labels = np.floor(21 * _uniform(f"input/source_label/{step}", (1, 65, 129)))
-    labels[labels >= NUM_CLASSES] = 255
-    source, target = (
-        torch.tensor(values.astype(np.float32)).to(dtype) for values in images.values()
-    )
-    return Batch(source, torch.tensor(labels).long(), ("0",)), Batch(target, None, ("0",))
-
-
-def _train(method: Method, dtype: torch.dtype) -> Iterator[dict[str, float]]:
+def _train(engine: Engine, precision: str = "f64") -> Iterator[dict[str, float]]:
     """Unweighted losses by name after each step."""
-    config = OptimConfig(schedule_steps=SCHEDULE_STEPS)
-    optimizers = build_optimizers(config, method)
     for step in range(STEPS):
-        set_lr(optimizers, config, step, total_steps=STEPS)
-        method.zero_grad()
-        logged: dict[str, float] = {}
-        for term in method.losses(*_batches(step, dtype)):
-            term.loss.backward()
-            logged |= {name: value.item() for name, value in term.logged.items()}
-        for optimizer in optimizers.values():
-            optimizer.step()
-        yield logged
+        logged = engine.step(*_batches(range(step, step + 1), precision))
+        yield {name: value.item() for name, value in logged.items()}
 
 
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("name", RUNS)
 def test_three_steps_are_the_programs(shared_dir: Path, name: str, precision: str) -> None:
     run, tolerance = RUNS[name], TOLERANCE[precision]
-    method = _build(run, DTYPES[precision])
+    engine = _engine(run.method, run.model, run, precision)
     with np.load(shared_dir / "golden" / "train.npz") as file:
         prefix = f"{name}/{precision}/"
         golden = {key[len(prefix) :]: file[key] for key in file if key.startswith(prefix)}
     compared = set()
-    for step, logged in enumerate(_train(method, DTYPES[precision])):
+    for step, logged in enumerate(_train(engine, precision)):
         for loss, parts in run.losses.items():
-            for head, label in run.heads.items():
+            for head, head_name in run.heads.items():
                 found = sum(share * logged[part.format(head)] for part, share in parts)
-                expected = golden[f"loss/{loss.format(label)}"][step]
+                expected = golden[f"loss/{loss.format(head_name)}"][step]
                 assert found == pytest.approx(expected, rel=tolerance), (step, loss, head)
-                compared.add(f"loss/{loss.format(label)}")
-        for key, value in method.state_dict().items():
-            entry = _program_key(key, run)
+                compared.add(f"loss/{loss.format(head_name)}")
+        for entry, value in _weights(engine.method, run):
             if f"{entry}/sum" in golden:
-                _compare(
-                    value, {f: golden[f"{entry}/{f}"][step] for f in FIGURES}, tolerance, entry
-                )
+                figures = {figure: golden[f"{entry}/{figure}"][step] for figure in FIGURES}
+                _compare(value, figures, tolerance, entry)
                 compared |= {f"{entry}/{figure}" for figure in FIGURES}
     missed = {key for key in golden if not key.split("/")[-1].startswith("delta_")} - compared
     assert not missed
@@ -244,3 +181,92 @@ def _compare(value: Tensor, figures: dict[str, np.ndarray], tolerance: float, en
     np.testing.assert_allclose(
         found["first8"], first, rtol=tolerance, atol=tolerance * 0.1, err_msg=entry
     )
+
+
+def test_other_settings_train_and_go_their_own_ways() -> None:
+    ends: dict[str, Tensor] = {}
+    settings = {name: (run.method, run.model) for name, run in RUNS.items()}
+    for name, (method, model) in {**settings, **OTHER_RUNS}.items():
+        engine = _engine(method, model, precision="f32")
+        for logged in _train(engine, "f32"):
+            assert logged and all(np.isfinite(value) for value in logged.values()), name
+        state = engine.method.segmenter.state_dict()
+        assert all(value.isfinite().all() for value in state.values()), name
+        ends[name] = state["decoder.heads.0.branches.0.weight"]
+    for (one, a), (other, b) in combinations(ends.items(), 2):
+        assert not torch.equal(a, b), (one, other)
+
+
+def _papers_gradients(method: Method, source: Batch, target: Batch) -> dict[str, float]:
+    """AdaptSegNet's iteration with iter_size = batch size, as its program writes it, up to the
+    gradients -> its logged losses by our names.
+    """
+    network, losses, heads = method.segmenter, dict[str, float](), ("main", "aux")
+    judges = [method.adversaries()[f"discriminator_{head}"] for head in heads]
+    iter_size = len(source.keys)
+    assert source.labels is not None
+
+    def backward(name: str, weights: tuple[float, ...], values: list[Tensor]) -> None:
+        total = torch.zeros((), dtype=values[0].dtype)
+        for head, weight, value in zip(heads, weights, values, strict=True):
+            key = f"{name}/{head}"
+            losses[key] = losses.get(key, 0.0) + value.item() / iter_size
+            total = total + weight * value / iter_size
+        total.backward()
+
+    def judge(logits: Tensor, discriminator: nn.Module, domain: int) -> Tensor:
+        out = discriminator(F.softmax(logits, dim=1))
+        return F.binary_cross_entropy_with_logits(out, torch.full_like(out, domain))
+
+    for part in range(iter_size):
+        images, labels = source.images[part : part + 1], source.labels[part : part + 1]
+        on_source = network(images).logits
+        seg = [F.cross_entropy(logits, labels, ignore_index=255) for logits in on_source]
+        backward("segmentation", (1.0, 0.1), seg)
+        on_target = network(target.images[part : part + 1]).logits
+        for discriminator in judges:
+            discriminator.requires_grad_(False)
+        adv = [judge(logits, d, 0) for logits, d in zip(on_target, judges, strict=True)]
+        backward("adversarial", (0.001, 0.0002), adv)
+        for discriminator in judges:
+            discriminator.requires_grad_(True)
+        for name, outputs, domain in (("source", on_source, 0), ("target", on_target, 1)):
+            pairs = zip(outputs, judges, strict=True)
+            told = [judge(logits.detach(), d, domain) for logits, d in pairs]
+            backward(f"discriminator_{name}", (0.5, 0.5), told)
+    return losses
+
+
+def test_parts_of_a_step_are_the_programs_iter_size() -> None:
+    """Gradients of two halves are summed; statistics see source 1, target 1, source 2, target 2."""
+    run, (source, target) = RUNS["adaptsegnet_multi"], _batches(range(2))
+    engine = _engine(run.method, run.model, run, accumulate=2)
+    papers = _engine(run.method, run.model, run).method.train()
+    logged = engine.step(source, target)
+    losses = _papers_gradients(papers, source, target)
+    assert {name: value.item() for name, value in logged.items()} == pytest.approx(losses)
+    for (name, ours), theirs in zip(
+        engine.method.named_parameters(), papers.parameters(), strict=True
+    ):
+        assert (ours.grad is None) == (theirs.grad is None), name
+        if ours.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-15, msg=name)
+    for (name, buffer), other in zip(engine.method.named_buffers(), papers.buffers(), strict=True):
+        torch.testing.assert_close(buffer, other, rtol=1e-12, atol=1e-15, msg=name)
+
+
+def test_official_multiplicity_repeats_updates_as_the_programs_do() -> None:
+    """In a first step the programs' momentum buffers start empty for every listing."""
+    engine = _engine({"name": "minent"}, {}, multiplicity="official")
+    encoder = engine.method.segmenter.encoder
+    parameters = dict[str, Tensor](encoder.named_parameters())
+    before = {name: value.detach().clone() for name, value in parameters.items()}
+    engine.step(*_batches(range(1)))
+    listed = {"conv1.weight": 1, "layer3.0.conv2.weight": 3, "layer4.0.downsample.0.weight": 4}
+    for name, times in listed.items():
+        parameter = parameters[name]
+        expected = before[name]
+        assert parameter.grad is not None
+        for _ in range(times):
+            expected = expected - 2.5e-4 * (parameter.grad + 5e-4 * expected)
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-13, atol=1e-16, msg=name)

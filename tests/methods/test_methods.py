@@ -13,6 +13,7 @@ from adapt.errors import JobError
 from adapt.losses import (
     adversarial_least_squares,
     adversarial_vanilla,
+    class_prior_loss,
     class_probabilities,
     cross_entropy,
     entropy_loss,
@@ -26,6 +27,15 @@ from adapt.models import ARCHITECTURES, build_segmenter
 torch.set_num_threads(1)
 NUM_CLASSES = 5
 ADVERSARIAL = ("adaptsegnet", "advent")
+CASES: dict[str, dict[str, Any]] = {
+    **{name: {"name": name} for name in METHODS},
+    "adaptsegnet features": {"name": "adaptsegnet", "space": "features"},
+    "adaptsegnet least squares": {"name": "adaptsegnet", "gan": "least_squares"},
+    "minent ranking and prior": {"name": "minent", "ranking": 0.3, "class_prior": {"mu": 0.5}},
+    "advent prior": {"name": "advent", "class_prior": {"weight": 0.5}},
+    "fcns_in_the_wild global": {"name": "fcns_in_the_wild", "weight_sizes": 0.0},
+}
+LABEL_PIXELS = torch.tensor([[900, 50, 50, 0, 24], [700, 200, 0, 100, 24], [10, 500, 400, 90, 24]])
 
 
 def _build(
@@ -35,7 +45,8 @@ def _build(
     values = {"encoder": "resnet18", "output_stride": 16, "weights": "none", "norm": "frozen"}
     row = ARCHITECTURES[architecture]
     config = row.config(architecture=architecture, **{**values, **(model or {})})
-    method = build_method(METHODS[name].Config(**options), build_segmenter(config, NUM_CLASSES))
+    method = build_method({"name": name, **options}, build_segmenter(config, NUM_CLASSES))
+    method.observe_source(LABEL_PIXELS)
     return method.train()
 
 
@@ -66,9 +77,10 @@ def architecture(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=CASES)
 def method(request: pytest.FixtureRequest, architecture: str) -> Method:
-    return _build(request.param, architecture)
+    options = CASES[request.param]
+    return _build(architecture=architecture, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +163,109 @@ def test_minent_terms() -> None:
     )
     torch.testing.assert_close(term.loss, 0.5 * main + 0.25 * auxiliary)
     assert list(term.logged) == ["entropy/main", "entropy/aux"]
+
+
+def test_minent_with_ranking_and_prior() -> None:
+    options = {"ranking": 0.3, "class_prior": {"mu": 0.5, "weight": 2.0}}
+    method, target = _build("minent", weight_ent=(0.5,), **options), _batch(2, False)
+    _, term = method.losses(_batch(1, True), target)
+    probabilities = class_probabilities(method.segmenter(target.images).logits[0])
+    ratios = LABEL_PIXELS.sum(dim=0) / LABEL_PIXELS.sum()
+    entropy, prior = entropy_loss(probabilities, 0.3), class_prior_loss(probabilities, ratios, 0.5)
+    torch.testing.assert_close(term.loss, 0.5 * entropy + 2 * prior)
+    assert list(term.logged) == ["entropy/main", "class_prior/main"]
+
+
+def test_advent_with_prior_adds_it_to_the_target_s_term() -> None:
+    plain, prior = _build("advent"), _build("advent", class_prior={"mu": 1.0, "weight": 3.0})
+    batches = _batch(1, True), _batch(2, False)
+    _, fooling, *_ = plain.losses(*batches)
+    _, both, *_ = prior.losses(*batches)
+    assert [name for name in both.logged if name not in fooling.logged] == ["class_prior/main"]
+    torch.testing.assert_close(both.loss, fooling.loss + 3 * both.logged["class_prior/main"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "minent", "class_prior": {}},
+        {"name": "advent", "class_prior": {}},
+        {"name": "fcns_in_the_wild"},
+    ],
+)
+def test_statistics_of_the_source_must_be_given(options: dict[str, Any]) -> None:
+    model = {"architecture": "deeplab_v2", "encoder": "resnet18", "weights": "none"}
+    method = build_method(options, build_segmenter(model, NUM_CLASSES))
+    with pytest.raises(JobError, match=r"method.(class_prior|weight_sizes): .*observe_source"):
+        list(method.losses(_batch(1, True), _batch(2, False)))
+
+
+def test_statistics_of_the_source_are_saved() -> None:
+    state = _build("advent", class_prior={}).state_dict()
+    ratios = LABEL_PIXELS.sum(dim=0) / LABEL_PIXELS.sum()
+    torch.testing.assert_close(state["prior.class_ratios"], ratios)
+
+
+def test_features_are_what_the_discriminators_see() -> None:
+    method = _build("adaptsegnet", space="features", weight_adv=(0.5, 0.25))
+    target = _batch(2, False)
+    _, fooling, *_ = method.losses(_batch(1, True), target)
+    features = method.segmenter(target.images).features
+    assert list(method.adversaries()) == ["discriminator_stage5", "discriminator_stage4"]
+    networks = method.adversaries().values()
+    deepest, next_one = (
+        adversarial_vanilla(network(stage), 0)
+        for network, stage in zip(networks, features[::-1], strict=False)
+    )
+    torch.testing.assert_close(fooling.loss, 0.5 * deepest + 0.25 * next_one)
+    assert list(fooling.logged) == ["adversarial/stage5", "adversarial/stage4"]
+
+
+def test_more_weights_than_stages_are_refused() -> None:
+    with pytest.raises(JobError, match=r"method.weight_adv: .* each of 5 stages .* found 6"):
+        _build("adaptsegnet", space="features", weight_adv=(0.1,) * 6)
+
+
+def test_fcns_in_the_wild_confuses_on_both_domains() -> None:
+    method = _build("fcns_in_the_wild", weight_confusion=0.5, weight_sizes=0.25)
+    source, target = _batch(1, True), _batch(2, False)
+    on_source, on_target, tell_source, tell_target = method.losses(source, target)
+    (classifier,) = method.adversaries().values()
+
+    def judged(batch: Batch, domain: int) -> Tensor:
+        features = method.segmenter(batch.images).features[-1]
+        return adversarial_vanilla(classifier(features), domain)
+
+    for term, batch, name in ((on_source, source, "source"), (on_target, target, "target")):
+        confused = (judged(batch, 0) + judged(batch, 1)) / 2
+        torch.testing.assert_close(term.logged[f"confusion/{name}"], confused.detach())
+    assert list(on_target.logged) == ["confusion/target", "sizes/main"]
+    expected = 0.5 * on_target.logged["confusion/target"] + 0.25 * on_target.logged["sizes/main"]
+    torch.testing.assert_close(on_target.loss.detach(), expected)
+    torch.testing.assert_close(tell_source.loss, judged(source, 0))
+    torch.testing.assert_close(tell_target.loss, judged(target, 1))
+
+
+def test_fcns_in_the_wild_who_learns_from_which_term() -> None:
+    method, learners = _build("fcns_in_the_wild"), []
+    for _ in _run(method, _batch(1, True), _batch(2, False)):
+        learners.append({key.partition(".")[0] for key in _with_gradient(method)})
+        method.zero_grad()
+    assert learners == [{"segmenter"}, {"segmenter"}, {"classifier"}, {"classifier"}]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "advant"}, "method.name: found 'advant'; did you mean 'advent'"),
+        ({"name": "advent", "weight": 1}, "method.weight: Extra inputs"),
+        ({"name": "minent", "ranking": 0}, "method.ranking: .*greater than 0"),
+        ({"name": "minent", "class_prior": {"mu": 2}}, "method.class_prior.mu: "),
+    ],
+)
+def test_wrong_values_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        build_method(values, build_segmenter({"architecture": "deeplab_v2", "weights": "none"}))
 
 
 @pytest.mark.parametrize(

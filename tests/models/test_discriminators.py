@@ -10,7 +10,7 @@ import torch
 
 from adapt.errors import JobError
 from adapt.losses import class_probabilities, weighted_self_information
-from adapt.models.discriminators import FullyConvolutionalDiscriminator
+from adapt.models.discriminators import DomainClassifier, FullyConvolutionalDiscriminator
 
 torch.set_num_threads(1)
 ADAPTSEGNET_KEYS = ("conv1", "conv2", "conv3", "conv4", "classifier")
@@ -84,3 +84,19 @@ def test_a_logit_for_every_32_pixels(size_hw: tuple[int, int]) -> None:
 def test_smaller_maps_are_refused() -> None:
     with pytest.raises(JobError, match=r"at least 32 pixels a side .* found \(31, 64\)"):
         FullyConvolutionalDiscriminator(3, width=4)(torch.zeros(1, 3, 31, 64))
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (9, 17)])
+def test_stride_1_judges_every_unit_of_features(size_hw: tuple[int, int]) -> None:
+    output = FullyConvolutionalDiscriminator(8, width=4, stride=1)(torch.zeros(2, 8, *size_hw))
+    assert output.shape == (2, 1, *size_hw)
+
+
+def test_the_domain_classifier_looks_at_one_unit_at_a_time() -> None:
+    classifier = DomainClassifier(6, width=5)
+    features = torch.randn(1, 6, 3, 4)
+    changed = features.clone()
+    changed[:, :, 1, 2] += 1
+    differs = classifier(features) != classifier(changed)
+    assert differs.shape == (1, 1, 3, 4)
+    assert differs.nonzero().tolist() == [[0, 0, 1, 2]]

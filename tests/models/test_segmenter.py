@@ -162,7 +162,7 @@ def test_load_weights_takes_a_whole_network_back() -> None:
 def test_load_weights_names_what_misfits() -> None:
     state = _build().state_dict()
     key = "decoder.heads.0.branches.0.weight"
-    wrong = {**state, key: state[key][:3], "stranger": state[key]}
+    wrong = {**state, key: state[key][:, :3], "stranger": state[key]}
     del wrong["encoder.backbone.conv1.weight"]
     with pytest.raises(JobError) as caught:
         _build().load_weights(wrong)
@@ -170,7 +170,20 @@ def test_load_weights_names_what_misfits() -> None:
     assert "model: expected weights of deeplab_v2 on resnet18 with 5 classes" in message
     assert "missing: encoder.backbone.conv1.weight" in message
     assert "unexpected: stranger" in message
-    assert f"misshaped: {key} [3, 512, 3, 3] instead of [5, 512, 3, 3]" in message
+    assert f"misshaped: {key} [5, 3, 3, 3] instead of [5, 512, 3, 3]" in message
+
+
+def test_load_weights_says_plainly_that_the_classes_are_others() -> None:
+    state = build_segmenter(_build().config, num_classes=16).state_dict()
+    expected = r"expected weights for 5 classes, found 16 \(decoder.heads.0.branches.0.weight\)"
+    with pytest.raises(JobError, match=expected):
+        _build().load_weights(state)
+
+
+def test_load_weights_refuses_a_head_that_does_not_exist() -> None:
+    state = _build().state_dict()
+    with pytest.raises(JobError, match=r"unexpected: decoder.heads.1.branches.0.weight"):
+        _build(aux=False).load_weights(state)
 
 
 def test_weights_uri_without_its_weights_is_refused() -> None:
@@ -191,6 +204,28 @@ def test_unknown_architecture_names_the_known_ones() -> None:
     config = DeepLabV2Config(weights="none").model_copy(update={"architecture": "deeplab_v"})
     with pytest.raises(JobError, match=r"model.architecture: .*did you mean 'deeplab_v2'"):
         build_segmenter(config, NUM_CLASSES)
+
+
+def test_plain_values_make_the_network_that_their_config_makes() -> None:
+    values = {"architecture": "deeplab_v2", "encoder": "resnet18", "weights": "none", "aux": False}
+    segmenter = build_segmenter(values)
+    assert segmenter.config == DeepLabV2Config(encoder="resnet18", weights="none", aux=False)
+    assert segmenter.num_classes == 19
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, r"model.architecture: found None \(known: deeplab_v2\)"),
+        ({"architecture": "deeplab"}, "model.architecture: .*did you mean 'deeplab_v2'"),
+        ({"architecture": "deeplab_v2", "aspp_branches": 3}, "model.aspp_branches: .*got 3"),
+        ({"architecture": "deeplab_v2", "aux": "yes"}, "model.aux: .*got 'yes'"),
+        ({"architecture": "deeplab_v2", "encodre": "x"}, "model.encodre: .*not permitted"),
+    ],
+)
+def test_plain_values_that_make_none_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        build_segmenter(values)
 
 
 def test_config_refuses_other_branch_counts() -> None:

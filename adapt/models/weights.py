@@ -1,0 +1,150 @@
+"""Files of weights: tensors by name, whether they fit a network, and what they say of themselves.
+
+A whole network's file describes what silently changes what its weights compute, such as
+AdaptSegNet's two summed branches of four: names and shapes are the same either way. The description
+stands in the header of a .safetensors file; other files have none.
+"""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from adapt.errors import JobError
+
+if TYPE_CHECKING:
+    from adapt.models.segmenter import SegmenterConfig
+
+DESCRIPTION = "segadapt.model"
+WRAPPERS = ("state_dict", "model")
+
+
+def read_weights(
+    path: Path, sha256: str | None = None, key: str = "model.weights_uri"
+) -> dict[str, Tensor]:
+    """Tensors by name from a .safetensors, .pth or .pt file, on the CPU. `key` is for messages.
+
+    Opens `{'state_dict': ...}`, `{'model': ...}` and names that all begin with `module.`; entries
+    that are no tensors are left out. Nothing in the file is executed. Raises `JobError` for a file
+    that is not what it should be.
+    """
+    if not path.is_file():
+        raise JobError(f"{key}: expected a file, found none at {path}")
+    if sha256 is not None:
+        _check_digest(path, sha256)
+    content = _unwrapped(_read(path, key))
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise JobError(f"{key}: expected tensors by name, found none in {path.name}")
+    if all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
+
+
+def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Why `given` cannot be loaded into a network with the tensors `own`, or nothing where it can.
+
+    Batch norm's counters of batches may be missing: old files lack them and nothing reads them.
+    """
+    missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in given if key not in own]
+    misshaped = [
+        f"{key} {list(given[key].shape)} instead of {list(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "misshaped": misshaped}
+    return "; ".join(f"{kind}: {_first(keys)}" for kind, keys in kinds.items() if keys)
+
+
+def describe(config: "SegmenterConfig", num_classes: int) -> dict[str, str]:
+    """The header of a file with this network's weights: what `check_description` compares."""
+    return {DESCRIPTION: json.dumps(_described(config, num_classes))}
+
+
+def read_description(path: Path, key: str = "model.start_uri") -> dict[str, Any] | None:
+    """What a file of weights says of its network; None where it says nothing.
+
+    Raises `JobError` for a .safetensors file that is none.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(DESCRIPTION)
+        return None if text is None else dict(json.loads(text))
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        raise _unreadable(path, key, error) from error
+
+
+def check_description(
+    found: Mapping[str, Any],
+    config: "SegmenterConfig",
+    num_classes: int,
+    key: str = "model.start_uri",
+) -> None:
+    """Raise `JobError` where weights that describe themselves as `found` belong to another network.
+
+    Only what `found` holds is compared, so that a file may tell less. `key` names the file's.
+    """
+    wanted = _described(config, num_classes)
+    for field, value in found.items():
+        if value != wanted.get(field):
+            spec_key = "classes" if field == "num_classes" else f"model.{field}"
+            raise JobError(
+                f"{spec_key}: expected {json.dumps(value)}, with which the weights at {key} were "
+                f"trained, found {json.dumps(wanted.get(field))}; change it or name other weights"
+            )
+
+
+def _described(config: "SegmenterConfig", num_classes: int) -> dict[str, Any]:
+    fields = {name: getattr(config, name) for name in config.described}
+    return {**fields, "num_classes": num_classes}
+
+
+def _first(keys: list[str], shown: int = 3) -> str:
+    rest = len(keys) - shown
+    return ", ".join(keys[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _read(path: Path, key: str) -> Mapping[str, Any]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix in (".pth", ".pt"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise _unreadable(path, key, error) from error
+    raise JobError(f"{key}: expected a .safetensors, .pth or .pt file, found {path.name!r}")
+
+
+def _unreadable(path: Path, key: str, error: Exception) -> JobError:
+    reason = str(error).partition("\n")[0]
+    return JobError(
+        f"{key}: expected a file of tensors, found {path.name}, which cannot be read as one "
+        f"({reason})"
+    )
+
+
+def _unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict within training programs' wrappers."""
+    if not isinstance(content, Mapping):
+        return {}
+    for wrapper in WRAPPERS:
+        if isinstance(content.get(wrapper), Mapping):
+            return content[wrapper]
+    return content
+
+
+def _check_digest(path: Path, sha256: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256.lower():
+        raise JobError(f"model.weights_sha256: expected {sha256}, found {found} for {path.name}")
