@@ -28,7 +28,7 @@ stack: $(VENV)/.installed
 	$(BIN)/python -m adapt.platforms.local_stack stack
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.results toy_town
+	$(BIN)/python -m benchmarks.methods toy_town
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)

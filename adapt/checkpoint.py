@@ -67,18 +67,22 @@ class RunFolder:
         self.store = store
 
     def save(
-        self, step: int, state: Mapping[str, Any], weights: Mapping[str, Tensor], spec_text: str
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        spec_text: str,
+        description: Mapping[str, str],
     ) -> Saved:
         """Write the checkpoint of `step` durably and point LATEST at it.
 
-        Raises `StoreError`.
+        `description` goes into the header of the weights' file. Raises `StoreError`.
         """
         name = f"step-{step:08d}"
         with tempfile.TemporaryDirectory(prefix="segadapt-save-") as folder:
             files = {file: Path(folder) / file for file in (WEIGHTS, STATE, SPEC)}
-            save_file(
-                {key: t.detach().cpu().contiguous() for key, t in weights.items()}, files[WEIGHTS]
-            )
+            tensors = {key: t.detach().cpu().contiguous() for key, t in weights.items()}
+            save_file(tensors, files[WEIGHTS], dict(description))
             torch.save(dict(state), files[STATE])
             files[SPEC].write_text(spec_text)
             digests = {file: _sha256(path) for file, path in files.items()}

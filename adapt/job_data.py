@@ -6,19 +6,23 @@ seconds.
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
 
 from adapt.checkpoint import RunFolder
 from adapt.data.packed import PackedSplit, SplitConfig
 from adapt.data.stream import DomainConfig, Stream
-from adapt.errors import DataError
-from adapt.models import build_segmenter
-from adapt.models.encoder import read_weights
+from adapt.errors import DataError, JobError, known_names
+from adapt.methods import build_method
+from adapt.methods.method import Method
+from adapt.models import ENCODERS, build_segmenter
 from adapt.models.segmenter import Segmenter
+from adapt.models.weights import check_description, misfit, read_description, read_weights
+from adapt.optim import build_optimizers, schedule_length
 from adapt.places import Place
 from adapt.spec import JobSpec
 from storage.cache import ShardCache
@@ -99,23 +103,62 @@ def open_stream(
         rank=place.rank,
         num_ranks=place.num_ranks,
         draw=draw,
+        planned_draws=schedule_length(job.optim, job.train.steps) * domain.batch_size,
     )
+
+
+def check_networks(job: JobSpec) -> None:
+    """Raise `JobError` where model, method and optimizers do not fit one another.
+
+    All networks are built, without memory or weights: the code that would stumble later is asked.
+    """
+    with torch.device("meta"):
+        bare = job.model.model_copy(update={"weights": "none", "weights_uri": None})
+        segmenter = build_segmenter(bare, job.classes.num_classes)
+        build_optimizers(job.optim, build_method(job.method, segmenter))
+    starts_nowhere = job.model.weights_uri is None and job.model.start_uri is None
+    if job.model.weights == "imagenet" and starts_nowhere and job.model.encoder in ENCODERS:
+        segmenter.encoder.imagenet_weights()  # says which weights it needs
 
 
 def build_network(job: JobSpec, stores: Stores) -> Segmenter:
     """The segmentation network with the weights it starts from.
 
-    Raises `JobError` where they do not fit.
+    Raises `JobError` where they do not fit, or say themselves that another network made them.
     """
-    encoder_weights = None
-    if job.model.weights_uri is not None:
-        encoder_weights = _fetch(
-            stores, "weights_uri", job.model.weights_uri, job.model.weights_sha256
-        )
-    segmenter = build_segmenter(job.model, len(job.classes.names), encoder_weights)
-    if job.model.start_uri is not None:
-        segmenter.load_weights(_fetch(stores, "start_uri", job.model.start_uri, None))
-    return segmenter
+    model, num_classes = job.model, job.classes.num_classes
+    if model.start_uri is not None:
+        segmenter = build_segmenter(model, num_classes)
+        with _fetched(stores, model.start_uri) as path:
+            _check_description(job, path, "model.start_uri")
+            segmenter.load_weights(read_weights(path, key="model.start_uri"))
+        return segmenter
+    if model.weights_uri is None:
+        return build_segmenter(model, num_classes)
+    with _fetched(stores, model.weights_uri) as path:
+        weights = read_weights(path, model.weights_sha256)
+        _check_description(job, path, "model.weights_uri")
+        return build_segmenter(model, num_classes, weights)
+
+
+def start_adversaries(job: JobSpec, stores: Stores, method: Method) -> None:
+    """Give adversaries the weights that `method.discriminator_uris` names.
+
+    Raises `JobError` for an adversary the method does not have, or weights that do not fit.
+    """
+    adversaries = method.adversaries()
+    for name, uri in getattr(job.method, "discriminator_uris", {}).items():
+        key = f"method.discriminator_uris.{name}"
+        adversary = adversaries.get(f"discriminator_{name}")
+        if adversary is None:
+            known = [known.removeprefix("discriminator_") for known in adversaries]
+            raise JobError(f"{key}: expected an adapted head, {known_names(name, known)}")
+        with _fetched(stores, uri) as path:
+            weights = read_weights(path, key=key)
+        differences = misfit(adversary.state_dict(), weights)
+        if differences:
+            raise JobError(f"{key}: expected weights of a discriminator, found {differences}")
+        adversary.load_state_dict(weights)
 
 
 def open_run_folder(job: JobSpec, stores: Stores) -> RunFolder:
@@ -123,12 +166,20 @@ def open_run_folder(job: JobSpec, stores: Stores) -> RunFolder:
     return RunFolder(stores.open(join(job.checkpoint.uri, job.name)))
 
 
-def _fetch(stores: Stores, key: str, uri: str, sha256: str | None) -> Mapping[str, Tensor]:
+def _check_description(job: JobSpec, path: Path, key: str) -> None:
+    described = read_description(path, key)
+    if described is not None:
+        check_description(described, job.model, job.classes.num_classes, key)
+
+
+@contextmanager
+def _fetched(stores: Stores, uri: str) -> Iterator[Path]:
+    """A file of weights on the local disk, for as long as the context lasts."""
     root, _, name = uri.rpartition("/")
     with tempfile.TemporaryDirectory(prefix="segadapt-weights-") as folder:
         path = Path(folder) / name
         stores.open(root or ".").get_file(name, path)
-        return read_weights(path, sha256, f"model.{key}")
+        yield path
 
 
 def _warn_of_absent_classes(job: JobSpec, source: PackedSplit) -> None:

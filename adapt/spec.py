@@ -111,6 +111,8 @@ class JobSpec(Section):
             uri = getattr(self.model, key)
             if uri is not None:
                 found[f"model.{key}"] = uri
+        for name, uri in getattr(self.method, "discriminator_uris", {}).items():
+            found[f"method.discriminator_uris.{name}"] = uri
         return found
 
     def check_environment(self, environment: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ from adapt.engine import Engine
 from adapt.errors import Interrupted
 from adapt.evaluate import Evaluation, evaluate
 from adapt.job_data import JobData
+from adapt.models.weights import describe
 from adapt.places import Place
 from adapt.report import evaluation_sheet
 from adapt.spec import JobSpec, check_same_job, parse_spec
@@ -216,6 +217,7 @@ class Trainer:
             },
             self.engine.method.segmenter.state_dict(),
             self.job.to_yaml(),
+            describe(self.job.model, self.job.classes.num_classes),
         )
         self.folder.retain(self.job.checkpoint.keep)
         return saved

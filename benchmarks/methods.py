@@ -1,14 +1,14 @@
-"""Measures what adaptation brings: every job spec of a task, several seeds, one table.
+"""Measures what adaptation brings: every method on the same small budget, one table, one picture.
 
-    python -m benchmarks.results toy_town
-    python -m benchmarks.results airsim_to_camvid --raw ../shared/data
+    python benchmarks/methods.py                 # AirSim -> CamVid, two seeds
+    python benchmarks/methods.py toy_town --seeds 1 2 3
 
-A task is a folder of job_specs with `start.yaml`, from which every other job goes on for equally
-many steps (but for an `oracle`, which trains on the target's labels). Everything runs as a user
-would run it: packed, trained by `run`, figures in a real MLflow server, data and checkpoints in a
-bucket of a real S3 server where the specs say s3://, the checkpoint chosen on `val` and
-fetched by `download-best`, its file scored on `test` by `evaluate`. Two jobs run side by side, one
-thread each.
+A task is a folder of job_specs with `start.yaml`, trained on the source from ImageNet weights, from
+which every other job goes on for equally many steps (but for an `oracle`, which trains on the
+target's labels). Everything runs as a user would run it: packed, trained by `run`, figures in a
+real MLflow server, data and checkpoints in a bucket of a real S3 server where the specs say s3://,
+the checkpoint chosen on `val` and fetched by `download-best`, its file scored on `test` by
+`evaluate`. Two jobs run side by side, one thread each. The table goes into docs/results.md.
 """
 
 import argparse
@@ -22,12 +22,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
+import numpy as np
+from PIL import Image
 from rich.console import Console
 
-from adapt.demo import make_towns
-from adapt.platforms.local_stack import mlflow_server, seaweedfs
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for `python benchmarks/methods.py`
+
+from adapt.demo import make_towns  # noqa: E402 - needs the path above
+from adapt.platforms.local_stack import mlflow_server, seaweedfs  # noqa: E402
+from adapt.report import prediction_grid  # noqa: E402
+from adapt.spec import load_spec  # noqa: E402
+
 CLI = [sys.executable, str(ROOT / "entrypoint.py")]
 
 
@@ -84,7 +90,9 @@ class Task:
             "--pictures",
             str(folder / "test.png"),
         )
-        row = Row(name.rpartition("-")[0], seed, json.loads(scored), minutes)
+        drawn = ("--out", str(folder), "--colours")
+        self.call("predict", spec, "--checkpoint", weights, *drawn, *test)
+        row = Row(method, seed, json.loads(scored), minutes)
         print(f"{name}: test mIoU {row.test['miou']:.2%}, {minutes:.1f} min", flush=True)
         return row
 
@@ -139,20 +147,39 @@ def pack_toy_town(task: Task, _raw: Path) -> None:
     make_towns(task.out / "demo", seed=1, console=Console(stderr=True))
 
 
+def picture(task: Task, methods: list[str], seed: int) -> Image.Image:
+    """One test image as every job sees it; the image itself stays with its owners."""
+    seen = {}
+    for method in methods:
+        first, *_ = sorted((task.out / f"{method}-{seed}" / "colours").glob("*.png"))
+        seen[method] = np.asarray(Image.open(first).convert("RGB"))
+    classes = load_spec(task.specs / "start.yaml").classes
+    return prediction_grid(seen, classes.colours, classes.names)
+
+
+def write_block(page: Path, name: str, text: str) -> None:
+    """Replace what stands between `<!-- NAME -->` and `<!-- end NAME -->` in a page."""
+    before, _, rest = page.read_text().partition(f"<!-- {name} -->\n")
+    _, _, after = rest.partition(f"<!-- end {name} -->")
+    page.write_text(f"{before}<!-- {name} -->\n{text}<!-- end {name} -->{after}")
+
+
 TASKS = {"airsim_to_camvid": pack_airsim_to_camvid, "toy_town": pack_toy_town}
 
 
 def main() -> None:
-    """Measure a task and write `docs/results/TASK.{json,md}`."""
+    """Measure a task; write its table into docs/results.md, its rows into docs/results/."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--raw", type=Path, default=Path(), help="folder of the raw data")
+    parser.add_argument("task", choices=TASKS, nargs="?", default="airsim_to_camvid")
+    parser.add_argument(
+        "--raw", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the raw data"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("bench"), help="folder for servers and downloads"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--methods", nargs="+", help="default: every job spec of the task")
     parser.add_argument("--jobs", type=int, default=2, help="jobs side by side")
     parser.add_argument(
@@ -173,12 +200,12 @@ def main() -> None:
         task = Task(given.task, out, environment, given.sets)
         TASKS[given.task](task, given.raw.resolve())
         rows = run_all(task, methods, given.seeds, given.jobs)
-    results = ROOT / "docs" / "results"
-    results.mkdir(parents=True, exist_ok=True)
-    (results / f"{given.task}.md").write_text(table(rows))
-    (results / f"{given.task}.json").write_text(
-        json.dumps([row._asdict() for row in rows], indent=1) + "\n"
-    )
+        written = picture(task, ["start", *methods], given.seeds[0])
+    docs = ROOT / "docs"
+    rows_json = json.dumps([row._asdict() for row in rows], indent=1)
+    (docs / "results" / f"{given.task}.json").write_text(rows_json + "\n")
+    write_block(docs / "results.md", given.task, table(rows))
+    written.save(docs / "pictures" / f"{given.task}.png", optimize=True)
     print(table(rows))
 
 

@@ -1,6 +1,6 @@
 """The benchmark scripts' arithmetic: means, spreads and gains paired by seed."""
 
-from benchmarks.results import Row, spread, table
+from benchmarks.methods import Row, spread, table
 
 
 def test_spread_is_mean_and_standard_deviation_in_percent() -> None:

@@ -9,8 +9,10 @@ import torch
 
 from adapt.checkpoint import RunFolder, fetch_weights
 from adapt.errors import DataError
+from adapt.models.weights import read_description
 from storage.store import MissingObject, StoreError, Stores
 
+HEADER = {"segadapt.model": '{"aspp_branches": 2}'}
 WEIGHTS = {"layer.weight": torch.arange(6.0).reshape(2, 3)}
 
 
@@ -19,22 +21,24 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def save(run: RunFolder, step: int) -> str:
-    return run.save(step, {"step": step, "rng": torch.get_rng_state()}, WEIGHTS, "seed: 1\n").name
+    state = {"step": step, "rng": torch.get_rng_state()}
+    return run.save(step, state, WEIGHTS, "seed: 1\n", HEADER).name
 
 
 def test_what_is_saved_is_found_again(tmp_path: Path) -> None:
     run = folder(tmp_path)
     assert run.newest_valid() is None
     save(run, 5)
-    saved = run.save(10, {"step": 10}, WEIGHTS, "seed: 2\n")
+    saved = run.save(10, {"step": 10}, WEIGHTS, "seed: 2\n", HEADER)
     found = run.newest_valid()
     assert found is not None and found[0] == saved.name and found[1]["step"] == 10
     assert run.spec_text(saved.name) == "seed: 2\n"
     assert (tmp_path / "run" / "LATEST").read_text() == saved.name
     loaded = fetch_weights(
-        run.store, f"{saved.name}/weights.safetensors", tmp_path / "w", saved.sha256
+        run.store, f"{saved.name}/weights.safetensors", tmp_path / "w.safetensors", saved.sha256
     )
     assert torch.equal(loaded["layer.weight"], WEIGHTS["layer.weight"])
+    assert read_description(tmp_path / "w.safetensors") == {"aspp_branches": 2}
 
 
 @pytest.mark.parametrize("harm", ["truncated", "tampered", "missing", "half-written"])
@@ -78,7 +82,7 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     run = folder(tmp_path)
     assert run.best() is None
     for step in (1, 2, 3, 4, 5):
-        saved = run.save(step, {"step": step}, WEIGHTS, "")
+        saved = run.save(step, {"step": step}, WEIGHTS, "", HEADER)
         if step == 2:
             run.mark_best(saved, 0.5)
     run.retain(keep=2)

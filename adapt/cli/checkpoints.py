@@ -1,8 +1,8 @@
-"""Commands about checkpoints: evaluate, download-best."""
+"""Commands about checkpoints: evaluate, predict, download-best, import- and export-checkpoint."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -20,26 +20,43 @@ from adapt.spec import load_spec
 
 commands = typer.Typer()
 
+Checkpoints = Annotated[
+    list[str],
+    typer.Option(
+        "--checkpoint",
+        help="A file of weights, or the folder that holds weights.safetensors: a path or a URI. "
+        "Several are an ensemble.",
+    ),
+]
+Weights = Annotated[
+    list[float] | None,
+    typer.Option("--weight", help="Weight of each checkpoint of an ensemble; default: equal."),
+]
+
 
 @commands.command()
 def evaluate(
     spec: SpecPath,
-    checkpoint: Annotated[
-        str, typer.Option(help="weights.safetensors or the folder that holds it: a path or a URI.")
-    ],
+    checkpoints: Checkpoints,
+    weights: Weights = None,
     overrides: Overrides = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Write pictures of predictions to this PNG.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a checkpoint on the spec's validation split; `--set validation.split=test` for another
-    one."""
+    """Score a checkpoint, or an ensemble of several, on the spec's validation split.
+
+    `--set validation.split=test` for another one; the keys of `evaluate` add flipped views, scales
+    and windows.
+    """
     from adapt.job import evaluate_checkpoint
+    from adapt.live import progress_bar
     from adapt.report import evaluation_sheet, per_class_table
 
     job = load_spec(spec, overrides or ())
-    evaluation = evaluate_checkpoint(job, place_here(), checkpoint)
+    with progress_bar("evaluating", console) as advance:
+        evaluation = evaluate_checkpoint(job, place_here(), checkpoints, weights, advance)
     score, names = evaluation.score, job.classes.names
     if as_json:
         typer.echo(json.dumps(score.record(names)))
@@ -48,6 +65,36 @@ def evaluate(
     if pictures is not None:
         evaluation_sheet(evaluation.pictures, job.classes).save(pictures)
         console.print(f"pictures: {pictures}", soft_wrap=True)
+
+
+@commands.command()
+def predict(
+    spec: SpecPath,
+    checkpoints: Checkpoints,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    weights: Weights = None,
+    overrides: Overrides = None,
+    size_hw: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="H W", help="Size of the predictions; default: the image's own."),
+    ] = None,
+    colours: Annotated[
+        bool, typer.Option("--colours", help="Also write them in the classes' colours.")
+    ] = False,
+) -> None:
+    """Write predictions of the validation split as PNGs of the dataset's own label ids.
+
+    With dataset cityscapes this is what its test server takes. Labels are not needed.
+    """
+    from adapt.job import predict_checkpoint
+    from adapt.live import progress_bar
+
+    job = load_spec(spec, overrides or ())
+    with progress_bar("predicting", console) as advance:
+        count = predict_checkpoint(
+            job, place_here(), checkpoints, weights, out, size_hw, colours, advance
+        )
+    console.print(f"{count} predictions in {out}", soft_wrap=True)
 
 
 @commands.command()
@@ -76,3 +123,65 @@ def download_best(
         return
     console.print(f"run {found.run_name} ({found.run_id}), {metric} {found.score:.2%}")
     typer.echo(str(found.weights_path))
+
+
+@commands.command()
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder the weights are for, where the file does not show.")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Classes that a trained network must have.")
+    ] = None,
+    aspp_branches: Annotated[
+        int | None,
+        typer.Option(help="Branches its head sums: 2 for AdaptSegNet's networks, 4 for ADVENT's."),
+    ] = None,
+    pixels: Annotated[
+        Literal["bgr_mean", "rgb_std"] | None,
+        typer.Option(help="Input that ImageNet weights were trained on, where names do not show."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn weights of the papers' programs, torchvision or timm into ours, key by key."""
+    from adapt.import_checkpoint import import_checkpoint as import_file
+    from adapt.import_checkpoint import report_table
+
+    report = import_file(
+        file,
+        out,
+        encoder=encoder,
+        num_classes=num_classes,
+        aspp_branches=aspp_branches,
+        pixels=pixels,
+    )
+    if as_json:
+        typer.echo(json.dumps(report.as_dict()))
+        return
+    Console().print(report_table(report))
+
+
+@commands.command()
+def export_checkpoint(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="weights.safetensors, or the folder of a checkpoint.")
+    ],
+    out: Annotated[Path, typer.Option(help="The .pth file to write.")],
+    style: Annotated[
+        Literal["adaptsegnet", "advent"], typer.Option(help="Whose program will read it.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Write a network, and its discriminators where a checkpoint's folder has them, for the papers'
+    programs."""
+    from adapt.export_checkpoint import export_checkpoint as export_file
+
+    report = export_file(checkpoint, out, style)
+    if as_json:
+        typer.echo(json.dumps({"written": [str(path) for path in report.written]}))
+        return
+    console.print(f"{report.keys} tensors under the names of {style}'s program")
+    for path in report.written:
+        typer.echo(str(path))

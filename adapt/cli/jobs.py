@@ -45,9 +45,12 @@ def check(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False) 
 
     Touches no data and no GPU.
     """
+    from adapt.job_data import check_networks
+
     job, place = load_spec(spec, overrides or ()), place_here()
     job.check_environment(place.environment)
     job.check_ranks(place.num_ranks)
+    check_networks(job)
     if as_json:
         typer.echo(json.dumps(job.resolved()))
         return
