@@ -3,25 +3,33 @@ every class from it.
 
 As the papers do it: network in eval mode, main head, logits upsampled to the labels' own size,
 argmax. The matrix is summed on the device in whole numbers, so its value does not depend on batches
-or ranks.
+or ranks, and no image waits for the host.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from adapt.data.augment import Sample
 from adapt.data.packed import PackedSplit, SplitConfig
-from adapt.data.stream import normalise
+from adapt.inference import (
+    WHOLE_IMAGE,
+    InferenceConfig,
+    Member,
+    class_map,
+    members_of,
+    predictions,
+    upload,
+)
 from adapt.metrics import confusion_matrix, iou, miou, pixel_accuracy
 from adapt.models.segmenter import Segmenter
-from adapt.section import Section
 
 
 class ValidationConfig(SplitConfig):
@@ -30,24 +38,48 @@ class ValidationConfig(SplitConfig):
     split: str = Field("val", description="Which split.")
 
 
-class EvaluateConfig(Section):
-    """When to evaluate on the validation split, and by what to choose the best checkpoint."""
+class EvaluateConfig(InferenceConfig):
+    """When and how to evaluate, and by what to choose the best checkpoint."""
 
     every_steps: int = Field(
         2000, ge=1, description="Steps between two evaluations (ADVENT's figure)."
     )
-    select_by: Literal["miou", "pixel_accuracy"] = Field(
-        "miou", description="The score whose highest value marks the best checkpoint."
+    subsets: tuple[Literal["synthia16", "synthia13"], ...] = Field(
+        (),
+        description="Means over fewer classes to report beside, from the same confusion matrix: "
+        "the papers' 16 and 13 classes of SYNTHIA.",
+    )
+    select_by: Literal["miou", "pixel_accuracy", "miou_synthia16", "miou_synthia13"] = Field(
+        "miou",
+        description="The score whose highest value marks the best checkpoint; a subset's must be "
+        "among subsets.",
     )
     pictures: int = Field(
         4, ge=0, description="Validation images drawn with truth, prediction, entropy."
     )
 
+    @model_validator(mode="after")
+    def _selects_what_is_reported(self) -> "EvaluateConfig":
+        subset = self.select_by.removeprefix("miou_")
+        if subset != self.select_by and subset not in self.subsets:
+            raise ValueError(
+                f"select_by: expected a reported score, found {self.select_by!r} without "
+                f"{subset!r} in evaluate.subsets; add it there"
+            )
+        return self
+
+
+NO_SUBSETS: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+
 
 class Score(NamedTuple):
-    """`matrix` (K, K) int64 pixels, row truth, column prediction; the figures follow from it."""
+    """`matrix` (K, K) int64 pixels, row truth, column prediction; the figures follow from it.
+
+    `subsets`: train ids by name, each with a mean of its own, from `metrics.subset_classes`.
+    """
 
     matrix: Tensor
+    subsets: Mapping[str, tuple[int, ...]] = NO_SUBSETS
 
     @property
     def iou(self) -> np.ndarray:
@@ -57,9 +89,11 @@ class Score(NamedTuple):
 
     def figures(self) -> dict[str, float]:
         """The figures that `select_by` names, in [0, 1]."""
+        means = {name: miou(self.matrix, classes) for name, classes in self.subsets.items()}
         return {
-            "miou": float(miou(self.matrix)),
-            "pixel_accuracy": float(pixel_accuracy(self.matrix)),
+            "miou": miou(self.matrix),
+            "pixel_accuracy": pixel_accuracy(self.matrix),
+            **{f"miou_{name}": mean for name, mean in means.items()},
         }
 
     def record(self, names: Sequence[str]) -> dict[str, Any]:
@@ -95,71 +129,62 @@ class Evaluation(NamedTuple):
     pictures: list[Picture]
 
 
-def predict(
-    segmenter: Segmenter, image: Tensor, size_hw: tuple[int, int], device: torch.device
-) -> Tensor:
-    """(3, H, W) uint8 RGB -> main head's logits (K, *size_hw) float32, on the device."""
-    images = normalise(image[None].to(device), segmenter.pixels)
-    return segmenter(images, size_hw).logits[0][0].float()
-
-
 @torch.no_grad()
 def evaluate(
-    segmenter: Segmenter,
+    segmenters: Segmenter | Sequence[Member],
     split: PackedSplit,
     device: torch.device,
     *,
+    views: InferenceConfig = WHOLE_IMAGE,
+    subsets: Mapping[str, tuple[int, ...]] = NO_SUBSETS,
     threads: int = 2,
     num_pictures: int = 0,
     rank: int = 0,
     num_ranks: int = 1,
     on_image: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Evaluate on all of `split`, shared out over ranks; every rank gets the same score, the leader
-    the pictures.
+    """Evaluate a network, or an ensemble, on all of `split`, shared out over ranks; every rank gets
+    the same score, the leader the pictures.
 
-    `on_image` is called after each image and may raise to stop. Leaves the network in the mode it
-    was in.
+    `on_image` is called after each image and may raise to stop. Leaves the networks in the mode
+    they were in.
     """
-    training = segmenter.training
-    segmenter.eval()
-    classes = segmenter.num_classes
+    members = members_of(segmenters)
+    classes = members[0].segmenter.num_classes
     matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     wanted = set(np.linspace(0, len(split) - 1, num_pictures).round().astype(int).tolist())
     pictures = []
-    for index, sample in _decoded(split, range(rank, len(split), num_ranks), threads):
-        assert sample.labels is not None, "an evaluation split is opened with its labels"
-        labels = sample.labels.to(device)
-        logits = predict(segmenter, sample.image, (labels.shape[0], labels.shape[1]), device)
-        predicted = logits.argmax(0)
-        matrix += confusion_matrix(labels, predicted, classes)
-        if index in wanted:
-            pictures.append(_picture(split.key(index), sample, predicted, logits))
-        on_image()
+    indices = range(rank, len(split), num_ranks)
+    seen = predictions(
+        members, split, indices, _size_of_labels, device, views=views, threads=threads
+    )
+    with closing(seen):
+        for number, sample, logits in seen:
+            predicted = class_map(logits)
+            matrix += confusion_matrix(upload(_labels(sample), device), predicted, classes)
+            if number in wanted:
+                pictures.append(_picture(split.key(number), sample, predicted, logits))
+            on_image()
     if dist.is_initialized():
         dist.all_reduce(matrix)
-    segmenter.train(training)
-    return Evaluation(Score(matrix.cpu()), pictures)
+    return Evaluation(Score(matrix.cpu(), subsets), pictures)
 
 
-def _decoded(split: PackedSplit, indices: range, threads: int) -> Iterator[tuple[int, Sample]]:
-    """Samples in order, a few decoded ahead."""
-    split.fetch_ahead(range(len(split.shard_sizes)))
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        ahead = [pool.submit(split.read, index) for index in indices[: 2 * threads]]
-        for place, index in enumerate(indices):
-            following = place + 2 * threads
-            if following < len(indices):
-                ahead.append(pool.submit(split.read, indices[following]))
-            yield index, ahead.pop(0).result()
+def _labels(sample: Sample) -> Tensor:
+    assert sample.labels is not None, "an evaluation split is opened with its labels"
+    return sample.labels
+
+
+def _size_of_labels(_index: int, sample: Sample) -> tuple[int, int]:
+    height_px, width_px = _labels(sample).shape
+    return height_px, width_px
 
 
 def _picture(key: str, sample: Sample, predicted: Tensor, logits: Tensor) -> Picture:
-    assert sample.labels is not None
     return Picture(
         key,
         sample.image.permute(1, 2, 0).numpy(),
-        sample.labels.numpy(),
+        _labels(sample).numpy(),
         predicted.to(torch.uint8).cpu().numpy(),
         logits.cpu().numpy(),
     )

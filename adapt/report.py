@@ -19,10 +19,12 @@ from torch import Tensor
 
 from adapt.data.inspect import Inspection
 from adapt.data.label_maps import LabelSpace
-from adapt.evaluate import Picture
+from adapt.evaluate import NO_SUBSETS, Picture
+from adapt.metrics import mean_of_known
 
 Pixels = NDArray[np.uint8]
 Colours = Sequence[tuple[int, int, int]] | Pixels
+Subsets = Mapping[str, tuple[int, ...]]
 
 TILE_WIDTH_PX = 400
 _GAP_PX = 6
@@ -32,44 +34,59 @@ _PAPER, _INK, _FRAME = (255, 255, 255), (25, 25, 25), (150, 150, 150)
 _HEAT = ((0, 0, 4), (60, 15, 110), (150, 38, 125), (225, 80, 78), (250, 160, 60), (252, 253, 190))
 
 
-def per_class_table(iou: ArrayLike, names: Sequence[str], title: str) -> Table:
-    """IoU of each class and the mean as the last row, in percent: (K,) -> a table for `rich`."""
-    return compare_table({"IoU": iou}, names, title)
+def per_class_table(
+    iou: ArrayLike, names: Sequence[str], title: str, subsets: Subsets = NO_SUBSETS
+) -> Table:
+    """IoU of each class and, as the last rows, the mean and those over subsets, in percent: (K,) ->
+    a table for `rich`.
+    """
+    return compare_table({"IoU": iou}, names, title, subsets)
 
 
-def compare_table(ious: Mapping[str, ArrayLike], names: Sequence[str], title: str = "") -> Table:
+def compare_table(
+    ious: Mapping[str, ArrayLike],
+    names: Sequence[str],
+    title: str = "",
+    subsets: Subsets = NO_SUBSETS,
+) -> Table:
     """Several runs side by side, each but the first with its difference to the first, in points."""
-    rows = _rows(ious, names)
+    rows = _rows(ious, names, subsets)
     table = Table(title=Text(title) if title else None, title_justify="left")
     for index, heading in enumerate(rows[0]):
         table.add_column(Text(heading), justify="left" if index == 0 else "right")
-    for row in rows[1:-1]:
+    for row in rows[1 : 1 + len(names)]:
         table.add_row(*map(_coloured, row))
     table.add_section()
-    table.add_row(*map(_coloured, rows[-1]), style="bold")
+    for row in rows[1 + len(names) :]:
+        table.add_row(*map(_coloured, row), style="bold")
     return table
 
 
-def as_markdown(ious: Mapping[str, ArrayLike], names: Sequence[str]) -> str:
+def as_markdown(
+    ious: Mapping[str, ArrayLike], names: Sequence[str], subsets: Subsets = NO_SUBSETS
+) -> str:
     """The table of `compare_table` in Markdown; one run is a mapping with one entry."""
-    head, *body = ([cell.replace("|", "\\|") for cell in row] for row in _rows(ious, names))
+    rows = _rows(ious, names, subsets)
+    head, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     rule = [":--"] + ["--:"] * (len(head) - 1)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body]) + "\n"
 
 
-def _values(iou: ArrayLike, names: Sequence[str]) -> list[float]:
-    """The K shares and their mean over the classes that occur."""
-    values = np.asarray(iou, dtype=np.float64)
-    assert values.shape == (len(names),), (values.shape, names)
-    known = values[~np.isnan(values)]
-    return [*values.tolist(), float(known.mean()) if known.size else float("nan")]
+def _values(iou: ArrayLike, names: Sequence[str], subsets: Subsets) -> list[float]:
+    """The K shares, their mean over the classes that occur, and the same over each subset."""
+    shares = np.asarray(iou, dtype=np.float64)
+    assert shares.shape == (len(names),), (shares.shape, names)
+    values = shares.tolist()
+    parts = ([values[index] for index in classes] for classes in subsets.values())
+    return [*values, mean_of_known(values), *map(mean_of_known, parts)]
 
 
-def _rows(ious: Mapping[str, ArrayLike], names: Sequence[str]) -> list[list[str]]:
-    """Heading, K classes, mean: the cells of every table as text."""
-    columns = {run: _values(iou, names) for run, iou in ious.items()}
+def _rows(ious: Mapping[str, ArrayLike], names: Sequence[str], subsets: Subsets) -> list[list[str]]:
+    """Heading, K classes, means: the cells of every table as text."""
+    columns = {run: _values(iou, names, subsets) for run, iou in ious.items()}
     first = next(iter(columns.values()))
-    rows = [["class"], *([name] for name in (*names, "mIoU"))]
+    means = ("mIoU", *(f"mIoU {subset}" for subset in subsets))
+    rows = [["class"], *([name] for name in (*names, *means))]
     for index, (run, values) in enumerate(columns.items()):
         rows[0] += [run] if index == 0 else [run, "+/-"]
         for row, value, reference in zip(rows[1:], values, first, strict=True):
@@ -195,6 +212,17 @@ def comparison_panel(
     return _with_legend(_row(tiles), colours, names)
 
 
+def prediction_grid(
+    pictures: Mapping[str, Pixels], colours: Colours, names: Sequence[str], columns: int = 4
+) -> Image.Image:
+    """One image as several runs see it: RGB pictures (H, W, 3) by the run's name, `columns` a row,
+    and the classes underneath.
+    """
+    tiles = [_Tile(run, pixels, smooth=False) for run, pixels in pictures.items()]
+    rows = [_row(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
+    return _with_legend(panel_grid(rows), colours, names)
+
+
 def panel_grid(panels: Sequence[Image.Image]) -> Image.Image:
     """Panels below one another, left-aligned. At least one."""
     assert panels, "nothing to show"
@@ -238,8 +266,8 @@ def comparison_sheet(runs: Mapping[str, Sequence[Picture]], classes: LabelSpace)
 
 
 def _row(tiles: Sequence[_Tile]) -> Image.Image:
-    """Tiles side by side under their captions, all with the shape of the second one's pixels."""
-    height, width = tiles[1].pixels.shape[:2]
+    """Tiles side by side under their captions, all with the shape of the last one's pixels."""
+    height, width = tiles[-1].pixels.shape[:2]
     size = (TILE_WIDTH_PX, max(1, round(TILE_WIDTH_PX * height / width)))
     step = TILE_WIDTH_PX + _GAP_PX
     row = Image.new("RGB", (step * len(tiles) + _GAP_PX, size[1] + _CAPTION_PX + _GAP_PX), _PAPER)

@@ -20,6 +20,7 @@ from adapt.engine import TrainConfig
 from adapt.errors import JobError, known_names
 from adapt.evaluate import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
+from adapt.metrics import subset_classes
 from adapt.models import ARCHITECTURES
 from adapt.models.segmenter import SegmenterConfig
 from adapt.optim import OptimConfig, schedule_length
@@ -78,6 +79,7 @@ class JobSpec(Section):
                 f"target: missing, expected a domain to adapt to with method {self.method.name}"
             )
         self._check_schedule()
+        self._check_subsets()
         self._check_mapped("source", self.source.dataset)
         if self.validation is not None:
             self._check_mapped("validation", self.validation.dataset)
@@ -91,6 +93,12 @@ class JobSpec(Section):
     def _check_schedule(self) -> None:
         try:
             schedule_length(self.optim, self.train.steps)
+        except JobError as error:
+            raise ValueError(str(error)) from error
+
+    def _check_subsets(self) -> None:
+        try:
+            subset_classes(self.evaluate.subsets, self.classes.names)
         except JobError as error:
             raise ValueError(str(error)) from error
 

@@ -21,6 +21,7 @@ from adapt.engine import Engine
 from adapt.errors import Interrupted
 from adapt.evaluate import Evaluation, evaluate
 from adapt.job_data import JobData
+from adapt.metrics import subset_classes
 from adapt.models.weights import describe
 from adapt.places import Place
 from adapt.report import evaluation_sheet
@@ -29,6 +30,9 @@ from adapt.spec_file import parse_yaml
 from adapt.tracker import Tracker
 
 log = logging.getLogger(__name__)
+
+BAD_SAMPLES = "stream/bad_samples"
+"""The metric that counts samples replaced under `stream.on_bad_sample: skip`, over all ranks."""
 
 
 class Progress(NamedTuple):
@@ -95,7 +99,13 @@ class Trainer:
                 self._save()
         if self._saved_at != (self.engine.step_count, self.evaluated_step):
             self._save()
+        bad_samples = sum(stream.bad_samples for stream in self._streams())
+        if bad_samples:
+            log.warning("%d bad samples were replaced by others; each is named above", bad_samples)
         return Outcome(self.engine.step_count, self.folder.best(), self.figures)
+
+    def _streams(self) -> list[Stream]:
+        return [stream for stream in (self.source, self.target) if stream is not None]
 
     def _step(self) -> dict[str, torch.Tensor]:
         pixels, device = self.engine.method.segmenter.pixels, self.engine.device
@@ -104,8 +114,11 @@ class Trainer:
         return self.engine.step(source, target)
 
     def _log(self, losses: dict[str, torch.Tensor]) -> None:
-        step, values = self.engine.step_count, self.engine.mean_over_ranks(losses)
-        streams = [stream for stream in (self.source, self.target) if stream is not None]
+        step, streams = self.engine.step_count, self._streams()
+        replaced = sum(stream.bad_samples for stream in streams) * self.place.num_ranks
+        counted = {**losses, BAD_SAMPLES: torch.tensor(replaced, device=self.engine.device)}
+        values = self.engine.mean_over_ranks(counted)
+        bad_samples = values.pop(BAD_SAMPLES)
         samples = sum(stream.batch_size for stream in streams)
         stretch = self._since.measure(step, samples, sum(stream.wait_s for stream in streams))
         remaining_s = (self.job.train.steps - step) * stretch.step_s
@@ -126,6 +139,7 @@ class Trainer:
             }
             metrics["speed/samples_per_s"] = stretch.samples_per_s
             metrics["speed/data_wait_share"] = stretch.wait_share
+            metrics[BAD_SAMPLES] = bad_samples
             self.tracker.log_metrics(metrics, step)
 
     def _evaluation_due(self) -> bool:
@@ -143,6 +157,8 @@ class Trainer:
             self.engine.method.segmenter,
             self.data.validation,
             self.engine.device,
+            views=self.job.evaluate,
+            subsets=subset_classes(self.job.evaluate.subsets, self.job.classes.names),
             threads=self.job.stream.threads,
             num_pictures=self.job.evaluate.pictures,
             rank=self.place.rank,

@@ -26,6 +26,7 @@ from adapt.report import (
     heat_table,
     panel_grid,
     per_class_table,
+    prediction_grid,
     prediction_panel,
 )
 
@@ -53,6 +54,17 @@ def test_per_class_table() -> None:
         ["sky", "25.0"],
         ["[car]", "-"],
         ["mIoU", "37.5"],
+    ]
+
+
+def test_means_over_subsets_are_the_last_rows() -> None:
+    subsets = {"synthia16": (1, 2), "synthia13": (2,)}
+    means = [["mIoU", "37.5"], ["mIoU synthia16", "25.0"], ["mIoU synthia13", "-"]]
+    assert printed(per_class_table(SOURCE_ONLY, NAMES, "town", subsets))[4:] == means
+    markdown = as_markdown({"a": SOURCE_ONLY, "b": ADVENT}, NAMES, subsets).splitlines()
+    assert markdown[-2:] == [
+        "| mIoU synthia16 | 25.0 | 20.4 | -4.6 |",
+        "| mIoU synthia13 | - | - | - |",
     ]
 
 
@@ -165,6 +177,15 @@ def test_prediction_panel_without_truth_is_one_tile_narrower() -> None:
     assert tile_centre(panel, 1) == COLOURS[2]
 
 
+def test_tiles_have_the_shape_of_the_prediction() -> None:
+    one, square = some_picture(), np.zeros((20, 20, 3), np.uint8)
+    shapes = [
+        prediction_panel(image, None, one.predicted, np.zeros((10, 20)), COLOURS, ()).size
+        for image in (one.image, square)
+    ]
+    assert shapes[0] == shapes[1]
+
+
 def test_legend_shows_every_colour_and_breaks_into_lines() -> None:
     one = some_picture()
     few, many = (
@@ -186,6 +207,15 @@ def test_comparison_panel_has_a_tile_a_run() -> None:
     assert panel.width == 4 * (TILE_WIDTH_PX + 6) + 6
     assert tile_centre(panel, 2) == COLOURS[2]
     assert tile_centre(panel, 3, 0.25) == COLOURS[0]
+
+
+def test_prediction_grid_breaks_into_rows() -> None:
+    runs = {name: np.full((10, 20, 3), 50 * index, np.uint8) for index, name in enumerate("abc")}
+    grid = prediction_grid(runs, COLOURS, (), columns=2)
+    assert grid.size == (2 * (TILE_WIDTH_PX + 6) + 6, 2 * (TILE_WIDTH_PX // 2 + 22 + 6))
+    assert tile_centre(grid, 0) == (0, 0, 0) and tile_centre(grid, 1) == (50, 50, 50)
+    assert tile_centre(grid.crop((0, grid.height // 2, *grid.size)), 0) == (100, 100, 100)
+    assert prediction_grid(runs, COLOURS, NAMES, columns=2).height > grid.height
 
 
 def test_panel_grid_stacks() -> None:

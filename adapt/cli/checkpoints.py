@@ -61,7 +61,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(score.record(names)))
     else:
-        Console().print(per_class_table(score.iou, names, f"{job.name}: IoU in %"))
+        Console().print(per_class_table(score.iou, names, f"{job.name}: IoU in %", score.subsets))
     if pictures is not None:
         evaluation_sheet(evaluation.pictures, job.classes).save(pictures)
         console.print(f"pictures: {pictures}", soft_wrap=True)

@@ -59,9 +59,9 @@ def inspect(store: Store, split: str, label_space: LabelSpace | None = None) -> 
         class_shares=class_shares(manifest.dataset, id_shares, label_space)
         if label_space and total
         else None,
-        samples_with_id={
-            identity: samples_with(index, identity) for identity in manifest.id_pixels
-        },
+        samples_with_id=dict(
+            zip(manifest.ids, (index.id_pixels > 0).sum(axis=0).tolist(), strict=True)
+        ),
     )
 
 
@@ -76,12 +76,6 @@ def class_shares(
         known = train_id < label_space.num_classes
         shares[label_space.names[train_id] if known else "ignored"] += share
     return shares
-
-
-def samples_with(index: Index, identity: int) -> int:
-    """How many samples show the id at all."""
-    words = index.ids_present[:, identity // 64]
-    return int((words >> np.uint64(identity % 64) & np.uint64(1)).sum())
 
 
 def contact_sheet(

@@ -21,7 +21,7 @@ from adapt.errors import DataError
 from adapt.section import Section
 from storage.store import MissingObject, Store
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Profile = Literal["exact", "small", "original"]
 """exact: resized, lossless; small: resized, JPEG 95; original: the owner's bytes at full size."""
@@ -56,6 +56,12 @@ class Manifest(Section):
     plan_sha256: str = ""
 
     @property
+    def ids(self) -> tuple[int, ...]:
+        """The dataset's own ids that occur in the split, ascending: columns of
+        `Index.id_pixels`."""
+        return tuple(sorted(self.id_pixels))
+
+    @property
     def dataset_id(self) -> str:
         """sha256 of the canonical JSON: equal for equal bytes, on any machine and in any store."""
         return hashlib.sha256(self.canonical_json()).hexdigest()
@@ -71,8 +77,8 @@ class Index:
     """One row a sample, in packed order. Offsets count from the shard's first byte; labels of
     length 0 are absent.
 
-    `ids_present` (N, 4) uint64 is a set of 256 bits: bit `id % 64` of word `id // 64` says that the
-    id occurs.
+    `id_pixels` (N, M) uint32 counts each sample's pixels of each of `Manifest.ids`, so that
+    statistics of the labels need no label to be decoded.
     """
 
     keys: npt.NDArray[np.str_]
@@ -84,7 +90,7 @@ class Index:
     label_length_bytes: npt.NDArray[np.int64]
     height_px: npt.NDArray[np.int32]
     width_px: npt.NDArray[np.int32]
-    ids_present: npt.NDArray[np.uint64]
+    id_pixels: npt.NDArray[np.uint32]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -156,22 +162,30 @@ def read_object(store: Store, split: str, file_name: str) -> bytes:
 
 
 def parse_manifest(data: bytes, uri: str) -> Manifest:
-    """JSON -> Manifest. `DataError` for another format version or for no manifest at all."""
+    """JSON -> Manifest. `DataError` for another format version, no samples, or no manifest at
+    all.
+    """
     try:
         content: Any = json.loads(data)
         version = content.get("format_version") if isinstance(content, dict) else None
         if version != FORMAT_VERSION:
             raise DataError(
                 f"{uri}: expected format_version {FORMAT_VERSION}, found {version!r}; "
-                "pack the data again"
+                "pack the data again (--overwrite)"
             )
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{uri}: {key}: {first['msg']}") from error
     except ValueError as error:
         raise DataError(f"{uri}: not a manifest: {error}") from error
+    if manifest.num_samples < 1:
+        raise DataError(
+            f"{uri}: num_samples: expected at least 1, found {manifest.num_samples}: "
+            "the split is empty; pack it again (--overwrite)"
+        )
+    return manifest
 
 
 def parse_index(data: bytes, uri: str) -> Index:
@@ -197,6 +211,9 @@ def check_index(manifest: Manifest, index: Index, uri: str) -> None:
         raise DataError(f"{uri}: names a shard outside 0..{len(counts) - 1}")
     if not np.array_equal(np.bincount(index.shard, minlength=len(counts)), counts):
         raise DataError(f"{uri}: samples a shard differ from the manifest's")
+    totals = [manifest.id_pixels[identity] for identity in manifest.ids]
+    if index.id_pixels.sum(axis=0, dtype=np.uint64).tolist() != totals:
+        raise DataError(f"{uri}: pixels of each id differ from the manifest's")
     check_extents(manifest, index, uri)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 
@@ -82,6 +83,21 @@ class PackedSplit:
         """Number of samples of each shard."""
         return tuple(shard.num_samples for shard in self.manifest.shards)
 
+    def label_pixels(self, num_classes: int) -> npt.NDArray[np.int64]:
+        """Pixels of each class in each sample's label, (N, K) int64, from the index alone.
+
+        Ignored pixels are in no column. Raises `DataError` where the split was opened without
+        labels.
+        """
+        if self.id_table is None:
+            raise DataError(
+                f"{self.store.uri}/{self.split}: was opened without its labels, so their pixels "
+                "cannot be counted"
+            )
+        train_ids = self.id_table[list(self.manifest.ids)]
+        is_class = train_ids[:, None] == np.arange(num_classes)
+        return self.index.id_pixels.astype(np.int64) @ is_class
+
     def fetch_ahead(self, shards: Iterable[int]) -> None:
         """Start fetching these shards, in this order, where that has not begun."""
         for shard in shards:
@@ -90,22 +106,33 @@ class PackedSplit:
     def read(self, sample: int) -> Sample:
         """Decode one sample: image (3, H, W) uint8 RGB, labels (H, W) uint8 train ids or None.
 
-        Raises `StoreError` where its shard cannot be had, `DataError` where its bytes do not
-        decode.
+        Raises `StoreError` where its shard cannot be had, `DataError` where its bytes do not decode
+        or have another size than the index says.
         """
-        row, key = self.index, self.key(sample)
+        row, name = self.index, self.name(sample)
         file = self._opened(int(row.shard[sample])).result()
         data = read_member(
             file, int(row.image_offset_bytes[sample]), int(row.image_length_bytes[sample])
         )
-        image = decode_image(data, str(row.suffix[sample]), key)
+        image = decode_image(data, str(row.suffix[sample]), name)
+        indexed_hw = (int(row.height_px[sample]), int(row.width_px[sample]))
+        if image.shape[:2] != indexed_hw:
+            raise DataError(
+                f"{name}: expected an image of {list(indexed_hw)} pixels as its label has (height, "
+                f"width), found {list(image.shape[:2])}"
+            )
         if self.size_hw is not None and image.shape[:2] != tuple(self.size_hw):
             image = resize_image(image, self.size_hw)
-        return Sample(torch.from_numpy(image).permute(2, 0, 1), self._labels(sample, file, key))
+        return Sample(torch.from_numpy(image).permute(2, 0, 1), self._labels(sample, file, name))
 
     def key(self, sample: int) -> str:
-        """The sample's name, for messages and pictures."""
+        """The sample's key, for reports and pictures."""
         return str(self.index.keys[sample])
+
+    def name(self, sample: int) -> str:
+        """The sample's key after its shard's URI, for messages."""
+        shard = self.manifest.shards[int(self.index.shard[sample])].name
+        return f"{self.store.uri}/{self.split}/{shard}: {self.key(sample)}"
 
     def close(self) -> None:
         """Stop fetching and close the open shards."""
@@ -115,14 +142,14 @@ class PackedSplit:
                 os.close(opened.result())
         self._shards.clear()
 
-    def _labels(self, sample: int, file: int, key: str) -> torch.Tensor | None:
+    def _labels(self, sample: int, file: int, name: str) -> torch.Tensor | None:
         if self.id_table is None:
             return None
         row = self.index
         data = read_member(
             file, int(row.label_offset_bytes[sample]), int(row.label_length_bytes[sample])
         )
-        ids = decode_label(data, int(row.height_px[sample]), int(row.width_px[sample]), key)
+        ids = decode_label(data, int(row.height_px[sample]), int(row.width_px[sample]), name)
         return torch.from_numpy(self.id_table[ids])
 
     def _opened(self, shard: int) -> "Future[int]":

@@ -99,7 +99,8 @@ def pack(
         if file_name in there:
             store.delete(f"{split}/{file_name}")
     records = pack_shards(store, plan, there, workers or os.cpu_count() or 1, on_progress)
-    manifest = write_manifest(store, split, manifest_of(plan, records), index_of(records))
+    manifest = manifest_of(plan, records)
+    manifest = write_manifest(store, split, manifest, index_of(records, manifest.ids))
     remove_leftovers(store, plan)
     return manifest
 

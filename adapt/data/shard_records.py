@@ -5,6 +5,7 @@ shard.
 """
 
 import json
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,11 +88,10 @@ def manifest_of(plan: Plan, records: list[Record]) -> Manifest:
     """The manifest of a plan whose shards are all there; `write_manifest` fills in the index's
     checksum.
     """
-    totals: dict[int, int] = {}
+    totals = Counter[int]()
     for record in records:
         for row in record.rows:
-            for identity, pixels in row.id_pixels.items():
-                totals[identity] = totals.get(identity, 0) + pixels
+            totals.update(row.id_pixels)
     return Manifest(
         dataset=plan.dataset,
         split=plan.split,
@@ -107,14 +107,11 @@ def manifest_of(plan: Plan, records: list[Record]) -> Manifest:
     )
 
 
-def index_of(records: list[Record]) -> Index:
-    """The rows of all shards in order -> Index."""
+def index_of(records: list[Record], ids: tuple[int, ...]) -> Index:
+    """The rows of all shards in order -> Index; `ids` are the manifest's."""
     rows = [row for record in records for row in record.rows]
     shard_of = [number for number, record in enumerate(records) for _ in record.rows]
-    ids_present = np.zeros((len(rows), 4), np.uint64)
-    for place, row in enumerate(rows):
-        for identity in row.id_pixels:
-            ids_present[place, identity // 64] |= np.uint64(1 << (identity % 64))
+    id_pixels = [[row.id_pixels.get(identity, 0) for identity in ids] for row in rows]
     return Index(
         keys=np.array([row.key for row in rows], np.str_),
         suffix=np.array([row.suffix for row in rows], np.str_),
@@ -125,5 +122,5 @@ def index_of(records: list[Record]) -> Index:
         label_length_bytes=np.array([row.label_length_bytes for row in rows], np.int64),
         height_px=np.array([row.height_px for row in rows], np.int32),
         width_px=np.array([row.width_px for row in rows], np.int32),
-        ids_present=ids_present,
+        id_pixels=np.array(id_pixels, np.uint32),
     )

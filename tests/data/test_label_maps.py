@@ -64,6 +64,13 @@ def test_cityscapes16_is_dada_s() -> None:
     )
 
 
+@pytest.mark.parametrize("dataset", ["cityscapes", "gta5"])
+def test_classes_that_synthia_lacks_are_ignored_by_16(dataset: str) -> None:
+    table = LABEL_SPACES["cityscapes16"].table(dataset)
+    assert table[[22, 27, 31]].tolist() == [IGNORED] * 3
+    assert (table != IGNORED).sum() == 16
+
+
 def test_synthia_of_19_classes_is_bdl_s() -> None:
     expected = {3: 0, 4: 1, 2: 2, 21: 3, 5: 4, 7: 5, 15: 6, 9: 7, 6: 8, 16: 9, 1: 10, 10: 11}
     expected |= {17: 12, 8: 13, 18: 14, 19: 15, 20: 16, 12: 17, 11: 18}

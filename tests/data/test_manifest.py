@@ -1,7 +1,6 @@
 """The manifest: written last, checked on reading, every disagreement named by its object."""
 
 import dataclasses
-import hashlib
 import io
 import json
 import pickle
@@ -16,6 +15,7 @@ from adapt.data.manifest import Index, Manifest, packed_splits, read_manifest, w
 from adapt.data.packing import pack
 from adapt.errors import DataError
 from storage.store import Store
+from tests.data.faults import rewrite, write_unchecked
 
 
 @pytest.fixture
@@ -23,19 +23,6 @@ def packed(make_raw: Callable[..., Path], store: Store) -> Store:
     """A store with a packed split `train` of five samples in several shards."""
     pack("cityscapes", make_raw("cityscapes", 5), store, "train", shard_bytes=2_000, workers=1)
     return store
-
-
-def rewrite(store: Store, **arrays: Any) -> None:
-    """Replace arrays of the index, and write the manifest to match, as a faulty writer would."""
-    manifest, index = read_manifest(store, "train")
-    write_unchecked(store, manifest, dataclasses.replace(index, **arrays).to_bytes())
-
-
-def write_unchecked(store: Store, manifest: Manifest, index_bytes: bytes) -> None:
-    digest = hashlib.sha256(index_bytes).hexdigest()
-    content = manifest.model_copy(update={"index_sha256": digest}).canonical_json()
-    store.put("train/index.npz", index_bytes)
-    store.put("train/manifest.json", content)
 
 
 def edit(store: Store, **values: Any) -> None:
@@ -48,7 +35,9 @@ def test_it_comes_back(packed: Store) -> None:
     assert len(index) == manifest.num_samples == 5 and len(manifest.shards) > 1
     assert manifest.labelled and manifest.dataset == "cityscapes" and manifest.size_hw is None
     assert sum(manifest.id_pixels.values()) == 5 * 18 * 32
-    assert index.ids_present.dtype == np.uint64 and index.ids_present.shape == (5, 4)
+    assert manifest.ids == tuple(range(34))
+    assert index.id_pixels.dtype == np.uint32 and index.id_pixels.shape == (5, 34)
+    assert index.id_pixels.sum(axis=1).tolist() == [18 * 32] * 5
     assert Manifest.model_validate_json(manifest.canonical_json()) == manifest
 
 
@@ -98,9 +87,9 @@ def test_a_damaged_index_is_named(packed: Store) -> None:
     [
         (b"{", "train/manifest.json: not a manifest"),
         (b"\xff", "train/manifest.json: not a manifest"),
-        (b"[]", "expected format_version 1, found None"),
-        (b'{"format_version": 2}', "expected format_version 1, found 2; pack the data again"),
-        (b'{"format_version": 1}', "manifest.json: dataset: Field required"),
+        (b"[]", "expected format_version 2, found None"),
+        (b'{"format_version": 1}', "expected format_version 2, found 1; pack the data again"),
+        (b'{"format_version": 2}', "manifest.json: dataset: Field required"),
     ],
 )
 def test_wrong_manifests_are_named(packed: Store, data: bytes, message: str) -> None:
@@ -112,6 +101,14 @@ def test_wrong_manifests_are_named(packed: Store, data: bytes, message: str) -> 
 def test_an_unknown_field_is_named(packed: Store) -> None:
     edit(packed, colour="red")
     with pytest.raises(DataError, match=r"manifest.json: colour: Extra inputs"):
+        read_manifest(packed, "train")
+
+
+@pytest.mark.parametrize("num_samples", [0, -1])
+def test_an_empty_split_is_named(packed: Store, num_samples: int) -> None:
+    edit(packed, num_samples=num_samples, shards=[])
+    message = rf"train/manifest.json: num_samples: .* found {num_samples}: the split is empty"
+    with pytest.raises(DataError, match=message):
         read_manifest(packed, "train")
 
 
@@ -131,6 +128,15 @@ def test_shards_that_are_not_there_are_named(packed: Store, shard: int) -> None:
 def test_wrong_shard_counts_are_named(packed: Store) -> None:
     rewrite(packed, shard=np.zeros(5, np.int32))
     with pytest.raises(DataError, match=r"samples a shard differ"):
+        read_manifest(packed, "train")
+
+
+@pytest.mark.parametrize("wrong", ["columns", "counts"])
+def test_wrong_pixel_counts_are_named(packed: Store, wrong: str) -> None:
+    _, index = read_manifest(packed, "train")
+    changed = {"columns": index.id_pixels[:, :-1], "counts": index.id_pixels + np.uint32(1)}
+    rewrite(packed, id_pixels=changed[wrong])
+    with pytest.raises(DataError, match=r"index.npz: pixels of each id differ"):
         read_manifest(packed, "train")
 
 

@@ -64,11 +64,9 @@ def test_every_layout_in_every_profile(
         assert np.array_equal(labels, raw_ids)
         assert images.shape == raw_images.shape
         assert profile == "small" or np.array_equal(images, raw_images)
-        words = index.ids_present[row]
-        present = {
-            identity for identity in range(256) if int(words[identity // 64]) >> identity % 64 & 1
-        }
-        assert present == set(np.unique(raw_ids).tolist())
+        counts = np.bincount(raw_ids.ravel(), minlength=256)
+        assert index.id_pixels[row].tolist() == counts[list(manifest.ids)].tolist()
+        assert counts.sum() == index.id_pixels[row].sum()
 
 
 def test_original_keeps_the_owner_s_bytes(make_raw: MakeRaw, store: Store) -> None:
@@ -221,6 +219,16 @@ def test_another_packing_needs_overwrite(make_raw: MakeRaw, store: Store, tmp_pa
     assert objects(store) == objects(fresh)
 
 
+def test_an_older_format_is_packed_again_with_overwrite(make_raw: MakeRaw, store: Store) -> None:
+    raw_dir = make_raw("gta5")
+    first = pack("gta5", raw_dir, store, "train")
+    content = first.model_copy(update={"format_version": 1}).canonical_json()
+    store.put("train/manifest.json", content)
+    with pytest.raises(DataError, match=r"found 1; pack the data again \(--overwrite\)"):
+        pack("gta5", raw_dir, store, "train")
+    assert pack("gta5", raw_dir, store, "train", overwrite=True) == first
+
+
 def test_changed_raw_files_are_noticed(make_raw: MakeRaw, store: Store) -> None:
     raw_dir = make_raw("gta5")
     pack("gta5", raw_dir, store, "train")
@@ -233,7 +241,7 @@ def test_the_name_and_unlabelled_reach_the_manifest(make_raw: MakeRaw, store: St
     manifest = pack("folders", make_raw("folders"), store, "train", name="airsim", unlabelled=True)
     assert manifest.dataset == "airsim" and not manifest.labelled and not manifest.id_pixels
     _, index = read_manifest(store, "train")
-    assert not index.label_length_bytes.any() and not index.ids_present.any()
+    assert not index.label_length_bytes.any() and index.id_pixels.shape == (3, 0)
 
 
 def test_size_mismatches_and_broken_headers_are_listed_together(

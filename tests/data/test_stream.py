@@ -1,6 +1,7 @@
 """Streams: the same samples whatever the ranks and threads, a state of one number, faults by
 name."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from adapt.batch import PixelFormat
 from adapt.data.augment import AugmentConfig
+from adapt.data.order import ORDERS, Sampling
 from adapt.data.packed import PackedSplit
 from adapt.data.stream import HostBatch, Stream, StreamConfig, normalise, to_device
 from adapt.errors import DataError
@@ -16,6 +18,7 @@ from storage.cache import ShardCache
 from storage.store import StoreError, Stores
 
 TABLE = np.array([0, 1, 2, 3] + [255] * 252, np.uint8)
+EVERY_ORDER = pytest.mark.parametrize("sampling", ORDERS)
 AUGMENTATION = AugmentConfig(flip=0.5, brightness=0.4, crop_hw=(32, 40))
 
 
@@ -32,6 +35,7 @@ def batches(
     rank: int = 0,
     ranks: int = 1,
     threads: int = 2,
+    sampling: Sampling = "windows",
 ) -> list[HostBatch]:
     stream = Stream(
         split_of(uri, tmp_path),
@@ -39,10 +43,11 @@ def batches(
         stream=0,
         batch_size=4,
         augmentation=AUGMENTATION,
-        config=StreamConfig(threads=threads, window_shards=2),
+        config=StreamConfig(threads=threads, window_shards=2, sampling=sampling),
         rank=rank,
         num_ranks=ranks,
         draw=draw,
+        planned_draws=40,
     )
     got = [next(stream) for _ in range(count)]
     assert stream.draw == draw + 4 * count
@@ -54,32 +59,52 @@ def pixels(got: list[HostBatch]) -> torch.Tensor:
     return torch.cat([batch.images for batch in got])
 
 
-def test_threads_do_not_change_the_samples(tiny_uri: str, tmp_path: Path) -> None:
-    one = batches(tiny_uri, tmp_path, 12, threads=1)
-    three = batches(tiny_uri, tmp_path, 12, threads=3)
+@EVERY_ORDER
+def test_threads_do_not_change_the_samples(
+    tiny_uri: str, tmp_path: Path, sampling: Sampling
+) -> None:
+    one = batches(tiny_uri, tmp_path, 12, threads=1, sampling=sampling)
+    three = batches(tiny_uri, tmp_path, 12, threads=3, sampling=sampling)
     assert torch.equal(pixels(one), pixels(three))
     assert [batch.keys for batch in one] == [batch.keys for batch in three]
 
 
+@EVERY_ORDER
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_share_out_what_one_rank_draws(tiny_uri: str, tmp_path: Path, ranks: int) -> None:
-    alone = batches(tiny_uri, tmp_path, 12)
-    shared = [batches(tiny_uri, tmp_path, 12, rank=rank, ranks=ranks) for rank in range(ranks)]
+def test_ranks_share_out_what_one_rank_draws(
+    tiny_uri: str, tmp_path: Path, ranks: int, sampling: Sampling
+) -> None:
+    alone = batches(tiny_uri, tmp_path, 12, sampling=sampling)
+    shared = [
+        batches(tiny_uri, tmp_path, 12, rank=rank, ranks=ranks, sampling=sampling)
+        for rank in range(ranks)
+    ]
     for step, batch in enumerate(alone):
         parts = [rank[step] for rank in shared]
         assert batch.keys == tuple(key for part in parts for key in part.keys)
         assert torch.equal(batch.images, torch.cat([part.images for part in parts]))
 
 
-def test_a_stream_goes_on_from_its_draw_number(tiny_uri: str, tmp_path: Path) -> None:
-    whole = batches(tiny_uri, tmp_path, 12)
-    rest = batches(tiny_uri, tmp_path, 5, draw=4 * 7)
+@EVERY_ORDER
+def test_a_stream_goes_on_from_its_draw_number(
+    tiny_uri: str, tmp_path: Path, sampling: Sampling
+) -> None:
+    whole = batches(tiny_uri, tmp_path, 12, sampling=sampling)
+    rest = batches(tiny_uri, tmp_path, 5, draw=4 * 7, sampling=sampling)
     assert torch.equal(pixels(whole[7:]), pixels(rest))
 
 
 def test_an_epoch_holds_every_sample(tiny_uri: str, tmp_path: Path) -> None:
     keys = [key for batch in batches(tiny_uri, tmp_path, 11) for key in batch.keys]
     assert len(set(keys[:22])) == 22 and len(set(keys[22:])) == 22
+
+
+def test_the_papers_sampling_repeats_the_list_for_the_planned_draws(
+    tiny_uri: str, tmp_path: Path
+) -> None:
+    keys = [key for got in batches(tiny_uri, tmp_path, 11, sampling="papers") for key in got.keys]
+    assert set(Counter(keys).values()) == {2} and len(keys) == 44
+    assert len(set(keys[:22])) < 22
 
 
 def test_labels_are_mapped_and_may_stay_unread(tiny_uri: str, tmp_path: Path) -> None:
@@ -108,10 +133,11 @@ def test_to_device_gives_float_images_and_long_labels(tiny_uri: str, tmp_path: P
 
 def test_images_of_different_sizes_are_refused_by_name(tiny_uri: str, tmp_path: Path) -> None:
     from adapt.data.augment import Sample
-    from adapt.data.stream import _collate
+    from adapt.data.stream import Decoded, _collate
 
     split = split_of(tiny_uri, tmp_path, None)
-    odd = [("a", Sample(torch.zeros(3, 4, 4), None)), ("b", Sample(torch.zeros(3, 5, 4), None))]
+    sizes = {"a": (3, 4, 4), "b": (3, 5, 4)}
+    odd = [Decoded(key, Sample(torch.zeros(size), None), {}) for key, size in sizes.items()]
     with pytest.raises(DataError, match=r"different sizes .*\(a, b\): set size_hw"):
         _collate(odd, split)
 

@@ -1,0 +1,60 @@
+"""Small networks for tests of what is done with predictions."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from adapt.batch import PixelFormat
+from adapt.models.encoder import Encoder, LoadReport
+from adapt.models.segmenter import Decoder, Segmenter, SegmenterConfig
+
+SHARES = PixelFormat(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+"""RGB from 0 to 1."""
+
+
+class Untouched(Encoder):
+    """Has the image itself for its one stage, and notes what it was shown."""
+
+    name, output_stride, channels, reductions = "untouched", 1, (3,), (1,)
+
+    def __init__(self, pixels: PixelFormat) -> None:
+        super().__init__()
+        self.pixels, self.seen = pixels, list[Tensor]()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        self.seen.append(images)
+        return (images,)
+
+    def load(self, state: Mapping[str, Tensor]) -> LoadReport:
+        return LoadReport(0, ())
+
+    def multiplicities(self) -> dict[str, int]:
+        return {}
+
+
+class ByColour(Decoder):
+    """A random linear function of each pixel's colour, at half the size."""
+
+    align_corners = True
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(3, num_classes, 1, stride=2, bias=False)
+
+    def forward(
+        self, images: Tensor, features: tuple[Tensor, ...]
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        return [self.classifier(features[0] - 0.5)], {}
+
+
+def network(decoder: Decoder, num_classes: int, pixels: PixelFormat = SHARES) -> Segmenter:
+    """The decoder on the image itself."""
+    config = SegmenterConfig(architecture="none", norm="train")
+    return Segmenter(config, Untouched(pixels), decoder, num_classes)
+
+
+def varied_network(num_classes: int, seed: int = 5) -> Segmenter:
+    """Its random predictions vary from pixel to pixel."""
+    torch.manual_seed(seed)
+    return network(ByColour(num_classes), num_classes)
