@@ -22,6 +22,7 @@ from adapt.data.stream import DomainConfig, StreamConfig
 from adapt.engine import TrainConfig
 from adapt.evaluate import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
+from adapt.methods.class_prior import ClassPriorConfig
 from adapt.models import ARCHITECTURES
 from adapt.models.segmenter import SegmenterConfig
 from adapt.optim import OptimConfig
@@ -93,6 +94,7 @@ def _methods() -> Iterator[Part]:
         needs = "" if row.needs_target else " Needs no `target`."
         text = f"{_paragraph(inspect.getmodule(row))}{needs}"
         yield Part(f"{above}### `method.name: {name}`", text, row.Config)
+    yield Part("### `method.class_prior`", _paragraph(ClassPriorConfig), ClassPriorConfig)
 
 
 def _classes() -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from adapt.cli import app
 from adapt.data.datasets import DATASETS
 from adapt.data.label_maps import LABEL_SPACES
+from adapt.job_data import check_networks
 from adapt.methods import METHODS
 from adapt.models import ARCHITECTURES
 from adapt.spec import JobSpec, json_schema, load_spec
@@ -28,6 +29,7 @@ EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 README = (ROOT / "README.md").read_text()
+METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text()
 
 
 def anchors(page: Path) -> set[str]:
@@ -159,33 +161,76 @@ def test_types_and_defaults_read_as_one_writes_them() -> None:
         assert row in page
 
 
+PUBLISHED = sorted(
+    path
+    for task in ("gta5_to_cityscapes", "synthia_to_cityscapes")
+    for path in (ROOT / "job_specs" / task).glob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_specs_of_published_rows(path: Path) -> None:
+    job, text = load_spec(path), path.read_text()
+    model: Any = job.model
+    assert text.startswith("# yaml-language-server: $schema=../schema.json\n")
+    published = re.search(r"^# Published: (.+?) mIoU on Cityscapes val.* \((.+)\)\.$", text, re.M)
+    assert published is not None
+    (row,) = re.findall(rf"^.*{path.parent.name}/{path.name}\).*$", METHODS_PAGE, re.M)
+    assert f"| {published[1]} |" in row
+    assert model.encoder in ("caffe_resnet101", "caffe_vgg16")
+    assert model.weights_uri is not None or model.start_uri is not None
+    assert (job.optim.lr, job.optim.name, job.stream.sampling) == (2.5e-4, "sgd", "papers")
+    assert (job.source.batch_size, job.evaluate.every_steps) in ((1, 2000), (1, 5000))
+    assert job.optim.schedule_steps in (250_000, 90_000)
+    vgg = model.encoder == "caffe_vgg16"
+    assert (job.optim.head_lr_factor, job.optim.sgd_multiplicity) == (
+        (1, "none") if vgg else (10, "legacy")
+    )
+    sizes = {"gta5": (720, 1280), "synthia": (760, 1280), "cityscapes": (512, 1024)}
+    for section in (job.source, job.target, job.validation):
+        assert section is None or section.size_hw == sizes[section.dataset]
+    check_networks(job)
+
+
 @pytest.mark.parametrize(
-    ("name", "steps", "branches", "every_steps"),
+    ("name", "steps", "branches", "weights"),
     [
-        ("source_only", 150_000, 2, 5000),
-        ("adaptsegnet", 150_000, 2, 5000),
-        ("advent", 120_000, 4, 2000),
-        ("minent", 120_000, 4, 2000),
+        ("source_only", 150_000, 2, None),
+        ("adaptsegnet_single", 150_000, 2, (0.001,)),
+        ("adaptsegnet_multi", 150_000, 2, (0.001, 0.0002)),
+        ("adaptsegnet_least_squares", 150_000, 2, (0.01,)),
+        ("advent", 120_001, 4, (0.001, 0.0002)),
+        ("minent", 120_000, 4, (0.001, 0.0002)),
     ],
 )
-def test_specs_of_the_papers(name: str, steps: int, branches: int, every_steps: int) -> None:
-    path = ROOT / "job_specs" / "gta5_to_cityscapes" / f"{name}.yaml"
-    job = load_spec(path)
+def test_settings_of_the_programs(
+    name: str, steps: int, branches: int, weights: tuple[float, ...] | None
+) -> None:
+    job = load_spec(ROOT / "job_specs" / "gta5_to_cityscapes" / f"{name}.yaml")
     model: Any = job.model
-    assert path.read_text().startswith("# yaml-language-server: $schema=../schema.json\n")
-    assert (job.train.steps, model.aspp_branches, job.evaluate.every_steps) == (
-        steps, branches, every_steps
-    )  # fmt: skip
-    assert (job.optim.lr, job.optim.schedule_steps, job.source.batch_size) == (2.5e-4, 250_000, 1)
-    assert job.source.size_hw == (720, 1280)
-    for section in (job.target, job.validation):
-        assert section is None or section.size_hw == (512, 1024)
-    weights = getattr(job.method, "weight_adv", getattr(job.method, "weight_ent", None))
-    assert weights in (None, (0.001, 0.0002))
+    found = getattr(job.method, "weight_adv", getattr(job.method, "weight_ent", None))
+    assert (job.train.steps, model.aspp_branches, found) == (steps, branches, weights)
+
+
+def test_the_example_on_the_methods_page_runs() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", METHODS_PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/methods.md", "exec"), names)
+    assert {"segmentation/main", "adversarial/main", "discriminator_target/aux"} <= set(
+        names["losses"]
+    )
+    assert all(value.isfinite() for value in names["losses"].values())
+
+
+def test_the_methods_page_has_every_method_and_its_picture() -> None:
+    for name in METHODS:
+        assert f"`{name}`" in METHODS_PAGE
+        assert (ROOT / "docs" / "pictures" / "methods" / f"{name}.svg").is_file()
+        assert f"pictures/methods/{name}.svg" in METHODS_PAGE
 
 
 def test_pictures_of_the_pages_are_well_formed() -> None:
-    for path in ROOT.glob("docs/*.svg"):
+    for path in ROOT.glob("docs/**/*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
 

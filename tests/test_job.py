@@ -200,7 +200,7 @@ def test_a_run_can_start_from_another_runs_weights(tiny_job: dict[str, Any], pla
         "model.aux=false",
         "method={name: source_only}",
     )
-    with pytest.raises(JobError, match="model.aux: expected true, with which the weights"):
+    with pytest.raises(JobError, match=r"model.aux: expected true, with which the weights"):
         run(other, place)
 
 
@@ -233,13 +233,13 @@ def test_discriminators_can_start_from_files(tiny_job: dict[str, Any], place: Pl
     for key, tensor in network.state_dict().items():
         torch.testing.assert_close(found[key], tensor)
     other = job_of(tiny_job, "name=other", "method.discriminator_uris.third=x.pth", *steps)
-    with pytest.raises(JobError, match="uris.third: expected an adapted head, found 'third'"):
+    with pytest.raises(JobError, match=r"uris.third: expected an adapted head, found 'third'"):
         run(other, place)
     wide = job_of(
         tiny_job, "name=wide", f"method.discriminator_uris.main={weights}",
         "method.discriminator_width=8", *steps
     )  # fmt: skip
-    with pytest.raises(JobError, match="discriminator_uris.main: expected weights of a discrim"):
+    with pytest.raises(JobError, match=r"discriminator_uris.main: expected weights of a discrim"):
         run(wide, place)
 
 
