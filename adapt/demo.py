@@ -20,11 +20,12 @@ from adapt.data import toy_town
 from adapt.data.packing import pack
 from adapt.errors import JobError, known_names
 from adapt.evaluate import Evaluation
-from adapt.job import embedded_tracking_uri, evaluate_checkpoint, run_job
+from adapt.job import embedded_tracking_uri, run_job
 from adapt.job_data import open_run_folder, open_stores
 from adapt.live import LiveLine, progress_bar
 from adapt.places import Place
 from adapt.report import compare_table, comparison_sheet
+from adapt.scoring import evaluate_checkpoint
 from adapt.spec import JobSpec, load_spec
 from storage.store import Store, Stores
 

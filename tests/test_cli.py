@@ -13,11 +13,16 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from adapt.models import build_segmenter
+from adapt.models.official import MULTI_LEVEL_HEADS, official_name
 from adapt.spec import json_schema
 from tests.commands import Ended, call, finish, start
 from tests.conftest import TINY_HW, tiny_values, write_raw_folders
 
-COMMANDS = ["run", "check", "pack", "inspect", "evaluate", "download-best", "demo", "schema"]
+COMMANDS = [
+    "run", "check", "pack", "inspect", "evaluate", "predict", "download-best", "import-checkpoint",
+    "export-checkpoint", "demo", "schema",
+]  # fmt: skip
 SECONDS = 15
 """What `within seconds` means on a busy machine of two cores."""
 
@@ -234,6 +239,58 @@ def test_evaluate_gives_the_recorded_figure(finished: Path) -> None:
     assert shown.code == 0 and "band 3" in shown.out and (finished / "p.png").is_file()
 
 
+def test_an_ensemble_of_one_twice_is_itself(finished: Path) -> None:
+    best = json.loads((finished / "answer.json").read_text())["best"]
+    twice = ("--checkpoint", f"runs/tiny/{best['name']}") * 2
+    ended = call("evaluate", "tiny.yaml", *twice, "--json", folder=finished)
+    assert json.loads(ended.out)["miou"] == best["score"], ended.err
+    weighed = call("evaluate", "tiny.yaml", *twice, "--weight", "0.3", folder=finished)
+    refused(weighed, 2, "weights: expected a number for each checkpoint, found 1 for 2")
+
+
+def test_predict_writes_ids_and_colours(finished: Path) -> None:
+    best = json.loads((finished / "answer.json").read_text())["best"]
+    wanted = ("--checkpoint", f"runs/tiny/{best['name']}", "--out", "seen", "--colours")
+    sized = call("predict", "tiny.yaml", *wanted, "--size-hw", "96", "128", folder=finished)
+    assert sized.code == 0 and "5 predictions in seen" in sized.err, sized.err
+    (first, *_) = sorted((finished / "seen").glob("*.png"))
+    with Image.open(first) as image:
+        assert image.size == (128, 96)
+        assert set(image.get_flattened_data()) <= {0, 1, 2, 3}
+    assert len(list((finished / "seen" / "colours").glob("*.png"))) == 5
+
+
+def test_an_official_network_is_imported_evaluated_and_exported(spec: Path, tmp_path: Path) -> None:
+    model = {"architecture": "deeplab_v2", "encoder": "caffe_resnet14", "weights": "none"}
+    network = build_segmenter(model, 4)
+    official = {
+        official_name(key, MULTI_LEVEL_HEADS): value for key, value in network.state_dict().items()
+    }
+    torch.save(official, tmp_path / "theirs.pth")
+    imported = ("import-checkpoint", "theirs.pth", "--out", "ours.safetensors")
+    refused(call(*imported, folder=tmp_path), 2, "--aspp-branches: expected 2", "or 4")
+    done = call(*imported, "--aspp-branches", "2", folder=tmp_path)
+    assert done.code == 0 and "mapped" in done.out and "model.start_uri" in done.out, done.err
+    theirs = ("--set", "model.encoder=caffe_resnet14", "--set", "model.output_stride=8")
+    asked = ("evaluate", spec, "--checkpoint", "ours.safetensors", *theirs, "--json")
+    refused(call(*asked, folder=tmp_path), 2, "model.aspp_branches: expected 2")
+    scored = call(*asked, "--set", "model.aspp_branches=2", folder=tmp_path)
+    assert 0 <= json.loads(scored.out)["miou"] <= 1, scored.err
+    exported = ("export-checkpoint", "ours.safetensors", "--out", "back.pth", "--style", "advent")
+    assert call(*exported, folder=tmp_path).code == 0
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert back.keys() == official.keys()
+    assert all(torch.equal(back[key], official[key]) for key in official)
+
+
+def test_check_asks_the_networks(spec: Path, tmp_path: Path) -> None:
+    one_level = ("--set", "model.aux=false")
+    ended = call("check", spec, *one_level, folder=tmp_path)
+    refused(ended, 2, "method.weight_adv: expected at most one weight for each head", "found 2")
+    ended = call("check", spec, "--set", "model.encoder=resnet19", folder=tmp_path)
+    refused(ended, 2, "model.encoder", "did you mean 'resnet18'")
+
+
 @pytest.mark.parametrize("wanted", ["run name", "run id", "experiment"])
 def test_download_best_fetches_what_was_recorded(wanted: str, finished: Path) -> None:
     best = json.loads((finished / "answer.json").read_text())["best"]
@@ -281,7 +338,8 @@ def test_weights_that_do_not_fit(finished: Path, spec: Path, tmp_path: Path) -> 
     weights = finished / "runs" / "tiny" / best["name"] / "weights.safetensors"
     start_uri = ("--set", f"model.start_uri={weights}")
     deeper = ("--set", "model.encoder=resnet34")
-    refused(call("run", spec, *start_uri, *deeper, folder=tmp_path), 2, "expected weights of")
+    ended = call("run", spec, *start_uri, *deeper, folder=tmp_path)
+    refused(ended, 2, 'model.encoder: expected "resnet18", with which the weights', "resnet34")
     (tmp_path / "other.safetensors").write_bytes(b"no weights")
     ended = call("evaluate", spec, "--checkpoint", "other.safetensors", folder=tmp_path)
     refused(ended, 2, "other.safetensors", "cannot be read")

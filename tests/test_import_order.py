@@ -29,7 +29,7 @@ LAYERS = [
     ["adapt.spec"],
     ["adapt.job_data", "adapt.download", "adapt.spec_reference"],
     ["adapt.trainer"],
-    ["adapt.job", "adapt.live", "adapt.platforms"],
+    ["adapt.job", "adapt.scoring", "adapt.live", "adapt.platforms"],
     ["adapt.demo"],
     ["adapt.cli"],
 ]

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from adapt.checkpoint import RunFolder
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.export_checkpoint import adversaries_of
-from adapt.job import embedded_tracking_uri, evaluate_checkpoint, run_job
+from adapt.job import embedded_tracking_uri, run_job
 from adapt.job_data import check_networks
 from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.places import Place
+from adapt.scoring import evaluate_checkpoint
 from adapt.spec import JobSpec, parse_spec
 from adapt.spec_file import with_overrides
 from adapt.trainer import Outcome, Progress

@@ -50,9 +50,9 @@ def evaluate(
     `--set validation.split=test` for another one; the keys of `evaluate` add flipped views, scales
     and windows.
     """
-    from adapt.job import evaluate_checkpoint
     from adapt.live import progress_bar
     from adapt.report import evaluation_sheet, per_class_table
+    from adapt.scoring import evaluate_checkpoint
 
     job = load_spec(spec, overrides or ())
     with progress_bar("evaluating", console) as advance:
@@ -86,8 +86,8 @@ def predict(
 
     With dataset cityscapes this is what its test server takes. Labels are not needed.
     """
-    from adapt.job import predict_checkpoint
     from adapt.live import progress_bar
+    from adapt.scoring import predict_checkpoint
 
     job = load_spec(spec, overrides or ())
     with progress_bar("predicting", console) as advance:

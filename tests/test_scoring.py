@@ -14,10 +14,10 @@ from adapt.data.packing import pack
 from adapt.errors import JobError
 from adapt.evaluate import evaluate
 from adapt.inference import InferenceConfig, Member, class_map, predict
-from adapt.job import evaluate_checkpoint, predict_checkpoint
 from adapt.models import build_segmenter
 from adapt.models.segmenter import Segmenter
 from adapt.places import Place
+from adapt.scoring import evaluate_checkpoint, predict_checkpoint
 from adapt.spec import JobSpec, parse_spec
 from adapt.spec_file import with_overrides
 from storage.cache import ShardCache
