@@ -195,7 +195,7 @@ def test_specs_of_published_rows(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "steps", "branches", "weights"),
     [
-        ("source_only", 150_000, 2, None),
+        ("source_only", 150_000, 2, (0.0, 0.0)),
         ("adaptsegnet_single", 150_000, 2, (0.001,)),
         ("adaptsegnet_multi", 150_000, 2, (0.001, 0.0002)),
         ("adaptsegnet_least_squares", 150_000, 2, (0.01,)),
@@ -204,7 +204,7 @@ def test_specs_of_published_rows(path: Path) -> None:
     ],
 )
 def test_settings_of_the_programs(
-    name: str, steps: int, branches: int, weights: tuple[float, ...] | None
+    name: str, steps: int, branches: int, weights: tuple[float, ...]
 ) -> None:
     job = load_spec(ROOT / "job_specs" / "gta5_to_cityscapes" / f"{name}.yaml")
     model: Any = job.model
