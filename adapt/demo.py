@@ -24,9 +24,10 @@ from adapt.job import embedded_tracking_uri, run_job
 from adapt.job_data import open_run_folder, open_stores
 from adapt.live import LiveLine, progress_bar
 from adapt.places import Place
-from adapt.report import compare_table, comparison_sheet
+from adapt.report import comparison_sheet
 from adapt.scoring import evaluate_checkpoint
 from adapt.spec import JobSpec, load_spec
+from adapt.tables import compare_table
 from storage.store import Store, Stores
 
 SPECS = Path(__file__).resolve().parents[1] / "job_specs" / "toy_town"

@@ -22,6 +22,7 @@ LAYERS = [
         "adapt.delivery",
         "adapt.tracker",
         "adapt.report",
+        "adapt.tables",
         "adapt.spec_file",
         "adapt.import_checkpoint",
     ],

@@ -51,8 +51,9 @@ def evaluate(
     and windows.
     """
     from adapt.live import progress_bar
-    from adapt.report import evaluation_sheet, per_class_table
+    from adapt.report import evaluation_sheet
     from adapt.scoring import evaluate_checkpoint
+    from adapt.tables import per_class_table
 
     job = load_spec(spec, overrides or ())
     with progress_bar("evaluating", console) as advance:

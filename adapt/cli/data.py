@@ -111,7 +111,7 @@ def inspect(
     """Show counts, sizes and class shares of a packed split, and a contact sheet."""
     from adapt.data.inspect import contact_sheet
     from adapt.data.inspect import inspect as inspect_split
-    from adapt.report import inspection_table
+    from adapt.tables import inspection_table
 
     store, space = stores_of(spec).open(uri), label_space(classes)
     found = inspect_split(store, split, space)
