@@ -1,8 +1,6 @@
 """The papers' discriminator: its golden outputs and gradients, size and smallest input."""
 
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import torch
 from adapt.errors import JobError
 from adapt.losses import class_probabilities, weighted_self_information
 from adapt.models.discriminators import DomainClassifier, FullyConvolutionalDiscriminator
+from tests.golden_recipe import initial, uniform
 
 torch.set_num_threads(1)
 ADAPTSEGNET_KEYS = ("conv1", "conv2", "conv3", "conv4", "classifier")
@@ -23,22 +22,14 @@ CASES = {
 }
 
 
-def _uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    random = np.random.RandomState(zlib.crc32(name.encode()))
-    return random.random_sample(int(np.prod(shape))).reshape(shape)
-
-
 def _golden_discriminator(tag: str, keys: tuple[str, ...]) -> FullyConvolutionalDiscriminator:
     """The network with the golden recipe's initial values."""
     network = FullyConvolutionalDiscriminator(19)
-    conv: Any
-    for key, conv in zip(keys, network.convs, strict=True):
-        shape = tuple(conv.weight.shape)
-        bound = np.sqrt(6 / np.prod(shape[1:]))
-        weight = (2 * _uniform(f"{tag}/{key}.weight", shape) - 1) * bound
-        bias = 0.2 * _uniform(f"{tag}/{key}.bias", tuple(conv.bias.shape)) - 0.1
-        conv.weight.data = torch.tensor(weight, dtype=torch.float32)
-        conv.bias.data = torch.tensor(bias, dtype=torch.float32)
+    state = network.state_dict()
+    for key in state:
+        _, index, kind = key.split(".")
+        state[key] = initial(f"{tag}/{keys[int(index)]}.{kind}", state[key])
+    network.load_state_dict(state)
     return network
 
 
@@ -47,7 +38,7 @@ def _golden_discriminator(tag: str, keys: tuple[str, ...]) -> FullyConvolutional
 def test_golden_outputs_and_gradients(shared_dir: Path, case: str, precision: str) -> None:
     dtype = {"f32": torch.float32, "f64": torch.float64}[precision]
     network = _golden_discriminator(case.partition("/")[2], CASES[case]).to(dtype)
-    logits = (8 * _uniform("input/disc_logits", (2, 19, 65, 129)) - 4).astype(np.float32)
+    logits = (8 * uniform("input/disc_logits", (2, 19, 65, 129)) - 4).astype(np.float32)
     maps = class_probabilities(torch.tensor(logits, dtype=dtype))
     if case.startswith("advent"):
         maps = weighted_self_information(maps)
