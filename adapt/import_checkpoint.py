@@ -32,6 +32,7 @@ from adapt.models.weights import DESCRIPTION, describe, read_weights
 Pixels = Literal["bgr_mean", "rgb_std"]
 
 RESNET_DEPTHS = {blocks: name for name, blocks in BLOCKS.items()}
+CLASSIFIERS, CLASSIFIER = ("fc.", "classifier."), "ImageNet's classifier"
 MAIN_CHANNELS, AUX_CHANNELS = 2048, 1024
 UNDERSTOOD = (
     "the init file, networks and discriminators of AdaptSegNet and ADVENT, VGG-16 and ResNets of "
@@ -208,8 +209,8 @@ def _encoder_names(state: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[st
         layer, _, kind = name.removeprefix("features.").partition(".")
         if is_init and name.startswith("layer5."):
             refused[key] = "the old head of 21 classes, on other features"
-        elif name.startswith(("fc.", "classifier.")):
-            refused[key] = "ImageNet's classifier"
+        elif name.startswith(CLASSIFIERS):
+            refused[key] = CLASSIFIER
         elif layer.isdigit() and int(layer) in VGG_LAYERS:
             names[key] = f"features.{VGG_LAYERS[int(layer)]}.{kind}"
         else:
@@ -229,10 +230,12 @@ def _check_pixels(encoder: str, pixels: Pixels | None) -> None:
 
 def _timm_encoder(state: dict[str, Tensor], encoder: str) -> _Found:
     """Weights of torchvision or timm for one of timm's backbones."""
-    report = build_encoder(encoder, output_stride=32).load(state)
-    refused = dict.fromkeys(report.dropped, "the backbone's own classifier")
-    tensors = {key: tensor for key, tensor in state.items() if key not in refused}
-    names = {key: key for key in tensors}
+    refused = {key: CLASSIFIER for key in state if key.startswith(CLASSIFIERS)}
+    features = {key: tensor for key, tensor in state.items() if key not in refused}
+    report = build_encoder(encoder, output_stride=32).load(features)
+    refused |= dict.fromkeys(report.dropped, CLASSIFIER)
+    names = {key: key for key in features if key not in refused}
+    tensors = {key: features[key] for key in names}
     return _Found(
         f"encoder {encoder}", "model.weights_uri", tensors, _header(encoder), names, refused
     )
