@@ -32,7 +32,7 @@ from adapt.tracker import Tracker
 log = logging.getLogger(__name__)
 
 BAD_SAMPLES = "stream/bad_samples"
-"""The metric that counts samples replaced under `stream.on_bad_sample: skip`, over all ranks."""
+"""How often `stream.on_bad_sample: skip` passed over a sample, summed over ranks: a metric."""
 
 
 class Progress(NamedTuple):
@@ -101,7 +101,7 @@ class Trainer:
             self._save()
         bad_samples = sum(stream.bad_samples for stream in self._streams())
         if bad_samples:
-            log.warning("%d bad samples were replaced by others; each is named above", bad_samples)
+            log.warning("skipped a bad sample %d times; each is named above", bad_samples)
         return Outcome(self.engine.step_count, self.folder.best(), self.figures)
 
     def _streams(self) -> list[Stream]:

@@ -1,15 +1,19 @@
 """A whole job: trains, evaluates, saves, stops, and goes on bit for bit."""
 
 import logging
+import re
+import shutil
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from adapt.checkpoint import RunFolder
+from adapt.data.manifest import read_manifest
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.export_checkpoint import adversaries_of
 from adapt.job import embedded_tracking_uri, run_job
@@ -20,7 +24,8 @@ from adapt.scoring import evaluate_checkpoint
 from adapt.spec import JobSpec, parse_spec
 from adapt.spec_file import with_overrides
 from adapt.trainer import Outcome, Progress
-from storage.store import StoreError
+from storage.store import StoreError, Stores
+from tests.data.faults import overwrite
 
 
 @pytest.fixture
@@ -302,6 +307,33 @@ def test_absent_classes_are_named(
     ]
     with pytest.raises(DataError, match="no pixel belongs to any of the classes"):
         run(job_of(tiny_job, "name=none"), place)
+
+
+def test_bad_samples_end_the_job_or_are_counted(
+    tiny_job: dict[str, Any], tmp_path: Path, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = shutil.copytree(tiny_job["source"]["uri"], tmp_path / "copy")
+    store = Stores().open(str(copy))
+    bad = read_manifest(store, "train")[1].keys.tolist()[:11]
+    overwrite(store, bad, "label")
+    source = f"source.uri={copy}"
+    with pytest.raises(DataError, match=r"label cannot be decoded.*stream.on_bad_sample: skip"):
+        run(job_of(tiny_job, source), place)
+    skipping = job_of(tiny_job, "name=skipping", source, "stream.on_bad_sample=skip")
+    with caplog.at_level(logging.WARNING):
+        outcome, _ = run(skipping, place)
+    assert outcome.step == 6
+    told = re.search(r"skipped a bad sample (\d+) times", caplog.text)
+    assert told is not None
+    assert metric(skipping, "stream/bad_samples") == int(told[1]) > 0
+
+
+def metric(job: JobSpec, name: str) -> float:
+    """A metric's last value in the job's MLflow file."""
+    client = MlflowClient(embedded_tracking_uri(Path(job.checkpoint.uri)))
+    (experiment,) = client.search_experiments(filter_string="name = 'tests'")
+    runs = client.search_runs([experiment.experiment_id], f"run_name = '{job.name}'")
+    return float(runs[0].data.metrics[name])
 
 
 def test_evaluating_needs_a_validation_split(tiny_job: dict[str, Any], place: Place) -> None:
