@@ -2,6 +2,7 @@
 trainer."""
 
 import logging
+import resource
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -54,6 +55,7 @@ def run_job(
     """
     job.check_ranks(place.num_ranks)
     check_networks(job)
+    allow_open_files()
     device = prepare_device(place.local_rank)
     if device.type == "cuda" and torch.cuda.device_count() > place.num_ranks == 1:
         gpus = torch.cuda.device_count()
@@ -90,6 +92,13 @@ def run_job(
             **_evaluated(state),
         )
         return trainer.run()
+
+
+def allow_open_files() -> None:
+    """Let this process open as many files as the system allows: every fetched shard stays open, and
+    `stream.sampling: papers` soon wants hundreds of them."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def tracking_uri(job: JobSpec, place: Place) -> str:

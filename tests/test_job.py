@@ -2,6 +2,7 @@
 
 import logging
 import re
+import resource
 import shutil
 from pathlib import Path
 from threading import Event
@@ -16,7 +17,7 @@ from adapt.checkpoint import RunFolder
 from adapt.data.manifest import read_manifest
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.export_checkpoint import adversaries_of
-from adapt.job import embedded_tracking_uri, run_job
+from adapt.job import allow_open_files, embedded_tracking_uri, run_job
 from adapt.job_data import check_networks
 from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.places import Place
@@ -334,6 +335,16 @@ def metric(job: JobSpec, name: str) -> float:
     (experiment,) = client.search_experiments(filter_string="name = 'tests'")
     runs = client.search_runs([experiment.experiment_id], f"run_name = '{job.name}'")
     return float(runs[0].data.metrics[name])
+
+
+def test_a_job_may_open_as_many_files_as_the_system_allows() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] // 2, before[1]))
+    try:
+        allow_open_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_evaluating_needs_a_validation_split(tiny_job: dict[str, Any], place: Place) -> None:
