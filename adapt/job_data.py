@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from adapt.checkpoint import RunFolder
 from adapt.data.packed import PackedSplit, SplitConfig
@@ -115,7 +116,10 @@ def check_networks(job: JobSpec) -> None:
     with torch.device("meta"):
         bare = job.model.model_copy(update={"weights": "none", "weights_uri": None})
         segmenter = build_segmenter(bare, job.classes.num_classes)
-        build_optimizers(job.optim, build_method(job.method, segmenter))
+        method = build_method(job.method, segmenter)
+        build_optimizers(job.optim, method)
+    for name in _discriminator_uris(job):
+        _adversary(method, name)
     starts_nowhere = job.model.weights_uri is None and job.model.start_uri is None
     if job.model.weights == "imagenet" and starts_nowhere and job.model.encoder in ENCODERS:
         segmenter.encoder.imagenet_weights()  # says which weights it needs
@@ -146,19 +150,30 @@ def start_adversaries(job: JobSpec, stores: Stores, method: Method) -> None:
 
     Raises `JobError` for an adversary the method does not have, or weights that do not fit.
     """
-    adversaries = method.adversaries()
-    for name, uri in getattr(job.method, "discriminator_uris", {}).items():
-        key = f"method.discriminator_uris.{name}"
-        adversary = adversaries.get(f"discriminator_{name}")
-        if adversary is None:
-            known = [known.removeprefix("discriminator_") for known in adversaries]
-            raise JobError(f"{key}: expected an adapted head, {known_names(name, known)}")
+    for name, uri in _discriminator_uris(job).items():
+        key, adversary = f"method.discriminator_uris.{name}", _adversary(method, name)
         with _fetched(stores, uri) as path:
             weights = read_weights(path, key=key)
         differences = misfit(adversary.state_dict(), weights)
         if differences:
             raise JobError(f"{key}: expected weights of a discriminator, found {differences}")
         adversary.load_state_dict(weights)
+
+
+def _discriminator_uris(job: JobSpec) -> dict[str, str]:
+    """Only some methods' sections have the key."""
+    return getattr(job.method, "discriminator_uris", {})
+
+
+def _adversary(method: Method, name: str) -> nn.Module:
+    """The adversary of an adapted head. Raises `JobError` where the method has none there."""
+    known = {key.removeprefix("discriminator_"): one for key, one in method.adversaries().items()}
+    if name not in known:
+        raise JobError(
+            f"method.discriminator_uris.{name}: expected an adapted head, "
+            f"{known_names(name, known)}"
+        )
+    return known[name]
 
 
 def open_run_folder(job: JobSpec, stores: Stores) -> RunFolder:
