@@ -243,7 +243,8 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         raise SystemExit("usage: python -m adapt.platforms.local_stack FOLDER")
     folder = Path(sys.argv[1])
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's `&` ignores SIGINT
+        signal.signal(number, _interrupt)
     with (
         suppress(KeyboardInterrupt),
         seaweedfs(folder) as s3,

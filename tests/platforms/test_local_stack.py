@@ -120,7 +120,10 @@ def test_main_runs_both_and_prints_what_to_paste(tmp_path: Path, stop: signal.Si
         server.make_bucket("bucket")
         _store(server).put("k", b"1")
         process.send_signal(stop)
-        assert process.wait(30) == 0
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
     assert len(children) >= 2
     assert not any(_runs(child) for child in children)
 
