@@ -20,14 +20,9 @@ HW = (64, 64)
 def engine(method: str = "advent", **train: Any) -> Engine:
     torch.manual_seed(3)
     config = DeepLabV2Config(encoder="resnet18", output_stride=16, weights="none", norm="frozen")
-    segmenter = build_segmenter(config, 4)
-    methods = METHODS[method]
-    return Engine(
-        build_method(methods.Config(), segmenter),
-        TrainConfig(steps=10, **train),
-        OptimConfig(),
-        torch.device("cpu"),
-    )
+    built = build_method({"name": method}, build_segmenter(config, 4))
+    built.observe_source(torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]]))
+    return Engine(built, TrainConfig(steps=10, **train), OptimConfig(), torch.device("cpu"))
 
 
 def batch(seed: int, labelled: bool = True, size: int = 2) -> Batch:
