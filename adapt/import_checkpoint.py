@@ -135,7 +135,10 @@ def _network(
     """A trained network of either program."""
     encoder = "caffe_vgg16" if any(key.startswith("features.") for key in state) else _depth(state)
     heads = VGG_HEAD if encoder == "caffe_vgg16" else _resnet_heads(state)
-    classes = state[f"{heads[0]}.conv2d_list.0.weight"].shape[0]
+    first = f"{heads[0]}.conv2d_list.0.weight"
+    if first not in state:
+        raise JobError(f"FILE: expected a head with {first} on {encoder}, found none")
+    classes = state[first].shape[0]
     if num_classes not in (None, classes):
         raise JobError(f"--num-classes: found {num_classes}, the file's head has {classes} classes")
     if aspp_branches not in (2, 4):

@@ -238,6 +238,12 @@ def test_networks_of_other_shapes_are_refused(
     assert not list(tmp_path.glob("ours*"))
 
 
+def test_a_vgg_with_another_head_is_refused(tmp_path: Path) -> None:
+    state = {"features.0.weight": torch.zeros(1), "layer6.conv2d_list.0.weight": torch.zeros(1)}
+    with pytest.raises(JobError, match=r"FILE: expected a head with classifier.conv2d_list.0"):
+        _imported(_save(tmp_path, state), aspp_branches=2)
+
+
 def test_files_of_nothing_known_are_refused(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"FILE: expected the init file.*keys such as a.weight"):
         _imported(_save(tmp_path, {"a.weight": torch.zeros(2)}))

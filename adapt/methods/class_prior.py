@@ -34,6 +34,7 @@ class ClassPrior(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("class_ratios", torch.zeros(num_classes))
+        self._known = False
 
     def observe(self, label_pixels: Tensor) -> None:
         """Take the classes' shares of all labelled pixels: (N, K) pixels by image and class."""
@@ -42,7 +43,8 @@ class ClassPrior(nn.Module):
 
     def forward(self, logits: Tensor) -> tuple[float, Tensor]:
         """Logits (B, K, H, W) -> (weight, scalar). Raises `JobError` before `observe`."""
-        if not self.class_ratios.any():
+        self._known = self._known or bool(self.class_ratios.any())  # waits for the device once
+        if not self._known:
             raise JobError(
                 "method.class_prior: expected the source's class ratios, found none: call "
                 "method.observe_source with the pixels of each class in each source image"

@@ -65,6 +65,7 @@ class FCNsInTheWild(Method):
         width = config.discriminator_width
         self.classifier = DomainClassifier(segmenter.encoder.channels[-1], width)
         self.register_buffer("sizes", torch.zeros(3, segmenter.num_classes))
+        self._sizes_known = False
 
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """Segmentation and confusion on source, confusion and sizes on target, the classifier."""
@@ -106,7 +107,9 @@ class FCNsInTheWild(Method):
             return self.config.weight_confusion, confusion_loss(self.classifier(features))
 
     def _size_loss(self, logits: Tensor, features: Tensor) -> tuple[float, Tensor]:
-        if not self.sizes.any():
+        # waits for the device in the first step alone
+        self._sizes_known = self._sizes_known or bool(self.sizes.any())
+        if not self._sizes_known:
             raise JobError(
                 "method.weight_sizes: expected the sizes of classes in the source, found none: "
                 "call method.observe_source with the pixels of each class in each source image"
