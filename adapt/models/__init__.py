@@ -9,17 +9,20 @@ from adapt.errors import JobError, known_names
 from adapt.models.caffe_resnet import CaffeResNet
 from adapt.models.caffe_vgg import CaffeVGG16
 from adapt.models.deeplab_v2 import DeepLabV2Config, DeepLabV2Decoder
+from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder
 from adapt.models.segmenter import Decoder, Segmenter, SegmenterConfig
 from adapt.models.timm_encoder import TimmEncoder, timm_knows, timm_names_like
 
 
 class Row(NamedTuple):
-    """One architecture: its section of the job spec, its decoder, and what it is in one line."""
+    """One architecture: its section of the job spec, its decoder, what it is in one line, and what
+    it demands of its encoder."""
 
     config: type[SegmenterConfig]
     decoder: Callable[..., Decoder]
     description: str
+    demands: Demands = Demands()
 
 
 ARCHITECTURES: dict[str, Row] = {
@@ -59,6 +62,7 @@ def build_segmenter(
         raise ValueError("the weights at weights_uri must be read and passed as encoder_weights")
     row = _row(config.architecture)
     encoder = build_encoder(config.encoder, config.output_stride)
+    row.demands.check(config.architecture, encoder)
     if encoder_weights is None and config.weights == "imagenet" and config.start_uri is None:
         encoder_weights = encoder.imagenet_weights()
     if encoder_weights is not None:

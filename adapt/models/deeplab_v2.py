@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from adapt.models.encoder import Encoder
 from adapt.models.layers import dilated_conv
-from adapt.models.segmenter import Decoder, SegmenterConfig
+from adapt.models.segmenter import AuxiliaryConfig, Decoder
 
 RATES = (6, 12, 18, 24)
 
 
-class DeepLabV2Config(SegmenterConfig):
+class DeepLabV2Config(AuxiliaryConfig):
     """DeepLabV2's own choices."""
 
-    described: ClassVar[tuple[str, ...]] = (*SegmenterConfig.described, "aspp_branches", "aux")
+    described: ClassVar[tuple[str, ...]] = (*AuxiliaryConfig.described, "aspp_branches")
 
     architecture: Literal["deeplab_v2"] = Field(
         "deeplab_v2", description="Dilated encoder, sums of dilated convolutions (TPAMI 2018)."
@@ -70,13 +70,10 @@ class DeepLabV2Decoder(Decoder):
     align_corners: ClassVar[bool] = True
 
     def __init__(self, config: DeepLabV2Config, encoder: Encoder, num_classes: int) -> None:
-        super().__init__()
-        names, weights = (("main", "aux"), (1.0, config.weight_aux))
-        count = 2 if config.aux else 1
-        self.head_names, self.head_weights = names[:count], weights[:count]
+        super().__init__(config.heads())
         self.heads = nn.ModuleList(
             AtrousSpatialPyramid(encoder.channels[-1 - depth], num_classes, config.aspp_branches)
-            for depth in range(count)
+            for depth in range(len(self.head_names))
         )
 
     def forward(

@@ -5,7 +5,7 @@ Caffe's ResNet-101 and torchvision's share both and compute different things.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -13,11 +13,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from adapt.batch import PixelFormat
 from adapt.errors import JobError
+from adapt.models.weights import misfit
 
 CAFFE_PIXELS = PixelFormat(
     mean=(104.00698793, 116.66876762, 122.67891434), std=(1.0, 1.0, 1.0), bgr=True
 )
 """Input of the networks whose weights come from Caffe: BGR from 0 to 255, minus ImageNet's mean."""
+
+IMAGENET_PIXELS = PixelFormat(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""Input of most networks: RGB from 0 to 1, standardised by ImageNet's statistics."""
+
+UNDILATED_STRIDE = 32
+"""Output stride of most networks for classification, before any stride becomes dilation."""
 
 WEIGHTS_KEY = "model.weights_uri"
 
@@ -71,9 +78,79 @@ class Encoder(nn.Module, ABC):
             "papers', or model.weights: none to start from random ones"
         )
 
+    def stage_at(self, reduction: int) -> int:
+        """Number of the deepest stage with this reduction, counted from the shallowest, 0.
+
+        What an architecture needs is in its `Demands`, so the stage is there.
+        """
+        return max(index for index, own in enumerate(self.reductions) if own == reduction)
+
+    def channels_at(self, reduction: int) -> int:
+        """Channels of that stage."""
+        return self.channels[self.stage_at(reduction)]
+
+    def spread(self, units: Sequence[int]) -> None:
+        """Multi-grid (Chen et al., DeepLabV3, 2017): dilate the last convolutions unequally.
+
+        The last `len(units)` convolutions larger than 1x1, three in a ResNet's last stage, get
+        `units` times the dilation that this output stride gives the last stage.
+        """
+        rate = max(1, UNDILATED_STRIDE // self.output_stride)
+        convs = [one for one in self.modules() if isinstance(one, nn.Conv2d)]
+        spatial = [conv for conv in convs if max(conv.kernel_size) > 1]
+        for conv, unit in zip(spatial[-len(units) :], units, strict=True):
+            conv.dilation = (unit * rate, unit * rate)
+            conv.padding = tuple(unit * rate * (size - 1) // 2 for size in conv.kernel_size)
+
     def norms(self) -> Iterator[_BatchNorm]:
         """Every batch normalisation."""
         return (module for module in self.modules() if isinstance(module, _BatchNorm))
+
+
+class PlainEncoder(Encoder):
+    """An encoder that its paper trains from scratch, with the rest of its network.
+
+    `JobError` for another output stride than its own, of which there is one.
+    """
+
+    def __init__(
+        self, name: str, output_stride: int, channels: tuple[int, ...], reductions: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        if output_stride != reductions[-1]:
+            raise wrong_output_stride(name, reductions[-1], output_stride)
+        self.name, self.output_stride, self.pixels = name, output_stride, IMAGENET_PIXELS
+        self.channels, self.reductions = channels, reductions
+
+    def load(self, state: Mapping[str, Tensor]) -> LoadReport:
+        """As the contract says; all tensors under their own names."""
+        differences = misfit(self.state_dict(), state)
+        if differences:
+            raise JobError(
+                f"{WEIGHTS_KEY}: expected weights of encoder {self.name!r}, found others "
+                f"({differences})"
+            )
+        self.load_state_dict(state, strict=False)
+        return LoadReport(len(state), ())
+
+    def multiplicities(self) -> dict[str, int]:
+        """There are none: the papers' programs train Caffe's networks alone."""
+        raise no_multiplicity(self.name)
+
+    def imagenet_weights(self) -> Mapping[str, Tensor]:
+        """There are none anywhere: `JobError`."""
+        raise JobError(
+            f"model.weights: expected none with encoder {self.name!r}, found imagenet: its paper "
+            "trains it from scratch and no hub has its weights; set model.weights: none"
+        )
+
+
+def no_multiplicity(name: str) -> JobError:
+    """The error to raise for an encoder that no program of the papers trains."""
+    return JobError(
+        f"optim.sgd_multiplicity: expected none with encoder {name!r}, found another: the "
+        "papers' programs train only the encoders caffe_*"
+    )
 
 
 def wrong_output_stride(name: str, only: int, found: int) -> JobError:

@@ -17,6 +17,66 @@ def resize(features: Tensor, size_hw: tuple[int, int], align_corners: bool) -> T
     )
 
 
+def resize_to(features: Tensor, partner: Tensor, align_corners: bool = False) -> Tensor:
+    """Bilinear to the partner's height and width; as it is where they agree already.
+
+    Encoders round odd sizes up or down, so twice the deeper size need not be the shallower one's.
+    """
+    height, width = partner.shape[-2:]
+    if features.shape[-2:] == (height, width):
+        return features
+    return resize(features, (height, width), align_corners)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that trains on a single value a channel too, such as one image's global average.
+
+    Such a value has no statistics: it is normalised by the running ones, which it leaves alone.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape."""
+        if not self.training or input.numel() > self.num_features:
+            return super().forward(input)
+        mean, variance = self.running_mean, self.running_var
+        return F.batch_norm(input, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
+
+
+def conv_bn(
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    """Convolution without bias that keeps the size but for its stride, and batch norm."""
+    padding = dilation * (kernel_size - 1) // 2
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False),
+        BatchNorm(out_channels),
+    )
+
+
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    """`conv_bn` and ReLU."""
+    block = conv_bn(in_channels, out_channels, kernel_size, stride, dilation)
+    return block.append(nn.ReLU(inplace=True))
+
+
+class FCNHead(nn.Sequential):
+    """3x3 to a quarter of the channels, batch norm, ReLU, dropout, 1x1 to classes.
+
+    The auxiliary head of PSPNet (Zhao et al., CVPR 2017) and of those after it:
+    (B, C, h, w) -> (B, K, h, w).
+    """
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        width = max(1, in_channels // 4)
+        super().__init__(
+            conv_bn_relu(in_channels, width),
+            nn.Dropout(0.1),
+            nn.Conv2d(width, num_classes, 1),
+        )
+
+
 def dilated_conv(in_channels: int, out_channels: int, dilation: int) -> nn.Conv2d:
     """3x3 convolution with bias that keeps the size; weights as of `init_convs`."""
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation)

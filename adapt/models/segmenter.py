@@ -22,6 +22,9 @@ from adapt.models.weights import misfit
 from adapt.section import Section
 
 
+MAIN_ALONE = {"main": 1.0}
+
+
 class SegmenterConfig(Section):
     """What every architecture can be asked for.
 
@@ -67,16 +70,33 @@ class SegmenterConfig(Section):
     )
 
 
+class AuxiliaryConfig(SegmenterConfig):
+    """What architectures with one auxiliary head can be asked for."""
+
+    described: ClassVar[tuple[str, ...]] = (*SegmenterConfig.described, "aux")
+
+    aux: bool = Field(
+        True, description="An auxiliary head, which adaptation at two levels needs too."
+    )
+    weight_aux: float = Field(0.4, ge=0, description="Weight of the auxiliary cross entropy.")
+
+    def heads(self) -> dict[str, float]:
+        """Weight of the cross entropy of each head, main head first."""
+        return {"main": 1.0, "aux": self.weight_aux} if self.aux else MAIN_ALONE
+
+
 class Decoder(nn.Module, ABC):
     """What turns stages into logits. Constructed as `Decoder(config, encoder, num_classes)`.
 
-    `head_names` and `head_weights` (the weight of each head's cross entropy) are aligned, main head
-    first. `align_corners` says how the segmenter resizes the logits.
+    `heads` has the weight of each head's cross entropy by name, main head first. `align_corners`
+    says how the segmenter resizes the logits.
     """
 
     align_corners: ClassVar[bool] = False
-    head_names: tuple[str, ...] = ("main",)
-    head_weights: tuple[float, ...] = (1.0,)
+
+    def __init__(self, heads: Mapping[str, float] = MAIN_ALONE) -> None:
+        super().__init__()
+        self.head_names, self.head_weights = tuple(heads), tuple(heads.values())
 
     @abstractmethod
     def forward(

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from adapt.batch import PixelFormat
 from adapt.errors import JobError
-from adapt.models.encoder import WEIGHTS_KEY, Encoder, LoadReport, wrong_output_stride
+from adapt.models.encoder import (
+    WEIGHTS_KEY,
+    Encoder,
+    LoadReport,
+    no_multiplicity,
+    wrong_output_stride,
+)
 from adapt.models.weights import misfit
 
 USUAL_ENCODERS = ("resnet18", "resnet50", "resnet101", "tf_efficientnet_lite0", "mobilenetv2_100")
@@ -64,10 +70,7 @@ class TimmEncoder(Encoder):
 
     def multiplicities(self) -> dict[str, int]:
         """There are none: the papers' programs train Caffe's networks alone."""
-        raise JobError(
-            f"optim.sgd_multiplicity: expected none with encoder {self.name!r}, found another: the "
-            "papers' programs train only the encoders caffe_*"
-        )
+        raise no_multiplicity(self.name)
 
     def imagenet_weights(self) -> Mapping[str, Tensor]:
         """ImageNet weights, classifier included, from a package or timm's hub."""

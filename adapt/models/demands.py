@@ -1,0 +1,57 @@
+"""What an architecture demands of its encoder, as data: a part of its row in `ARCHITECTURES`.
+
+Checked as soon as the encoder is known, on networks without memory (`check`), never at step 1.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from adapt.errors import JobError, known_names
+from adapt.models.encoder import Encoder
+
+
+class Demands(NamedTuple):
+    """`encoders`: the only ones that fit, where the paper's network cannot be cut elsewhere.
+
+    `reductions`: input pixels per pixel of stages that the decoder reads. `halving`: each stage
+    must be half the size of the one before it. `num_stages`: at least so many.
+    """
+
+    encoders: tuple[str, ...] = ()
+    reductions: tuple[int, ...] = ()
+    halving: bool = False
+    num_stages: int = 2
+
+    def check(self, architecture: str, encoder: Encoder) -> None:
+        """Raise `JobError`, naming the key to change, where the encoder does not fit."""
+        if self.encoders and encoder.name not in self.encoders:
+            raise JobError(
+                f"model.encoder: expected one of {architecture}'s own, "
+                f"{known_names(encoder.name, self.encoders)}"
+            )
+        if len(encoder.reductions) < self.num_stages:
+            raise JobError(
+                f"model.encoder: expected at least {self.num_stages} stages for {architecture}, "
+                f"found {len(encoder.reductions)} with {encoder.name!r}"
+            )
+        missing = [one for one in self.reductions if one not in encoder.reductions]
+        if missing:
+            raise self._wrong_stages(
+                architecture, encoder, f"stages reduced by {_listed(self.reductions)}"
+            )
+        if self.halving and any(2 * a != b for a, b in pairwise(encoder.reductions)):
+            raise self._wrong_stages(architecture, encoder, "each stage half the one before it")
+
+    def _wrong_stages(self, architecture: str, encoder: Encoder, expected: str) -> JobError:
+        """Most encoders have all stages at output stride 32, so that is the cure to try."""
+        dilated = encoder.output_stride < 32
+        key = "model.output_stride" if dilated else "model.encoder"
+        cure = "; set model.output_stride: 32" if dilated else "; choose another encoder"
+        return JobError(
+            f"{key}: {architecture} expected {expected}, found {_listed(encoder.reductions)} with "
+            f"encoder {encoder.name!r} at output stride {encoder.output_stride}{cure}"
+        )
+
+
+def _listed(reductions: tuple[int, ...]) -> str:
+    return ", ".join(f"1/{reduction}" for reduction in reductions)
