@@ -31,6 +31,22 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORED).sum().clamp(min=1)
 
 
+def bootstrapped_cross_entropy(logits: Tensor, labels: Tensor, hardest_pixels: int) -> Tensor:
+    """Mean cross entropy of each image's `hardest_pixels` worst pixels: (B, K, H, W), (B, H, W)
+    int64 -> scalar.
+
+    Wu et al., Bridging Category-level and Instance-level Semantic Image Segmentation, 2016, with
+    the number fixed as in FRRN (Pohlen et al., CVPR 2017). Ignored pixels are never among them.
+    """
+    losses = F.cross_entropy(
+        at_least_float32(logits), labels, ignore_index=IGNORED, reduction="none"
+    ).flatten(start_dim=1)
+    kept = min(hardest_pixels, losses.shape[1])
+    total = losses.topk(kept, dim=1, sorted=False).values.sum()
+    counted = (labels != IGNORED).flatten(start_dim=1).sum(dim=1).clamp(max=kept).sum()
+    return total / counted.clamp(min=1)
+
+
 def adversarial_vanilla(logits: Tensor, domain: int) -> Tensor:
     """Binary cross entropy of logits (B, 1, h, w) against one domain everywhere -> scalar.
 

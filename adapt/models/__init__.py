@@ -6,10 +6,27 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from adapt.errors import JobError, known_names
+from adapt.models import (
+    bisenet,
+    deeplab_v2,
+    deeplab_v3,
+    deeplab_v3_plus,
+    dense_decoder_shortcuts,
+    denseaspp,
+    dfn,
+    encnet,
+    exfuse,
+    fc_densenet,
+    frrn,
+    gcn,
+    icnet,
+    pspnet,
+    refinenet,
+    unet,
+)
 from adapt.models.caffe_resnet import CaffeResNet
 from adapt.models.caffe_vgg import CaffeVGG16
-from adapt.models.deeplab_v2 import DeepLabV2Config, DeepLabV2Decoder
-from adapt.models.demands import Demands
+from adapt.models.demands import PYRAMID, Demands
 from adapt.models.encoder import Encoder
 from adapt.models.segmenter import Decoder, Segmenter, SegmenterConfig
 from adapt.models.timm_encoder import TimmEncoder, timm_knows, timm_names_like
@@ -26,10 +43,92 @@ class Row(NamedTuple):
 
 
 ARCHITECTURES: dict[str, Row] = {
+    "unet": Row(
+        unet.UNetConfig,
+        unet.UNetDecoder,
+        "U-Net: contracting and expanding path, joined at every size",
+        unet.DEMANDS,
+    ),
+    "frrn": Row(
+        frrn.FRRNConfig,
+        frrn.FRRNDecoder,
+        "FRRN: a stream at full resolution beside a pooling one",
+        frrn.DEMANDS,
+    ),
+    "pspnet": Row(
+        pspnet.PSPNetConfig, pspnet.PSPNetDecoder, "PSPNet: averages over four grids as context"
+    ),
+    "fc_densenet": Row(
+        fc_densenet.FCDenseNetConfig,
+        fc_densenet.FCDenseNetDecoder,
+        "FC-DenseNet: dense blocks down and up, the tiramisu",
+        fc_densenet.DEMANDS,
+    ),
     "deeplab_v2": Row(
-        DeepLabV2Config,
-        DeepLabV2Decoder,
-        "DeepLabV2 with an auxiliary head: the network of the UDA papers",
+        deeplab_v2.DeepLabV2Config,
+        deeplab_v2.DeepLabV2Decoder,
+        "DeepLabV2: sums of dilated convolutions: the network of the UDA papers",
+    ),
+    "deeplab_v3": Row(
+        deeplab_v3.DeepLabV3Config,
+        deeplab_v3.DeepLabV3Decoder,
+        "DeepLabV3: dilated convolutions and the image's average, side by side",
+    ),
+    "deeplab_v3_plus": Row(
+        deeplab_v3_plus.DeepLabV3PlusConfig,
+        deeplab_v3_plus.DeepLabV3PlusDecoder,
+        "DeepLabV3+: DeepLabV3, refined at a quarter of the size",
+        deeplab_v3_plus.DEMANDS,
+    ),
+    "refinenet": Row(
+        refinenet.RefineNetConfig,
+        refinenet.RefineNetDecoder,
+        "RefineNet: a cascade of residual refinements, deep to shallow",
+        PYRAMID,
+    ),
+    "gcn": Row(
+        gcn.GCNConfig, gcn.GCNDecoder, "GCN: large separable kernels on score maps", PYRAMID
+    ),
+    "icnet": Row(
+        icnet.ICNetConfig,
+        icnet.ICNetDecoder,
+        "ICNet: a cascade of three image sizes, for speed",
+        icnet.DEMANDS,
+    ),
+    "dfn": Row(
+        dfn.DFNConfig,
+        dfn.DFNDecoder,
+        "DFN: channel attention, and a second network for borders",
+        PYRAMID,
+    ),
+    "denseaspp": Row(
+        denseaspp.DenseASPPConfig,
+        denseaspp.DenseASPPDecoder,
+        "DenseASPP: dilated convolutions, densely connected",
+    ),
+    "encnet": Row(
+        encnet.EncNetConfig,
+        encnet.EncNetDecoder,
+        "EncNet: channels weighed by what the scene holds",
+        encnet.DEMANDS,
+    ),
+    "dense_decoder_shortcuts": Row(
+        dense_decoder_shortcuts.DenseDecoderShortcutsConfig,
+        dense_decoder_shortcuts.DenseDecoderShortcutsDecoder,
+        "Dense decoder shortcuts: each decoder level reads all deeper ones",
+        PYRAMID,
+    ),
+    "bisenet": Row(
+        bisenet.BiSeNetConfig,
+        bisenet.BiSeNetDecoder,
+        "BiSeNet: a path for detail beside one for context, for speed",
+        bisenet.DEMANDS,
+    ),
+    "exfuse": Row(
+        exfuse.ExFuseConfig,
+        exfuse.ExFuseDecoder,
+        "ExFuse: GCN with semantics in shallow and detail in deep stages",
+        PYRAMID,
     ),
 }
 
@@ -38,6 +137,13 @@ ENCODERS: dict[str, Callable[[str, int], Encoder]] = {
     "caffe_resnet50": CaffeResNet,
     "caffe_resnet14": CaffeResNet,
     "caffe_vgg16": CaffeVGG16,
+    "unet": unet.UNetEncoder,
+    "frrn_a": frrn.FRRNEncoder,
+    "frrn_b": frrn.FRRNEncoder,
+    "fc_densenet56": fc_densenet.FCDenseNetEncoder,
+    "fc_densenet67": fc_densenet.FCDenseNetEncoder,
+    "fc_densenet103": fc_densenet.FCDenseNetEncoder,
+    "icnet_resnet50": icnet.ICNetEncoder,
 }
 """Encoders of our own, as the papers have them; any other name is timm's."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adapt.models.encoder import Encoder
 from adapt.models.layers import dilated_conv
-from adapt.models.segmenter import AuxiliaryConfig, Decoder
+from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
 
 RATES = (6, 12, 18, 24)
 
@@ -76,11 +76,7 @@ class DeepLabV2Decoder(Decoder):
             for depth in range(len(self.head_names))
         )
 
-    def forward(
-        self,
-        images: Tensor,  # noqa: ARG002 - the contract gives every decoder the images too
-        features: tuple[Tensor, ...],
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def forward(self, images: Tensor, features: Stages) -> Heads:
         """Stages, shallow to deep -> [main logits, auxiliary logits], no side outputs."""
         deepest_first = features[::-1]
         logits = [head(stage) for head, stage in zip(self.heads, deepest_first, strict=False)]

@@ -53,5 +53,10 @@ class Demands(NamedTuple):
         )
 
 
+QUARTERS = (4, 8, 16, 32)
+PYRAMID = Demands(reductions=QUARTERS)
+"""Of decoders that join four stages, from a quarter of the image's size to a thirty-second."""
+
+
 def _listed(reductions: tuple[int, ...]) -> str:
     return ", ".join(f"1/{reduction}" for reduction in reductions)

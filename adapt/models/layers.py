@@ -91,3 +91,14 @@ def init_convs(module: nn.Module) -> None:
     for conv in module.modules():
         if isinstance(conv, nn.Conv2d):
             nn.init.normal_(conv.weight, std=0.01)
+
+
+def init_he(module: nn.Module) -> None:
+    """Start every convolution in `module` as for ReLUs, biases at 0 (He et al., Delving Deep into
+    Rectifiers, ICCV 2015).
+    """
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)

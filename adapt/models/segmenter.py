@@ -21,8 +21,16 @@ from adapt.models.layers import resize
 from adapt.models.weights import misfit
 from adapt.section import Section
 
-
 MAIN_ALONE = {"main": 1.0}
+
+Stages = tuple[Tensor, ...]
+"""What an encoder gives: (B, C, h, w) each, shallow to deep."""
+
+Heads = tuple[list[Tensor], dict[str, Tensor]]
+"""What a decoder gives: logits (B, K, h, w) by head, main head first; side outputs by name."""
+
+WeightedLosses = dict[str, tuple[float, Tensor]]
+"""Weight and scalar of each loss by name."""
 
 
 class SegmenterConfig(Section):
@@ -71,9 +79,10 @@ class SegmenterConfig(Section):
 
 
 class AuxiliaryConfig(SegmenterConfig):
-    """What architectures with one auxiliary head can be asked for."""
+    """What architectures with auxiliary heads, `aux_names`, can be asked for."""
 
     described: ClassVar[tuple[str, ...]] = (*SegmenterConfig.described, "aux")
+    aux_names: ClassVar[tuple[str, ...]] = ("aux",)
 
     aux: bool = Field(
         True, description="An auxiliary head, which adaptation at two levels needs too."
@@ -82,7 +91,8 @@ class AuxiliaryConfig(SegmenterConfig):
 
     def heads(self) -> dict[str, float]:
         """Weight of the cross entropy of each head, main head first."""
-        return {"main": 1.0, "aux": self.weight_aux} if self.aux else MAIN_ALONE
+        names = self.aux_names if self.aux else ()
+        return {**MAIN_ALONE, **dict.fromkeys(names, self.weight_aux)}
 
 
 class Decoder(nn.Module, ABC):
@@ -99,14 +109,10 @@ class Decoder(nn.Module, ABC):
         self.head_names, self.head_weights = tuple(heads), tuple(heads.values())
 
     @abstractmethod
-    def forward(
-        self, images: Tensor, features: tuple[Tensor, ...]
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def forward(self, images: Tensor, features: Stages) -> Heads:
         """Images (B, 3, H, W) and stages -> logits (B, K, h, w) by head, side outputs."""
 
-    def segmentation_losses(
-        self, prediction: Prediction, labels: Tensor
-    ) -> dict[str, tuple[float, Tensor]]:
+    def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:
         """Weight and loss by name: a cross entropy for each head, unless a paper asks for more."""
         named = zip(self.head_names, self.head_weights, prediction.logits, strict=True)
         return {name: (weight, cross_entropy(logits, labels)) for name, weight, logits in named}
@@ -151,9 +157,7 @@ class Segmenter(nn.Module):
         logits = tuple(resize(head, size_hw, self.align_corners) for head in heads)
         return Prediction(logits, features, extra)
 
-    def segmentation_losses(
-        self, prediction: Prediction, labels: Tensor
-    ) -> dict[str, tuple[float, Tensor]]:
+    def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:
         """The architecture's supervised losses on labels (B, H, W): name -> (weight, scalar)."""
         return self.decoder.segmentation_losses(prediction, labels)
 

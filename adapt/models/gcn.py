@@ -1,0 +1,106 @@
+"""GCN (Peng, Zhang, Yu, Luo & Sun, Large Kernel Matters, CVPR 2017).
+
+A global convolution sees k x k pixels by two pairs of one-dimensional convolutions, straight to
+classes, with nothing between them. From there on all maps are score maps: each is refined at the
+boundaries by a residual block, doubled, and added to that of the next shallower stage. Doubling is
+bilinear here, and learned in the paper.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from adapt.models.demands import QUARTERS
+from adapt.models.encoder import Encoder
+from adapt.models.layers import resize, resize_to
+from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
+
+
+class GCNConfig(AuxiliaryConfig):
+    """GCN's own choices."""
+
+    described: ClassVar[tuple[str, ...]] = (*AuxiliaryConfig.described, "kernel_size")
+    aux_names: ClassVar[tuple[str, ...]] = ("aux_8", "aux_16")
+
+    architecture: Literal["gcn"] = Field(
+        "gcn", description="Large separable kernels on score maps (CVPR 2017)."
+    )
+    encoder: str = Field("resnet152.tv_in1k", description="A backbone; the paper's is ResNet-152.")
+    output_stride: Literal[32] = Field(32, description="Reads stages from 1/4 to 1/32.")
+    kernel_size: int = Field(15, ge=1, description="k of the global convolution, odd (paper: 15).")
+    aux: bool = Field(
+        True, description="The sums of scores at 1/8 and 1/16 are heads too: our addition."
+    )
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _odd(cls, size: int) -> int:
+        if size % 2 == 0:
+            raise ValueError("expected an odd number, so that the size is kept")
+        return size
+
+
+class GlobalConvolution(nn.Module):
+    """k x 1 then 1 x k, plus 1 x k then k x 1: (B, C, h, w) -> (B, K, h, w)."""
+
+    def __init__(self, in_channels: int, num_classes: int, kernel_size: int) -> None:
+        super().__init__()
+        tall, wide = (kernel_size, 1), (1, kernel_size)
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(in_channels, num_classes, first, padding="same"),
+                nn.Conv2d(num_classes, num_classes, second, padding="same"),
+            )
+            for first, second in ((tall, wide), (wide, tall))
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        first, second = self.branches
+        return first(features) + second(features)
+
+
+class BoundaryRefinement(nn.Module):
+    """x + conv(ReLU(conv(x))) on score maps, without batch norm."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(num_classes, num_classes, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(num_classes, num_classes, 3, padding=1),
+        )
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return scores + self.branch(scores)
+
+
+class GCNDecoder(Decoder):
+    """Scores of four stages, summed from deep to shallow and refined up to the full size."""
+
+    def __init__(self, config: GCNConfig, encoder: Encoder, num_classes: int) -> None:
+        super().__init__(config.heads())
+        self.stages = [encoder.stage_at(reduction) for reduction in QUARTERS[::-1]]
+        self.scores = nn.ModuleList(
+            nn.Sequential(
+                GlobalConvolution(encoder.channels[stage], num_classes, config.kernel_size),
+                BoundaryRefinement(num_classes),
+            )
+            for stage in self.stages
+        )
+        self.sums = nn.ModuleList(BoundaryRefinement(num_classes) for _ in self.stages[1:])
+        self.enlarged = nn.ModuleList(BoundaryRefinement(num_classes) for _ in range(2))
+
+    def forward(self, images: Tensor, features: Stages) -> Heads:
+        """Stages -> [main logits at full size, and those at 1/8 and 1/16]."""
+        stages = [features[stage] for stage in self.stages]
+        total, *shallower = (score(stage) for score, stage in zip(self.scores, stages, strict=True))
+        sums = []
+        for refine, scores in zip(self.sums, shallower, strict=True):
+            total = refine(resize_to(total, scores) + scores)
+            sums.append(total)
+        height, width = images.shape[-2:]
+        sizes_hw = [((height + 1) // 2, (width + 1) // 2), (height, width)]
+        for refine, size_hw in zip(self.enlarged, sizes_hw, strict=True):
+            total = refine(resize(total, size_hw, self.align_corners))
+        return [total, *sums[1::-1]][: len(self.head_names)], {}

@@ -1,0 +1,183 @@
+"""ICNet (Zhao, Qi, Shen, Shi & Jia, ICNet for Real-Time Semantic Segmentation ..., ECCV 2018).
+
+Three resolutions of one image. Half of it goes through the first blocks of a slim PSPNet; their
+output, halved again, through the rest: both share activations, not weights alone. The full image
+goes through three strided convolutions. Cascade feature fusion joins them from small to large, and
+each is guided by a loss at its own size: 0.16 at 1/16, 0.4 at 1/8, 1 at 1/4. The encoder
+`icnet_resnet50` has half a ResNet-50's channels. The paper trains it in full and prunes half away.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from adapt.batch import Prediction
+from adapt.losses import cross_entropy
+from adapt.models.demands import Demands
+from adapt.models.encoder import Encoder, PlainEncoder
+from adapt.models.layers import conv_bn, conv_bn_relu, resize, resize_to
+from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages, WeightedLosses
+
+BINS = (1, 2, 3, 6)
+LOW, FUSED, FULL_IMAGE = 256, 128, 64
+SHARED = ((32, 128, 1, 1), (32, 128, 1, 1), (32, 128, 1, 1), (64, 256, 2, 1))
+"""Inner and outer channels, stride and dilation of the blocks up to conv3_1."""
+
+REST = ((64, 256, 1, 1),) * 3 + ((128, 512, 1, 2),) * 6 + ((256, 1024, 1, 4),) * 3
+DEMANDS = Demands(encoders=("icnet_resnet50",))
+
+
+class ICNetConfig(AuxiliaryConfig):
+    """ICNet's own choices."""
+
+    aux_names: ClassVar[tuple[str, ...]] = ("aux_8", "aux_16")
+
+    architecture: Literal["icnet"] = Field(
+        "icnet", description="A cascade of three image sizes, for speed (ECCV 2018)."
+    )
+    encoder: Literal["icnet_resnet50"] = Field(
+        "icnet_resnet50", description="The paper's, with half a ResNet-50's channels."
+    )
+    output_stride: Literal[32] = Field(32, description="1/8 of a quarter of the image.")
+    weights: Literal["none"] = Field(
+        "none", description="No hub has its weights; a file of them can be named in weights_uri."
+    )
+    norm: Literal["train", "frozen_affine", "frozen"] = Field(
+        "train", description="The encoder's batch norm; train: ordinary (the paper)."
+    )
+    aux: bool = Field(True, description="The heads at 1/8 and 1/16 (the paper's).")
+    weight_aux: float = Field(
+        0.4, ge=0, description="Weight of the cross entropy at 1/8 (the paper: 0.4)."
+    )
+    weight_aux_16: float = Field(
+        0.16, ge=0, description="Weight of the cross entropy at 1/16 (the paper: 0.16)."
+    )
+
+    def heads(self) -> dict[str, float]:
+        """As usual, with a weight of its own for the head at 1/16."""
+        return {**super().heads(), "aux_16": self.weight_aux_16} if self.aux else super().heads()
+
+
+class Bottleneck(nn.Module):
+    """ReLU(x + 1x1, dilated 3x3, 1x1); the stride in the first 1x1, as in the authors' model."""
+
+    def __init__(
+        self, in_channels: int, inner: int, channels: int, stride: int, dilation: int
+    ) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            conv_bn_relu(in_channels, inner, 1, stride),
+            conv_bn_relu(inner, inner, 3, dilation=dilation),
+            conv_bn(inner, channels, 1),
+        )
+        same = in_channels == channels and stride == 1
+        self.shortcut = nn.Identity() if same else conv_bn(in_channels, channels, 1, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, `channels`, h / stride, w / stride)."""
+        return F.relu(self.shortcut(features) + self.branch(features))
+
+
+class ICNetEncoder(PlainEncoder):
+    """The half image's branch and, from its halved features, the quarter image's.
+
+    Stages: conv3_1 at 1/16 and conv5_3 at 1/32 of the image.
+    """
+
+    def __init__(self, name: str, output_stride: int) -> None:
+        super().__init__(name, output_stride, channels=(256, 1024), reductions=(16, 32))
+        self.stem = nn.Sequential(
+            conv_bn_relu(3, 32, stride=2),
+            conv_bn_relu(32, 32),
+            conv_bn_relu(32, 64),
+            nn.MaxPool2d(3, 2, 1),
+        )
+        self.shared = _blocks(64, SHARED)
+        self.rest = _blocks(256, REST)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) -> (B, 256, H / 16, W / 16), (B, 1024, H / 32, W / 32)."""
+        middle = self.shared(self.stem(_halved(images)))
+        return middle, self.rest(_halved(middle))
+
+
+class CascadeFeatureFusion(nn.Module):
+    """Small features, enlarged, and large ones -> fused, and the enlarged ones for their loss."""
+
+    def __init__(self, small_channels: int, large_channels: int) -> None:
+        super().__init__()
+        self.small = conv_bn(small_channels, FUSED, 3, dilation=2)
+        self.large = conv_bn(large_channels, FUSED, 1)
+
+    def forward(self, small: Tensor, large: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h / 2, w / 2), (B, C', h, w) -> (B, 128, h, w), (B, C, h, w)."""
+        enlarged = resize_to(small, large, align_corners=True)
+        return F.relu(self.small(enlarged) + self.large(large)), enlarged
+
+
+class ICNetDecoder(Decoder):
+    """The full image's branch, pyramid pooling by sums, two fusions, a classifier for each size."""
+
+    align_corners: ClassVar[bool] = True
+
+    def __init__(self, config: ICNetConfig, encoder: Encoder, num_classes: int) -> None:
+        super().__init__(config.heads())
+        middle, deep = encoder.channels
+        self.full_image = nn.Sequential(
+            conv_bn_relu(3, 32, stride=2),
+            conv_bn_relu(32, 32, stride=2),
+            conv_bn_relu(32, FULL_IMAGE, stride=2),
+        )
+        self.low = conv_bn_relu(deep, LOW, 1)
+        self.fusion_16 = CascadeFeatureFusion(LOW, middle)
+        self.fusion_8 = CascadeFeatureFusion(FUSED, FULL_IMAGE)
+        self.classifier = nn.Conv2d(FUSED, num_classes, 1)
+        self.aux = nn.ModuleList(
+            nn.Conv2d(channels, num_classes, 1) for channels in (FUSED, LOW) if config.aux
+        )
+
+    def forward(self, images: Tensor, features: Stages) -> Heads:
+        """Images, stages -> [main logits at 1/4, and those at 1/8 and 1/16], the same by name."""
+        middle, deep = features
+        low = self.low(_with_pooled(deep))
+        at_16, low_enlarged = self.fusion_16(low, middle)
+        at_8, at_16_enlarged = self.fusion_8(at_16, self.full_image(images))
+        height, width = at_8.shape[-2:]
+        at_4 = resize(at_8, (2 * height, 2 * width), self.align_corners)
+        logits = [self.classifier(at_4)]
+        taps = (at_16_enlarged, low_enlarged)
+        logits += [head(tap) for head, tap in zip(self.aux, taps, strict=False)]
+        return logits, dict(zip(self.head_names, logits, strict=True))
+
+    def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:
+        """Label guidance: each head's own size against labels brought down to it."""
+        losses = {}
+        for name, weight in zip(self.head_names, self.head_weights, strict=True):
+            logits = prediction.extra[name]
+            small = F.interpolate(labels[:, None].float(), size=logits.shape[-2:], mode="nearest")
+            losses[name] = (weight, cross_entropy(logits, small[:, 0].long()))
+        return losses
+
+
+def _blocks(in_channels: int, rows: tuple[tuple[int, int, int, int], ...]) -> nn.Sequential:
+    blocks = nn.Sequential()
+    for inner, channels, stride, dilation in rows:
+        blocks.append(Bottleneck(in_channels, inner, channels, stride, dilation))
+        in_channels = channels
+    return blocks
+
+
+def _halved(images: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    return resize(images, ((height + 1) // 2, (width + 1) // 2), align_corners=True)
+
+
+def _with_pooled(features: Tensor) -> Tensor:
+    """Features plus their averages over four grids, without any parameters."""
+    pooled = (F.adaptive_avg_pool2d(features, size) for size in BINS)
+    return features + torch.stack(
+        [resize_to(grid, features, align_corners=True) for grid in pooled]
+    ).sum(dim=0)
