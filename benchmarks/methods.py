@@ -17,7 +17,9 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -52,6 +54,7 @@ class Task:
     def __init__(self, name: str, out: Path, environment: dict[str, str], sets: list[str]) -> None:
         self.name, self.out, self.environment, self.sets = name, out, environment, sets
         self.specs = ROOT / "job_specs" / name
+        self.has_start = (self.specs / "start.yaml").exists()
 
     def call(self, *arguments: str) -> str:
         """Run one command of the CLI; its standard output."""
@@ -71,7 +74,7 @@ class Task:
         name, started_s = f"{method}-{seed}", perf_counter()
         spec = str(self.specs / f"{method}.yaml")
         sets = [f"name={name}", f"seed={seed}", *self.sets]
-        if method not in ("start", "oracle"):
+        if self.has_start and method not in ("start", "oracle"):
             sets.append(f"model.start_uri={self.out / f'start-{seed}' / 'weights.safetensors'}")
         overrides = [part for one in sets for part in ("--set", one)]
         self.call("run", spec, "--json", *overrides)
@@ -97,10 +100,26 @@ class Task:
         return row
 
 
+@contextmanager
+def open_task(name: str, out: Path, sets: list[str]) -> Iterator[Task]:
+    """A folder of job_specs with a real S3 server and a real MLflow server, below `out`."""
+    out = (out / name).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    with seaweedfs(out / "s3") as s3, mlflow_server(out / "mlflow") as tracking_uri:
+        s3.make_bucket("segadapt")
+        environment = os.environ | s3.environment() | {"OMP_NUM_THREADS": "1"}
+        environment |= {
+            "MLFLOW_TRACKING_URI": tracking_uri,
+            "SEGADAPT_SCRATCH_DIR": str(out / "scratch"),
+        }
+        yield Task(name, out, environment, sets)
+
+
 def run_all(task: Task, methods: list[str], seeds: list[int], jobs: int) -> list[Row]:
-    """Starts first, then everything that goes on from them."""
+    """Starts first, where there are any, then everything that goes on from them."""
     with ThreadPoolExecutor(jobs) as pool:
-        starts = list(pool.map(lambda seed: task.job("start", seed), seeds))
+        starting = seeds if task.has_start else []
+        starts = list(pool.map(lambda seed: task.job("start", seed), starting))
         pairs = [(method, seed) for seed in seeds for method in methods]
         return starts + list(pool.map(lambda pair: task.job(*pair), pairs))
 
@@ -186,18 +205,9 @@ def main() -> None:
         "--set", dest="sets", action="append", default=[], help="override for every job"
     )
     given = parser.parse_args()
-    out = (given.out / given.task).resolve()
-    out.mkdir(parents=True, exist_ok=True)
     specs = sorted(path.stem for path in (ROOT / "job_specs" / given.task).glob("*.yaml"))
     methods = given.methods or [name for name in specs if name != "start"]
-    with seaweedfs(out / "s3") as s3, mlflow_server(out / "mlflow") as tracking_uri:
-        s3.make_bucket("segadapt")
-        environment = os.environ | s3.environment() | {"OMP_NUM_THREADS": "1"}
-        environment |= {
-            "MLFLOW_TRACKING_URI": tracking_uri,
-            "SEGADAPT_SCRATCH_DIR": str(out / "scratch"),
-        }
-        task = Task(given.task, out, environment, given.sets)
+    with open_task(given.task, given.out, given.sets) as task:
         TASKS[given.task](task, given.raw.resolve())
         rows = run_all(task, methods, given.seeds, given.jobs)
         written = picture(task, ["start", *methods], given.seeds[0])

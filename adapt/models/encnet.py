@@ -18,7 +18,7 @@ from adapt.batch import IGNORED, Prediction
 from adapt.losses import at_least_float32
 from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder
-from adapt.models.layers import FCNHead, conv_bn_relu, resize_to
+from adapt.models.layers import FCNHead, conv_bn_relu, full_precision, resize_to
 from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages, WeightedLosses
 
 WIDTH, NUM_CODEWORDS = 512, 32
@@ -59,7 +59,7 @@ class Encoding(nn.Module):
         """
         pixels = at_least_float32(features).flatten(start_dim=2).transpose(1, 2)
         codewords = self.codewords.to(pixels)
-        with torch.autocast(pixels.device.type, enabled=False):
+        with full_precision(pixels.device):
             products = pixels @ codewords.T
             squares = pixels.square().sum(dim=2, keepdim=True) + codewords.square().sum(dim=1)
             weights = F.softmax(self.smoothing.to(pixels) * (squares - 2 * products), dim=2)

@@ -1,5 +1,9 @@
 """Pieces that more than one architecture is made of."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,6 +30,13 @@ def resize_to(features: Tensor, partner: Tensor, align_corners: bool = False) ->
     if features.shape[-2:] == (height, width):
         return features
     return resize(features, (height, width), align_corners)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Within it matrix products keep the precision of their inputs, whatever the step's is."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # networks without memory, which are only asked for sizes
 
 
 class BatchNorm(nn.BatchNorm2d):
