@@ -39,6 +39,6 @@ def known_names(found: object, known: Iterable[str]) -> str:
     known: ...`, the tail of every message about an unknown name.
     """
     names = sorted(known)
-    close = get_close_matches(str(found), names, n=1, cutoff=0.5)
+    close = get_close_matches(found, names, n=1, cutoff=0.5) if isinstance(found, str) else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"found {found!r}{hint} (known: {', '.join(names)})"

@@ -1,16 +1,36 @@
-"""Small networks for tests of what is done with predictions."""
+"""Small networks: for tests of what is done with predictions, and the smallest of each
+architecture."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from adapt.batch import PixelFormat
+from adapt.models import ARCHITECTURES
 from adapt.models.encoder import Encoder, LoadReport
 from adapt.models.segmenter import Decoder, Segmenter, SegmenterConfig
 
 SHARES = PixelFormat(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 """RGB from 0 to 1."""
+
+
+SMALLER: dict[str, dict[str, Any]] = {
+    "fc_densenet": {"encoder": "fc_densenet56"},
+    "dense_decoder_shortcuts": {"width": 64},
+}
+"""What makes some architectures smaller, beside a small encoder."""
+
+
+def tiny_model(architecture: str) -> dict[str, Any]:
+    """Values of `model` for an architecture over the smallest encoder that fits it."""
+    demands = ARCHITECTURES[architecture].demands
+    small: dict[str, Any] = {"architecture": architecture, "weights": "none"}
+    if not demands.encoders:
+        pyramid = bool(demands.reductions) or demands.halving
+        small |= {"encoder": "resnet18", "output_stride": 32 if pyramid else 16}
+    return {**small, **SMALLER.get(architecture, {})}
 
 
 class Untouched(Encoder):

@@ -1,6 +1,11 @@
-"""The contract of every method on every architecture, and each method's own terms."""
+"""The contract of every method on every architecture, and each method's own terms.
+
+What an architecture can break (gradients, odd sizes, labels that are all ignored) is tested on
+every pair; the rest, and variants of methods, on the network of the papers.
+"""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -23,18 +28,20 @@ from adapt.methods import METHODS, build_method
 from adapt.methods.advent import AdvEntConfig
 from adapt.methods.method import Method, Term, frozen, weighted
 from adapt.models import ARCHITECTURES, build_segmenter
+from tests.networks import tiny_model
 
 torch.set_num_threads(1)
 NUM_CLASSES = 5
 ADVERSARIAL = ("adaptsegnet", "advent")
-CASES: dict[str, dict[str, Any]] = {
-    **{name: {"name": name} for name in METHODS},
+VARIANTS: dict[str, dict[str, Any]] = {
     "adaptsegnet features": {"name": "adaptsegnet", "space": "features"},
     "adaptsegnet least squares": {"name": "adaptsegnet", "gan": "least_squares"},
     "minent ranking and prior": {"name": "minent", "ranking": 0.3, "class_prior": {"mu": 0.5}},
     "advent prior": {"name": "advent", "class_prior": {"weight": 0.5}},
     "fcns_in_the_wild global": {"name": "fcns_in_the_wild", "weight_sizes": 0.0},
 }
+CASES = {name: {"name": name} for name in METHODS} | VARIANTS
+PAIRS = [*product(ARCHITECTURES, METHODS), *(("deeplab_v2", variant) for variant in VARIANTS)]
 LABEL_PIXELS = torch.tensor([[900, 50, 50, 0, 24], [700, 200, 0, 100, 24], [10, 500, 400, 90, 24]])
 
 
@@ -42,10 +49,8 @@ def _build(
     name: str, architecture: str = "deeplab_v2", model: Any = None, **options: Any
 ) -> Method:
     torch.manual_seed(0)
-    values = {"encoder": "resnet18", "output_stride": 16, "weights": "none", "norm": "frozen"}
-    row = ARCHITECTURES[architecture]
-    config = row.config(architecture=architecture, **{**values, **(model or {})})
-    method = build_method({"name": name, **options}, build_segmenter(config, NUM_CLASSES))
+    values = {**tiny_model(architecture), "norm": "frozen", **(model or {})}
+    method = build_method({"name": name, **options}, build_segmenter(values, NUM_CLASSES))
     method.observe_source(LABEL_PIXELS)
     return method.train()
 
@@ -72,32 +77,33 @@ def _logged(terms: Iterator[Term]) -> dict[str, Tensor]:
     return {name: value for term in terms for name, value in term.logged.items()}
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
-def architecture(request: pytest.FixtureRequest) -> str:
-    return request.param
+@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+def pair(request: pytest.FixtureRequest) -> Method:
+    """A method on an architecture."""
+    architecture, case = request.param
+    return _build(architecture=architecture, **CASES[case])
 
 
 @pytest.fixture(scope="module", params=CASES)
-def method(request: pytest.FixtureRequest, architecture: str) -> Method:
-    options = CASES[request.param]
-    return _build(architecture=architecture, **options)
+def method(request: pytest.FixtureRequest) -> Method:
+    """A method on the network of the papers."""
+    return _build(**CASES[request.param])
 
 
 @pytest.fixture(autouse=True)
 def _no_gradients(request: pytest.FixtureRequest) -> None:
-    if "method" in request.fixturenames:
-        request.getfixturevalue("method").zero_grad()
+    for name in {"method", "pair"} & set(request.fixturenames):
+        request.getfixturevalue(name).zero_grad()
 
 
-def test_gradient_reaches_every_trainable_parameter(method: Method) -> None:
-    list(_run(method, _batch(1, True, size=2), _batch(2, False, size=2)))
-    trainable = {name for name, p in method.named_parameters() if p.requires_grad}
-    assert _with_gradient(method) == trainable
+def test_gradient_reaches_every_trainable_parameter(pair: Method) -> None:
+    list(_run(pair, _batch(1, True, size=2), _batch(2, False, size=2)))
+    trainable = {name for name, p in pair.named_parameters() if p.requires_grad}
+    assert _with_gradient(pair) == trainable
 
 
-@pytest.mark.parametrize("size_hw", [(33, 65), (97, 161)], ids=str)
-def test_terms_are_finite_scalars_at_any_size(method: Method, size_hw: tuple[int, int]) -> None:
-    for term in _run(method, _batch(1, True, size_hw), _batch(2, False, (64, 64))):
+def test_terms_are_finite_scalars_at_any_size(pair: Method) -> None:
+    for term in _run(pair, _batch(1, True, (33, 65)), _batch(2, False, (64, 64))):
         assert term.loss.shape == () and term.loss.isfinite()
         for value in term.logged.values():
             assert value.shape == () and value.isfinite() and not value.requires_grad
@@ -112,11 +118,11 @@ def test_logged_names_are_the_same_each_step(method: Method) -> None:
     assert len(set(steps[0])) == len(steps[0])
 
 
-def test_finite_where_all_source_labels_are_ignored(method: Method) -> None:
+def test_finite_where_all_source_labels_are_ignored(pair: Method) -> None:
     source = _batch(1, True)._replace(labels=torch.full((1, 64, 64), IGNORED))
-    for term in _run(method, source, _batch(2, False)):
+    for term in _run(pair, source, _batch(2, False)):
         assert term.loss.isfinite()
-    gradients = [p.grad for p in method.parameters() if p.grad is not None]
+    gradients = [p.grad for p in pair.parameters() if p.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
