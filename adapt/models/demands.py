@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from adapt.errors import JobError, known_names
-from adapt.models.encoder import Encoder
+from adapt.models.encoder import UNDILATED_STRIDE, Encoder
 
 
 class Demands(NamedTuple):
@@ -44,12 +44,12 @@ class Demands(NamedTuple):
 
     def _wrong_stages(self, architecture: str, encoder: Encoder, expected: str) -> JobError:
         """Most encoders have all stages at output stride 32, so that is the cure to try."""
-        dilated = encoder.output_stride < 32
+        dilated = encoder.output_stride < UNDILATED_STRIDE
         key = "model.output_stride" if dilated else "model.encoder"
-        cure = "; set model.output_stride: 32" if dilated else "; choose another encoder"
+        cure = f"set {key}: {UNDILATED_STRIDE}" if dilated else "choose another encoder"
         return JobError(
             f"{key}: {architecture} expected {expected}, found {_listed(encoder.reductions)} with "
-            f"encoder {encoder.name!r} at output stride {encoder.output_stride}{cure}"
+            f"encoder {encoder.name!r} at output stride {encoder.output_stride}; {cure}"
         )
 
 

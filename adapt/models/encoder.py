@@ -93,11 +93,11 @@ class Encoder(nn.Module, ABC):
         """Multi-grid (Chen et al., DeepLabV3, 2017): dilate the last convolutions unequally.
 
         The last `len(units)` convolutions larger than 1x1, three in a ResNet's last stage, get
-        `units` times the dilation that this output stride gives the last stage.
+        `units` times the dilation that the very last one has.
         """
-        rate = max(1, UNDILATED_STRIDE // self.output_stride)
         convs = [one for one in self.modules() if isinstance(one, nn.Conv2d)]
         spatial = [conv for conv in convs if max(conv.kernel_size) > 1]
+        rate = spatial[-1].dilation[0]
         for conv, unit in zip(spatial[-len(units) :], units, strict=True):
             conv.dilation = (unit * rate, unit * rate)
             conv.padding = tuple(unit * rate * (size - 1) // 2 for size in conv.kernel_size)

@@ -12,11 +12,13 @@ from urllib.request import Request, urlopen
 import huggingface_hub.constants
 import timm
 import torch
+from timm.models import get_pretrained_cfg_value, is_model_pretrained
 from torch import Tensor
 
 from adapt.errors import JobError
 
 PACKAGED_ENCODER = "tf_efficientnet_lite0"
+TORCHVISION_TAG = "tv_in1k"
 HUB_PATIENCE_S = 5.0
 CURE = (
     "set model.weights_uri to a file with weights, or model.weights: none to start from random ones"
@@ -24,12 +26,36 @@ CURE = (
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
-    """ImageNet weights of timm's network `name`, classifier included.
+    """ImageNet weights of timm's network `name`, classifier included; untagged, `default_weights`.
 
     EfficientNet-Lite0's come with a package and need no network; all others come from timm's hub or
     its cache. Raises `JobError` with the cure where they cannot be had.
     """
-    return _from_package() if name.split(".")[0] == PACKAGED_ENCODER else _from_hub(name)
+    if name.split(".")[0] == PACKAGED_ENCODER:
+        return _from_package()
+    return _from_hub(default_weights(name))
+
+
+def default_weights(name: str) -> str:
+    """The name with its tag of the weights that timm's `name` gets; `name` where there are none.
+
+    An untagged ResNet, or what else torchvision trained, gets torchvision's first weights: those of
+    timm's own long recipes transfer worse to dense tasks.
+    """
+    torchvision = f"{name}.{TORCHVISION_TAG}"
+    if is_model_pretrained(torchvision):
+        return torchvision
+    if "." in name or not is_model_pretrained(name):
+        return name
+    return f"{name}.{get_pretrained_cfg_value(name, 'tag')}"
+
+
+def weights_licence(name: str) -> str:
+    """The licence of `default_weights(name)` as timm tells it; "unknown" where it tells none."""
+    weights = default_weights(name)
+    if not is_model_pretrained(weights):
+        return "unknown"
+    return get_pretrained_cfg_value(weights, "license") or "unknown"
 
 
 def _from_package() -> dict[str, Tensor]:

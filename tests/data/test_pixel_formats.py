@@ -50,7 +50,7 @@ def test_the_id_table_is_the_programs(shared_dir: Path) -> None:
         assert {id_: int(table[id_]) for id_ in range(256) if table[id_] != 255} == pairs
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name.startswith("caffe_")])
 def test_every_encoder_of_the_papers_reads_these_pixels(name: str) -> None:
     with torch.device("meta"):
         assert build_encoder(name, 8).pixels == CAFFE_PIXELS

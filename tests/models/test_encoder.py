@@ -9,15 +9,15 @@ import huggingface_hub.constants
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from adapt.errors import JobError
 from adapt.models import ENCODERS, build_encoder, build_segmenter, pretrained
 from adapt.models.encoder import Encoder
-from adapt.models.pretrained import imagenet_weights
+from adapt.models.pretrained import default_weights, imagenet_weights, weights_licence
 from adapt.models.timm_encoder import TimmEncoder
 
 torch.set_num_threads(1)
-CLASSIFIERS = {"fc", "classifier", "head", "pre_logits", "conv_head"}
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,23 @@ def test_stages_are_as_declared(
     assert [tuple(stage.shape) for stage in stages] == sizes
 
 
+def can_be_built(name: str, output_stride: int) -> bool:
+    try:
+        with torch.device("meta"):
+            build_encoder(name, output_stride)
+    except JobError:
+        return False
+    return True
+
+
+def own_output_stride(name: str) -> int:
+    """The smallest that it can have; for an encoder of our own the only one."""
+    return next(stride for stride in (8, 16, 32) if can_be_built(name, stride))
+
+
 @pytest.fixture(scope="module", params=[*ENCODERS, "resnet18", "tf_efficientnet_lite0"])
 def encoder(request: pytest.FixtureRequest) -> Encoder:
-    return build_encoder(request.param, 8)
+    return build_encoder(request.param, own_output_stride(request.param))
 
 
 def test_every_encoder_takes_any_size(encoder: Encoder) -> None:
@@ -60,7 +74,7 @@ def test_every_encoder_takes_any_size(encoder: Encoder) -> None:
 def test_every_encoder_takes_its_own_weights_back(encoder: Encoder) -> None:
     backbone = getattr(encoder, "backbone", encoder)
     state = {key: torch.full_like(value, 3) for key, value in backbone.state_dict().items()}
-    other = build_encoder(encoder.name, 8)
+    other = build_encoder(encoder.name, encoder.output_stride)
     report = other.load(state)
     assert (report.loaded, report.dropped) == (len(state), ())
     assert all((value == 3).all() for value in other.state_dict().values())
@@ -71,6 +85,7 @@ def test_every_encoder_knows_its_norms(encoder: Encoder) -> None:
         {
             "architecture": "deeplab_v2",
             "encoder": encoder.name,
+            "output_stride": encoder.output_stride,
             "weights": "none",
             "norm": "frozen",
         }
@@ -95,28 +110,36 @@ def test_pixels_are_what_the_weights_were_trained_on() -> None:
         ("zzz", 8, "model.encoder: expected one of the papers' .*caffe_resnet101, .*resnet18"),
         ("cafe_resnet101", 8, "model.encoder: .* did you mean 'caffe_resnet101'"),
         ("resnet50.nonsense", 32, "model.encoder: expected an encoder of stages"),
-        ("vgg11", 8, "model.output_stride: expected 32, the only one .* found 8"),
-        ("densenet121", 16, "model.output_stride: expected 32, the only one .* found 16"),
+        ("hrnet_w18_small", 8, "model.output_stride: expected 32, the only one .* found 8"),
+        ("nasnetalarge", 16, "model.output_stride: expected 32, .* found 16; its cells reduce"),
         ("vit_tiny_patch16_224", 32, "model.output_stride: expected 16, the only one"),
     ],
 )
 def test_what_cannot_be_built_is_named(name: str, output_stride: int, message: str) -> None:
+    with pytest.raises(JobError, match=message), torch.device("meta"):
+        build_encoder(name, output_stride)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_of_our_own_have_one_output_stride(name: str) -> None:
+    own = own_output_stride(name)
+    for other in {8, 16, 32} - {own}:
+        expected = f"model.output_stride: expected {own}, the only one of .*{name}.*, found {other}"
+        with pytest.raises(JobError, match=expected):
+            build_encoder(name, other)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_no_hub_has_encoders_of_our_own(name: str) -> None:
+    encoder = build_encoder(name, own_output_stride(name))
+    message = f"model.weights: expected none with .*'{name}', found imagenet.*model.weights: none"
     with pytest.raises(JobError, match=message):
-        build_encoder(name, output_stride)
+        encoder.imagenet_weights()
 
 
-@pytest.mark.parametrize("output_stride", [16, 32])
-@pytest.mark.parametrize("name", ENCODERS)
-def test_the_papers_encoders_have_one_output_stride(name: str, output_stride: int) -> None:
-    expected = f"model.output_stride: expected 8, the only one of .*{name}.*, found {output_stride}"
-    with pytest.raises(JobError, match=expected):
-        build_encoder(name, output_stride)
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_no_hub_has_the_papers_encoders(name: str) -> None:
-    with pytest.raises(JobError, match=f"model.weights: expected none with .*{name}.*import-check"):
-        build_segmenter({"architecture": "deeplab_v2", "encoder": name})
+def test_networks_do_not_start_from_weights_that_no_hub_has() -> None:
+    with pytest.raises(JobError, match=r"model.weights: expected none .*import-checkpoint"):
+        build_segmenter({"architecture": "deeplab_v2", "encoder": "caffe_resnet101"})
 
 
 @pytest.mark.parametrize("key", ["Scale.conv1.weight", "layer6.conv2d_list.0.weight"])
@@ -130,18 +153,6 @@ def test_the_papers_files_are_recognised_where_they_do_not_fit(key: str) -> None
 def test_timms_encoders_have_no_official_multiplicity() -> None:
     with pytest.raises(JobError, match=r"optim.sgd_multiplicity: expected none .*'resnet18'"):
         TimmEncoder("resnet18").multiplicities()
-
-
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "densenet121", "mobilenetv3_small_100"])
-def test_whole_networks_weights_load_without_their_classifier(name: str) -> None:
-    with torch.device("meta"):
-        shapes = timm.create_model(name).state_dict()
-    state = {key: torch.empty_like(tensor, device="cpu") for key, tensor in shapes.items()}
-    encoder: Any = TimmEncoder(name)
-    report = encoder.load(state)
-    assert report.loaded == len(encoder.backbone.state_dict())
-    assert report.dropped
-    assert {key.split(".")[0] for key in report.dropped} <= CLASSIFIERS
 
 
 def test_loaded_encoder_computes_what_the_whole_network_does() -> None:
@@ -215,6 +226,51 @@ def test_package_with_other_tensors_is_refused(
         imagenet_weights("tf_efficientnet_lite0")
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "licence"),
+    [
+        ("resnet18", "resnet18.tv_in1k", "bsd-3-clause"),
+        ("resnet101", "resnet101.tv_in1k", "bsd-3-clause"),
+        ("resnet101.a1h_in1k", "resnet101.a1h_in1k", "apache-2.0"),
+        ("resnext50_32x4d", "resnext50_32x4d.tv_in1k", "bsd-3-clause"),
+        ("resnet50s", "resnet50s.gluon_in1k", "apache-2.0"),
+        ("vgg16", "vgg16.tv_in1k", "bsd-3-clause"),
+        ("nasnetalarge", "nasnetalarge.tf_in1k", "apache-2.0"),
+        ("mobilenetv2_100", "mobilenetv2_100.ra_in1k", "apache-2.0"),
+        ("tf_efficientnet_lite0", "tf_efficientnet_lite0.in1k", "apache-2.0"),
+        ("convnextv2_atto.fcmae", "convnextv2_atto.fcmae", "cc-by-nc-4.0"),
+        ("resnet50.bamboo", "resnet50.bamboo", "unknown"),  # timm has them, without a licence
+        ("densenet264d", "densenet264d", "unknown"),  # timm has no weights for it
+    ],
+)
+def test_weights_have_a_full_name_and_a_licence(name: str, weights: str, licence: str) -> None:
+    assert (default_weights(name), weights_licence(name)) == (weights, licence)
+
+
+def test_weights_come_from_the_hubs_cache_under_their_full_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cached = tmp_path / "models--timm--resnet18.tv_in1k"
+    state = timm.create_model("resnet18").state_dict()
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("revision")
+    (cached / "snapshots" / "revision").mkdir(parents=True)
+    save_file(state, cached / "snapshots" / "revision" / "model.safetensors")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    found = imagenet_weights("resnet18")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_weights_that_nobody_has_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(
+        JobError, match=r"'mnasnet_050' from timm's hub, found none \(No pretrained"
+    ):
+        imagenet_weights("mnasnet_050")
+
+
 def test_unreachable_hub_is_an_error_within_seconds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -223,7 +279,7 @@ def test_unreachable_hub_is_an_error_within_seconds(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     offline = constants.HF_HUB_OFFLINE
     start = time.monotonic()
-    with pytest.raises(JobError, match=r"model.weights: .*'resnet18'.*model.weights: none"):
+    with pytest.raises(JobError, match=r"weights: .*'resnet18.tv_in1k'.*weights: none"):
         imagenet_weights("resnet18")
     assert time.monotonic() - start < 10
     assert offline == constants.HF_HUB_OFFLINE
