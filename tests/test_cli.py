@@ -21,7 +21,7 @@ from tests.conftest import TINY_HW, tiny_values, write_raw_folders
 
 COMMANDS = [
     "run", "check", "pack", "inspect", "evaluate", "predict", "download-best", "import-checkpoint",
-    "export-checkpoint", "demo", "schema",
+    "export-checkpoint", "demo", "schema", "models",
 ]  # fmt: skip
 SECONDS = 15
 """What `within seconds` means on a busy machine of two cores."""

@@ -23,6 +23,7 @@ LAYERS = [
         "adapt.tracker",
         "adapt.report",
         "adapt.tables",
+        "adapt.network_tables",
         "adapt.spec_file",
         "adapt.import_checkpoint",
     ],

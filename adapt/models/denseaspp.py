@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapt.models.encoder import Encoder
-from adapt.models.layers import BatchNorm, FCNHead
+from adapt.models.layers import BatchNorm
 from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
 
 RATES = (3, 6, 12, 18, 24)
@@ -37,7 +37,7 @@ class DenseASPPConfig(AuxiliaryConfig):
         "densenet161.tv_in1k", description="A backbone; the paper's best is DenseNet-161."
     )
     aux: bool = Field(
-        True, description="An auxiliary head on the last stage but one: our addition."
+        True, description="A 1x1 classifier before the dilated convolutions: our addition."
     )
     head_norm_momentum: float = Field(
         3e-4,
@@ -82,20 +82,20 @@ class DenseASPPDecoder(Decoder):
             nn.Conv2d(encoder.channels[-1], channels, 1, bias=False),
             BatchNorm(channels, momentum=momentum),
         )
+        self.aux = nn.Conv2d(channels, num_classes, 1) if config.aux else None
         self.layers = nn.ModuleList()
         for number, rate in enumerate(RATES):
             first = number == 0
             self.layers.append(DenseASPPLayer(channels, widths, rate, momentum, first))
             channels += widths[1]
         self.classifier = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(channels, num_classes, 1))
-        self.aux = FCNHead(encoder.channels[-2], num_classes) if config.aux else None
 
     def forward(self, images: Tensor, features: Stages) -> Heads:
         """Stages -> [main logits, auxiliary ones] at the encoder's output stride."""
-        dense = self.transition(features[-1])
+        dense = halved = self.transition(features[-1])
         for layer in self.layers:
             dense = torch.cat([layer(dense), dense], dim=1)
         logits = [self.classifier(dense)]
         if self.aux is not None:
-            logits.append(self.aux(features[-2]))
+            logits.append(self.aux(halved))
         return logits, {}

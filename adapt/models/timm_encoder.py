@@ -130,20 +130,6 @@ def timm_names_like(name: str) -> list[str]:
     return close or list(USUAL_ENCODERS)
 
 
-def output_strides(name: str) -> tuple[int, ...]:
-    """Which of 8, 16 and 32 timm's `name` can have, tried without memory; none if no encoder."""
-    return tuple(stride for stride in (8, 16, UNDILATED_STRIDE) if _can_have(name, stride))
-
-
-def _can_have(name: str, output_stride: int) -> bool:
-    try:
-        with torch.device("meta"):
-            _create_backbone(name, output_stride)
-    except JobError:
-        return False
-    return True
-
-
 def _create_backbone(name: str, output_stride: int) -> Any:
     """Raises `JobError` for what is no encoder of this output stride."""
     try:

@@ -3,6 +3,7 @@ computes, multi-grid, weights. Large ones are asked on the meta device, without 
 """
 
 import warnings
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from adapt.errors import JobError
 from adapt.models.pretrained import default_weights
-from adapt.models.timm_encoder import TESTED_ENCODERS, TimmEncoder, output_strides
+from adapt.models.timm_encoder import TESTED_ENCODERS, TimmEncoder
 
 torch.set_num_threads(1)
 UNDILATED = ("nasnetalarge", "pnasnet5large")
@@ -67,6 +68,15 @@ LAST_THREE = {
     "mobilenetv2_100": [f"blocks.{block}.conv_dw" for block in ("5.1", "5.2", "6.0")],
     "tf_efficientnet_lite0": [f"blocks.{block}.conv_dw" for block in ("5.2", "5.3", "6.0")],
 }
+
+
+def output_strides(name: str) -> tuple[int, ...]:
+    """Which the backbone can have."""
+    found = []
+    for output_stride in (8, 16, 32):
+        with suppress(JobError):
+            found.append(on_meta(name, output_stride).output_stride)
+    return tuple(found)
 
 
 def on_meta(name: str, output_stride: int = 32) -> Any:
