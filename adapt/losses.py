@@ -14,6 +14,7 @@ from torch import Tensor
 from adapt.batch import IGNORED
 
 EPSILON = 1e-30
+BORDER_PX = 7
 
 
 def class_probabilities(logits: Tensor) -> Tensor:
@@ -45,6 +46,55 @@ def bootstrapped_cross_entropy(logits: Tensor, labels: Tensor, hardest_pixels: i
     total = losses.topk(kept, dim=1, sorted=False).values.sum()
     counted = (labels != IGNORED).flatten(start_dim=1).sum(dim=1).clamp(max=kept).sum()
     return total / counted.clamp(min=1)
+
+
+def border_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean focal loss (gamma 2, alpha 0.25) of border logits on the counted pixels.
+
+    (B, 1, h, w), labels (B, H, W) -> scalar. Lin et al., Focal Loss ..., ICCV 2017, as DFN (Yu et
+    al., CVPR 2018) uses it. Logits are brought to the labels' size.
+    """
+    from torchvision.ops import sigmoid_focal_loss  # seconds that reading a job spec is spared
+
+    size_hw = (labels.shape[-2], labels.shape[-1])
+    resized = F.interpolate(at_least_float32(logits), size=size_hw, mode="bilinear")[:, 0]
+    counted = labels != IGNORED
+    borders = label_borders(labels).to(resized)
+    losses = sigmoid_focal_loss(resized, borders, alpha=0.25, gamma=2)
+    return (losses * counted).sum() / counted.sum().clamp(min=1)
+
+
+def label_borders(labels: Tensor) -> Tensor:
+    """(B, H, W) train ids -> bool (B, H, W): within 3 pixels of two neighbours that differ.
+
+    Pairs with an ignored pixel are no border.
+    """
+    borders = torch.zeros_like(labels, dtype=torch.bool)
+    for dim in (1, 2):
+        length = labels.shape[dim] - 1
+        before, after = labels.narrow(dim, 0, length), labels.narrow(dim, 1, length)
+        differ = (before != after) & (before != IGNORED) & (after != IGNORED)
+        borders.narrow(dim, 0, length).logical_or_(differ)
+        borders.narrow(dim, 1, length).logical_or_(differ)
+    widened = F.max_pool2d(borders[:, None].float(), BORDER_PX, 1, BORDER_PX // 2)
+    return widened[:, 0].bool()
+
+
+def presence_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross entropy of which classes an image holds: (B, K), (B, H, W) int64 -> scalar.
+
+    EncNet's semantic encoding loss (Zhang et al., CVPR 2018).
+    """
+    logits = at_least_float32(logits)
+    present = classes_present(labels, logits.shape[1]).to(logits)
+    return F.binary_cross_entropy_with_logits(logits, present)
+
+
+def classes_present(labels: Tensor, num_classes: int) -> Tensor:
+    """(B, H, W) train ids -> bool (B, K): which classes an image has; ignored pixels are none."""
+    present = torch.zeros(len(labels), num_classes + 1, dtype=torch.bool, device=labels.device)
+    classes = labels.masked_fill(labels == IGNORED, num_classes).flatten(start_dim=1)
+    return present.scatter_(1, classes, True)[:, :num_classes]
 
 
 def adversarial_vanilla(logits: Tensor, domain: int) -> Tensor:

@@ -28,6 +28,7 @@ from adapt.models.caffe_resnet import CaffeResNet
 from adapt.models.caffe_vgg import CaffeVGG16
 from adapt.models.demands import PYRAMID, Demands
 from adapt.models.encoder import Encoder
+from adapt.models.icnet_encoder import ICNetEncoder
 from adapt.models.segmenter import Decoder, Segmenter, SegmenterConfig
 from adapt.models.timm_encoder import TimmEncoder, timm_knows, timm_names_like
 
@@ -143,7 +144,7 @@ ENCODERS: dict[str, Callable[[str, int], Encoder]] = {
     "fc_densenet56": fc_densenet.FCDenseNetEncoder,
     "fc_densenet67": fc_densenet.FCDenseNetEncoder,
     "fc_densenet103": fc_densenet.FCDenseNetEncoder,
-    "icnet_resnet50": icnet.ICNetEncoder,
+    "icnet_resnet50": ICNetEncoder,
 }
 """Encoders of our own, as the papers have them; any other name is timm's."""
 

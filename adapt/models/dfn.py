@@ -13,16 +13,15 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torchvision.ops import sigmoid_focal_loss
 
-from adapt.batch import IGNORED, Prediction
-from adapt.losses import at_least_float32
+from adapt.batch import Prediction
+from adapt.losses import border_loss
 from adapt.models.demands import QUARTERS
 from adapt.models.encoder import Encoder
-from adapt.models.layers import conv_bn_relu, resize, resize_to
+from adapt.models.layers import conv_bn_relu, resize_to
 from adapt.models.segmenter import Decoder, Heads, SegmenterConfig, Stages, WeightedLosses
 
-WIDTH, BORDER_WIDTH, BORDER_PX = 512, 21, 7
+WIDTH, BORDER_WIDTH = 512, 21
 HEADS = ("main", "aux_8", "aux_16", "aux_32")
 
 
@@ -148,35 +147,6 @@ class DFNDecoder(Decoder):
         borders = [prediction.extra[name] for name in self.border_names]
         focal = torch.stack([border_loss(logits, labels) for logits in borders]).sum()
         return {**losses, "border": (self.weight_border, focal)}
-
-
-def border_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean focal loss (gamma 2, alpha 0.25) of border logits on the counted pixels.
-
-    (B, 1, h, w), labels (B, H, W) -> scalar. Lin et al., Focal Loss ..., ICCV 2017.
-    """
-    size_hw = (labels.shape[-2], labels.shape[-1])
-    resized = resize(at_least_float32(logits), size_hw, align_corners=False)[:, 0]
-    counted = labels != IGNORED
-    borders = label_borders(labels).to(resized)
-    losses = sigmoid_focal_loss(resized, borders, alpha=0.25, gamma=2)
-    return (losses * counted).sum() / counted.sum().clamp(min=1)
-
-
-def label_borders(labels: Tensor) -> Tensor:
-    """(B, H, W) train ids -> bool (B, H, W): within 3 pixels of two neighbours that differ.
-
-    Pairs with an ignored pixel are no border.
-    """
-    borders = torch.zeros_like(labels, dtype=torch.bool)
-    for dim in (1, 2):
-        length = labels.shape[dim] - 1
-        before, after = labels.narrow(dim, 0, length), labels.narrow(dim, 1, length)
-        differ = (before != after) & (before != IGNORED) & (after != IGNORED)
-        borders.narrow(dim, 0, length).logical_or_(differ)
-        borders.narrow(dim, 1, length).logical_or_(differ)
-    widened = F.max_pool2d(borders[:, None].float(), BORDER_PX, 1, BORDER_PX // 2)
-    return widened[:, 0].bool()
 
 
 def _head(in_channels: int, num_maps: int) -> nn.Sequential:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.batch import IGNORED, Prediction
-from adapt.losses import at_least_float32
+from adapt.batch import Prediction
+from adapt.losses import at_least_float32, presence_loss
 from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder
 from adapt.models.layers import FCNHead, conv_bn_relu, full_precision, resize_to
@@ -113,15 +113,6 @@ class EncNetDecoder(Decoder):
 
     def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:
         """Cross entropies, and the binary one of which classes an image's labels contain."""
-        logits = at_least_float32(prediction.extra["presence"])
-        present = classes_present(labels, logits.shape[1]).to(logits)
-        presence = F.binary_cross_entropy_with_logits(logits, present)
+        presence = presence_loss(prediction.extra["presence"], labels)
         losses = super().segmentation_losses(prediction, labels)
         return {**losses, "presence": (self.weight_presence, presence)}
-
-
-def classes_present(labels: Tensor, num_classes: int) -> Tensor:
-    """(B, H, W) train ids -> bool (B, K): which classes an image has; ignored pixels are none."""
-    present = torch.zeros(len(labels), num_classes + 1, dtype=torch.bool, device=labels.device)
-    classes = labels.masked_fill(labels == IGNORED, num_classes).flatten(start_dim=1)
-    return present.scatter_(1, classes, True)[:, :num_classes]

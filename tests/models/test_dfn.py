@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.batch import IGNORED
+from adapt.losses import border_loss, label_borders
 from adapt.models import build_segmenter
-from adapt.models.dfn import ChannelAttention, border_loss, label_borders
+from adapt.models.dfn import ChannelAttention
 
 torch.set_num_threads(1)
 NUM_CLASSES, NO_IMAGES = 5, torch.empty(0)

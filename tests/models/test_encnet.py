@@ -9,8 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from adapt.batch import IGNORED
+from adapt.losses import classes_present
 from adapt.models import build_segmenter
-from adapt.models.encnet import ContextEncoding, Encoding, classes_present
+from adapt.models.encnet import ContextEncoding, Encoding
 
 torch.set_num_threads(1)
 NUM_CLASSES = 5
