@@ -12,6 +12,7 @@ from adapt.batch import IGNORED
 from adapt.losses import (
     adversarial_least_squares,
     adversarial_vanilla,
+    bootstrapped_cross_entropy,
     class_prior_loss,
     class_probabilities,
     confusion_loss,
@@ -102,6 +103,74 @@ def test_entropy_loss_is_the_papers(golden: dict[str, np.ndarray], precision: st
 def test_cross_entropy_of_ignored_labels_is_zero_with_zero_gradient() -> None:
     logits = torch.randn(1, 5, 4, 6, requires_grad=True)
     loss = cross_entropy(logits, torch.full((1, 4, 6), IGNORED))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None and not logits.grad.any()
+
+
+def _labelled(images: int = 3, classes: int = 7) -> tuple[Tensor, Tensor]:
+    """Random logits, and labels of which 21, 14 and 7 of 35 an image are ignored."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(images, classes, 5, 7, dtype=torch.float64, generator=generator)
+    labels = torch.randint(classes, (images, 5, 7), generator=generator)
+    for image in range(images):
+        labels[image, : images - image] = IGNORED
+    return logits.requires_grad_(), labels
+
+
+def _losses_of_pixels(logits: Tensor, labels: Tensor) -> list[np.ndarray]:
+    """Of each image's counted pixels, hardest first: -log of the softmax in their class."""
+    of_images = []
+    for scores, classes in zip(logits.detach().numpy(), labels.numpy(), strict=True):
+        counted = classes != IGNORED
+        scores = scores[:, counted]
+        chosen = np.take_along_axis(scores, classes[counted][None], axis=0)[0]
+        of_images.append(np.sort(np.log(np.exp(scores).sum(axis=0)) - chosen)[::-1])
+    return of_images
+
+
+@pytest.mark.parametrize("hardest_pixels", [1, 4, 14])
+def test_bootstrapped_cross_entropy_is_the_mean_of_each_images_hardest(
+    hardest_pixels: int,
+) -> None:
+    logits, labels = _labelled()
+    hardest = [losses[:hardest_pixels] for losses in _losses_of_pixels(logits, labels)]
+    loss = bootstrapped_cross_entropy(logits, labels, hardest_pixels)
+    assert loss.item() == pytest.approx(np.mean(hardest), rel=1e-12)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    pulled = gradient.any(dim=1)
+    assert pulled.sum(dim=(1, 2)).tolist() == [hardest_pixels] * 3
+    assert not pulled[labels == IGNORED].any()
+
+
+def test_bootstrapped_cross_entropy_never_takes_ignored_pixels() -> None:
+    logits, labels = _labelled()
+    ignored = (labels == IGNORED)[:, None]
+    extreme = torch.where(ignored, 1e4 * torch.randn_like(logits), logits.detach())
+    found = bootstrapped_cross_entropy(extreme, labels, 4)
+    assert torch.equal(found, bootstrapped_cross_entropy(logits.detach(), labels, 4))
+
+
+@pytest.mark.parametrize("hardest_pixels", [28, 35, 1_000_000])
+def test_bootstrapped_cross_entropy_of_all_pixels_is_the_plain_one(hardest_pixels: int) -> None:
+    """Also where images have different numbers of counted pixels: each pixel has one weight."""
+    logits, labels = _labelled()
+    plain = cross_entropy(logits, labels)
+    torch.testing.assert_close(bootstrapped_cross_entropy(logits, labels, hardest_pixels), plain)
+
+
+def test_bootstrapped_cross_entropy_takes_what_there_is_of_an_image_with_few_labels() -> None:
+    logits, labels = _labelled()
+    labels[0].view(-1)[:-2] = IGNORED
+    hardest = [losses[:6] for losses in _losses_of_pixels(logits, labels)]
+    assert [len(losses) for losses in hardest] == [2, 6, 6]
+    found = bootstrapped_cross_entropy(logits, labels, 6).item()
+    assert found == pytest.approx(np.concatenate(hardest).mean(), rel=1e-12)
+
+
+def test_bootstrapped_cross_entropy_of_ignored_labels_is_zero_with_zero_gradient() -> None:
+    logits = torch.randn(2, 5, 4, 6, requires_grad=True)
+    loss = bootstrapped_cross_entropy(logits, torch.full((2, 4, 6), IGNORED), 7)
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None and not logits.grad.any()
