@@ -28,6 +28,8 @@ from adapt.models.caffe_resnet import CaffeResNet
 from adapt.models.caffe_vgg import CaffeVGG16
 from adapt.models.demands import PYRAMID, Demands
 from adapt.models.encoder import Encoder
+from adapt.models.fc_densenet_encoder import FCDenseNetEncoder
+from adapt.models.frrn_encoder import FRRNEncoder
 from adapt.models.icnet_encoder import ICNetEncoder
 from adapt.models.segmenter import Decoder, Segmenter, SegmenterConfig
 from adapt.models.timm_encoder import TimmEncoder, timm_knows, timm_names_like
@@ -139,11 +141,11 @@ ENCODERS: dict[str, Callable[[str, int], Encoder]] = {
     "caffe_resnet14": CaffeResNet,
     "caffe_vgg16": CaffeVGG16,
     "unet": unet.UNetEncoder,
-    "frrn_a": frrn.FRRNEncoder,
-    "frrn_b": frrn.FRRNEncoder,
-    "fc_densenet56": fc_densenet.FCDenseNetEncoder,
-    "fc_densenet67": fc_densenet.FCDenseNetEncoder,
-    "fc_densenet103": fc_densenet.FCDenseNetEncoder,
+    "frrn_a": FRRNEncoder,
+    "frrn_b": FRRNEncoder,
+    "fc_densenet56": FCDenseNetEncoder,
+    "fc_densenet67": FCDenseNetEncoder,
+    "fc_densenet103": FCDenseNetEncoder,
     "icnet_resnet50": ICNetEncoder,
 }
 """Encoders of our own, as the papers have them; any other name is timm's."""

@@ -36,6 +36,7 @@ class DeepLabV3Config(AuxiliaryConfig):
     multi_grid: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         (1, 2, 4),
         min_length=1,
+        max_length=4,
         description="Dilation of the encoder's last 3x3 convolutions in units of its last stage's "
         "(the paper: 1, 2, 4); none: as the encoder has them (torchvision).",
     )

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from adapt.models.demands import QUARTERS
 from adapt.models.encoder import Encoder
-from adapt.models.gcn import BoundaryRefinement, GlobalConvolution
-from adapt.models.layers import BatchNorm, resize, resize_to
+from adapt.models.gcn import ScorePyramid
+from adapt.models.layers import BatchNorm, resize_to
 from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
 
 KERNEL_SIZE, NEIGHBOURS = 15, 3
@@ -87,7 +87,7 @@ class DenselyAdjacentPrediction(nn.Module):
 
 
 class ExFuseDecoder(Decoder):
-    """Semantic embedding before, sub-pixel enlargement in, dense prediction after GCN's sums."""
+    """Semantic embedding before, sub-pixel enlargement in, dense prediction after GCN's pyramid."""
 
     def __init__(self, config: ExFuseConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())
@@ -96,36 +96,19 @@ class ExFuseDecoder(Decoder):
         self.embeddings = nn.ModuleList(
             SemanticEmbedding(own, channels[:number]) for number, own in enumerate(channels)
         )
-        self.scores = nn.ModuleList(
-            nn.Sequential(
-                GlobalConvolution(own, num_classes, KERNEL_SIZE), BoundaryRefinement(num_classes)
-            )
-            for own in channels
-        )
-        self.enlarge = nn.Sequential(
+        enlarge = nn.Sequential(
             nn.Conv2d(num_classes, 4 * num_classes, 3, padding=1), nn.PixelShuffle(2)
         )
-        self.sums = nn.ModuleList(BoundaryRefinement(num_classes) for _ in channels[1:])
-        self.enlarged = nn.ModuleList(BoundaryRefinement(num_classes) for _ in range(2))
+        self.pyramid = ScorePyramid(channels, num_classes, KERNEL_SIZE, enlarge)
         self.predict = DenselyAdjacentPrediction(num_classes)
 
     def forward(self, images: Tensor, features: Stages) -> Heads:
         """Stages -> [main logits at full size, the sum at 1/8, the enlarged scores at 1/16]."""
         stages = [features[stage] for stage in self.stages]
-        deepest, *shallower = (
-            score(embed(stage, stages[:number]))
-            for number, (embed, score, stage) in enumerate(
-                zip(self.embeddings, self.scores, stages, strict=True)
-            )
-        )
-        total = enlarged = self.enlarge(deepest)
-        sums = []
-        for refine, scores in zip(self.sums, shallower, strict=True):
-            total = refine(resize_to(total, scores) + scores)
-            sums.append(total)
-        height, width = images.shape[-2:]
-        sizes_hw = [((height + 1) // 2, (width + 1) // 2), (height, width)]
-        for refine, size_hw in zip(self.enlarged, sizes_hw, strict=True):
-            total = refine(resize(total, size_hw, self.align_corners))
-        logits = [self.predict(total), sums[1], enlarged]
-        return logits[: len(self.head_names)], {}
+        embedded = [
+            embed(stage, stages[:number])
+            for number, (embed, stage) in enumerate(zip(self.embeddings, stages, strict=True))
+        ]
+        size_hw = (images.shape[-2], images.shape[-1])
+        at_16, _, at_8, _, _, full = self.pyramid(embedded, size_hw)
+        return [self.predict(full), at_8, at_16][: len(self.head_names)], {}

@@ -6,6 +6,7 @@ boundaries by a residual block, doubled, and added to that of the next shallower
 bilinear here, and learned in the paper.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -75,32 +76,53 @@ class BoundaryRefinement(nn.Module):
         return scores + self.branch(scores)
 
 
+class ScorePyramid(nn.Module):
+    """Scores of four stages, summed from deep to shallow and refined up to the full size.
+
+    `channels` are the stages', deepest first; `enlarge` is done to the deepest scores.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        kernel_size: int,
+        enlarge: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.scores = nn.ModuleList(
+            nn.Sequential(
+                GlobalConvolution(one, num_classes, kernel_size), BoundaryRefinement(num_classes)
+            )
+            for one in channels
+        )
+        self.enlarge = enlarge or nn.Identity()
+        self.sums = nn.ModuleList(BoundaryRefinement(num_classes) for _ in channels[1:])
+        self.enlarged = nn.ModuleList(BoundaryRefinement(num_classes) for _ in range(2))
+
+    def forward(self, stages: Sequence[Tensor], size_hw: tuple[int, int]) -> list[Tensor]:
+        """Stages, deepest first -> the deepest scores, three sums, scores at half and full size."""
+        deepest, *shallower = (score(one) for score, one in zip(self.scores, stages, strict=True))
+        maps = [self.enlarge(deepest)]
+        for refine, scores in zip(self.sums, shallower, strict=True):
+            maps.append(refine(resize_to(maps[-1], scores) + scores))
+        half_hw = ((size_hw[0] + 1) // 2, (size_hw[1] + 1) // 2)
+        for refine, larger_hw in zip(self.enlarged, (half_hw, size_hw), strict=True):
+            maps.append(refine(resize(maps[-1], larger_hw, align_corners=False)))
+        return maps
+
+
 class GCNDecoder(Decoder):
-    """Scores of four stages, summed from deep to shallow and refined up to the full size."""
+    """The pyramid of scores; the sums at 1/8 and 1/16 are heads too."""
 
     def __init__(self, config: GCNConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())
         self.stages = [encoder.stage_at(reduction) for reduction in QUARTERS[::-1]]
-        self.scores = nn.ModuleList(
-            nn.Sequential(
-                GlobalConvolution(encoder.channels[stage], num_classes, config.kernel_size),
-                BoundaryRefinement(num_classes),
-            )
-            for stage in self.stages
-        )
-        self.sums = nn.ModuleList(BoundaryRefinement(num_classes) for _ in self.stages[1:])
-        self.enlarged = nn.ModuleList(BoundaryRefinement(num_classes) for _ in range(2))
+        channels = [encoder.channels[stage] for stage in self.stages]
+        self.pyramid = ScorePyramid(channels, num_classes, config.kernel_size)
 
     def forward(self, images: Tensor, features: Stages) -> Heads:
         """Stages -> [main logits at full size, and those at 1/8 and 1/16]."""
-        stages = [features[stage] for stage in self.stages]
-        total, *shallower = (score(stage) for score, stage in zip(self.scores, stages, strict=True))
-        sums = []
-        for refine, scores in zip(self.sums, shallower, strict=True):
-            total = refine(resize_to(total, scores) + scores)
-            sums.append(total)
-        height, width = images.shape[-2:]
-        sizes_hw = [((height + 1) // 2, (width + 1) // 2), (height, width)]
-        for refine, size_hw in zip(self.enlarged, sizes_hw, strict=True):
-            total = refine(resize(total, size_hw, self.align_corners))
-        return [total, *sums[1::-1]][: len(self.head_names)], {}
+        size_hw = (images.shape[-2], images.shape[-1])
+        _, at_16, at_8, _, _, full = self.pyramid([features[one] for one in self.stages], size_hw)
+        return [full, at_8, at_16][: len(self.head_names)], {}

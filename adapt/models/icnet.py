@@ -19,14 +19,14 @@ from adapt.losses import cross_entropy
 from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder
 from adapt.models.layers import conv_bn, conv_bn_relu, resize, resize_to
-from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages, WeightedLosses
+from adapt.models.segmenter import Decoder, Heads, ScratchConfig, Stages, WeightedLosses
 
 BINS = (1, 2, 3, 6)
 LOW, FUSED, FULL_IMAGE = 256, 128, 64
 DEMANDS = Demands(encoders=("icnet_resnet50",))
 
 
-class ICNetConfig(AuxiliaryConfig):
+class ICNetConfig(ScratchConfig):
     """ICNet's own choices."""
 
     aux_names: ClassVar[tuple[str, ...]] = ("aux_8", "aux_16")
@@ -38,12 +38,6 @@ class ICNetConfig(AuxiliaryConfig):
         "icnet_resnet50", description="The paper's, with half a ResNet-50's channels."
     )
     output_stride: Literal[32] = Field(32, description="1/8 of a quarter of the image.")
-    weights: Literal["none"] = Field(
-        "none", description="No hub has its weights; a file of them can be named in weights_uri."
-    )
-    norm: Literal["train", "frozen_affine", "frozen"] = Field(
-        "train", description="The encoder's batch norm; train: ordinary (the paper)."
-    )
     aux: bool = Field(True, description="The heads at 1/8 and 1/16 (the paper's).")
     weight_aux: float = Field(
         0.4, ge=0, description="Weight of the cross entropy at 1/8 (the paper: 0.4)."

@@ -1,5 +1,6 @@
 """Pieces that more than one architecture is made of."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -108,8 +109,20 @@ def init_he(module: nn.Module) -> None:
     """Start every convolution in `module` as for ReLUs, biases at 0 (He et al., Delving Deep into
     Rectifiers, ICCV 2015).
     """
-    for conv in module.modules():
-        if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            if conv.bias is not None:
-                nn.init.zeros_(conv.bias)
+    for conv in _convs(module):
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+
+
+def init_he_uniform(module: nn.Module) -> None:
+    """As `init_he`, from a uniform distribution."""
+    for conv in _convs(module):
+        nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+
+
+def _convs(module: nn.Module) -> Iterator[nn.Conv2d | nn.ConvTranspose2d]:
+    convs = (nn.Conv2d, nn.ConvTranspose2d)
+    return (one for one in module.modules() if isinstance(one, convs))

@@ -95,6 +95,17 @@ class AuxiliaryConfig(SegmenterConfig):
         return {**MAIN_ALONE, **dict.fromkeys(names, self.weight_aux)}
 
 
+class ScratchConfig(AuxiliaryConfig):
+    """What networks that their papers train from scratch, encoder and all, can be asked for."""
+
+    weights: Literal["none"] = Field(
+        "none", description="There are none but those of a file that weights_uri names."
+    )
+    norm: Literal["train", "frozen_affine", "frozen"] = Field(
+        "train", description="The encoder's batch norm; train: ordinary (the paper)."
+    )
+
+
 class Decoder(nn.Module, ABC):
     """What turns stages into logits. Constructed as `Decoder(config, encoder, num_classes)`.
 

@@ -74,7 +74,7 @@ def test_scores_are_embedded_in_all_deeper_stages_as_they_were(
     segmenter: Any, stages: list[Tensor], moved: int
 ) -> None:
     decoder, calls = segmenter.decoder, []
-    for score in decoder.scores:  # deepest first
+    for score in decoder.pyramid.scores:  # deepest first
         score.register_forward_pre_hook(lambda _, args: calls.append(args[0]))
     before, _ = decoder(torch.empty(1, 3, 33, 65), stages)
     for number, embed in enumerate(decoder.embeddings):
@@ -94,7 +94,7 @@ def test_deepest_scores_are_enlarged_by_sub_pixels(segmenter: Any, stages: list[
     decoder = segmenter.decoder
     (main, aux_8, aux_16), _ = decoder(torch.empty(1, 3, 33, 65), stages)
     assert [one.shape[-2:] for one in (main, aux_8, aux_16)] == [(33, 65), (5, 9), (4, 6)]
-    maps = decoder.enlarge[0](decoder.scores[0](stages[4]))
+    maps = decoder.pyramid.enlarge[0](decoder.pyramid.scores[0](stages[4]))
     expected = torch.empty(1, NUM_CLASSES, 4, 6, dtype=torch.float64)
     for one in range(NUM_CLASSES):
         for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
@@ -105,8 +105,8 @@ def test_deepest_scores_are_enlarged_by_sub_pixels(segmenter: Any, stages: list[
 @torch.no_grad()
 def test_enlarged_scores_go_on_into_the_sum(segmenter: Any, stages: list[Tensor]) -> None:
     decoder, seen = segmenter.decoder, []
-    decoder.scores[1].register_forward_hook(lambda _, __, output: 0 * output)
-    decoder.sums[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    decoder.pyramid.scores[1].register_forward_hook(lambda _, __, output: 0 * output)
+    decoder.pyramid.sums[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     logits, _ = decoder(torch.empty(1, 3, 33, 65), stages)
     torch.testing.assert_close(seen[0], F.interpolate(logits[2], (3, 5), mode="bilinear"))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adapt.errors import JobError
 from adapt.models import build_segmenter
-from adapt.models.fc_densenet import DenseBlock
+from adapt.models.fc_densenet_encoder import DenseBlock
 
 torch.set_num_threads(1)
 NUM_CLASSES = 5

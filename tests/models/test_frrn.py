@@ -12,7 +12,8 @@ from adapt.batch import IGNORED, Prediction
 from adapt.errors import JobError
 from adapt.losses import bootstrapped_cross_entropy
 from adapt.models import build_segmenter
-from adapt.models.frrn import FRRNConfig, FullResolutionResidualUnit, ResidualUnit
+from adapt.models.frrn import FRRNConfig
+from adapt.models.frrn_encoder import FullResolutionResidualUnit, ResidualUnit
 
 torch.set_num_threads(1)
 NUM_CLASSES = 5
