@@ -172,7 +172,7 @@ def picture(task: Task, methods: list[str], seed: int) -> Image.Image:
     for method in methods:
         first, *_ = sorted((task.out / f"{method}-{seed}" / "colours").glob("*.png"))
         seen[method] = np.asarray(Image.open(first).convert("RGB"))
-    classes = load_spec(task.specs / "start.yaml").classes
+    classes = load_spec(task.specs / f"{methods[0]}.yaml").classes
     return prediction_grid(seen, classes.colours, classes.names)
 
 

@@ -30,6 +30,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 README = (ROOT / "README.md").read_text()
 METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text()
+ARCHITECTURES_PAGE = (ROOT / "docs" / "architectures.md").read_text()
 
 
 def anchors(page: Path) -> set[str]:
@@ -227,6 +228,22 @@ def test_the_methods_page_has_every_method_and_its_picture() -> None:
         assert f"`{name}`" in METHODS_PAGE
         assert (ROOT / "docs" / "pictures" / "methods" / f"{name}.svg").is_file()
         assert f"pictures/methods/{name}.svg" in METHODS_PAGE
+
+
+def test_the_architectures_page_has_every_architecture_in_each_table() -> None:
+    for name, row in ARCHITECTURES.items():
+        assert len(re.findall(rf"^\|.*`{name}`.*\|$", ARCHITECTURES_PAGE, re.MULTILINE)) >= 3, name
+        spec = ROOT / "job_specs" / "airsim_to_camvid_architectures" / f"{name}.yaml"
+        assert load_spec(spec).model.architecture == name
+        assert all(encoder in ARCHITECTURES_PAGE for encoder in row.demands.encoders)
+
+
+def test_the_example_on_the_architectures_page_runs() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", ARCHITECTURES_PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/architectures.md", "exec"), names)
+    assert names["loss"].isfinite()
+    assert names["network"].head_names == ("main", "aux_8", "aux_16")
 
 
 def test_pictures_of_the_pages_are_well_formed() -> None:
