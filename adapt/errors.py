@@ -34,11 +34,12 @@ class Interrupted(Exception):
 
 
 def known_names(found: object, known: Iterable[str]) -> str:
-    """`found 'x'; did you mean 'y'?
+    """`found 'x'; did you mean 'y'? (known: ...)`, the tail of every message about an unknown name.
 
-    known: ...`, the tail of every message about an unknown name.
+    The hint is for texts that are like a known name; nothing is listed where nothing is known.
     """
     names = sorted(known)
     close = get_close_matches(found, names, n=1, cutoff=0.5) if isinstance(found, str) else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"found {found!r}{hint} (known: {', '.join(names)})"
+    listed = f" (known: {', '.join(names)})" if names else ""
+    return f"found {found!r}{hint}{listed}"

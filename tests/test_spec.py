@@ -76,6 +76,11 @@ def test_mistakes_are_named_by_key(tiny_job: dict[str, Any], override: str, mess
     assert message in str(caught.value)
 
 
+def test_the_only_value_that_fits_is_told(tiny_job: dict[str, Any]) -> None:
+    with pytest.raises(JobError, match=r"^model.output_stride: expected 32, found 8$"):
+        changed(tiny_job, "model={architecture: gcn, output_stride: 8}")
+
+
 def test_all_mistakes_are_told_at_once(tiny_job: dict[str, Any]) -> None:
     with pytest.raises(JobError) as caught:
         changed(tiny_job, "train.steps=-1", "optim.lr=0", "seed=x")
