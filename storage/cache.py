@@ -75,7 +75,8 @@ class ShardCache:
                 shard.store.get_file(shard.key, part)
                 fault = _fault(shard, part)
                 if fault is None:
-                    part.replace(path)
+                    with _locked(self.folder / _LOCK):  # whoever sums up sizes must see one of them
+                        part.replace(path)
                     sync_folder(path.parent)
                     return
             raise StoreError(f"{_damaged(shard, str(fault))}; downloaded {_DOWNLOADS} times")

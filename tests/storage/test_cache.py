@@ -2,12 +2,15 @@
 once.
 """
 
+import fcntl
 import multiprocessing
 import os
 import shutil
+import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import xxhash
@@ -195,6 +198,28 @@ def test_threads_do_not_fill_a_cache_over_its_capacity(store: CountedStore, fold
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(admitted, keys)) == 3
     assert len(_files(folder)) == 3
+
+
+def test_a_shard_gets_its_name_only_while_nobody_sums_up_sizes(
+    store: CountedStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloaded, summing, download = Event(), Event(), store.get_file
+
+    def get_file(key: str, path: Path) -> None:
+        download(key, path)
+        downloaded.set()
+        assert summing.wait(30)
+
+    monkeypatch.setattr(store, "get_file", get_file)
+    with ThreadPoolExecutor(1) as pool:
+        fetched = pool.submit(_fetch, ShardCache(folder), store)
+        assert downloaded.wait(30)
+        with (folder / ".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            summing.set()
+            time.sleep(0.3)
+            assert _files(folder) == [f"d/{KEY}.part"]
+        assert fetched.result(30).exists()
 
 
 def test_the_disks_reserve_is_kept(
