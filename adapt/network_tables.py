@@ -15,6 +15,7 @@ from rich.text import Text
 
 from adapt.errors import JobError
 from adapt.models import ARCHITECTURES, ENCODERS
+from adapt.models.config import SegmenterConfig
 from adapt.models.costs import (
     LayerGroup,
     encoder_cost,
@@ -24,7 +25,6 @@ from adapt.models.costs import (
 )
 from adapt.models.demands import Demands
 from adapt.models.encoder import UNDILATED_STRIDE, Encoder
-from adapt.models.segmenter import SegmenterConfig
 
 OUTPUT_STRIDES = (8, 16, UNDILATED_STRIDE)
 

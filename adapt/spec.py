@@ -22,7 +22,7 @@ from adapt.evaluate import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
 from adapt.metrics import subset_classes
 from adapt.models import ARCHITECTURES
-from adapt.models.segmenter import SegmenterConfig
+from adapt.models.config import SegmenterConfig
 from adapt.optim import OptimConfig, schedule_length
 from adapt.section import Section
 from adapt.spec_file import read_yaml, validate, with_overrides

@@ -24,7 +24,7 @@ from adapt.evaluate import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
 from adapt.methods.class_prior import ClassPriorConfig
 from adapt.models import ARCHITECTURES
-from adapt.models.segmenter import SegmenterConfig
+from adapt.models.config import SegmenterConfig
 from adapt.optim import OptimConfig
 from adapt.spec import MAY_CHANGE, JobSpec, json_schema
 from adapt.tracker import TrackingConfig

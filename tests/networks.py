@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from adapt.batch import PixelFormat
 from adapt.models import ARCHITECTURES
+from adapt.models.config import SegmenterConfig
 from adapt.models.encoder import Encoder, LoadReport
-from adapt.models.segmenter import Decoder, Segmenter, SegmenterConfig
+from adapt.models.segmenter import Decoder, Segmenter
 
 SHARES = PixelFormat(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 """RGB from 0 to 1."""

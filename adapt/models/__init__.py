@@ -26,12 +26,13 @@ from adapt.models import (
 )
 from adapt.models.caffe_resnet import CaffeResNet
 from adapt.models.caffe_vgg import CaffeVGG16
+from adapt.models.config import SegmenterConfig
 from adapt.models.demands import PYRAMID, Demands
 from adapt.models.encoder import Encoder
 from adapt.models.fc_densenet_encoder import FCDenseNetEncoder
 from adapt.models.frrn_encoder import FRRNEncoder
 from adapt.models.icnet_encoder import ICNetEncoder
-from adapt.models.segmenter import Decoder, Segmenter, SegmenterConfig
+from adapt.models.segmenter import Decoder, Segmenter
 from adapt.models.timm_encoder import TimmEncoder, timm_knows, timm_names_like
 
 

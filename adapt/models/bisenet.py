@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from adapt.models.config import AuxiliaryConfig
 from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder
 from adapt.models.layers import conv_bn, conv_bn_relu, resize_to
-from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
+from adapt.models.segmenter import Decoder, Heads, Stages
 
 SPATIAL, CONTEXT, FUSED, MAIN_HEAD, AUX_HEAD = 128, 128, 256, 64, 256
 DEMANDS = Demands(reductions=(16, 32))

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from adapt.models.config import AuxiliaryConfig
 from adapt.models.encoder import Encoder
 from adapt.models.layers import FCNHead, conv_bn_relu
-from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
+from adapt.models.segmenter import Decoder, Heads, Stages
 
 WIDTH = 256
 RATES_AT_STRIDE_1 = (96, 192, 288)

@@ -11,11 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from adapt.models.config import AuxiliaryConfig
 from adapt.models.deeplab_v3 import WIDTH, AtrousSpatialPyramidPooling
 from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder
 from adapt.models.layers import FCNHead, conv_bn_relu, resize_to
-from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
+from adapt.models.segmenter import Decoder, Heads, Stages
 
 SHALLOW, SHALLOW_WIDTH = 4, 48
 DEMANDS = Demands(reductions=(SHALLOW,))

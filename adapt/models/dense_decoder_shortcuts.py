@@ -13,10 +13,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from adapt.models.config import AuxiliaryConfig
 from adapt.models.demands import QUARTERS
 from adapt.models.encoder import Encoder
 from adapt.models.layers import BatchNorm, conv_bn, conv_bn_relu, resize_to
-from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
+from adapt.models.segmenter import Decoder, Heads, Stages
 
 CARDINALITY, CHAIN_LENGTH = 32, 4
 

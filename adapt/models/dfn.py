@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from adapt.batch import Prediction
 from adapt.losses import border_loss
+from adapt.models.config import SegmenterConfig
 from adapt.models.demands import QUARTERS
 from adapt.models.encoder import Encoder
 from adapt.models.layers import conv_bn_relu, resize_to
-from adapt.models.segmenter import Decoder, Heads, SegmenterConfig, Stages, WeightedLosses
+from adapt.models.segmenter import Decoder, Heads, Stages, WeightedLosses
 
 WIDTH, BORDER_WIDTH = 512, 21
 HEADS = ("main", "aux_8", "aux_16", "aux_32")

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from adapt.batch import Prediction
 from adapt.losses import at_least_float32, presence_loss
+from adapt.models.config import AuxiliaryConfig
 from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder
 from adapt.models.layers import FCNHead, conv_bn_relu, full_precision, resize_to
-from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages, WeightedLosses
+from adapt.models.segmenter import Decoder, Heads, Stages, WeightedLosses
 
 WIDTH, NUM_CODEWORDS = 512, 32
 DEMANDS = Demands(num_stages=3)

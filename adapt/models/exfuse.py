@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from adapt.models.config import AuxiliaryConfig
 from adapt.models.demands import QUARTERS
 from adapt.models.encoder import Encoder
 from adapt.models.gcn import ScorePyramid
 from adapt.models.layers import BatchNorm, resize_to
-from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
+from adapt.models.segmenter import Decoder, Heads, Stages
 
 KERNEL_SIZE, NEIGHBOURS = 15, 3
 

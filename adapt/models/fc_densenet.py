@@ -12,11 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from adapt.models.config import ScratchConfig
 from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder
 from adapt.models.fc_densenet_encoder import SHAPES, DenseBlock
 from adapt.models.layers import init_he_uniform, resize_to
-from adapt.models.segmenter import Decoder, Heads, ScratchConfig, Stages
+from adapt.models.segmenter import Decoder, Heads, Stages
 
 DEMANDS = Demands(encoders=tuple(SHAPES))
 

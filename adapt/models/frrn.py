@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from adapt.batch import Prediction
 from adapt.losses import bootstrapped_cross_entropy
+from adapt.models.config import ScratchConfig
 from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder
 from adapt.models.frrn_encoder import BASE, DOWN, LANES, ResidualUnit, levels
 from adapt.models.layers import init_he_uniform, resize_to
-from adapt.models.segmenter import Decoder, Heads, ScratchConfig, Stages, WeightedLosses
+from adapt.models.segmenter import Decoder, Heads, Stages, WeightedLosses
 
 UP = {
     "frrn_a": ((2, 192), (2, 192), (2, 96)),

@@ -12,10 +12,11 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from adapt.models.config import AuxiliaryConfig
 from adapt.models.demands import QUARTERS
 from adapt.models.encoder import Encoder
 from adapt.models.layers import resize, resize_to
-from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
+from adapt.models.segmenter import Decoder, Heads, Stages
 
 
 class GCNConfig(AuxiliaryConfig):

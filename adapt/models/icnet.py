@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from adapt.batch import Prediction
 from adapt.losses import cross_entropy
+from adapt.models.config import ScratchConfig
 from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder
 from adapt.models.layers import conv_bn, conv_bn_relu, resize, resize_to
-from adapt.models.segmenter import Decoder, Heads, ScratchConfig, Stages, WeightedLosses
+from adapt.models.segmenter import Decoder, Heads, Stages, WeightedLosses
 
 BINS = (1, 2, 3, 6)
 LOW, FUSED, FULL_IMAGE = 256, 128, 64

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from adapt.models.config import AuxiliaryConfig
 from adapt.models.encoder import Encoder
 from adapt.models.layers import FCNHead, conv_bn_relu, resize_to
-from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
+from adapt.models.segmenter import Decoder, Heads, Stages
 
 BINS, WIDTH = (1, 2, 3, 6), 512
 

@@ -12,10 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from adapt.models.config import AuxiliaryConfig
 from adapt.models.demands import QUARTERS
 from adapt.models.encoder import Encoder
 from adapt.models.layers import resize_to
-from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
+from adapt.models.segmenter import Decoder, Heads, Stages
 
 DEEP_WIDTH, WIDTH, CHAIN_LENGTH = 512, 256, 4
 

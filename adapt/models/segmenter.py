@@ -8,20 +8,17 @@ them to the input's.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from adapt.batch import PixelFormat, Prediction
 from adapt.errors import JobError
 from adapt.losses import cross_entropy
+from adapt.models.config import MAIN_ALONE, SegmenterConfig
 from adapt.models.encoder import Encoder
 from adapt.models.layers import resize
 from adapt.models.weights import misfit
-from adapt.section import Section
-
-MAIN_ALONE = {"main": 1.0}
 
 Stages = tuple[Tensor, ...]
 """What an encoder gives: (B, C, h, w) each, shallow to deep."""
@@ -31,79 +28,6 @@ Heads = tuple[list[Tensor], dict[str, Tensor]]
 
 WeightedLosses = dict[str, tuple[float, Tensor]]
 """Weight and scalar of each loss by name."""
-
-
-class SegmenterConfig(Section):
-    """What every architecture can be asked for.
-
-    `described` names the fields that change what given weights compute without changing their names
-    or shapes, or that say whose weights they are; a file of weights holds them.
-    """
-
-    described: ClassVar[tuple[str, ...]] = ("architecture", "encoder")
-
-    architecture: str = Field(description="A row of ARCHITECTURES.")
-    encoder: str = Field(
-        "resnet101",
-        description="caffe_resnet101 or caffe_vgg16 for the networks of the papers' programs "
-        "(caffe_resnet50 and caffe_resnet14 are smaller), else a timm backbone; a tag picks among "
-        "its weights: resnet101.tv_in1k.",
-    )
-    output_stride: Literal[8, 16, 32] = Field(
-        8, description="Input pixels per pixel of the deepest stage, a side (DeepLabV2: 8)."
-    )
-    weights: Literal["imagenet", "none"] = Field(
-        "imagenet",
-        description="Start of the encoder where weights_uri names no file: timm's or random. There "
-        "are none for caffe_* but from files.",
-    )
-    weights_uri: str | None = Field(
-        None,
-        description="A .safetensors, .pth or .pt file with the encoder's weights, in any store.",
-    )
-    weights_sha256: str | None = Field(
-        None,
-        pattern="^[0-9a-fA-F]{64}$",
-        description="SHA-256 that the file at weights_uri must have.",
-    )
-    start_uri: str | None = Field(
-        None,
-        description="A .safetensors, .pth or .pt file with weights of this whole network to start "
-        "from, such as an earlier run's best; goes before weights and weights_uri.",
-    )
-    norm: Literal["train", "frozen_affine", "frozen"] = Field(
-        "frozen_affine",
-        description="The encoder's batch norm. train: ordinary; frozen_affine: gamma and beta "
-        "fixed, running statistics updated (the papers' programs); frozen: all fixed (tiny batch).",
-    )
-
-
-class AuxiliaryConfig(SegmenterConfig):
-    """What architectures with auxiliary heads, `aux_names`, can be asked for."""
-
-    described: ClassVar[tuple[str, ...]] = (*SegmenterConfig.described, "aux")
-    aux_names: ClassVar[tuple[str, ...]] = ("aux",)
-
-    aux: bool = Field(
-        True, description="An auxiliary head, which adaptation at two levels needs too."
-    )
-    weight_aux: float = Field(0.4, ge=0, description="Weight of the auxiliary cross entropy.")
-
-    def heads(self) -> dict[str, float]:
-        """Weight of the cross entropy of each head, main head first."""
-        names = self.aux_names if self.aux else ()
-        return {**MAIN_ALONE, **dict.fromkeys(names, self.weight_aux)}
-
-
-class ScratchConfig(AuxiliaryConfig):
-    """What networks that their papers train from scratch, encoder and all, can be asked for."""
-
-    weights: Literal["none"] = Field(
-        "none", description="There are none but those of a file that weights_uri names."
-    )
-    norm: Literal["train", "frozen_affine", "frozen"] = Field(
-        "train", description="The encoder's batch norm; train: ordinary (the paper)."
-    )
 
 
 class Decoder(nn.Module, ABC):

@@ -13,10 +13,11 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, cat, nn
 
+from adapt.models.config import AuxiliaryConfig
 from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder, PlainEncoder
 from adapt.models.layers import init_he, resize_to
-from adapt.models.segmenter import AuxiliaryConfig, Decoder, Heads, Stages
+from adapt.models.segmenter import Decoder, Heads, Stages
 
 WIDTHS = (64, 128, 256, 512, 1024)
 DEMANDS = Demands(halving=True, reductions=(4,))

@@ -10,7 +10,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,9 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adapt.errors import JobError
-
-if TYPE_CHECKING:
-    from adapt.models.segmenter import SegmenterConfig
+from adapt.models.config import SegmenterConfig
 
 DESCRIPTION = "segadapt.model"
 WRAPPERS = ("state_dict", "model")
@@ -64,7 +62,7 @@ def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     return "; ".join(f"{kind}: {_first(keys)}" for kind, keys in kinds.items() if keys)
 
 
-def describe(config: "SegmenterConfig", num_classes: int) -> dict[str, str]:
+def describe(config: SegmenterConfig, num_classes: int) -> dict[str, str]:
     """The header of a file with this network's weights: what `check_description` compares."""
     return {DESCRIPTION: json.dumps(_described(config, num_classes))}
 
@@ -86,7 +84,7 @@ def read_description(path: Path, key: str = "model.start_uri") -> dict[str, Any]
 
 def check_description(
     found: Mapping[str, Any],
-    config: "SegmenterConfig",
+    config: SegmenterConfig,
     num_classes: int,
     key: str = "model.start_uri",
 ) -> None:
@@ -104,7 +102,7 @@ def check_description(
             )
 
 
-def _described(config: "SegmenterConfig", num_classes: int) -> dict[str, Any]:
+def _described(config: SegmenterConfig, num_classes: int) -> dict[str, Any]:
     fields = {name: getattr(config, name) for name in config.described}
     return {**fields, "num_classes": num_classes}
 

@@ -17,6 +17,10 @@ from tests.networks import tiny_model
 
 torch.set_num_threads(1)
 NUM_CLASSES = 5
+KINDS_OF_ENCODERS = (
+    *("vgg11", "resnext50_32x4d", "densenet121", "mobilenetv2_100", "mobilenetv3_small_100"),
+    *("tf_efficientnet_lite0", "efficientnet_b0", "convnext_atto", "nasnetalarge"),
+)
 SIZES_HW = [(64, 64), (33, 65), (97, 161), (128, 256)]
 
 
@@ -59,6 +63,21 @@ def test_every_head_at_the_size_of_the_papers_images(name: str) -> None:
         segmenter = _build(name)
         prediction = segmenter(torch.empty(1, 3, 512, 1024))
     assert {logits.shape for logits in prediction.logits} == {(1, NUM_CLASSES, 512, 1024)}
+
+
+@pytest.mark.parametrize("encoder", KINDS_OF_ENCODERS)
+@pytest.mark.parametrize(
+    "name", [name for name, row in ARCHITECTURES.items() if not row.demands.encoders]
+)
+def test_every_kind_of_encoder_under_every_architecture(name: str, encoder: str) -> None:
+    stride = tiny_model(name)["output_stride"]
+    stride = 32 if encoder == "nasnetalarge" else stride
+    with torch.device("meta"):
+        segmenter = _build(name, encoder=encoder, output_stride=stride).train()
+        prediction = segmenter(torch.empty(1, 3, 97, 161))
+    assert {logits.shape for logits in prediction.logits} == {(1, NUM_CLASSES, 97, 161)}
+    for stage, channels in zip(prediction.features, segmenter.encoder.channels, strict=True):
+        assert stage.shape[1] == channels
 
 
 def test_every_architecture_can_be_adapted_at_two_levels(segmenter: Segmenter) -> None:
