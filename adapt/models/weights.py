@@ -103,7 +103,8 @@ def check_description(
 
 
 def _described(config: SegmenterConfig, num_classes: int) -> dict[str, Any]:
-    fields = {name: getattr(config, name) for name in config.described}
+    """As JSON gives it back, where a tuple is a list."""
+    fields = config.model_dump(mode="json", include=set(config.described))
     return {**fields, "num_classes": num_classes}
 
 
