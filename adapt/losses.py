@@ -49,17 +49,17 @@ def bootstrapped_cross_entropy(logits: Tensor, labels: Tensor, hardest_pixels: i
 
 
 def border_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean focal loss (gamma 2, alpha 0.25) of border logits on the counted pixels.
+    """Focal loss (gamma 2, alpha 0.25) of borders: mean over counted pixels, summed over maps.
 
-    (B, 1, h, w), labels (B, H, W) -> scalar. Lin et al., Focal Loss ..., ICCV 2017, as DFN (Yu et
+    (B, N, h, w), labels (B, H, W) -> scalar. Lin et al., Focal Loss ..., ICCV 2017, as DFN (Yu et
     al., CVPR 2018) uses it. Logits are brought to the labels' size.
     """
     from torchvision.ops import sigmoid_focal_loss  # seconds that reading a job spec is spared
 
     size_hw = (labels.shape[-2], labels.shape[-1])
-    resized = F.interpolate(at_least_float32(logits), size=size_hw, mode="bilinear")[:, 0]
-    counted = labels != IGNORED
-    borders = label_borders(labels).to(resized)
+    resized = F.interpolate(at_least_float32(logits), size=size_hw, mode="bilinear")
+    counted = (labels != IGNORED)[:, None]
+    borders = label_borders(labels)[:, None].to(resized).expand_as(resized)
     losses = sigmoid_focal_loss(resized, borders, alpha=0.25, gamma=2)
     return (losses * counted).sum() / counted.sum().clamp(min=1)
 
@@ -83,11 +83,14 @@ def label_borders(labels: Tensor) -> Tensor:
 def presence_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross entropy of which classes an image holds: (B, K), (B, H, W) int64 -> scalar.
 
-    EncNet's semantic encoding loss (Zhang et al., CVPR 2018).
+    EncNet's semantic encoding loss (Zhang et al., CVPR 2018). An image whose pixels are all ignored
+    says nothing, and does not count.
     """
     logits = at_least_float32(logits)
     present = classes_present(labels, logits.shape[1]).to(logits)
-    return F.binary_cross_entropy_with_logits(logits, present)
+    losses = F.binary_cross_entropy_with_logits(logits, present, reduction="none").mean(dim=1)
+    counted = present.any(dim=1)
+    return (losses * counted).sum() / counted.sum().clamp(min=1)
 
 
 def classes_present(labels: Tensor, num_classes: int) -> Tensor:

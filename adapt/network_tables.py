@@ -86,7 +86,7 @@ def describe_architecture(
 ) -> Architecture:
     """What the job spec's `model` with these values is.
 
-    Raises `JobError` for values that do not make a network, or one that refuses the size.
+    Raises `JobError` for values that do not make a network.
     """
     segmenter = segmenter_without_memory(values, num_classes)
     config, decoder = segmenter.config, segmenter.decoder
@@ -111,7 +111,7 @@ def describe_encoder(
 ) -> EncoderChoice:
     """What this encoder is; by default at its largest output stride.
 
-    Raises `JobError` for a name or an output stride that there is not, or a size it refuses.
+    Raises `JobError` for a name or an output stride that there is not.
     """
     if output_stride not in (None, *OUTPUT_STRIDES):
         raise JobError(f"model.output_stride: expected 8, 16 or 32, found {output_stride}")

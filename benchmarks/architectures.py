@@ -26,12 +26,11 @@ sys.path.insert(0, str(ROOT))  # for `python benchmarks/architectures.py`
 import torch  # noqa: E402 - needs the path above
 
 from adapt.batch import Batch  # noqa: E402
-from adapt.engine import Engine, TrainConfig, prepare_device  # noqa: E402
+from adapt.engine import Engine  # noqa: E402
 from adapt.methods import build_method  # noqa: E402
 from adapt.models import ARCHITECTURES, build_segmenter  # noqa: E402
 from adapt.models.costs import segmenter_cost  # noqa: E402
 from adapt.models.segmenter import Segmenter, SegmenterConfig  # noqa: E402
-from adapt.optim import OptimConfig  # noqa: E402
 from adapt.spec import load_spec  # noqa: E402
 from benchmarks.methods import (  # noqa: E402
     Row,
@@ -73,14 +72,13 @@ def train(given: argparse.Namespace) -> None:
     """Every spec through the command line; rows and a picture go into docs/."""
     with open_task(TASK, given.out, given.sets) as task:
         pack_airsim_to_camvid(task, given.raw.resolve())
-        rows = run_all(task, given.architectures, given.seeds, given.jobs)
-        save_rows(rows)
+        run_all(task, given.architectures, given.seeds, given.jobs, save_row)
         draw(task, given.seeds[0])
 
 
-def save_rows(rows: list[Row]) -> None:
-    """Into the file of earlier runs' rows, in their place where they were run again."""
-    known = {(row.name, row.seed): row for row in [*read_rows(), *rows]}
+def save_row(row: Row) -> None:
+    """Into the file of earlier runs' rows, in its place where it was run again."""
+    known = {(one.name, one.seed): one for one in [*read_rows(), row]}
     ordered = [known[key] for key in sorted(known)]
     TRAINED.write_text(json.dumps([row._asdict() for row in ordered], indent=1) + "\n")
 
@@ -98,11 +96,12 @@ def read_rows() -> list[Row]:
 
 def cost(given: argparse.Namespace) -> None:
     """Parameters, multiply-accumulates and ratios of times; a table goes into a page of docs/."""
-    names, device = list(ARCHITECTURES), prepare_device(0)
+    names = list(ARCHITECTURES)
+    torch.set_flush_denormal(True)
     torch.set_num_threads(1)
     small = costs_and_latencies(small_network, names, SMALL_HW, given.rounds)
     paper = costs_and_latencies(paper_network, names, LARGE_HW, given.rounds)
-    engines = {name: advent(small_network(name), device) for name in names}
+    engines = {name: engine_of(name) for name in names}
     images, labels = torch.randn(2, 3, *SMALL_HW), torch.randint(5, (2, *SMALL_HW))
     source, target = Batch(images, labels, ("s",) * 2), Batch(images.flip(-1), None, ("t",) * 2)
     steps = ratios({n: partial(e.step, source, target) for n, e in engines.items()}, given.rounds)
@@ -137,10 +136,10 @@ def paper_network(name: str) -> Segmenter:
     return build_segmenter(config, PAPERS_CLASSES)
 
 
-def advent(segmenter: Segmenter, device: torch.device) -> Engine:
-    """AdvEnt as the job specs have it."""
-    options = {"name": "advent", "weight_adv": [0.001], "discriminator_width": 32}
-    return Engine(build_method(options, segmenter), TrainConfig(), OptimConfig(), device)
+def engine_of(name: str) -> Engine:
+    """Method and optimizers as the job spec has them, on the CPU."""
+    job, network = load_spec(SPECS / f"{name}.yaml"), small_network(name)
+    return Engine(build_method(job.method, network), job.train, job.optim, torch.device("cpu"))
 
 
 def ratios(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

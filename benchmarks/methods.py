@@ -17,7 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,13 +115,32 @@ def open_task(name: str, out: Path, sets: list[str]) -> Iterator[Task]:
         yield Task(name, out, environment, sets)
 
 
-def run_all(task: Task, methods: list[str], seeds: list[int], jobs: int) -> list[Row]:
-    """Starts first, where there are any, then everything that goes on from them."""
+def run_all(
+    task: Task,
+    methods: list[str],
+    seeds: list[int],
+    jobs: int,
+    on_row: Callable[[Row], None] = lambda _row: None,
+) -> list[Row]:
+    """Starts first, where there are any, then everything that goes on from them.
+
+    `on_row` gets each row as its job ends. A job that fails is told and costs the others nothing.
+    """
+
+    def attempt(pair: tuple[str, int]) -> Row | None:
+        try:
+            row = task.job(*pair)
+        except SystemExit as failure:
+            print(failure, file=sys.stderr, flush=True)
+            return None
+        on_row(row)
+        return row
+
+    starts = [("start", seed) for seed in seeds if task.has_start]
+    pairs = [(method, seed) for seed in seeds for method in methods]
     with ThreadPoolExecutor(jobs) as pool:
-        starting = seeds if task.has_start else []
-        starts = list(pool.map(lambda seed: task.job("start", seed), starting))
-        pairs = [(method, seed) for seed in seeds for method in methods]
-        return starts + list(pool.map(lambda pair: task.job(*pair), pairs))
+        ended = [*pool.map(attempt, starts), *pool.map(attempt, pairs)]
+    return [row for row in ended if row is not None]
 
 
 def table(rows: list[Row]) -> str:

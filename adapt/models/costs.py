@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
-from adapt.errors import JobError
 from adapt.models import build_encoder, build_segmenter
 from adapt.models.encoder import Encoder
 from adapt.models.segmenter import Segmenter
@@ -71,13 +70,13 @@ def encoder_without_memory(name: str, output_stride: int) -> Encoder:
 
 
 def segmenter_cost(segmenter: Segmenter, size_hw: tuple[int, int]) -> Cost:
-    """The cost of a whole network. `JobError` as of `measure`."""
+    """The cost of a whole network."""
     parts = {"encoder": segmenter.encoder, "decoder": segmenter.decoder}
     return _cost(segmenter, parts, size_hw)
 
 
 def encoder_cost(encoder: Encoder, size_hw: tuple[int, int]) -> Cost:
-    """The cost of an encoder alone. `JobError` as of `measure`."""
+    """The cost of an encoder alone."""
     return _cost(encoder, {"encoder": encoder}, size_hw)
 
 
@@ -90,21 +89,16 @@ def _cost(network: nn.Module, parts: Mapping[str, nn.Module], size_hw: tuple[int
 def measure(network: nn.Module, size_hw: tuple[int, int]) -> dict[nn.Module, Run]:
     """What each module of the network does on one image (3, H, W); those that rest are absent.
 
-    Puts the network into evaluation mode. Raises `JobError` for an encoder that refuses the size.
+    Puts the network into evaluation mode.
     """
     images = torch.empty(1, 3, *size_hw, device=next(network.parameters()).device)
+    network.eval()
     with FlopCounterMode(display=False) as counter:
         meter = _Meter(counter)
         before = register_module_forward_pre_hook(meter.enter)
         after = register_module_forward_hook(meter.leave)
         with before, after:
-            try:
-                network.eval()(images)
-            except (AssertionError, RuntimeError, ValueError) as error:
-                raise JobError(
-                    "model.encoder: expected one that takes images of "
-                    f"{size_hw[0]} x {size_hw[1]}, found one that refuses them ({error})"
-                ) from error
+            network(images)
     return meter.runs
 
 

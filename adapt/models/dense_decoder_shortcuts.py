@@ -90,9 +90,10 @@ class DecoderLevel(nn.Module):
         """(B, C, h, w), deeper outputs of any size -> (B, `channels`, h, w)."""
         features = own = self.adapt(stage)
         if deeper:
-            pairs = zip(self.fuse, [own, *deeper], strict=True)
-            inputs = [resize_to(project(one), own) for project, one in pairs]
-            features = relu(torch.stack(inputs).sum(dim=0))
+            features = self.fuse[0](own)
+            for project, one in zip(self.fuse[1:], deeper, strict=True):
+                features = features + resize_to(project(one), own)
+            features = relu(features)
         return self.generate(features)
 
 

@@ -7,7 +7,7 @@ by a focal loss of weight 0.1: it is there to shape the features. The paper take
 labels by Canny's detector; here they are the pixels whose neighbour has another label, as wide.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -117,8 +117,6 @@ class BorderStage(nn.Module):
 class DFNDecoder(Decoder):
     """Smooth and border network on four stages."""
 
-    border_names: ClassVar[tuple[str, ...]] = tuple(f"border_{one}" for one in QUARTERS)
-
     def __init__(self, config: DFNConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())
         self.weight_border = config.weight_border
@@ -129,7 +127,7 @@ class DFNDecoder(Decoder):
         self.border = nn.ModuleList(BorderStage(one) for one in channels)
 
     def forward(self, images: Tensor, features: Stages) -> Heads:
-        """Stages -> logits at 1/4 to 1/32 of the size; border logits (B, 1, h, w) at 1/4."""
+        """Stages -> logits at 1/4 to 1/32 of the size; `border`, one map a stage, (B, 4, h, w)."""
         stages = [features[stage] for stage in self.stages]
         smooth = self.global_context(F.adaptive_avg_pool2d(stages[-1], 1))
         logits = []
@@ -140,13 +138,12 @@ class DFNDecoder(Decoder):
         for block, stage in zip(self.border, stages, strict=True):
             border, scores = block(stage, border)
             borders.append(scores)
-        return logits[::-1], dict(zip(self.border_names, borders, strict=True))
+        return logits[::-1], {"border": torch.cat(borders, dim=1)}
 
     def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:
         """A cross entropy for each stage, and the sum of the border network's focal losses."""
         losses = super().segmentation_losses(prediction, labels)
-        borders = [prediction.extra[name] for name in self.border_names]
-        focal = torch.stack([border_loss(logits, labels) for logits in borders]).sum()
+        focal = border_loss(prediction.extra["border"], labels)
         return {**losses, "border": (self.weight_border, focal)}
 
 

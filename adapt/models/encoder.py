@@ -92,11 +92,11 @@ class Encoder(nn.Module, ABC):
     def spread(self, units: Sequence[int]) -> None:
         """Multi-grid (Chen et al., DeepLabV3, 2017): dilate the last convolutions unequally.
 
-        The last `len(units)` convolutions larger than 1x1, three in a ResNet's last stage, get
+        The last `len(units)` convolutions of 3x3 or more, three in a ResNet's last stage, get
         `units` times the dilation that the very last one has.
         """
         convs = [one for one in self.modules() if isinstance(one, nn.Conv2d)]
-        spatial = [conv for conv in convs if max(conv.kernel_size) > 1]
+        spatial = [conv for conv in convs if max(conv.kernel_size) > 2]
         rate = spatial[-1].dilation[0]
         for conv, unit in zip(spatial[-len(units) :], units, strict=True):
             conv.dilation = (unit * rate, unit * rate)

@@ -1,4 +1,4 @@
-"""Pieces that more than one architecture is made of."""
+"""Pieces that architectures share, and how their convolutions start."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from adapt.losses import at_least_float32
 
@@ -52,6 +53,23 @@ class BatchNorm(nn.BatchNorm2d):
             return super().forward(input)
         mean, variance = self.running_mean, self.running_var
         return F.batch_norm(input, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
+
+
+def spare_single_values(norm: _BatchNorm) -> None:
+    """Let a library's batch norm do on a single value a channel as `BatchNorm` does."""
+
+    def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module.training and inputs[0].numel() == norm.num_features:
+            module.training = False
+            spared.append(module)
+
+    def after(_module: nn.Module, _inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        while spared:
+            spared.pop().training = True
+
+    spared: list[nn.Module] = []
+    norm.register_forward_pre_hook(before)
+    norm.register_forward_hook(after)
 
 
 def conv_bn(

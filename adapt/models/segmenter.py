@@ -17,7 +17,7 @@ from adapt.errors import JobError
 from adapt.losses import cross_entropy
 from adapt.models.config import MAIN_ALONE, SegmenterConfig
 from adapt.models.encoder import Encoder
-from adapt.models.layers import resize
+from adapt.models.layers import resize, spare_single_values
 from adapt.models.weights import misfit
 
 Stages = tuple[Tensor, ...]
@@ -62,8 +62,9 @@ class Segmenter(nn.Module):
         super().__init__()
         self.config, self.num_classes = config, num_classes
         self.encoder, self.decoder = encoder, decoder
-        for norm in encoder.norms() if config.norm != "train" else ():
-            norm.requires_grad_(False)
+        for norm in encoder.norms():
+            norm.requires_grad_(config.norm == "train")
+            spare_single_values(norm)
 
     @property
     def pixels(self) -> PixelFormat:

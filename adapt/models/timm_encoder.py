@@ -53,7 +53,7 @@ WHY_UNDILATED = dict.fromkeys(("nasnet", "pnasnet"), "; its cells reduce inside,
 PAPERS_MARKS = ("Scale.", "conv2d_list")
 """Parts of names that only the papers' files have: their start's prefix, their heads."""
 
-PROBE_HW = (256, 512)
+PROBE_HW = (97, 161)
 
 
 class TimmEncoder(Encoder):
@@ -138,12 +138,12 @@ def _create_backbone(name: str, output_stride: int) -> Any:
         raise JobError(
             f"model.encoder: expected an encoder of stages, found {name!r}: {error}"
         ) from error
+    if next(backbone.parameters()).is_meta:
+        _check_stages(name, backbone)
     deepest: int = backbone.feature_info.reduction()[-1]
     if deepest != output_stride:
         reason = next((why for start, why in WHY_UNDILATED.items() if name.startswith(start)), "")
         raise JobError(f"{wrong_output_stride(name, deepest, output_stride)}{reason}")
-    if next(backbone.parameters()).is_meta:
-        _check_stages(name, backbone)
     return backbone
 
 
@@ -191,7 +191,7 @@ def _dilate(backbone: Any, kind: type[nn.Module], output_stride: int) -> None:
 
 
 def _check_stages(name: str, backbone: Any) -> None:
-    """Raise `JobError` unless large images give stages as declared; on the meta device alone."""
+    """Raise `JobError` unless odd sizes give stages as declared; on the meta device alone."""
     channels = backbone.feature_info.channels()
     try:
         with torch.no_grad():

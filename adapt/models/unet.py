@@ -10,7 +10,7 @@ The encoder `unet` is the paper's contracting path; any other with halving stage
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, cat, nn
 
 from adapt.models.config import AuxiliaryConfig
@@ -20,7 +20,7 @@ from adapt.models.layers import init_he, resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages
 
 WIDTHS = (64, 128, 256, 512, 1024)
-DEMANDS = Demands(halving=True, reductions=(4,))
+DEMANDS = Demands(halving=True)
 
 
 class UNetConfig(AuxiliaryConfig):
@@ -42,6 +42,13 @@ class UNetConfig(AuxiliaryConfig):
         "train", description="The encoder's batch norm, where it has any; train: ordinary."
     )
     aux: bool = Field(True, description="A 1x1 classifier at 1/4 of the size: our addition.")
+
+    @model_validator(mode="after")
+    def _start_is_said(self) -> "UNetConfig":
+        """No other encoder starts at random unless its spec says so."""
+        if self.encoder != "unet" and "weights" not in self.model_fields_set:
+            raise ValueError(f"weights: missing, expected imagenet or none with {self.encoder!r}")
+        return self
 
 
 class UNetEncoder(PlainEncoder):
@@ -72,9 +79,9 @@ class UNetDecoder(Decoder):
         self.ups = nn.ModuleList(nn.ConvTranspose2d(deep, skip, 2, 2) for deep, skip in pairs)
         self.joins = nn.ModuleList(_double_conv(2 * skip, skip) for _, skip in pairs)
         self.classifier = nn.Conv2d(encoder.channels[0], num_classes, 1)
-        self.aux_up = len(encoder.channels) - 2 - encoder.stage_at(4)
-        quarter = encoder.channels_at(4)
-        self.aux = nn.Conv2d(quarter, num_classes, 1) if config.aux else None
+        self.aux_stage = encoder.stage_at(max(4, 2 * encoder.reductions[0]))
+        aux_channels = encoder.channels[self.aux_stage]
+        self.aux = nn.Conv2d(aux_channels, num_classes, 1) if config.aux else None
         init_he(self)
 
     def forward(self, images: Tensor, features: Stages) -> Heads:
@@ -84,7 +91,7 @@ class UNetDecoder(Decoder):
             expanded.append(join(_joined(skip, up(expanded[-1]))))
         logits = [self.classifier(expanded[-1])]
         if self.aux is not None:
-            logits.append(self.aux(expanded[1 + self.aux_up]))
+            logits.append(self.aux(expanded[-1 - self.aux_stage]))
         return logits, {}
 
 

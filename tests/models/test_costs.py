@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adapt.errors import JobError
 from adapt.models import ARCHITECTURES, ENCODERS
 from adapt.models.costs import (
     LayerGroup,
@@ -172,14 +171,6 @@ def test_measuring_leaves_no_hooks_and_counts_in_evaluation_mode() -> None:
     before = dict(runs)
     network(torch.zeros(1, 3, 8, 8))
     assert runs == before and not network.training
-
-
-def test_a_network_that_refuses_the_size() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 65, device="meta"))
-    with pytest.raises(
-        JobError, match=r"model\.encoder: expected .* images of 64 x 128, found .*K"
-    ):
-        measure(network, SIZE_HW)
 
 
 def test_deeplab_v2_costs_what_the_papers_programs_do() -> None:

@@ -1,10 +1,12 @@
 """The contract of every architecture, a row of ARCHITECTURES each, and whole networks' weights."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
@@ -13,6 +15,7 @@ from adapt.errors import JobError
 from adapt.models import ARCHITECTURES, build_segmenter
 from adapt.models.deeplab_v2 import DeepLabV2Config
 from adapt.models.segmenter import Segmenter
+from adapt.models.weights import check_description, describe, read_description, read_weights
 from tests.networks import tiny_model
 
 torch.set_num_threads(1)
@@ -144,10 +147,40 @@ def test_finite_where_all_labels_are_ignored(segmenter: Segmenter) -> None:
         assert parameter.grad is None or parameter.grad.isfinite().all()
 
 
-def test_logits_stay_float32_under_bf16(segmenter: Segmenter) -> None:
+def test_bf16_trains_on_float32_losses_near_full_precision(segmenter: Segmenter) -> None:
+    segmenter.eval().zero_grad()  # without dropout
+    images, labels = torch.randn(2, 3, 64, 64), _labels((64, 64), batch=2)
+    expected = segmenter.segmentation_losses(segmenter(images), labels)
     with torch.autocast("cpu", torch.bfloat16):
-        prediction = segmenter(torch.randn(1, 3, 64, 64))
+        prediction = segmenter(images)
+        losses = segmenter.segmentation_losses(prediction, labels)
     assert {logits.dtype for logits in prediction.logits} == {torch.float32}
+    for name, (_, loss) in losses.items():
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, expected[name][1], rtol=0.1, atol=0.05)
+    torch.stack([weight * loss for weight, loss in losses.values()]).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in segmenter.parameters())
+
+
+def test_a_single_deepest_pixel_trains(segmenter: Segmenter) -> None:
+    segmenter.train()
+    prediction = segmenter(torch.randn(1, 3, 32, 32))
+    losses = segmenter.segmentation_losses(prediction, _labels((32, 32)))
+    torch.stack([weight * loss for weight, loss in losses.values()]).sum().backward()
+    assert all(logits.isfinite().all() for logits in prediction.logits)
+    assert all(module.training for module in segmenter.decoder.modules())
+
+
+def test_a_file_of_its_weights_is_its_own(segmenter: Segmenter, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(segmenter.state_dict(), path, metadata=describe(segmenter.config, NUM_CLASSES))
+    described = read_description(path)
+    assert described is not None
+    check_description(described, segmenter.config, NUM_CLASSES)
+    fresh = _build(segmenter.config.architecture)
+    fresh.load_weights(read_weights(path))
+    for key, value in segmenter.state_dict().items():
+        assert torch.equal(fresh.state_dict()[key], value), key
 
 
 @pytest.mark.parametrize(

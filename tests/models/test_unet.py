@@ -160,3 +160,18 @@ def test_an_encoder_trained_from_scratch_takes_its_own_weights_alone() -> None:
         fresh.load({name: value for name, value in state.items() if name != key})
     with pytest.raises(JobError, match=r"optim.sgd_multiplicity: .*with encoder 'unet'"):
         fresh.multiplicities()
+
+
+def test_an_encoder_that_could_be_pretrained_is_asked_how_it_starts() -> None:
+    with pytest.raises(JobError, match=r"model.*: .*weights: missing, expected imagenet or none"):
+        build_segmenter({"architecture": "unet", "encoder": "resnet18", "output_stride": 32}, 5)
+
+
+def test_the_auxiliary_head_never_reads_what_the_main_one_does() -> None:
+    with torch.device("meta"):
+        for encoder, size_hw in (("resnet18", (16, 24)), ("convnext_atto", (8, 12))):
+            values = {"encoder": encoder, "output_stride": 32, "weights": "none"}
+            segmenter: Any = build_segmenter({"architecture": "unet", **values}, 5)
+            images = torch.empty(1, 3, 64, 96)
+            (main, aux), _ = segmenter.decoder(images, segmenter.encoder(images))
+            assert aux.shape[-2:] == size_hw and main.shape[-1] > aux.shape[-1]
