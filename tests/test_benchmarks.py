@@ -1,6 +1,13 @@
-"""The benchmark scripts' arithmetic: means, spreads and gains paired by seed."""
+"""The benchmark scripts' arithmetic: means, spreads, gains paired by seed, ratios, tables."""
 
-from benchmarks.methods import Row, spread, table
+from typing import Any
+
+import pytest
+
+from adapt.models import ARCHITECTURES
+from benchmarks import architectures
+from benchmarks.architectures import Cost, Measured, cost_table, ratios, result_table
+from benchmarks.methods import Row, run_all, spread, table
 
 
 def test_spread_is_mean_and_standard_deviation_in_percent() -> None:
@@ -19,3 +26,47 @@ def test_gains_are_paired_by_seed() -> None:
     assert lines[0].startswith("| job | mIoU | gain over source only | road | train | minutes |")
     assert lines[2] == "| source_only | 42.0 ± 2.8 |  | 42.0 | 0.0 | 2.0 |"
     assert lines[3] == "| advent | 43.0 ± 2.8 | +1.0 ± 0.0 | 43.0 | 0.0 | 2.0 |"
+
+
+def test_a_job_that_fails_costs_the_others_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    class Task:
+        has_start = False
+
+        def job(self, method: str, seed: int) -> Row:
+            if method == "bad":
+                raise SystemExit("run bad.yaml ended with 4")
+            return Row(method, seed, {}, 1.0)
+
+    task: Any = Task()
+    saved: list[Row] = []
+    rows = run_all(task, ["a", "bad", "b"], [1, 2], jobs=1, on_row=saved.append)
+    assert [(row.name, row.seed) for row in rows] == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert saved == rows
+    assert capsys.readouterr().err.count("ended with 4") == 2
+
+
+def test_ratios_are_medians_over_rounds_but_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    times_s = {"deeplab_v2": iter((9.0, 1.0, 2.0, 4.0)), "other": iter((1.0, 3.0, 4.0, 4.0))}
+    monkeypatch.setattr(architectures, "seconds", lambda run: next(times_s[run()]))
+    runs = {name: (lambda name=name: name) for name in times_s}
+    assert ratios(runs, rounds=3) == {"deeplab_v2": 1.0, "other": 2.0}
+
+
+def test_tables_of_architectures_are_sorted() -> None:
+    cheap = Measured(Cost(1_000_000, 10**9, 0.5), 0.5, Cost(2_000_000, 10**10, 0.25))
+    dear = Measured(Cost(3_000_000, 10**9, 2.0), 2.0, Cost(4_000_000, 10**10, 3.0))
+    costs = cost_table({"deeplab_v2": dear, "icnet": cheap}).splitlines()
+    assert costs[2] == "| `icnet` | `icnet_resnet50` | 2.0 | 10.0 | 0.25 |"
+    rows = [
+        Row("icnet", 1, {"miou": 0.2, "iou": {"road": 0.4, "car": None}}, 1.0),
+        Row("icnet", 2, {"miou": 0.4, "iou": {"road": 0.6, "car": 0.0}}, 1.0),
+        Row("deeplab_v2", 1, {"miou": 0.5, "iou": {"road": 0.5, "car": 0.5}}, 1.0),
+    ]
+    results = result_table(rows, {"deeplab_v2": dear, "icnet": cheap}).splitlines()
+    assert results[2] == "| `deeplab_v2` | 3.0 | 1.00 | 2.0 | 50.0 | 50.0 | 50.0 |"
+    assert results[3] == "| `icnet` | 1.0 | 1.00 | 0.5 | 30.0 | 50.0 | 0.0 |"
+
+
+def test_every_architecture_has_its_small_and_its_papers_network() -> None:
+    specs = {path.stem for path in architectures.SPECS.glob("*.yaml")}
+    assert specs == set(ARCHITECTURES) == {row.name for row in architectures.read_rows()}
