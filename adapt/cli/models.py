@@ -30,7 +30,8 @@ COUNTED = (
 ENCODERS_LISTED = (
     "Encoders are listed at their largest output stride, and by the weights that they start from. "
     "Those without: caffe_* take files, which import-checkpoint makes, the others start at random, "
-    "as in their papers. Any other name that timm knows works too; --encoder NAME describes it."
+    "as in their papers. Any other backbone of timm that gives stages works too; --encoder NAME "
+    "describes it."
 )
 
 
