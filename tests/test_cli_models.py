@@ -101,7 +101,7 @@ def test_listed_numbers_are_the_known_ones(listing: Ended, facts: dict[str, Any]
     assert (resnet["weights"], resnet["licence"]) == ("resnet18.tv_in1k", "bsd-3-clause")
     assert encoders["pnasnet5large"]["output_strides"] == [32]
     assert encoders["frrn_a"]["output_strides"] == [16] and encoders["frrn_a"]["weights"] is None
-    assert "Any other name that timm knows" in " ".join(listing.out.split())
+    assert "Any other backbone of timm" in " ".join(listing.out.split())
     assert "29/29" in listing.err
 
 
