@@ -23,7 +23,7 @@ from adapt.models.costs import (
     segmenter_cost,
     segmenter_without_memory,
 )
-from adapt.models.demands import Demands
+from adapt.models.demands import Demands, listed
 from adapt.models.encoder import UNDILATED_STRIDE, Encoder
 
 OUTPUT_STRIDES = (8, 16, UNDILATED_STRIDE)
@@ -139,7 +139,7 @@ def fitting_encoders(demands: Demands) -> str:
         return f"only {', '.join(demands.encoders)}"
     needs = []
     if demands.reductions:
-        needs.append(f"stages {', '.join(f'1/{one}' for one in demands.reductions)}")
+        needs.append(f"stages {listed(demands.reductions)}")
     if demands.halving:
         needs.append("each stage half the one before")
     if demands.num_stages > Demands().num_stages:

@@ -1,7 +1,7 @@
 """Small networks: for tests of what is done with predictions, and the smallest of each
 architecture."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,6 +32,21 @@ def tiny_model(architecture: str) -> dict[str, Any]:
         pyramid = bool(demands.reductions) or demands.halving
         small |= {"encoder": "resnet18", "output_stride": 32 if pyramid else 16}
     return {**small, **SMALLER.get(architecture, {})}
+
+
+def random_stages(
+    segmenter: Segmenter,
+    size_hw: tuple[int, int],
+    batch: int = 1,
+    draw: Callable[..., Tensor] = torch.randn,
+) -> list[Tensor]:
+    """What the encoder might give for images of this size, as leaves that gradients reach."""
+    height, width = size_hw
+    described = zip(segmenter.encoder.channels, segmenter.encoder.reductions, strict=True)
+    return [
+        draw(batch, channels, height // step, width // step, requires_grad=True)
+        for channels, step in described
+    ]
 
 
 class Untouched(Encoder):

@@ -17,7 +17,7 @@ from adapt.models.encoder import (
     LoadReport,
     wrong_output_stride,
 )
-from adapt.models.layers import init_convs
+from adapt.models.layers import BatchNorm, init_convs
 from adapt.models.weights import misfit
 
 BLOCKS = {
@@ -44,16 +44,16 @@ class Bottleneck(nn.Module):
         super().__init__()
         out_channels = EXPANSION * planes
         self.conv1 = nn.Conv2d(in_channels, planes, 1, stride, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.bn1 = BatchNorm(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, 1, dilation, dilation, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
+        self.bn2 = BatchNorm(planes)
         self.conv3 = nn.Conv2d(planes, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.bn3 = BatchNorm(out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module = nn.Identity()
         if projected:
             shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(out_channels))
+            self.downsample = nn.Sequential(shortcut, BatchNorm(out_channels))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 4 * planes, h', w')."""
@@ -76,7 +76,7 @@ class CaffeResNet(Encoder):
         self.channels = tuple(EXPANSION * planes for planes in PLANES)
         self.reductions = (4, 8, 8, 8)
         self.conv1 = nn.Conv2d(3, PLANES[0], 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(PLANES[0])
+        self.bn1 = BatchNorm(PLANES[0])
         self.relu = nn.ReLU(inplace=True)
         self.pool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
         self.layer1, self.layer2, self.layer3, self.layer4 = _layers(BLOCKS[name])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from adapt.models.config import AuxiliaryConfig
 from adapt.models.encoder import Encoder
 from adapt.models.layers import FCNHead, conv_bn_relu
-from adapt.models.segmenter import Decoder, Heads, Stages
+from adapt.models.segmenter import DeepestStagesDecoder
 
 WIDTH = 256
 RATES_AT_STRIDE_1 = (96, 192, 288)
@@ -73,7 +73,7 @@ class AtrousSpatialPyramidPooling(nn.Module):
         return self.project(torch.cat(parts, dim=1))
 
 
-class DeepLabV3Decoder(Decoder):
+class DeepLabV3Decoder(DeepestStagesDecoder):
     """The pyramid on the deepest stage, an auxiliary head on the one before."""
 
     def __init__(self, config: DeepLabV3Config, encoder: Encoder, num_classes: int) -> None:
@@ -86,10 +86,3 @@ class DeepLabV3Decoder(Decoder):
             nn.Conv2d(WIDTH, num_classes, 1),
         )
         self.aux = FCNHead(encoder.channels[-2], num_classes) if config.aux else None
-
-    def forward(self, images: Tensor, features: Stages) -> Heads:
-        """Stages -> [main logits, auxiliary ones] at the encoder's output stride."""
-        logits = [self.main(features[-1])]
-        if self.aux is not None:
-            logits.append(self.aux(features[-2]))
-        return logits, {}

@@ -37,7 +37,7 @@ class Demands(NamedTuple):
         missing = [one for one in self.reductions if one not in encoder.reductions]
         if missing:
             raise self._wrong_stages(
-                architecture, encoder, f"stages reduced by {_listed(self.reductions)}"
+                architecture, encoder, f"stages reduced by {listed(self.reductions)}"
             )
         if self.halving and any(2 * a != b for a, b in pairwise(encoder.reductions)):
             raise self._wrong_stages(architecture, encoder, "each stage half the one before it")
@@ -48,7 +48,7 @@ class Demands(NamedTuple):
         key = "model.output_stride" if dilated else "model.encoder"
         cure = f"set {key}: {UNDILATED_STRIDE}" if dilated else "choose another encoder"
         return JobError(
-            f"{key}: {architecture} expected {expected}, found {_listed(encoder.reductions)} with "
+            f"{key}: {architecture} expected {expected}, found {listed(encoder.reductions)} with "
             f"encoder {encoder.name!r} at output stride {encoder.output_stride}; {cure}"
         )
 
@@ -58,5 +58,6 @@ PYRAMID = Demands(reductions=QUARTERS)
 """Of decoders that join four stages, from a quarter of the image's size to a thirty-second."""
 
 
-def _listed(reductions: tuple[int, ...]) -> str:
+def listed(reductions: tuple[int, ...]) -> str:
+    """`1/4, 1/8`, as messages and tables have it."""
     return ", ".join(f"1/{reduction}" for reduction in reductions)

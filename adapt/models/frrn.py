@@ -13,14 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.batch import Prediction
 from adapt.losses import bootstrapped_cross_entropy
 from adapt.models.config import ScratchConfig
 from adapt.models.demands import Demands
 from adapt.models.encoder import Encoder
 from adapt.models.frrn_encoder import BASE, DOWN, LANES, ResidualUnit, levels
 from adapt.models.layers import init_he_uniform, resize_to
-from adapt.models.segmenter import Decoder, Heads, Stages, WeightedLosses
+from adapt.models.segmenter import Decoder, Heads, Stages
 
 UP = {
     "frrn_a": ((2, 192), (2, 192), (2, 96)),
@@ -79,10 +78,6 @@ class FRRNDecoder(Decoder):
             logits.append(self.aux(expanded[-2]))
         return logits, {}
 
-    def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:
-        """Bootstrapped cross entropy of each head: of its hardest pixels alone."""
-        named = zip(self.head_names, self.head_weights, prediction.logits, strict=True)
-        return {
-            name: (weight, bootstrapped_cross_entropy(logits, labels, self.hardest_pixels))
-            for name, weight, logits in named
-        }
+    def head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Bootstrapped cross entropy: of an image's hardest pixels alone."""
+        return bootstrapped_cross_entropy(logits, labels, self.hardest_pixels)

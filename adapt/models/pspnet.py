@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from adapt.models.config import AuxiliaryConfig
 from adapt.models.encoder import Encoder
 from adapt.models.layers import FCNHead, conv_bn_relu, resize_to
-from adapt.models.segmenter import Decoder, Heads, Stages
+from adapt.models.segmenter import DeepestStagesDecoder
 
 BINS, WIDTH = (1, 2, 3, 6), 512
 
@@ -51,7 +51,7 @@ class PyramidPooling(nn.Module):
         return torch.cat(levels, dim=1)
 
 
-class PSPNetDecoder(Decoder):
+class PSPNetDecoder(DeepestStagesDecoder):
     """Pyramid pooling on the deepest stage, an auxiliary head on the one before."""
 
     align_corners: ClassVar[bool] = True
@@ -67,10 +67,3 @@ class PSPNetDecoder(Decoder):
             nn.Conv2d(WIDTH, num_classes, 1),
         )
         self.aux = FCNHead(encoder.channels[-2], num_classes) if config.aux else None
-
-    def forward(self, images: Tensor, features: Stages) -> Heads:
-        """Stages -> [main logits, auxiliary ones] at the encoder's output stride."""
-        logits = [self.main(features[-1])]
-        if self.aux is not None:
-            logits.append(self.aux(features[-2]))
-        return logits, {}

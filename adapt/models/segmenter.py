@@ -17,7 +17,7 @@ from adapt.errors import JobError
 from adapt.losses import cross_entropy
 from adapt.models.config import MAIN_ALONE, SegmenterConfig
 from adapt.models.encoder import Encoder
-from adapt.models.layers import resize, spare_single_values
+from adapt.models.layers import resize
 from adapt.models.weights import misfit
 
 Stages = tuple[Tensor, ...]
@@ -48,9 +48,29 @@ class Decoder(nn.Module, ABC):
         """Images (B, 3, H, W) and stages -> logits (B, K, h, w) by head, side outputs."""
 
     def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:
-        """Weight and loss by name: a cross entropy for each head, unless a paper asks for more."""
+        """Weight and loss by name: `head_loss` for each head, unless a paper asks for more."""
         named = zip(self.head_names, self.head_weights, prediction.logits, strict=True)
-        return {name: (weight, cross_entropy(logits, labels)) for name, weight, logits in named}
+        return {name: (weight, self.head_loss(logits, labels)) for name, weight, logits in named}
+
+    def head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """One head's loss, (B, K, H, W), (B, H, W) -> scalar: cross entropy, unless a paper has
+        another.
+        """
+        return cross_entropy(logits, labels)
+
+
+class DeepestStagesDecoder(Decoder):
+    """`main` on the deepest stage and, unless it is None, `aux` on the one before it."""
+
+    main: nn.Module
+    aux: nn.Module | None
+
+    def forward(self, images: Tensor, features: Stages) -> Heads:
+        """Stages -> [main logits, auxiliary ones] at the encoder's output stride."""
+        logits = [self.main(features[-1])]
+        if self.aux is not None:
+            logits.append(self.aux(features[-2]))
+        return logits, {}
 
 
 class Segmenter(nn.Module):
@@ -64,7 +84,6 @@ class Segmenter(nn.Module):
         self.encoder, self.decoder = encoder, decoder
         for norm in encoder.norms():
             norm.requires_grad_(config.norm == "train")
-            spare_single_values(norm)
 
     @property
     def pixels(self) -> PixelFormat:

@@ -25,6 +25,7 @@ from adapt.models.encoder import (
     no_multiplicity,
     wrong_output_stride,
 )
+from adapt.models.layers import spare_single_values
 from adapt.models.weights import misfit
 
 USUAL_ENCODERS = ("resnet18", "resnet50", "resnet101", "tf_efficientnet_lite0", "mobilenetv2_100")
@@ -71,6 +72,8 @@ class TimmEncoder(Encoder):
         self.channels = tuple(backbone.feature_info.channels())
         self.reductions = tuple(backbone.feature_info.reduction())
         self._open_residual_branches()
+        for norm in self.norms():
+            spare_single_values(norm)
         pretrained = backbone.default_cfg
         self.pixels = PixelFormat(tuple(pretrained["mean"]), tuple(pretrained["std"]), bgr=False)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from adapt.models import build_segmenter
 from adapt.models.layers import resize
+from tests.networks import random_stages
 
 torch.set_num_threads(1)
 NUM_CLASSES = 5
@@ -27,12 +28,7 @@ def segmenter(request: pytest.FixtureRequest) -> Any:
 
 
 def _stages(segmenter: Any) -> list[Tensor]:
-    height, width = IMAGE_HW
-    described = zip(segmenter.encoder.channels, segmenter.encoder.reductions, strict=True)
-    return [
-        torch.randn(1, channels, height // step, width // step, requires_grad=True)
-        for channels, step in described
-    ]
+    return random_stages(segmenter, IMAGE_HW)
 
 
 def _heads(segmenter: Any, stages: list[Tensor]) -> list[Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from adapt.models import build_segmenter
 from adapt.models.pspnet import PSPNetConfig, PyramidPooling
+from tests.networks import random_stages
 
 torch.set_num_threads(1)
 NUM_CLASSES = 5
@@ -22,11 +23,7 @@ def pspnet() -> Any:
 
 
 def _stages(segmenter: Any, height: int = 64, width: int = 96) -> list[Tensor]:
-    described = zip(segmenter.encoder.channels, segmenter.encoder.reductions, strict=True)
-    return [
-        torch.randn(2, channels, height // step, width // step, requires_grad=True)
-        for channels, step in described
-    ]
+    return random_stages(segmenter, (height, width), batch=2)
 
 
 def _averages(features: Tensor, bins: int) -> Tensor:

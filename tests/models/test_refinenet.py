@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from adapt.errors import JobError
 from adapt.models import build_segmenter
 from adapt.models.refinenet import ChainedResidualPooling, RefineNetBlock, ResidualConvUnit
+from tests.networks import random_stages
 
 torch.set_num_threads(1)
 NUM_CLASSES = 5
@@ -31,12 +32,7 @@ def segmenter() -> Any:
 
 
 def _stages(segmenter: Any) -> list[Tensor]:
-    height, width = IMAGES.shape[-2:]
-    described = zip(segmenter.encoder.channels, segmenter.encoder.reductions, strict=True)
-    return [
-        torch.rand(1, channels, height // step, width // step, requires_grad=True)
-        for channels, step in described
-    ]
+    return random_stages(segmenter, tuple(IMAGES.shape[-2:]), draw=torch.rand)
 
 
 def _residual(features: Tensor, units: Sequence[Any]) -> Tensor:

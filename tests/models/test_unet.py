@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adapt.errors import JobError
 from adapt.models import build_encoder, build_segmenter
 from adapt.models.segmenter import Segmenter
+from tests.networks import random_stages
 
 torch.set_num_threads(1)
 NUM_CLASSES = 5
@@ -36,11 +37,7 @@ def unet() -> Segmenter:
 
 
 def _stages(segmenter: Segmenter, height: int = 32, width: int = 48) -> list[Tensor]:
-    described = zip(segmenter.encoder.channels, segmenter.encoder.reductions, strict=True)
-    return [
-        torch.rand(1, channels, height // step, width // step, requires_grad=True)
-        for channels, step in described
-    ]
+    return random_stages(segmenter, (height, width), draw=torch.rand)
 
 
 def _read(logits: Tensor, features: Sequence[Tensor]) -> list[bool]:
