@@ -18,8 +18,8 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from adapt.data.augment import Sample
+from adapt.data.feed import normalise
 from adapt.data.packed import PackedSplit
-from adapt.data.stream import normalise
 from adapt.models.layers import resize
 from adapt.models.segmenter import Segmenter
 from adapt.section import Section
@@ -145,15 +145,18 @@ def upload(pixels: Tensor, device: torch.device) -> Tensor:
 
 
 def decoded(split: PackedSplit, indices: range, threads: int) -> Iterator[tuple[int, Sample]]:
-    """Samples in order, a few decoded ahead."""
-    split.fetch_ahead(range(len(split.shard_sizes)))
+    """Samples in order, a few decoded ahead; their shards are let go of behind them."""
+    shards = split.index.shard[list(indices)].tolist()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        split.want(shards)
         ahead = [pool.submit(split.read, index) for index in indices[: 2 * threads]]
         for place, index in enumerate(indices):
             following = place + 2 * threads
             if following < len(indices):
                 ahead.append(pool.submit(split.read, indices[following]))
             yield index, ahead.pop(0).result()
+            if shards[place + 1 : place + 2] != [shards[place]]:
+                split.want(shards[place + 1 :])
 
 
 def _weighted(

@@ -14,6 +14,9 @@ import torch
 import torch.distributed as dist
 
 from adapt.checkpoint import RunFolder
+from adapt.data.feed import Feed
+from adapt.data.packed import PackedSplit
+from adapt.data.stream import DomainConfig
 from adapt.engine import Engine, prepare_device
 from adapt.errors import Interrupted
 from adapt.job_data import (
@@ -84,7 +87,7 @@ def run_job(
             place,
             engine,
             data,
-            *_streams(job, place, data, state, stack),
+            *_feeds(job, place, data, state, engine, stack),
             folder,
             tracker,
             stop,
@@ -95,8 +98,8 @@ def run_job(
 
 
 def allow_open_files() -> None:
-    """Let this process open as many files as the system allows: every fetched shard stays open, and
-    `stream.sampling: papers` soon wants hundreds of them."""
+    """Let this process open as many files as the system allows: under `stream.sampling: papers`
+    and `rare_classes` hundreds of shards are open at once."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -130,18 +133,28 @@ def _evaluated(state: dict[str, Any] | None) -> dict[str, Any]:
     return {} if state is None else {key: state[key] for key in ("evaluated_step", "figures")}
 
 
-def _streams(
-    job: JobSpec, place: Place, data: JobData, state: dict[str, Any] | None, stack: ExitStack
-) -> tuple[Any, Any]:
-    draws = state or {"source_draw": 0, "target_draw": 0}
-    source = open_stream(job, job.source, data.source, SOURCE_STREAM, place, draws["source_draw"])
-    stack.callback(source.close)
+def _feeds(
+    job: JobSpec,
+    place: Place,
+    data: JobData,
+    state: dict[str, Any] | None,
+    engine: Engine,
+    stack: ExitStack,
+) -> tuple[Feed, Feed | None]:
+    def feed(
+        domain: DomainConfig, split: PackedSplit, number: int, state: dict[str, Any] | None
+    ) -> Feed:
+        on_device = engine.device.type == "cuda"
+        stream = open_stream(job, domain, split, number, place, state, for_device=on_device)
+        stack.callback(stream.close)
+        return Feed(stream, engine.method.segmenter.pixels, engine.device)
+
+    states = state or {"source": None, "target": None}
+    source = feed(job.source, data.source, SOURCE_STREAM, states["source"])
     if not METHODS[job.method.name].needs_target:
         return source, None
     assert job.target is not None and data.target is not None, "checked with the spec"
-    target = open_stream(job, job.target, data.target, TARGET_STREAM, place, draws["target_draw"])
-    stack.callback(target.close)
-    return source, target
+    return source, feed(job.target, data.target, TARGET_STREAM, states["target"])
 
 
 @contextmanager
@@ -206,6 +219,7 @@ def _describe(job: JobSpec, folder: RunFolder, data: JobData, tracker: Tracker) 
 
 
 def _close(data: JobData) -> None:
+    data.source.cache.close()
     for split in data:
         if split is not None:
             split.close()

@@ -5,18 +5,19 @@ seconds.
 """
 
 import logging
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from adapt.checkpoint import RunFolder
 from adapt.data.packed import PackedSplit, SplitConfig
-from adapt.data.stream import DomainConfig, Stream
+from adapt.data.stream import DomainConfig, Stream, StreamConfig, check_state
 from adapt.errors import DataError, JobError, known_names
 from adapt.methods import build_method
 from adapt.methods.method import Method
@@ -32,6 +33,8 @@ from storage.store import Stores, join
 log = logging.getLogger(__name__)
 
 SOURCE_STREAM, TARGET_STREAM = 0, 1
+DOMAINS = ("source", "target")
+"""The job spec's section of each stream."""
 
 
 class JobData(NamedTuple):
@@ -54,8 +57,17 @@ def open_stores(job: JobSpec, place: Place) -> Stores:
 def open_cache(job: JobSpec, place: Place) -> ShardCache:
     """The node's shard cache."""
     limit = job.stream.cache_gb
-    capacity_bytes = None if limit is None else int(limit * 1e9)
-    return ShardCache(place.scratch_dir / "shards", capacity_bytes)
+    return ShardCache(
+        place.shards_dir,
+        capacity_bytes=None if limit is None else int(limit * 1e9),
+        memory_bytes=int(job.stream.memory_gb * 1e9),
+    )
+
+
+def decoding_threads(config: StreamConfig, place: Place) -> int:
+    """`stream.threads`, or this rank's share of the node's cores."""
+    cores = len(os.sched_getaffinity(0))
+    return config.threads or max(2, min(16, cores // place.local_ranks))
 
 
 def open_data(job: JobSpec, stores: Stores, cache: ShardCache) -> JobData:
@@ -78,7 +90,10 @@ def open_data(job: JobSpec, stores: Stores, cache: ShardCache) -> JobData:
 def open_split(
     job: JobSpec, section: SplitConfig, stores: Stores, cache: ShardCache, labelled: bool = True
 ) -> PackedSplit:
-    """Open one split for images and train ids, or for images alone."""
+    """Open one split for images and train ids, or for images alone.
+
+    Labels that are train ids already have to be those of the job's classes.
+    """
     id_table = job.classes.table(section.dataset) if labelled else None
     split = PackedSplit(stores.open(section.uri), section.split, cache, id_table, section.size_hw)
     packed = split.manifest.dataset
@@ -87,25 +102,40 @@ def open_split(
             f"{section.uri}/{section.split}: was packed as {packed!r}, the spec says dataset "
             f"{section.dataset!r}"
         )
+    if labelled:
+        split.manifest.check_classes(job.classes.names, f"{section.uri}/{section.split}")
     return split
 
 
 def open_stream(
-    job: JobSpec, domain: DomainConfig, split: PackedSplit, number: int, place: Place, draw: int
+    job: JobSpec,
+    domain: DomainConfig,
+    split: PackedSplit,
+    number: int,
+    place: Place,
+    state: Mapping[str, Any] | None,
+    for_device: bool = False,
 ) -> Stream:
-    """This rank's stream over an opened split, from draw number `draw` on."""
-    return Stream(
+    """This rank's stream over an opened split, from its start or a checkpoint's `state` on.
+
+    Raises `JobError` where the state is of other data or another order.
+    """
+    stream = Stream(
         split,
         seed=job.seed,
         stream=number,
         batch_size=domain.batch_size,
         augmentation=domain.augment,
-        config=job.stream,
+        config=job.stream.model_copy(update={"threads": decoding_threads(job.stream, place)}),
         rank=place.rank,
         num_ranks=place.num_ranks,
-        draw=draw,
+        draw=0 if state is None else state["draw"],
         planned_draws=schedule_length(job.optim, job.train.steps) * domain.batch_size,
+        for_device=for_device,
     )
+    if state is not None:
+        check_state(state, stream.state(0), DOMAINS[number])
+    return stream
 
 
 def check_networks(job: JobSpec) -> None:

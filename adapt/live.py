@@ -24,9 +24,14 @@ def describe(progress: Progress) -> str:
     """One report in words."""
     losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
     left = str(timedelta(seconds=round(progress.remaining_s)))
+    seen, fetched = progress.stream, ""
+    if seen.fetched_mb:
+        fetched = f"fetched {seen.fetched_mb:.0f} MB (hits {seen.hit_rate:.0%}"
+        fetched += f", {seen.retries} retries, {seen.hedges} hedges)  "
     return (
         f"step {progress.step}/{progress.steps}  {losses}  {progress.samples_per_s:.1f} samples/s  "
-        f"waiting {progress.wait_share:.0%}  left {left}"
+        f"waiting {progress.wait_share:.0%} (p99 {seen.wait_p99_ms:.0f} ms, {seen.stalls} stalls)  "
+        f"{seen.queue_depth:.0f} ready  {fetched}left {left}"
     )
 
 

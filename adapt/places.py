@@ -16,9 +16,9 @@ from pathlib import Path
 class Place:
     """What the platform gave this process.
 
-    `node/num_nodes` and `rank/num_ranks` are positions; `local_rank` numbers the processes of a
-    node, and so the GPUs. `scratch_dir` is the node's disk for caches. `grace_s` is the time
-    between SIGTERM and SIGKILL.
+    `node/num_nodes` and `rank/num_ranks` are positions; `local_rank/local_ranks` numbers the
+    processes of a node, and so the GPUs. `scratch_dir` is the node's disk for caches. `grace_s` is
+    the time between SIGTERM and SIGKILL.
     """
 
     platform: str
@@ -30,11 +30,17 @@ class Place:
     rank: int = 0
     num_ranks: int = 1
     local_rank: int = 0
+    local_ranks: int = 1
 
     @property
     def leader(self) -> bool:
         """Whether this process writes what is written once a job."""
         return self.rank == 0
+
+    @property
+    def shards_dir(self) -> Path:
+        """Where the node's shard cache lies."""
+        return self.scratch_dir / "shards"
 
     @property
     def tracking_uri(self) -> str | None:
@@ -70,6 +76,7 @@ def _with_ranks(place: Place, environment: Mapping[str, str]) -> Place:
         rank=int(environment["RANK"]),
         num_ranks=int(environment["WORLD_SIZE"]),
         local_rank=int(environment["LOCAL_RANK"]),
+        local_ranks=int(environment["LOCAL_WORLD_SIZE"]),
         node=int(environment["GROUP_RANK"]),
         num_nodes=int(environment["GROUP_WORLD_SIZE"]),
     )

@@ -14,7 +14,7 @@ from adapt.engine import prepare_device
 from adapt.errors import JobError
 from adapt.evaluate import Evaluation, evaluate
 from adapt.inference import Member
-from adapt.job_data import build_network, open_cache, open_split, open_stores
+from adapt.job_data import build_network, decoding_threads, open_cache, open_split, open_stores
 from adapt.metrics import subset_classes
 from adapt.models.segmenter import Segmenter
 from adapt.places import Place
@@ -48,7 +48,7 @@ def evaluate_checkpoint(
             device,
             views=job.evaluate,
             subsets=subset_classes(job.evaluate.subsets, job.classes.names),
-            threads=job.stream.threads,
+            threads=decoding_threads(job.stream, place),
             num_pictures=job.evaluate.pictures,
             on_image=lambda: on_image(next(done), len(split)),
         )
@@ -80,7 +80,7 @@ def predict_checkpoint(
             size_hw=size_hw,
             colours=colours,
             views=job.evaluate,
-            threads=job.stream.threads,
+            threads=decoding_threads(job.stream, place),
             on_image=on_image,
         )
 

@@ -16,11 +16,12 @@ import torch
 import torch.distributed as dist
 
 from adapt.checkpoint import Best, RunFolder, Saved
-from adapt.data.stream import Stream, to_device
+from adapt.data.feed import Feed
+from adapt.data.observe import Observed, Observer
 from adapt.engine import Engine
 from adapt.errors import Interrupted
 from adapt.evaluate import Evaluation, evaluate
-from adapt.job_data import JobData
+from adapt.job_data import JobData, decoding_threads
 from adapt.metrics import subset_classes
 from adapt.models.weights import describe
 from adapt.places import Place
@@ -34,9 +35,13 @@ log = logging.getLogger(__name__)
 BAD_SAMPLES = "stream/bad_samples"
 """How often `stream.on_bad_sample: skip` passed over a sample, summed over ranks: a metric."""
 
+SUMS = (BAD_SAMPLES, *(f"stream/{name}" for name in ("stalls", "fetched_mb", "retries", "hedges")))
+"""Figures of the stream that are summed over ranks; the others are means."""
+
 
 class Progress(NamedTuple):
-    """What the live line shows: `wait_share` in [0, 1] of the time went into waiting for data."""
+    """What the live line shows: `wait_share` in [0, 1] of the time went into waiting for data, of
+    which `stream` tells more, for this rank alone."""
 
     step: int
     steps: int
@@ -44,6 +49,7 @@ class Progress(NamedTuple):
     samples_per_s: float
     wait_share: float
     remaining_s: float
+    stream: Observed
 
 
 class Outcome(NamedTuple):
@@ -65,8 +71,8 @@ class Trainer:
     place: Place
     engine: Engine
     data: JobData
-    source: Stream
-    target: Stream | None
+    source: Feed
+    target: Feed | None
     folder: RunFolder
     tracker: Tracker | None
     stop: Event
@@ -76,6 +82,11 @@ class Trainer:
     _saved_s: float = field(default_factory=time.monotonic)
     _saved_at: tuple[int, int] | None = None
     _since: "_Stretch" = field(default_factory=lambda: _Stretch())
+    _observer: Observer = field(init=False)
+
+    def __post_init__(self) -> None:
+        streams = [feed.stream for feed in self._feeds()]
+        self._observer = Observer(streams, self.data.source.cache)
 
     def run(self) -> Outcome:
         """Train to the end.
@@ -99,26 +110,30 @@ class Trainer:
                 self._save()
         if self._saved_at != (self.engine.step_count, self.evaluated_step):
             self._save()
-        bad_samples = sum(stream.bad_samples for stream in self._streams())
+        bad_samples = sum(feed.stream.bad_samples for feed in self._feeds())
         if bad_samples:
             log.warning("skipped a bad sample %d times; each is named above", bad_samples)
         return Outcome(self.engine.step_count, self.folder.best(), self.figures)
 
-    def _streams(self) -> list[Stream]:
-        return [stream for stream in (self.source, self.target) if stream is not None]
+    def _feeds(self) -> list[Feed]:
+        return [feed for feed in (self.source, self.target) if feed is not None]
 
     def _step(self) -> dict[str, torch.Tensor]:
-        pixels, device = self.engine.method.segmenter.pixels, self.engine.device
-        source = to_device(next(self.source), pixels, device)
-        target = None if self.target is None else to_device(next(self.target), pixels, device)
+        source = next(self.source)
+        target = None if self.target is None else next(self.target)
+        self._observer.step()
         return self.engine.step(source, target)
 
     def _log(self, losses: dict[str, torch.Tensor]) -> None:
-        step, streams = self.engine.step_count, self._streams()
-        replaced = sum(stream.bad_samples for stream in streams) * self.place.num_ranks
-        counted = {**losses, BAD_SAMPLES: torch.tensor(replaced, device=self.engine.device)}
-        values = self.engine.mean_over_ranks(counted)
-        bad_samples = values.pop(BAD_SAMPLES)
+        step, streams = self.engine.step_count, [feed.stream for feed in self._feeds()]
+        observed = self._observer.take()
+        seen = {f"stream/{name}": value for name, value in observed._asdict().items()}
+        seen[BAD_SAMPLES] = sum(stream.bad_samples for stream in streams)
+        for name in SUMS:
+            seen[name] *= self.place.num_ranks
+        counted = {name: torch.tensor(float(value)) for name, value in seen.items()}
+        values = self.engine.mean_over_ranks({**losses, **counted})
+        seen = {name: values.pop(name) for name in seen}
         samples = sum(stream.batch_size for stream in streams)
         stretch = self._since.measure(step, samples, sum(stream.wait_s for stream in streams))
         remaining_s = (self.job.train.steps - step) * stretch.step_s
@@ -130,6 +145,7 @@ class Trainer:
                 stretch.samples_per_s,
                 stretch.wait_share,
                 remaining_s,
+                observed,
             )
         )
         if self.tracker is not None:
@@ -139,8 +155,7 @@ class Trainer:
             }
             metrics["speed/samples_per_s"] = stretch.samples_per_s
             metrics["speed/data_wait_share"] = stretch.wait_share
-            metrics[BAD_SAMPLES] = bad_samples
-            self.tracker.log_metrics(metrics, step)
+            self.tracker.log_metrics(metrics | seen, step)
 
     def _evaluation_due(self) -> bool:
         step = self.engine.step_count
@@ -159,7 +174,7 @@ class Trainer:
             self.engine.device,
             views=self.job.evaluate,
             subsets=subset_classes(self.job.evaluate.subsets, self.job.classes.names),
-            threads=self.job.stream.threads,
+            threads=decoding_threads(self.job.stream, self.place),
             num_pictures=self.job.evaluate.pictures,
             rank=self.place.rank,
             num_ranks=self.place.num_ranks,
@@ -225,8 +240,8 @@ class Trainer:
             self.engine.step_count,
             {
                 "engine": self.engine.state_dict(),
-                "source_draw": self.source.draw,
-                "target_draw": 0 if self.target is None else self.target.draw,
+                "source": self.source.state(),
+                "target": None if self.target is None else self.target.state(),
                 "evaluated_step": self.evaluated_step,
                 "figures": self.figures,
                 "run_id": "" if self.tracker is None else self.tracker.run_id or "",

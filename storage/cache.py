@@ -1,112 +1,233 @@
-"""Shards on this node's disk: fetched once, checked against the manifest, shared by threads and
-processes.
+"""Shards on this node's disk: fetched once, checked against the manifest, shared by threads,
+processes and later jobs.
 
 Shards are admitted until the cache is full and never evicted: each is used once an epoch, so no
-eviction policy can hit more often than that. A file lock a shard lets ranks of one node download a
-shard once. Objects of a `file://` store are used where they are, without a copy.
+eviction policy can hit more often than that. What does not fit is held in memory for as long as
+somebody reads it. A file lock a shard lets ranks of one node download a shard once. Objects of a
+`file://` store are used where they are, without a copy.
 """
 
+import errno
 import fcntl
 import glob
+import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from storage.fetch import DOWNLOADS, Fetcher
 from storage.local import LocalStore, file_errors, sync_folder
-from storage.shards import xxh3_of
-from storage.store import TEMPORARY_PREFIX, Store, StoreError, checked_key, join
+from storage.shards import OpenShard, xxh3_of
+from storage.store import TEMPORARY_PREFIX, ShortObject, Store, StoreError, checked_key, join
 
-_DOWNLOADS = 3
+log = logging.getLogger(__name__)
+
 _PART = ".part"
 _LOCK = ".lock"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class CacheCounts(NamedTuple):
+    """Shards opened from this node's disk, and shards that had to be fetched."""
+
+    hits: int = 0
+    misses: int = 0
+
+
+class CachedDataset(NamedTuple):
+    """What the cache holds of one data set."""
+
+    dataset_id: str
+    num_shards: int
+    size_bytes: int
 
 
 class ShardCache:
     """Local copies of shards under `folder/DATASET_ID/KEY`. Safe for many threads and processes."""
 
     def __init__(
-        self, folder: Path, capacity_bytes: int | None = None, reserve_bytes: int = 1 << 30
+        self,
+        folder: Path,
+        capacity_bytes: int | None = None,
+        reserve_bytes: int = 1 << 30,
+        memory_bytes: int = 1_500_000_000,
+        fetcher: Fetcher | None = None,
     ) -> None:
-        """`capacity_bytes` caps the cache; `reserve_bytes` of its disk are always left free."""
+        """`capacity_bytes` caps the cache; `reserve_bytes` of its disk are always left free;
+        `memory_bytes` is what readers may fetch ahead into memory where the disk is full."""
         self.folder = folder
         self.capacity_bytes = capacity_bytes
         self.reserve_bytes = reserve_bytes
+        self.memory_bytes = memory_bytes
+        self.fetcher = fetcher or Fetcher()
+        self.counts = CacheCounts()
+        self.held_bytes = 0
         self._verified: set[Path] = set()
+        self._said_full = False
+        self._lock = threading.Lock()
 
-    def fetch(self, store: Store, key: str, size_bytes: int, xxh3: str, dataset_id: str) -> Path:
-        """A local file with exactly the shard's bytes: `size_bytes`, xxh3-64 hex digits `xxh3`.
+    def open(
+        self, store: Store, key: str, size_bytes: int, xxh3: str, dataset_id: str
+    ) -> OpenShard:
+        """The shard with exactly `size_bytes` bytes of xxh3-64 hex digits `xxh3`: from the disk, or
+        fetched onto it, or fetched into memory where the disk has no room for it.
 
-        Raises `StoreError` naming the shard where its bytes stay wrong or the cache is full.
+        Raises `StoreError` naming the shard where it cannot be had or its bytes stay wrong.
         """
         shard = _Shard(store, key, size_bytes, xxh3)
-        if isinstance(store, LocalStore):
-            return self._in_place(shard, store.path(key))
-        path = self.folder / checked_key(dataset_id, "dataset_id") / checked_key(key, store.uri)
-        if path in self._verified and path.exists():
-            return path
-        with file_errors(shard.uri), _locked(path.with_name(path.name + _LOCK)):
-            if not (path.exists() and _fault(shard, path) is None):
-                self._download(shard, path)
-        self._verified.add(path)
-        return path
+        on_disk = self._on_disk(shard, dataset_id)
+        return on_disk if on_disk is not None else self._in_memory(shard)
 
-    def _in_place(self, shard: "_Shard", path: Path) -> Path:
+    def open_if_room(
+        self, store: Store, key: str, size_bytes: int, xxh3: str, dataset_id: str
+    ) -> OpenShard | None:
+        """As `open`, but None where the disk has no room."""
+        return self._on_disk(_Shard(store, key, size_bytes, xxh3), dataset_id)
+
+    def close(self) -> None:
+        """End fetches that are under way."""
+        self.fetcher.close()
+
+    def datasets(self) -> list[CachedDataset]:
+        """What the cache holds, by data set."""
+        found = []
+        for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            sizes_bytes = [_size(path) for path in _shards_in(folder)]
+            if sizes_bytes:
+                found.append(CachedDataset(folder.name, len(sizes_bytes), sum(sizes_bytes)))
+        return found
+
+    def clear(self, dataset_id: str | None = None) -> int:
+        """Remove the shards of one data set, or all; returns the bytes freed.
+
+        A job that reads them keeps what it has open, and fetches again what it opens later.
+        """
+        folder = self.folder
+        if dataset_id is not None:
+            folder /= checked_key(dataset_id, "dataset_id")
+        freed_bytes = 0
+        for path in list(_shards_in(folder)):
+            with file_errors(path), _locked(path.with_name(path.name + _LOCK)):
+                freed_bytes += _size(path)
+                path.unlink(missing_ok=True)
+        return freed_bytes
+
+    def _on_disk(self, shard: "_Shard", dataset_id: str) -> OpenShard | None:
+        with file_errors(shard.uri):
+            if isinstance(shard.store, LocalStore):
+                return self._in_place(shard, shard.store.path(shard.key))
+            path = self.folder / checked_key(dataset_id, "dataset_id")
+            path /= checked_key(shard.key, shard.store.uri)
+            return self._opened(path) or self._admitted(shard, path)
+
+    def _in_place(self, shard: "_Shard", path: Path) -> OpenShard:
         """The file itself, read once in this process to compare its checksum."""
         if path not in self._verified:
-            with file_errors(shard.uri):
-                fault = _fault(shard, path)
+            fault = _fault(shard, path)
             if fault:
                 raise StoreError(_damaged(shard, fault))
             self._verified.add(path)
-        return path
+        return OpenShard(os.open(path, os.O_RDONLY))
 
-    def _download(self, shard: "_Shard", path: Path) -> None:
-        """Fetch to `path`, again while the bytes are wrong. The shard's lock is held."""
+    def _opened(self, path: Path) -> OpenShard | None:
+        """A copy that this process has verified before."""
+        if path not in self._verified:
+            return None
+        try:
+            opened = OpenShard(os.open(path, os.O_RDONLY))
+        except FileNotFoundError:
+            return None
+        self._count(hits=1)
+        return opened
+
+    def _admitted(self, shard: "_Shard", path: Path) -> OpenShard | None:
+        """Another process's copy, once verified, or a new one; None where there is no room."""
+        with _locked(path.with_name(path.name + _LOCK)):
+            if path.exists() and _fault(shard, path) is None:
+                self._count(hits=1)
+            elif self._download(shard, path):
+                self._count(misses=1)
+            else:
+                return None
+            self._verified.add(path)
+            return OpenShard(os.open(path, os.O_RDONLY))
+
+    def _in_memory(self, shard: "_Shard") -> OpenShard:
+        """An anonymous file in memory; its bytes count in `held_bytes` until it is closed."""
+        descriptor = os.memfd_create("shard")
+        self._hold(shard.size_bytes)
+        opened = OpenShard(descriptor, lambda: self._hold(-shard.size_bytes))
+        self._fetch(shard, descriptor)
+        self._count(misses=1)
+        return opened
+
+    def _download(self, shard: "_Shard", path: Path) -> bool:
+        """Fetch to `path`; False where there is no room. The shard's lock is held."""
         path.unlink(missing_ok=True)
         part = path.with_name(path.name + _PART)
         for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}*-{glob.escape(part.name)}"):
             leftover.unlink()  # of a process that was killed
-        self._reserve(shard, part)
         try:
-            for _ in range(_DOWNLOADS):
-                shard.store.get_file(shard.key, part)
-                fault = _fault(shard, part)
-                if fault is None:
-                    with _locked(self.folder / _LOCK):  # whoever sums up sizes must see one of them
-                        part.replace(path)
-                    sync_folder(path.parent)
-                    return
-            raise StoreError(f"{_damaged(shard, str(fault))}; downloaded {_DOWNLOADS} times")
+            if not self._reserve(shard, part):
+                return False
+            with part.open("r+b") as file:
+                self._fetch(shard, file.fileno())
+                os.fsync(file.fileno())
+            with _locked(self.folder / _LOCK):  # whoever sums up sizes must see one of them
+                part.replace(path)
+            sync_folder(path.parent)
+            return True
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._say_full("its disk is full")
+            return False
         finally:
             part.unlink(missing_ok=True)
 
-    def _reserve(self, shard: "_Shard", part: Path) -> None:
-        """Claim room by a sparse file of the shard's size, which the download replaces."""
+    def _fetch(self, shard: "_Shard", descriptor: int) -> None:
+        """Fetch the right bytes into a file, again while they are wrong."""
+        for _ in range(DOWNLOADS):
+            fault = f"expected {shard.size_bytes} bytes, the object has fewer"
+            try:
+                found = self.fetcher.fetch(shard.store, shard.key, shard.size_bytes, descriptor)
+            except ShortObject:
+                continue
+            if found == shard.xxh3:
+                return
+            fault = f"expected xxh3 {shard.xxh3}, found {found}"
+        raise StoreError(f"{_damaged(shard, fault)}; downloaded {DOWNLOADS} times")
+
+    def _reserve(self, shard: "_Shard", part: Path) -> bool:
+        """Claim room by a sparse file of the shard's size, which the download fills."""
         with _locked(self.folder / _LOCK):
             part.unlink(missing_ok=True)
             used_bytes, coming_bytes = self._sizes()
-            self._check_capacity(shard, used_bytes + coming_bytes)
-            self._check_disk(shard, shutil.disk_usage(self.folder).free - coming_bytes)
-            with part.open("wb") as file:
-                file.truncate(shard.size_bytes)
+            free_bytes = shutil.disk_usage(self.folder).free - coming_bytes
+            wanted_bytes = used_bytes + coming_bytes + shard.size_bytes
+            if self.capacity_bytes is not None and wanted_bytes > self.capacity_bytes:
+                self._say_full(f"its limit is {self.capacity_bytes / 1e9:.3g} GB")
+            elif free_bytes - shard.size_bytes < self.reserve_bytes:
+                self._say_full(f"{self.reserve_bytes / 1e9:.3g} GB of its disk are kept free")
+            else:
+                with part.open("wb") as file:
+                    file.truncate(shard.size_bytes)
+                return True
+        return False
 
-    def _check_capacity(self, shard: "_Shard", used_bytes: int) -> None:
-        capacity_bytes = self.capacity_bytes
-        if capacity_bytes is not None and used_bytes + shard.size_bytes > capacity_bytes:
-            raise StoreError(
-                f"{shard.uri}: the cache {self.folder} is full: {used_bytes} of {capacity_bytes} "
-                f"bytes used, {shard.size_bytes} more needed; raise its capacity or empty it"
-            )
-
-    def _check_disk(self, shard: "_Shard", free_bytes: int) -> None:
-        if free_bytes - shard.size_bytes < self.reserve_bytes:
-            raise StoreError(
-                f"{shard.uri}: no room on the disk of {self.folder}: {free_bytes} bytes free, "
-                f"{shard.size_bytes} needed and {self.reserve_bytes} kept in reserve; free space "
-                "or put the cache on another disk"
+    def _say_full(self, reason: str) -> None:
+        """Once: from now on every epoch fetches what did not fit."""
+        if not self._said_full:
+            self._said_full = True
+            log.warning(
+                "the shard cache %s is full (%s): what does not fit is fetched anew each epoch; "
+                "give it a larger disk (or stream.cache_gb) to read every shard once",
+                self.folder,
+                reason,
             )
 
     def _sizes(self) -> tuple[int, int]:
@@ -122,6 +243,14 @@ class ShardCache:
                 else:
                     whole_bytes += size_bytes
         return whole_bytes, coming_bytes
+
+    def _hold(self, size_bytes: int) -> None:
+        with self._lock:
+            self.held_bytes += size_bytes
+
+    def _count(self, hits: int = 0, misses: int = 0) -> None:
+        with self._lock:
+            self.counts = CacheCounts(self.counts.hits + hits, self.counts.misses + misses)
 
 
 class _Shard(NamedTuple):
@@ -148,6 +277,14 @@ def _fault(shard: _Shard, path: Path) -> str | None:
 
 def _damaged(shard: _Shard, fault: str) -> str:
     return f"{shard.uri}: truncated or damaged shard: {fault}; pack or upload this data set again"
+
+
+def _shards_in(folder: Path) -> Iterator[Path]:
+    """Whole shards in and under a folder."""
+    for path in sorted(folder.rglob("*")):
+        unfinished = path.name.startswith(TEMPORARY_PREFIX) or path.name.endswith(_PART)
+        if not unfinished and not path.name.endswith(_LOCK) and path.is_file():
+            yield path
 
 
 def _size(path: Path) -> int:

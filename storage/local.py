@@ -18,7 +18,9 @@ from storage.store import (
     TEMPORARY_PREFIX,
     MissingObject,
     ObjectInfo,
+    ShortObject,
     StoreError,
+    StoreUnavailable,
     checked_key,
     join,
     split_uri,
@@ -126,6 +128,10 @@ class LocalStore:
         ):
             shutil.copyfileobj(source, copy, _COPY_BYTES)
 
+    def download(self, key: str, offset_bytes: int = 0) -> "FileDownload":
+        """The file's bytes from an offset on."""
+        return FileDownload(self._existing(key), join(self.uri, key), offset_bytes)
+
     def put(self, key: str, data: bytes) -> None:
         """Write the whole file atomically."""
         with file_errors(join(self.uri, key)), atomic_file(self.path(key)) as file:
@@ -175,6 +181,28 @@ class LocalStore:
                 path = Path(folder, name)
                 if not name.startswith(TEMPORARY_PREFIX) and path.is_file():
                     yield ObjectInfo(path.relative_to(self.root).as_posix(), path.stat().st_size)
+
+
+class FileDownload:
+    """`Download` of a file."""
+
+    def __init__(self, path: Path, name: str, offset_bytes: int) -> None:
+        self._path, self._name, self._offset_bytes = path, name, offset_bytes
+        self._cancelled = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        with file_errors(self._name), self._path.open("rb") as file:
+            if self._offset_bytes >= self._path.stat().st_size:
+                raise ShortObject(f"{self._name}: the file ends before byte {self._offset_bytes}")
+            file.seek(self._offset_bytes)
+            while block := file.read(_COPY_BYTES):
+                if self._cancelled:
+                    raise StoreUnavailable(f"{self._name}: cancelled")
+                yield block
+
+    def cancel(self) -> None:
+        """End the iteration at its next block."""
+        self._cancelled = True
 
 
 def _raise(error: OSError) -> None:

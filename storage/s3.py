@@ -34,6 +34,7 @@ from storage.s3_answers import ABSENT, CURES, PATH_REFUSED, TRANSIENT, find_keys
 from storage.store import (
     MissingObject,
     ObjectInfo,
+    ShortObject,
     StoreConfig,
     StoreError,
     StoreUnavailable,
@@ -100,6 +101,10 @@ class S3Store:
                     file.write(block)
 
         self._tried(key, download)
+
+    def download(self, key: str, offset_bytes: int = 0) -> "S3Download":
+        """One request for the object from an offset on."""
+        return S3Download(self, key, offset_bytes)
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole object: in one request, or in parts from 32 MiB on."""
@@ -215,6 +220,8 @@ class S3Store:
             if self._bucket_is_there():
                 return MissingObject(f"{uri}: there is no such object")
             code = "NoSuchBucket"
+        if code == "InvalidRange":
+            return ShortObject(f"{uri}: {CURES[code]}")
         if code in CURES:
             return StoreError(f"{uri}: {self._filled(CURES[code])} ({code})")
         if code in TRANSIENT or status >= 500 or status == 429:
@@ -282,3 +289,31 @@ class S3Store:
                 f"{self.uri}: stores.obs.endpoint_url is missing; expected "
                 "https://obs.REGION.myhuaweicloud.com"
             )
+
+
+class S3Download:
+    """`Download` of one object by one GET."""
+
+    def __init__(self, store: S3Store, key: str, offset_bytes: int) -> None:
+        self._store, self._offset_bytes = store, offset_bytes
+        self._request = store._where(key)
+        self._uri = join(store.uri, key)
+        self._body: Any = None
+        self._cancelled = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._store._explained(self._uri):
+            request = self._request
+            if self._offset_bytes:
+                request = request | {"Range": f"bytes={self._offset_bytes}-"}
+            self._body = self._store._opened(self._store._client(), request)._raw_stream
+            while not self._cancelled and (block := self._body.read1(_READ_BYTES)):
+                yield block
+        if self._cancelled:
+            raise StoreUnavailable(f"{self._uri}: cancelled")
+
+    def cancel(self) -> None:
+        """Close the connection, which wakes the reader."""
+        self._cancelled = True
+        if self._body is not None:
+            self._body.shutdown()

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -67,6 +68,21 @@ class ShardWriter:
         assert self._tar.fileobj is not None
         self._tar.fileobj.close()
         self.path.unlink(missing_ok=True)
+
+
+class OpenShard:
+    """A shard's bytes, open for reading by many threads; closed when nobody refers to it."""
+
+    def __init__(self, descriptor: int, released: Callable[[], None] = lambda: None) -> None:
+        self._descriptor, self._released = descriptor, released
+
+    def read(self, offset_bytes: int, length_bytes: int) -> bytes:
+        """Exactly these bytes. Raises `StoreError` where the shard ends before."""
+        return read_member(self._descriptor, offset_bytes, length_bytes)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+        self._released()
 
 
 def read_member(file: BinaryIO | int, offset_bytes: int, length_bytes: int) -> bytes:

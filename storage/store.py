@@ -36,11 +36,32 @@ class StoreUnavailable(StoreError):
     """The store did not answer or broke off; the same request may succeed later."""
 
 
+class ShortObject(StoreError):
+    """The object ends before the bytes that were asked for."""
+
+
 class ObjectInfo(NamedTuple):
     """One stored object: its key relative to the store's root, and its size."""
 
     key: str
     size_bytes: int
+
+
+class Download(Protocol):
+    """The bytes of one object from an offset on, as one request brings them."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Blocks of any size, as they arrive.
+
+        Raises `StoreUnavailable` where the answer breaks off, `ShortObject` where the object ends
+        at or before the offset, `MissingObject`, `StoreError`.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """End it from another thread, before or during the iteration, which raises
+        `StoreUnavailable` then."""
+        ...
 
 
 class Store(Protocol):
@@ -58,6 +79,10 @@ class Store(Protocol):
 
     def get_file(self, key: str, path: Path) -> None:
         """Download to a local file, atomically (temporary name, fsync, rename)."""
+        ...
+
+    def download(self, key: str, offset_bytes: int = 0) -> Download:
+        """One attempt to get the object from an offset on; its iteration contacts the store."""
         ...
 
     def put(self, key: str, data: bytes) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adapt.data.packed import PackedSplit
-from adapt.data.stream import normalise
+from adapt.data.feed import normalise
 from adapt.errors import JobError
 from adapt.evaluate import EvaluateConfig, Score, evaluate
 from adapt.inference import InferenceConfig, Member

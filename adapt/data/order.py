@@ -1,5 +1,5 @@
-"""The orders in which a stream draws its samples: pure functions of seed, stream number and shard
-sizes, one row of `ORDERS` each.
+"""The orders in which a stream draws its samples: pure functions of seed, stream number and what is
+packed, one row of `ORDERS` each.
 
 Draws are numbered 0, 1, 2, ... for ever. Ranks, threads, caches and arrival times have no say,
 hence a stream's whole state is the number of its next draw. Random words come straight from Philox
@@ -8,18 +8,21 @@ promise.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 LOOKAHEAD_DRAWS = 256
-"""How many of the papers' draws ahead shards are fetched: each draw may want another shard."""
+"""How many draws ahead shards are fetched where each draw may want another shard."""
 
 ORDER, AUGMENTATION = 0, 1
 """What random words are for: the third word of Philox's counter, so that no two purposes share
 any."""
+
+Ints = npt.NDArray[np.int64]
 
 
 def philox(seed: int, stream: int, purpose: int, counter: int) -> np.random.Philox:
@@ -37,7 +40,8 @@ class Order(ABC):
     """Draw number -> sample index, for one domain.
 
     `shard_sizes` holds the number of samples of each shard; sample indices count through the shards
-    in turn. `planned_draws` is how many draws the job's schedule foresees.
+    in turn. `planned_draws` is how many draws the job's schedule foresees. `label_pixels` (N, K)
+    counts the pixels of each class in each sample, for the orders that look at them.
     """
 
     shard_sizes: tuple[int, ...]
@@ -45,41 +49,84 @@ class Order(ABC):
     stream: int
     window_shards: int = 16
     planned_draws: int = 1
+    label_pixels: Ints | None = field(default=None, compare=False, repr=False)
+    temperature: float = 0.01
+    min_pixels: int = 3000
+
+    random_access: ClassVar[bool]
+    """Whether any draw may want any shard."""
 
     @cached_property
     def num_samples(self) -> int:
         """N."""
         return sum(self.shard_sizes)
 
+    @cached_property
+    def shard_ends(self) -> Ints:
+        """(shards,): the first sample index after each shard."""
+        return np.cumsum(self.shard_sizes)
+
     @abstractmethod
     def sample(self, draw: int) -> int:
         """The index of the sample that draw number `draw` takes."""
 
     @abstractmethod
+    def window(self, draw: int) -> list[int]:
+        """The shards that the draws around `draw` are spread over; none where that may be all."""
+
+    @abstractmethod
     def upcoming_shards(self, draw: int) -> list[int]:
         """The shards that draws from `draw` on will need soon, in order of need."""
+
+    def wanted_class(self, draw: int) -> int | None:  # noqa: ARG002, most orders want none
+        """The class for whose sake the draw takes its sample, where that is the reason."""
+        return None
+
+
+class ScatteredOrder(Order):
+    """An order in which any draw may want any shard."""
+
+    random_access = True
+
+    def window(self, draw: int) -> list[int]:  # noqa: ARG002, it has none
+        """No shards."""
+        return []
+
+    def upcoming_shards(self, draw: int) -> list[int]:
+        """The shards of the next `LOOKAHEAD_DRAWS` draws."""
+        samples = [self.sample(later) for later in range(draw, draw + LOOKAHEAD_DRAWS)]
+        shards = np.searchsorted(self.shard_ends, samples, side="right")
+        return list(dict.fromkeys(shards.tolist()))
 
 
 class WindowOrder(Order):
     """Every sample once an epoch of N draws: the shards are permuted, then the samples inside
     windows of `window_shards` shards, so that only a window's shards need be near."""
 
+    random_access = False
+
     def sample(self, draw: int) -> int:
         """The index of the sample that draw number `draw` takes."""
         epoch, place = divmod(draw, self.num_samples)
-        return int(_epoch(self, epoch)[1][place])
+        return int(_epoch(self, epoch).samples[place])
+
+    def window(self, draw: int) -> list[int]:
+        """The shards of the window that `draw` lies in, in the epoch's order."""
+        epoch, place = divmod(draw, self.num_samples)
+        plan = _epoch(self, epoch)
+        return plan.windows[int(np.searchsorted(plan.ends, place, side="right"))]
 
     def upcoming_shards(self, draw: int) -> list[int]:
         """This window's shards, then the next one's."""
         epoch, place = divmod(draw, self.num_samples)
-        shards = [*_epoch(self, epoch)[0], *_epoch(self, epoch + 1)[0]]
-        ends = np.cumsum([self.shard_sizes[shard] for shard in shards])
-        first = int(np.searchsorted(ends, place, side="right")) // self.window_shards
-        start = first * self.window_shards
-        return list(dict.fromkeys(shards[start : start + 2 * self.window_shards]))
+        plan = _epoch(self, epoch)
+        number = int(np.searchsorted(plan.ends, place, side="right"))
+        last = number + 1 == len(plan.windows)
+        following = _epoch(self, epoch + 1).windows[0] if last else plan.windows[number + 1]
+        return list(dict.fromkeys([*plan.windows[number], *following]))
 
 
-class PapersOrder(Order):
+class PapersOrder(ScatteredOrder):
     """The list of samples ceil(planned_draws / N) times, shuffled once as a whole, then anew.
 
     What AdaptSegNet's and ADVENT's loaders do (GTA5: 11 x 24 966 = 274 626 draws): samples recur
@@ -92,25 +139,79 @@ class PapersOrder(Order):
         shuffle, place = divmod(draw, repeats * self.num_samples)
         return int(_multiset(self.seed, self.stream, self.num_samples, repeats, shuffle)[place])
 
-    def upcoming_shards(self, draw: int) -> list[int]:
-        """The shards of the next `LOOKAHEAD_DRAWS` draws."""
-        samples = [self.sample(later) for later in range(draw, draw + LOOKAHEAD_DRAWS)]
-        shards = np.searchsorted(np.cumsum(self.shard_sizes), samples, side="right")
-        return list(dict.fromkeys(shards.tolist()))
+
+class RareClassOrder(ScatteredOrder):
+    """Rare-class sampling (Hoyer et al., DAFormer, CVPR 2022): each draw picks a class, rare ones
+    more often, P(c) = softmax((1 - f_c) / temperature) with f_c the class's share of all labelled
+    pixels, then one of the samples with more than `min_pixels` pixels of it, all alike.
+
+    Classes that no sample shows so much of are left out; without labels all samples are alike.
+    """
+
+    def sample(self, draw: int) -> int:
+        """The index of the sample that draw number `draw` takes."""
+        members = self._samples_by_class[self._class(draw)]
+        return int(members[int(_pairs_of_words(self, draw)[1]) * len(members) >> 64])
+
+    def wanted_class(self, draw: int) -> int | None:
+        """The train id that the draw has picked."""
+        return None if self.label_pixels is None else self._class(draw)
+
+    @cached_property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """(K,) P(c), summing to 1; 0 for classes left out."""
+        pixels = self._label_pixels
+        rarity = (1 - pixels.sum(axis=0) / pixels.sum()) / self.temperature
+        weights = np.exp(rarity - rarity.max()) * np.array(
+            [len(members) > 0 for members in self._samples_by_class]
+        )
+        return weights / weights.sum()
+
+    def _class(self, draw: int) -> int:
+        place = int(_pairs_of_words(self, draw)[0]) / 2**64
+        return min(int(np.searchsorted(self._bounds, place, side="right")), self._last_class)
+
+    @cached_property
+    def _label_pixels(self) -> Ints:
+        """(N, K), one class in every sample where there are no labels."""
+        if self.label_pixels is None:
+            return np.full((self.num_samples, 1), self.min_pixels + 1, np.int64)
+        return self.label_pixels
+
+    @cached_property
+    def _samples_by_class(self) -> list[Ints]:
+        return [np.flatnonzero(column > self.min_pixels) for column in self._label_pixels.T]
+
+    @cached_property
+    def _bounds(self) -> npt.NDArray[np.float64]:
+        return np.cumsum(self.probabilities)
+
+    @cached_property
+    def _last_class(self) -> int:
+        """The last class drawn at all: the bounds' last may be a rounding error below 1."""
+        return int(np.flatnonzero(self.probabilities)[-1])
+
+
+class _Epoch:
+    """An epoch's plan: the shards of each window, the draw after each, the sample of each draw."""
+
+    def __init__(self, order: WindowOrder, epoch: int) -> None:
+        random = philox(order.seed, order.stream, ORDER, epoch)
+        shards = _permutation(random.random_raw(len(order.shard_sizes))).tolist()
+        starts = range(0, len(shards), order.window_shards)
+        self.windows = [shards[start : start + order.window_shards] for start in starts]
+        ends, sizes = order.shard_ends, order.shard_sizes
+        draws = []
+        for window in self.windows:
+            samples = np.concatenate([np.arange(ends[s] - sizes[s], ends[s]) for s in window])
+            draws.append(samples[_permutation(random.random_raw(len(samples)))])
+        self.samples = np.concatenate(draws)
+        self.ends = np.cumsum([len(window) for window in draws])
 
 
 @lru_cache(maxsize=8)
-def _epoch(order: WindowOrder, epoch: int) -> tuple[list[int], np.ndarray]:
-    """The shards of an epoch in order, and the sample index of each of its draws (N,)."""
-    random = philox(order.seed, order.stream, ORDER, epoch)
-    shards = _permutation(random.random_raw(len(order.shard_sizes))).tolist()
-    starts = np.concatenate([[0], np.cumsum(order.shard_sizes)])
-    draws = []
-    for first in range(0, len(shards), order.window_shards):
-        window = shards[first : first + order.window_shards]
-        samples = np.concatenate([np.arange(starts[s], starts[s + 1]) for s in window])
-        draws.append(samples[_permutation(random.random_raw(len(samples)))])
-    return shards, np.concatenate(draws)
+def _epoch(order: WindowOrder, epoch: int) -> _Epoch:
+    return _Epoch(order, epoch)
 
 
 @lru_cache(maxsize=8)
@@ -120,7 +221,24 @@ def _multiset(seed: int, stream: int, num_samples: int, repeats: int, shuffle: i
     return _permutation(words) % num_samples
 
 
-Sampling = Literal["windows", "papers"]
+_BLOCK_DRAWS = 1024
 
-ORDERS: dict[Sampling, type[Order]] = {"windows": WindowOrder, "papers": PapersOrder}
-"""`stream.sampling` -> how samples are ordered."""
+
+def _pairs_of_words(order: Order, draw: int) -> np.ndarray:
+    """The two random words of one draw."""
+    block, place = divmod(draw, _BLOCK_DRAWS)
+    return _block_of_words(order.seed, order.stream, block)[place]
+
+
+@lru_cache(maxsize=8)
+def _block_of_words(seed: int, stream: int, block: int) -> np.ndarray:
+    return philox(seed, stream, ORDER, block).random_raw(2 * _BLOCK_DRAWS).reshape(-1, 2)
+
+
+Sampling = Literal["windows", "papers", "rare_classes"]
+
+ORDERS: dict[Sampling, type[Order]] = {
+    "windows": WindowOrder,
+    "papers": PapersOrder,
+    "rare_classes": RareClassOrder,
+}

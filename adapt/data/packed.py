@@ -1,26 +1,29 @@
 """One packed split of a dataset, opened for reading: sample index -> decoded image and train ids.
 
-Shards are fetched whole into the node's cache, ahead of need where told to, and read by offset; the
-index says where each sample stands, so no tar is parsed. Threads may read side by side.
+Shards are fetched whole, ahead of need where told to, and read by offset; the index says where each
+sample stands, so no tar is parsed. Where any sample may be wanted at any time and the node's cache
+is full, single samples are fetched instead, each checked against the index. Threads may read side
+by side.
 """
 
-import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import xxhash
 from pydantic import Field
 
 from adapt.data.augment import Sample
 from adapt.data.codecs import decode_image, decode_label, resize_image
+from adapt.data.label_maps import train_ids_of
 from adapt.data.manifest import read_manifest
 from adapt.errors import DataError
 from adapt.section import Section
 from storage.cache import ShardCache
-from storage.shards import read_member
+from storage.shards import OpenShard
 from storage.store import Store
 
 FETCHES_IN_FLIGHT = 4
@@ -47,7 +50,8 @@ class PackedSplit:
     `id_table` (256,) uint8 maps the dataset's ids to train ids; None leaves the labels unread, as
     for a target domain. `size_hw` is the size at which the images are wanted: what the shards hold,
     or, where they hold the original bytes, resized as they are read; labels always stay at their
-    own size. Raises `DataError` where they disagree.
+    own size. `random_access` is for readers that want any sample at any time. Raises `DataError`
+    where manifest and arguments disagree.
     """
 
     def __init__(
@@ -60,7 +64,9 @@ class PackedSplit:
     ) -> None:
         self.manifest, self.index = read_manifest(store, split)
         self.store, self.split, self.cache = store, split, cache
-        self.id_table, self.size_hw = id_table, size_hw
+        labelled_ids = id_table is not None and self.manifest.label_space is not None
+        self.id_table = self.manifest.own_table() if labelled_ids else id_table
+        self.size_hw = size_hw
         if id_table is not None and not self.manifest.labelled:
             raise DataError(f"{store.uri}/{split}: has no labels; pack it again with its labels")
         packed_hw = self.manifest.size_hw
@@ -71,8 +77,10 @@ class PackedSplit:
                 f"asked for {list(size_hw or ())}: set size_hw to the packed size, or pack again "
                 "(--size-hw, or --original to resize as it is read)"
             )
+        self._train_ids = train_ids_of(self.id_table, self.manifest.ids)
+        self.random_access = False
         self._pool = ThreadPoolExecutor(FETCHES_IN_FLIGHT, thread_name_prefix="fetch")
-        self._shards: dict[int, Future[int]] = {}
+        self._shards: dict[int, Future[OpenShard | None]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -98,24 +106,31 @@ class PackedSplit:
         is_class = train_ids[:, None] == np.arange(num_classes)
         return self.index.id_pixels.astype(np.int64) @ is_class
 
-    def fetch_ahead(self, shards: Iterable[int]) -> None:
-        """Start fetching these shards, in this order, where that has not begun."""
-        for shard in shards:
-            self._opened(shard)
+    def want(self, shards: Sequence[int], side_by_side: int = 1) -> None:
+        """Fetch these shards in this order, and let go of all others.
+
+        The first `side_by_side` are fetched in any case; more, while those that have to be held in
+        memory leave room there.
+        """
+        wanted = dict.fromkeys(shards)
+        with self._lock:
+            for shard in self._shards.keys() - wanted.keys():
+                self._shards.pop(shard).cancel()
+            for place, shard in enumerate(wanted):
+                if place >= side_by_side and not self._room_for(shard):
+                    break
+                self._opened(shard)
 
     def read(self, sample: int) -> Sample:
         """Decode one sample: image (3, H, W) uint8 RGB, labels (H, W) uint8 train ids or None.
 
-        Raises `StoreError` where its shard cannot be had, `DataError` where its bytes do not decode
-        or have another size than the index says.
+        Raises `StoreError` where its bytes cannot be had, `DataError` where they do not decode or
+        have another size than the index says.
         """
         row, name = self.index, self.name(sample)
-        file = self._opened(int(row.shard[sample])).result()
-        data = read_member(
-            file, int(row.image_offset_bytes[sample]), int(row.image_length_bytes[sample])
-        )
-        image = decode_image(data, str(row.suffix[sample]), name)
+        image_bytes, label_bytes = self._bytes(sample)
         indexed_hw = (int(row.height_px[sample]), int(row.width_px[sample]))
+        image = decode_image(image_bytes, str(row.suffix[sample]), name)
         if image.shape[:2] != indexed_hw:
             raise DataError(
                 f"{name}: expected an image of {list(indexed_hw)} pixels as its label has (height, "
@@ -123,7 +138,16 @@ class PackedSplit:
             )
         if self.size_hw is not None and image.shape[:2] != tuple(self.size_hw):
             image = resize_image(image, self.size_hw)
-        return Sample(torch.from_numpy(image).permute(2, 0, 1), self._labels(sample, file, name))
+        labels = None
+        if self.id_table is not None:
+            ids = decode_label(label_bytes, *indexed_hw, name)
+            labels = torch.from_numpy(self._train_ids(ids))
+        return Sample(torch.from_numpy(image).permute(2, 0, 1), labels)
+
+    def decoded_bytes(self, sample: int) -> int:
+        """What the sample takes in memory, before augmentation."""
+        height, width = self.size_hw or (self.index.height_px[sample], self.index.width_px[sample])
+        return int(height) * int(width) * (3 if self.id_table is None else 4)
 
     def key(self, sample: int) -> str:
         """The sample's key, for reports and pictures."""
@@ -135,36 +159,64 @@ class PackedSplit:
         return f"{self.store.uri}/{self.split}/{shard}: {self.key(sample)}"
 
     def close(self) -> None:
-        """Stop fetching and close the open shards."""
+        """Stop fetching and let go of the shards."""
+        self.want([])
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for opened in self._shards.values():
-            if not opened.cancelled() and opened.exception() is None:
-                os.close(opened.result())
-        self._shards.clear()
 
-    def _labels(self, sample: int, file: int, name: str) -> torch.Tensor | None:
-        if self.id_table is None:
-            return None
+    def _bytes(self, sample: int) -> tuple[bytes, bytes]:
+        """The stored image and, where labels are read, the stored label."""
         row = self.index
-        data = read_member(
-            file, int(row.label_offset_bytes[sample]), int(row.label_length_bytes[sample])
-        )
-        ids = decode_label(data, int(row.height_px[sample]), int(row.width_px[sample]), name)
-        return torch.from_numpy(self.id_table[ids])
-
-    def _opened(self, shard: int) -> "Future[int]":
         with self._lock:
-            if shard not in self._shards:
-                self._shards[shard] = self._pool.submit(self._open, shard)
-            return self._shards[shard]
+            future = self._opened(int(row.shard[sample]))
+        shard = future.result()
+        image = (int(row.image_offset_bytes[sample]), int(row.image_length_bytes[sample]))
+        label = (int(row.label_offset_bytes[sample]), int(row.label_length_bytes[sample]))
+        if shard is None:
+            return self._fetched(sample, image, label)
+        return shard.read(*image), shard.read(*label) if self.id_table is not None else b""
 
-    def _open(self, shard: int) -> int:
+    def _fetched(
+        self, sample: int, image: tuple[int, int], label: tuple[int, int]
+    ) -> tuple[bytes, bytes]:
+        """The same bytes by one request of their own, (offset, length) each; what lies between is a
+        tar header."""
+        start = min(image[0], label[0]) if label[1] else image[0]
+        length_bytes = max(image[0] + image[1], label[0] + label[1]) - start
+        info = self.manifest.shards[int(self.index.shard[sample])]
+
+        def right(data: bytes) -> bool:
+            digest = xxhash.xxh3_64(cut(data, image))
+            digest.update(cut(data, label))
+            return digest.intdigest() == int(self.index.xxh3[sample])
+
+        def cut(data: bytes, extent: tuple[int, int]) -> bytes:
+            return data[extent[0] - start :][: extent[1]]
+
+        data = self.cache.fetcher.fetch_range(
+            self.store, f"{self.split}/{info.name}", start, length_bytes, right
+        )
+        return cut(data, image), cut(data, label)
+
+    def _room_for(self, shard: int) -> bool:
+        """Whether memory could hold a shard more, should the disk have no room for any on its
+        way."""
+        sizes_bytes = [info.size_bytes for info in self.manifest.shards]
+        coming = [s for s, future in self._shards.items() if not future.done()]
+        coming_bytes = sum(sizes_bytes[one] for one in coming) + sizes_bytes[shard]
+        return self.cache.held_bytes + coming_bytes <= self.cache.memory_bytes
+
+    def _opened(self, shard: int) -> "Future[OpenShard | None]":
+        if shard not in self._shards:
+            self._shards[shard] = self._pool.submit(self._open, shard)
+        return self._shards[shard]
+
+    def _open(self, shard: int) -> OpenShard | None:
         info = self.manifest.shards[shard]
-        path = self.cache.fetch(
+        fetch = self.cache.open_if_room if self.random_access else self.cache.open
+        return fetch(
             self.store,
             f"{self.split}/{info.name}",
             info.size_bytes,
             info.xxh3,
             self.manifest.dataset_id,
         )
-        return os.open(path, os.O_RDONLY)

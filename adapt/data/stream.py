@@ -2,28 +2,29 @@
 are asked for.
 
 Decoding runs in threads of the rank's own process, since every decoder here releases the GIL and
-moving tensors between DataLoader workers costs as much as the decoding itself. A stream's state is
-one integer, the number of its next draw: a bad sample, where it is skipped, is replaced by that of
-the next draw, whatever was skipped before. Normalisation happens on the device, from uint8.
+moving tensors between DataLoader workers costs as much as the decoding itself. What a stream
+remembers is one integer, the number of its next draw: a bad sample, where it is skipped, is
+replaced by that of the next draw, whatever was skipped before. Samples stay uint8; `feed.py` brings
+them to the device.
 """
 
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from adapt.batch import Batch, PixelFormat
-from adapt.data.augment import AugmentConfig, Sample, augment
-from adapt.data.order import AUGMENTATION, ORDERS, Sampling, philox
+from adapt.batch import IGNORED
+from adapt.data.augment import AugmentConfig, Changes, Sample, Wanted, change, draw_changes
+from adapt.data.order import AUGMENTATION, LOOKAHEAD_DRAWS, ORDERS, Order, Sampling, philox
 from adapt.data.packed import PackedSplit, SplitConfig
-from adapt.errors import DataError
+from adapt.errors import DataError, JobError
 from adapt.section import Section
 
 log = logging.getLogger(__name__)
@@ -36,17 +37,42 @@ class StreamConfig(Section):
     """How samples are drawn, fetched and decoded; what does not say otherwise changes the speed
     alone, never the samples."""
 
-    threads: int = Field(2, ge=1, description="Decoding threads a rank.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="Decoding threads a rank; none: the node's cores shared among its ranks, 2 to "
+        "16.",
+    )
     prefetch_batches: int = Field(
         3, ge=1, description="Batches kept ready ahead of the training step."
+    )
+    decoded_mb: int = Field(
+        256,
+        ge=1,
+        description="Limit of what the batches kept ready take in memory, in 10^6 bytes a domain "
+        "and rank; the next one is decoded whatever its size.",
     )
     sampling: Sampling = Field(
         "windows",
         description="The order of the samples. windows: each once an epoch, shuffled within "
         "window_shards shards. papers: as the loaders of AdaptSegNet and ADVENT, the list "
         "ceil(schedule x batch_size / samples) times, shuffled once as a whole, so that samples "
-        "recur before others were seen; any draw may want any shard, hence the whole data set has "
-        "to fit on the node's disk and comes there at once.",
+        "recur before others were seen. rare_classes: each draw of a labelled domain picks a "
+        "class, rare ones more often, then a sample that shows it (DAFormer, CVPR 2022); the "
+        "target goes by windows. Under papers and rare_classes any draw may want any shard: give "
+        "the node a disk for the whole data set, or samples are fetched one by one.",
+    )
+    rare_class_temperature: float = Field(
+        0.01,
+        gt=0,
+        description="sampling: rare_classes. Lower is more often the rarest (DAFormer's figure).",
+    )
+    rare_class_min_pixels: int = Field(
+        3000,
+        ge=0,
+        description="sampling: rare_classes. A sample shows a class by more pixels than this, and "
+        "random crops (augment.crop_hw) are drawn again, up to ten times, until more than half of "
+        "it is inside (DAFormer's figure).",
     )
     window_shards: int = Field(
         16,
@@ -63,7 +89,14 @@ class StreamConfig(Section):
     cache_gb: float | None = Field(
         None,
         gt=0,
-        description="Limit of the node's shard cache in 10^9 bytes; none: what the disk gives.",
+        description="Limit of the node's shard cache in 10^9 bytes; none: what the disk gives. "
+        "Shards that do not fit are fetched again in each epoch.",
+    )
+    memory_gb: float = Field(
+        1.5,
+        gt=0,
+        description="Memory a rank may fill with shards the cache has no room for, in 10^9 bytes; "
+        "those of the window in use are held in any case.",
     )
 
 
@@ -74,30 +107,64 @@ class DomainConfig(SplitConfig):
     augment: AugmentConfig = Field(AugmentConfig(), description="Random changes of the samples.")
 
 
-class HostBatch(NamedTuple):
-    """Decoded samples in host memory: `images` (B, 3, H, W) uint8, `labels` (B, H, W) uint8 or
-    None."""
-
-    images: Tensor
-    labels: Tensor | None
-    keys: tuple[str, ...]
-
-
 class Decoded(NamedTuple):
-    """One draw's sample under its key, and what was wrong with each sample skipped for it, by
-    name."""
+    """One draw's sample under its key, the changes that it is still to undergo, and what was wrong
+    with each sample skipped for it, by name."""
 
     key: str
     sample: Sample
     skipped: dict[str, str]
+    changes: Changes | None = None
+
+
+class HostBatch(NamedTuple):
+    """Decoded samples in host memory. `images` (B, 3, H, W) uint8, `labels` (B, H, W) uint8 or
+    None, once nothing is left to change."""
+
+    decoded: tuple[Decoded, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The samples' keys."""
+        return tuple(one.key for one in self.decoded)
+
+    @property
+    def images(self) -> Tensor:
+        """(B, 3, H, W) uint8 RGB."""
+        return stacked_images([one.sample for one in self.decoded])
+
+    @property
+    def labels(self) -> Tensor | None:
+        """(B, H, W) uint8 train ids, or None."""
+        return stacked_labels([one.sample for one in self.decoded])
+
+
+def stacked_images(samples: Sequence[Sample]) -> Tensor:
+    """Images of one size -> (B, 3, H, W); a single one is not copied.
+
+    Their bytes keep the decoders' order, a pixel's colours side by side: turning them into planes
+    costs a sixth of the decoding, and nothing on a GPU.
+    """
+    if len(samples) == 1:
+        return samples[0].image[None]
+    return torch.stack([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)
+
+
+def stacked_labels(samples: Sequence[Sample]) -> Tensor | None:
+    """Labels of one size -> (B, H, W), or None; a single one is not copied."""
+    labels = [sample.labels for sample in samples if sample.labels is not None]
+    if len(labels) == 1:
+        return labels[0][None]
+    return torch.stack(labels) if labels else None
 
 
 class Stream:
     """Iterates over this rank's part of the global batches of one domain, for ever.
 
     `batch_size` is the global one; each rank takes `batch_size / num_ranks` draws of every batch.
-    `draw` is the stream's state: the first draw no batch has been handed out for. `planned_draws`
-    is how many the job's schedule foresees. `wait_s` sums the time `next` had to wait,
+    `draw` is the first draw no batch has been handed out for. `planned_draws` is how many the job's
+    schedule foresees. With `for_device`, samples come in pinned memory and unchanged, with the
+    changes that are to be made on the device. `wait_s` sums the time `next` had to wait,
     `bad_samples` how often a bad sample was skipped in this rank's batches, both since this stream
     was made.
 
@@ -117,47 +184,91 @@ class Stream:
         num_ranks: int = 1,
         draw: int = 0,
         planned_draws: int = 1,
+        for_device: bool = False,
     ) -> None:
         assert batch_size % num_ranks == 0, "checked when the job starts"
         self.split, self.augmentation, self.batch_size = split, augmentation, batch_size
-        self.seed, self.stream = seed, stream
-        order = ORDERS[config.sampling]
-        self.order = order(split.shard_sizes, seed, stream, config.window_shards, planned_draws)
+        self.seed, self.stream, self.config = seed, stream, config
+        self.order = _order(split, seed, stream, config, planned_draws)
+        split.random_access = self.order.random_access
         self.rank_size = batch_size // num_ranks
         self.rank_start = rank * self.rank_size
         self.draw = self._planned = draw
         self.wait_s = 0.0
         self.bad_samples = 0
+        self._for_device = for_device
+        self._augments = augmentation != AugmentConfig()
         self._tries = TRIES[config.on_bad_sample]
         self._named: set[str] = set()
-        self._prefetch_batches = config.prefetch_batches
-        self._ready: deque[list[Future[Decoded]]] = deque()
-        self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="decode")
+        self._ready: deque[tuple[int, list[Future[Decoded]]]] = deque()
+        self._ready_bytes = 0
+        self._want_again = draw
+        self._window: list[int] = []
+        self._pool = ThreadPoolExecutor(config.threads or 2, thread_name_prefix="decode")
 
     def __iter__(self) -> "Stream":
         return self
 
     def __next__(self) -> HostBatch:
-        while len(self._ready) <= self._prefetch_batches:
+        while self._may_plan():
             self._plan_batch()
         started_s = time.perf_counter()
-        decoded = [future.result() for future in self._ready.popleft()]
+        size_bytes, futures = self._ready.popleft()
+        decoded = tuple(future.result() for future in futures)
         self.wait_s += time.perf_counter() - started_s
+        self._ready_bytes -= size_bytes
         self.draw += self.batch_size
         self._report(decoded)
-        return _collate(decoded, self.split)
+        self._check_sizes(decoded)
+        return HostBatch(decoded)
+
+    @property
+    def num_ready(self) -> int:
+        """Batches that are decoded and wait."""
+        return sum(all(future.done() for future in futures) for _, futures in self._ready)
+
+    def state(self, draw: int) -> dict[str, Any]:
+        """What a checkpoint keeps, with `draw` as the next one: plain values, under 300 bytes of
+        JSON."""
+        return {
+            "dataset_id": self.split.manifest.dataset_id,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "sampling": self.config.sampling,
+            "window_shards": self.config.window_shards,
+            "draw": draw,
+        }
 
     def close(self) -> None:
         """Drop what was planned and end the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self.split.close()
+        self._pool.shutdown(wait=True)
+
+    def _may_plan(self) -> bool:
+        if not self._ready:
+            return True
+        room = self._ready_bytes + self._ready[-1][0] <= self.config.decoded_mb * 1_000_000
+        return room and len(self._ready) <= self.config.prefetch_batches
 
     def _plan_batch(self) -> None:
         start = self._planned + self.rank_start
-        self.split.fetch_ahead(self.order.upcoming_shards(self._planned))
+        self._want_shards()
         draws = range(start, start + self.rank_size)
-        self._ready.append([self._pool.submit(self._decode, draw) for draw in draws])
+        sizes_bytes = [self.split.decoded_bytes(self.order.sample(draw)) for draw in draws]
+        self._ready.append((sum(sizes_bytes), [self._pool.submit(self._decode, d) for d in draws]))
+        self._ready_bytes += sum(sizes_bytes)
         self._planned += self.batch_size
+
+    def _want_shards(self) -> None:
+        """Tell the split, now and then, which shards the plan needs next."""
+        window = self.order.window(self._planned)
+        if window == self._window and self._planned < self._want_again:
+            return
+        self._window, self._want_again = window, self._planned + LOOKAHEAD_DRAWS // 4
+        near = list(dict.fromkeys([*self.order.window(self.draw), *window]))
+        soon = [*self.order.upcoming_shards(self.draw), *self.order.upcoming_shards(self._planned)]
+        self.split.want([*near, *soon], side_by_side=len(near))
 
     def _decode(self, draw: int) -> Decoded:
         skipped: dict[str, str] = {}
@@ -168,10 +279,19 @@ class Stream:
             except DataError as error:
                 skipped[self.split.name(number)] = str(error)
                 continue
-            random = np.random.Generator(philox(self.seed, self.stream, AUGMENTATION, draw))
-            changed = augment(sample, self.augmentation, random)
-            return Decoded(self.split.key(number), changed, skipped)
+            changes = self._changes(sample, draw, candidate) if self._augments else None
+            key = self.split.key(number)
+            if self._for_device:
+                return Decoded(key, _pinned(sample), skipped, changes)
+            return Decoded(key, change(sample, changes) if changes else sample, skipped)
         raise self._refusal(list(skipped.values()))
+
+    def _changes(self, sample: Sample, draw: int, candidate: int) -> Changes:
+        random = np.random.Generator(philox(self.seed, self.stream, AUGMENTATION, draw))
+        train_id = self.order.wanted_class(candidate)
+        least_pixels = self.config.rare_class_min_pixels // 2
+        wanted = None if train_id is None else Wanted(train_id, least_pixels)
+        return draw_changes(sample, self.augmentation, random, wanted)
 
     def _refusal(self, faults: list[str]) -> DataError:
         if self._tries == 1:
@@ -181,12 +301,82 @@ class Stream:
             f"{faults[0]}"
         )
 
-    def _report(self, decoded: list[Decoded]) -> None:
+    def _report(self, decoded: tuple[Decoded, ...]) -> None:
         for name, fault in (item for one in decoded for item in one.skipped.items()):
             self.bad_samples += 1
             if name not in self._named:
                 self._named.add(name)
                 log.warning("skipped a bad sample: %s", fault)
+
+    def _check_sizes(self, decoded: tuple[Decoded, ...]) -> None:
+        """Raises `DataError` where the samples of a batch do not end up at one size."""
+        sizes = {
+            one.changes.size_hw if one.changes else tuple(one.sample.image.shape[-2:])
+            for one in decoded
+        }
+        if len(sizes) > 1:
+            keys = ", ".join(one.key for one in decoded)
+            raise DataError(
+                f"{self.split.store.uri}/{self.split.split}: a batch holds images of different "
+                f"sizes {sorted(sizes)} ({keys}): set size_hw, or augment.crop_hw"
+            )
+
+
+def check_state(state: Mapping[str, Any], now: Mapping[str, Any], key: str) -> None:
+    """Raise `JobError` naming what differs between a checkpoint's stream and this job's; `key` is
+    the domain's section of the job spec."""
+    for name, cure in _CURES.items():
+        if state[name] != now[name]:
+            raise JobError(
+                f"{key}: the run's checkpoint was made with {name} {state[name]!r}, now it is "
+                f"{now[name]!r}, so its samples cannot be gone on with; {cure}, rename the run, or "
+                "start over with --fresh"
+            )
+
+
+_CURES = {
+    "dataset_id": "put back the data set it was trained on (tag segadapt.* in MLflow)",
+    "seed": "set seed back",
+    "batch_size": "set batch_size back",
+    "sampling": "set stream.sampling back",
+    "window_shards": "set stream.window_shards back",
+}
+
+
+def _order(
+    split: PackedSplit, seed: int, stream: int, config: StreamConfig, planned_draws: int
+) -> Order:
+    """The order of `stream.sampling`; windows, where that needs labels and the split has none."""
+    table, sampling, pixels = split.id_table, config.sampling, None
+    if sampling == "rare_classes":
+        if table is None:
+            sampling = "windows"
+        else:
+            pixels = split.label_pixels(int(table[table != IGNORED].max(initial=0)) + 1)
+            if pixels.max(initial=0) <= config.rare_class_min_pixels:
+                raise JobError(
+                    f"stream.rare_class_min_pixels: expected less than {pixels.max(initial=0)}, "
+                    f"the most that a sample of {split.store.uri}/{split.split} shows of a class, "
+                    f"found {config.rare_class_min_pixels}"
+                )
+    return ORDERS[sampling](
+        split.shard_sizes,
+        seed,
+        stream,
+        config.window_shards,
+        planned_draws,
+        pixels,
+        config.rare_class_temperature,
+        config.rare_class_min_pixels,
+    )
+
+
+def _pinned(sample: Sample) -> Sample:
+    """The sample in memory that a GPU can fetch by itself."""
+    if not torch.cuda.is_available():
+        return sample
+    labels = None if sample.labels is None else sample.labels.pin_memory()
+    return Sample(sample.image.pin_memory(), labels)
 
 
 def _read(split: PackedSplit, number: int) -> Sample:
@@ -200,42 +390,3 @@ def _read(split: PackedSplit, number: int) -> Sample:
             "labels of originals are not resized"
         )
     return sample
-
-
-def _collate(decoded: list[Decoded], split: PackedSplit) -> HostBatch:
-    keys, samples, _ = zip(*decoded, strict=True)
-    sizes = {tuple(sample.image.shape[-2:]) for sample in samples}
-    if len(sizes) > 1:
-        raise DataError(
-            f"{split.store.uri}/{split.split}: a batch holds images of different sizes "
-            f"{sorted(sizes)} ({', '.join(keys)}): set size_hw, or augment.crop_hw"
-        )
-    labels = None
-    if split.id_table is not None:
-        labels = torch.stack([sample.labels for sample in samples])
-    return HostBatch(torch.stack([sample.image for sample in samples]), labels, tuple(keys))
-
-
-def to_device(batch: HostBatch, pixels: PixelFormat, device: torch.device) -> Batch:
-    """Move a batch to the device and normalise it there for the network: uint8 -> `Batch`."""
-    pin = device.type == "cuda"
-    images = (batch.images.pin_memory() if pin else batch.images).to(device, non_blocking=pin)
-    labels = batch.labels
-    if labels is not None:
-        labels = (labels.pin_memory() if pin else labels).to(device, non_blocking=pin).long()
-    return Batch(normalise(images, pixels), labels, batch.keys)
-
-
-def normalise(images: Tensor, pixels: PixelFormat) -> Tensor:
-    """(B, 3, H, W) uint8 RGB -> float32 as `pixels` says: RGB / 255 or BGR, minus mean, over
-    deviation."""
-    mean, deviation = _constants(pixels, images.device)
-    ordered = images.flip(1).float() if pixels.bgr else images.float() / 255
-    return (ordered - mean) / deviation
-
-
-@cache
-def _constants(pixels: PixelFormat, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (3, 1, 1) on the device; sending them each time would make a GPU wait."""
-    mean, deviation = (torch.tensor(values, device=device) for values in (pixels.mean, pixels.std))
-    return mean.view(3, 1, 1), deviation.view(3, 1, 1)

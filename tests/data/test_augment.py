@@ -6,7 +6,15 @@ import torch
 from pydantic import ValidationError
 
 from adapt.batch import IGNORED
-from adapt.data.augment import AugmentConfig, Sample, augment
+from adapt.data.augment import (
+    CROPS,
+    AugmentConfig,
+    Sample,
+    Wanted,
+    augment,
+    change,
+    draw_changes,
+)
 
 
 def sample(height: int = 40, width: int = 60) -> Sample:
@@ -88,3 +96,43 @@ def test_one_draw_gives_one_sample_and_labels_may_be_absent() -> None:
 def test_wrong_ranges_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         AugmentConfig.model_validate(fields)
+
+
+def test_crops_are_drawn_again_until_they_show_the_wanted_class() -> None:
+    labels = torch.zeros(80, 80, dtype=torch.uint8)
+    labels[:20, :20] = 7
+    given = Sample(labels.expand(3, 80, 80), labels)
+    config = AugmentConfig(crop_hw=(30, 30), scale=(1.0, 2.0))
+
+    def shown(wanted: Wanted | None) -> list[int]:
+        found = []
+        for seed in range(40):
+            changes = draw_changes(given, config, np.random.default_rng(seed), wanted)
+            after = change(given, changes).labels
+            assert after is not None
+            found.append(int((after == 7).sum()))
+        return found
+
+    alone, wanted = shown(None), shown(Wanted(7, pixels=100))
+    assert sum(pixels > 100 for pixels in wanted) > 1.5 * sum(pixels > 100 for pixels in alone)
+    kept = [pair for pair in zip(alone, wanted, strict=True) if pair[0] > 100]
+    assert kept and all(before == after for before, after in kept)
+
+
+def test_a_wanted_class_that_is_nowhere_ends_after_ten_crops() -> None:
+    config, random = AugmentConfig(crop_hw=(8, 8)), np.random.default_rng(1)
+    draw_changes(sample(), config, random, Wanted(250, pixels=0))
+    again = np.random.default_rng(1)
+    for _ in range(CROPS - 1):  # zoom, top and left of each crop given up
+        again.uniform(*np.log((1.0, 1.0)))
+        again.integers(0, 32, endpoint=True)
+        again.integers(0, 52, endpoint=True)
+    draw_changes(sample(), config, again)
+    assert again.random() == random.random()
+
+
+def test_changes_are_drawn_apart_from_being_made() -> None:
+    config = AugmentConfig(flip=0.5, scale=(0.7, 1.5), crop_hw=(20, 20), hue=0.1, blur=0.5)
+    for seed in range(6):
+        changes = draw_changes(sample(), config, np.random.default_rng(seed))
+        assert torch.equal(change(sample(), changes).image, run(config, seed).image)

@@ -44,6 +44,7 @@ def stream_of(
     num_ranks: int = 1,
 ) -> Stream:
     config = {"on_bad_sample": on_bad_sample, "sampling": sampling, "window_shards": 2}
+    config["rare_class_min_pixels"] = 100
     return Stream(
         PackedSplit(store, "train", ShardCache(tmp_path / "cache"), TABLE, size_hw),
         seed=4,

@@ -17,6 +17,7 @@ from adapt.data.order import (
     ORDERS,
     Order,
     PapersOrder,
+    RareClassOrder,
     Sampling,
     WindowOrder,
     philox,
@@ -24,8 +25,24 @@ from adapt.data.order import (
 
 FROZEN = {
     "windows": [5, 6, 4, 0, 1, 2, 3, 8, 7, 5, 0, 6, 3, 2, 1, 4, 8, 7],
+    "rare_classes": [5, 3, 7, 1, 1, 2, 1, 3, 2, 5, 4, 4, 0, 3, 1, 7, 6, 2],
     "papers": [5, 8, 4, 0, 7, 2, 3, 8, 3, 0, 6, 7, 1, 4, 2, 1, 5, 6],
 }
+SAMPLES = [3, 6, 8, 2, 0, 2, 1, 2, 2, 6, 3, 6, 1, 6, 1, 8, 8, 2]
+CLASSES = [1, 2, 2, 2, 0, 2, 1, 0, 2, 2, 1, 2, 1, 2, 1, 2, 2, 2]
+RARE_PIXELS = np.array(
+    [
+        [9000, 0, 10],
+        [9000, 3001, 0],
+        [5000, 0, 4000],
+        [9000, 9000, 0],
+        [9000, 0, 0],
+        [100, 0, 0],
+        [0, 0, 3500],
+        [9000, 0, 0],
+        [4000, 4000, 4000],
+    ]
+)
 EVERY_ORDER = pytest.mark.parametrize("kind", ORDERS.values(), ids=ORDERS)
 
 sizes = st.lists(st.integers(1, 7), min_size=1, max_size=9).map(tuple)
@@ -132,3 +149,29 @@ def test_the_papers_upcoming_shards_are_those_of_the_next_draws_in_turn(draw: in
 def test_purposes_share_no_random_words() -> None:
     words = [set(philox(7, 0, purpose, 3).random_raw(1000)) for purpose in (ORDER, AUGMENTATION)]
     assert not words[0] & words[1]
+
+
+def test_rare_class_sampling_never_changes_between_versions() -> None:
+    order = RareClassOrder((3, 4, 2), 1234, 0, label_pixels=RARE_PIXELS, temperature=0.3)
+    assert [order.sample(draw) for draw in range(18)] == SAMPLES
+    assert [order.wanted_class(draw) for draw in range(18)] == CLASSES
+
+
+def test_rare_classes_are_drawn_as_the_paper_says() -> None:
+    order = RareClassOrder((9,), 5, 0, label_pixels=RARE_PIXELS, temperature=0.3)
+    frequencies = RARE_PIXELS.sum(axis=0) / RARE_PIXELS.sum()
+    softmax = np.exp((1 - frequencies) / 0.3)
+    expected = softmax / softmax.sum()
+    assert order.probabilities == pytest.approx(expected)
+    drawn = Counter((order.wanted_class(draw), order.sample(draw)) for draw in range(20_000))
+    for class_, share in enumerate(expected):
+        members = np.flatnonzero(RARE_PIXELS[:, class_] > 3000)
+        for sample in range(9):
+            odds = share / len(members) if sample in members else 0
+            assert drawn[class_, sample] / 20_000 == pytest.approx(odds, abs=0.012)
+
+
+def test_a_class_that_no_sample_shows_enough_of_is_left_out() -> None:
+    order = RareClassOrder((9,), 5, 0, label_pixels=RARE_PIXELS, min_pixels=8000)
+    assert order.probabilities[2] == 0
+    assert {order.wanted_class(draw) for draw in range(500)} == {1}  # the rarer of the two

@@ -1,7 +1,9 @@
 """Streams: the same samples whatever the ranks and threads, a state of one number, faults by
 name."""
 
+import json
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,15 @@ import torch
 
 from adapt.batch import PixelFormat
 from adapt.data.augment import AugmentConfig
+from adapt.data.feed import Feed, normalise, to_device
 from adapt.data.order import ORDERS, Sampling
 from adapt.data.packed import PackedSplit
-from adapt.data.stream import HostBatch, Stream, StreamConfig, normalise, to_device
-from adapt.errors import DataError
+from adapt.data.packing import pack
+from adapt.data.stream import HostBatch, Stream, StreamConfig, check_state
+from adapt.errors import DataError, JobError
 from storage.cache import ShardCache
 from storage.store import StoreError, Stores
+from tests.conftest import write_raw_folders
 
 TABLE = np.array([0, 1, 2, 3] + [255] * 252, np.uint8)
 EVERY_ORDER = pytest.mark.parametrize("sampling", ORDERS)
@@ -26,29 +31,39 @@ def split_of(uri: str, tmp_path: Path, table: np.ndarray | None = TABLE) -> Pack
     return PackedSplit(Stores().open(uri), "train", ShardCache(tmp_path / "cache"), table)
 
 
-def batches(
+def stream_of(
     uri: str,
     tmp_path: Path,
-    count: int,
     *,
     draw: int = 0,
     rank: int = 0,
     ranks: int = 1,
-    threads: int = 2,
-    sampling: Sampling = "windows",
-) -> list[HostBatch]:
-    stream = Stream(
-        split_of(uri, tmp_path),
+    batch_size: int = 4,
+    augmentation: AugmentConfig = AUGMENTATION,
+    table: np.ndarray | None = TABLE,
+    for_device: bool = False,
+    **config: object,
+) -> Stream:
+    fields = {"window_shards": 2, "rare_class_min_pixels": 100} | config
+    return Stream(
+        split_of(uri, tmp_path, table),
         seed=9,
         stream=0,
-        batch_size=4,
-        augmentation=AUGMENTATION,
-        config=StreamConfig(threads=threads, window_shards=2, sampling=sampling),
+        batch_size=batch_size,
+        augmentation=augmentation,
+        config=StreamConfig.model_validate(fields),
         rank=rank,
         num_ranks=ranks,
         draw=draw,
         planned_draws=40,
+        for_device=for_device,
     )
+
+
+def batches(
+    uri: str, tmp_path: Path, count: int, *, draw: int = 0, **settings: object
+) -> list[HostBatch]:
+    stream = stream_of(uri, tmp_path, draw=draw, **settings)  # type: ignore[arg-type]
     got = [next(stream) for _ in range(count)]
     assert stream.draw == draw + 4 * count
     stream.close()
@@ -131,15 +146,97 @@ def test_to_device_gives_float_images_and_long_labels(tiny_uri: str, tmp_path: P
     assert moved.keys == batch.keys
 
 
-def test_images_of_different_sizes_are_refused_by_name(tiny_uri: str, tmp_path: Path) -> None:
-    from adapt.data.augment import Sample
-    from adapt.data.stream import Decoded, _collate
+def test_images_of_different_sizes_are_refused_by_name(tmp_path: Path) -> None:
+    for part, size_hw in (("wide", (48, 64)), ("tall", (64, 48))):
+        write_raw_folders(tmp_path / part, 1, seed=1, size_hw=size_hw)
+        for kind in ("images", "labels"):
+            (tmp_path / "raw" / kind).mkdir(parents=True, exist_ok=True)
+            (tmp_path / part / kind / "000.png").rename(tmp_path / "raw" / kind / f"{part}.png")
+    pack("folders", tmp_path / "raw", Stores().open(str(tmp_path)), "train", name="tiny")
+    stream = stream_of(str(tmp_path), tmp_path, batch_size=2, augmentation=AugmentConfig())
+    with (
+        closing(stream),
+        pytest.raises(DataError, match=r"different sizes .*\(.*wide.*\): set size"),
+    ):
+        next(stream)
+    cropped = stream_of(str(tmp_path), tmp_path, batch_size=2)
+    with closing(cropped):
+        assert next(cropped).images.shape == (2, 3, 32, 40)
 
-    split = split_of(tiny_uri, tmp_path, None)
-    sizes = {"a": (3, 4, 4), "b": (3, 5, 4)}
-    odd = [Decoded(key, Sample(torch.zeros(size), None), {}) for key, size in sizes.items()]
-    with pytest.raises(DataError, match=r"different sizes .*\(a, b\): set size_hw"):
-        _collate(odd, split)
+
+@EVERY_ORDER
+def test_changes_on_the_device_are_those_made_by_the_threads(
+    tiny_uri: str, tmp_path: Path, sampling: Sampling
+) -> None:
+    grey = PixelFormat((0, 0, 0), (1, 1, 1))
+    ours, theirs = (
+        stream_of(tiny_uri, tmp_path, sampling=sampling, for_device=for_device)
+        for for_device in (False, True)
+    )
+    with closing(ours), closing(theirs):
+        for _ in range(4):
+            host, raw = next(ours), next(theirs)
+            device = to_device(raw, grey, torch.device("cpu"))
+            assert raw.images.shape[-2:] == (48, 64) and host.keys == raw.keys == device.keys
+            assert torch.equal(normalise(host.images, grey), device.images)
+            assert host.labels is not None and device.labels is not None
+            assert torch.equal(host.labels.long(), device.labels)
+
+
+def test_what_was_handed_out_counts_not_what_is_under_way(tiny_uri: str, tmp_path: Path) -> None:
+    stream = stream_of(tiny_uri, tmp_path, draw=8)
+    feed = Feed(stream, PixelFormat((0, 0, 0), (1, 1, 1)), torch.device("cpu"))
+    with closing(stream):
+        assert feed.draw == 8
+        next(feed)
+        assert feed.draw == feed.state()["draw"] == 12
+        feed._coming = feed._start()  # as a GPU has it
+        assert feed.draw == 12 and stream.draw == 16
+        coming = feed._coming[0]
+        assert next(feed) is coming and feed.draw == 16
+
+
+def test_a_stream_s_state_is_small_and_of_one_data_set(tiny_uri: str, tmp_path: Path) -> None:
+    with closing(stream_of(tiny_uri, tmp_path)) as stream:
+        state = stream.state(10**9)
+    assert len(json.dumps(state)) < 300
+    check_state(state, state | {"draw": 0}, "source")
+    for name, value in [("dataset_id", "f" * 64), ("seed", 1), ("batch_size", 8)]:
+        message = rf"source: .* made with {name} {state[name]!r}, now it is {value!r}.*--fresh"
+        with pytest.raises(JobError, match=message):
+            check_state(state, state | {name: value}, "source")
+
+
+def test_batches_ready_are_bounded_by_their_bytes(tiny_uri: str, tmp_path: Path) -> None:
+    size_bytes = 48 * 64 * 4 * 4
+    for decoded_mb, ready in [(1, 1_000_000 // size_bytes), (256, 31)]:
+        stream = stream_of(tiny_uri, tmp_path, prefetch_batches=30, decoded_mb=decoded_mb)
+        with closing(stream):
+            next(stream)
+            assert len(stream._ready) == ready - 1
+
+
+def test_shards_are_let_go_of_behind_the_plan(tiny_uri: str, tmp_path: Path) -> None:
+    stream = stream_of(tiny_uri, tmp_path, batch_size=1, prefetch_batches=1, window_shards=1)
+    with closing(stream):
+        for _ in range(60):
+            next(stream)
+            assert len(stream.split._shards) <= 3 < len(stream.split.shard_sizes)
+
+
+def test_rare_classes_need_a_sample_that_shows_one(tiny_uri: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        JobError, match=r"stream.rare_class_min_pixels: expected less than \d+, the"
+    ):
+        stream_of(tiny_uri, tmp_path, sampling="rare_classes", rare_class_min_pixels=3000)
+
+
+def test_without_labels_rare_classes_are_windows(tiny_uri: str, tmp_path: Path) -> None:
+    keys = [
+        [batch.keys for batch in batches(tiny_uri, tmp_path, 6, sampling=sampling, table=None)]
+        for sampling in ("rare_classes", "windows")
+    ]
+    assert keys[0] == keys[1]
 
 
 def test_another_size_than_packed_is_refused(tmp_path: Path, raw_and_packed: str) -> None:
@@ -149,9 +246,6 @@ def test_another_size_than_packed_is_refused(tmp_path: Path, raw_and_packed: str
 
 @pytest.fixture
 def raw_and_packed(tmp_path: Path) -> str:
-    from adapt.data.packing import pack
-    from tests.conftest import write_raw_folders
-
     write_raw_folders(tmp_path / "raw", 4, seed=1)
     store = Stores().open(str(tmp_path / "packed"))
     pack("folders", tmp_path / "raw", store, "train", name="tiny", size_hw=(24, 32))
@@ -159,9 +253,6 @@ def raw_and_packed(tmp_path: Path) -> str:
 
 
 def test_originals_are_resized_as_they_are_read(tmp_path: Path) -> None:
-    from adapt.data.packing import pack
-    from tests.conftest import write_raw_folders
-
     write_raw_folders(tmp_path / "raw", 2, seed=1)
     store = Stores().open(str(tmp_path / "packed"))
     pack("folders", tmp_path / "raw", store, "train", name="tiny", profile="original")
@@ -171,9 +262,6 @@ def test_originals_are_resized_as_they_are_read(tmp_path: Path) -> None:
 
 
 def test_labels_asked_for_where_there_are_none(tmp_path: Path) -> None:
-    from adapt.data.packing import pack
-    from tests.conftest import write_raw_folders
-
     write_raw_folders(tmp_path / "raw", 2, seed=1)
     store = Stores().open(str(tmp_path / "packed"))
     pack("folders", tmp_path / "raw", store, "train", name="tiny", unlabelled=True)

@@ -1,0 +1,67 @@
+"""Commands about the node's shard cache: cache ls, cache clear."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adapt.cli.options import AsJson, console, place_here
+from adapt.errors import JobError
+from storage.cache import ShardCache
+
+commands = typer.Typer()
+group = typer.Typer(no_args_is_help=True, help="Look at, or empty, this node's shard cache.")
+commands.add_typer(group, name="cache")
+
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="The cache; default: where jobs on this machine keep theirs."),
+]
+
+
+@group.command("ls")
+def list_cache(folder: Folder = None, as_json: AsJson = False) -> None:
+    """List the data sets whose shards lie in the cache, and what they take."""
+    cache = _cache(folder)
+    found = cache.datasets()
+    if as_json:
+        typer.echo(json.dumps([entry._asdict() for entry in found]))
+        return
+    table = Table("data set", "shards", "MB", title=str(cache.folder))
+    for entry in found:
+        table.add_row(entry.dataset_id, str(entry.num_shards), f"{entry.size_bytes / 1e6:.1f}")
+    Console().print(table)
+
+
+@group.command()
+def clear(
+    dataset_id: Annotated[
+        str | None, typer.Argument(help="A data set's id, or its beginning; default: all.")
+    ] = None,
+    folder: Folder = None,
+) -> None:
+    """Remove a data set's shards from the cache, or everything.
+
+    Jobs that run keep what they have open, and fetch the rest again.
+    """
+    cache = _cache(folder)
+    freed_bytes = cache.clear(None if dataset_id is None else _full_id(cache, dataset_id))
+    console.print(f"freed {freed_bytes / 1e6:.1f} MB in {cache.folder}", soft_wrap=True)
+
+
+def _cache(folder: Path | None) -> ShardCache:
+    return ShardCache(folder or place_here().shards_dir)
+
+
+def _full_id(cache: ShardCache, beginning: str) -> str:
+    ids = [entry.dataset_id for entry in cache.datasets()]
+    fitting = [one for one in ids if one.startswith(beginning)]
+    if len(fitting) != 1:
+        raise JobError(
+            f"DATASET_ID: expected the beginning of one of {', '.join(ids) or 'no data sets'}, "
+            f"found {beginning!r}"
+        )
+    return fitting[0]
