@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from adapt.checkpoint import RunFolder
 from adapt.data.manifest import read_manifest
+from adapt.data.observe import Observed
+from adapt.data.packing import pack
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.export_checkpoint import adversaries_of
 from adapt.job import allow_open_files, embedded_tracking_uri, run_job
@@ -26,6 +28,7 @@ from adapt.spec import JobSpec, parse_spec
 from adapt.spec_file import with_overrides
 from adapt.trainer import Outcome, Progress
 from storage.store import StoreError, Stores
+from tests.conftest import write_raw_folders
 from tests.data.faults import overwrite
 
 
@@ -97,6 +100,33 @@ def test_mlflow_has_everything_of_the_one_run(tiny_job: dict[str, Any], place: P
     assert {"validation/miou", "validation/iou/band 0", "speed/data_wait_share"} <= set(
         runs[0].data.metrics
     )
+    assert {f"stream/{name}" for name in Observed._fields} <= set(runs[0].data.metrics)
+    assert runs[0].data.tags["segadapt.source"] == dataset_id(job.source.uri)
+
+
+def dataset_id(uri: str) -> str:
+    return read_manifest(Stores().open(uri), "train")[0].dataset_id
+
+
+def test_other_samples_than_the_checkpoint_s_are_refused_by_name(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    job = job_of(tiny_job)
+    with pytest.raises(Interrupted):
+        run(job, place, stop_at=2)
+    shutil.copytree(job.source.uri, tmp_path / "moved")
+    with pytest.raises(Interrupted):
+        run(job_of(tiny_job, f"source.uri={tmp_path / 'moved'}"), place, stop_at=3)
+    write_raw_folders(tmp_path / "raw", 22, seed=5)
+    pack("folders", tmp_path / "raw", Stores().open(str(tmp_path)), "train", name="tiny")
+    with pytest.raises(JobError, match=r"target: .* dataset_id '[0-9a-f]{64}', now it is '"):
+        run(job_of(tiny_job, f"target.uri={tmp_path}"), place)
+    for change, message in [
+        ("seed=7", "^seed: "),
+        ("source.batch_size=4", r"^source\.batch_size: "),
+    ]:
+        with pytest.raises(JobError, match=message):
+            run(job_of(tiny_job, change), place)
 
 
 @pytest.mark.parametrize("stops", [(1,), (3,), (2, 4, 5)], ids=str)
