@@ -94,6 +94,7 @@ def run_job(
             on_progress,
             **_evaluated(state),
         )
+        stack.callback(data.source.cache.close)
         return trainer.run()
 
 
@@ -219,7 +220,6 @@ def _describe(job: JobSpec, folder: RunFolder, data: JobData, tracker: Tracker) 
 
 
 def _close(data: JobData) -> None:
-    data.source.cache.close()
     for split in data:
         if split is not None:
             split.close()
