@@ -266,9 +266,13 @@ class Stream:
         if window == self._window and self._planned < self._want_again:
             return
         self._window, self._want_again = window, self._planned + LOOKAHEAD_DRAWS // 4
-        near = list(dict.fromkeys([*self.order.window(self.draw), *window]))
+        near = [
+            shard
+            for draw in (*range(self.draw, self._planned, self.batch_size), self._planned)
+            for shard in self.order.window(draw)
+        ]
         soon = [*self.order.upcoming_shards(self.draw), *self.order.upcoming_shards(self._planned)]
-        self.split.want([*near, *soon], side_by_side=len(near))
+        self.split.want([*near, *soon], side_by_side=len(set(near)))
 
     def _decode(self, draw: int) -> Decoded:
         skipped: dict[str, str] = {}
