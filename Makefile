@@ -3,16 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fast lint docs stack bench clean
+.PHONY: demo test fuzz fast lint docs stack bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python entrypoint.py demo
 
+# All tests. The fuzzer runs beside the others, since both take ten minutes of one core; what it says
+# is shown at the end. Whatever ends this ends it too.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	@said=$$(mktemp) || exit 1; \
+	$(BIN)/python -m pytest -s -m fuzz >"$$said" 2>&1 & fuzzer=$$!; \
+	trap 'kill $$fuzzer 2>/dev/null; rm -f "$$said"' EXIT; \
+	trap 'exit 130' INT; trap 'exit 143' TERM HUP; \
+	$(BIN)/python -m pytest -m "not fuzz"; others=$$?; \
+	echo "waiting for the fuzzer"; wait $$fuzzer; fuzzed=$$?; cat "$$said"; \
+	test $$others -eq 0 && test $$fuzzed -eq 0
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m pytest -s -m fuzz
 
 fast: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not fuzz"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

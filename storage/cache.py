@@ -158,6 +158,12 @@ class ShardCache:
 
     def _in_memory(self, shard: "_Shard") -> OpenShard:
         """An anonymous file in memory; its bytes count in `held_bytes` until it is closed."""
+        if shard.size_bytes > self.memory_bytes:
+            raise StoreError(
+                f"{shard.uri}: the cache {self.folder} has no room for its {shard.size_bytes} "
+                f"bytes, nor has memory ({self.memory_bytes} bytes): give the cache a larger disk "
+                "(stream.cache_gb), raise stream.memory_gb, or pack smaller shards (--shard-mb)"
+            )
         descriptor = os.memfd_create("shard")
         self._hold(shard.size_bytes)
         opened = OpenShard(descriptor, lambda: self._hold(-shard.size_bytes))

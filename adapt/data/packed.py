@@ -130,12 +130,7 @@ class PackedSplit:
         row, name = self.index, self.name(sample)
         image_bytes, label_bytes = self._bytes(sample)
         indexed_hw = (int(row.height_px[sample]), int(row.width_px[sample]))
-        image = decode_image(image_bytes, str(row.suffix[sample]), name)
-        if image.shape[:2] != indexed_hw:
-            raise DataError(
-                f"{name}: expected an image of {list(indexed_hw)} pixels as its label has (height, "
-                f"width), found {list(image.shape[:2])}"
-            )
+        image = decode_image(image_bytes, str(row.suffix[sample]), name, indexed_hw)
         if self.size_hw is not None and image.shape[:2] != tuple(self.size_hw):
             image = resize_image(image, self.size_hw)
         labels = None

@@ -206,6 +206,16 @@ def test_what_a_full_cache_has_no_room_for_is_held_in_memory_while_it_is_read(
     assert "stream.cache_gb" in said[0]
 
 
+def test_a_shard_for_which_there_is_no_room_anywhere_is_named(
+    store: CountedStore, folder: Path
+) -> None:
+    cache = ShardCache(folder, capacity_bytes=1, memory_bytes=len(DATA) - 1)
+    with pytest.raises(
+        StoreError, match=rf"{KEY}: the cache {folder} has no room for its 300000 bytes.*memory_gb"
+    ):
+        _open(cache, store)
+
+
 def test_open_if_room_leaves_the_memory_alone(store: CountedStore, folder: Path) -> None:
     cache = ShardCache(folder, capacity_bytes=len(DATA))
     store.put("second.tar", DATA)
