@@ -229,7 +229,8 @@ def _fetched(stores: Stores, uri: str) -> Iterator[Path]:
 
 def _warn_of_absent_classes(job: JobSpec, source: PackedSplit) -> None:
     space = job.classes
-    table = space.table(job.source.dataset)
+    table = source.id_table
+    assert table is not None, "the source is opened with its labels"
     present = {int(table[id_]) for id_, pixels in source.manifest.id_pixels.items() if pixels}
     absent = [name for index, name in enumerate(space.names) if index not in present]
     if len(absent) == len(space.names):

@@ -27,7 +27,8 @@ from adapt.optim import OptimConfig, schedule_length
 from adapt.section import Section
 from adapt.spec_file import read_yaml, validate, with_overrides
 from adapt.tracker import TrackingConfig
-from storage.store import STORES, StoreConfig, split_uri
+from storage.settings import fitting_key, key_fault, settings_name
+from storage.store import BY_SMART_OPEN, STORES, StoreConfig, split_uri
 
 if TYPE_CHECKING:
     ModelSection = SegmenterConfig
@@ -68,7 +69,9 @@ class JobSpec(Section):
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="Saves.")
     tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
     stores: dict[str, StoreConfig] = Field(
-        {}, description="Settings of object stores by URI scheme."
+        {},
+        description="Settings of object stores by URI scheme, or by how URIs begin "
+        "(`s3://bucket`, `s3://bucket/prefix`; the longest holds).",
     )
 
     @model_validator(mode="after")
@@ -83,12 +86,22 @@ class JobSpec(Section):
         self._check_mapped("source", self.source.dataset)
         if self.validation is not None:
             self._check_mapped("validation", self.validation.dataset)
-        for scheme in self.stores:
-            if scheme not in STORES:
-                raise ValueError(
-                    f"stores.{scheme}: there is no such store, {known_names(scheme, STORES)}"
-                )
+        self._check_stores()
         return self
+
+    def _check_stores(self) -> None:
+        for key in self.stores:
+            fault = key_fault(key, STORES)
+            if key.isidentifier() and key not in STORES:
+                fault = f"stores.{key}: there is no such store, {known_names(key, STORES)}"
+            if fault is not None:
+                raise ValueError(fault)
+        scheme, _ = split_uri(self.checkpoint.uri)
+        if scheme in BY_SMART_OPEN:
+            raise ValueError(
+                "checkpoint.uri: expected a store that lists and deletes (file, s3 or obs), "
+                f"found {scheme}://"
+            )
 
     def _check_schedule(self) -> None:
         try:
@@ -125,15 +138,14 @@ class JobSpec(Section):
 
     def check_environment(self, environment: Mapping[str, str]) -> None:
         """Raise `JobError` where a store's secret is named but not in the environment."""
-        for uri in self.uris().values():
-            scheme, _ = split_uri(uri)
-            config = self.stores.get(scheme)
+        used = {fitting_key(uri, self.stores) for uri in self.uris().values()} - {None}
+        for store in sorted(str(key) for key in used):
             for key in ("access_key_env", "secret_key_env", "session_token_env"):
-                name = getattr(config, key, None)
-                if name is not None and not environment.get(name):
+                variable = getattr(self.stores[store], key)
+                if variable is not None and not environment.get(variable):
                     raise JobError(
-                        f"stores.{scheme}.{key}: expected the secret in environment variable "
-                        f"{name}, found none; export it before starting the job"
+                        f"{settings_name(store)}.{key}: expected the secret in environment "
+                        f"variable {variable}, found none; export it before starting the job"
                     )
 
     def check_ranks(self, num_ranks: int) -> None:

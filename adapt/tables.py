@@ -93,8 +93,20 @@ def inspection_table(title: str, found: Inspection) -> Table:
         f"{found.num_samples} in {found.num_shards} shards, {found.size_bytes / 1e6:.1f} MB",
     )
     table.add_row("height x width", f"{sizes} px (min / median / max)")
+    table.add_row("labels", _stored_labels(found))
     table.add_row("dataset id", manifest.dataset_id)
     shares = found.class_shares or {f"id {id_}": share for id_, share in found.id_shares.items()}
     for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
         table.add_row(name, f"{share:7.2%} " + "\u2588" * round(40 * share))
     return table
+
+
+def _stored_labels(found: Inspection) -> str:
+    """What the labels hold, in words."""
+    manifest = found.manifest
+    if not manifest.labelled:
+        return "none"
+    space = manifest.label_space
+    if space is None:
+        return f"{manifest.dataset}'s own ids"
+    return f"train ids of {space.name}, {len(space.classes)} classes"

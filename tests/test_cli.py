@@ -1,6 +1,7 @@
 """The commands as users run them: answers, exit codes, messages, signals."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -20,8 +21,8 @@ from tests.commands import Ended, call, finish, start
 from tests.conftest import TINY_HW, tiny_values, write_raw_folders
 
 COMMANDS = [
-    "run", "check", "pack", "inspect", "evaluate", "predict", "download-best", "import-checkpoint",
-    "export-checkpoint", "demo", "schema", "models",
+    "run", "check", "pack", "merge", "verify", "inspect", "evaluate", "predict", "download-best",
+    "import-checkpoint", "export-checkpoint", "demo", "schema", "models",
 ]  # fmt: skip
 SECONDS = 15
 """What `within seconds` means on a busy machine of two cores."""
@@ -149,6 +150,79 @@ def test_pack_then_pack_again_does_nothing(tmp_path: Path) -> None:
 def test_original_files_are_not_resized(more: tuple[object, ...], tmp_path: Path) -> None:
     write_raw_folders(tmp_path / "raw", 2, seed=1)
     refused(pack(tmp_path, "--original", *more), 2, "--original")
+    assert not (tmp_path / "packed").exists()
+
+
+def test_slices_are_merged_and_verified(tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 14, seed=1)
+    for number in (1, 0):
+        ended = pack(tmp_path, "--slice", f"{number}/2", "--json")
+        assert ended.code == 0 and f"are slice {number}/2; when all" in ended.err
+        assert "dataset_id" not in json.loads(ended.out)
+        if number == 1:
+            refused(
+                call("merge", "packed", folder=tmp_path), 4, "`pack --slice I/2` again for I = 0,"
+            )
+    shutil.rmtree(tmp_path / "raw")
+    merged = call("merge", "packed", "--json", folder=tmp_path)
+    assert merged.code == 0 and "packed/train: 14 samples in" in merged.err
+    assert call("merge", "packed", "--json", folder=tmp_path).out == merged.out
+    verified = call("verify", "packed", folder=tmp_path)
+    assert verified.code == 0 and "14 samples in" in verified.err and verified.out == ""
+    assert "of train, " in verified.err and "all as the manifests say" in verified.err
+    write_raw_folders(tmp_path / "raw", 14, seed=1)
+    whole = call("pack", "folders", "raw", "whole", "--shard-mb", "0.03", "--json", folder=tmp_path)
+    assert whole.out == merged.out
+
+
+def test_verify_names_what_is_wrong(tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 14, seed=1)
+    pack(tmp_path)
+    shard = tmp_path / "packed" / "train" / "shard-00001.tar"
+    shard.write_bytes(shard.read_bytes()[:-9000])
+    ended = call("verify", "packed", "--split", "train", folder=tmp_path)
+    refused(ended, 4, "train/shard-00001.tar: size: expected", "--overwrite")
+    as_json = call("verify", "packed", "--json", "--workers", 1, folder=tmp_path)
+    assert as_json.code == 4 and len(json.loads(as_json.out)["faults"]) >= 3
+    shard.unlink()
+    refused(
+        call("verify", "packed", folder=tmp_path), 4, "1 faults in", "shard-00001.tar: is missing"
+    )
+    refused(call("verify", "nothing", folder=tmp_path), 4, "nothing: no packed split is there")
+
+
+def test_labels_are_packed_as_the_train_ids_of_a_spec(spec: Path, tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 4, seed=1)
+    packed = pack(tmp_path, "--name", "tiny", "--classes", spec, "--json")
+    names = [f"band {index}" for index in range(4)]
+    assert json.loads(packed.out)["label_space"]["classes"] == names
+    shown = call("inspect", "packed", "--json", folder=tmp_path)
+    assert list(json.loads(shown.out)["class_shares"]) == [*names, "ignored"]
+    values = tiny_values(str(tmp_path / "packed"), "runs")
+    values["classes"] = [*values["classes"][:3], {**values["classes"][3], "name": "car"}]
+    del values["validation"]
+    ended = call("run", write_spec(values, tmp_path), folder=tmp_path)
+    refused(
+        ended, 4, "packed/train: its labels were packed as train ids of custom (band 0,", "2, car:"
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ("--slice", "2/2"),
+            "--slice: expected I/N with I from 0 to N - 1, as in 0/4, found '2/2'",
+        ),
+        (("--classes", "camvid12"), "did you mean 'camvid11'"),
+        (("--classes", "camvid11", "--unlabelled"), "--classes: there are no labels to map"),
+    ],
+)
+def test_wrong_options_of_pack_are_named(
+    more: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    write_raw_folders(tmp_path / "raw", 2, seed=1)
+    refused(pack(tmp_path, "--name", "camvid", *more), 2, message)
     assert not (tmp_path / "packed").exists()
 
 

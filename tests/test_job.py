@@ -14,9 +14,9 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from adapt.checkpoint import RunFolder
-from adapt.data.manifest import read_manifest
 from adapt.data.observe import Observed
 from adapt.data.packing import pack
+from adapt.data.split_files import read_manifest
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.export_checkpoint import adversaries_of
 from adapt.job import allow_open_files, embedded_tracking_uri, run_job

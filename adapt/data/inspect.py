@@ -9,8 +9,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from adapt.data.codecs import Pixels, decode_image, decode_label
-from adapt.data.label_maps import LabelSpace
-from adapt.data.manifest import Index, Manifest, read_manifest
+from adapt.data.index import Index
+from adapt.data.label_maps import LABEL_SPACES, LabelSpace
+from adapt.data.manifest import Manifest
+from adapt.data.split_files import read_manifest
 from storage.store import Store
 
 MARGIN_PX = 4
@@ -21,7 +23,8 @@ class Inspection:
     """A packed split in numbers. Sizes are (height, width) in pixels; shares are of all labelled
     pixels, summing to 1.
 
-    `class_shares` is None without a label space or labels; it has one more entry, `ignored`.
+    `class_shares` is None without labels, and where neither the labels are train ids nor a label
+    space was given; it has one more entry, `ignored`.
     """
 
     manifest: Manifest
@@ -38,9 +41,10 @@ class Inspection:
 
 def inspect(store: Store, split: str, label_space: LabelSpace | None = None) -> Inspection:
     """Count a packed split from its manifest and index alone. Raises as `read_manifest` and
-    `LabelSpace.table`.
+    `LabelSpace.table`, and `DataError` for labels that are train ids of another label space.
     """
     manifest, index = read_manifest(store, split)
+    legend = legend_of(manifest, label_space, f"{store.uri}/{split}")
     total = sum(manifest.id_pixels.values())
     id_shares = (
         {identity: pixels / total for identity, pixels in manifest.id_pixels.items()}
@@ -56,25 +60,51 @@ def inspect(store: Store, split: str, label_space: LabelSpace | None = None) -> 
         median_hw=(int(np.median(index.height_px)), int(np.median(index.width_px))),
         max_hw=(int(index.height_px.max()), int(index.width_px.max())),
         id_shares=id_shares,
-        class_shares=class_shares(manifest.dataset, id_shares, label_space)
-        if label_space and total
-        else None,
+        class_shares=class_shares(id_shares, legend) if legend.names and total else None,
         samples_with_id=dict(
             zip(manifest.ids, (index.id_pixels > 0).sum(axis=0).tolist(), strict=True)
         ),
     )
 
 
-def class_shares(
-    dataset: str, id_shares: dict[int, float], label_space: LabelSpace
-) -> dict[str, float]:
-    """Shares by id -> shares by class, in train-id order, then `ignored`."""
-    table = label_space.table(dataset)
-    shares = dict.fromkeys((*label_space.names, "ignored"), 0.0)
+@dataclass(frozen=True)
+class Legend:
+    """What ids in stored labels mean: (256,) uint8 train ids and (256, 3) uint8 RGB of each, names
+    of the classes in train-id order. Without classes there are no names and every id has a colour.
+    """
+
+    names: tuple[str, ...]
+    table: npt.NDArray[np.uint8]
+    colours: Pixels
+
+
+def legend_of(manifest: Manifest, label_space: LabelSpace | None, uri: str) -> Legend:
+    """The legend of a split's labels: of the classes they were packed with, else of `label_space`,
+    else of none.
+    """
+    packed = manifest.label_space
+    if not manifest.labelled or (packed is None and label_space is None):
+        return Legend((), np.arange(256, dtype=np.uint8), distinct_colours())
+    if packed is None:
+        assert label_space is not None
+        table = label_space.table(manifest.dataset)
+        return Legend(label_space.names, table, label_space.colour_table()[table])
+    space = label_space or LABEL_SPACES.get(packed.name)
+    table = manifest.own_table()
+    if space is None:
+        colours = distinct_colours() * (np.arange(256) < len(packed.classes))[:, None]
+        return Legend(packed.classes, table, colours)
+    manifest.check_classes(space.names, uri)
+    return Legend(packed.classes, table, space.colour_table()[table])
+
+
+def class_shares(id_shares: dict[int, float], legend: Legend) -> dict[str, float]:
+    """Shares by stored id -> shares by class, in train-id order, then `ignored`."""
+    shares = dict.fromkeys((*legend.names, "ignored"), 0.0)
     for identity, share in id_shares.items():
-        train_id = int(table[identity])
-        known = train_id < label_space.num_classes
-        shares[label_space.names[train_id] if known else "ignored"] += share
+        train_id = int(legend.table[identity])
+        known = train_id < len(legend.names)
+        shares[legend.names[train_id] if known else "ignored"] += share
     return shares
 
 
@@ -90,12 +120,12 @@ def contact_sheet(
     """The first samples of a split as one picture: each image, beside it its labels in the classes'
     colours.
 
-    Packed order is a shuffle, so the first ones are a fair sample. Without a label space each id
-    gets a colour of its own. Raises as `read_manifest`, and `DataError` for a sample that cannot be
+    Packed order is a shuffle, so the first ones are a fair sample. Where no classes are known each
+    id gets a colour of its own. Raises as `inspect`, and `DataError` for a sample that cannot be
     decoded.
     """
     manifest, index = read_manifest(store, split)
-    colours = id_colours(manifest.dataset, label_space) if manifest.labelled else None
+    colours = legend_of(manifest, label_space, f"{store.uri}/{split}").colours
     tiles = [
         sample_tile(*read_sample(store, manifest, index, row), colours, width_px)
         for row in range(min(count, manifest.num_samples))
@@ -106,40 +136,37 @@ def contact_sheet(
 def read_sample(
     store: Store, manifest: Manifest, index: Index, row: int
 ) -> tuple[Pixels, Pixels | None]:
-    """One sample by ranged reads: image (H, W, 3) uint8 and labels (H, W) uint8 ids, or None where
-    it has none.
+    """One sample by ranged reads: image (H, W, 3) uint8 and labels (H, W) uint8 as stored, or None
+    where it has none.
     """
     shard = f"{manifest.split}/{manifest.shards[int(index.shard[row])].name}"
     name = f"{store.uri}/{shard}: {index.keys[row]}"
     image_bytes = store.get_range(
         shard, int(index.image_offset_bytes[row]), int(index.image_length_bytes[row])
     )
-    images = decode_image(image_bytes, str(index.suffix[row]), name)
+    size_hw = (int(index.height_px[row]), int(index.width_px[row]))
+    images = decode_image(image_bytes, str(index.suffix[row]), name, size_hw)
     if not manifest.labelled:
         return images, None
     label_bytes = store.get_range(
         shard, int(index.label_offset_bytes[row]), int(index.label_length_bytes[row])
     )
-    return images, decode_label(
-        label_bytes, int(index.height_px[row]), int(index.width_px[row]), name
-    )
+    return images, decode_label(label_bytes, *size_hw, name)
 
 
-def id_colours(dataset: str, label_space: LabelSpace | None) -> Pixels:
-    """(256, 3) uint8 RGB of each of the dataset's ids; ids that are ignored are black."""
-    if label_space is not None:
-        return label_space.colour_table()[label_space.table(dataset)]
+def distinct_colours() -> Pixels:
+    """(256, 3) uint8 RGB, all different."""
     golden = np.arange(256)[:, None] * np.array([0.618034, 0.754878, 0.569840])
     return (64 + 191 * (golden % 1)).astype(np.uint8)
 
 
 def sample_tile(
-    images: Pixels, labels: Pixels | None, colours: npt.NDArray[np.uint8] | None, width_px: int
+    images: Pixels, labels: Pixels | None, colours: Pixels, width_px: int
 ) -> Image.Image:
     """Image and coloured labels side by side, each `width_px` wide."""
     height_px = max(1, round(images.shape[0] * width_px / images.shape[1]))
     picture = Image.fromarray(images).resize((width_px, height_px), Image.Resampling.BILINEAR)
-    if labels is None or colours is None:
+    if labels is None:
         return picture
     coloured = Image.fromarray(colours[labels]).resize(
         (width_px, height_px), Image.Resampling.NEAREST

@@ -19,7 +19,7 @@ from pydantic import Field
 from adapt.data.augment import Sample
 from adapt.data.codecs import decode_image, decode_label, resize_image
 from adapt.data.label_maps import train_ids_of
-from adapt.data.manifest import read_manifest
+from adapt.data.split_files import read_manifest
 from adapt.errors import DataError
 from adapt.section import Section
 from storage.cache import ShardCache

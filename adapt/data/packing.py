@@ -2,10 +2,11 @@
 input.
 
 The plan (which samples go into which shard) is fixed before the first byte is written, so each
-shard is a job of its own: built in a local temporary file, uploaded, then a record
-`shard-00000.json` is put beside it. A run that was interrupted skips the shards whose record fits
-the plan. Records become `index.npz`, the manifest comes last. Threads suffice, because Pillow, qoi
-and zstandard let go of Python's lock.
+shard is a job of its own: built in a local temporary file, every image and label decoded again,
+uploaded, then a record `shard-00000.json` is put beside it. A run that was interrupted skips the
+shards whose record fits the plan. Records become `index.npz`, the manifest comes last; where
+several jobs pack a slice each, by `adapt/data/merging.py`. Threads suffice, because Pillow, qoi and
+zstandard let go of Python's lock.
 """
 
 import os
@@ -16,21 +17,42 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import xxhash
 
 from adapt.data import codecs
 from adapt.data.datasets import RawSample, refuse_unknown_ids
-from adapt.data.manifest import Manifest, Profile, ShardInfo, read_manifest, write_manifest
-from adapt.data.packing_plan import SHARD_BYTES, Plan, check_arguments, make_plan
-from adapt.data.shard_records import Record, Row, earlier_record, index_of, manifest_of, shard_name
+from adapt.data.label_maps import LabelSpace
+from adapt.data.manifest import Manifest, Profile, ShardInfo
+from adapt.data.packing_plan import (
+    SHARD_BYTES,
+    WHOLE,
+    Plan,
+    Slice,
+    check_arguments,
+    differences,
+    make_plan,
+)
+from adapt.data.shard_records import (
+    Record,
+    Row,
+    complete,
+    earlier_record,
+    manifest_of,
+    objects_of,
+    remove_leftovers,
+    shard_name,
+)
+from adapt.data.split_files import read_manifest
 from adapt.errors import DataError, JobError
 from storage.shards import ShardWriter, checksums
-from storage.store import Store
+from storage.store import Store, StoreError
 
 LIBRARIES = ("numpy", "Pillow", "qoi", "simplejpeg", "zstandard")
 POLL_S = 0.2
+Result = TypeVar("Result")
 
 
 class Progress(NamedTuple):
@@ -41,6 +63,20 @@ class Progress(NamedTuple):
     done: int
     total: int
     reused: int
+
+
+class Packing(NamedTuple):
+    """What the threads of one call share."""
+
+    store: Store
+    plan: Plan
+    libraries: dict[str, str]
+    part: Slice
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the shards that are this call's."""
+        return self.part.shards(len(self.plan.shards))
 
 
 class Stopped(Exception):
@@ -62,14 +98,20 @@ def pack(
     workers: int | None = None,
     skip: Collection[str] = (),
     overwrite: bool = False,
+    label_space: LabelSpace | None = None,
+    part: Slice = WHOLE,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Manifest:
     """Pack one split of a raw folder into `store` under `split/`; returns its manifest.
 
     `name` is what label spaces call the dataset (default: the row's name); `size_hw` None keeps
-    sizes; `shard_bytes` is what shards aim at. Where the same packing is complete already, nothing
-    is done but one report of progress with `reused == total`. `on_progress` is called in this
-    thread, and may raise to stop; the next call goes on from there.
+    sizes; `shard_bytes` is what shards aim at; with a `label_space` the labels are stored as its
+    train ids. With a `part`, only its shards are packed and their records are left for `merge`; the
+    manifest that comes back is of them alone and is not written.
+
+    Where the same packing is complete already, nothing is done but one report of progress with
+    `reused == total`. `on_progress` is called in this thread, and may raise to stop; the next call
+    goes on from there.
 
     Raises `JobError` for wrong arguments and where another packing is there (`overwrite` replaces
     it), `DataError` for bad files, by name, `StoreError` where the store fails.
@@ -86,77 +128,69 @@ def pack(
         seed=seed,
         shard_bytes=shard_bytes,
         skip=skip,
+        label_space=label_space,
     )
-    there = {
-        entry.key.removeprefix(f"{split}/"): entry.size_bytes for entry in store.list(f"{split}/")
-    }
+    there = objects_of(store, split)
     if "manifest.json" in there and not overwrite:
         manifest = same_packing(store, plan)
-        remove_leftovers(store, plan)
+        remove_leftovers(store, split, len(plan.shards))
         on_progress(Progress(plan.num_samples, plan.num_samples, plan.num_samples))
         return manifest
-    for file_name in ("manifest.json", "index.npz"):
-        if file_name in there:
-            store.delete(f"{split}/{file_name}")
-    records = pack_shards(store, plan, there, workers or os.cpu_count() or 1, on_progress)
-    manifest = manifest_of(plan, records)
-    manifest = write_manifest(store, split, manifest, index_of(records, manifest.ids))
-    remove_leftovers(store, plan)
-    return manifest
+    if "manifest.json" in there:
+        store.delete(f"{split}/manifest.json")
+    packing = Packing(store, plan, library_versions(), part)
+    records = pack_shards(packing, there, workers or os.cpu_count() or 1, on_progress)
+    if part != WHOLE:
+        return manifest_of(plan.summary, records)
+    return complete(store, plan.summary, records)
 
 
 def same_packing(store: Store, plan: Plan) -> Manifest:
     """The manifest that is there, if of this plan; else a `JobError` saying what differs."""
     manifest, _ = read_manifest(store, plan.split)
-    if manifest.plan_sha256 == plan.fingerprint():
+    if manifest.plan_sha256 == plan.summary.sha256:
         return manifest
-    differences = [
-        f"{key} is {getattr(manifest, key)!r} there, {getattr(plan, key)!r} asked"
-        for key in ("dataset", "profile", "size_hw", "labelled", "num_samples")
-        if getattr(manifest, key) != getattr(plan, key)
-    ]
     raise JobError(
         f"{store.uri}/{plan.split}: another packing is there already "
-        f"({'; '.join(differences) or 'of other raw files, seed or shard size'}); "
+        f"({differences(manifest, plan.summary)}); "
         "choose another URI or split, or replace it with --overwrite"
     )
 
 
 def pack_shards(
-    store: Store,
-    plan: Plan,
+    packing: Packing,
     there: dict[str, int],
     workers: int,
     on_progress: Callable[[Progress], None],
 ) -> list[Record]:
-    """All shards' records in order, packing those that are not there yet on `workers` threads."""
-    plan_sha256, libraries = plan.fingerprint(), library_versions()
-    numbers = range(len(plan.shards))
+    """The part's records in order, packing those that are not there yet on `workers` threads."""
+    store, plan, libraries, _ = packing
     records = {
         number: record
-        for number in numbers
-        if (record := earlier_record(store, plan, number, there, plan_sha256, libraries))
+        for number in packing.numbers
+        if (record := earlier_record(store, plan.summary, number, there, libraries))
     }
     reused = sum(len(record.rows) for record in records.values())
+    total = sum(len(plan.shards[number]) for number in packing.numbers)
     counter = Counter(reused)
-    on_progress(Progress(reused, plan.num_samples, reused))
+    on_progress(Progress(reused, total, reused))
     with ThreadPoolExecutor(workers) as pool, stopping(counter):
         jobs = {
-            number: pool.submit(pack_shard, store, plan, number, plan_sha256, libraries, counter)
-            for number in numbers
+            number: pool.submit(pack_shard, packing, number, counter)
+            for number in packing.numbers
             if number not in records
         }
         watch(
             list(jobs.values()),
             counter,
-            lambda done: on_progress(Progress(done, plan.num_samples, reused)),
+            lambda done: on_progress(Progress(done, total, reused)),
         )
         records |= {number: job.result() for number, job in jobs.items()}
-    return [records[number] for number in numbers]
+    return [records[number] for number in packing.numbers]
 
 
 class Counter:
-    """How many samples the threads have packed, and whether they are to stop."""
+    """How many samples the threads have done, and whether they are to stop."""
 
     def __init__(self, done: int) -> None:
         self.done = done
@@ -168,10 +202,10 @@ class Counter:
         if self.stop.is_set():
             raise Stopped
 
-    def add(self) -> None:
-        """One sample more."""
+    def add(self, samples: int = 1) -> None:
+        """So many samples more."""
         with self.lock:
-            self.done += 1
+            self.done += samples
 
 
 @contextmanager
@@ -184,7 +218,7 @@ def stopping(counter: Counter) -> Iterator[None]:
         raise
 
 
-def watch(jobs: list[Future[Record]], counter: Counter, report: Callable[[int], None]) -> None:
+def watch(jobs: list[Future[Result]], counter: Counter, report: Callable[[int], None]) -> None:
     """Report progress until all jobs have ended; raises the first failure at once."""
     waiting = set(jobs)
     while waiting:
@@ -194,15 +228,9 @@ def watch(jobs: list[Future[Record]], counter: Counter, report: Callable[[int], 
         report(counter.done)
 
 
-def pack_shard(
-    store: Store,
-    plan: Plan,
-    number: int,
-    plan_sha256: str,
-    libraries: dict[str, str],
-    counter: Counter,
-) -> Record:
+def pack_shard(packing: Packing, number: int, counter: Counter) -> Record:
     """Build one shard in a temporary file, upload it, then put its record."""
+    store, plan, libraries, part = packing
     name = shard_name(number)
     with tempfile.TemporaryDirectory(prefix="segadapt-pack-") as folder:
         path = Path(folder, f"{name}.tar")
@@ -221,29 +249,60 @@ def pack_shard(
             xxh3=xxh3,
         )
         store.put_file(f"{plan.split}/{path.name}", path)
-    record = Record(plan_sha256, libraries, shard, rows)
+    check_stored(store, f"{plan.split}/{path.name}", shard.size_bytes)
+    record = Record(plan.summary, libraries, shard, rows, part.num_slices)
     store.put(f"{plan.split}/{name}.json", record.to_json())
     return record
+
+
+def check_stored(store: Store, key: str, size_bytes: int) -> None:
+    """`StoreError` where the store does not hold what was just put into it."""
+    found = [entry.size_bytes for entry in store.list(key) if entry.key == key]
+    if found != [size_bytes]:
+        there = f"{found[0]} bytes are" if found else "nothing is"
+        raise StoreError(
+            f"{store.uri}/{key}: {size_bytes} bytes were written, {there} there: the store lost "
+            "some, or another job packs to the same place; pack again"
+        )
 
 
 def pack_sample(writer: ShardWriter, plan: Plan, sample: RawSample) -> Row:
     """Read, resize, encode and append one sample. `DataError` names the file that is wrong."""
     suffix, data, (height_px, width_px) = packed_image(plan, sample.image_path)
     image_offset_bytes = writer.add(f"{sample.key}.img.{suffix}", data)
-    if sample.label_path is None:
-        return Row(sample.key, suffix, image_offset_bytes, len(data), 0, 0, height_px, width_px, {})
-    labels = plan.layout.read_label(sample.label_path)
-    refuse_unknown_ids(
-        np.flatnonzero(np.bincount(labels.ravel())).tolist(), plan.layout, sample.label_path
-    )
+    encoded, label_offset_bytes, id_pixels = b"", 0, dict[int, int]()
+    if sample.label_path is not None:
+        encoded, id_pixels = packed_label(plan, sample.label_path)
+        label_offset_bytes = writer.add(f"{sample.key}.lbl.zst", encoded)
+    xxh3 = xxhash.xxh3_64(data)
+    xxh3.update(encoded)
+    extents = (image_offset_bytes, len(data), label_offset_bytes, len(encoded))
+    size_hw = (height_px, width_px)
+    return Row(sample.key, suffix, *extents, *size_hw, xxh3.intdigest(), id_pixels)
+
+
+def packed_label(plan: Plan, path: Path) -> tuple[bytes, dict[int, int]]:
+    """A label file -> (bytes, pixels of each id that occurs) as the plan has it."""
+    labels = plan.layout.read_label(path)
+    refuse_unknown_ids(np.flatnonzero(np.bincount(labels.ravel())).tolist(), plan.layout, path)
+    if plan.table is not None:
+        labels = plan.table[labels]
     if plan.size_hw:
         labels = codecs.resize_label(labels, plan.size_hw)
     encoded = codecs.encode_label(labels)
-    label_offset_bytes = writer.add(f"{sample.key}.lbl.zst", encoded)
+    height_px, width_px = labels.shape
+    refuse_changed(codecs.decode_label(encoded, height_px, width_px, str(path)), labels, path)
     counts = np.bincount(labels.ravel())
-    id_pixels = {int(identity): int(counts[identity]) for identity in np.flatnonzero(counts)}
-    extents = (image_offset_bytes, len(data), label_offset_bytes, len(encoded))
-    return Row(sample.key, suffix, *extents, height_px, width_px, id_pixels)
+    return encoded, {int(identity): int(counts[identity]) for identity in np.flatnonzero(counts)}
+
+
+def refuse_changed(found: codecs.Pixels, written: codecs.Pixels, path: Path) -> None:
+    """`DataError` where what was encoded does not decode to itself."""
+    if not np.array_equal(found, written):
+        raise DataError(
+            f"{path}: what was packed of it does not decode to the same pixels: this machine's "
+            "memory or a library is faulty; pack again on another machine"
+        )
 
 
 def packed_image(plan: Plan, path: Path) -> tuple[str, bytes, tuple[int, int]]:
@@ -264,15 +323,10 @@ def packed_image(plan: Plan, path: Path) -> tuple[str, bytes, tuple[int, int]]:
     if plan.size_hw:
         images = codecs.resize_image(images, plan.size_hw)
     suffix = "qoi" if plan.profile == "exact" else "jpg"
-    return suffix, codecs.encode_image(images, suffix), images.shape[:2]
-
-
-def remove_leftovers(store: Store, plan: Plan) -> None:
-    """Records have served, and shards beyond the plan's are of an older packing: delete them."""
-    keep = {f"{plan.split}/{shard_name(number)}.tar" for number in range(len(plan.shards))}
-    for entry in list(store.list(f"{plan.split}/shard-")):
-        if entry.key not in keep:
-            store.delete(entry.key)
+    data = codecs.encode_image(images, suffix)
+    if suffix == "qoi":
+        refuse_changed(codecs.decode_image(data, suffix, str(path)), images, path)
+    return suffix, data, images.shape[:2]
 
 
 def library_versions() -> dict[str, str]:

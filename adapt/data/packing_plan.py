@@ -10,15 +10,28 @@ import re
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Annotated, NamedTuple, get_args
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
+from pydantic import Field
 
-from adapt.data.codecs import PILLOW_FAILURES
+from adapt.data.codecs import MAX_PIXELS, MAX_SIDE_PX, PILLOW_FAILURES
 from adapt.data.datasets import RawLayout, RawSample, known_layout, refuse
-from adapt.data.manifest import FORMAT_VERSION, Profile
+from adapt.data.label_maps import LabelSpace
+from adapt.data.manifest import (
+    FORMAT_VERSION,
+    MAX_SHARD_BYTES,
+    Manifest,
+    PackedLabelSpace,
+    Profile,
+    Sha256,
+)
 from adapt.errors import DataError, JobError, known_names
+from adapt.section import Section
 
 SHARD_BYTES = 64_000_000
 BYTES_A_PIXEL = {"exact": 1.6, "small": 0.36}
@@ -36,9 +49,66 @@ class Planned(NamedTuple):
     size_hw: tuple[int, int]
 
 
+class Slice(NamedTuple):
+    """What one of `num_slices` jobs packs: the shards whose number leaves `number` when divided."""
+
+    number: int
+    num_slices: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Slice":
+        """`I/N` -> slice. `JobError` for anything else."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+        if match is None or int(match[1]) >= int(match[2]):
+            raise JobError(
+                f"--slice: expected I/N with I from 0 to N - 1, as in 0/4, found {text!r}"
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    def shards(self, num_shards: int) -> range:
+        """The numbers of its shards."""
+        return range(self.number, num_shards, self.num_slices)
+
+
+WHOLE = Slice(0, 1)
+
+
+class PlanSummary(Section):
+    """What the manifest says of its plan; each shard's record carries it, so that a manifest can be
+    made of records alone.
+    """
+
+    dataset: str
+    split: str
+    profile: Profile
+    size_hw: tuple[int, int] | None
+    labelled: bool
+    label_space: PackedLabelSpace | None
+    num_samples: Annotated[int, Field(ge=1)]
+    num_shards: Annotated[int, Field(ge=1, le=10**6)]
+    sha256: Sha256
+
+
+def differences(there: PlanSummary | Manifest, asked: PlanSummary) -> str:
+    """How a packing differs from another one, in words."""
+    keys = ("dataset", "profile", "size_hw", "labelled", "label_space", "num_samples")
+    pairs = [(key, getattr(there, key), getattr(asked, key)) for key in keys]
+    found = [
+        f"{key} is {shown(old)} there, {shown(new)} asked" for key, old, new in pairs if old != new
+    ]
+    return "; ".join(found) or "of other raw files, ids of the classes, seed or shard size"
+
+
+def shown(value: object) -> str:
+    """A setting as messages show it."""
+    return str(value) if isinstance(value, PackedLabelSpace) else repr(value)
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the packed bytes."""
+    """Everything that decides the packed bytes. With a `label_space`, labels are stored as its
+    train ids.
+    """
 
     layout: RawLayout
     dataset: str
@@ -46,6 +116,7 @@ class Plan:
     profile: Profile
     size_hw: tuple[int, int] | None
     labelled: bool
+    label_space: LabelSpace | None
     shards: tuple[tuple[Planned, ...], ...]
 
     @property
@@ -53,8 +124,29 @@ class Plan:
         """Samples in all shards."""
         return sum(len(shard) for shard in self.shards)
 
+    @cached_property
+    def table(self) -> npt.NDArray[np.uint8] | None:
+        """(256,) uint8: what is stored for each of the dataset's ids; None where it is the id."""
+        return self.label_space.table(self.dataset) if self.label_space else None
+
+    @cached_property
+    def summary(self) -> PlanSummary:
+        """The plan without its samples."""
+        return PlanSummary(
+            dataset=self.dataset,
+            split=self.split,
+            profile=self.profile,
+            size_hw=self.size_hw,
+            labelled=self.labelled,
+            label_space=PackedLabelSpace.of(self.label_space) if self.label_space else None,
+            num_samples=self.num_samples,
+            num_shards=len(self.shards),
+            sha256=self.fingerprint(),
+        )
+
     def fingerprint(self) -> str:
         """sha256 over the settings, the samples in order, and the sizes of their files in bytes."""
+        space = self.label_space
         settings = [
             FORMAT_VERSION,
             self.dataset,
@@ -62,6 +154,7 @@ class Plan:
             self.profile,
             self.size_hw,
             self.labelled,
+            space and [space.names, space.table(self.dataset).tolist()],
         ]
         samples = [
             [(planned.sample.key, planned.image_bytes, planned.label_bytes) for planned in shard]
@@ -82,12 +175,15 @@ def check_arguments(
         raise JobError(
             f"--size-hw: expected a positive height and width in pixels, found {size_hw}"
         )
+    if size_hw is not None and too_large(size_hw):
+        raise JobError(f"--size-hw: expected {LARGEST}, found {in_words(size_hw)}")
     if profile == "original" and size_hw is not None:
         raise JobError(
             "--size-hw: profile 'original' keeps the files as they are; leave the size out"
         )
-    if shard_bytes < 1:
-        raise JobError(f"--shard-mb: expected a positive size, found {shard_bytes} bytes")
+    if not 1 <= shard_bytes <= MAX_SHARD_BYTES:
+        expected = "a positive size" if shard_bytes < 1 else f"at most {MAX_SHARD_BYTES // 10**6}"
+        raise JobError(f"--shard-mb: expected {expected}, found {shard_bytes} bytes")
 
 
 def make_plan(
@@ -102,6 +198,7 @@ def make_plan(
     seed: int,
     shard_bytes: int,
     skip: Collection[str] = (),
+    label_space: LabelSpace | None = None,
 ) -> Plan:
     """Find the samples, refuse bad pairs, and deal the samples to shards in an order that `seed`
     alone decides.
@@ -111,6 +208,8 @@ def make_plan(
         raise JobError(f"--split: {dataset} has no such split; {known_names(split, layout.splits)}")
     if not raw_dir.is_dir():
         raise DataError(f"{raw_dir}: there is no such folder; {dataset} expects {layout.summary}")
+    if label_space:
+        label_space.table(name or dataset)  # refuses a dataset that it does not map
     samples = layout.pairs(raw_dir, split, unlabelled=unlabelled, skip=skip)
     planned = sorted(
         survey(raw_dir, samples), key=lambda item: shuffled_place(seed, item.sample.key)
@@ -118,7 +217,9 @@ def make_plan(
     size = max(1, round(shard_bytes / estimated_bytes(planned, profile, size_hw)))
     shards = tuple(tuple(planned[start : start + size]) for start in range(0, len(planned), size))
     labelled = samples[0].label_path is not None
-    return Plan(layout, name or dataset, split, profile, size_hw, labelled, shards)
+    if label_space and not labelled:
+        raise JobError("--classes: there are no labels to map; leave out --classes")
+    return Plan(layout, name or dataset, split, profile, size_hw, labelled, label_space, shards)
 
 
 def shuffled_place(seed: int, key: str) -> bytes:
@@ -141,6 +242,8 @@ def survey_sample(sample: RawSample) -> Planned | str:
     path = sample.image_path
     try:
         size_hw = picture_hw(path)
+        if too_large(size_hw):
+            return f"{path}: the image is {in_words(size_hw)} pixels (HxW), expected {LARGEST}"
         if sample.label_path is None:
             return Planned(sample, path.stat().st_size, 0, size_hw)
         path = sample.label_path
@@ -152,6 +255,14 @@ def survey_sample(sample: RawSample) -> Planned | str:
             f"{path}: the label is {in_words(label_hw)}, its image {in_words(size_hw)} pixels (HxW)"
         )
     return Planned(sample, sample.image_path.stat().st_size, path.stat().st_size, size_hw)
+
+
+LARGEST = f"sides of at most {MAX_SIDE_PX} and {MAX_PIXELS} pixels in all"
+
+
+def too_large(size_hw: tuple[int, int]) -> bool:
+    """Whether readers of packed data would refuse an image of this size."""
+    return max(size_hw) > MAX_SIDE_PX or size_hw[0] * size_hw[1] > MAX_PIXELS
 
 
 def in_words(size_hw: tuple[int, int]) -> str:

@@ -16,7 +16,8 @@ import xxhash
 from PIL import Image
 
 from adapt.data.codecs import encode_image, encode_label
-from adapt.data.manifest import Index, Manifest, ShardInfo
+from adapt.data.index import Index
+from adapt.data.manifest import Manifest, ShardInfo
 from storage.shards import ShardWriter
 
 Value = TypeVar("Value")

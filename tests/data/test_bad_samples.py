@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from adapt.data.augment import AugmentConfig
-from adapt.data.manifest import read_manifest
 from adapt.data.order import ORDERS, Sampling
 from adapt.data.packed import PackedSplit
 from adapt.data.packing import pack
+from adapt.data.split_files import read_manifest
 from adapt.data.stream import HostBatch, Stream, StreamConfig
 from adapt.errors import DataError
 from storage.cache import ShardCache

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from adapt.data import codecs, manifest
-from adapt.data.manifest import Index
+from adapt.data.index import Index
 from tests.data import forged
 from tests.data.guarded import Guard, Outcome
 from tests.data.handmade import SHARD, SIZE_HW, Arrays, Page, Piece, piece, write_split
@@ -256,10 +255,6 @@ def test_shards_of_impossible_sizes(
     outcome = guard(kind, str(tmp_path))
     assert outcome.ended in ("DataError", "StoreError"), outcome
     assert "size" in outcome.message or "bytes" in outcome.message, outcome
-
-
-def test_limits_are_the_same_for_indexes_and_pictures() -> None:
-    assert (manifest.MAX_SIDE_PX, manifest.MAX_PIXELS) == (codecs.MAX_SIDE_PX, codecs.MAX_PIXELS)
 
 
 @pytest.mark.parametrize(

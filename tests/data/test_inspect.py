@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from PIL import Image
 from adapt.data.inspect import contact_sheet, inspect
 from adapt.data.label_maps import LABEL_SPACES, LabelSpace
 from adapt.data.packing import pack
+from adapt.data.split_files import read_manifest
 from adapt.errors import DataError, JobError
-from storage.store import Store
+from adapt.tables import inspection_table
+from storage.store import Store, open_store
+from tests.data.faults import rewrite
 
 CAMVID = LABEL_SPACES["camvid11"]
 
@@ -76,6 +80,59 @@ def test_contact_sheet(halves: Store, label_space: LabelSpace | None) -> None:
         assert colours == expected | {(200, 100, 50), (255, 255, 255)}
 
 
+def test_an_image_of_another_size_than_the_index_says_is_named(halves: Store) -> None:
+    _, index = read_manifest(halves, "train")
+    rewrite(halves, height_px=index.width_px, width_px=index.height_px)
+    with pytest.raises(DataError, match=r"shard-00000.tar: a: expected an image of \[20, 10\]"):
+        contact_sheet(halves, "train")
+
+
 def test_contact_sheet_of_a_missing_split(store: Store) -> None:
     with pytest.raises(DataError, match=r"train/manifest.json is missing"):
         contact_sheet(store, "train")
+
+
+@pytest.mark.parametrize("asked", [CAMVID, None])
+def test_train_ids_show_as_classes(asked: LabelSpace | None, halves: Store, tmp_path: Path) -> None:
+    by_ids = inspect(halves, "train", CAMVID)
+    sheet = contact_sheet(halves, "train", CAMVID, columns=1, width_px=20)
+    store = open_store(str(tmp_path / "train_ids"))
+    pack("camvid", tmp_path / "raw", store, "train", label_space=CAMVID)
+    found = inspect(store, "train", asked)
+    assert found.class_shares == by_ids.class_shares
+    assert found.samples_with_id == {0: 1, 3: 1, 255: 1}
+    assert found.id_shares == pytest.approx({0: 1 / 6, 3: 4 / 6, 255: 1 / 6})
+    assert contact_sheet(store, "train", asked, columns=1, width_px=20) == sheet
+
+
+def test_train_ids_of_classes_without_a_name(halves: Store, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "train_ids"))
+    custom = LabelSpace((CAMVID.root[3], CAMVID.root[0]))
+    pack("camvid", tmp_path / "raw", store, "train", label_space=custom)
+    found = inspect(store, "train")
+    assert found.class_shares == pytest.approx({"road": 4 / 6, "sky": 1 / 6, "ignored": 1 / 6})
+    sheet = np.asarray(contact_sheet(store, "train", columns=1, width_px=20))
+    colours = {tuple(colour) for colour in sheet.reshape(-1, 3).tolist()}
+    assert (0, 0, 0) in colours and len(colours) == 5
+    for show in (inspect, contact_sheet):
+        with pytest.raises(
+            DataError, match=r"train ids of custom \(road, sky\); asked for .*sky, b"
+        ):
+            show(store, "train", CAMVID)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "camvid's own ids"),
+        ({"label_space": CAMVID}, "train ids of camvid11, 11 classes"),
+        ({"unlabelled": True}, "none"),
+    ],
+)
+def test_the_table_says_what_labels_hold(
+    options: dict[str, Any], words: str, make_raw: Callable[..., Path], store: Store
+) -> None:
+    pack("camvid", make_raw("camvid"), store, "train", **options)
+    table = inspection_table("uri", inspect(store, "train"))
+    cells = dict(zip(*(column.cells for column in table.columns), strict=True))
+    assert cells["labels"] == words

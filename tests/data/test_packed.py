@@ -11,9 +11,9 @@ from adapt.batch import IGNORED
 from adapt.data.augment import AugmentConfig
 from adapt.data.datasets import DATASETS
 from adapt.data.label_maps import LABEL_SPACES
-from adapt.data.manifest import read_manifest
 from adapt.data.packed import PackedSplit
 from adapt.data.packing import pack
+from adapt.data.split_files import read_manifest
 from adapt.data.stream import Stream, StreamConfig
 from adapt.errors import DataError
 from storage.cache import ShardCache

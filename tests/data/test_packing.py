@@ -6,20 +6,27 @@ import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 from PIL import Image
 
 from adapt.data import codecs
 from adapt.data.datasets import DATASETS
 from adapt.data.inspect import read_sample
-from adapt.data.label_maps import LABEL_SPACES
-from adapt.data.manifest import read_manifest
+from adapt.data.label_maps import LABEL_SPACES, LabelSpace
+from adapt.data.packed import PackedSplit
 from adapt.data.packing import Progress, pack
+from adapt.data.split_files import read_manifest
 from adapt.errors import DataError, JobError
+from adapt.job_data import open_split
+from adapt.spec import JobSpec
+from storage.cache import ShardCache
 from storage.shards import checksums
-from storage.store import Store, StoreError, open_store
+from storage.store import Store, StoreError, Stores, open_store
+from tests.conftest import TINY_CLASSES, write_raw_folders
 
 MakeRaw = Callable[..., Path]
 SMALL_SHARDS = 2_000
@@ -210,7 +217,9 @@ def test_another_packing_needs_overwrite(make_raw: MakeRaw, store: Store, tmp_pa
     before = objects(store)
     with pytest.raises(JobError, match=r"size_hw is None there, \(9, 16\) asked.*--overwrite"):
         pack("gta5", raw_dir, store, "train", size_hw=(9, 16))
-    with pytest.raises(JobError, match=r"of other raw files, seed or shard size"):
+    with pytest.raises(
+        JobError, match=r"of other raw files, ids of the classes, seed or shard size"
+    ):
         pack("gta5", raw_dir, store, "train", seed=1)
     assert objects(store) == before
     pack("gta5", raw_dir, store, "train", size_hw=(9, 16), overwrite=True)
@@ -297,7 +306,18 @@ def test_a_failing_store_is_named(make_raw: MakeRaw, tmp_path: Path) -> None:
             r"--size-hw: expected a positive height and width in pixels, found \(0, 5\)",
         ),
         ({"profile": "original", "size_hw": (9, 16)}, "--size-hw: profile 'original' keeps"),
+        ({"size_hw": (1, 40_000)}, "--size-hw: expected sides of at most 32768 .*found 1x40000"),
+        ({"size_hw": (20_000, 20_000)}, "268435456 pixels in all, found 20000x20000"),
         ({"shard_bytes": 0}, "--shard-mb: expected a positive size, found 0 bytes"),
+        ({"shard_bytes": 2**41}, "--shard-mb: expected at most 17179, found 2199023255552 bytes"),
+        (
+            {"label_space": LABEL_SPACES["camvid11"]},
+            "classes: expected ids for dataset 'gta5' in at least one class",
+        ),
+        (
+            {"label_space": LABEL_SPACES["cityscapes19"], "unlabelled": True},
+            "--classes: there are no labels to map",
+        ),
         ({"dataset": "gta"}, "dataset: expected a raw layout, found 'gta'; did you mean 'gta5'"),
     ],
 )
@@ -312,6 +332,205 @@ def test_wrong_arguments_are_named(
 def test_a_missing_raw_folder_is_named(store: Store, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere: there is no such folder; gta5 expects images/"):
         pack("gta5", tmp_path / "nowhere", store, "train")
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_each_sample_has_the_checksum_of_its_bytes(
+    unlabelled: bool, make_raw: MakeRaw, store: Store
+) -> None:
+    raw_dir = make_raw("gta5", 5)
+    pack("gta5", raw_dir, store, "train", shard_bytes=SMALL_SHARDS, unlabelled=unlabelled)
+    manifest, index = read_manifest(store, "train")
+    for row in range(5):
+        shard = store.get(f"train/{manifest.shards[index.shard[row]].name}")
+        image, label = (int(index.image_offset_bytes[row]), int(index.label_offset_bytes[row]))
+        data = shard[image : image + int(index.image_length_bytes[row])]
+        data += shard[label : label + int(index.label_length_bytes[row])]
+        assert int(index.xxh3[row]) == xxhash.xxh3_64_intdigest(data)
+
+
+@pytest.mark.parametrize("size_hw", [None, (9, 16), (40, 50)])
+@pytest.mark.parametrize(
+    ("dataset", "classes"),
+    [("gta5", "cityscapes19"), ("synthia", "cityscapes16"), ("camvid", "camvid11")],
+)
+def test_labels_packed_as_train_ids_are_those_mapped_when_read(
+    dataset: str, classes: str, size_hw: tuple[int, int] | None, make_raw: MakeRaw, tmp_path: Path
+) -> None:
+    raw_dir, space = make_raw(dataset), LABEL_SPACES[classes]
+    table = space.table(dataset)
+    opened = []
+    for name, packed_with in (("ids", None), ("train_ids", space)):
+        store = open_store(str(tmp_path / name))
+        pack(dataset, raw_dir, store, "train", size_hw=size_hw, label_space=packed_with)
+        opened.append(PackedSplit(store, "train", ShardCache(tmp_path / "cache"), table))
+    by_ids, by_train_ids = opened
+    manifest = by_train_ids.manifest
+    assert manifest.label_space is not None and manifest.label_space.classes == space.names
+    assert manifest.label_space.name == classes and by_ids.manifest.label_space is None
+    assert np.array_equal(
+        by_ids.label_pixels(space.num_classes), by_train_ids.label_pixels(space.num_classes)
+    )
+    for sample in range(3):
+        first, second = by_ids.read(sample), by_train_ids.read(sample)
+        stored = read_sample(by_train_ids.store, manifest, by_train_ids.index, sample)[1]
+        assert first.labels is not None and second.labels is not None and stored is not None
+        assert np.array_equal(first.labels.numpy(), second.labels.numpy())
+        assert np.array_equal(stored, second.labels.numpy()) and 255 in stored
+        counts = np.bincount(stored.ravel(), minlength=256)
+        assert by_train_ids.index.id_pixels[sample].tolist() == counts[list(manifest.ids)].tolist()
+
+
+def test_another_label_space_is_another_packing(make_raw: MakeRaw, store: Store) -> None:
+    raw_dir, space = make_raw("gta5"), LABEL_SPACES["cityscapes19"]
+    pack("gta5", raw_dir, store, "train", label_space=space)
+    with pytest.raises(JobError, match=r"label_space is cityscapes19 \(road, .*\) there, None ask"):
+        pack("gta5", raw_dir, store, "train")
+    other = LabelSpace.model_validate(space.root[:2])
+    with pytest.raises(JobError, match=r"there, custom \(road, sidewalk\) asked\); .*--overw"):
+        pack("gta5", raw_dir, store, "train", label_space=other)
+    changed = space.root[0].model_copy(update={"ids": {"gta5": (8,)}})
+    swapped = LabelSpace((changed, space.root[1].model_copy(update={"ids": {"gta5": (7,)}})))
+    pack("gta5", raw_dir, store, "train", label_space=other, overwrite=True)
+    with pytest.raises(JobError, match=r"of other raw files, ids of the classes, seed or shard"):
+        pack("gta5", raw_dir, store, "train", label_space=swapped)
+
+
+def test_ids_unknown_to_the_layout_are_refused_before_they_are_mapped(
+    make_raw: MakeRaw, store: Store
+) -> None:
+    raw_dir = make_raw("camvid")
+    Image.new("L", (32, 18), 77).save(raw_dir / "trainannot" / "00001.png")
+    with pytest.raises(DataError, match=r"00001.png: unknown ids 77"):
+        pack("camvid", raw_dir, store, "train", label_space=LABEL_SPACES["camvid11"])
+
+
+def tiny_split(
+    tiny_job: dict[str, Any], tmp_path: Path, classes: list[Any], labelled: bool = True
+) -> PackedSplit:
+    """The tiny job's source, packed as train ids of its classes, opened for a job of `classes`."""
+    write_raw_folders(tmp_path / "raw", 4, seed=2)
+    space = LabelSpace.model_validate(TINY_CLASSES)
+    store = open_store(str(tmp_path / "packed"))
+    pack("folders", tmp_path / "raw", store, "train", name="tiny", label_space=space)
+    source = {**tiny_job["source"], "uri": str(tmp_path / "packed")}
+    job = JobSpec.model_validate({**tiny_job, "classes": classes, "source": source})
+    return open_split(job, job.source, Stores(), ShardCache(tmp_path / "cache"), labelled)
+
+
+def test_a_job_reads_labels_packed_for_its_classes(
+    tiny_job: dict[str, Any], tmp_path: Path
+) -> None:
+    split = tiny_split(tiny_job, tmp_path, TINY_CLASSES)
+    labels = split.read(0).labels
+    assert labels is not None and set(labels.unique().tolist()) == {0, 1, 2, 3}
+
+
+def test_a_job_of_other_classes_is_refused(tiny_job: dict[str, Any], tmp_path: Path) -> None:
+    swapped = [TINY_CLASSES[index] for index in (1, 0, 2, 3)]
+    message = r"packed/train: its labels .* train ids of custom \(band 0, band 1, .*band 1, band 0"
+    with pytest.raises(DataError, match=message):
+        tiny_split(tiny_job, tmp_path, swapped)
+    assert tiny_split(tiny_job, tmp_path, swapped, labelled=False).read(0).labels is None
+
+
+@pytest.mark.parametrize("coder", ["encode_image", "encode_label"])
+def test_what_does_not_decode_to_itself_is_never_written(
+    coder: str, make_raw: MakeRaw, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = getattr(codecs, coder)
+
+    def faulty(pixels: codecs.Pixels, *suffix: str) -> bytes:
+        changed = pixels.copy()
+        changed[3, 5] ^= 1
+        return encode(changed, *suffix)
+
+    monkeypatch.setattr(codecs, coder, faulty)
+    with pytest.raises(
+        DataError, match=r"(images|labels)/0000\d.png: .* does not decode to the sa"
+    ):
+        pack("gta5", make_raw("gta5"), store, "train")
+    assert not objects(store)
+
+
+@pytest.mark.parametrize(("kept", "there"), [(5, "5 bytes are there"), (None, "nothing is there")])
+def test_a_shard_that_is_not_stored_whole_is_named(
+    kept: int | None, there: str, make_raw: MakeRaw, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(self: Store, key: str, path: Path) -> None:
+        if kept is not None:
+            self.put(key, path.read_bytes()[:kept])
+
+    monkeypatch.setattr(type(store), "put_file", lose)
+    with pytest.raises(StoreError, match=rf"shard-00000.tar: \d+ bytes were written, {there}: "):
+        pack("gta5", make_raw("gta5"), store, "train")
+    assert not any(key.endswith(".json") for key in objects(store))
+
+
+def test_images_that_readers_would_refuse_are_not_packed(make_raw: MakeRaw, store: Store) -> None:
+    raw_dir = make_raw("gta5")
+    for folder, mode in (("images", "RGB"), ("labels", "P")):
+        Image.new(mode, (32_769, 2)).save(raw_dir / folder / "00001.png")
+    message = (
+        r"images/00001.png: the image is 2x32769 pixels \(HxW\), expected sides of at most 32768"
+    )
+    with pytest.raises(DataError, match=message):
+        pack("gta5", raw_dir, store, "train")
+
+
+MEAN_BGR = np.array((104.00698793, 116.66876762, 122.67891434), np.float32)
+
+
+def papers_sample(
+    image_path: Path, label_path: Path, size_hw: tuple[int, int], id_to_trainid: dict[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What AdaptSegNet's and ADVENT's datasets return, written out: image (3, H, W) float32 BGR
+    minus the mean, labels (H, W) float32 train ids.
+    """
+    height, width = size_hw
+    with Image.open(image_path) as opened:
+        image = opened.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    with Image.open(label_path) as opened:
+        ids = np.asarray(opened.resize((width, height), Image.Resampling.NEAREST), np.float32)
+    labels = np.full(ids.shape, 255, np.float32)
+    for identity, train_id in id_to_trainid.items():
+        labels[ids == identity] = train_id
+    pixels = np.asarray(image, np.float32)[:, :, ::-1] - MEAN_BGR
+    return pixels.transpose(2, 0, 1), labels
+
+
+CITYSCAPES_TRAIN_IDS = {
+    7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12,
+    26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("at_pack_time", [False, True])
+@pytest.mark.parametrize(
+    ("dataset", "raw_hw", "size_hw"),
+    [("gta5", (1052, 1914), (720, 1280)), ("cityscapes", (1024, 2048), (512, 1024))],
+)
+def test_exact_gives_the_papers_pixels_bit_for_bit(
+    dataset: str,
+    raw_hw: tuple[int, int],
+    size_hw: tuple[int, int],
+    at_pack_time: bool,
+    make_raw: MakeRaw,
+    store: Store,
+    tmp_path: Path,
+) -> None:
+    raw_dir, space = make_raw(dataset, 1, size_hw=raw_hw), LABEL_SPACES["cityscapes19"]
+    (sample,) = DATASETS[dataset].pairs(raw_dir, "train")
+    packed_with = space if at_pack_time else None
+    pack(dataset, raw_dir, store, "train", size_hw=size_hw, label_space=packed_with)
+    split = PackedSplit(
+        store, "train", ShardCache(tmp_path / "cache"), space.table(dataset), size_hw
+    )
+    image, labels = split.read(0)
+    assert sample.label_path is not None and labels is not None
+    papers = papers_sample(sample.image_path, sample.label_path, size_hw, CITYSCAPES_TRAIN_IDS)
+    bgr = image.numpy()[::-1].astype(np.float32) - MEAN_BGR[:, None, None]
+    assert np.array_equal(bgr, papers[0]) and np.array_equal(labels.numpy(), papers[1])
 
 
 def test_genuine_cityscapes_map_exactly(shared_dir: Path, store: Store) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from adapt.data.codecs import Pixels, resize_image, resize_label
-from adapt.data.label_maps import LABEL_SPACES
 from adapt.data.feed import normalise
+from adapt.data.label_maps import LABEL_SPACES
 from adapt.models import ENCODERS, build_encoder
 from adapt.models.encoder import CAFFE_PIXELS
 
