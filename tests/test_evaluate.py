@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from adapt.data.packed import PackedSplit
 from adapt.data.feed import normalise
+from adapt.data.packed import PackedSplit
 from adapt.errors import JobError
 from adapt.evaluate import EvaluateConfig, Score, evaluate
 from adapt.inference import InferenceConfig, Member

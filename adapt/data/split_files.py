@@ -49,7 +49,7 @@ def read_manifest(store: Store, split: str) -> tuple[Manifest, Index]:
             f"move it to a folder of that name, or {CURE}"
         )
     uri = f"{store.uri}/{split}/index.npz"
-    most_bytes = min(MAX_INDEX_BYTES, (1 << 16) + MAX_ROW_BYTES * manifest.num_samples)
+    most_bytes = min(MAX_INDEX_BYTES, (64 << 20) + MAX_ROW_BYTES * manifest.num_samples)
     data = read_object(store, split, "index.npz", most_bytes)
     found = hashlib.sha256(data).hexdigest()
     if found != manifest.index_sha256:

@@ -263,7 +263,7 @@ def id_counts(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """(256,) pixels of each id. NumPy counts in words of eight bytes, so a large label is counted
     piece by piece.
     """
-    flat, piece = labels.reshape(-1), 1 << 20
+    flat, piece = labels.reshape(-1), 1 << 16
     counts = np.zeros(256, np.int64)
     for start in range(0, flat.size, piece):
         counts += np.bincount(flat[start : start + piece], minlength=256)
