@@ -209,19 +209,19 @@ class ShardCache:
         raise StoreError(f"{_damaged(shard, fault)}; downloaded {DOWNLOADS} times")
 
     def _reserve(self, shard: "_Shard", part: Path) -> bool:
-        """Claim room by a sparse file of the shard's size, which the download fills."""
+        """Claim room by a file of the shard's size, whose blocks the download fills."""
         with _locked(self.folder / _LOCK):
             part.unlink(missing_ok=True)
-            used_bytes, coming_bytes = self._sizes()
-            free_bytes = shutil.disk_usage(self.folder).free - coming_bytes
-            wanted_bytes = used_bytes + coming_bytes + shard.size_bytes
-            if self.capacity_bytes is not None and wanted_bytes > self.capacity_bytes:
-                self._say_full(f"its limit is {self.capacity_bytes / 1e9:.3g} GB")
+            used_bytes = sum(_size(path) for path in _files_in(self.folder))
+            free_bytes = shutil.disk_usage(self.folder).free
+            limit_bytes = self.capacity_bytes
+            if limit_bytes is not None and used_bytes + shard.size_bytes > limit_bytes:
+                self._say_full(f"its limit is {limit_bytes / 1e9:.3g} GB")
             elif free_bytes - shard.size_bytes < self.reserve_bytes:
                 self._say_full(f"{self.reserve_bytes / 1e9:.3g} GB of its disk are kept free")
             else:
                 with part.open("wb") as file:
-                    file.truncate(shard.size_bytes)
+                    os.posix_fallocate(file.fileno(), 0, shard.size_bytes)
                 return True
         return False
 
@@ -235,20 +235,6 @@ class ShardCache:
                 self.folder,
                 reason,
             )
-
-    def _sizes(self) -> tuple[int, int]:
-        """(bytes of whole shards, bytes of shards on their way) in the cache's folder."""
-        whole_bytes = coming_bytes = 0
-        for folder, _, names in os.walk(self.folder):
-            for name in names:
-                if name.startswith(TEMPORARY_PREFIX):
-                    continue
-                size_bytes = _size(Path(folder, name))
-                if name.endswith(_PART):
-                    coming_bytes += size_bytes
-                else:
-                    whole_bytes += size_bytes
-        return whole_bytes, coming_bytes
 
     def _hold(self, size_bytes: int) -> None:
         with self._lock:
@@ -287,9 +273,13 @@ def _damaged(shard: _Shard, fault: str) -> str:
 
 def _shards_in(folder: Path) -> Iterator[Path]:
     """Whole shards in and under a folder."""
+    return (path for path in _files_in(folder) if not path.name.endswith((_PART, _LOCK)))
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Shards, and files that claim room for one, in and under a folder."""
     for path in sorted(folder.rglob("*")):
-        unfinished = path.name.startswith(TEMPORARY_PREFIX) or path.name.endswith(_PART)
-        if not unfinished and not path.name.endswith(_LOCK) and path.is_file():
+        if not path.name.startswith(TEMPORARY_PREFIX) and path.is_file():
             yield path
 
 

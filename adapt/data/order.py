@@ -75,6 +75,10 @@ class Order(ABC):
         """The shards that the draws around `draw` are spread over; none where that may be all."""
 
     @abstractmethod
+    def same_until(self, draw: int) -> int:
+        """The first later draw at which other shards may be near or upcoming."""
+
+    @abstractmethod
     def upcoming_shards(self, draw: int) -> list[int]:
         """The shards that draws from `draw` on will need soon, in order of need."""
 
@@ -91,6 +95,10 @@ class ScatteredOrder(Order):
     def window(self, draw: int) -> list[int]:  # noqa: ARG002, it has none
         """No shards."""
         return []
+
+    def same_until(self, draw: int) -> int:
+        """A quarter of the lookahead later, which is soon enough."""
+        return draw + LOOKAHEAD_DRAWS // 4
 
     def upcoming_shards(self, draw: int) -> list[int]:
         """The shards of the next `LOOKAHEAD_DRAWS` draws."""
@@ -115,6 +123,13 @@ class WindowOrder(Order):
         epoch, place = divmod(draw, self.num_samples)
         plan = _epoch(self, epoch)
         return plan.windows[int(np.searchsorted(plan.ends, place, side="right"))]
+
+    def same_until(self, draw: int) -> int:
+        """The window's end, or a while later, when memory may have room for more shards."""
+        epoch, place = divmod(draw, self.num_samples)
+        ends = _epoch(self, epoch).ends
+        left = int(ends[int(np.searchsorted(ends, place, side="right"))]) - place
+        return draw + min(left, LOOKAHEAD_DRAWS // 4)
 
     def upcoming_shards(self, draw: int) -> list[int]:
         """This window's shards, then the next one's."""

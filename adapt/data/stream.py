@@ -22,7 +22,8 @@ from torch import Tensor
 
 from adapt.batch import IGNORED
 from adapt.data.augment import AugmentConfig, Changes, Sample, Wanted, change, draw_changes
-from adapt.data.order import AUGMENTATION, LOOKAHEAD_DRAWS, ORDERS, Order, Sampling, philox
+from adapt.data.malloc import keep_freed_memory
+from adapt.data.order import AUGMENTATION, ORDERS, Order, Sampling, philox
 from adapt.data.packed import PackedSplit, SplitConfig
 from adapt.errors import DataError, JobError
 from adapt.section import Section
@@ -187,6 +188,7 @@ class Stream:
         for_device: bool = False,
     ) -> None:
         assert batch_size % num_ranks == 0, "checked when the job starts"
+        keep_freed_memory()
         self.split, self.augmentation, self.batch_size = split, augmentation, batch_size
         self.seed, self.stream, self.config = seed, stream, config
         self.order = _order(split, seed, stream, config, planned_draws)
@@ -203,7 +205,6 @@ class Stream:
         self._ready: deque[tuple[int, list[Future[Decoded]]]] = deque()
         self._ready_bytes = 0
         self._want_again = draw
-        self._window: list[int] = []
         self._pool = ThreadPoolExecutor(config.threads or 2, thread_name_prefix="decode")
 
     def __iter__(self) -> "Stream":
@@ -262,10 +263,9 @@ class Stream:
 
     def _want_shards(self) -> None:
         """Tell the split, now and then, which shards the plan needs next."""
-        window = self.order.window(self._planned)
-        if window == self._window and self._planned < self._want_again:
+        if self._planned < self._want_again:
             return
-        self._window, self._want_again = window, self._planned + LOOKAHEAD_DRAWS // 4
+        self._want_again = self.order.same_until(self._planned)
         near = [
             shard
             for draw in (*range(self.draw, self._planned, self.batch_size), self._planned)
