@@ -16,7 +16,7 @@ import torch.distributed as dist
 from adapt.checkpoint import RunFolder
 from adapt.data.feed import Feed
 from adapt.data.packed import PackedSplit
-from adapt.data.stream import DomainConfig
+from adapt.data.stream_config import DomainConfig
 from adapt.engine import Engine, prepare_device
 from adapt.errors import Interrupted
 from adapt.job_data import (

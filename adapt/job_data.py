@@ -17,7 +17,8 @@ from torch import nn
 
 from adapt.checkpoint import RunFolder
 from adapt.data.packed import PackedSplit, SplitConfig
-from adapt.data.stream import DomainConfig, Stream, StreamConfig, check_state
+from adapt.data.stream import Stream, check_state
+from adapt.data.stream_config import DomainConfig, StreamConfig
 from adapt.errors import DataError, JobError, known_names
 from adapt.methods import build_method
 from adapt.methods.method import Method

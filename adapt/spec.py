@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from adapt.checkpoint import CheckpointConfig
 from adapt.data.label_maps import LabelSpace
-from adapt.data.stream import DomainConfig, StreamConfig
+from adapt.data.stream_config import DomainConfig, StreamConfig
 from adapt.engine import TrainConfig
 from adapt.errors import JobError, known_names
 from adapt.evaluate import EvaluateConfig, ValidationConfig

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from adapt.checkpoint import CheckpointConfig
 from adapt.data.augment import AugmentConfig
 from adapt.data.label_maps import LABEL_SPACES, SegmentationClass
-from adapt.data.stream import DomainConfig, StreamConfig
+from adapt.data.stream_config import DomainConfig, StreamConfig
 from adapt.engine import TrainConfig
 from adapt.evaluate import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS

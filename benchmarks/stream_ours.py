@@ -26,7 +26,8 @@ from PIL import Image
 from adapt.data.augment import AugmentConfig
 from adapt.data.label_maps import LABEL_SPACES
 from adapt.data.packed import PackedSplit
-from adapt.data.stream import Stream, StreamConfig
+from adapt.data.stream import Stream
+from adapt.data.stream_config import StreamConfig
 from benchmarks.stream_peers import Given, PackedFolder, cpu_s, decode, measure
 from storage.cache import ShardCache
 from storage.store import open_store

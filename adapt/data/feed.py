@@ -12,7 +12,8 @@ from torch import Tensor
 
 from adapt.batch import Batch, PixelFormat
 from adapt.data.augment import Sample, change
-from adapt.data.stream import Decoded, HostBatch, Stream, stacked_images, stacked_labels
+from adapt.data.host_batch import Decoded, HostBatch, stacked_images, stacked_labels
+from adapt.data.stream import Stream
 
 
 class Feed:

@@ -21,8 +21,10 @@ import torchvision.transforms.v2  # noqa: F401  # what ranks would import, two s
 
 import storage.s3  # noqa: F401
 from adapt.data.augment import AugmentConfig
+from adapt.data.host_batch import HostBatch
 from adapt.data.packed import PackedSplit
-from adapt.data.stream import HostBatch, Stream, StreamConfig
+from adapt.data.stream import Stream
+from adapt.data.stream_config import StreamConfig
 from adapt.platforms.local_stack import S3Server
 from storage.cache import ShardCache
 from storage.local import atomic_file

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from adapt.data.augment import AugmentConfig
+from adapt.data.host_batch import HostBatch
 from adapt.data.order import ORDERS, Sampling
 from adapt.data.packed import PackedSplit
 from adapt.data.packing import pack
 from adapt.data.split_files import read_manifest
-from adapt.data.stream import HostBatch, Stream, StreamConfig
+from adapt.data.stream import Stream
+from adapt.data.stream_config import StreamConfig
 from adapt.errors import DataError
 from storage.cache import ShardCache
 from storage.store import Store, StoreError

@@ -14,7 +14,8 @@ from adapt.data.label_maps import LABEL_SPACES
 from adapt.data.packed import PackedSplit
 from adapt.data.packing import pack
 from adapt.data.split_files import read_manifest
-from adapt.data.stream import Stream, StreamConfig
+from adapt.data.stream import Stream
+from adapt.data.stream_config import StreamConfig
 from adapt.errors import DataError
 from storage.cache import ShardCache
 from storage.store import Store

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from adapt.data.augment import AugmentConfig, Sample
 from adapt.data.order import LOOKAHEAD_DRAWS, ORDERS, Order, RareClassOrder, Sampling
-from adapt.data.stream import Stream, StreamConfig
+from adapt.data.stream import Stream
+from adapt.data.stream_config import StreamConfig
 from tests.commands import ROOT
 
 EVERY_ROW = pytest.mark.parametrize("sampling", ORDERS)

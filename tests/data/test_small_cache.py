@@ -13,7 +13,8 @@ from adapt.data.augment import AugmentConfig
 from adapt.data.order import ORDERS, Sampling
 from adapt.data.packed import PackedSplit
 from adapt.data.packing import pack
-from adapt.data.stream import Stream, StreamConfig
+from adapt.data.stream import Stream
+from adapt.data.stream_config import StreamConfig
 from adapt.platforms.local_stack import S3Server
 from storage.cache import ShardCache
 from storage.store import Store, StoreError, Stores

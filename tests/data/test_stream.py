@@ -13,10 +13,12 @@ import torch
 from adapt.batch import PixelFormat
 from adapt.data.augment import AugmentConfig
 from adapt.data.feed import Feed, normalise, to_device
+from adapt.data.host_batch import HostBatch
 from adapt.data.order import ORDERS, Sampling
 from adapt.data.packed import PackedSplit
 from adapt.data.packing import pack
-from adapt.data.stream import HostBatch, Stream, StreamConfig, check_state
+from adapt.data.stream import Stream, check_state
+from adapt.data.stream_config import StreamConfig
 from adapt.errors import DataError, JobError
 from storage.cache import ShardCache
 from storage.store import StoreError, Stores
