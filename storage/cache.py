@@ -197,7 +197,8 @@ class ShardCache:
 
     def _fetch(self, shard: "_Shard", descriptor: int) -> None:
         """Fetch the right bytes into a file, again while they are wrong."""
-        for _ in range(DOWNLOADS):
+        for attempt in range(DOWNLOADS):
+            self.fetcher.count(retries=int(attempt > 0))
             fault = f"expected {shard.size_bytes} bytes, the object has fewer"
             try:
                 found = self.fetcher.fetch(shard.store, shard.key, shard.size_bytes, descriptor)
