@@ -221,10 +221,11 @@ def _check_description(job: JobSpec, path: Path, key: str) -> None:
 @contextmanager
 def _fetched(stores: Stores, uri: str) -> Iterator[Path]:
     """A file of weights on the local disk, for as long as the context lasts."""
-    root, _, name = uri.rpartition("/")
+    address, mark, query = uri.partition("?")  # of a presigned URL
+    root, _, name = address.rpartition("/")
     with tempfile.TemporaryDirectory(prefix="segadapt-weights-") as folder:
         path = Path(folder) / name
-        stores.open(root or ".").get_file(name, path)
+        stores.open(root or ".").get_file(name + mark + query, path)
         yield path
 
 

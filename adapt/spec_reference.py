@@ -74,8 +74,11 @@ def parts() -> Iterator[Part]:
     for key, section in _PLAIN_SECTIONS.items():
         yield Part(f"## `{key}`", _paragraph(section), section)
     schemes = ", ".join(f"`{scheme}`" for scheme in sorted(STORES))
-    text = f"{_paragraph(StoreConfig)} `SCHEME` is one of {schemes}."
-    yield Part("## `stores.SCHEME`", text, StoreConfig)
+    text = (
+        f"{_paragraph(StoreConfig)} `KEY` is a scheme, or how URIs begin (`s3://bucket/prefix`): "
+    )
+    text += f"the longest that fits holds. Schemes: {schemes}. See [stores.md](stores.md)."
+    yield Part("## `stores.KEY`", text, StoreConfig)
 
 
 _PLAIN_SECTIONS: Mapping[str, type[BaseModel]] = {

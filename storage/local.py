@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from storage.downloads import BlockDownload, Body, unstoppable
 from storage.store import (
     TEMPORARY_PREFIX,
+    Download,
     MissingObject,
     ObjectInfo,
     ShortObject,
     StoreError,
-    StoreUnavailable,
     checked_key,
     join,
     split_uri,
@@ -112,9 +113,9 @@ class LocalStore:
             file.seek(offset_bytes)
             data = file.read(length_bytes)
         if len(data) < length_bytes:
-            raise StoreError(
+            raise ShortObject(
                 f"{join(self.uri, key)}: the object is shorter than asked: bytes {offset_bytes} to "
-                f"{offset_bytes + length_bytes} of {path.stat().st_size}"
+                f"{offset_bytes + length_bytes} of {path.stat().st_size}; pack or upload it again"
             )
         return data
 
@@ -128,9 +129,18 @@ class LocalStore:
         ):
             shutil.copyfileobj(source, copy, _COPY_BYTES)
 
-    def download(self, key: str, offset_bytes: int = 0) -> "FileDownload":
+    def download(self, key: str, offset_bytes: int = 0) -> Download:
         """The file's bytes from an offset on."""
-        return FileDownload(self._existing(key), join(self.uri, key), offset_bytes)
+        self.path(key)
+
+        def opened() -> Body:
+            path = self._existing(key)
+            with file_errors(join(self.uri, key)):
+                file = path.open("rb")
+                file.seek(offset_bytes)
+            return Body(file, unstoppable)
+
+        return BlockDownload(join(self.uri, key), offset_bytes, opened)
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole file atomically."""
@@ -181,28 +191,6 @@ class LocalStore:
                 path = Path(folder, name)
                 if not name.startswith(TEMPORARY_PREFIX) and path.is_file():
                     yield ObjectInfo(path.relative_to(self.root).as_posix(), path.stat().st_size)
-
-
-class FileDownload:
-    """`Download` of a file."""
-
-    def __init__(self, path: Path, name: str, offset_bytes: int) -> None:
-        self._path, self._name, self._offset_bytes = path, name, offset_bytes
-        self._cancelled = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        with file_errors(self._name), self._path.open("rb") as file:
-            if self._offset_bytes >= self._path.stat().st_size:
-                raise ShortObject(f"{self._name}: the file ends before byte {self._offset_bytes}")
-            file.seek(self._offset_bytes)
-            while block := file.read(_COPY_BYTES):
-                if self._cancelled:
-                    raise StoreUnavailable(f"{self._name}: cancelled")
-                yield block
-
-    def cancel(self) -> None:
-        """End the iteration at its next block."""
-        self._cancelled = True
 
 
 def _raise(error: OSError) -> None:

@@ -1,37 +1,28 @@
 """`s3://` and `obs://`: AWS S3, Huawei OBS and whatever else speaks their protocol, through boto3.
 
-botocore repeats a failed request once (so that one part of a multipart upload does not cost the
-whole file); whole operations are repeated here, because botocore does not repeat a read that breaks
-in the middle of a body. A store that has never answered is not asked again: then the endpoint is
-wrong, and waiting does not mend it.
+botocore repeats only the parts of an upload, so that one part does not cost the whole file; whole
+operations are repeated here, because botocore does not repeat a read that breaks in the middle of a
+body. A store that has never answered is not asked again: then the endpoint is wrong, and waiting
+does not mend it.
 """
 
 import io
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-import boto3
-from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
 
+from storage.downloads import BlockDownload, Body, stopper
 from storage.local import atomic_file, file_errors
-from storage.s3_answers import ABSENT, CURES, PATH_REFUSED, TRANSIENT, find_keys
+from storage.obs import check_obs, is_obs
+from storage.obstore_body import ObstoreBodies
+from storage.s3_answers import PATH_REFUSED, RANGE_IGNORED, find_keys
+from storage.s3_client import S3Clients
+from storage.s3_errors import S3Errors
+from storage.settings import settings_name
 from storage.store import (
+    Download,
     MissingObject,
     ObjectInfo,
     ShortObject,
@@ -52,28 +43,37 @@ _TRANSFER = TransferConfig(
     preferred_transfer_client="classic",  # the CRT client ignores endpoint_url
 )
 _READ_BYTES = 1 << 20
-_CONNECTIONS = 32
+_UPLOAD_ATTEMPTS = 2
 _Result = TypeVar("_Result")
 
 
 class S3Store:
     """`Store` over a bucket and a prefix. One client a process, made on its first use."""
 
-    def __init__(self, uri: str, config: StoreConfig, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        config: StoreConfig,
+        environment: Mapping[str, str],
+        name: str | None = None,
+    ) -> None:
+        """`name`: what messages call the settings, as `stores.s3`."""
         self.config = config
         self.scheme, rest = split_uri(uri)
+        self.name = name or settings_name(self.scheme)
         self.bucket, _, self.prefix = rest.rstrip("/").partition("/")
         if not self.bucket:
             raise StoreError(f"{uri}: expected {self.scheme}://BUCKET/PREFIX")
         self.uri = join(f"{self.scheme}://{self.bucket}", self.prefix)
         if self.prefix:
             checked_key(self.prefix, f"{self.scheme}://{self.bucket}")
-        if self.scheme == "obs":
-            self._check_obs()
-        self._keys = find_keys(self.scheme, config, environment)
-        self._clients: dict[int, Any] = {}
-        self._locks: dict[int, threading.Lock] = {}
-        self._answered = False
+        addressing = config.addressing
+        if is_obs(self.scheme, config):
+            check_obs(self.uri, self.bucket, config, self.name)
+            addressing = "virtual" if addressing == "auto" else addressing
+        self.clients = S3Clients(config, addressing, find_keys(self.name, config, environment))
+        self.errors = S3Errors(self.bucket, self.name, self.clients)
+        self._obstore = ObstoreBodies(self.bucket, self.clients, self.name)
 
     def get(self, key: str) -> bytes:
         """The whole object; a body that ends early is fetched again."""
@@ -84,7 +84,7 @@ class S3Store:
         assert offset_bytes >= 0 and length_bytes >= 1, (offset_bytes, length_bytes)
         data = self._body(key, Range=f"bytes={offset_bytes}-{offset_bytes + length_bytes - 1}")
         if len(data) != length_bytes:
-            raise StoreError(
+            raise ShortObject(
                 f"{join(self.uri, key)}: the object is shorter than asked: {length_bytes} bytes at "
                 f"{offset_bytes} asked, {len(data)} there"
             )
@@ -94,17 +94,21 @@ class S3Store:
         """Download to `path`, atomically."""
         where = self._where(key)
 
-        def download(client: Any) -> None:
+        def copied(client: Any) -> None:
             body = self._opened(client, where)
             with file_errors(path), atomic_file(path) as file:
                 for block in body.iter_chunks(_READ_BYTES):
                     file.write(block)
 
-        self._tried(key, download)
+        self._tried(key, copied)
 
-    def download(self, key: str, offset_bytes: int = 0) -> "S3Download":
+    def download(self, key: str, offset_bytes: int = 0) -> Download:
         """One request for the object from an offset on."""
-        return S3Download(self, key, offset_bytes)
+        where = self._where(key)
+        by_boto3 = self.config.downloads == "boto3" or not ObstoreBodies.usable_here()
+        opened = self._body_from if by_boto3 else self._body_by_obstore
+        uri = join(self.uri, key)
+        return BlockDownload(uri, offset_bytes, lambda: opened(uri, where, offset_bytes))
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole object: in one request, or in parts from 32 MiB on."""
@@ -150,9 +154,33 @@ class S3Store:
         checked_key(key, self.uri)
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{key}" if self.prefix else key}
 
+    def _body_by_obstore(self, uri: str, where: Mapping[str, str], offset_bytes: int) -> Body:
+        try:
+            body = self._obstore.opened(where["Key"], offset_bytes)
+        except OSError as error:
+            self._body_from(uri, where, offset_bytes).file.close()  # it says what is wrong
+            raise StoreUnavailable(
+                f"{uri}: obstore failed, where boto3 does not: {error}"
+            ) from error
+        self.errors.worked()
+        return body
+
+    def _body_from(self, uri: str, where: Mapping[str, str], offset_bytes: int) -> Body:
+        request = {**where, "Range": f"bytes={offset_bytes}-"} if offset_bytes else where
+        with self.errors.client(uri) as client:
+            answer = client.get_object(**request)
+        self.errors.worked()
+        raw = answer["Body"].__enter__()  # the answer of urllib3 itself
+        found = answer.get("ContentRange", "the whole object")
+        if offset_bytes and not found.startswith(f"bytes {offset_bytes}-"):
+            raw.close()
+            text = self.errors.filled(RANGE_IGNORED, offset=offset_bytes, found=found)
+            raise StoreError(f"{uri}: {text}")
+        return Body(raw, stopper(raw), answer.get("ContentLength"))
+
     def _opened(self, client: Any, request: Mapping[str, str]) -> Any:
         body = client.get_object(**request)["Body"]
-        self._answered = True
+        self.errors.worked()
         return body
 
     def _body(self, key: str, **extra: str) -> bytes:
@@ -166,13 +194,14 @@ class S3Store:
             with opened() as file:
                 client.upload_fileobj(file, Config=_TRANSFER, **where)
 
-        self._written(key, upload)
+        self._written(key, upload, _UPLOAD_ATTEMPTS)
 
-    def _written(self, key: str, operation: Callable[[Any], object]) -> None:
+    def _written(self, key: str, operation: Callable[[Any], object], attempts: int = 1) -> None:
         try:
-            self._tried(key, operation)
+            self._tried(key, operation, attempts)
         except MissingObject as error:  # OBS, where the bucket stands in the path
-            raise StoreError(f"{join(self.uri, key)}: {self._filled(PATH_REFUSED)}") from error
+            cure = self.errors.filled(PATH_REFUSED)
+            raise StoreError(f"{join(self.uri, key)}: {cure}") from error
 
     def _pages(self, prefix: str) -> Iterator[dict[str, Any]]:
         request = {"Bucket": self.bucket, "Prefix": prefix}
@@ -183,137 +212,13 @@ class S3Store:
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
 
-    def _tried(self, key: str, operation: Callable[[Any], _Result]) -> _Result:
+    def _tried(self, key: str, operation: Callable[[Any], _Result], attempts: int = 1) -> _Result:
+        """Repeated while the store is away; `attempts` are botocore's own, inside of one."""
+
         def once() -> _Result:
-            with self._explained(join(self.uri, key)):
-                result = operation(self._client())
-            self._answered = True
+            with self.errors.client(join(self.uri, key), attempts) as client:
+                result = operation(client)
+            self.errors.worked()
             return result
 
         return retried(once, self.config.max_attempts)
-
-    @contextmanager
-    def _explained(self, uri: str) -> Iterator[None]:
-        """Turns what boto3 raises into `StoreError`s that name the URI and the cure."""
-        try:
-            yield
-        except ClientError as error:
-            self._answered = True
-            raise self._of_answer(uri, error) from error
-        except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
-            raise StoreError(
-                f"{uri}: no credentials ({error}); they are sought in {self._keys.source}"
-            ) from error
-        except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
-            kind = StoreUnavailable if self._answered else StoreError
-            raise kind(
-                f"{uri}: the store at {self._endpoint()} does not answer or broke off ({error}); "
-                f"check stores.{self.scheme}.endpoint_url and the network"
-            ) from error
-        except (BotoCoreError, Boto3Error) as error:
-            raise StoreError(f"{uri}: {error}") from error
-
-    def _of_answer(self, uri: str, error: ClientError) -> StoreError:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in ABSENT:
-            if self._bucket_is_there():
-                return MissingObject(f"{uri}: there is no such object")
-            code = "NoSuchBucket"
-        if code == "InvalidRange":
-            return ShortObject(f"{uri}: {CURES[code]}")
-        if code in CURES:
-            return StoreError(f"{uri}: {self._filled(CURES[code])} ({code})")
-        if code in TRANSIENT or status >= 500 or status == 429:
-            return StoreUnavailable(f"{uri}: the store at {self._endpoint()} fails: {error}")
-        return StoreError(f"{uri}: the store at {self._endpoint()} refuses: {error}")
-
-    def _bucket_is_there(self) -> bool:
-        """Whether the object alone is missing; an answer to HEAD does not tell which."""
-        try:
-            self._client().head_bucket(Bucket=self.bucket)
-        except ClientError as error:
-            return str(error.response["Error"]["Code"]) not in ("404", "NoSuchBucket")
-        except BotoCoreError:
-            return True  # the store went away just now; the object was missing before
-        return True
-
-    def _filled(self, cure: str) -> str:
-        return cure.format(
-            bucket=self.bucket,
-            scheme=self.scheme,
-            endpoint=self._endpoint(),
-            credentials=self._keys.source,
-        )
-
-    def _endpoint(self) -> str:
-        return str(self._client().meta.endpoint_url)
-
-    def _client(self) -> Any:
-        pid = os.getpid()
-        with self._locks.setdefault(pid, threading.Lock()):
-            if pid not in self._clients:
-                self._clients[pid] = self._connected()
-            return self._clients[pid]
-
-    def _connected(self) -> Any:
-        auto = "virtual" if self.scheme == "obs" else "auto"
-        addressing = auto if self.config.addressing == "auto" else self.config.addressing
-        keys = self._keys
-        session = boto3.session.Session(keys.access_key, keys.secret_key, keys.session_token)
-        config = Config(
-            signature_version="s3v4",
-            s3={"addressing_style": addressing},  # type: ignore[arg-type]  # literals
-            request_checksum_calculation=self.config.checksums,
-            response_checksum_validation=self.config.checksums,
-            connect_timeout=self.config.connect_timeout_s,
-            read_timeout=self.config.read_timeout_s,
-            retries={"mode": "standard", "total_max_attempts": min(2, self.config.max_attempts)},
-            max_pool_connections=_CONNECTIONS,
-        )
-        return session.client(
-            "s3",
-            region_name=self.config.region,
-            endpoint_url=self.config.endpoint_url,
-            config=config,
-        )
-
-    def _check_obs(self) -> None:
-        if "." in self.bucket:
-            raise StoreError(
-                f"{self.uri}: obs needs the bucket in the host name, where {self.bucket!r} breaks "
-                "https; use a bucket without dots"
-            )
-        if self.config.endpoint_url is None:
-            raise StoreError(
-                f"{self.uri}: stores.obs.endpoint_url is missing; expected "
-                "https://obs.REGION.myhuaweicloud.com"
-            )
-
-
-class S3Download:
-    """`Download` of one object by one GET."""
-
-    def __init__(self, store: S3Store, key: str, offset_bytes: int) -> None:
-        self._store, self._offset_bytes = store, offset_bytes
-        self._request = store._where(key)
-        self._uri = join(store.uri, key)
-        self._body: Any = None
-        self._cancelled = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        with self._store._explained(self._uri):
-            request = self._request
-            if self._offset_bytes:
-                request = request | {"Range": f"bytes={self._offset_bytes}-"}
-            self._body = self._store._opened(self._store._client(), request)._raw_stream
-            while not self._cancelled and (block := self._body.read1(_READ_BYTES)):
-                yield block
-        if self._cancelled:
-            raise StoreUnavailable(f"{self._uri}: cancelled")
-
-    def cancel(self) -> None:
-        """Close the connection, which wakes the reader."""
-        self._cancelled = True
-        if self._body is not None:
-            self._body.shutdown()

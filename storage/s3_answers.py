@@ -9,8 +9,12 @@ from typing import NamedTuple
 from storage.store import StoreConfig, StoreError
 
 _SDK_CHAIN = "the SDK's own chain (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, profile or role)"
+_SDK_CURE = "let a role, web identity or credential_process give them, which are asked again"
 ABSENT = ("NoSuchKey", "404", "NotFound", "NoSuchVersion")
 """Error codes of an object, or its bucket, that is not there."""
+
+SHORT = ("InvalidRange", "416")
+"""Error codes of a range behind the object's end."""
 
 TRANSIENT = (
     "SlowDown",
@@ -24,59 +28,96 @@ TRANSIENT = (
 )
 """Error codes that pass, beside every status from 500 on."""
 
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
+"""Error codes of temporary credentials whose time is over."""
+
+MAY_BE_EXPIRED = (*EXPIRED, "400")
+"""Error codes for which fresh credentials are worth a try; answers to HEAD have no text."""
+
 _WRONG_KEYS = "the store refuses the credentials; they come from {credentials}"
 _DENIED = (
     "access denied: the credentials are wrong or lack a right here; they come from {credentials}"
 )
-_WRONG_REGION = "the bucket lies in another region; check stores.{scheme}.region and .endpoint_url"
-PATH_REFUSED = (
-    "the store refuses the bucket's name in the path; set stores.{scheme}.addressing to virtual"
+_WRONG_REGION = "the bucket lies in another region; check {name}.region and .endpoint_url"
+PATH_REFUSED = "the store refuses the bucket's name in the path; set {name}.addressing: virtual"
+_EXPIRED_KEYS = "the temporary credentials have expired; they come from {credentials}; {refreshing}"
+_UNEXPLAINED = (
+    "the store refuses without a reason, as to HEAD with temporary credentials that have expired "
+    "or for another region; the credentials come from {credentials}; check {name}.region"
+)
+NO_CREDENTIALS = (
+    "no credentials ({error}); they are sought in {credentials}; set those, or name the variables "
+    "that hold the keys in {name}.access_key_env and .secret_key_env"
+)
+UNREACHABLE = (
+    "the store at {endpoint} does not answer or broke off ({error}); check {name}.endpoint_url "
+    "and the network"
+)
+PROXY_FAILS = (
+    "the proxy on the way to {endpoint} does not let the request through ({error}); check "
+    "HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
+)
+WEB_PAGE = (
+    "the endpoint answers a web page, not S3 ({error}): a proxy or login page stands between; "
+    "check {name}.endpoint_url, HTTP_PROXY/NO_PROXY"
+)
+NOT_S3 = "the endpoint's answer is not S3's; check {name}.endpoint_url, HTTP_PROXY/NO_PROXY"
+FAILS = "the store at {endpoint} fails: {error}; if it goes on, look at the store's own log"
+REFUSES = "the store at {endpoint} refuses: {error}; look the code up in the store's documentation"
+RANGE_IGNORED = (
+    "asked for bytes from {offset} on, {endpoint} answered {found}; what stands between does not "
+    "pass the Range header on: check {name}.endpoint_url, HTTP_PROXY/NO_PROXY"
 )
 CURES: Mapping[str, str] = MappingProxyType(
     {
         "NoSuchBucket": "there is no bucket {bucket!r} at {endpoint}; check the URI and "
-        "stores.{scheme}, or create the bucket",
+        "{name}, or create the bucket",
         "InvalidAccessKeyId": _WRONG_KEYS,
         "SignatureDoesNotMatch": _WRONG_KEYS,
         "InvalidToken": _WRONG_KEYS,
         "InvalidSecurity": _WRONG_KEYS,
-        "ExpiredToken": "the temporary credentials have expired; they come from {credentials}",
+        **dict.fromkeys(EXPIRED, _EXPIRED_KEYS),
+        "400": _UNEXPLAINED,
         "AccessDenied": _DENIED,
         "403": _DENIED,
-        "RequestTimeTooSkewed": "this machine's clock is wrong; the store refuses its signatures",
+        "RequestTimeTooSkewed": "this machine's clock is wrong; the store refuses its "
+        "signatures; set the clock",
         "SecondLevelDomainForbidden": PATH_REFUSED,
         "VirtualHostDomainRequired": PATH_REFUSED,
         "PermanentRedirect": _WRONG_REGION,
         "AuthorizationHeaderMalformed": _WRONG_REGION,
         "301": _WRONG_REGION,
-        "InvalidBucketName": "{bucket!r} is no name of a bucket",
-        "InvalidRange": "the object is shorter than asked",
+        "InvalidBucketName": "{bucket!r} is no name of a bucket; check the URI",
     }
 )
 """Error code of an answer -> what to do, for codes that no repetition mends."""
 
 
 class Keys(NamedTuple):
-    """Credentials, or None for the SDK's own chain; `source` says in words where they come from."""
+    """Credentials, or None for the SDK's own chain; in words, where they come from and how they
+    are refreshed."""
 
     source: str
+    refreshing: str
     access_key: str | None = None
     secret_key: str | None = None
     session_token: str | None = None
 
 
-def find_keys(scheme: str, config: StoreConfig, environment: Mapping[str, str]) -> Keys:
-    """The keys that `config` names. Raises `StoreError` for a variable that is not set."""
-    names = (config.access_key_env, config.secret_key_env, config.session_token_env)
+def find_keys(name: str, config: StoreConfig, environment: Mapping[str, str]) -> Keys:
+    """The keys that `config`, called `name`, names. Raises `StoreError` for a variable that is not
+    set."""
+    fields = ("access_key_env", "secret_key_env", "session_token_env")
+    variables = [getattr(config, field) for field in fields]
     if config.access_key_env is None:
-        return Keys(_SDK_CHAIN)
-    for field, name in zip(
-        ("access_key_env", "secret_key_env", "session_token_env"), names, strict=True
-    ):
-        if name is not None and not environment.get(name):
+        return Keys(_SDK_CHAIN, _SDK_CURE)
+    for field, variable in zip(fields, variables, strict=True):
+        if variable is not None and not environment.get(variable):
             raise StoreError(
-                f"stores.{scheme}.{field}: the environment variable {name!r} is not set or empty"
+                f"{name}.{field}: the environment variable {variable!r} is not set or empty; "
+                "export it before starting the job"
             )
-    used = [name for name in names if name is not None]
-    values = [None if name is None else environment[name] for name in names]
-    return Keys(f"the environment variables {', '.join(used)}", *values)
+    used = ", ".join(variable for variable in variables if variable is not None)
+    cure = f"such keys cannot be refreshed: leave {name}.access_key_env out and {_SDK_CURE}"
+    values = [None if variable is None else environment[variable] for variable in variables]
+    return Keys(f"the environment variables {used}", cure, *values)

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from storage.settings import fitting_key, key_fault, settings_name
+
 TEMPORARY_PREFIX = ".tmp-"
 """File names that start so are unfinished writes: never listed, never a key."""
 
@@ -107,7 +109,7 @@ class Store(Protocol):
 
 
 class StoreConfig(BaseModel):
-    """How to reach the stores of one URI scheme. Secrets stand in environment variables."""
+    """How to reach the stores of one key of `stores`. Secrets stand in environment variables."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -135,18 +137,25 @@ class StoreConfig(BaseModel):
     access_key_env: str | None = Field(
         default=None,
         min_length=1,
-        description="Environment variable that holds the access key; none = the SDK's own chain "
-        "(AWS_ACCESS_KEY_ID, profile, role).",
+        description="Environment variable that holds the access key, or the user's name for https, "
+        "ftp and ftps; none = the SDK's own chain (AWS_ACCESS_KEY_ID, profile, role, web "
+        "identity), which alone refreshes temporary keys.",
     )
     secret_key_env: str | None = Field(
         default=None,
         min_length=1,
-        description="Environment variable that holds the secret key; none = the SDK's own chain.",
+        description="Environment variable that holds the secret key, or the password for https, "
+        "ftp and ftps; none = the SDK's own chain.",
     )
     session_token_env: str | None = Field(
         default=None,
         min_length=1,
         description="Environment variable that holds the token of temporary keys; none = no token.",
+    )
+    downloads: Literal["boto3", "obstore"] = Field(
+        default="boto3",
+        description="What brings shards from s3 and obs; `obstore` needs that package and is no "
+        "faster here (docs/stores.md).",
     )
     max_attempts: int = Field(
         default=5, ge=1, le=20, description="How often one operation is tried before it fails."
@@ -214,35 +223,63 @@ def retried(
     return operation()
 
 
-def _open_local(uri: str, _config: StoreConfig, _environment: Mapping[str, str]) -> Store:
+Opener = Callable[[str, StoreConfig, Mapping[str, str], str], Store]
+"""URI, settings, environment with the secrets, and the settings' name for messages -> store."""
+
+
+def _open_local(
+    uri: str, _config: StoreConfig, _environment: Mapping[str, str], _name: str
+) -> Store:
     from storage.local import LocalStore
 
     return LocalStore(uri)
 
 
-def _open_s3(uri: str, config: StoreConfig, environment: Mapping[str, str]) -> Store:
+def _open_s3(uri: str, config: StoreConfig, environment: Mapping[str, str], name: str) -> Store:
     from storage.s3 import S3Store  # boto3 takes a second to import: only where it is needed
 
-    return S3Store(uri, config, environment)
+    return S3Store(uri, config, environment, name)
 
 
-STORES: Mapping[str, Callable[[str, StoreConfig, Mapping[str, str]], Store]] = MappingProxyType(
-    {"file": _open_local, "s3": _open_s3, "obs": _open_s3}
+def _open_by_smart_open(
+    uri: str, config: StoreConfig, environment: Mapping[str, str], name: str
+) -> Store:
+    from storage.smart_open_store import SmartOpenStore
+
+    return SmartOpenStore(uri, config, environment, name)
+
+
+BY_SMART_OPEN = (
+    *("http", "https", "webhdfs", "hdfs", "viewfs", "ftp", "ftps", "sftp", "scp", "ssh"),
+    *("gs", "gcs", "az", "azure"),
+)
+"""Schemes whose stores open single objects but cannot list or delete them: good for data and
+weights, no place for checkpoints."""
+
+STORES: Mapping[str, Opener] = MappingProxyType(
+    {
+        "file": _open_local,
+        "s3": _open_s3,
+        "obs": _open_s3,
+        **dict.fromkeys(BY_SMART_OPEN, _open_by_smart_open),
+    }
 )
 """URI scheme -> how its stores are opened."""
 
 
 class Stores:
-    """Opens URIs, with the job spec's `stores:` (scheme -> config) and its secrets."""
+    """Opens URIs, with the job spec's `stores:` (scheme or beginning of URIs -> config) and its
+    secrets."""
 
     def __init__(
         self,
         configs: Mapping[str, StoreConfig] = MappingProxyType({}),
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        unknown = sorted(set(configs) - set(STORES))
-        if unknown:
-            raise StoreError(f"stores.{unknown[0]}: {_unknown_scheme(unknown[0])}")
+        for key in configs:
+            fault = key_fault(key, STORES)
+            if fault is not None:
+                raise StoreError(fault)
         self.configs = dict(configs)
         self.environment = dict(environment)
 
@@ -250,12 +287,13 @@ class Stores:
         """The store at `uri` (`scheme://...` or a plain path), contacted on its first use."""
         scheme, _ = split_uri(uri)
         if scheme not in STORES:
-            raise StoreError(f"{uri}: {_unknown_scheme(scheme)}")
-        return STORES[scheme](uri, self.configs.get(scheme, StoreConfig()), self.environment)
-
-
-def _unknown_scheme(scheme: str) -> str:
-    return f"there is no store for the scheme {scheme!r} (known: {', '.join(sorted(STORES))})"
+            raise StoreError(
+                f"{uri}: there is no store for the scheme {scheme!r} "
+                f"(known: {', '.join(sorted(STORES))})"
+            )
+        key = fitting_key(uri, self.configs)
+        config = StoreConfig() if key is None else self.configs[key]
+        return STORES[scheme](uri, config, self.environment, settings_name(key or scheme))
 
 
 def open_store(

@@ -305,7 +305,7 @@ def test_networks_that_do_not_fit_are_found_before_data_is_touched(
     [
         ("source.uri=s3-less/nowhere", DataError, "pack"),
         ("source.dataset=band", JobError, "expected ids for dataset 'band'"),
-        ("source.uri=ftp://x/y", StoreError, "no store for the scheme 'ftp'"),
+        ("source.uri=gopher://x/y", StoreError, "no store for the scheme 'gopher'"),
         ("model.start_uri=nothing.safetensors", StoreError, "nothing.safetensors"),
         ("model.encoder=resnet19", JobError, "did you mean 'resnet18'"),
         ("method.weight_adv=[1.0, 1.0, 1.0]", JobError, "at most one weight for each head"),

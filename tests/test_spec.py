@@ -64,6 +64,15 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
         ("target=null", "target: missing, expected a domain to adapt to with method advent"),
         ("stores.s4.region=x", "stores.s4: there is no such store, found 's4'; did you mean 's3'?"),
         (
+            "stores={'s3://b/': {region: x}}",
+            'stores["s3://b/"]: expected a scheme as `s3`, or how URIs begin, as `s3://BUCKET`',
+        ),
+        ("stores={'s4://b': {region: x}}", 'stores["s4://b"]: there is no store for the scheme'),
+        (
+            "checkpoint.uri=https://host/runs",
+            "checkpoint.uri: expected a store that lists and deletes (file, s3 or obs), found http",
+        ),
+        (
             "optim.schedule_steps=5",
             "optim.schedule_steps: expected at least train.steps (6), found 5",
         ),
@@ -159,6 +168,25 @@ def test_a_missing_secret_is_named(tiny_job: dict[str, Any]) -> None:
     job.check_environment({"OBS_KEY": "key", "OBS_SECRET": "secret"})
     with pytest.raises(JobError, match=r"stores.obs.secret_key_env"):
         job.check_environment({"OBS_KEY": "key"})
+
+
+def test_the_secrets_of_each_store_in_use_are_needed(tiny_job: dict[str, Any]) -> None:
+    named = "{access_key_env: %s_KEY, secret_key_env: %s_SECRET}"
+    data, runs = named % ("DATA", "DATA"), named % ("RUNS", "RUNS")
+    other = named % ("OTHER", "OTHER")
+    job = changed(
+        tiny_job,
+        "source.uri=s3://data/gta5/packed",
+        "checkpoint.uri=s3://runs/all",
+        f"stores={{s3: {other}, 's3://data/gta5': {data}, 's3://runs': {runs}}}",
+    )
+    secrets = dict.fromkeys(("DATA_KEY", "DATA_SECRET", "RUNS_KEY", "RUNS_SECRET"), "x")
+    job.check_environment(secrets)
+    for missing, key in (("DATA_KEY", "s3://data/gta5"), ("RUNS_SECRET", "s3://runs")):
+        field = "access_key_env" if missing.endswith("KEY") else "secret_key_env"
+        with pytest.raises(JobError) as caught:
+            job.check_environment({**secrets, missing: ""})
+        assert str(caught.value).startswith(f'stores["{key}"].{field}: expected the secret in')
 
 
 def test_batches_must_be_shared_out_evenly(tiny_job: dict[str, Any]) -> None:

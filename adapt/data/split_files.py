@@ -9,7 +9,7 @@ import json
 from adapt.data.index import Index, check_index, parse_index
 from adapt.data.manifest import CURE, MAX_MANIFEST_BYTES, Manifest, parse_manifest, refuse_large
 from adapt.errors import DataError
-from storage.store import MissingObject, ShortObject, Store, retried
+from storage.store import MissingObject, ShortObject, Store, StoreError, retried
 
 MAX_INDEX_BYTES = 1 << 30
 """About two million samples of 35 ids."""
@@ -75,15 +75,20 @@ def read_object(store: Store, split: str, file_name: str, max_bytes: int) -> byt
     try:
         return retried(lambda: _bounded(store, f"{split}/{file_name}", max_bytes), ATTEMPTS)
     except MissingObject as error:
-        splits = [name for name in packed_splits(store) if name != split]
-        there = (
-            f"packed splits there: {', '.join(splits)}" if splits else "no packed split is there"
-        )
         raise DataError(
-            f"{store.uri}/{split}/{file_name} is missing: `pack` the split first, "
-            "or let an interrupted `pack` finish "
-            f"({there})"
+            f"{store.uri}/{split}/{file_name} is missing: `pack` the split first, or let an "
+            f"interrupted `pack` finish{_what_is_there(store, split)}"
         ) from error
+
+
+def _what_is_there(store: Store, split: str) -> str:
+    """The other packed splits, in brackets; nothing where the store cannot list."""
+    try:
+        splits = [name for name in packed_splits(store) if name != split]
+    except StoreError:
+        return ""
+    there = f"packed splits there: {', '.join(splits)}" if splits else "no packed split is there"
+    return f" ({there})"
 
 
 def _bounded(store: Store, key: str, max_bytes: int) -> bytes:

@@ -13,7 +13,7 @@ from tests.storage.faults import CannedServer, FaultProxy
 def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
     proxy = FaultProxy(s3_server.endpoint_url)
     yield proxy
-    proxy.listener.close()
+    proxy.close()
 
 
 @pytest.fixture

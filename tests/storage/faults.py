@@ -2,56 +2,171 @@
 
 import socket
 import threading
+import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from adapt.platforms.local_stack import HOST
+from tests.storage.broken_answers import RESET, Cut, Exchange, Fault, Faultless, Flip, Request
+
+
+class _Order(NamedTuple):
+    """Which requests a fault waits for."""
+
+    fault: Fault
+    key: str
+    method: str
 
 
 class FaultProxy:
-    """Forwards TCP to the S3 server. `cuts`: after how many bytes the next answers break off;
-    `flips`: how many of the next large answers get one byte changed."""
+    """Forwards HTTP to the S3 server, with faults to order.
+
+    `cuts`: after how many bytes the next long enough bodies break off; `flips`: how many of the
+    next bodies over 5000 bytes get one bit changed; `order` ties faults to keys. `latency_s` delays
+    every request, `bytes_per_s` bounds what passes in both directions together.
+    """
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
+        assert parts.hostname and parts.port, target
         self.target = (parts.hostname, parts.port)
         self.cuts: deque[int] = deque()
         self.flips = 0
+        self.latency_s = 0.0
+        self.bytes_per_s = float("inf")
+        self.requests: list[Request] = []
+        self.closed = threading.Event()
         self.listener = socket.create_server((HOST, 0))
         self.endpoint_url = f"http://{HOST}:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._orders: list[_Order] = []
+        self._clients: set[socket.socket] = set()
+        self.is_away = False
+        self._free_s = 0.0
+        self._lock = threading.Lock()
+        self._accept_from(self.listener)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self.listener.accept()
-                server = socket.create_connection(self.target)
-                for pump, pair in ((self._up, (client, server)), (self._down, (server, client))):
-                    threading.Thread(target=pump, args=pair, daemon=True).start()
+    def order(self, fault: Fault, key: str = "", times: int = 1, method: str = "GET") -> None:
+        """The next `times` requests of this method whose path contains `key` meet this fault."""
+        with self._lock:
+            self._orders += [_Order(fault, key, method)] * times
 
-    def _up(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError):
-            while data := client.recv(65536):
-                server.sendall(data)
-            server.close()
+    @property
+    def num_ordered(self) -> int:
+        """How many ordered faults have met no request yet."""
+        return len(self._orders)
 
-    def _down(self, server: socket.socket, client: socket.socket) -> None:
-        sent_bytes = 0
-        with suppress(OSError):
-            while data := server.recv(65536):
-                if self.cuts and sent_bytes + len(data) > self.cuts[0]:
-                    client.sendall(data[: self.cuts.popleft() - sent_bytes])
-                    break
-                if self.flips and sent_bytes > 5000:
-                    self.flips -= 1
-                    data = bytes([data[0] ^ 1]) + data[1:]
-                client.sendall(data)
-                sent_bytes += len(data)
-        for end in (client, server):
+    def ranges(self, key: str = "", method: str = "GET") -> list[str | None]:
+        """The Range header of each request so far whose path contains `key`."""
+        with self._lock:
+            met = [one for one in self.requests if one.method == method and key in one.path]
+        return [one.range for one in met]
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Inside, every connection is reset and new ones are refused."""
+        address = self.listener.getsockname()
+        self.is_away = True
+        _shut(self.listener)
+        self.listener.close()
+        following = socket.socket()
+        following.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        following.bind(address)  # keeps the port; until it listens, it refuses
+        self.reset_connections()
+        try:
+            yield
+        finally:
+            self.listener, self.is_away = following, False
+            following.listen(128)
+            self._accept_from(following)
+
+    def outage(self, seconds: float) -> threading.Thread:
+        """Be away for so many seconds; the outage has begun when this returns."""
+        began = threading.Event()
+
+        def absent() -> None:
+            with self.away():
+                began.set()
+                self.closed.wait(seconds)
+
+        thread = threading.Thread(target=absent, daemon=True)
+        thread.start()
+        began.wait()
+        return thread
+
+    def reset_connections(self) -> None:
+        """Break every connection there is."""
+        with self._lock:
+            clients = list(self._clients)
+        for client in clients:
             with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            _shut(client)
+
+    def close(self) -> None:
+        """End everything."""
+        self.closed.set()
+        _shut(self.listener)
+        self.listener.close()
+        self.reset_connections()
+
+    def paced(self, num_bytes: int) -> None:
+        """Wait until so many bytes may pass."""
+        with self._lock:
+            start_s = max(self._free_s, time.monotonic())
+            self._free_s = start_s + num_bytes / self.bytes_per_s
+            wait_s = self._free_s - time.monotonic()
+        if wait_s > 0:
+            self.closed.wait(wait_s)
+
+    def ordered(self, request: Request) -> Fault | None:
+        """Note a request; the fault that was ordered for it, if any."""
+        with self._lock:
+            self.requests.append(request)
+            for order in self._orders:
+                if order.method == request.method and order.key in request.path:
+                    self._orders.remove(order)
+                    return order.fault
+        return None
+
+    def by_length(self, body_bytes: int) -> Fault:
+        """What a body of this length meets by `cuts` or `flips`, if anything."""
+        with self._lock:
+            if self.cuts and body_bytes > self.cuts[0]:
+                return Cut(self.cuts.popleft())
+            if self.flips and body_bytes > 5000:
+                self.flips -= 1
+                return Flip(5000)
+        return Faultless()
+
+    def _accept_from(self, listener: socket.socket) -> None:
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    client, address = listener.accept()
+                    serve = threading.Thread(target=self._serve, args=(client, address))
+                    serve.daemon = True
+                    serve.start()
+
+        threading.Thread(target=accept, daemon=True).start()
+
+    def _serve(self, client: socket.socket, address: object) -> None:
+        with self._lock:
+            self._clients.add(client)
+        with client, suppress(OSError, HTTPException, ValueError):
+            if not self.is_away:
+                Exchange(client, address, self)
+        with self._lock:
+            self._clients.discard(client)
+
+
+def _shut(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 class CannedServer:
