@@ -78,6 +78,8 @@ FAULTS: dict[str, Fault] = {
 }
 TEN_SECONDS = ("stall", "stall at the first byte", "slow trickle")
 """Faults that are known by nothing but the clock."""
+THRICE_IS_DAMAGE = ("flipped byte", "an empty answer")
+"""Faults that look like a damaged object, where three meet one shard."""
 
 
 class Seen(NamedTuple):
@@ -316,9 +318,11 @@ def test_connections_that_end_again_and_again_are_no_damage(bed: Bed) -> None:
     assert_recovered(seen, expected)
 
 
+@pytest.mark.slow
 def test_nothing_piles_up_over_faulty_epochs(bed: Bed) -> None:
     """Neither memory nor open files; two thirds of the shards are fetched in every epoch."""
-    faults = [fault for name, fault in FAULTS.items() if name not in TEN_SECONDS]
+    left_out = (*TEN_SECONDS, *THRICE_IS_DAMAGE)  # by chance, one shard may meet three
+    faults = [fault for name, fault in FAULTS.items() if name not in left_out]
     largest_bytes = max(shard.size_bytes for shard in bed.manifest.shards)
     kept_bytes, open_files = [], []
     with bed.stream(capacity_bytes=1_000_000) as stream, traced():
@@ -328,6 +332,7 @@ def test_nothing_piles_up_over_faulty_epochs(bed: Bed) -> None:
             held_bytes = stream.split.cache.held_bytes
             assert held_bytes <= 7 * largest_bytes, "three windows of two, and one let go of"
             if (number + 1) % BATCHES == 0:
+                gc.collect()  # clients of boto3 that were given up
                 kept_bytes.append(tracemalloc.get_traced_memory()[0])
                 open_files.append(len(list(Path("/proc/self/fd").iterdir())))
     cache = stream.split.cache
