@@ -111,6 +111,7 @@ def _networks_and_split(
     try:
         yield [Member(*pair) for pair in zip(networks, factors, strict=True)], split, device
     finally:
+        split.cache.close()
         split.close()
 
 

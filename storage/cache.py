@@ -9,13 +9,12 @@ somebody reads it. A file lock a shard lets ranks of one node download a shard o
 
 import errno
 import fcntl
-import glob
 import logging
 import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,8 +174,6 @@ class ShardCache:
         """Fetch to `path`; False where there is no room. The shard's lock is held."""
         path.unlink(missing_ok=True)
         part = path.with_name(path.name + _PART)
-        for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}*-{glob.escape(part.name)}"):
-            leftover.unlink()  # of a process that was killed
         try:
             if not self._reserve(shard, part):
                 return False
@@ -198,7 +195,8 @@ class ShardCache:
     def _fetch(self, shard: "_Shard", descriptor: int) -> None:
         """Fetch the right bytes into a file, again while they are wrong."""
         for attempt in range(DOWNLOADS):
-            self.fetcher.count(retries=int(attempt > 0))
+            if attempt:
+                self.fetcher.wait(attempt - 1)
             fault = f"expected {shard.size_bytes} bytes, the object has fewer"
             try:
                 found = self.fetcher.fetch(shard.store, shard.key, shard.size_bytes, descriptor)
@@ -213,6 +211,7 @@ class ShardCache:
         """Claim room by a file of the shard's size, whose blocks the download fills."""
         with _locked(self.folder / _LOCK):
             part.unlink(missing_ok=True)
+            self._remove_leftovers()
             used_bytes = sum(_size(path) for path in _files_in(self.folder))
             free_bytes = shutil.disk_usage(self.folder).free
             limit_bytes = self.capacity_bytes
@@ -225,6 +224,14 @@ class ShardCache:
                     os.posix_fallocate(file.fileno(), 0, shard.size_bytes)
                 return True
         return False
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed processes had not finished: its shard's lock is nobody's."""
+        for part in list(self.folder.rglob(f"*{_PART}")):
+            path = part.with_name(part.name.removesuffix(_PART) + _LOCK)
+            with path.open("ab") as lock, suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink(missing_ok=True)
 
     def _say_full(self, reason: str) -> None:
         """Once: from now on every epoch fetches what did not fit."""

@@ -44,9 +44,15 @@ class Body(NamedTuple):
 class BlockDownload:
     """`Download` of what `opened` opens; it is called when the iteration begins."""
 
-    def __init__(self, uri: str, offset_bytes: int, opened: Callable[[], Body]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        offset_bytes: int,
+        opened: Callable[[], Body],
+        length_bytes: int | None = None,
+    ) -> None:
         assert offset_bytes >= 0, offset_bytes
-        self.uri, self.offset_bytes = uri, offset_bytes
+        self.uri, self.offset_bytes, self.length_bytes = uri, offset_bytes, length_bytes
         self._opened = opened
         self._body: Body | None = None
         self._cancelled = False
@@ -76,9 +82,13 @@ class BlockDownload:
         self._check()
         arrived_bytes = 0
         while block := self._read(body.file, arrived_bytes):
+            if self.length_bytes is not None:
+                block = block[: self.length_bytes - arrived_bytes]
             arrived_bytes += len(block)
             yield block
             self._check()
+            if arrived_bytes == self.length_bytes:
+                return
         if body.length_bytes is not None and arrived_bytes < body.length_bytes:
             raise self._broken(arrived_bytes, f"{body.length_bytes} bytes were announced")
         if arrived_bytes == 0:

@@ -42,6 +42,10 @@ class FetchCounts(NamedTuple):
     hedges: int = 0
 
 
+Write = Callable[[memoryview, int], None]
+"""Keeps bytes at a position, both counted from the first byte asked for."""
+
+
 class Fetcher:
     """Fetches objects for many threads; `close` ends what is under way."""
 
@@ -60,14 +64,18 @@ class Fetcher:
         nothing for `patience_s`, or after `close`, and `OSError` of the file.
         """
         started_s = time.monotonic()
-        transfer = _Transfer(self, store, key, size_bytes, descriptor)
-        try:
-            transfer.run()
-        finally:
-            transfer.cancel()
+        digest = xxhash.xxh3_64()
+
+        def write(fresh: memoryview, position_bytes: int) -> None:
+            digest.update(fresh)
+            written = 0
+            while written < len(fresh):
+                written += os.pwrite(descriptor, fresh[written:], position_bytes + written)
+
+        self._transfer(store, key, 0, size_bytes, write)
         with self._lock:
             self._s_per_byte.append((time.monotonic() - started_s) / max(size_bytes, 1))
-        return transfer.digest.hexdigest()
+        return digest.hexdigest()
 
     def fetch_range(
         self,
@@ -75,35 +83,36 @@ class Fetcher:
         key: str,
         offset_bytes: int,
         length_bytes: int,
-        right: Callable[[bytes], bool],
-    ) -> bytes:
+        right: Callable[[bytearray], bool],
+    ) -> bytearray:
         """A part of an object, fetched again while `right` says that its bytes are wrong.
 
         Raises `StoreError` where they stay so, and as `fetch`.
         """
-        for _ in range(DOWNLOADS):
-            data = self._patiently(lambda: store.get_range(key, offset_bytes, length_bytes))
-            self.count(fetched_bytes=len(data))
+        for attempt in range(DOWNLOADS):
+            if attempt:
+                self.wait(attempt - 1)
+            data = bytearray(length_bytes)
+
+            def write(fresh: memoryview, position_bytes: int, data: bytearray = data) -> None:
+                data[position_bytes : position_bytes + len(fresh)] = fresh
+
+            self._transfer(store, key, offset_bytes, length_bytes, write)
             if right(data):
                 return data
-            self.count(retries=1)
         raise StoreError(
             f"{join(store.uri, key)}: {length_bytes} bytes at {offset_bytes} are damaged, fetched "
             f"{DOWNLOADS} times; pack or upload this data set again"
         )
 
-    def _patiently(self, request: Callable[[], bytes]) -> bytes:
-        """`request()`, repeated while the store is away."""
-        started_s, failures = time.monotonic(), 0
-        while True:
-            try:
-                return request()
-            except StoreUnavailable:
-                spent_s = time.monotonic() - started_s
-                if spent_s >= self.patience_s or self.closed.is_set():
-                    raise
-                self.wait(failures)
-                failures += 1
+    def _transfer(
+        self, store: Store, key: str, offset_bytes: int, length_bytes: int, write: Write
+    ) -> None:
+        transfer = _Transfer(self, store, key, offset_bytes, length_bytes, write)
+        try:
+            transfer.run()
+        finally:
+            transfer.cancel()
 
     def wait(self, failures: int) -> None:
         """The wait after that many failures in a row; counts a retry."""
@@ -131,14 +140,22 @@ class Fetcher:
 
 
 class _Transfer:
-    """One object on its way: its requests, and how far its bytes have come."""
+    """Bytes of one object on their way: the requests for them, and how far they have come.
+
+    `covered_bytes`, and all positions, count from `offset_bytes`.
+    """
 
     def __init__(
-        self, fetcher: Fetcher, store: Store, key: str, size_bytes: int, descriptor: int
+        self,
+        fetcher: Fetcher,
+        store: Store,
+        key: str,
+        offset_bytes: int,
+        size_bytes: int,
+        write: Write,
     ) -> None:
         self.fetcher, self.store, self.key = fetcher, store, key
-        self.size_bytes, self.descriptor = size_bytes, descriptor
-        self.digest = xxhash.xxh3_64()
+        self.offset_bytes, self.size_bytes, self.write = offset_bytes, size_bytes, write
         self.covered_bytes = 0
         self._changed = threading.Condition()
         self._live: list[Download] = []
@@ -146,7 +163,7 @@ class _Transfer:
         self._over = False
         self._failures = 0
         self._hedge_s = time.monotonic() + fetcher.straggles_after_s(size_bytes)
-        self._advanced_s = time.monotonic()
+        self._advanced_s = self._watched_s = time.monotonic()
         self._mark_bytes = 0
 
     def run(self) -> None:
@@ -201,11 +218,15 @@ class _Transfer:
             raise StoreUnavailable(f"{self._uri}: given up, as the job ends")
         self._watched_s = time.monotonic()
         with self._changed:
-            offset_bytes = self.covered_bytes
-            download = self.store.download(self.key, offset_bytes)
+            position_bytes = self.covered_bytes
+            download = self.store.download(
+                self.key,
+                self.offset_bytes + position_bytes,
+                self.size_bytes - position_bytes,
+            )
             self._live.append(download)
         threading.Thread(
-            target=self._bring, args=(download, offset_bytes), name="request", daemon=True
+            target=self._bring, args=(download, position_bytes), name="request", daemon=True
         ).start()
 
     def _send_again(self) -> None:
@@ -221,9 +242,9 @@ class _Transfer:
         self._failure = None
         self._send()
 
-    def _bring(self, download: Download, offset_bytes: int) -> None:
+    def _bring(self, download: Download, start_bytes: int) -> None:
         """Write what a request brings, to its end."""
-        position_bytes, failure = offset_bytes, None
+        position_bytes, failure = start_bytes, None
         try:
             for block in download:
                 self._take(block, position_bytes)
@@ -231,7 +252,7 @@ class _Transfer:
         except (StoreError, OSError) as error:
             failure = error
         finally:
-            self.fetcher.count(fetched_bytes=position_bytes - offset_bytes)
+            self.fetcher.count(fetched_bytes=position_bytes - start_bytes)
             with self._changed:
                 if download in self._live:
                     self._live.remove(download)
@@ -239,17 +260,13 @@ class _Transfer:
                 self._changed.notify_all()
 
     def _take(self, block: bytes, position_bytes: int) -> None:
-        """Write and hash those bytes of a block that no other request has brought before."""
+        """Write those bytes of a block that no other request has brought before."""
         with self._changed:
             if self._over or self.covered_bytes >= self.size_bytes:
                 return
             known_bytes = self.covered_bytes - position_bytes
             fresh = memoryview(block)[known_bytes : self.size_bytes - position_bytes]
-            self.digest.update(fresh)
-            written = 0
-            while written < len(fresh):
-                at = self.covered_bytes + written
-                written += os.pwrite(self.descriptor, fresh[written:], at)
+            self.write(fresh, self.covered_bytes)
             self.covered_bytes += len(fresh)
             if self.covered_bytes >= self.size_bytes and len(self._live) > 1:
                 self._changed.notify_all()  # alone, it comes to its own end at once

@@ -129,7 +129,9 @@ class LocalStore:
         ):
             shutil.copyfileobj(source, copy, _COPY_BYTES)
 
-    def download(self, key: str, offset_bytes: int = 0) -> Download:
+    def download(
+        self, key: str, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Download:
         """The file's bytes from an offset on."""
         self.path(key)
 
@@ -140,7 +142,7 @@ class LocalStore:
                 file.seek(offset_bytes)
             return Body(file, unstoppable)
 
-        return BlockDownload(join(self.uri, key), offset_bytes, opened)
+        return BlockDownload(join(self.uri, key), offset_bytes, opened, length_bytes)
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole file atomically."""

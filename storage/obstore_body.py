@@ -33,9 +33,12 @@ class ObstoreBodies:
         """Whether this process is not forked from one that used obstore."""
         return cls.first_pid in (None, os.getpid())
 
-    def opened(self, path: str, offset_bytes: int) -> Body:
-        """The object from an offset on. Raises `StoreError` where obstore is not installed, and
-        `OSError` for every failure: obstore does not tell them apart."""
+    def opened(self, path: str, offset_bytes: int, length_bytes: int | None) -> Body:
+        """The object from an offset on, or a part of it.
+
+        Raises `StoreError` where obstore is not installed, and `OSError` for every failure: obstore
+        does not tell them apart.
+        """
         try:
             import obstore
         except ImportError as error:
@@ -46,6 +49,8 @@ class ObstoreBodies:
         ObstoreBodies.first_pid = os.getpid()
         self._store = self._store or self._made()
         options: Any = {"range": {"offset": offset_bytes}} if offset_bytes else {}
+        if length_bytes is not None:
+            options = {"range": (offset_bytes, offset_bytes + length_bytes)}
         try:
             stream = _Stream(obstore.get(self._store, path, options=options).stream(1))
         except obstore.exceptions.BaseError as error:

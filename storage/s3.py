@@ -102,13 +102,16 @@ class S3Store:
 
         self._tried(key, copied)
 
-    def download(self, key: str, offset_bytes: int = 0) -> Download:
-        """One request for the object from an offset on."""
+    def download(
+        self, key: str, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Download:
+        """One request for the object from an offset on, or for a part of it."""
         where = self._where(key)
         by_boto3 = self.config.downloads == "boto3" or not ObstoreBodies.usable_here()
         opened = self._body_from if by_boto3 else self._body_by_obstore
         uri = join(self.uri, key)
-        return BlockDownload(uri, offset_bytes, lambda: opened(uri, where, offset_bytes))
+        part = (offset_bytes, length_bytes)
+        return BlockDownload(uri, offset_bytes, lambda: opened(uri, where, *part), length_bytes)
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole object: in one request, or in parts from 32 MiB on."""
@@ -154,19 +157,25 @@ class S3Store:
         checked_key(key, self.uri)
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{key}" if self.prefix else key}
 
-    def _body_by_obstore(self, uri: str, where: Mapping[str, str], offset_bytes: int) -> Body:
+    def _body_by_obstore(
+        self, uri: str, where: Mapping[str, str], offset_bytes: int, length_bytes: int | None
+    ) -> Body:
         try:
-            body = self._obstore.opened(where["Key"], offset_bytes)
+            body = self._obstore.opened(where["Key"], offset_bytes, length_bytes)
         except OSError as error:
-            self._body_from(uri, where, offset_bytes).file.close()  # it says what is wrong
+            self._body_from(uri, where, offset_bytes, 1).file.close()  # it says what is wrong
             raise StoreUnavailable(
                 f"{uri}: obstore failed, where boto3 does not: {error}"
             ) from error
         self.errors.worked()
         return body
 
-    def _body_from(self, uri: str, where: Mapping[str, str], offset_bytes: int) -> Body:
-        request = {**where, "Range": f"bytes={offset_bytes}-"} if offset_bytes else where
+    def _body_from(
+        self, uri: str, where: Mapping[str, str], offset_bytes: int, length_bytes: int | None
+    ) -> Body:
+        last = "" if length_bytes is None else offset_bytes + length_bytes - 1
+        part = bool(offset_bytes) or length_bytes is not None
+        request = {**where, "Range": f"bytes={offset_bytes}-{last}"} if part else where
         with self.errors.client(uri) as client:
             answer = client.get_object(**request)
         self.errors.worked()

@@ -71,16 +71,18 @@ class SmartOpenStore:
 
         self._tried(key, copied)
 
-    def download(self, key: str, offset_bytes: int = 0) -> Download:
+    def download(
+        self, key: str, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Download:
         """One attempt to read from an offset on; where a scheme cannot, bytes are read past."""
         checked_key(key, self.uri)
 
         def opened() -> Body:
-            body = self._opened(key, offset_bytes, None)
+            body = self._opened(key, offset_bytes, length_bytes)
             self._answered = True
             return body
 
-        return BlockDownload(self.target.shown(key), offset_bytes, opened)
+        return BlockDownload(self.target.shown(key), offset_bytes, opened, length_bytes)
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole object."""

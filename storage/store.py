@@ -83,8 +83,11 @@ class Store(Protocol):
         """Download to a local file, atomically (temporary name, fsync, rename)."""
         ...
 
-    def download(self, key: str, offset_bytes: int = 0) -> Download:
-        """One attempt to get the object from an offset on; its iteration contacts the store."""
+    def download(
+        self, key: str, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Download:
+        """One attempt to get the object from an offset on, or at most `length_bytes` of it; its
+        iteration contacts the store."""
         ...
 
     def put(self, key: str, data: bytes) -> None:

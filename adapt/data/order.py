@@ -75,6 +75,10 @@ class Order(ABC):
         """The shards that the draws around `draw` are spread over; none where that may be all."""
 
     @abstractmethod
+    def near(self, start: int, stop: int) -> list[int]:
+        """The shards that draws `start` to `stop` - 1 are spread over."""
+
+    @abstractmethod
     def same_until(self, draw: int) -> int:
         """The first later draw at which other shards may be near or upcoming."""
 
@@ -96,15 +100,19 @@ class ScatteredOrder(Order):
         """No shards."""
         return []
 
+    def near(self, start: int, stop: int) -> list[int]:
+        """The shards of just these draws."""
+        samples = [self.sample(draw) for draw in range(start, stop)]
+        shards = np.searchsorted(self.shard_ends, samples, side="right")
+        return list(dict.fromkeys(shards.tolist()))
+
     def same_until(self, draw: int) -> int:
         """A quarter of the lookahead later, which is soon enough."""
         return draw + LOOKAHEAD_DRAWS // 4
 
     def upcoming_shards(self, draw: int) -> list[int]:
         """The shards of the next `LOOKAHEAD_DRAWS` draws."""
-        samples = [self.sample(later) for later in range(draw, draw + LOOKAHEAD_DRAWS)]
-        shards = np.searchsorted(self.shard_ends, samples, side="right")
-        return list(dict.fromkeys(shards.tolist()))
+        return self.near(draw, draw + LOOKAHEAD_DRAWS)
 
 
 class WindowOrder(Order):
@@ -124,12 +132,23 @@ class WindowOrder(Order):
         plan = _epoch(self, epoch)
         return plan.windows[int(np.searchsorted(plan.ends, place, side="right"))]
 
+    def near(self, start: int, stop: int) -> list[int]:
+        """The shards of all windows that these draws lie in."""
+        shards: list[int] = []
+        while start < stop:
+            shards += self.window(start)
+            start = self._window_end(start)
+        return list(dict.fromkeys(shards))
+
     def same_until(self, draw: int) -> int:
         """The window's end, or a while later, when memory may have room for more shards."""
+        return min(self._window_end(draw), draw + LOOKAHEAD_DRAWS // 4)
+
+    def _window_end(self, draw: int) -> int:
+        """The first draw after the window that `draw` lies in."""
         epoch, place = divmod(draw, self.num_samples)
         ends = _epoch(self, epoch).ends
-        left = int(ends[int(np.searchsorted(ends, place, side="right"))]) - place
-        return draw + min(left, LOOKAHEAD_DRAWS // 4)
+        return draw - place + int(ends[int(np.searchsorted(ends, place, side="right"))])
 
     def upcoming_shards(self, draw: int) -> list[int]:
         """This window's shards, then the next one's."""
@@ -176,10 +195,9 @@ class RareClassOrder(ScatteredOrder):
     def probabilities(self) -> npt.NDArray[np.float64]:
         """(K,) P(c), summing to 1; 0 for classes left out."""
         pixels = self._label_pixels
+        kept = np.array([len(members) > 0 for members in self._samples_by_class])
         rarity = (1 - pixels.sum(axis=0) / pixels.sum()) / self.temperature
-        weights = np.exp(rarity - rarity.max()) * np.array(
-            [len(members) > 0 for members in self._samples_by_class]
-        )
+        weights = np.exp(np.where(kept, rarity - rarity[kept].max(), -np.inf))
         return weights / weights.sum()
 
     def _class(self, draw: int) -> int:

@@ -8,7 +8,7 @@ by side.
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,7 @@ class PackedSplit:
                 "(--size-hw, or --original to resize as it is read)"
             )
         self._train_ids = train_ids_of(self.id_table, self.manifest.ids)
-        self.random_access = False
+        self.random_access = self._closed = False
         self._pool = ThreadPoolExecutor(FETCHES_IN_FLIGHT, thread_name_prefix="fetch")
         self._shards: dict[int, Future[OpenShard | None]] = {}
         self._lock = threading.Lock()
@@ -155,15 +155,14 @@ class PackedSplit:
 
     def close(self) -> None:
         """Stop fetching and let go of the shards."""
+        self._closed = True
         self.want([])
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _bytes(self, sample: int) -> tuple[bytes, bytes]:
         """The stored image and, where labels are read, the stored label."""
         row = self.index
-        with self._lock:
-            future = self._opened(int(row.shard[sample]))
-        shard = future.result()
+        shard = self._shard(int(row.shard[sample]))
         image = (int(row.image_offset_bytes[sample]), int(row.image_length_bytes[sample]))
         label = (int(row.label_offset_bytes[sample]), int(row.label_length_bytes[sample]))
         if shard is None:
@@ -179,18 +178,29 @@ class PackedSplit:
         length_bytes = max(image[0] + image[1], label[0] + label[1]) - start
         info = self.manifest.shards[int(self.index.shard[sample])]
 
-        def right(data: bytes) -> bool:
+        def right(data: bytearray) -> bool:
             digest = xxhash.xxh3_64(cut(data, image))
             digest.update(cut(data, label))
             return digest.intdigest() == int(self.index.xxh3[sample])
 
-        def cut(data: bytes, extent: tuple[int, int]) -> bytes:
-            return data[extent[0] - start :][: extent[1]]
+        def cut(data: bytearray, extent: tuple[int, int]) -> bytes:
+            return bytes(data[extent[0] - start :][: extent[1]])
 
         data = self.cache.fetcher.fetch_range(
             self.store, f"{self.split}/{info.name}", start, length_bytes, right
         )
         return cut(data, image), cut(data, label)
+
+    def _shard(self, shard: int) -> OpenShard | None:
+        """The shard, once it is there; None where its samples are to be fetched one by one."""
+        while True:
+            with self._lock:
+                future = self._opened(shard)
+            try:
+                return future.result()
+            except CancelledError:  # by `want`, before the fetch had begun
+                if self._closed:
+                    raise
 
     def _room_for(self, shard: int) -> bool:
         """Whether memory could hold a shard more, should the disk have no room for any on its

@@ -134,16 +134,12 @@ class Stream:
 
     def _want_shards(self) -> None:
         """Tell the split, now and then, which shards the plan needs next."""
-        if self._planned < self._want_again:
+        stop = self._planned + self.batch_size
+        if stop <= self._want_again:
             return
-        self._want_again = self.order.same_until(self._planned)
-        near = [
-            shard
-            for draw in (*range(self.draw, self._planned, self.batch_size), self._planned)
-            for shard in self.order.window(draw)
-        ]
-        soon = [*self.order.upcoming_shards(self.draw), *self.order.upcoming_shards(self._planned)]
-        self.split.want([*near, *soon], side_by_side=len(set(near)))
+        self._want_again = self.order.same_until(stop - 1)
+        near = self.order.near(self.draw, stop)
+        self.split.want([*near, *self.order.upcoming_shards(stop - 1)], side_by_side=len(near))
 
     def _decode(self, draw: int) -> Decoded:
         skipped: dict[str, str] = {}

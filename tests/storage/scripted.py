@@ -17,8 +17,8 @@ LONG_S = 30.0
 class ScriptedDownload:
     """One request; its script says which bytes come and how it ends."""
 
-    def __init__(self, script: "Script", offset_bytes: int) -> None:
-        self.script, self.offset_bytes = script, offset_bytes
+    def __init__(self, script: "Script", offset_bytes: int, length_bytes: int | None) -> None:
+        self.script, self.offset_bytes, self.length_bytes = script, offset_bytes, length_bytes
         self.cancelled = threading.Event()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -38,30 +38,22 @@ Script = Callable[[ScriptedDownload], Iterator[bytes]]
 
 
 class ScriptedStore:
-    """Downloads by the next of `scripts`, ranges by the next of `parts`; the last is repeated."""
+    """Downloads by the next of `scripts`; the last is repeated."""
 
     uri = "fake://bucket"
 
     def __init__(self, *scripts: Script) -> None:
         self.scripts = deque(scripts)
         self.downloads: list[ScriptedDownload] = []
-        self.parts: deque[bytes | StoreError] = deque()
-        self.ranges: list[tuple[int, int]] = []
 
-    def download(self, key: str, offset_bytes: int = 0) -> ScriptedDownload:
+    def download(
+        self, key: str, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> ScriptedDownload:
         """As the protocol says."""
         assert key == KEY
         script = self.scripts.popleft() if len(self.scripts) > 1 else self.scripts[0]
-        self.downloads.append(ScriptedDownload(script, offset_bytes))
+        self.downloads.append(ScriptedDownload(script, offset_bytes, length_bytes))
         return self.downloads[-1]
-
-    def get_range(self, key: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """As the protocol says."""
-        self.ranges.append((offset_bytes, length_bytes))
-        part = self.parts.popleft() if len(self.parts) > 1 else self.parts[0]
-        if isinstance(part, StoreError):
-            raise part
-        return part
 
     @property
     def offsets(self) -> list[int]:

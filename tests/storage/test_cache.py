@@ -45,10 +45,12 @@ class CountedStore(S3Store):
 
     log: Path
 
-    def download(self, key: str, offset_bytes: int = 0) -> Download:
+    def download(
+        self, key: str, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Download:
         with self.log.open("a") as file:
             file.write(f"{key}\n")
-        return super().download(key, offset_bytes)
+        return super().download(key, offset_bytes, length_bytes)
 
     @property
     def num_downloads(self) -> int:
@@ -181,7 +183,7 @@ def test_processes_download_a_shard_once(store: CountedStore, folder: Path) -> N
 def test_what_a_killed_process_left_is_removed(store: CountedStore, folder: Path) -> None:
     shard = folder / "d" / KEY
     shard.parent.mkdir(parents=True)
-    for name in (f".tmp-0123456789abcdef-{shard.name}.part", f"{shard.name}.part"):
+    for name in ("shard-00077.tar.part", f"{shard.name}.part"):
         (shard.parent / name).write_bytes(bytes(1000))
     assert _bytes(_open(ShardCache(folder, capacity_bytes=len(DATA)), store)) == DATA
     assert _files(folder) == [f"d/{KEY}"]

@@ -319,11 +319,21 @@ def test_wrong_bytes_are_fetched_anew_three_times_in_all(way: str, tmp_path: Pat
 
 def part_of(fetcher: Fetcher, *parts: bytes | StoreError) -> tuple[bytes, int]:
     """Bytes 5 to 9 by requests with these answers, and the number of requests."""
-    store = ScriptedStore()
-    store.parts.extend(parts)
-    data = fetcher.fetch_range(store, KEY, 5, 4, DATA[5:9].__eq__)  # type: ignore[arg-type]
-    assert set(store.ranges) == {(5, 4)}
-    return data, len(store.ranges)
+    store = ScriptedStore(
+        *(failing(part) if isinstance(part, StoreError) else answer(part) for part in parts)
+    )
+    data = fetcher.fetch_range(store, KEY, 5, 4, lambda data: data == DATA[5:9])  # type: ignore[arg-type]
+    assert {(one.offset_bytes, one.length_bytes) for one in store.downloads} == {(5, 4)}
+    return bytes(data), len(store.downloads)
+
+
+def answer(data: bytes) -> Script:
+    """These bytes, whatever was asked for."""
+
+    def script(_download: ScriptedDownload) -> Iterator[bytes]:
+        yield data
+
+    return script
 
 
 def test_a_part_is_fetched_until_it_is_right() -> None:
