@@ -6,6 +6,7 @@ import resource
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -37,11 +38,14 @@ from adapt.places import Place
 from adapt.spec import JobSpec
 from adapt.tracker import Status, Tracker
 from adapt.trainer import Outcome, Progress, Trainer, resume
+from storage.fetch import PATIENCE_S
 from storage.store import MissingObject, split_uri
 
 log = logging.getLogger(__name__)
 
 TRACKER_FLUSH_S = 20.0
+RANKS_WAIT = timedelta(seconds=3 * PATIENCE_S)
+"""How long ranks wait for one another: longer than any of them for a store that is away."""
 
 
 def run_job(
@@ -87,7 +91,7 @@ def run_job(
             place,
             engine,
             data,
-            *_feeds(job, place, data, state, engine, stack),
+            *_feeds(job, place, data, state, engine, stop, stack),
             folder,
             tracker,
             stop,
@@ -140,13 +144,15 @@ def _feeds(
     data: JobData,
     state: dict[str, Any] | None,
     engine: Engine,
+    stop: Event,
     stack: ExitStack,
 ) -> tuple[Feed, Feed | None]:
     def feed(
         domain: DomainConfig, split: PackedSplit, number: int, state: dict[str, Any] | None
     ) -> Feed:
         on_device = engine.device.type == "cuda"
-        stream = open_stream(job, domain, split, number, place, state, for_device=on_device)
+        alone = stop if place.num_ranks == 1 else None  # the others would wait for this one
+        stream = open_stream(job, domain, split, number, place, state, on_device, alone)
         stack.callback(stream.close)
         return Feed(stream, engine.method.segmenter.pixels, engine.device)
 
@@ -164,7 +170,8 @@ def _ranks(place: Place, device: torch.device) -> Iterator[None]:
     if place.num_ranks == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=RANKS_WAIT)
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import torch
@@ -74,7 +75,7 @@ def decoding_threads(config: StreamConfig, place: Place) -> int:
 def open_data(job: JobSpec, stores: Stores, cache: ShardCache) -> JobData:
     """Open the job's splits.
 
-    Raises `StoreError`, and `DataError` where data and spec disagree.     The target's labels are
+    Raises `StoreError`, and `DataError` where data and spec disagree. The target's labels are
     never opened, whether there are any or not.
     """
     source = open_split(job, job.source, stores, cache)
@@ -116,6 +117,7 @@ def open_stream(
     place: Place,
     state: Mapping[str, Any] | None,
     for_device: bool = False,
+    stop: Event | None = None,
 ) -> Stream:
     """This rank's stream over an opened split, from its start or a checkpoint's `state` on.
 
@@ -133,6 +135,7 @@ def open_stream(
         draw=0 if state is None else state["draw"],
         planned_draws=schedule_length(job.optim, job.train.steps) * domain.batch_size,
         for_device=for_device,
+        stop=stop,
     )
     if state is not None:
         check_state(state, stream.state(0), DOMAINS[number])

@@ -25,12 +25,13 @@ def describe(progress: Progress) -> str:
     losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
     left = str(timedelta(seconds=round(progress.remaining_s)))
     seen, fetched = progress.stream, ""
+    waits = f"p50 {seen.wait_p50_ms:.0f}, p99 {seen.wait_p99_ms:.0f} ms, {seen.stalls} stalls"
     if seen.fetched_mb:
         fetched = f"fetched {seen.fetched_mb:.0f} MB (hits {seen.hit_rate:.0%}"
         fetched += f", {seen.retries} retries, {seen.hedges} hedges)  "
     return (
         f"step {progress.step}/{progress.steps}  {losses}  {progress.samples_per_s:.1f} samples/s  "
-        f"waiting {progress.wait_share:.0%} (p99 {seen.wait_p99_ms:.0f} ms, {seen.stalls} stalls)  "
+        f"waiting {progress.wait_share:.0%} ({waits})  "
         f"{seen.queue_depth:.0f} ready  {fetched}left {left}"
     )
 

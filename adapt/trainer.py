@@ -83,17 +83,19 @@ class Trainer:
     _saved_at: tuple[int, int] | None = None
     _since: "_Stretch" = field(default_factory=lambda: _Stretch())
     _observer: Observer = field(init=False)
+    _draws: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         streams = [feed.stream for feed in self._feeds()]
         self._observer = Observer(streams, self.data.source.cache)
+        self._draws = self._feed_states()
 
     def run(self) -> Outcome:
         """Train to the end.
 
         Raises `Interrupted`, with everything saved, when `stop` is set.
         """
-        self._since = _Stretch(self.engine.step_count)
+        self._since = self._new_stretch()
         self._repeat_unmarked_evaluation()
         while True:
             if self._evaluation_due():
@@ -119,10 +121,23 @@ class Trainer:
         return [feed for feed in (self.source, self.target) if feed is not None]
 
     def _step(self) -> dict[str, torch.Tensor]:
-        source = next(self.source)
-        target = None if self.target is None else next(self.target)
+        try:
+            source = next(self.source)
+            target = None if self.target is None else next(self.target)
+        except Interrupted as error:
+            self._save()
+            step = self.engine.step_count
+            raise Interrupted(f"{error} after step {step}, everything is saved") from error
         self._observer.step()
-        return self.engine.step(source, target)
+        losses = self.engine.step(source, target)
+        self._draws = self._feed_states()
+        return losses
+
+    def _feed_states(self) -> dict[str, Any]:
+        return {
+            "source": self.source.state(),
+            "target": None if self.target is None else self.target.state(),
+        }
 
     def _log(self, losses: dict[str, torch.Tensor]) -> None:
         step, streams = self.engine.step_count, [feed.stream for feed in self._feeds()]
@@ -187,7 +202,10 @@ class Trainer:
             saved = self._save()
             if saved is not None:
                 self._mark_best(saved, self.figures[self.job.evaluate.select_by])
-        self._since = _Stretch(self.engine.step_count)
+        self._since = self._new_stretch()
+
+    def _new_stretch(self) -> "_Stretch":
+        return _Stretch(self.engine.step_count, sum(feed.stream.wait_s for feed in self._feeds()))
 
     def _is_best(self) -> bool:
         """Whether the last evaluation beats the checkpoint marked as the best."""
@@ -240,8 +258,7 @@ class Trainer:
             self.engine.step_count,
             {
                 "engine": self.engine.state_dict(),
-                "source": self.source.state(),
-                "target": None if self.target is None else self.target.state(),
+                **self._draws,
                 "evaluated_step": self.evaluated_step,
                 "figures": self.figures,
                 "run_id": "" if self.tracker is None else self.tracker.run_id or "",
@@ -276,8 +293,8 @@ class Trainer:
 class _Stretch:
     """Speed since a step: seconds a step, samples a second, share of time waiting for data."""
 
-    def __init__(self, step: int = 0) -> None:
-        self._step, self._wait_s, self._start_s = step, 0.0, time.perf_counter()
+    def __init__(self, step: int = 0, wait_s: float = 0.0) -> None:
+        self._step, self._wait_s, self._start_s = step, wait_s, time.perf_counter()
         self.step_s = self.samples_per_s = self.wait_share = 0.0
 
     def measure(self, step: int, samples: int, wait_s: float) -> "_Stretch":

@@ -14,19 +14,28 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from storage.fetch import DOWNLOADS, Fetcher
 from storage.local import LocalStore, file_errors, sync_folder
 from storage.shards import OpenShard, xxh3_of
-from storage.store import TEMPORARY_PREFIX, ShortObject, Store, StoreError, checked_key, join
+from storage.store import (
+    TEMPORARY_PREFIX,
+    ShortObject,
+    Store,
+    StoreError,
+    StoreUnavailable,
+    checked_key,
+    join,
+)
 
 log = logging.getLogger(__name__)
 
 _PART = ".part"
 _LOCK = ".lock"
+_POLL_S = 0.05
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -66,8 +75,8 @@ class ShardCache:
         self.counts = CacheCounts()
         self.held_bytes = 0
         self._verified: set[Path] = set()
-        self._said_full = False
-        self._lock = threading.Lock()
+        self._full = self._tidied = False
+        self._lock = threading.RLock()  # shards are let go of wherever memory is cleaned up
 
     def open(
         self, store: Store, key: str, size_bytes: int, xxh3: str, dataset_id: str
@@ -108,9 +117,9 @@ class ShardCache:
         folder = self.folder
         if dataset_id is not None:
             folder /= checked_key(dataset_id, "dataset_id")
-        freed_bytes = 0
+        freed_bytes = _remove_leftovers(folder)
         for path in list(_shards_in(folder)):
-            with file_errors(path), _locked(path.with_name(path.name + _LOCK)):
+            with file_errors(path), self._shard_lock(path):
                 freed_bytes += _size(path)
                 path.unlink(missing_ok=True)
         return freed_bytes
@@ -145,12 +154,13 @@ class ShardCache:
 
     def _admitted(self, shard: "_Shard", path: Path) -> OpenShard | None:
         """Another process's copy, once verified, or a new one; None where there is no room."""
-        with _locked(path.with_name(path.name + _LOCK)):
+        with self._shard_lock(path):
             if path.exists() and _fault(shard, path) is None:
                 self._count(hits=1)
             elif self._download(shard, path):
                 self._count(misses=1)
             else:
+                self._count(misses=1)
                 return None
             self._verified.add(path)
             return OpenShard(os.open(path, os.O_RDONLY))
@@ -167,7 +177,6 @@ class ShardCache:
         self._hold(shard.size_bytes)
         opened = OpenShard(descriptor, lambda: self._hold(-shard.size_bytes))
         self._fetch(shard, descriptor)
-        self._count(misses=1)
         return opened
 
     def _download(self, shard: "_Shard", path: Path) -> bool:
@@ -208,16 +217,19 @@ class ShardCache:
         raise StoreError(f"{_damaged(shard, fault)}; downloaded {DOWNLOADS} times")
 
     def _reserve(self, shard: "_Shard", part: Path) -> bool:
-        """Claim room by a file of the shard's size, whose blocks the download fills."""
+        """Claim room by a file of the shard's size, whose blocks the download fills. Once there was
+        none, there is none: nothing is evicted."""
+        if self._full:
+            return False
         with _locked(self.folder / _LOCK):
             part.unlink(missing_ok=True)
-            self._remove_leftovers()
-            used_bytes = sum(_size(path) for path in _files_in(self.folder))
-            free_bytes = shutil.disk_usage(self.folder).free
+            if not self._tidied:
+                _remove_leftovers(self.folder)
+                self._tidied = True
             limit_bytes = self.capacity_bytes
-            if limit_bytes is not None and used_bytes + shard.size_bytes > limit_bytes:
+            if limit_bytes is not None and _bytes_in(self.folder) + shard.size_bytes > limit_bytes:
                 self._say_full(f"its limit is {limit_bytes / 1e9:.3g} GB")
-            elif free_bytes - shard.size_bytes < self.reserve_bytes:
+            elif shutil.disk_usage(self.folder).free - shard.size_bytes < self.reserve_bytes:
                 self._say_full(f"{self.reserve_bytes / 1e9:.3g} GB of its disk are kept free")
             else:
                 with part.open("wb") as file:
@@ -225,24 +237,28 @@ class ShardCache:
                 return True
         return False
 
-    def _remove_leftovers(self) -> None:
-        """Remove what killed processes had not finished: its shard's lock is nobody's."""
-        for part in list(self.folder.rglob(f"*{_PART}")):
-            path = part.with_name(part.name.removesuffix(_PART) + _LOCK)
-            with path.open("ab") as lock, suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                part.unlink(missing_ok=True)
-
     def _say_full(self, reason: str) -> None:
-        """Once: from now on every epoch fetches what did not fit."""
-        if not self._said_full:
-            self._said_full = True
+        """From now on every epoch fetches what did not fit."""
+        if not self._full:
+            self._full = True
             log.warning(
                 "the shard cache %s is full (%s): what does not fit is fetched anew each epoch; "
                 "give it a larger disk (or stream.cache_gb) to read every shard once",
                 self.folder,
                 reason,
             )
+
+    @contextmanager
+    def _shard_lock(self, path: Path) -> Iterator[None]:
+        """Holds the lock of one shard, for which another process may fetch for long.
+
+        Raises `StoreUnavailable` where the cache is closed meanwhile."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock_file(path).open("ab") as file:
+            while not _taken(file):
+                if self.fetcher.closed.wait(_POLL_S):
+                    raise StoreUnavailable(f"{path}: given up, as the job ends")
+            yield
 
     def _hold(self, size_bytes: int) -> None:
         with self._lock:
@@ -281,14 +297,45 @@ def _damaged(shard: _Shard, fault: str) -> str:
 
 def _shards_in(folder: Path) -> Iterator[Path]:
     """Whole shards in and under a folder."""
-    return (path for path in _files_in(folder) if not path.name.endswith((_PART, _LOCK)))
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    """Shards, and files that claim room for one, in and under a folder."""
     for path in sorted(folder.rglob("*")):
-        if not path.name.startswith(TEMPORARY_PREFIX) and path.is_file():
+        unfinished = path.name.startswith(TEMPORARY_PREFIX) or path.name.endswith((_PART, _LOCK))
+        if not unfinished and path.is_file():
             yield path
+
+
+def _bytes_in(folder: str | Path) -> int:
+    """Bytes of all files in and under a folder: shards, and the room claimed for some."""
+    with os.scandir(folder) as entries:
+        return sum(
+            _bytes_in(entry.path) if entry.is_dir() else _size(Path(entry.path))
+            for entry in entries
+        )
+
+
+def _remove_leftovers(folder: Path) -> int:
+    """Remove what killed processes had not finished, as nobody holds its shard's lock; returns its
+    bytes."""
+    freed_bytes = 0
+    for part in list(folder.rglob(f"*{_PART}")):
+        with _lock_file(part.with_name(part.name.removesuffix(_PART))).open("ab") as file:
+            if _taken(file):
+                freed_bytes += _size(part)
+                part.unlink(missing_ok=True)
+    return freed_bytes
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(path.name + _LOCK)
+
+
+def _taken(file: BinaryIO) -> bool:
+    """Whether an exclusive lock on the file is ours now; the kernel frees it when its holder
+    dies."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _size(path: Path) -> int:

@@ -9,15 +9,17 @@ away is waited for. Every byte is hashed as it is written, so nothing is read ag
 import os
 import random
 import statistics
+import sys
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import xxhash
 
-from storage.store import Download, Store, StoreError, StoreUnavailable, join
+from storage.store import Download, ShortObject, Store, StoreError, StoreUnavailable, join
 
 PROGRESS_S = 10.0
 """A fetch that gets fewer than `PROGRESS_BYTES` in this time drops its requests."""
@@ -54,7 +56,9 @@ class Fetcher:
         self.counts = FetchCounts()
         self.closed = threading.Event()
         self._lock = threading.Lock()
-        self._s_per_byte: deque[float] = deque(maxlen=MEDIAN_OF)
+        self._s_per_byte: defaultdict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=MEDIAN_OF)
+        )
 
     def fetch(self, store: Store, key: str, size_bytes: int, descriptor: int) -> str:
         """Write the object's first `size_bytes` to the file `descriptor`, from its start.
@@ -74,7 +78,7 @@ class Fetcher:
 
         self._transfer(store, key, 0, size_bytes, write)
         with self._lock:
-            self._s_per_byte.append((time.monotonic() - started_s) / max(size_bytes, 1))
+            self._s_per_byte[store.uri].append((time.monotonic() - started_s) / max(size_bytes, 1))
         return digest.hexdigest()
 
     def fetch_range(
@@ -97,9 +101,10 @@ class Fetcher:
             def write(fresh: memoryview, position_bytes: int, data: bytearray = data) -> None:
                 data[position_bytes : position_bytes + len(fresh)] = fresh
 
-            self._transfer(store, key, offset_bytes, length_bytes, write)
-            if right(data):
-                return data
+            with suppress(ShortObject):
+                self._transfer(store, key, offset_bytes, length_bytes, write)
+                if right(data):
+                    return data
         raise StoreError(
             f"{join(store.uri, key)}: {length_bytes} bytes at {offset_bytes} are damaged, fetched "
             f"{DOWNLOADS} times; pack or upload this data set again"
@@ -130,12 +135,14 @@ class Fetcher:
         with self._lock:
             self.counts = FetchCounts(*map(sum, zip(self.counts, added, strict=True)))
 
-    def straggles_after_s(self, size_bytes: int) -> float:
-        """After how long a fetch of this size is a straggler; infinity before there is a median."""
+    def straggles_after_s(self, store: Store, size_bytes: int) -> float:
+        """After how long a fetch of this size is a straggler; infinity before there is a median of
+        this store's."""
         with self._lock:
-            if len(self._s_per_byte) < MEDIAN_NEEDS:
+            earlier = self._s_per_byte[store.uri]
+            if len(earlier) < MEDIAN_NEEDS:
                 return float("inf")
-            usual_s = statistics.median(self._s_per_byte) * size_bytes
+            usual_s = statistics.median(earlier) * size_bytes
         return max(HEDGE_FACTOR * usual_s, HEDGE_LEAST_S)
 
 
@@ -159,10 +166,10 @@ class _Transfer:
         self.covered_bytes = 0
         self._changed = threading.Condition()
         self._live: list[Download] = []
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._over = False
         self._failures = 0
-        self._hedge_s = time.monotonic() + fetcher.straggles_after_s(size_bytes)
+        self._hedge_s = time.monotonic() + fetcher.straggles_after_s(store, size_bytes)
         self._advanced_s = self._watched_s = time.monotonic()
         self._mark_bytes = 0
 
@@ -244,20 +251,19 @@ class _Transfer:
 
     def _bring(self, download: Download, start_bytes: int) -> None:
         """Write what a request brings, to its end."""
-        position_bytes, failure = start_bytes, None
-        try:
-            for block in download:
-                self._take(block, position_bytes)
-                position_bytes += len(block)
-        except (StoreError, OSError) as error:
-            failure = error
-        finally:
-            self.fetcher.count(fetched_bytes=position_bytes - start_bytes)
-            with self._changed:
-                if download in self._live:
-                    self._live.remove(download)
-                    self._failure = failure
-                self._changed.notify_all()
+        position_bytes = start_bytes
+        with suppress(StoreError, OSError):  # `run` raises whatever it was
+            try:
+                for block in download:
+                    self._take(block, position_bytes)
+                    position_bytes += len(block)
+            finally:
+                self.fetcher.count(fetched_bytes=position_bytes - start_bytes)
+                with self._changed:
+                    if download in self._live:
+                        self._live.remove(download)
+                        self._failure = sys.exception()
+                    self._changed.notify_all()
 
     def _take(self, block: bytes, position_bytes: int) -> None:
         """Write those bytes of a block that no other request has brought before."""

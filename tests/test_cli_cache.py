@@ -46,7 +46,7 @@ def test_clear_takes_the_beginning_of_an_id_or_everything(folder: Path) -> None:
     ]
     assert "freed 1.0 MB" in cache(folder, "clear").err
     left = sorted(path.name for path in (folder / "scratch").rglob("*.*"))
-    assert left == ["0.tar.lock"] * 2 + ["1.tar.part"] * 2
+    assert left == ["0.tar.lock"] * 2 + ["1.tar.lock"] * 2
 
 
 def test_another_folder_may_be_named(folder: Path) -> None:

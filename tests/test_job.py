@@ -4,8 +4,10 @@ import logging
 import re
 import resource
 import shutil
+from concurrent.futures import Future
+from itertools import count
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 from typing import Any
 
 import pytest
@@ -14,9 +16,13 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from adapt.checkpoint import RunFolder
+from adapt.data.augment import Sample
+from adapt.data.host_batch import Decoded
 from adapt.data.observe import Observed
+from adapt.data.packed import PackedSplit
 from adapt.data.packing import pack
 from adapt.data.split_files import read_manifest
+from adapt.data.stream import Stream
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.export_checkpoint import adversaries_of
 from adapt.job import allow_open_files, embedded_tracking_uri, run_job
@@ -143,6 +149,37 @@ def test_a_job_stopped_anywhere_ends_bit_identical(
             run(job, place, stop_at)
     _, seen = run(job, place)
     assert [p.losses for p in seen] == [p.losses for p in expected[stops[-1] :]]
+    for key, value in last_weights(calm).items():
+        assert torch.equal(value, last_weights(job)[key]), key
+
+
+def test_a_stop_while_data_does_not_come_saves_the_last_step(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = job_of(tiny_job, f"checkpoint.uri={tmp_path / 'calm'}")
+    run(calm, place)
+    job = job_of(tiny_job, "stream.threads=1")
+    stop, stalled, back = Event(), Event(), Event()
+    read, wait, reads = PackedSplit.read, Stream._waited_for, count()
+
+    def stalling(split: PackedSplit, sample: int) -> Sample:
+        if split.id_table is None and next(reads) >= 8:  # the target's, of the fifth step
+            stalled.set()
+            assert back.wait(60)
+        return read(split, sample)
+
+    def waiting(stream: Stream, future: Future[Decoded]) -> Decoded:
+        if stream.split.id_table is None and stalled.is_set() and not future.done():
+            stop.set()
+            Timer(2, back.set).start()  # or the stream's threads would not end
+        return wait(stream, future)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PackedSplit, "read", stalling)
+        patch.setattr(Stream, "_waited_for", waiting)
+        with pytest.raises(Interrupted, match="waiting for data after step 4, everything is saved"):
+            run_job(job, place, stop)
+    run(job, place)
     for key, value in last_weights(calm).items():
         assert torch.equal(value, last_weights(job)[key]), key
 

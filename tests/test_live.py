@@ -16,7 +16,7 @@ def test_a_report_names_step_losses_speed_waiting_and_time_left() -> None:
     said = describe(REPORT)
     assert said == (
         "step 20/100  segmentation/main 0.5123  8.0 samples/s  "
-        "waiting 25% (p99 12 ms, 2 stalls)  6 ready  left 0:01:15"
+        "waiting 25% (p50 0, p99 12 ms, 2 stalls)  6 ready  left 0:01:15"
     )
 
 

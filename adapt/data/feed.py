@@ -39,7 +39,7 @@ class Feed:
             for tensor in (batch.images, batch.labels):
                 if tensor is not None:
                     tensor.record_stream(current)
-            self._coming = self._start()
+            self._coming = self._start() if self.stream.next_is_ready else None
         return batch
 
     def state(self) -> dict[str, Any]:

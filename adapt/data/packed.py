@@ -79,6 +79,7 @@ class PackedSplit:
             )
         self._train_ids = train_ids_of(self.id_table, self.manifest.ids)
         self.random_access = self._closed = False
+        self._sizes_bytes = [shard.size_bytes for shard in self.manifest.shards]
         self._pool = ThreadPoolExecutor(FETCHES_IN_FLIGHT, thread_name_prefix="fetch")
         self._shards: dict[int, Future[OpenShard | None]] = {}
         self._lock = threading.Lock()
@@ -109,17 +110,23 @@ class PackedSplit:
     def want(self, shards: Sequence[int], side_by_side: int = 1) -> None:
         """Fetch these shards in this order, and let go of all others.
 
-        The first `side_by_side` are fetched in any case; more, while those that have to be held in
-        memory leave room there.
+        The first `side_by_side` are fetched in any case; more, while memory could hold them, should
+        the disk have no room for any that is on its way.
         """
         wanted = dict.fromkeys(shards)
+        sizes_bytes = self._sizes_bytes
         with self._lock:
             for shard in self._shards.keys() - wanted.keys():
                 self._shards.pop(shard).cancel()
+            coming = [shard for shard, future in self._shards.items() if not future.done()]
+            room_bytes = self.cache.memory_bytes - self.cache.held_bytes
+            room_bytes -= sum(sizes_bytes[shard] for shard in coming)
             for place, shard in enumerate(wanted):
-                if place >= side_by_side and not self._room_for(shard):
-                    break
-                self._opened(shard)
+                if shard not in self._shards:
+                    room_bytes -= sizes_bytes[shard]
+                    if place >= side_by_side and room_bytes < 0:
+                        break
+                    self._opened(shard)
 
     def read(self, sample: int) -> Sample:
         """Decode one sample: image (3, H, W) uint8 RGB, labels (H, W) uint8 train ids or None.
@@ -201,14 +208,6 @@ class PackedSplit:
             except CancelledError:  # by `want`, before the fetch had begun
                 if self._closed:
                     raise
-
-    def _room_for(self, shard: int) -> bool:
-        """Whether memory could hold a shard more, should the disk have no room for any on its
-        way."""
-        sizes_bytes = [info.size_bytes for info in self.manifest.shards]
-        coming = [s for s, future in self._shards.items() if not future.done()]
-        coming_bytes = sum(sizes_bytes[one] for one in coming) + sizes_bytes[shard]
-        return self.cache.held_bytes + coming_bytes <= self.cache.memory_bytes
 
     def _opened(self, shard: int) -> "Future[OpenShard | None]":
         if shard not in self._shards:

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,12 @@ from adapt.data.malloc import keep_freed_memory
 from adapt.data.order import AUGMENTATION, ORDERS, Order, philox
 from adapt.data.packed import PackedSplit
 from adapt.data.stream_config import TRIES, StreamConfig
-from adapt.errors import DataError, JobError
+from adapt.errors import DataError, Interrupted, JobError
 
 log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+"""How often a wait for data looks whether the job is to stop."""
 
 
 class Stream:
@@ -40,7 +44,8 @@ class Stream:
     `bad_samples` how often a bad sample was skipped in this rank's batches, both since this stream
     was made.
 
-    `next` raises `StoreError` where a shard cannot be had, `DataError` for a bad sample, by name.
+    `next` raises `StoreError` where a shard cannot be had, `DataError` for a bad sample, by name,
+    and `Interrupted` where it has to wait while `stop` is set.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Stream:
         draw: int = 0,
         planned_draws: int = 1,
         for_device: bool = False,
+        stop: Event | None = None,
     ) -> None:
         assert batch_size % num_ranks == 0, "checked when the job starts"
         keep_freed_memory()
@@ -69,7 +75,7 @@ class Stream:
         self.draw = self._planned = draw
         self.wait_s = 0.0
         self.bad_samples = 0
-        self._for_device = for_device
+        self._for_device, self._stop = for_device, stop
         self._augments = augmentation != AugmentConfig()
         self._tries = TRIES[config.on_bad_sample]
         self._named: set[str] = set()
@@ -86,7 +92,7 @@ class Stream:
             self._plan_batch()
         started_s = time.perf_counter()
         size_bytes, futures = self._ready.popleft()
-        decoded = tuple(future.result() for future in futures)
+        decoded = tuple(self._waited_for(future) for future in futures)
         self.wait_s += time.perf_counter() - started_s
         self._ready_bytes -= size_bytes
         self.draw += self.batch_size
@@ -98,6 +104,13 @@ class Stream:
     def num_ready(self) -> int:
         """Batches that are decoded and wait."""
         return sum(all(future.done() for future in futures) for _, futures in self._ready)
+
+    @property
+    def next_is_ready(self) -> bool:
+        """Whether `next` would give a batch without waiting, and without an error."""
+        return bool(self._ready) and all(
+            future.done() and future.exception() is None for future in self._ready[0][1]
+        )
 
     def state(self, draw: int) -> dict[str, Any]:
         """What a checkpoint keeps, with `draw` as the next one: plain values, under 300 bytes of
@@ -116,6 +129,16 @@ class Stream:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.split.close()
         self._pool.shutdown(wait=True)
+
+    def _waited_for(self, future: Future[Decoded]) -> Decoded:
+        while True:
+            try:
+                return future.result(POLL_S)
+            except TimeoutError:
+                if future.done():
+                    raise
+                if self._stop is not None and self._stop.is_set():
+                    raise Interrupted("stopped while waiting for data") from None
 
     def _may_plan(self) -> bool:
         if not self._ready:

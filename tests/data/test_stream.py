@@ -3,8 +3,10 @@ name."""
 
 import json
 from collections import Counter
+from concurrent.futures import Future, wait
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -13,13 +15,13 @@ import torch
 from adapt.batch import PixelFormat
 from adapt.data.augment import AugmentConfig
 from adapt.data.feed import Feed, normalise, to_device
-from adapt.data.host_batch import HostBatch
+from adapt.data.host_batch import Decoded, HostBatch
 from adapt.data.order import ORDERS, Sampling
 from adapt.data.packed import PackedSplit
 from adapt.data.packing import pack
 from adapt.data.stream import Stream, check_state
 from adapt.data.stream_config import StreamConfig
-from adapt.errors import DataError, JobError
+from adapt.errors import DataError, Interrupted, JobError
 from storage.cache import ShardCache
 from storage.store import StoreError, Stores
 from tests.conftest import write_raw_folders
@@ -44,6 +46,7 @@ def stream_of(
     augmentation: AugmentConfig = AUGMENTATION,
     table: np.ndarray | None = TABLE,
     for_device: bool = False,
+    stop: Event | None = None,
     **config: object,
 ) -> Stream:
     fields = {"window_shards": 2, "rare_class_min_pixels": 100} | config
@@ -59,6 +62,7 @@ def stream_of(
         draw=draw,
         planned_draws=40,
         for_device=for_device,
+        stop=stop,
     )
 
 
@@ -196,6 +200,31 @@ def test_what_was_handed_out_counts_not_what_is_under_way(tiny_uri: str, tmp_pat
         assert feed.draw == 12 and stream.draw == 16
         coming = feed._coming[0]
         assert next(feed) is coming and feed.draw == 16
+
+
+def test_a_batch_that_is_not_ready_is_not_waited_for(tiny_uri: str, tmp_path: Path) -> None:
+    stream = stream_of(tiny_uri, tmp_path, prefetch_batches=1)
+    with closing(stream):
+        assert not stream.next_is_ready
+        next(stream)
+        wait(stream._ready[0][1])
+        assert stream.next_is_ready
+        broken: Future[Decoded] = Future()
+        stream._ready[0][1][0] = broken
+        assert not stream.next_is_ready
+        broken.set_exception(DataError("beyond the schedule"))
+        assert not stream.next_is_ready
+
+
+def test_a_stop_ends_a_wait_for_data(tiny_uri: str, tmp_path: Path) -> None:
+    stop = Event()
+    stream = stream_of(tiny_uri, tmp_path, stop=stop)
+    with closing(stream):
+        next(stream)
+        stream._ready[0][1][0] = Future()
+        stop.set()
+        with pytest.raises(Interrupted, match="stopped while waiting for data"):
+            next(stream)
 
 
 def test_a_stream_s_state_is_small_and_of_one_data_set(tiny_uri: str, tmp_path: Path) -> None:

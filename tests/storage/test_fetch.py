@@ -199,11 +199,30 @@ def test_nothing_is_written_once_a_fetch_is_given_up(path: Path) -> None:
 
 
 def test_stragglers_are_told_by_the_median_once_there_is_one() -> None:
-    fetcher = Fetcher()
-    assert fetcher.straggles_after_s(10**9) == float("inf")
-    fetcher._s_per_byte.extend([1e-6, 5e-6, 100.0])
-    assert fetcher.straggles_after_s(10**6) == pytest.approx(3 * 5)
-    assert fetcher.straggles_after_s(1) == fetch.HEDGE_LEAST_S
+    fetcher, store, slow = Fetcher(), ScriptedStore(whole), ScriptedStore(whole)
+    slow.uri = "fake://slow"
+    assert straggles_after_s(fetcher, store, 10**9) == float("inf")
+    fetcher._s_per_byte[store.uri].extend([1e-6, 5e-6, 100.0])
+    assert straggles_after_s(fetcher, store, 10**6) == pytest.approx(3 * 5)
+    assert straggles_after_s(fetcher, store, 1) == fetch.HEDGE_LEAST_S
+    assert straggles_after_s(fetcher, slow, 10**6) == float("inf"), "another store's is no measure"
+
+
+def straggles_after_s(fetcher: Fetcher, store: ScriptedStore, size_bytes: int) -> float:
+    return fetcher.straggles_after_s(store, size_bytes)  # type: ignore[arg-type]
+
+
+def test_a_bug_in_a_store_ends_the_fetch_at_once(path: Path) -> None:
+    def broken(_download: ScriptedDownload) -> Iterator[bytes]:
+        yield DATA[:10]
+        raise ZeroDivisionError("a bug")
+
+    hook, threading.excepthook = threading.excepthook, lambda _args: None
+    try:
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            fetched(Fetcher(), ScriptedStore(broken), path)
+    finally:
+        threading.excepthook = hook
 
 
 @pytest.mark.parametrize(
