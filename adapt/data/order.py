@@ -8,6 +8,7 @@ promise.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import ClassVar, Literal
@@ -121,15 +122,20 @@ class WindowOrder(Order):
 
     random_access = False
 
+    @cached_property
+    def _plan(self) -> "Callable[[int], _Epoch]":
+        """The plans of the last few epochs asked for."""
+        return lru_cache(maxsize=4)(lambda epoch: _Epoch(self, epoch))
+
     def sample(self, draw: int) -> int:
         """The index of the sample that draw number `draw` takes."""
         epoch, place = divmod(draw, self.num_samples)
-        return int(_epoch(self, epoch).samples[place])
+        return int(self._plan(epoch).samples[place])
 
     def window(self, draw: int) -> list[int]:
         """The shards of the window that `draw` lies in, in the epoch's order."""
         epoch, place = divmod(draw, self.num_samples)
-        plan = _epoch(self, epoch)
+        plan = self._plan(epoch)
         return plan.windows[int(np.searchsorted(plan.ends, place, side="right"))]
 
     def near(self, start: int, stop: int) -> list[int]:
@@ -147,16 +153,16 @@ class WindowOrder(Order):
     def _window_end(self, draw: int) -> int:
         """The first draw after the window that `draw` lies in."""
         epoch, place = divmod(draw, self.num_samples)
-        ends = _epoch(self, epoch).ends
+        ends = self._plan(epoch).ends
         return draw - place + int(ends[int(np.searchsorted(ends, place, side="right"))])
 
     def upcoming_shards(self, draw: int) -> list[int]:
         """This window's shards, then the next one's."""
         epoch, place = divmod(draw, self.num_samples)
-        plan = _epoch(self, epoch)
+        plan = self._plan(epoch)
         number = int(np.searchsorted(plan.ends, place, side="right"))
         last = number + 1 == len(plan.windows)
-        following = _epoch(self, epoch + 1).windows[0] if last else plan.windows[number + 1]
+        following = self._plan(epoch + 1).windows[0] if last else plan.windows[number + 1]
         return list(dict.fromkeys([*plan.windows[number], *following]))
 
 
@@ -240,11 +246,6 @@ class _Epoch:
             draws.append(samples[_permutation(random.random_raw(len(samples)))])
         self.samples = np.concatenate(draws)
         self.ends = np.cumsum([len(window) for window in draws])
-
-
-@lru_cache(maxsize=8)
-def _epoch(order: WindowOrder, epoch: int) -> _Epoch:
-    return _Epoch(order, epoch)
 
 
 @lru_cache(maxsize=8)
