@@ -1,10 +1,12 @@
 """A whole job: trains, evaluates, saves, stops, and goes on bit for bit."""
 
 import logging
+import os
 import re
 import resource
 import shutil
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from threading import Event, Timer
@@ -23,10 +25,11 @@ from adapt.data.packed import PackedSplit
 from adapt.data.packing import pack
 from adapt.data.split_files import read_manifest
 from adapt.data.stream import Stream
+from adapt.data.stream_config import StreamConfig
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.export_checkpoint import adversaries_of
 from adapt.job import allow_open_files, embedded_tracking_uri, run_job
-from adapt.job_data import check_networks
+from adapt.job_data import check_networks, decoding_threads
 from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.places import Place
 from adapt.scoring import evaluate_checkpoint
@@ -353,6 +356,13 @@ def test_what_does_not_fit_is_refused_before_training(
 ) -> None:
     with pytest.raises(error, match=message):
         run(job_of(tiny_job, override), place)
+
+
+def test_ranks_share_a_node_s_cores_for_decoding(place: Place) -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert decoding_threads(StreamConfig(), place) == max(2, min(16, cores))
+    assert decoding_threads(StreamConfig(), replace(place, local_ranks=cores)) == 2
+    assert decoding_threads(StreamConfig(threads=5), replace(place, local_ranks=cores)) == 5
 
 
 def test_another_dataset_than_packed_is_refused(tiny_job: dict[str, Any], place: Place) -> None:

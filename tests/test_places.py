@@ -9,6 +9,7 @@ TORCHRUN = {
     "RANK": "5",
     "WORLD_SIZE": "8",
     "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "4",
     "GROUP_RANK": "1",
     "GROUP_WORLD_SIZE": "2",
 }
@@ -22,7 +23,8 @@ def test_an_empty_environment_is_local_and_leads() -> None:
 
 def test_torchruns_ranks_are_taken() -> None:
     place = find_place(TORCHRUN)
-    assert (place.rank, place.num_ranks, place.local_rank) == (5, 8, 1)
+    assert (place.rank, place.num_ranks) == (5, 8)
+    assert (place.local_rank, place.local_ranks) == (1, 4)
     assert (place.node, place.num_nodes, place.leader) == (1, 2, False)
 
 
