@@ -8,7 +8,6 @@ somebody reads it. A file lock a shard lets ranks of one node download a shard o
 """
 
 import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -16,13 +15,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
+from storage.cache_files import (
+    LOCK,
+    PART,
+    bytes_in,
+    lock_file,
+    locked,
+    remove_leftovers,
+    shards_in,
+    size_of,
+    taken,
+)
 from storage.fetch import DOWNLOADS, Fetcher
 from storage.local import LocalStore, file_errors, sync_folder
 from storage.shards import OpenShard, xxh3_of
 from storage.store import (
-    TEMPORARY_PREFIX,
     ShortObject,
     Store,
     StoreError,
@@ -33,8 +42,6 @@ from storage.store import (
 
 log = logging.getLogger(__name__)
 
-_PART = ".part"
-_LOCK = ".lock"
 _POLL_S = 0.05
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -104,7 +111,7 @@ class ShardCache:
         """What the cache holds, by data set."""
         found = []
         for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
-            sizes_bytes = [_size(path) for path in _shards_in(folder)]
+            sizes_bytes = [size_of(path) for path in shards_in(folder)]
             if sizes_bytes:
                 found.append(CachedDataset(folder.name, len(sizes_bytes), sum(sizes_bytes)))
         return found
@@ -117,10 +124,10 @@ class ShardCache:
         folder = self.folder
         if dataset_id is not None:
             folder /= checked_key(dataset_id, "dataset_id")
-        freed_bytes = _remove_leftovers(folder)
-        for path in list(_shards_in(folder)):
+        freed_bytes = remove_leftovers(folder)
+        for path in list(shards_in(folder)):
             with file_errors(path), self._shard_lock(path):
-                freed_bytes += _size(path)
+                freed_bytes += size_of(path)
                 path.unlink(missing_ok=True)
         return freed_bytes
 
@@ -182,14 +189,14 @@ class ShardCache:
     def _download(self, shard: "_Shard", path: Path) -> bool:
         """Fetch to `path`; False where there is no room. The shard's lock is held."""
         path.unlink(missing_ok=True)
-        part = path.with_name(path.name + _PART)
+        part = path.with_name(path.name + PART)
         try:
             if not self._reserve(shard, part):
                 return False
             with part.open("r+b") as file:
                 self._fetch(shard, file.fileno())
                 os.fsync(file.fileno())
-            with _locked(self.folder / _LOCK):  # whoever sums up sizes must see one of them
+            with locked(self.folder / LOCK):  # whoever sums up sizes must see one of them
                 part.replace(path)
             sync_folder(path.parent)
             return True
@@ -221,13 +228,13 @@ class ShardCache:
         none, there is none: nothing is evicted."""
         if self._full:
             return False
-        with _locked(self.folder / _LOCK):
+        with locked(self.folder / LOCK):
             part.unlink(missing_ok=True)
             if not self._tidied:
-                _remove_leftovers(self.folder)
+                remove_leftovers(self.folder)
                 self._tidied = True
             limit_bytes = self.capacity_bytes
-            if limit_bytes is not None and _bytes_in(self.folder) + shard.size_bytes > limit_bytes:
+            if limit_bytes is not None and bytes_in(self.folder) + shard.size_bytes > limit_bytes:
                 self._say_full(f"its limit is {limit_bytes / 1e9:.3g} GB")
             elif shutil.disk_usage(self.folder).free - shard.size_bytes < self.reserve_bytes:
                 self._say_full(f"{self.reserve_bytes / 1e9:.3g} GB of its disk are kept free")
@@ -254,8 +261,8 @@ class ShardCache:
 
         Raises `StoreUnavailable` where the cache is closed meanwhile."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock_file(path).open("ab") as file:
-            while not _taken(file):
+        with lock_file(path).open("ab") as file:
+            while not taken(file):
                 if self.fetcher.closed.wait(_POLL_S):
                     raise StoreUnavailable(f"{path}: given up, as the job ends")
             yield
@@ -293,63 +300,3 @@ def _fault(shard: _Shard, path: Path) -> str | None:
 
 def _damaged(shard: _Shard, fault: str) -> str:
     return f"{shard.uri}: truncated or damaged shard: {fault}; pack or upload this data set again"
-
-
-def _shards_in(folder: Path) -> Iterator[Path]:
-    """Whole shards in and under a folder."""
-    for path in sorted(folder.rglob("*")):
-        unfinished = path.name.startswith(TEMPORARY_PREFIX) or path.name.endswith((_PART, _LOCK))
-        if not unfinished and path.is_file():
-            yield path
-
-
-def _bytes_in(folder: str | Path) -> int:
-    """Bytes of all files in and under a folder: shards, and the room claimed for some."""
-    with os.scandir(folder) as entries:
-        return sum(
-            _bytes_in(entry.path) if entry.is_dir() else _size(Path(entry.path))
-            for entry in entries
-        )
-
-
-def _remove_leftovers(folder: Path) -> int:
-    """Remove what killed processes had not finished, as nobody holds its shard's lock; returns its
-    bytes."""
-    freed_bytes = 0
-    for part in list(folder.rglob(f"*{_PART}")):
-        with _lock_file(part.with_name(part.name.removesuffix(_PART))).open("ab") as file:
-            if _taken(file):
-                freed_bytes += _size(part)
-                part.unlink(missing_ok=True)
-    return freed_bytes
-
-
-def _lock_file(path: Path) -> Path:
-    return path.with_name(path.name + _LOCK)
-
-
-def _taken(file: BinaryIO) -> bool:
-    """Whether an exclusive lock on the file is ours now; the kernel frees it when its holder
-    dies."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _size(path: Path) -> int:
-    """Size in bytes; 0 where another process has just renamed the file."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on the file `path`; the kernel frees it when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

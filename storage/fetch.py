@@ -186,8 +186,7 @@ class _Transfer:
             with self._changed:
                 if self._live and self.covered_bytes < self.size_bytes:
                     self._changed.wait(TICK_S)
-            if self.fetcher.closed.is_set():
-                raise StoreUnavailable(f"{self._uri}: given up, as the job ends")
+            self._check_open()
             self._watch()
 
     def cancel(self) -> None:
@@ -199,6 +198,10 @@ class _Transfer:
     @property
     def _uri(self) -> str:
         return join(self.store.uri, self.key)
+
+    def _check_open(self) -> None:
+        if self.fetcher.closed.is_set():
+            raise StoreUnavailable(f"{self._uri}: given up, as the job ends")
 
     def _watch(self) -> None:
         """Note progress; without any for long, drop the requests."""
@@ -221,8 +224,7 @@ class _Transfer:
 
     def _send(self) -> None:
         """Start a request for what is missing, in a thread of its own."""
-        if self.fetcher.closed.is_set():
-            raise StoreUnavailable(f"{self._uri}: given up, as the job ends")
+        self._check_open()
         self._watched_s = time.monotonic()
         with self._changed:
             position_bytes = self.covered_bytes

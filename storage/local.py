@@ -20,11 +20,11 @@ from storage.store import (
     Download,
     MissingObject,
     ObjectInfo,
-    ShortObject,
     StoreError,
     checked_key,
     join,
     split_uri,
+    whole_part,
 )
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -112,12 +112,7 @@ class LocalStore:
         with file_errors(join(self.uri, key)), path.open("rb") as file:
             file.seek(offset_bytes)
             data = file.read(length_bytes)
-        if len(data) < length_bytes:
-            raise ShortObject(
-                f"{join(self.uri, key)}: the object is shorter than asked: bytes {offset_bytes} to "
-                f"{offset_bytes + length_bytes} of {path.stat().st_size}; pack or upload it again"
-            )
-        return data
+        return whole_part(data, join(self.uri, key), offset_bytes, length_bytes)
 
     def get_file(self, key: str, path: Path) -> None:
         """Copy to `path`, atomically."""

@@ -25,7 +25,6 @@ from storage.store import (
     Download,
     MissingObject,
     ObjectInfo,
-    ShortObject,
     StoreConfig,
     StoreError,
     StoreUnavailable,
@@ -33,6 +32,7 @@ from storage.store import (
     join,
     retried,
     split_uri,
+    whole_part,
 )
 
 _MULTIPART_BYTES = 32 << 20
@@ -83,12 +83,7 @@ class S3Store:
         """Exactly `length_bytes` (>= 1) from `offset_bytes`."""
         assert offset_bytes >= 0 and length_bytes >= 1, (offset_bytes, length_bytes)
         data = self._body(key, Range=f"bytes={offset_bytes}-{offset_bytes + length_bytes - 1}")
-        if len(data) != length_bytes:
-            raise ShortObject(
-                f"{join(self.uri, key)}: the object is shorter than asked: {length_bytes} bytes at "
-                f"{offset_bytes} asked, {len(data)} there"
-            )
-        return data
+        return whole_part(data, join(self.uri, key), offset_bytes, length_bytes)
 
     def get_file(self, key: str, path: Path) -> None:
         """Download to `path`, atomically."""

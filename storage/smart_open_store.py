@@ -25,6 +25,7 @@ from storage.store import (
     StoreError,
     checked_key,
     retried,
+    whole_part,
 )
 
 _Result = TypeVar("_Result")
@@ -50,12 +51,7 @@ class SmartOpenStore:
         """Exactly `length_bytes` (>= 1) from `offset_bytes`."""
         assert offset_bytes >= 0 and length_bytes >= 1, (offset_bytes, length_bytes)
         data = self._tried(key, lambda: self._read(key, offset_bytes, length_bytes))
-        if len(data) < length_bytes:
-            raise ShortObject(
-                f"{self.target.shown(key)}: the object is shorter than asked: {length_bytes} bytes "
-                f"at {offset_bytes} asked, {len(data)} there; upload it again"
-            )
-        return data
+        return whole_part(data, self.target.shown(key), offset_bytes, length_bytes)
 
     def get_file(self, key: str, path: Path) -> None:
         """Download to `path`, atomically."""

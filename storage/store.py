@@ -207,6 +207,16 @@ def checked_key(key: str, uri: str) -> str:
     return key
 
 
+def whole_part(data: bytes, uri: str, offset_bytes: int, length_bytes: int) -> bytes:
+    """`data`, if it is as long as asked, else `ShortObject`."""
+    if len(data) != length_bytes:
+        raise ShortObject(
+            f"{uri}: the object is shorter than asked: {length_bytes} bytes at {offset_bytes} "
+            f"asked, {len(data)} there; pack or upload it again"
+        )
+    return data
+
+
 def retried(
     operation: Callable[[], _Result],
     max_attempts: int,

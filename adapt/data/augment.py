@@ -82,11 +82,6 @@ class Changes(NamedTuple):
     blur_sigma_px: float | None
 
 
-def augment(sample: Sample, config: AugmentConfig, random: np.random.Generator) -> Sample:
-    """Apply `config` to one sample: (3, H, W) -> (3, h, w), where (h, w) is `crop_hw` or (H, W)."""
-    return change(sample, draw_changes(sample, config, random))
-
-
 def draw_changes(
     sample: Sample,
     config: AugmentConfig,

@@ -11,7 +11,6 @@ from adapt.data.augment import (
     AugmentConfig,
     Sample,
     Wanted,
-    augment,
     change,
     draw_changes,
 )
@@ -24,7 +23,8 @@ def sample(height: int = 40, width: int = 60) -> Sample:
 
 
 def run(config: AugmentConfig, seed: int = 0, given: Sample | None = None) -> Sample:
-    return augment(given or sample(), config, np.random.default_rng(seed))
+    before = given or sample()
+    return change(before, draw_changes(before, config, np.random.default_rng(seed)))
 
 
 def test_the_default_changes_nothing() -> None:
