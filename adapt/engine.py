@@ -8,12 +8,13 @@ than in DistributedDataParallel's hooks, which expect one backward a forward and
 here has several of both.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
+import numpy as np
 import torch
-import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,7 +22,10 @@ from adapt.batch import Batch
 from adapt.errors import JobError
 from adapt.methods.method import Method
 from adapt.optim import OptimConfig, build_optimizers, set_lr
+from adapt.ranks import any_rank, gather_keys, mean_over_ranks, num_ranks, rank, share_from_leader
 from adapt.section import Section
+
+log = logging.getLogger(__name__)
 
 
 class TrainConfig(Section):
@@ -41,30 +45,48 @@ class TrainConfig(Section):
         gt=0,
         description="Largest gradient norm of the segmentation network; none: no clipping.",
     )
+    max_bad_steps: int = Field(
+        10,
+        ge=0,
+        description="Steps whose loss or gradient is not finite are refused: nothing moves, and "
+        "their samples are named. After more than so many the job ends.",
+    )
     log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
 
 
 class Engine:
     """Trains the networks of one method.
 
-    `step_count` optimizer steps are done.
+    `step_count` steps are done, `bad_steps` of them refused: (step, keys of its samples). Random
+    numbers of a step, such as dropout's, follow from `seed`, the step and the rank alone.
     """
 
     def __init__(
-        self, method: Method, train: TrainConfig, optim: OptimConfig, device: torch.device
+        self,
+        method: Method,
+        train: TrainConfig,
+        optim: OptimConfig,
+        device: torch.device,
+        seed: int = 0,
     ) -> None:
         self.method = method.to(device)
         self.train_config, self.optim_config, self.device = train, optim, device
         self.optimizers = build_optimizers(optim, method)
         self.step_count = 0
+        self.bad_steps: list[tuple[int, tuple[str, ...]]] = []
+        self._seed = seed
 
     def step(self, source: Batch, target: Batch | None) -> dict[str, Tensor]:
         """One optimizer step on a batch of each domain -> unweighted losses by name, scalars on the
         device.
 
-        Every rank passes its own part; gradients are averaged over ranks.
+        Every rank passes its own part; gradients are averaged over ranks. A step whose losses or
+        gradients are not finite leaves everything as it was, but counts. Raises `JobError` after
+        more than `max_bad_steps` of them, `RankLost` where a rank is gone.
         """
         self.method.train()
+        torch.manual_seed(self._step_seed())
+        buffers = [buffer.clone() for buffer in self.method.buffers()]
         set_lr(self.optimizers, self.optim_config, self.step_count, self.train_config.steps)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
@@ -78,11 +100,14 @@ class Engine:
                 for name, value in term.logged.items():
                     logged[name] = logged.get(name, 0) + value.detach() / parts
         self._average_gradients()
-        self._clip()
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-        self.step_count += 1
-        self.method.after_step(self.step_count)
+        if self._all_finite(logged):
+            self._clip()
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+            self.step_count += 1
+            self.method.after_step(self.step_count)
+        else:
+            self._refuse(logged, source.keys + (() if target is None else target.keys), buffers)
         return logged
 
     def mean_over_ranks(self, logged: dict[str, Tensor]) -> dict[str, float]:
@@ -91,26 +116,25 @@ class Engine:
         Waits for the device.
         """
         values = torch.stack([value.float() for value in logged.values()]).to(self.device)
-        if dist.is_initialized():
-            dist.all_reduce(values)
-            values /= dist.get_world_size()
+        values = mean_over_ranks(values)
         return dict(zip(logged, values.tolist(), strict=True))
 
     def share_buffers(self) -> None:
         """Give every rank the leader's running statistics, before they are evaluated or saved."""
-        if dist.is_initialized():
-            for buffer in self.method.buffers():
-                dist.broadcast(buffer, src=0)
+        share_from_leader(self.method.buffers())
+
+    def share_all(self) -> None:
+        """Give every rank the leader's networks, before the first step."""
+        share_from_leader(parameter.data for parameter in self.method.parameters())
+        self.share_buffers()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, but for the streams: networks, optimizers, step,
-        random state."""
-        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
+        """All that the next step depends on, but for the streams: networks, optimizers, step."""
         return {
             "step": self.step_count,
             "method": self.method.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
-            "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "bad_steps": [[step, list(keys)] for step, keys in self.bad_steps],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -128,9 +152,7 @@ class Engine:
                 f"({error}); name the run anew or remove the old checkpoints"
             ) from error
         self.step_count = state["step"]
-        torch.set_rng_state(state["rng"]["cpu"].cpu())
-        for cuda in state["rng"]["cuda"]:
-            torch.cuda.set_rng_state(cuda.cpu(), self.device)
+        self.bad_steps = [(step, tuple(keys)) for step, keys in state["bad_steps"]]
 
     def _terms(self, source: Batch, target: Batch | None) -> Iterator[Any]:
         """The method's terms, each computed under the step's precision and handed out outside of
@@ -148,12 +170,51 @@ class Engine:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _average_gradients(self) -> None:
-        if not dist.is_initialized():
+        if num_ranks() == 1:
             return
-        gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
+        gradients = self._gradients()
         flat = nn.utils.parameters_to_vector(gradients)
-        dist.all_reduce(flat)
-        nn.utils.vector_to_parameters(flat / dist.get_world_size(), gradients)
+        nn.utils.vector_to_parameters(mean_over_ranks(flat), gradients)
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.method.parameters() if p.grad is not None]
+
+    def _all_finite(self, logged: dict[str, Tensor]) -> bool:
+        """Whether all ranks' losses and gradients are finite. Waits for the device, once."""
+        values = [*logged.values(), nn.utils.get_total_norm(self._gradients())]
+        finite = torch.stack([value.detach().isfinite() for value in values]).all()
+        return not any_rank(not bool(finite))[0]
+
+    def _refuse(
+        self, logged: dict[str, Tensor], keys: tuple[str, ...], buffers: list[Tensor]
+    ) -> None:
+        """Count a step that moves nothing, and name its samples; `buffers` are put back."""
+        for buffer, before in zip(self.method.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        keys = gather_keys(keys)
+        self.bad_steps.append((self.step_count, keys))
+        self.step_count += 1
+        wrong = [name for name, value in logged.items() if not bool(value.isfinite())]
+        log.warning(
+            "step %d is refused, %s not finite (bad step %d of at most %d); its samples: %s",
+            self.step_count,
+            f"{', '.join(wrong)} is" if wrong else "a gradient, or another rank's loss, is",
+            len(self.bad_steps),
+            self.train_config.max_bad_steps,
+            ", ".join(keys),
+        )
+        if len(self.bad_steps) > self.train_config.max_bad_steps:
+            listed = "\n".join(f"  step {step + 1}: {', '.join(k)}" for step, k in self.bad_steps)
+            raise JobError(
+                f"train.max_bad_steps: expected at most {self.train_config.max_bad_steps} steps "
+                f"whose loss or gradient is not finite, found {len(self.bad_steps)}; lower "
+                f"optim.lr, set train.clip_norm, or look at these samples:\n{listed}"
+            )
+
+    def _step_seed(self) -> int:
+        """Ranks draw different dropout, and a resumed job what it would have drawn."""
+        entropy = (self._seed, self.step_count, rank())
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
     def _clip(self) -> None:
         if self.train_config.clip_norm is not None:

@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from adapt.data.augment import Sample
 from adapt.data.packed import PackedSplit, SplitConfig
+from adapt.errors import Interrupted
 from adapt.inference import (
     WHOLE_IMAGE,
     InferenceConfig,
@@ -30,6 +30,7 @@ from adapt.inference import (
 )
 from adapt.metrics import confusion_matrix, iou, miou, pixel_accuracy
 from adapt.models.segmenter import Segmenter
+from adapt.ranks import any_rank, sum_over_ranks
 
 
 class ValidationConfig(SplitConfig):
@@ -142,12 +143,13 @@ def evaluate(
     rank: int = 0,
     num_ranks: int = 1,
     on_image: Callable[[], None] = lambda: None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Evaluate a network, or an ensemble, on all of `split`, shared out over ranks; every rank gets
     the same score, the leader the pictures.
 
-    `on_image` is called after each image and may raise to stop. Leaves the networks in the mode
-    they were in.
+    `on_image` is called after each image. Where `stopped` says so before an image on any rank, all
+    ranks raise `Interrupted`. Leaves the networks in the mode they were in.
     """
     members = members_of(segmenters)
     classes = members[0].segmenter.num_classes
@@ -158,15 +160,20 @@ def evaluate(
     seen = predictions(
         members, split, indices, _size_of_labels, device, views=views, threads=threads
     )
+    early = False
     with closing(seen):
         for number, sample, logits in seen:
+            early = stopped()
+            if early:
+                break
             predicted = class_map(logits)
             matrix += confusion_matrix(upload(_labels(sample), device), predicted, classes)
             if number in wanted:
                 pictures.append(_picture(split.key(number), sample, predicted, logits))
             on_image()
-    if dist.is_initialized():
-        dist.all_reduce(matrix)
+    if any_rank(early)[0]:
+        raise Interrupted("asked to stop inside an evaluation")
+    matrix = sum_over_ranks(matrix)
     return Evaluation(Score(matrix.cpu(), subsets), pictures)
 
 

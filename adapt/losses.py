@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.batch import IGNORED
+from adapt.ranks import num_ranks, sum_over_ranks
 
 EPSILON = 1e-30
 BORDER_PX = 7
@@ -29,7 +30,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """
     logits = at_least_float32(logits)
     total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-    return total / (labels != IGNORED).sum().clamp(min=1)
+    return total / shared_count((labels != IGNORED).sum())
 
 
 def bootstrapped_cross_entropy(logits: Tensor, labels: Tensor, hardest_pixels: int) -> Tensor:
@@ -45,7 +46,7 @@ def bootstrapped_cross_entropy(logits: Tensor, labels: Tensor, hardest_pixels: i
     kept = min(hardest_pixels, losses.shape[1])
     total = losses.topk(kept, dim=1, sorted=False).values.sum()
     counted = (labels != IGNORED).flatten(start_dim=1).sum(dim=1).clamp(max=kept).sum()
-    return total / counted.clamp(min=1)
+    return total / shared_count(counted)
 
 
 def border_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def border_loss(logits: Tensor, labels: Tensor) -> Tensor:
     counted = (labels != IGNORED)[:, None]
     borders = label_borders(labels)[:, None].to(resized).expand_as(resized)
     losses = sigmoid_focal_loss(resized, borders, alpha=0.25, gamma=2)
-    return (losses * counted).sum() / counted.sum().clamp(min=1)
+    return (losses * counted).sum() / shared_count(counted.sum())
 
 
 def label_borders(labels: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ def presence_loss(logits: Tensor, labels: Tensor) -> Tensor:
     present = classes_present(labels, logits.shape[1]).to(logits)
     losses = F.binary_cross_entropy_with_logits(logits, present, reduction="none").mean(dim=1)
     counted = present.any(dim=1)
-    return (losses * counted).sum() / counted.sum().clamp(min=1)
+    return (losses * counted).sum() / shared_count(counted.sum())
 
 
 def classes_present(labels: Tensor, num_classes: int) -> Tensor:
@@ -162,6 +163,18 @@ def confusion_loss(logits: Tensor) -> Tensor:
     that the classifier's best is to be undecided.
     """
     return (adversarial_vanilla(logits, 0) + adversarial_vanilla(logits, 1)) / 2
+
+
+def shared_count(count: Tensor) -> Tensor:
+    """What a sum over `count` things is divided by: their mean number over ranks; 1 for none.
+
+    Gradients are averaged over ranks afterwards, so that ranks which see different numbers of
+    ignored pixels train as one rank does on all of them. Alone it is `count` itself.
+    """
+    if num_ranks() == 1:
+        return count.clamp(min=1)
+    total = sum_over_ranks(count).double()
+    return torch.where(total > 0, total / num_ranks(), 1.0)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -203,6 +203,7 @@ MAY_CHANGE = (
     "stores",
     "checkpoint",
     "evaluate.pictures",
+    "train.max_bad_steps",
     "train.log_every_steps",
 )
 """What may differ between a checkpoint's spec and the one that resumes it: none of it changes the

@@ -120,3 +120,67 @@ def test_the_cpu_flushes_denormals() -> None:
         pytest.skip("on a machine with a GPU the device is the GPU")
     assert prepare_device(0).type == "cpu"
     assert float(torch.tensor(1e-39) * 1.0) == 0.0
+
+
+def poisoned(seed: int) -> Batch:
+    bad = batch(seed)
+    bad.images[0, 0, 0, 0] = torch.nan
+    return Batch(bad.images, bad.labels, ("good.png", "bad.png"))
+
+
+def trained_norms(method: str, **train: Any) -> Engine:
+    """An engine whose batch norm keeps running statistics."""
+    torch.manual_seed(3)
+    config = DeepLabV2Config(encoder="resnet18", output_stride=16, weights="none", norm="train")
+    built = build_method({"name": method}, build_segmenter(config, 4))
+    return Engine(built, TrainConfig(steps=10, **train), OptimConfig(), torch.device("cpu"))
+
+
+def test_a_step_that_is_not_finite_moves_nothing_and_names_its_samples(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = trained_norms("minent")
+    one.step(batch(1), batch(2, labelled=False))
+    before = weights(one)
+    momentum = copy.deepcopy(one.optimizers["segmenter"].state_dict())
+    one.step(poisoned(3), batch(4, labelled=False))
+    assert all(torch.equal(value, before[key]) for key, value in weights(one).items())
+    after = one.optimizers["segmenter"].state_dict()["state"]
+    for key, value in momentum["state"].items():
+        assert torch.equal(value["momentum_buffer"], after[key]["momentum_buffer"])
+    assert one.step_count == 2 and one.bad_steps == [(1, ("good.png", "bad.png", "0", "1"))]
+    assert "step 2 is refused, segmentation/" in caplog.text and "bad.png" in caplog.text
+    one.step(batch(5), batch(6, labelled=False))
+    assert one.step_count == 3
+    assert any(not torch.equal(value, before[key]) for key, value in weights(one).items())
+
+
+def test_a_gradient_that_is_not_finite_is_refused_too() -> None:
+    one = engine("source_only")
+    parameter = next(p for p in one.method.parameters() if p.requires_grad)
+    hook = parameter.register_hook(lambda gradient: gradient * torch.inf)
+    one.step(batch(1), None)
+    hook.remove()
+    assert [step for step, _ in one.bad_steps] == [0]
+
+
+def test_too_many_bad_steps_end_the_job_with_their_list() -> None:
+    one = engine("source_only", max_bad_steps=1)
+    one.step(poisoned(1), None)
+    state = copy.deepcopy(one.state_dict())
+    resumed = engine("source_only", max_bad_steps=1)
+    resumed.load_state_dict(state)
+    with pytest.raises(JobError, match=r"max_bad_steps: expected at most 1 .* found 2") as ended:
+        resumed.step(poisoned(2), None)
+    assert "step 1: good.png, bad.png\n  step 2: good.png, bad.png" in str(ended.value)
+
+
+def test_dropout_follows_from_seed_and_step_alone() -> None:
+    def drawn(seed: int, step: int) -> float:
+        one = engine("source_only")
+        one._seed, one.step_count = seed, step
+        one.step(batch(1), None)
+        return float(torch.rand(()))
+
+    assert drawn(1, 5) == drawn(1, 5)
+    assert len({drawn(1, 5), drawn(1, 6), drawn(2, 5)}) == 3

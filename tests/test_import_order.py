@@ -7,6 +7,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     ["storage"],
     ["adapt.errors", "adapt.section", "adapt.batch", "adapt.places"],
+    ["adapt.ranks"],
     ["adapt.losses", "adapt.metrics", "adapt.schedule"],
     ["adapt.data"],
     ["adapt.models"],
@@ -29,6 +30,7 @@ LAYERS = [
     ],
     ["adapt.export_checkpoint"],
     ["adapt.spec"],
+    ["adapt.saving", "adapt.shared_stop"],
     ["adapt.job_data", "adapt.download", "adapt.spec_reference"],
     ["adapt.trainer"],
     ["adapt.job", "adapt.scoring", "adapt.live", "adapt.platforms"],

@@ -1,0 +1,129 @@
+"""Every collective of a job over several ranks; alone, each does nothing.
+
+A rank whose peer is gone cannot go on: it raises `RankLost`, whatever the backend calls it. Flags
+and texts travel over gloo in the CPU's memory, so agreeing on them never waits for a GPU.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from adapt.errors import Interrupted
+from adapt.places import Place
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
+
+class RankLost(Interrupted):
+    """Another rank is gone; the same command goes on from the last stored checkpoint."""
+
+
+@contextmanager
+def open_ranks(place: Place, device: torch.device, timeout: timedelta) -> Iterator[None]:
+    """The process group, where torchrun started several ranks; ranks wait `timeout` for one
+    another."""
+    if place.num_ranks == 1:
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timeout)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def num_ranks() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's position among `num_ranks()`."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _peers_needed(collective: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """The collective, which raises `RankLost` where a peer is gone."""
+
+    @wraps(collective)
+    def guarded(*given: Given.args, **named: Given.kwargs) -> Answer:
+        try:
+            return collective(*given, **named)
+        except RuntimeError as error:  # gloo's own, and torch.distributed's DistError
+            if not dist.is_initialized():
+                raise
+            raise RankLost(
+                "another rank is gone or did not answer in time; start the job again: it goes on "
+                f"from the last stored checkpoint [{str(error).splitlines()[0]}]"
+            ) from error
+
+    return guarded
+
+
+@_peers_needed
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum of all ranks' tensors, without gradient, as a tensor of its own where there are
+    several ranks."""
+    if not dist.is_initialized():
+        return tensor.detach()
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def mean_over_ranks(tensor: Tensor) -> Tensor:
+    """The mean of all ranks' tensors, without gradient; alone, the tensor itself."""
+    return sum_over_ranks(tensor) / num_ranks() if dist.is_initialized() else tensor.detach()
+
+
+@_peers_needed
+def any_rank(*flags: bool) -> tuple[bool, ...]:
+    """For each flag, whether any rank's is set; all ranks get the same answers."""
+    if not dist.is_initialized():
+        return flags
+    values = torch.tensor([int(flag) for flag in flags])
+    dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return tuple(bool(value) for value in values.tolist())
+
+
+@_peers_needed
+def share_from_leader(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors with the leader's."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+@_peers_needed
+def share_text(text: str | None) -> str | None:
+    """The leader's text."""
+    if not dist.is_initialized():
+        return text
+    box = [text]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+@_peers_needed
+def gather_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """All ranks' keys of samples, in the order of ranks."""
+    if not dist.is_initialized():
+        return keys
+    found: list[tuple[str, ...]] = [()] * num_ranks()
+    dist.all_gather_object(found, keys)
+    return tuple(key for part in found for key in part)
+
+
+@_peers_needed
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized():
+        dist.all_reduce(torch.zeros(1))
