@@ -14,16 +14,19 @@ when all checksums hold, and otherwise takes the one before it. `torch.load` run
 import hashlib
 import json
 import logging
+import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from adapt.errors import DataError
@@ -79,14 +82,17 @@ class RunFolder:
         `description` goes into the header of the weights' file. Raises `StoreError`.
         """
         name = f"step-{step:08d}"
-        with tempfile.TemporaryDirectory(prefix="segadapt-save-") as folder:
-            files = {file: Path(folder) / file for file in (WEIGHTS, STATE, SPEC)}
-            tensors = {key: t.detach().cpu().contiguous() for key, t in weights.items()}
-            save_file(tensors, files[WEIGHTS], dict(description))
-            torch.save(dict(state), files[STATE])
-            files[SPEC].write_text(spec_text)
-            digests = {file: _sha256(path) for file, path in files.items()}
-            for file, path in files.items():
+        tensors = {key: t.detach().cpu().contiguous() for key, t in weights.items()}
+        writers: dict[str, Callable[[Path], object]] = {
+            WEIGHTS: lambda path: path.write_bytes(as_bytes(tensors, dict(description))),
+            STATE: lambda path: torch.save(dict(state), path),
+            SPEC: lambda path: path.write_text(spec_text),
+        }
+        digests = {}
+        for file, write in writers.items():
+            with _memory_file(file) as path:
+                write(path)
+                digests[file] = _sha256(path)
                 self.store.put_file(f"{name}/{file}", path)
         manifest = {"step": step, "sha256": digests}
         self.store.put(f"{name}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
@@ -100,14 +106,24 @@ class RunFolder:
         A damaged one is named in a warning and passed over.
         """
         for name in reversed(self.names()):
-            with tempfile.TemporaryDirectory(prefix="segadapt-resume-") as folder:
-                try:
-                    self._fetch_verified(name, STATE, Path(folder))
-                    state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
-                    return name, state
-                except (DataError, MissingObject, UnpicklingError, zipfile.BadZipFile) as error:
-                    log.warning("%s/%s: damaged, passed over: %s", self.store.uri, name, error)
+            try:
+                return name, self.load(name)
+            except (DataError, MissingObject) as error:
+                log.warning("%s/%s: damaged, passed over: %s", self.store.uri, name, error)
         return None
+
+    def load(self, name: str) -> dict[str, Any]:
+        """The state of one checkpoint. Raises `DataError` or `MissingObject` where it is
+        damaged."""
+        with tempfile.TemporaryDirectory(prefix="segadapt-resume-") as folder:
+            self._fetch_verified(name, STATE, Path(folder))
+            try:
+                state: dict[str, Any] = torch.load(
+                    Path(folder) / STATE, map_location="cpu", weights_only=True
+                )
+            except (UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+                raise DataError(f"{name}/{STATE}: cannot be loaded: {error}") from error
+        return state
 
     def spec_text(self, name: str) -> str:
         """The resolved job spec that was saved with a checkpoint."""
@@ -129,12 +145,40 @@ class RunFolder:
             return Best(**json.loads(self.store.get("BEST.json")))
         except MissingObject:
             return None
+        except (ValueError, TypeError) as error:
+            log.warning("%s/BEST.json: damaged, passed over: %s", self.store.uri, error)
+            return None
 
-    def retain(self, keep: int) -> None:
-        """Delete all but the `keep` newest checkpoints and the best; a manifest goes first, files
-        after it."""
+    def verified_best(self) -> Best | None:
+        """The best checkpoint; where its weights are damaged it loses its mark, with a warning.
+
+        Downloads them, so that a later evaluation can win the mark back.
+        """
         best = self.best()
-        for name in self.names()[:-keep]:
+        if best is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="segadapt-resume-") as folder:
+            try:
+                self._fetch_verified(best.name, WEIGHTS, Path(folder))
+            except (DataError, MissingObject) as error:
+                log.warning(
+                    "%s/%s: the best checkpoint is damaged, its mark is taken away: %s",
+                    self.store.uri,
+                    best.name,
+                    error,
+                )
+                self.store.delete("BEST.json")
+                return None
+        return best
+
+    def retain(self, keep: int, newest: str) -> None:
+        """Delete all but the best and the `keep` newest checkpoints up to `newest`.
+
+        Later ones are damaged ones that a resume passed over: they do not count, and are written
+        anew. A manifest goes first, files after it.
+        """
+        best = self.best()
+        for name in [name for name in self.names() if name <= newest][:-keep]:
             if best is None or name != best.name:
                 for file in (MANIFEST, STATE, WEIGHTS, SPEC):
                     self.store.delete(f"{name}/{file}")
@@ -147,7 +191,11 @@ class RunFolder:
             self.store.delete(info.key)
 
     def _fetch_verified(self, name: str, file: str, folder: Path) -> None:
-        expected = json.loads(self.store.get(f"{name}/{MANIFEST}"))["sha256"][file]
+        manifest = self.store.get(f"{name}/{MANIFEST}")
+        try:
+            expected = json.loads(manifest)["sha256"][file]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{name}/{MANIFEST}: damaged: {error!r}") from error
         self.store.get_file(f"{name}/{file}", folder / file)
         found = _sha256(folder / file)
         if found != expected:
@@ -171,6 +219,20 @@ def fetch_weights(
             f"{store.uri}/{key}: expected sha256 {sha256}, found {found}: download it again"
         )
     return load_file(path)
+
+
+@contextmanager
+def _memory_file(name: str) -> Iterator[Path]:
+    """A file in memory, where the system has such, so that a full scratch disk stops no save."""
+    if not hasattr(os, "memfd_create"):
+        with tempfile.TemporaryDirectory(prefix="segadapt-save-") as folder:
+            yield Path(folder) / name
+        return
+    descriptor = os.memfd_create(name)
+    try:
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

@@ -12,7 +12,6 @@ from threading import Event
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from adapt.checkpoint import RunFolder
 from adapt.data.feed import Feed
@@ -35,6 +34,8 @@ from adapt.job_data import (
 )
 from adapt.methods import METHODS, build_method
 from adapt.places import Place
+from adapt.ranks import barrier, open_ranks
+from adapt.shared_stop import shared
 from adapt.spec import JobSpec
 from adapt.tracker import Status, Tracker
 from adapt.trainer import Outcome, Progress, Trainer, resume
@@ -54,11 +55,12 @@ def run_job(
     stop: Event,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
     fresh: bool = False,
+    beat: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Train from the newest checkpoint, or from the start, to the end of the job.
 
     Raises `JobError`, `StoreError`, `DataError`, and `Interrupted` once `stop` is set and all is
-    saved.
+    saved. `beat` is called whenever something was achieved; a watchdog may listen.
     """
     job.check_ranks(place.num_ranks)
     check_networks(job)
@@ -68,23 +70,26 @@ def run_job(
         gpus = torch.cuda.device_count()
         log.warning("1 of %d GPUs is used; for all: torchrun --nproc-per-node %d", gpus, gpus)
     with ExitStack() as stack:
-        stack.enter_context(_ranks(place, device))
+        stack.enter_context(open_ranks(place, device, RANKS_WAIT))
+        stack.enter_context(shared(stop))
         stores = open_stores(job, place)
         data = open_data(job, stores, open_cache(job, place))
         stack.callback(_close, data)
         folder = open_run_folder(job, stores)
         if fresh and place.leader:
             folder.clear()
-        _barrier()
+        barrier()
         torch.manual_seed(job.seed)
         method = build_method(job.method, build_network(job, stores))
         method.observe_source(torch.from_numpy(data.source.label_pixels(job.classes.num_classes)))
         start_adversaries(job, stores, method)
-        engine = Engine(method, job.train, job.optim, device)
-        state = resume(folder, job)
+        engine = Engine(method, job.train, job.optim, device, seed=job.seed)
+        state = resume(folder, job, place.leader)
         if state is not None:
             engine.load_state_dict(state["engine"])
             log.info("resumed at step %d of %d", engine.step_count, job.train.steps)
+        engine.share_all()
+        beat()
         tracker = stack.enter_context(_tracking(job, place, folder, data, state))
         trainer = Trainer(
             job,
@@ -96,6 +101,7 @@ def run_job(
             tracker,
             stop,
             on_progress,
+            beat,
             **_evaluated(state),
         )
         stack.callback(data.source.cache.close)
@@ -151,8 +157,7 @@ def _feeds(
         domain: DomainConfig, split: PackedSplit, number: int, state: dict[str, Any] | None
     ) -> Feed:
         on_device = engine.device.type == "cuda"
-        alone = stop if place.num_ranks == 1 else None  # the others would wait for this one
-        stream = open_stream(job, domain, split, number, place, state, on_device, alone)
+        stream = open_stream(job, domain, split, number, place, state, on_device, stop)
         stack.callback(stream.close)
         return Feed(stream, engine.method.segmenter.pixels, engine.device)
 
@@ -162,25 +167,6 @@ def _feeds(
         return source, None
     assert job.target is not None and data.target is not None, "checked with the spec"
     return source, feed(job.target, data.target, TARGET_STREAM, states["target"])
-
-
-@contextmanager
-def _ranks(place: Place, device: torch.device) -> Iterator[None]:
-    """The process group, where torchrun started several ranks."""
-    if place.num_ranks == 1:
-        yield
-        return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=RANKS_WAIT)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
 
 
 @contextmanager

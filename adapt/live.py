@@ -29,10 +29,11 @@ def describe(progress: Progress) -> str:
     if seen.fetched_mb:
         fetched = f"fetched {seen.fetched_mb:.0f} MB (hits {seen.hit_rate:.0%}"
         fetched += f", {seen.retries} retries, {seen.hedges} hedges)  "
+    saved = "" if progress.saved_step is None else f"saved {progress.saved_step}  "
     return (
         f"step {progress.step}/{progress.steps}  {losses}  {progress.samples_per_s:.1f} samples/s  "
         f"waiting {progress.wait_share:.0%} ({waits})  "
-        f"{seen.queue_depth:.0f} ready  {fetched}left {left}"
+        f"{seen.queue_depth:.0f} ready  {fetched}{saved}left {left}"
     )
 
 

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
-import torch.distributed as dist
 
+from adapt.batch import Batch
 from adapt.checkpoint import Best, RunFolder, Saved
 from adapt.data.feed import Feed
 from adapt.data.observe import Observed, Observer
@@ -25,10 +25,14 @@ from adapt.job_data import JobData, decoding_threads
 from adapt.metrics import subset_classes
 from adapt.models.weights import describe
 from adapt.places import Place
+from adapt.ranks import any_rank, barrier, share_text
 from adapt.report import evaluation_sheet
+from adapt.saving import Durable, Saver, Snapshot, snapshot_of
 from adapt.spec import JobSpec, check_same_job, parse_spec
 from adapt.spec_file import parse_yaml
 from adapt.tracker import Tracker
+from storage.fetch import PATIENCE_S
+from storage.store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +43,14 @@ SUMS = (BAD_SAMPLES, *(f"stream/{name}" for name in ("stalls", "fetched_mb", "re
 """Figures of the stream that are summed over ranks; the others are means."""
 
 
+SAVING_SHARE = 0.7
+"""Of the time between SIGTERM and SIGKILL; the rest is for MLflow and for ending."""
+
+
 class Progress(NamedTuple):
     """What the live line shows: `wait_share` in [0, 1] of the time went into waiting for data, of
-    which `stream` tells more, for this rank alone."""
+    which `stream` tells more, for this rank alone; `saved_step` is that of the last checkpoint this
+    process has stored."""
 
     step: int
     steps: int
@@ -50,6 +59,7 @@ class Progress(NamedTuple):
     wait_share: float
     remaining_s: float
     stream: Observed
+    saved_step: int | None
 
 
 class Outcome(NamedTuple):
@@ -64,7 +74,8 @@ class Outcome(NamedTuple):
 class Trainer:
     """One job on one process.
 
-    `tracker` is None on every rank but the leader's; `stop` asks for an early end.
+    `tracker` is None on every rank but the leader's; `stop` asks for an early end; `beat` is called
+    whenever something was achieved.
     """
 
     job: JobSpec
@@ -77,61 +88,78 @@ class Trainer:
     tracker: Tracker | None
     stop: Event
     on_progress: Callable[[Progress], None] = lambda _progress: None
+    beat: Callable[[], None] = lambda: None
     evaluated_step: int = 0
     figures: dict[str, float] = field(default_factory=dict)
     _saved_s: float = field(default_factory=time.monotonic)
     _saved_at: tuple[int, int] | None = None
     _since: "_Stretch" = field(default_factory=lambda: _Stretch())
+    _best: Best | None = None
     _observer: Observer = field(init=False)
     _draws: dict[str, Any] = field(init=False)
+    _saver: Saver | None = field(init=False)
 
     def __post_init__(self) -> None:
         streams = [feed.stream for feed in self._feeds()]
         self._observer = Observer(streams, self.data.source.cache)
         self._draws = self._feed_states()
+        keep, leader = self.job.checkpoint.keep, self.place.leader
+        self._saver = Saver(self.folder, keep, self._register) if leader else None
 
     def run(self) -> Outcome:
         """Train to the end.
 
         Raises `Interrupted`, with everything saved, when `stop` is set.
         """
-        self._since = self._new_stretch()
-        self._repeat_unmarked_evaluation()
-        while True:
-            if self._evaluation_due():
-                self._evaluate()
-            if self.engine.step_count >= self.job.train.steps:
-                break
-            losses = self._step()
-            if self.engine.step_count % self.job.train.log_every_steps == 0:
-                self._log(losses)
-            if self._stop_agreed():
-                self._save()
-                raise Interrupted(f"stopped at step {self.engine.step_count}, everything is saved")
-            if self._save_due():
-                self._save()
-        if self._saved_at != (self.engine.step_count, self.evaluated_step):
-            self._save()
+        try:
+            self._train()
+            self._save_to_the_end(PATIENCE_S)
+        finally:
+            if self._saver is not None:
+                self._saver.close()
         bad_samples = sum(feed.stream.bad_samples for feed in self._feeds())
         if bad_samples:
             log.warning("skipped a bad sample %d times; each is named above", bad_samples)
         return Outcome(self.engine.step_count, self.folder.best(), self.figures)
 
+    def _train(self) -> None:
+        self._since = self._new_stretch()
+        if self._saver is not None and self.engine.step_count:
+            self._saver.durable = Durable(self.engine.step_count, self._saved_s)
+            self._saved_at = (self.engine.step_count, self.evaluated_step)
+        self._best = self.folder.verified_best() if self.place.leader else None
+        self._repeat_unmarked_evaluation()
+        while True:
+            if self._evaluation_due():
+                self._evaluate()
+            if self.engine.step_count >= self.job.train.steps:
+                return
+            batches = self._next_batches()
+            stop, save = any_rank(batches is None or self.stop.is_set(), self._save_due())
+            if stop:
+                self._stop("stopped at" if batches else "stopped waiting for data after")
+            if save:
+                self._save()
+            assert batches is not None, "a rank without batches asks for the stop"
+            losses = self.engine.step(*batches)
+            self._draws = self._feed_states()
+            self.beat()
+            if self.engine.step_count % self.job.train.log_every_steps == 0:
+                self._log(losses)
+
     def _feeds(self) -> list[Feed]:
         return [feed for feed in (self.source, self.target) if feed is not None]
 
-    def _step(self) -> dict[str, torch.Tensor]:
+    def _next_batches(self) -> tuple[Batch, Batch | None] | None:
+        """The next step's batches; None where a stop was asked for while they did not come."""
         try:
             source = next(self.source)
             target = None if self.target is None else next(self.target)
         except Interrupted as error:
-            self._save()
-            step = self.engine.step_count
-            raise Interrupted(f"{error} after step {step}, everything is saved") from error
+            log.info("%s", error)
+            return None
         self._observer.step()
-        losses = self.engine.step(source, target)
-        self._draws = self._feed_states()
-        return losses
+        return source, target
 
     def _feed_states(self) -> dict[str, Any]:
         return {
@@ -161,6 +189,7 @@ class Trainer:
                 stretch.wait_share,
                 remaining_s,
                 observed,
+                self._saved_step(),
             )
         )
         if self.tracker is not None:
@@ -170,6 +199,8 @@ class Trainer:
             }
             metrics["speed/samples_per_s"] = stretch.samples_per_s
             metrics["speed/data_wait_share"] = stretch.wait_share
+            if self._saver is not None and self._saver.durable is not None:
+                metrics["checkpoint/age_s"] = time.monotonic() - self._saver.durable.taken_s
             self.tracker.log_metrics(metrics | seen, step)
 
     def _evaluation_due(self) -> bool:
@@ -181,9 +212,23 @@ class Trainer:
         )
 
     def _evaluate(self) -> None:
-        assert self.data.validation is not None
         self.engine.share_buffers()
-        evaluation = evaluate(
+        try:
+            evaluation = self._evaluation()
+        except Interrupted:
+            self._stop("stopped while evaluating")
+        self.evaluated_step = self.engine.step_count
+        self.figures = evaluation.score.figures()
+        self._track(evaluation)
+        if any_rank(self._is_best())[0]:
+            score = self.figures[self.job.evaluate.select_by]
+            self._best = Best(f"step-{self.engine.step_count:08d}", score, "")
+            self._save(score)
+        self._since = self._new_stretch()
+
+    def _evaluation(self) -> Evaluation:
+        assert self.data.validation is not None
+        return evaluate(
             self.engine.method.segmenter,
             self.data.validation,
             self.engine.device,
@@ -193,29 +238,22 @@ class Trainer:
             num_pictures=self.job.evaluate.pictures,
             rank=self.place.rank,
             num_ranks=self.place.num_ranks,
-            on_image=self._stop_inside_evaluation,
+            on_image=self.beat,
+            stopped=self.stop.is_set,
         )
-        self.evaluated_step = self.engine.step_count
-        self.figures = evaluation.score.figures()
-        self._track(evaluation)
-        if self._agreed(self._is_best()):
-            saved = self._save()
-            if saved is not None:
-                self._mark_best(saved, self.figures[self.job.evaluate.select_by])
-        self._since = self._new_stretch()
 
     def _new_stretch(self) -> "_Stretch":
         return _Stretch(self.engine.step_count, sum(feed.stream.wait_s for feed in self._feeds()))
 
     def _is_best(self) -> bool:
-        """Whether the last evaluation beats the checkpoint marked as the best."""
-        best = self.folder.best()
-        return best is None or self.figures[self.job.evaluate.select_by] > best.score
+        """Whether the last evaluation beats all before it; the leader answers."""
+        score = self.figures[self.job.evaluate.select_by]
+        return self.place.leader and (self._best is None or score > self._best.score)
 
     def _repeat_unmarked_evaluation(self) -> None:
         """After a kill between the save of a new best and its mark: evaluate that step again."""
         fresh = bool(self.figures) and self.evaluated_step == self.engine.step_count
-        if self._agreed(fresh and self._is_best()):
+        if any_rank(fresh and self._is_best())[0]:
             self.evaluated_step = 0
 
     def _track(self, evaluation: Evaluation) -> None:
@@ -234,27 +272,77 @@ class Trainer:
             sheet = evaluation_sheet(evaluation.pictures, space)
             self.tracker.log_image(sheet, f"pictures/step-{step:08d}.png")
 
-    def _mark_best(self, saved: Saved, score: float) -> None:
-        self.folder.mark_best(saved, score)
+    def _register(self, saved: Saved, score: float) -> None:
         if self.tracker is not None:
             self.tracker.register_best(
                 saved.weights_uri, saved.sha256, {self.job.evaluate.select_by: score}
             )
 
     def _save_due(self) -> bool:
-        every_steps = self.job.checkpoint.every_steps
-        minutes = (time.monotonic() - self._saved_s) / 60
-        by_step = every_steps is not None and self.engine.step_count % every_steps == 0
-        return by_step or self._agreed(minutes >= self.job.checkpoint.every_minutes)
+        """Whether the leader's next regular save is due and can begin at once."""
+        step, config = self.engine.step_count, self.job.checkpoint
+        if self._saver is None or self._saver.busy:
+            return False
+        last_step, _ = self._saved_at or (0, 0)
+        by_step = config.every_steps is not None and (
+            step // config.every_steps > last_step // config.every_steps
+        )
+        return by_step or (time.monotonic() - self._saved_s) / 60 >= config.every_minutes
 
-    def _save(self) -> Saved | None:
-        """Write a checkpoint; the leader does, the others only share what it needs."""
+    def _save(self, score: float | None = None) -> None:
+        """Have the leader store a checkpoint in the background; the others share what it needs.
+
+        `score` marks it as the best.
+        """
+        snapshot = self._snapshot(score)
+        if self._saver is not None:
+            assert snapshot is not None
+            self._saver.submit(snapshot)
+
+    def _save_to_the_end(self, timeout_s: float) -> None:
+        """Save, and wait until everything is stored. Raises `StoreError` where that takes too
+        long."""
+        end_s = time.monotonic() + timeout_s
+        try:
+            if self._saver is not None:
+                self._saver.finish(None, timeout_s, self.beat)
+            if any_rank(self._saver is not None and not self._is_stored())[0]:
+                snapshot = self._snapshot()
+                if self._saver is not None:
+                    self._saver.finish(snapshot, end_s - time.monotonic(), self.beat)
+        finally:
+            barrier()
+
+    def _is_stored(self) -> bool:
+        """Whether the state as it is now is in the store."""
+        same = self._saved_at == (self.engine.step_count, self.evaluated_step)
+        settled = self._saver is not None and self._saver.settled
+        return same and settled and self._saved_step() == self.engine.step_count
+
+    def _stop(self, how: str) -> NoReturn:
+        """Save within the platform's grace, and end."""
+        step = self.engine.step_count
+        try:
+            self._save_to_the_end(self.place.grace_s * SAVING_SHARE)
+        except StoreError as error:
+            saved = "nothing is" if self._saved_step() is None else f"step {self._saved_step()} is"
+            raise Interrupted(
+                f"{how} step {step}, which could not be saved ({saved}): {error}"
+            ) from error
+        raise Interrupted(f"{how} step {step}, everything is saved")
+
+    def _saved_step(self) -> int | None:
+        durable = None if self._saver is None else self._saver.durable
+        return None if durable is None else durable.step
+
+    def _snapshot(self, score: float | None = None) -> Snapshot | None:
+        """The state as it is now, in memory; None but for the leader."""
         self.engine.share_buffers()
         self._saved_s = time.monotonic()
         self._saved_at = (self.engine.step_count, self.evaluated_step)
         if not self.place.leader:
             return None
-        saved = self.folder.save(
+        return snapshot_of(
             self.engine.step_count,
             {
                 "engine": self.engine.state_dict(),
@@ -266,28 +354,8 @@ class Trainer:
             self.engine.method.segmenter.state_dict(),
             self.job.to_yaml(),
             describe(self.job.model, self.job.classes.num_classes),
+            score,
         )
-        self.folder.retain(self.job.checkpoint.keep)
-        return saved
-
-    def _stop_agreed(self) -> bool:
-        return self._agreed(self.stop.is_set())
-
-    def _stop_inside_evaluation(self) -> None:
-        """Alone, a rank may leave an evaluation at once: it is repeated after the resume."""
-        if self.place.num_ranks == 1 and self.stop.is_set():
-            self._save()
-            raise Interrupted(
-                f"stopped while evaluating step {self.engine.step_count}, everything is saved"
-            )
-
-    def _agreed(self, mine: bool) -> bool:
-        """Whether any rank says so; all ranks get the same answer."""
-        if not dist.is_initialized():
-            return mine
-        flag = torch.tensor(int(mine), device=self.engine.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag)
 
 
 class _Stretch:
@@ -307,15 +375,15 @@ class _Stretch:
         return self
 
 
-def resume(folder: RunFolder, job: JobSpec) -> dict[str, Any] | None:
-    """The newest valid checkpoint's state, None for a new run.
+def resume(folder: RunFolder, job: JobSpec, leader: bool = True) -> dict[str, Any] | None:
+    """The newest valid checkpoint's state, None for a new run; all ranks get the leader's choice.
 
     Raises `JobError` where it is of another job.
     """
-    found = folder.newest_valid()
-    if found is None:
+    found = folder.newest_valid() if leader else None
+    name = share_text(None if found is None else found[0])
+    if name is None:
         return None
-    name, state = found
     saved = parse_spec(parse_yaml(folder.spec_text(name), f"{folder.store.uri}/{name}"), job.name)
     check_same_job(saved, job)
-    return state
+    return found[1] if found is not None else folder.load(name)

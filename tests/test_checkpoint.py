@@ -85,7 +85,7 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
         saved = run.save(step, {"step": step}, WEIGHTS, "", HEADER)
         if step == 2:
             run.mark_best(saved, 0.5)
-    run.retain(keep=2)
+    run.retain(keep=2, newest="step-00000005")
     assert run.names() == ["step-00000002", "step-00000004", "step-00000005"]
     best = run.best()
     assert best is not None and (best.name, best.score) == ("step-00000002", 0.5)
@@ -132,3 +132,43 @@ def test_loading_runs_no_code(tmp_path: Path) -> None:
     manifest["sha256"]["state.pt"] = digest
     (path / "manifest.json").write_text(json.dumps(manifest))
     assert run.newest_valid() is None and not (tmp_path / "owned").exists()
+
+
+def test_retention_does_not_count_damaged_ones_ahead(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    for step in (1, 2, 9):
+        save(run, step)
+    (tmp_path / "run" / "step-00000009" / "state.pt").write_bytes(b"cut")
+    run.retain(keep=1, newest="step-00000002")
+    assert run.names() == ["step-00000002", "step-00000009"]
+    found = run.newest_valid()
+    assert found is not None and found[0] == "step-00000002"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"sha256": 3}', b"\xff"])
+def test_a_damaged_manifest_is_passed_over(tmp_path: Path, content: bytes) -> None:
+    run = folder(tmp_path)
+    save(run, 1)
+    (tmp_path / "run" / save(run, 2) / "manifest.json").write_bytes(content)
+    found = run.newest_valid()
+    assert found is not None and found[0] == "step-00000001"
+
+
+def test_a_damaged_best_loses_its_mark(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = folder(tmp_path)
+    saved = run.save(3, {"step": 3}, WEIGHTS, "", HEADER)
+    run.mark_best(saved, 0.5)
+    assert run.verified_best() == run.best()
+    weights = tmp_path / "run" / saved.name / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with caplog.at_level(logging.WARNING):
+        assert run.verified_best() is None
+    assert "best checkpoint is damaged" in caplog.text and run.best() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"nam'])
+def test_a_damaged_pointer_to_the_best_is_passed_over(tmp_path: Path, content: bytes) -> None:
+    run = folder(tmp_path)
+    save(run, 1)
+    (tmp_path / "run" / "BEST.json").write_bytes(content)
+    assert run.best() is None

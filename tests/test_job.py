@@ -148,7 +148,7 @@ def test_a_job_stopped_anywhere_ends_bit_identical(
     _, expected = run(calm, place)
     job = job_of(values, f"checkpoint.uri={tmp_path / 'stopped'}", "stream.threads=1")
     for stop_at in stops:
-        with pytest.raises(Interrupted, match=f"stopped at step {stop_at}, everything is saved"):
+        with pytest.raises(Interrupted, match=f"step {stop_at}, everything is saved"):
             run(job, place, stop_at)
     _, seen = run(job, place)
     assert [p.losses for p in seen] == [p.losses for p in expected[stops[-1] :]]
@@ -220,6 +220,7 @@ def test_a_kill_between_a_new_best_and_its_mark_loses_no_best(
         raise StoreError("the process ends here")
 
     monkeypatch.setattr(RunFolder, "mark_best", killed)
+    monkeypatch.setattr("adapt.trainer.PATIENCE_S", 2.0)
     with pytest.raises(StoreError):
         run(job, place)
     monkeypatch.undo()
