@@ -5,16 +5,27 @@ exit code.
 command again), 1 a bug.
 """
 
+import os
 import sys
 import traceback
 
 from adapt.cli import app, say_error
 from adapt.errors import DataError, Interrupted, JobError
+from adapt.launch import record_ending
+from adapt.places import find_place
 from storage.store import StoreError
 
 
 def main() -> int:
-    """Run one command; the exit code."""
+    """Run one command; the exit code, which a rank also leaves for the process that started it."""
+    code = _ended()
+    place = find_place(os.environ)
+    if place.status_dir is not None:
+        record_ending(place.status_dir, place.rank, code)
+    return code
+
+
+def _ended() -> int:
     try:
         app()
     except SystemExit as ended:  # typer's own end: done, wrong usage (2) or Ctrl-C (130)

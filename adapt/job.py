@@ -68,7 +68,7 @@ def run_job(
     device = prepare_device(place.local_rank)
     if device.type == "cuda" and torch.cuda.device_count() > place.num_ranks == 1:
         gpus = torch.cuda.device_count()
-        log.warning("1 of %d GPUs is used; for all: torchrun --nproc-per-node %d", gpus, gpus)
+        log.warning("1 of %d GPUs is used; for all: run --processes %d", gpus, gpus)
     with ExitStack() as stack:
         stack.enter_context(open_ranks(place, device, RANKS_WAIT))
         stack.enter_context(shared(stop))

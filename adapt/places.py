@@ -43,6 +43,17 @@ class Place:
         return self.scratch_dir / "shards"
 
     @property
+    def launched(self) -> bool:
+        """Whether torchrun started this process."""
+        return "TORCHELASTIC_RUN_ID" in self.environment
+
+    @property
+    def status_dir(self) -> Path | None:
+        """Where a rank says how it ended, if `adapt.launch` started it."""
+        folder = self.environment.get("SEGADAPT_STATUS_DIR")
+        return Path(folder) if folder and self.launched else None
+
+    @property
     def tracking_uri(self) -> str | None:
         """The MLflow server that the platform's environment names, if any."""
         return self.environment.get("MLFLOW_TRACKING_URI") or None

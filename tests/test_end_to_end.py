@@ -1,6 +1,7 @@
 """Whole jobs over real servers and over two ranks: pack, train, track, download, evaluate."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from mlflow.entities import Run
 from safetensors.torch import load_file
 
 from adapt.platforms.local_stack import S3Server
-from tests.commands import ROOT, Ended, call, finish, start_python
+from tests.commands import Ended, call, finish, start
 from tests.conftest import tiny_values, write_raw_folders
 from tests.servers import BUCKET
 
@@ -107,9 +108,8 @@ def test_two_ranks_train_as_one(method: str, tiny_uri: str, tmp_path: Path) -> N
     for folder in folders.values():
         folder.mkdir()
         (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
     command = ("run", "tiny.yaml", "--json")
-    process = start_python(*torchrun, ROOT / "entrypoint.py", *command, folder=folders[2])
+    process = start(*command, "--processes", 2, folder=folders[2])
     one, two = call(*command, folder=folders[1]), finish(process)
     assert one.code == 0 and two.code == 0, one.err + two.err
 
@@ -125,6 +125,46 @@ def test_two_ranks_train_as_one(method: str, tiny_uri: str, tmp_path: Path) -> N
     assert {key: evaluated[key] for key in answers[1]["figures"]} == answers[1]["figures"]
     (record,) = folders[2].glob("runs/mlartifacts/*/artifacts/evaluations/step-00000006.json")
     assert json.loads(record.read_text())["matrix"] == evaluated["matrix"]
+
+
+@pytest.mark.slow
+def test_two_ranks_stopped_and_resumed_end_bit_identical(tiny_uri: str, tmp_path: Path) -> None:
+    values: dict[str, Any] = tiny_values(tiny_uri, "runs")
+    values["model"]["norm"] = "frozen"
+    values["train"]["steps"] = 12
+    folders = [tmp_path / name for name in ("calm", "stopped")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+    command = ("run", "tiny.yaml", "--processes", 2)
+    assert finish(start(*command, folder=folders[0])).code == 0
+    process = start(*command, folder=folders[1])
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 2/"):
+            process.send_signal(signal.SIGTERM)
+            break
+    stopped = finish(process)
+    assert stopped.code == 75 and "everything is saved" in stopped.err, stopped.err
+    assert finish(start(*command, folder=folders[1])).code == 0
+    file = "runs/tiny/step-00000012/weights.safetensors"
+    assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_mistakes_of_two_ranks_have_their_exit_codes(tiny_uri: str, tmp_path: Path) -> None:
+    values: dict[str, Any] = tiny_values(tiny_uri, "runs")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+    odd = call(
+        "run", "tiny.yaml", "--processes", 2, "--set", "source.batch_size=3", folder=tmp_path
+    )
+    assert odd.code == 2 and "source.batch_size: expected a multiple of 2" in odd.err
+    away = start(
+        *("run", "tiny.yaml", "--processes", 2),
+        *("--set", f"source.uri={tmp_path / 'nothing'}"),
+        folder=tmp_path,
+    )
+    assert finish(away).code == 4
 
 
 def last_checkpoint(folder: Path) -> Path:

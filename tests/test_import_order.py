@@ -33,7 +33,7 @@ LAYERS = [
     ["adapt.saving", "adapt.shared_stop"],
     ["adapt.job_data", "adapt.download", "adapt.spec_reference"],
     ["adapt.trainer"],
-    ["adapt.job", "adapt.scoring", "adapt.live", "adapt.platforms"],
+    ["adapt.job", "adapt.scoring", "adapt.live", "adapt.platforms", "adapt.launch"],
     ["adapt.demo"],
     ["adapt.cli"],
 ]

@@ -9,21 +9,21 @@ from adapt.live import LiveLine, describe, progress_bar
 from adapt.trainer import Progress
 
 SEEN = Observed(0.4, 12.3, 2, 5.6, 0.0, 0, 0, 1.0)
-REPORT = Progress(20, 100, {"segmentation/main": 0.51234}, 8.04, 0.25, 75.4, SEEN)
+REPORT = Progress(20, 100, {"segmentation/main": 0.51234}, 8.04, 0.25, 75.4, SEEN, 15)
 
 
 def test_a_report_names_step_losses_speed_waiting_and_time_left() -> None:
     said = describe(REPORT)
     assert said == (
         "step 20/100  segmentation/main 0.5123  8.0 samples/s  "
-        "waiting 25% (p50 0, p99 12 ms, 2 stalls)  6 ready  left 0:01:15"
+        "waiting 25% (p50 0, p99 12 ms, 2 stalls)  6 ready  saved 15  left 0:01:15"
     )
 
 
 def test_a_report_says_what_was_fetched() -> None:
     seen = SEEN._replace(fetched_mb=128.2, retries=3, hedges=1, hit_rate=0.5)
     said = describe(REPORT._replace(stream=seen))
-    assert "6 ready  fetched 128 MB (hits 50%, 3 retries, 1 hedges)  left" in said
+    assert "6 ready  fetched 128 MB (hits 50%, 3 retries, 1 hedges)  saved 15  left" in said
 
 
 def test_off_a_terminal_each_report_is_a_plain_line() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -26,13 +27,21 @@ def run(
     fresh: Annotated[
         bool, typer.Option(help="Delete the run's checkpoints and start over.")
     ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Ranks on this machine, started by torchrun: one a GPU.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Train: from the newest checkpoint of this run where there is one, else from the start."""
     from adapt.job import run_job
+    from adapt.launch import launch
     from adapt.live import LiveLine
 
     job, place = load_spec(spec, overrides or ()), place_here()
+    if processes > 1 and not place.launched:
+        job.check_environment(place.environment)
+        job.check_ranks(processes)
+        raise typer.Exit(launch(sys.argv, processes, place.grace_s, place.environment))
     with LiveLine(console, quiet=not place.leader) as line:
         outcome = run_job(job, place, stop_on_signals(place.leader), line.show, fresh)
     if place.leader:
