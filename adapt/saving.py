@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adapt.checkpoint import RunFolder, Saved
-from storage.store import StoreError
+from storage.store import StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +88,9 @@ class Saver:
     ) -> Durable | None:
         """Store what waits, then `snapshot`; return what is stored after at most `timeout_s`.
 
-        Calls `beat` about once a second. Raises `StoreError`, the last upload's, where the last
-        snapshot is not stored by then.
+        Calls `beat` about once a second. A store that is away is waited for; one that refuses, as
+        for want of room or rights, is not. Raises `StoreError`, the last upload's, where the last
+        snapshot is not stored.
         """
         deadline_s = time.monotonic() + timeout_s
         self._retry_s = min(RETRY_S, 1.0)
@@ -97,10 +98,10 @@ class Saver:
         while snapshot is not None and idle and not self._has(snapshot):
             self.submit(snapshot)
             idle = self._wait_until_idle(deadline_s, beat)
-            if self._error is not None and time.monotonic() + self._retry_s < deadline_s:
+            if self._error is not None:
+                if self._refused() or time.monotonic() + self._retry_s > deadline_s:
+                    break
                 time.sleep(self._retry_s)
-            elif self._error is not None:
-                break
         if snapshot is not None and not self._has(snapshot):
             raise self._error or StoreError(
                 f"{self._folder.store.uri}: saving step {snapshot.step} took more than "
@@ -120,9 +121,15 @@ class Saver:
     def _wait_until_idle(self, deadline_s: float, beat: Callable[[], None]) -> bool:
         with self._changed:
             while self.busy and not self._ended and time.monotonic() < deadline_s:
+                if self._flying is None and self._refused():
+                    break
                 beat()
                 self._changed.wait(min(_BEAT_S, max(0.0, deadline_s - time.monotonic())))
             return not self.busy
+
+    def _refused(self) -> bool:
+        """Whether the last upload failed in a way that waiting does not mend."""
+        return self._error is not None and not isinstance(self._error, StoreUnavailable)
 
     def _run(self) -> None:
         try:

@@ -12,7 +12,7 @@ import torch
 from adapt import saving
 from adapt.checkpoint import RunFolder, Saved
 from adapt.saving import Saver, Snapshot, in_memory, snapshot_of
-from storage.store import StoreError, Stores
+from storage.store import StoreError, Stores, StoreUnavailable
 
 
 class Gate:
@@ -20,6 +20,7 @@ class Gate:
 
     def __init__(self, folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open, self.refuse = threading.Event(), 0
+        self.error: StoreError = StoreUnavailable("the store is away")
         self.steps: list[int] = []
         self.at_once = self.most = 0
         save = folder.save
@@ -31,7 +32,7 @@ class Gate:
                 assert self.open.wait(30)
                 if self.refuse:
                     self.refuse -= 1
-                    raise StoreError("the store is away")
+                    raise self.error
                 self.steps.append(step)
                 return save(step, *rest)
             finally:
@@ -130,6 +131,20 @@ def test_the_last_save_is_tried_until_time_is_up(
     with pytest.raises(StoreError, match="the store is away"):
         one.finish(snapshot(8), 0.5, quiet)
     assert folder.names() == ["step-00000007"]
+
+
+@pytest.mark.parametrize("score", [None, 0.5])
+def test_a_store_that_refuses_is_not_waited_for(
+    folder: RunFolder, gate: Gate, score: float | None
+) -> None:
+    one = saver(folder)
+    gate.open.set()
+    gate.refuse, gate.error = 10**6, StoreError("no room")
+    one.submit(snapshot(1, score))
+    started_s = time.monotonic()
+    with pytest.raises(StoreError, match="no room"):
+        one.finish(snapshot(2), 60, quiet)
+    assert time.monotonic() - started_s < 20
 
 
 def test_a_store_that_hangs_is_not_waited_for_longer_than_asked(
