@@ -6,9 +6,10 @@ until it is told to stop; what the server refuses for good is skipped with a war
 
 import logging
 import re
+import shlex
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from adapt.mlflow_run import (
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _LINGER_S = 0.5
 _BACKOFF_S = (1.0, 30.0)
+_REPORT_S = 5.0
 _MAX_STRIKES = 5
 _CLOSED_DOOR = {
     "PERMISSION_DENIED",
@@ -61,17 +63,26 @@ class Delivery(threading.Thread):
     """Sends `spool` to the run of `experiment` at `uri` until `drain` ends it.
 
     start: the spool's `start` entry. run_id: the run that the job's checkpoint names, if any.
+    late: the job has ended, and may have gone on elsewhere.
     """
 
     def __init__(
-        self, spool: Spool, experiment: str, uri: str, start: Entry, run_id: str | None
+        self,
+        spool: Spool,
+        experiment: str,
+        uri: str,
+        start: Entry,
+        run_id: str | None,
+        *,
+        late: bool = False,
     ) -> None:
         super().__init__(name="tracker", daemon=True)
         self.delivered = 0
         self.wake = threading.Event()
         self._spool = spool
         self._uri = uri
-        self._run = MlflowRun(experiment, uri, start, (run_id, spool.run_id), self._warn)
+        run_ids = (run_id, spool.run_id)
+        self._run = MlflowRun(experiment, uri, start, run_ids, self._warn, late=late)
         self._hurry = threading.Event()
         self._deadline_s: float | None = None
         self._strikes = 0
@@ -82,12 +93,18 @@ class Delivery(threading.Thread):
         """The run's id; None while the server has not been reached."""
         return self._run.run_id
 
-    def drain(self, timeout_s: float) -> bool:
-        """Send what waits for at most `timeout_s`, then stop. Says whether everything went."""
+    def drain(self, timeout_s: float, report: Callable[[int, int], object] | None = None) -> bool:
+        """Send what waits for at most `timeout_s`, then stop. Says whether everything went.
+
+        report: called every few seconds with how many entries went and how many wait.
+        """
         self._deadline_s = time.monotonic() + timeout_s
         self.wake.set()
         self._hurry.set()
-        self.join(timeout_s)
+        while self.is_alive() and (left_s := self._deadline_s - time.monotonic()) > 0:
+            self.join(left_s if report is None else min(_REPORT_S, left_s))
+            if report is not None and self.is_alive():
+                report(self.delivered, self._spool.waiting)
         if self._spool.waiting:
             log.warning(
                 "MLflow at %s has not received %d entries; they stay in %s: start the job again "
@@ -95,7 +112,7 @@ class Delivery(threading.Thread):
                 without_password(self._uri),
                 self._spool.waiting,
                 self._spool.path,
-                self._spool.path,
+                shlex.quote(str(self._spool.path)),
             )
         return not self._spool.waiting
 

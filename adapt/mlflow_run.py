@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 JOB_KEY_TAG = "segadapt.job_key"
+ERROR_TAG = "segadapt.error"
 CHANGED_PARAM_TAG = "segadapt.changed_param."
 BEST_URI_TAG = "best_checkpoint_uri"
 BEST_SHA256_TAG = "best_checkpoint_sha256"
@@ -47,7 +48,8 @@ class MlflowRun:
 
     start: the spool's `start` entry, which has the run's name and the job's key. run_ids: the runs
     that this job is known to have had, most trusted first. warn: called with what a person should
-    know.
+    know. late: the job has ended, and may have gone on elsewhere: what the run has become since an
+    entry was written is left as it is.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class MlflowRun:
         start: Entry,
         run_ids: tuple[str | None, ...],
         warn: Callable[[str], None],
+        *,
+        late: bool = False,
     ) -> None:
         self.run_id: str | None = None
         self._experiment = experiment
@@ -64,6 +68,8 @@ class MlflowRun:
         self._start = start
         self._known_run_ids = run_ids
         self._warn = warn
+        self._late = late
+        self._ended_ms = 0
         self._created = False
         self._params: dict[str, str] = {}
         self._steps: dict[str, set[int]] = {}
@@ -91,8 +97,9 @@ class MlflowRun:
                 tags={JOB_KEY_TAG: self._start["job_key"]},
                 run_name=self._start["run_name"],
             )
-        else:
+        elif not self._late:
             self._client.update_run(run.info.run_id, status="RUNNING")
+        self._ended_ms = run.info.end_time or 0
         self._params = dict(run.data.params)
         self.run_id = str(run.info.run_id)
         return self.run_id
@@ -150,8 +157,16 @@ class MlflowRun:
             self._steps[key] = {point.step for point in history}
         return self._steps[key]
 
+    def _is_past(self, entry: Entry) -> bool:
+        """Whether the run has ended since this entry was written, in a later start elsewhere."""
+        return self._late and bool(entry["time_ms"] < self._ended_ms)
+
     def _send_start(self, entries: list[Entry]) -> None:
+        if self._is_past(entries[-1]):
+            return
         self._client.update_run(self._id, status="RUNNING")
+        if ERROR_TAG in self._client.get_run(self._id).data.tags:
+            self._client.delete_tag(self._id, ERROR_TAG)
         if entries[-1]["resume_step"] is not None:
             step = str(entries[-1]["resume_step"])
             self._client.set_tag(self._id, "segadapt.resumed_at_step", step)
@@ -182,7 +197,11 @@ class MlflowRun:
         self._set_tags({CHANGED_PARAM_TAG + key: value for key, value in changed.items()})
 
     def _send_tags(self, entries: list[Entry]) -> None:
-        self._set_tags({key: v for entry in entries for key, v in entry["values"].items()})
+        values = {key: v for entry in entries for key, v in entry["values"].items()}
+        if self._is_past(entries[-1]):
+            has = self._client.get_run(self._id).data.tags
+            values = {key: value for key, value in values.items() if key not in has}
+        self._set_tags(values)
 
     def _set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -239,6 +258,10 @@ class MlflowRun:
 
     def _send_finish(self, entries: list[Entry]) -> None:
         last = entries[-1]
+        if self._is_past(last):
+            return
+        if last.get("error"):
+            self._set_tags({ERROR_TAG: last["error"]})
         self._client.set_terminated(self._id, last["status"], end_time=last["time_ms"])
 
 

@@ -10,9 +10,9 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 from pydantic import Field, field_validator
@@ -22,6 +22,7 @@ from adapt.errors import JobError
 from adapt.mlflow_run import BEST_CHOSEN_BY_TAG, without_password
 from adapt.mlflow_run import BEST_SHA256_TAG as BEST_SHA256_TAG
 from adapt.mlflow_run import BEST_URI_TAG as BEST_URI_TAG
+from adapt.mlflow_run import ERROR_TAG as ERROR_TAG
 from adapt.section import Section
 from adapt.spool import Spool, parsed
 
@@ -29,6 +30,9 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "arn")
 _MAX_VALUE_CHARS = 6000
+_MAX_ERROR_CHARS = 5000
+"""What also older servers take in a tag."""
+_RESTORED_KINDS = ("metrics", "text")
 
 
 class TrackingConfig(Section):
@@ -84,12 +88,14 @@ class Tracker:
         spool_dir: Path,
         run_id: str | None = None,
         resume_step: int | None = None,
+        restored: Sequence[str] = (),
     ) -> None:
         """Open the job's spool in `config.spool_dir`, else `spool_dir`, and begin to deliver it.
 
         uri: the resolved tracking URI. job_key: what identifies the job over its restarts.
         run_id: the run named by the checkpoint that training goes on from, at `resume_step`.
-        Raises `JobError` where the folder cannot be written.
+        restored: what `undelivered` gave for that checkpoint. Raises `JobError` where the folder
+        cannot be written, or where a running job has this spool.
         """
         folder = config.spool_dir or spool_dir
         name = f"{re.sub(r'[^A-Za-z0-9-]', '_', job_key)[:60]}-{_digest(job_key)}.jsonl"
@@ -106,6 +112,7 @@ class Tracker:
         }
         self._delivery = Delivery(self._spool, config.experiment, uri, start, run_id)
         self._append("start", **start)
+        self._restore(restored)
         self._delivery.start()
 
     @property
@@ -122,6 +129,23 @@ class Tracker:
     def pending(self) -> int:
         """How many entries wait in the spool, those of earlier starts included."""
         return self._spool.waiting
+
+    def undelivered(self) -> list[str]:
+        """Metrics and texts that MLflow may not have yet, as JSON lines, for a checkpoint.
+
+        At most 4 MB, the newest; without pictures, which would weigh too much.
+        """
+        lines = [(line, parsed(line)) for line in self._spool.tail()]
+        kept = [line for line, entry in lines if entry and entry.get("kind") in _RESTORED_KINDS]
+        return [line.decode().rstrip("\n") for line in kept]
+
+    def _restore(self, lines: Sequence[str]) -> None:
+        """Append what a checkpoint kept, but for what this spool still has."""
+        here = set(self.undelivered()) if lines else set()
+        for line in lines:
+            entry = parsed(line.encode() + b"\n")
+            if line not in here and entry and entry.get("kind") in _RESTORED_KINDS:
+                self._spool.append(entry)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """The job's parameters; nested mappings become `a.b`. MLflow never changes a parameter: a
@@ -167,15 +191,17 @@ class Tracker:
         tags[BEST_CHOSEN_BY_TAG] = next(iter(metrics), None)
         self.log_tags(tags | {f"best_checkpoint_{k}": float(v) for k, v in metrics.items()})
 
-    def finish(self, status: Status, timeout_s: float) -> bool:
+    def finish(self, status: Status, timeout_s: float, error: str | None = None) -> bool:
         """End the run; wait at most `timeout_s` for the delivery. Nothing may be logged after it.
 
-        True where MLflow has everything; the spool is then removed. False where it stays, with a
-        warning that names it.
+        error: why it failed, for the tag `segadapt.error`; the next start removes the tag. True
+        where MLflow has everything; the spool is then removed. False where it stays, with a warning
+        that names it.
         """
         if status == "FINISHED" and self._config.register_as is not None:
             self._append("register", name=self._config.register_as)
-        self._append("finish", status=status)
+        reason = None if error is None else _shortened(without_password(error))
+        self._append("finish", status=status, error=reason)
         done = self._delivery.drain(timeout_s)
         self._spool.close(remove=done)
         return done
@@ -194,22 +220,43 @@ class Tracker:
         return texts
 
 
-def deliver_spool(path: Path, uri: str, timeout_s: float) -> bool:
+class Sent(NamedTuple):
+    """How many entries of a spool went to MLflow, and how many remain in it."""
+
+    sent: int
+    left: int
+
+
+def deliver_spool(
+    path: Path,
+    uri: str,
+    timeout_s: float,
+    report: Callable[[int, int], object] | None = None,
+) -> Sent:
     """Send a spool that a job left behind to MLflow at `uri`; remove it where everything went.
 
-    Raises `JobError` where the file is not a tracker's spool.
+    report: called every few seconds with how many entries went and how many wait. Raises `JobError`
+    where the file is not a tracker's spool, or where its job is running.
     """
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    start = parsed(lines[0]) if lines else None
-    if start is None or start.get("kind") != "start":
-        raise JobError(f"{path}: expected a spool (*.jsonl) that a job's tracker left behind")
+    start = _start_of(path)
     spool = Spool(path)
     config = TrackingConfig.model_validate(start["config"])
-    delivery = Delivery(spool, config.experiment, uri, start, None)
+    delivery = Delivery(spool, config.experiment, uri, start, None, late=True)
     delivery.start()
-    done = delivery.drain(timeout_s)
+    done = delivery.drain(timeout_s, report)
     spool.close(remove=done)
-    return done
+    return Sent(delivery.delivered, spool.waiting)
+
+
+def _start_of(path: Path) -> dict[str, Any]:
+    """The first entry of a spool."""
+    start = None
+    if path.is_file():
+        with path.open("rb") as file:
+            start = parsed(file.readline())
+    if start is None or start.get("kind") != "start":
+        raise JobError(f"{path}: expected a spool (*.jsonl) that a job's tracker left behind")
+    return start
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -223,6 +270,12 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ob
 def _legal(name: str) -> str:
     """The name with what MLflow refuses in names replaced."""
     return re.sub(r"[^\w\-. :/]", "_", name)[:240]
+
+
+def _shortened(text: str) -> str:
+    """The text, or its two ends: the head says where, the tail what."""
+    half = _MAX_ERROR_CHARS // 2 - 10
+    return text if len(text) <= _MAX_ERROR_CHARS else f"{text[:half]}\n[...]\n{text[-half:]}"
 
 
 def _relative(artifact_path: str) -> str:

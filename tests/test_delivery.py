@@ -1,6 +1,7 @@
 """The delivery to MLflow servers that are away, come later, or say no."""
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -91,12 +92,53 @@ def test_absent_server_costs_no_time_and_leaves_the_spool(
     assert tracker.pending == 1003
     assert len(spool.read_text().splitlines()) == 1003
     assert f"has not received 1003 entries; they stay in {spool}" in caplog.text
+    assert f"`python entrypoint.py sync-metrics {spool}`" in caplog.text
 
-    assert deliver_spool(spool, sqlite_uri, DELIVERY_S)
+    assert deliver_spool(spool, sqlite_uri, DELIVERY_S) == (1003, 0)
     run = only_run(sqlite_uri, "absent")
     assert run.info.status == "FINISHED"
     assert history(sqlite_uri, run, "loss") == [(step, step) for step in range(1000)]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("server", ["mlflow_uri", "absent_uri"])
+def test_only_the_tracker_s_thread_talks_to_the_network(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = request.getfixturevalue(server)
+    connect, threads = socket.socket.connect, set()
+
+    def recorded(self: socket.socket, address: Any) -> None:
+        threads.add(threading.current_thread().name)
+        connect(self, address)
+
+    monkeypatch.setattr("socket.socket.connect", recorded)
+    tracker = open_tracker(uri, tmp_path, f"threads-{server}")
+    for step in range(20):
+        tracker.log_metrics({"loss": step}, step)
+        tracker.log_tags({"step": step})
+        tracker.undelivered()
+        time.sleep(0.05)
+    tracker.finish("FINISHED", DELIVERY_S if server == "mlflow_uri" else 1)
+    assert threads == {"tracker"}
+
+
+def test_full_disk_stops_no_figures(
+    sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("adapt.spool.os.write", refuse)
+    tracker = open_tracker(sqlite_uri, tmp_path, "full")
+    for step in range(100):
+        tracker.log_metrics({"loss": step}, step)
+    (spool,) = tmp_path.glob("*.jsonl")
+    assert spool.stat().st_size == 0
+    assert tracker.finish("FINISHED", DELIVERY_S)
+    run = only_run(sqlite_uri, "full")
+    assert run.info.status == "FINISHED"
+    assert history(sqlite_uri, run, "loss") == [(step, step) for step in range(100)]
 
 
 def test_next_start_sends_what_the_last_one_could_not(

@@ -1,7 +1,10 @@
 """The tracker against a real MLflow server and the sqlite default."""
 
 import json
+import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -188,10 +191,97 @@ def test_what_the_server_refuses_does_not_stop_the_rest(
     assert "MLflow refuses register; left out: " in caplog.text
 
 
+def test_why_a_run_failed_is_told_until_the_next_start(uri: str, tmp_path: Path) -> None:
+    secret = "StoreError: http://me:secret@host/ is away"
+    for attempt, error in ((1, secret), (2, "A" * 9000 + "the end")):
+        assert open_tracker(uri, tmp_path, "why").finish("FAILED", DELIVERY_S, error)
+        run = only_run(uri, "why")
+        told = run.data.tags["segadapt.error"]
+        assert run.info.status == "FAILED" and len(told) <= 5000
+        assert told.endswith("the end" if attempt == 2 else "http://***@host/ is away")
+    again = open_tracker(uri, tmp_path, "why")
+    wait_until_delivered(again)
+    assert "segadapt.error" not in only_run(uri, "why").data.tags
+    assert again.finish("FINISHED", DELIVERY_S)
+    run = only_run(uri, "why")
+    assert run.info.status == "FINISHED" and "segadapt.error" not in run.data.tags
+
+
+def test_a_checkpoint_carries_metrics_to_a_node_with_an_empty_disk(
+    uri: str, absent_uri: str, tmp_path: Path
+) -> None:
+    first = open_tracker(absent_uri, tmp_path / "node0", "carried")
+    first.log_params({"seed": 1})
+    for step in range(1, 6):
+        first.log_metrics({"loss": step / 8, "miou": float("nan")}, step)
+    first.log_text("hello", "evaluations/5.json")
+    kept = first.undelivered()
+    assert [json.loads(line)["kind"] for line in kept] == ["metrics"] * 5 + ["text"]
+    assert not first.finish("KILLED", timeout_s=0)
+    shutil.rmtree(tmp_path / "node0")
+
+    again = open_tracker(uri, tmp_path / "node1", "carried", resume_step=5, restored=kept)
+    for step in range(5, 8):
+        again.log_metrics({"loss": step / 8}, step)
+    assert again.finish("FINISHED", DELIVERY_S)
+    run = only_run(uri, "carried")
+    assert history(uri, run, "loss") == [(step, step / 8) for step in range(1, 8)]
+    points = MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, "loss")
+    times_ms = [json.loads(line)["time_ms"] for line in kept[:5]]
+    assert sorted(point.timestamp for point in points)[:5] == times_ms
+    assert read_artifact(uri, run, "evaluations/5.json", tmp_path).read_text() == "hello"
+
+
+def test_what_a_checkpoint_kept_is_not_doubled_where_the_spool_is_still_there(
+    absent_uri: str, tmp_path: Path
+) -> None:
+    first = open_tracker(absent_uri, tmp_path, "same")
+    first.log_metrics({"loss": 0.1}, 1)
+    kept = first.undelivered()
+    assert not first.finish("KILLED", timeout_s=0)
+    again = open_tracker(absent_uri, tmp_path, "same", restored=[*kept, "{", '{"kind": "tags"}'])
+    assert (again.undelivered(), again.pending) == (kept, 4)
+    assert not again.finish("KILLED", timeout_s=0)
+
+
+def test_a_clock_that_jumps_changes_only_times(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day_s, now_s = 86400.0, time.time()
+    clock_s = [now_s]
+    monkeypatch.setattr(
+        "adapt.tracker.time", SimpleNamespace(time=lambda: clock_s[0], monotonic=time.monotonic)
+    )
+    tracker = open_tracker(uri, tmp_path / "spool", "jump")
+    for step, jump_s in ((1, 0.0), (2, day_s), (3, -day_s), (4, 0.0)):
+        clock_s[0] = now_s + jump_s
+        tracker.log_metrics({"loss": step}, step)
+        tracker.log_image(Image.new("RGB", (2, 2)), f"{step}/a.png")
+        wait_until_delivered(tracker)
+    clock_s[0] = now_s - 2 * day_s
+    assert tracker.finish("KILLED", DELIVERY_S)
+    again = open_tracker(uri, tmp_path / "spool", "jump")
+    again.log_metrics({"loss": 5}, 5)
+    assert again.finish("FINISHED", DELIVERY_S)
+    run = only_run(uri, "jump")
+    assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 5)
+    assert history(uri, run, "loss") == [(step, step) for step in range(1, 6)]
+    for step in range(1, 5):
+        assert read_artifact(uri, run, f"{step}/a.png", tmp_path).is_file()
+
+
 def test_unwritable_spool_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JobError, match=r"tracking.spool_dir: .*file.* cannot be written"):
         open_tracker("sqlite:///x.db", tmp_path / "file", "any")
+
+
+def test_two_jobs_of_one_key_are_refused(absent_uri: str, tmp_path: Path) -> None:
+    first = open_tracker(absent_uri, tmp_path, "key")
+    with pytest.raises(JobError, match="is using this spool"):
+        open_tracker(absent_uri, tmp_path, "key")
+    assert not first.finish("KILLED", timeout_s=0)
+    assert not open_tracker(absent_uri, tmp_path, "key").finish("KILLED", timeout_s=0)
 
 
 def test_config_spool_dir_comes_first(absent_uri: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Commands about MLflow: sync-metrics."""
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from adapt.cli.options import AsJson, console, place_here
 from adapt.errors import JobError
+from adapt.places import Place
 from storage.store import StoreError
 
 commands = typer.Typer()
@@ -27,39 +29,62 @@ def sync_metrics(
         typer.Option(help="MLflow server; default: MLFLOW_TRACKING_URI, else ./runs/mlflow.db."),
     ] = None,
     timeout_s: Annotated[
-        float, typer.Option(min=1, help="Longest time for one spool, in seconds.")
+        float, typer.Option(min=1, help="Longest time for all of them, in seconds.")
     ] = 600,
     as_json: AsJson = False,
 ) -> None:
     """Send what jobs could not deliver to MLflow before they ended.
 
-    Not for the spool of a job that still runs: that one delivers it itself. Ends with 3 where
+    The spool of a job that still runs is left out: the job delivers it itself. Ends with 3 where
     something stays.
     """
     from adapt.job import embedded_tracking_uri
-    from adapt.tracker import deliver_spool
+    from adapt.mlflow_run import without_password
 
     place = place_here()
-    spools = _spools(spool or place.scratch_dir / "tracking")
+    spools = [spool] if spool and spool.is_file() else _spools_in(place, spool)
     uri = tracking_uri or place.tracking_uri or embedded_tracking_uri(Path("runs"))
-    sent: dict[str, bool] = {}
+    end_s = time.monotonic() + timeout_s
+    answers: dict[str, dict[str, object]] = {}
     for path in spools:
-        sent[str(path)] = deliver_spool(path, uri, timeout_s)
-        word = "delivered" if sent[str(path)] else "not all delivered, it stays"
-        console.print(f"{path}: {word}", soft_wrap=True, highlight=False)
+        answers[str(path)] = _send(path, uri, end_s - time.monotonic(), alone=path == spool)
     if as_json:
-        typer.echo(json.dumps(sent))
-    left = [path for path, done in sent.items() if not done]
+        typer.echo(json.dumps(answers))
+    left = [path for path, answer in answers.items() if answer.get("left")]
     if left:
-        raise StoreError(f"MLflow did not take all of {', '.join(left)}: see that it is up")
+        raise StoreError(
+            f"MLflow at {without_password(uri)} did not take all of {', '.join(left)}: see that it "
+            "is up, then run the same command again"
+        )
     if not spools:
         console.print("nothing waits")
 
 
-def _spools(path: Path) -> list[Path]:
-    """The spools that a path names. Raises `JobError` where there is no such file or folder."""
-    if path.is_file():
-        return [path]
-    if path.suffix == ".jsonl":
-        raise JobError(f"{path}: there is no such spool")
-    return sorted(path.glob("*.jsonl"))
+def _send(path: Path, uri: str, timeout_s: float, *, alone: bool) -> dict[str, object]:
+    """Send one spool, with a line every few seconds; its part of the answer.
+
+    Raises `JobError` for what cannot be sent, where it is `alone`; else that is said and left out.
+    """
+    from adapt.tracker import deliver_spool
+
+    def say(message: str) -> None:
+        console.print(f"{path}: {message}", soft_wrap=True, markup=False, highlight=False)
+
+    try:
+        answer = deliver_spool(
+            path, uri, max(0.0, timeout_s), lambda sent, left: say(f"{sent} sent, {left} wait")
+        )
+    except JobError as error:
+        if alone:
+            raise
+        console.print(f"left out: {error}", soft_wrap=True, markup=False, highlight=False)
+        return {"left_out": str(error)}
+    say(f"{answer.sent} entries sent, {answer.left} remain")
+    return answer._asdict()
+
+
+def _spools_in(place: Place, folder: Path | None) -> list[Path]:
+    """The spools in a folder, or in the place's. `JobError` where the named folder is missing."""
+    if folder is not None and not folder.is_dir():
+        raise JobError(f"{folder}: there is no such spool, and no such folder")
+    return sorted((folder or place.scratch_dir / "tracking").glob("*.jsonl"))
