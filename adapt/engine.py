@@ -115,7 +115,7 @@ class Engine:
 
         Waits for the device.
         """
-        values = torch.stack([value.float() for value in logged.values()]).to(self.device)
+        values = torch.stack([value.to(self.device, torch.float64) for value in logged.values()])
         values = mean_over_ranks(values)
         return dict(zip(logged, values.tolist(), strict=True))
 
@@ -152,7 +152,8 @@ class Engine:
                 f"({error}); name the run anew or remove the old checkpoints"
             ) from error
         self.step_count = state["step"]
-        self.bad_steps = [(step, tuple(keys)) for step, keys in state["bad_steps"]]
+        bad_steps = state.get("bad_steps", [])  # older checkpoints have none
+        self.bad_steps = [(step, tuple(keys)) for step, keys in bad_steps]
 
     def _terms(self, source: Batch, target: Batch | None) -> Iterator[Any]:
         """The method's terms, each computed under the step's precision and handed out outside of

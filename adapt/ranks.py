@@ -20,6 +20,8 @@ from adapt.places import Place
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
+_LOST = ("gloo/transport", "by peer", "timed out", "Timed out")
+
 
 class RankLost(Interrupted):
     """Another rank is gone; the same command goes on from the last stored checkpoint."""
@@ -57,8 +59,8 @@ def _peers_needed(collective: Callable[Given, Answer]) -> Callable[Given, Answer
     def guarded(*given: Given.args, **named: Given.kwargs) -> Answer:
         try:
             return collective(*given, **named)
-        except RuntimeError as error:  # gloo's own, and torch.distributed's DistError
-            if not dist.is_initialized():
+        except RuntimeError as error:
+            if not _tells_of_a_lost_peer(error):
                 raise
             raise RankLost(
                 "another rank is gone or did not answer in time; start the job again: it goes on "
@@ -66,6 +68,18 @@ def _peers_needed(collective: Callable[Given, Answer]) -> Callable[Given, Answer
             ) from error
 
     return guarded
+
+
+def _tells_of_a_lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective failed for want of a peer rather than by a bug or a full memory.
+
+    NCCL has its own errors; gloo's are plain, and those of its connections name their source file,
+    as does the one for ranks whose tensors differ, a bug that a restart would only repeat.
+    """
+    text = str(error)
+    return isinstance(error, dist.DistError) or (
+        any(sign in text for sign in _LOST) and "enforce fail" not in text
+    )
 
 
 @_peers_needed

@@ -175,6 +175,21 @@ def test_too_many_bad_steps_end_the_job_with_their_list() -> None:
     assert "step 1: good.png, bad.png\n  step 2: good.png, bad.png" in str(ended.value)
 
 
+def test_a_state_of_before_bad_steps_were_kept_is_taken() -> None:
+    state = engine("source_only").state_dict()
+    del state["bad_steps"]
+    resumed = engine("source_only")
+    resumed.bad_steps = [(7, ("other.png",))]
+    resumed.load_state_dict({**state, "rng": {"cpu": torch.get_rng_state(), "cuda": []}})
+    assert resumed.bad_steps == []
+
+
+def test_figures_for_the_log_are_not_rounded() -> None:
+    exact = {"loss": torch.tensor(1 / 3, dtype=torch.float64), "pixels": torch.tensor(2**24 + 1)}
+    found = engine("source_only").mean_over_ranks(exact)
+    assert found == {"loss": 1 / 3, "pixels": 2**24 + 1}
+
+
 def test_dropout_follows_from_seed_and_step_alone() -> None:
     def drawn(seed: int, step: int) -> float:
         one = engine("source_only")

@@ -3,7 +3,9 @@
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -11,12 +13,19 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from torch import Tensor, multiprocessing
 
 from adapt.batch import IGNORED, Batch
 from adapt.engine import Engine, TrainConfig
-from adapt.losses import shared_count
+from adapt.losses import (
+    bootstrapped_cross_entropy,
+    border_loss,
+    cross_entropy,
+    presence_loss,
+    shared_count,
+)
 from adapt.methods import METHODS, build_method
+from adapt.methods.method import Term
 from adapt.models import build_segmenter
 from adapt.models.deeplab_v2 import DeepLabV2Config
 from adapt.optim import OptimConfig
@@ -37,12 +46,12 @@ def engine(method: str) -> Engine:
 
 
 def batch(seed: int, rows: slice, bad_row: int | None = None) -> Batch:
-    """Rows of a global batch whose images have from no to only ignored pixels."""
+    """Rows of a global batch: the first image has no ignored pixel, the last half nothing else."""
     random = torch.Generator().manual_seed(seed)
     images = torch.randn(GLOBAL_BATCH, 3, *HW, generator=random, dtype=torch.float64)
     labels = torch.randint(0, 4, (GLOBAL_BATCH, *HW), generator=random)
     for row in range(GLOBAL_BATCH):
-        labels[row, : HW[0] * row // (GLOBAL_BATCH - 1)] = IGNORED
+        labels[row, : HW[0] * row // (GLOBAL_BATCH // 2)] = IGNORED
     if bad_row is not None:
         images[bad_row, 0, 0, 0] = torch.nan
     keys = tuple(f"{seed}/{row}" for row in range(GLOBAL_BATCH))
@@ -88,7 +97,48 @@ def test_ranks_train_as_one_whatever_they_ignore(
                 found["weights"][key], value, rtol=1e-10, atol=1e-10, msg=key
             )
         for one, several in zip(expected["logged"], found["logged"], strict=True):
-            assert several == pytest.approx(one, rel=1e-5)  # figures for the log are float32
+            assert several == pytest.approx(one, rel=1e-10, abs=1e-10)
+
+
+LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...]]] = {
+    "cross_entropy": (cross_entropy, (4, *HW)),
+    "bootstrapped": (partial(bootstrapped_cross_entropy, hardest_pixels=500), (4, *HW)),
+    "border": (border_loss, (2, 17, 17)),
+    "presence": (presence_loss, (4,)),
+}
+"""By name: the loss, and the size of its logits for an image."""
+
+
+def losses_and_gradients(rows: slice, all_ignored: bool) -> dict[str, tuple[Tensor, Tensor]]:
+    labels, found = batch(1, slice(None)).labels, {}
+    assert labels is not None
+    if all_ignored:
+        labels = torch.full_like(labels, IGNORED)
+    for name, (loss, size) in LOSSES.items():
+        random = torch.Generator().manual_seed(2)
+        logits = torch.randn(GLOBAL_BATCH, *size, generator=random, dtype=torch.float64)
+        part = logits[rows].requires_grad_()
+        value = loss(part, labels[rows])
+        value.backward()
+        assert part.grad is not None
+        found[name] = (value.detach(), part.grad)
+    return found
+
+
+def share_of_the_losses(rank: int, num_ranks: int, all_ignored: bool) -> Any:
+    size = GLOBAL_BATCH // num_ranks
+    return losses_and_gradients(slice(rank * size, (rank + 1) * size), all_ignored)
+
+
+@pytest.mark.parametrize("all_ignored", [False, True])
+def test_every_loss_over_a_count_is_shared(all_ignored: bool, tmp_path: Path) -> None:
+    ranks = on_ranks(3, tmp_path, share_of_the_losses, all_ignored)
+    for name, (value, gradient) in losses_and_gradients(slice(None), all_ignored).items():
+        mean = torch.stack([found[name][0] for found in ranks]).mean()
+        torch.testing.assert_close(mean, value, rtol=1e-10, atol=1e-12, msg=name)
+        shared_gradient = torch.cat([found[name][1] for found in ranks]) / len(ranks)
+        torch.testing.assert_close(shared_gradient, gradient, rtol=1e-10, atol=1e-12, msg=name)
+        assert bool(gradient.any()) is not all_ignored, name
 
 
 def test_one_rank_s_bad_step_is_refused_by_all(tmp_path: Path) -> None:
@@ -100,6 +150,47 @@ def test_one_rank_s_bad_step_is_refused_by_all(tmp_path: Path) -> None:
             torch.testing.assert_close(
                 found["weights"][key], value, rtol=1e-10, atol=1e-10, msg=key
             )
+
+
+def step_with_a_loss_bad_on_one_rank(rank: int, num_ranks: int) -> Any:
+    """The gradients stay finite everywhere, so that ranks must ask one another."""
+    one = engine("source_only")
+    real = one.method.losses
+
+    def losses(source: Batch, target: Batch | None) -> Iterator[Term]:
+        for term in real(source, target):
+            value = torch.tensor(torch.nan if rank == 1 else 0.0)
+            yield Term(term.loss, {**term.logged, "other": value})
+
+    one.method.losses = losses  # type: ignore[method-assign]
+    before = one.method.state_dict()["segmenter.encoder.backbone.conv1.weight"].clone()
+    one.step(batch(1, slice(rank, rank + 1)), None)
+    after = one.method.state_dict()["segmenter.encoder.backbone.conv1.weight"]
+    return one.bad_steps, bool(torch.equal(before, after))
+
+
+def test_a_loss_that_is_bad_on_one_rank_alone_is_refused_by_all(tmp_path: Path) -> None:
+    expected = ([(0, ("1/0", "1/1"))], True)
+    assert on_ranks(2, tmp_path, step_with_a_loss_bad_on_one_rank) == [expected, expected]
+
+
+def start_apart(rank: int, num_ranks: int) -> Any:
+    """Networks that differ by rank, made equal; then what dropout would draw in a step."""
+    one = engine("source_only")
+    for tensor in (*one.method.parameters(), *one.method.buffers()):
+        tensor.data.add_(rank)
+    one.share_all()
+    weights = {key: value.clone() for key, value in one.method.state_dict().items()}
+    one.step(batch(1, slice(0, 1)), None)
+    return weights, float(torch.rand(()))
+
+
+def test_ranks_start_with_the_leader_s_networks_and_draw_their_own_dropout(tmp_path: Path) -> None:
+    (leader, drawn), (other, also_drawn) = on_ranks(2, tmp_path, start_apart)
+    expected = engine("source_only").method.state_dict()
+    for found in (leader, other):
+        assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert drawn != also_drawn
 
 
 def agree(rank: int, num_ranks: int) -> Any:
@@ -151,6 +242,33 @@ def test_a_rank_that_is_gone_is_noticed(tmp_path: Path) -> None:
     assert time.monotonic() - started_s < 50
     said = torch.load(tmp_path / "rank-0.pt")
     assert "another rank is gone" in said and "last stored checkpoint" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"), True),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:545] Connection reset by peer"), True),
+        (RuntimeError("Timed out waiting 4000ms for recv operation to complete"), True),
+        (dist.DistBackendError("NCCL communicator was aborted"), True),
+        (RuntimeError("[enforce fail at gloo/transport/tcp/pair.cc:464] 8 vs 4"), False),
+        (torch.OutOfMemoryError("CUDA out of memory"), False),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+    ],
+)
+def test_only_a_peer_that_is_gone_is_called_so(
+    error: RuntimeError, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_given: object, **_named: object) -> None:
+        raise error
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "all_reduce", fail)
+    with pytest.raises(RankLost if lost else type(error)) as raised:
+        any_rank(True)
+    assert lost is (raised.value is not error)
+    if lost:
+        assert getattr(raised.value, "exit_code", None) == 75
 
 
 def test_alone_nothing_is_asked_of_anybody(tmp_path: Path) -> None:
