@@ -1,111 +1,231 @@
-"""One node's processes: starts torchrun, passes signals on, and decides the exit code itself.
+"""The first process of a job on a node: starts torchrun, passes a stop on, watches the ranks, and
+decides the exit code.
 
-torchrun turns every failure into 1, so each rank leaves a file that says how it ended
-(`Ending`), and the first real failure decides. The process that starts this may be a container's
-first: it outlives its ranks, and a stop asked of it reaches them once.
+torchrun turns every failure into 1, so ranks say themselves how they ended (`adapt.status`), and
+the first that failed decides. torchrun restarts nothing: the platform runs the same command again,
+and the job goes on from its checkpoint.
 """
 
 import json
+import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
-from adapt.errors import Interrupted
+from torch.distributed.run import get_args_parser
 
-STATUS_VARIABLE = "SEGADAPT_STATUS_DIR"
-KILLED = 128 + signal.SIGKILL
-_SHUTDOWN_SHARE = 0.9
+from adapt.errors import Interrupted, JobError
+from adapt.places import STATUS_VARIABLE, Place
+from adapt.spec import JobSpec
+from adapt.status import (
+    GOES_ON,
+    RankStatus,
+    Verdict,
+    Watch,
+    die_with_parent,
+    is_alive,
+    read_stacks,
+    read_statuses,
+    verdict_of,
+    write_failure,
+)
+from storage.store import StoreError
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+NAME_PATIENCE_S = 120.0
+STACKS_S, STOP_S = 3.0, 5.0
+"""How long stalled ranks may write their stacks, and then end by themselves."""
+
+_ROOT = Path(__file__).resolve().parents[1]
 
 
-class Ending(NamedTuple):
-    """How a rank ended: exit code, and when (`time.time()`, of one node)."""
-
-    rank: int
-    exit_code: int
-    time_s: float
-
-
-def record_ending(folder: Path, rank: int, exit_code: int) -> None:
-    """Leave a rank's ending for the process that started it."""
-    path = folder / f"rank-{rank}.json"
-    path.with_suffix(".new").write_text(json.dumps(Ending(rank, exit_code, time.time())))
-    path.with_suffix(".new").replace(path)
+def launch(job: JobSpec, place: Place, processes: int, command: Sequence[str]) -> int:
+    """Run a job's `command` (a script and its arguments) in `processes` ranks on this node; the
+    exit code."""
+    stall_s = 60 * float(getattr(job.train, "stall_minutes", 20.0))
+    return supervise(command, place, processes, stall_s, lambda text: keep_stacks(job, place, text))
 
 
-def endings(folder: Path) -> list[Ending]:
-    """All ranks' endings, the earliest first."""
-    found = [Ending(*json.loads(path.read_text())) for path in folder.glob("rank-*.json")]
-    return sorted(found, key=lambda ending: ending.time_s)
+def keep_stacks(job: JobSpec, place: Place, text: str) -> None:
+    """Put the stacks of a stalled node beside the job's checkpoints, if the store lets us."""
+    from adapt.job_data import open_run_folder, open_stores
+
+    key = f"stalls/node-{place.node}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.txt"
+    try:
+        store = open_run_folder(job, open_stores(job, place)).store
+        store.put(key, text.encode())
+    except (StoreError, JobError, OSError) as error:
+        log.warning("the stacks could not be stored: %s", error)
+    else:
+        log.info("the stacks are at %s/%s", store.uri, key)
 
 
-def exit_code_of(
-    torchrun_code: int, found: Sequence[Ending], processes: int, asked_to_stop: bool
+def supervise(
+    command: Sequence[str],
+    place: Place,
+    processes: int,
+    stall_s: float,
+    keep: Callable[[str], None],
 ) -> int:
-    """What the node's processes come to: the first failure that is no interruption; 75 where a stop
-    was asked for, or all were interrupted; 137 where a rank vanished without an ending."""
-    if torchrun_code == 0:
-        return 0
-    interrupted = Interrupted.exit_code
-    for ending in found:
-        if ending.exit_code not in (0, interrupted):
-            return ending.exit_code
-    if asked_to_stop or len(found) == processes:
-        return interrupted
-    return KILLED
+    """Run `command` in `processes` ranks until all have ended; the exit code.
+
+    `keep` gets the stacks of ranks that gave no sign of life for `stall_s`. A failure also goes
+    to the place's failure file. Raises `JobError` where the first node's name stays unknown.
+    """
+    stop = _Stop()
+    with tempfile.TemporaryDirectory(prefix="segadapt-status-") as name:
+        folder = Path(name)
+        if place.num_nodes > 1:
+            _wait_for_name(place, stop)
+        if stop.asked:
+            return Interrupted.exit_code
+        torchrun = subprocess.Popen(
+            torchrun_command(place, processes, command),
+            env=_environment(place, processes, folder),
+            start_new_session=True,  # Ctrl-C in the terminal reaches this process alone
+            preexec_fn=die_with_parent,
+        )
+        stop.passes_to(torchrun)
+        if _ended_or_stalled(torchrun, Watch(folder, stall_s), stop):
+            verdict = _judge(torchrun.returncode, folder, processes, stop.asked)
+        else:
+            verdict = _end_stalled(torchrun, folder, stall_s, keep)
+    if verdict.kind:
+        log.error("%s: %s", verdict.kind, verdict.message)
+    if verdict.exit_code not in (0, Interrupted.exit_code):
+        write_failure(place.failure_file, verdict.kind, verdict.message, verdict.traceback_text)
+    return verdict.exit_code
 
 
-def torchrun_command(processes: int, grace_s: float, command: Sequence[str]) -> list[str]:
-    """torchrun on this node alone, whose ranks may take nearly all of `grace_s` to end."""
-    shutdown_s = max(5, int(grace_s * _SHUTDOWN_SHARE))
+def torchrun_command(place: Place, processes: int, command: Sequence[str]) -> list[str]:
+    """torchrun for this node, whose ranks may take nearly all of the place's grace to end."""
+    nodes = ["--standalone"]
+    if place.num_nodes > 1:
+        nodes = [
+            *("--nnodes", str(place.num_nodes), "--node-rank", str(place.node)),
+            *("--master-addr", str(place.master_addr), "--master-port", str(place.master_port)),
+        ]
+    shutdown = ["--shutdown-timeout", str(max(5, int(place.grace_s - 10)))]
+    if shutdown[0] not in get_args_parser().format_help():  # newer than the oldest torch we run on
+        shutdown = []
     return [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(processes), "--max-restarts", "0"),
-        *("--shutdown-timeout", str(shutdown_s)),
+        *(sys.executable, "-m", "adapt.elastic", *nodes),
+        *("--nproc-per-node", str(processes), "--max-restarts", "0", *shutdown),
         *command,
     ]
 
 
-def launch(
-    command: Sequence[str], processes: int, grace_s: float, environment: Mapping[str, str]
-) -> int:
-    """Run `command` (a script and its arguments) in `processes` ranks; the exit code.
-
-    SIGTERM and SIGINT are passed on, once. Its ranks find the folder for their endings in
-    SEGADAPT_STATUS_DIR.
-    """
+def _environment(place: Place, processes: int, folder: Path) -> dict[str, str]:
+    """The place's environment, without what torchrun would take for its own options."""
+    kept = {k: v for k, v in place.environment.items() if not k.startswith("PET_")}
     cores = len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory(prefix="segadapt-status-") as folder:
-        ranks_environment = {
-            "OMP_NUM_THREADS": str(max(1, cores // processes)),
-            **environment,
-            STATUS_VARIABLE: folder,
-        }
-        torchrun = subprocess.Popen(
-            torchrun_command(processes, grace_s, command),
-            env=ranks_environment,
-            start_new_session=True,  # Ctrl-C in the terminal reaches this process alone
-        )
-        asked = _pass_signals_on(torchrun)
-        code = torchrun.wait()
-        return exit_code_of(code, endings(Path(folder)), processes, bool(asked))
+    paths = [str(_ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    return {
+        "OMP_NUM_THREADS": str(max(1, cores // processes)),
+        **kept,
+        "PYTHONPATH": os.pathsep.join(paths),
+        STATUS_VARIABLE: str(folder),
+    }
 
 
-def _pass_signals_on(process: "subprocess.Popen[bytes]") -> list[int]:
-    """From now on the first SIGTERM or SIGINT is passed on as SIGTERM; the list gets it."""
-    asked: list[int] = []
+class _Stop:
+    """From now on the first SIGTERM or SIGINT is passed on as one SIGTERM, whenever the process to
+    pass it to is there; later ones change nothing."""
 
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if not asked:
-            asked.append(number)
-            process.send_signal(signal.SIGTERM)
+    def __init__(self) -> None:
+        self.asked = False
+        self._process: subprocess.Popen[bytes] | None = None
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, self._ask)
 
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
-    return asked
+    def passes_to(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+        if self.asked:
+            process.terminate()
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self.asked:
+            _say(f"{name}: already stopping")
+            return
+        self.asked = True
+        _say(f"{name}: saving at the next step, then stopping (exit code 75)")
+        if self._process is not None:
+            self._process.terminate()
+
+
+def _say(line: str) -> None:
+    """Write to stderr past Python's buffers, which a signal may have interrupted."""
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode())
+
+
+def _wait_for_name(place: Place, stop: _Stop) -> None:
+    """Return once the first node's name is known: it may get its name after this node started."""
+    if place.master_addr is None:
+        raise JobError("PET_MASTER_ADDR: expected the first node's name, found nothing")
+    deadline_s = time.monotonic() + NAME_PATIENCE_S
+    while not stop.asked:
+        try:
+            socket.getaddrinfo(place.master_addr, place.master_port)
+            return
+        except OSError as error:
+            if time.monotonic() > deadline_s:
+                raise JobError(
+                    f"PET_MASTER_ADDR: expected the first node's name, found "
+                    f"{place.master_addr!r}, unknown for {NAME_PATIENCE_S:g} s: {error}"
+                ) from error
+        time.sleep(POLL_S)
+
+
+def _ended_or_stalled(torchrun: "subprocess.Popen[bytes]", watch: Watch, stop: _Stop) -> bool:
+    """Wait: True where torchrun ended, False where a rank stalled."""
+    while True:
+        try:
+            torchrun.wait(POLL_S)
+            return True
+        except subprocess.TimeoutExpired:
+            if not stop.asked and watch.stalled():  # torchrun itself kills who does not stop
+                return False
+
+
+def _end_stalled(
+    torchrun: "subprocess.Popen[bytes]", folder: Path, stall_s: float, keep: Callable[[str], None]
+) -> Verdict:
+    statuses = read_statuses(folder)
+    _signal_ranks(statuses, signal.SIGUSR1)
+    time.sleep(STACKS_S)
+    stacks = read_stacks(folder)
+    log.error("a rank gave no sign of life for %g s; the ranks' stacks:\n%s", stall_s, stacks)
+    keep(stacks)
+    torchrun.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        torchrun.wait(STOP_S)
+    _signal_ranks(statuses, signal.SIGKILL)
+    torchrun.kill()
+    torchrun.wait()
+    return Verdict(Interrupted.exit_code, "Stalled", f"ended; {GOES_ON}")
+
+
+def _signal_ranks(statuses: Sequence[RankStatus], number: signal.Signals) -> None:
+    for status in statuses:
+        if is_alive(status.pid):
+            with suppress(ProcessLookupError):
+                os.kill(status.pid, number)
+
+
+def _judge(torchrun_code: int, folder: Path, processes: int, asked: bool) -> Verdict:
+    failure = folder / "failure.json"
+    first = tuple(json.loads(failure.read_text())) if failure.exists() else None
+    return verdict_of(torchrun_code, read_statuses(folder), first, processes, asked)

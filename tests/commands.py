@@ -17,8 +17,14 @@ from unittest.mock import patch
 import entrypoint
 
 ROOT = Path(__file__).resolve().parents[1]
-FORGOTTEN = ("MLFLOW_TRACKING_URI", "TORCHELASTIC_RUN_ID")
+FORGOTTEN = ("MLFLOW_TRACKING_URI", "TORCHELASTIC_RUN_ID", "PET_NNODES", "PET_NPROC_PER_NODE")
 """Variables of whoever runs the tests that would change what a command does."""
+ONLY_RANK = {
+    "TORCHELASTIC_RUN_ID": "tests",
+    **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK"), "0"),
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"), "1"),
+}
+"""What torchrun tells a rank that is alone."""
 
 
 class Ended(NamedTuple):
@@ -30,11 +36,15 @@ class Ended(NamedTuple):
 
 
 def call(*argv: object, folder: Path, environment: Mapping[str, str] | None = None) -> Ended:
-    """Run a command in this process, in `folder`, with its scratch folder there."""
+    """Run a command in this process, in `folder`, with its scratch folder there.
+
+    `run` trains in this process too, as torchrun's only rank would, unless `--processes` is asked.
+    """
+    ranks = {} if "--processes" in argv else ONLY_RANK
     out, err = io.StringIO(), io.StringIO()
     with (
         patch.object(sys, "argv", ["entrypoint.py", *map(str, argv)]),
-        patch.dict(os.environ, environment_of(folder, environment), clear=True),
+        patch.dict(os.environ, environment_of(folder, environment) | ranks, clear=True),
         contextlib.chdir(folder),
         _process_settings_kept(),
         contextlib.redirect_stdout(out),

@@ -6,7 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     ["storage"],
-    ["adapt.errors", "adapt.section", "adapt.batch", "adapt.places"],
+    ["adapt.errors", "adapt.section", "adapt.batch", "adapt.places", "adapt.status"],
+    ["adapt.elastic"],
     ["adapt.ranks"],
     ["adapt.losses", "adapt.metrics", "adapt.schedule"],
     ["adapt.data"],

@@ -36,3 +36,44 @@ def test_pod_level_ranks_are_not_taken_for_process_ranks() -> None:
 def test_the_environment_names_scratch_and_mlflow() -> None:
     place = find_place({"SEGADAPT_SCRATCH_DIR": "/cache", "MLFLOW_TRACKING_URI": "http://m:5000"})
     assert place.scratch_dir == Path("/cache") and place.tracking_uri == "http://m:5000"
+
+
+PET = {
+    "PET_NNODES": "2",
+    "PET_NODE_RANK": "1",
+    "PET_NPROC_PER_NODE": "4",
+    "PET_MASTER_ADDR": "first",
+    "PET_MASTER_PORT": "1234",
+}
+
+
+def test_nodes_come_from_torchruns_variables() -> None:
+    place = find_place(PET)
+    assert (place.node, place.num_nodes, place.processes) == (1, 2, 4)
+    assert (place.master_addr, place.master_port) == ("first", 1234)
+    assert not place.launched and (place.rank, place.num_ranks) == (0, 1)
+
+
+def test_words_and_ranges_of_nodes_are_not_numbers() -> None:
+    place = find_place(PET | {"PET_NNODES": "1:4", "PET_NPROC_PER_NODE": "auto"})
+    assert (place.node, place.num_nodes, place.processes) == (0, 1, None)
+    assert find_place({}).master_port == 29500
+
+
+def test_only_a_rank_of_ours_has_a_status_folder() -> None:
+    folder = {"SEGADAPT_STATUS_DIR": "/status"}
+    assert find_place(folder).status_dir is None
+    assert find_place(TORCHRUN).status_dir is None
+    assert find_place(TORCHRUN | folder).status_dir == Path("/status")
+
+
+def test_the_failure_file_is_where_the_platform_looks(tmp_path: Path) -> None:
+    kubernetes = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    assert find_place(kubernetes, tmp_path).failure_file is None
+    config = tmp_path / "opt/ml/input/config/resourceconfig.json"
+    config.parent.mkdir(parents=True)
+    config.touch()
+    assert find_place({}, tmp_path).failure_file == tmp_path / "opt/ml/output/failure"
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/termination-log").touch()
+    assert find_place(kubernetes, tmp_path).failure_file == tmp_path / "dev/termination-log"

@@ -22,30 +22,43 @@ commands = typer.Typer()
 
 @commands.command()
 def run(
+    context: typer.Context,
     spec: SpecPath,
     overrides: Overrides = None,
     fresh: Annotated[
         bool, typer.Option(help="Delete the run's checkpoints and start over.")
     ] = False,
     processes: Annotated[
-        int, typer.Option(min=1, help="Ranks on this machine, started by torchrun: one a GPU.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, help="Ranks on this machine, started by torchrun; default: its GPUs."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train: from the newest checkpoint of this run where there is one, else from the start."""
+    job, place = load_spec(spec, overrides or ()), place_here()
+    if not place.launched:
+        raise typer.Exit(_launch(job, place, processes))
     from adapt.job import run_job
-    from adapt.launch import launch
     from adapt.live import LiveLine
 
-    job, place = load_spec(spec, overrides or ()), place_here()
-    if processes > 1 and not place.launched:
-        job.check_environment(place.environment)
-        job.check_ranks(processes)
-        raise typer.Exit(launch(sys.argv, processes, place.grace_s, place.environment))
+    # whoever started this rank says itself that it was asked to stop
+    stop = stop_on_signals(tell=place.leader and place.status_dir is None)
     with LiveLine(console, quiet=not place.leader) as line:
-        outcome = run_job(job, place, stop_on_signals(place.leader), line.show, fresh)
+        outcome = run_job(job, place, stop, line.show, fresh, context.obj.beat)
     if place.leader:
         _say_outcome(job, place, outcome, as_json)
+
+
+def _launch(job: JobSpec, place: Place, processes: int | None) -> int:
+    """Run this very command in ranks: as many as asked for, as the platform says, or as GPUs."""
+    import torch
+
+    from adapt.launch import launch
+
+    processes = processes or place.processes or max(1, torch.cuda.device_count())
+    job.check_environment(place.environment)
+    job.check_ranks(processes * place.num_nodes)
+    return launch(job, place, processes, [str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])
 
 
 @commands.command()
