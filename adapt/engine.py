@@ -51,6 +51,13 @@ class TrainConfig(Section):
         description="Steps whose loss or gradient is not finite are refused: nothing moves, and "
         "their samples are named. After more than so many the job ends.",
     )
+    stall_minutes: float = Field(
+        20.0,
+        gt=0,
+        description="Longest time in which a rank may achieve nothing, from its start on; then the "
+        "stacks of all ranks are logged and stored, and the job ends with 75. More than the ten "
+        "minutes for which a store that is away is waited for.",
+    )
     log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
 
 

@@ -3,6 +3,7 @@ trainer."""
 
 import logging
 import resource
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -185,6 +186,7 @@ def _tracking(
         spool_dir=place.scratch_dir / "tracking",
         run_id=(state or {}).get("run_id") or None,
         resume_step=None if state is None else state["engine"]["step"],
+        restored=(state or {}).get("undelivered", ()),
     )
     _describe(job, folder, data, tracker)
     status: Status = "FAILED"
@@ -195,7 +197,9 @@ def _tracking(
         status = "KILLED"
         raise
     finally:
-        tracker.finish(status, min(TRACKER_FLUSH_S, place.grace_s / 3))
+        error = sys.exception()
+        why = None if error is None else f"{type(error).__name__}: {error}"
+        tracker.finish(status, min(TRACKER_FLUSH_S, place.grace_s / 6), why)
 
 
 def _describe(job: JobSpec, folder: RunFolder, data: JobData, tracker: Tracker) -> None:

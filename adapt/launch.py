@@ -53,7 +53,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 def launch(job: JobSpec, place: Place, processes: int, command: Sequence[str]) -> int:
     """Run a job's `command` (a script and its arguments) in `processes` ranks on this node; the
     exit code."""
-    stall_s = 60 * float(getattr(job.train, "stall_minutes", 20.0))
+    stall_s = 60 * job.train.stall_minutes
     return supervise(command, place, processes, stall_s, lambda text: keep_stacks(job, place, text))
 
 
@@ -116,7 +116,7 @@ def torchrun_command(place: Place, processes: int, command: Sequence[str]) -> li
             *("--nnodes", str(place.num_nodes), "--node-rank", str(place.node)),
             *("--master-addr", str(place.master_addr), "--master-port", str(place.master_port)),
         ]
-    shutdown = ["--shutdown-timeout", str(max(5, int(place.grace_s - 10)))]
+    shutdown = ["--shutdown-timeout", str(max(5, int(place.grace_s - 4)))]
     if shutdown[0] not in get_args_parser().format_help():  # newer than the oldest torch we run on
         shutdown = []
     return [

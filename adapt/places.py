@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from adapt.errors import JobError
+
 STATUS_VARIABLE = "SEGADAPT_STATUS_DIR"
 
 
@@ -108,8 +110,14 @@ def _with_ranks(place: Place, environment: Mapping[str, str]) -> Place:
 
 
 def _with_nodes(place: Place, environment: Mapping[str, str]) -> Place:
+    nodes = environment.get("PET_NNODES", "")
+    if len(set(nodes.split(":"))) > 1:
+        raise JobError(
+            f"PET_NNODES: expected a number of nodes, found the range {nodes!r}: each node would "
+            "train alone; ask the platform for a fixed number"
+        )
     processes = _plain_number(environment, "PET_NPROC_PER_NODE")  # may be a word, as in `auto`
-    num_nodes = _plain_number(environment, "PET_NNODES")  # may be a range, as in `1:4`
+    num_nodes = _plain_number({"PET_NNODES": nodes.split(":")[0]}, "PET_NNODES")
     node = _plain_number(environment, "PET_NODE_RANK")
     port = _plain_number(environment, "PET_MASTER_PORT")
     if num_nodes is not None:

@@ -204,6 +204,7 @@ MAY_CHANGE = (
     "checkpoint",
     "evaluate.pictures",
     "train.max_bad_steps",
+    "train.stall_minutes",
     "train.log_every_steps",
 )
 """What may differ between a checkpoint's spec and the one that resumes it: none of it changes the

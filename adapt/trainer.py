@@ -43,7 +43,7 @@ SUMS = (BAD_SAMPLES, *(f"stream/{name}" for name in ("stalls", "fetched_mb", "re
 """Figures of the stream that are summed over ranks; the others are means."""
 
 
-SAVING_SHARE = 0.7
+SAVING_SHARE = 0.6
 """Of the time between SIGTERM and SIGKILL; the rest is for MLflow and for ending."""
 
 
@@ -350,6 +350,7 @@ class Trainer:
                 "evaluated_step": self.evaluated_step,
                 "figures": self.figures,
                 "run_id": "" if self.tracker is None else self.tracker.run_id or "",
+                "undelivered": [] if self.tracker is None else self.tracker.undelivered(),
             },
             self.engine.method.segmenter.state_dict(),
             self.job.to_yaml(),

@@ -224,7 +224,7 @@ def test_a_stop_while_waiting_for_the_name_ends_the_wait(
     assert supervise([], of_two_nodes(tmp_path), 1, 60, print) == 75
 
 
-@pytest.mark.parametrize(("grace_s", "shutdown_s"), [(120, "110"), (12, "5")])
+@pytest.mark.parametrize(("grace_s", "shutdown_s"), [(120, "116"), (6, "5")])
 def test_ranks_get_nearly_all_of_the_platforms_grace(
     grace_s: float, shutdown_s: str, tmp_path: Path
 ) -> None:

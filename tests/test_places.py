@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from adapt.errors import JobError
 from adapt.places import find_place
 
 TORCHRUN = {
@@ -54,9 +57,14 @@ def test_nodes_come_from_torchruns_variables() -> None:
     assert not place.launched and (place.rank, place.num_ranks) == (0, 1)
 
 
-def test_words_and_ranges_of_nodes_are_not_numbers() -> None:
-    place = find_place(PET | {"PET_NNODES": "1:4", "PET_NPROC_PER_NODE": "auto"})
-    assert (place.node, place.num_nodes, place.processes) == (0, 1, None)
+def test_ranges_of_nodes_are_refused() -> None:
+    assert find_place(PET | {"PET_NNODES": "2:2"}).num_nodes == 2
+    with pytest.raises(JobError, match=r"PET_NNODES: expected a number of nodes, found .* '1:4'"):
+        find_place(PET | {"PET_NNODES": "1:4"})
+
+
+def test_words_are_no_numbers_of_processes() -> None:
+    assert find_place(PET | {"PET_NPROC_PER_NODE": "auto"}).processes is None
     assert find_place({}).master_port == 29500
 
 
