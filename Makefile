@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz fast lint docs stack bench clean
+.PHONY: demo test fuzz fast lint docs stack chaos bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python entrypoint.py demo
@@ -37,6 +37,10 @@ docs: $(VENV)/.installed
 # SeaweedFS (S3) and MLflow on loopback, data in ./stack, until Ctrl-C.
 stack: $(VENV)/.installed
 	$(BIN)/python -m adapt.platforms.local_stack stack
+
+# Kills, outages, full disks, damaged checkpoints; then the run must equal a calm one, bit for bit.
+chaos: $(VENV)/.installed
+	$(BIN)/python -m tests.chaos --rounds 50
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.methods toy_town

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from adapt.data.packing import pack
-from storage.store import Stores
+from storage.store import Store, Stores
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -57,13 +57,17 @@ def write_raw_folders(
 def tiny_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A packed dataset `tiny` with the splits train (22 samples in several shards) and val (5)."""
     root = tmp_path_factory.mktemp("tiny")
-    store = Stores().open(str(root / "packed"))
+    pack_tiny(root, Stores().open(str(root / "packed")))
+    return str(root / "packed")
+
+
+def pack_tiny(root: Path, store: Store) -> None:
+    """Pack the dataset of `tiny_uri` into a store; `root` is for the raw files."""
     for split, count in (("train", 22), ("val", 5)):
         write_raw_folders(root / split, count, seed=count)
         names = [f"{number:03d}.png" for number in range(count)]
         (root / split / f"{split}.txt").write_text("\n".join(names))
         pack("folders", root / split, store, split, name="tiny", shard_bytes=30_000)
-    return str(root / "packed")
 
 
 TINY_CLASSES = [

@@ -1,0 +1,346 @@
+"""`make chaos`: a real job that everything happens to, and a calm one; both must end the same.
+
+The job is the command that users run, over a real S3 server and a real MLflow server. Round after
+round it is killed or stopped at a random moment, while its store or MLflow may be away or slow, its
+scratch disk full, its newest checkpoint damaged. In the end weights and metrics are those of the
+calm run, bit for bit, with no metric lost or doubled.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from threading import Timer
+from typing import Any, NamedTuple
+
+import yaml
+from mlflow import MlflowClient
+
+from adapt.platforms.local_stack import S3Server, mlflow_server, seaweedfs
+from storage.store import MissingObject, Store, StoreConfig, Stores
+from tests.commands import ROOT
+from tests.conftest import pack_tiny, tiny_values
+from tests.storage.faults import FaultProxy
+
+BUCKET = "chaos"
+STEPS_A_ROUND = 30
+LONGEST_S = 14.0
+"""After so long at most a round's job is ended; starting takes about half of it."""
+GRACE_S = 40.0
+SLOW_BYTES_PER_S = 1_000_000
+COMPARED = ("loss/", "lr/", "validation/")
+SCRATCH_MB = 48
+
+
+class World:
+    """The servers, proxies before them, and a folder for one job at a time."""
+
+    def __init__(self, folder: Path, server: S3Server, mlflow_uri: str, steps: int) -> None:
+        self.folder, self.steps = folder, steps
+        self.store_proxy, self.mlflow_proxy = (
+            FaultProxy(server.endpoint_url),
+            FaultProxy(mlflow_uri),
+        )
+        self.mlflow_uri = mlflow_uri
+        config = {"region": "us-east-1", "access_key_env": "CHAOS_KEY"}
+        config |= {"secret_key_env": "CHAOS_SECRET"}
+        self.keys = {"CHAOS_KEY": server.access_key, "CHAOS_SECRET": server.secret_key}
+        direct = StoreConfig.model_validate(config | {"endpoint_url": server.endpoint_url})
+        self.stores = Stores({"s3": direct}, self.keys)
+        self.store_config = config | {"endpoint_url": self.store_proxy.endpoint_url}
+        self.scratch = folder / "scratch"
+
+    def write_spec(self, name: str) -> None:
+        values = tiny_values(f"s3://{BUCKET}/packed", f"s3://{BUCKET}/runs") | {"name": name}
+        values["model"]["encoder"] = "test_resnet"
+        values["model"] |= {"norm": "frozen_affine", "output_stride": 16}
+        values["method"] |= {"discriminator_width": 4}
+        values["train"]["steps"] = self.steps
+        values["evaluate"] |= {"every_steps": STEPS_A_ROUND, "pictures": 1}
+        values["checkpoint"] |= {"every_steps": 5}
+        values["tracking"] = {"experiment": name}
+        values["stores"] = {"s3": self.store_config}
+        (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+
+    def start(self, name: str) -> "subprocess.Popen[bytes]":
+        """The job as users start it; its log grows in the folder."""
+        environment = {**os.environ, **self.keys, "OMP_NUM_THREADS": "1"}
+        environment["SEGADAPT_SCRATCH_DIR"] = str(self.scratch)
+        environment["MLFLOW_TRACKING_URI"] = self.mlflow_proxy.endpoint_url
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, ROOT / "entrypoint.py", "run", f"{name}.yaml"],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def run_store(self, name: str) -> Store:
+        return self.stores.open(f"s3://{BUCKET}/runs/{name}")
+
+
+class Round(NamedTuple):
+    """What happened: how the job was ended and with which code, and what else went on."""
+
+    ending: str
+    trouble: str
+    code: int
+
+
+@contextmanager
+def _no_trouble(_world: World, _random: random.Random) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _store_away(world: World, chance: random.Random) -> Iterator[None]:
+    with _later(chance, lambda: world.store_proxy.outage(chance.uniform(1, 4))):
+        yield
+
+
+@contextmanager
+def _store_slow(world: World, _random: random.Random) -> Iterator[None]:
+    world.store_proxy.bytes_per_s = SLOW_BYTES_PER_S
+    try:
+        yield
+    finally:
+        world.store_proxy.bytes_per_s = float("inf")
+
+
+@contextmanager
+def _mlflow_away(world: World, _random: random.Random) -> Iterator[None]:
+    with world.mlflow_proxy.away():
+        yield
+
+
+@contextmanager
+def _newest_truncated(world: World, _random: random.Random) -> Iterator[None]:
+    store = world.run_store("stormy")
+    states = sorted(info.key for info in store.list("step-") if info.key.endswith("state.pt"))
+    if states:
+        with suppress(MissingObject):
+            store.put(states[-1], store.get(states[-1])[:5000])
+    yield
+
+
+@contextmanager
+def _scratch_gone(world: World, _random: random.Random) -> Iterator[None]:
+    for path in world.scratch.glob("*"):
+        shutil.rmtree(path)
+    yield
+
+
+@contextmanager
+def _scratch_full(world: World, chance: random.Random) -> Iterator[None]:
+    filler = world.scratch / "filler"
+
+    def fill() -> None:
+        with suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(bytes(1 << 16))
+
+    try:
+        with _later(chance, fill):
+            yield
+    finally:
+        filler.unlink(missing_ok=True)
+
+
+@contextmanager
+def _later(chance: random.Random, act: Callable[[], object]) -> Iterator[None]:
+    """Do something a random time after the start, in a thread of its own."""
+    timer = Timer(chance.uniform(0, LONGEST_S / 2), act)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+TROUBLES: dict[str, Callable[[World, random.Random], Any]] = {
+    "none": _no_trouble,
+    "store away": _store_away,
+    "store slow": _store_slow,
+    "MLflow away": _mlflow_away,
+    "newest checkpoint truncated": _newest_truncated,
+    "scratch disk gone": _scratch_gone,
+    "scratch disk full": _scratch_full,
+}
+
+
+def _kill_all(process: "subprocess.Popen[bytes]") -> None:
+    """The machine is gone: first process, torchrun and ranks at once."""
+    for pid in [process.pid, *_descendants(process.pid)]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _kill_a_rank(process: "subprocess.Popen[bytes]") -> None:
+    """The deepest process: a rank, or what is on the way to become one."""
+    for pid in _descendants(process.pid)[-1:]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Children before grandchildren."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in task.read_text().split()]
+    return found + [below for child in found for below in _descendants(child)]
+
+
+ENDINGS: dict[str, tuple[Callable[["subprocess.Popen[bytes]"], None], set[int]]] = {
+    "SIGKILL of everything": (_kill_all, {-9}),
+    "SIGKILL of a rank": (_kill_a_rank, {137, 1, 75}),
+    "SIGTERM": (lambda process: process.terminate(), {75}),
+}
+"""How a round ends the job, and the exit codes it may have then, beside 0 where it was done."""
+
+
+def play(world: World, ending: str, trouble: str, chance: random.Random) -> Round:
+    """One round. Raises `RuntimeError` where the job ends otherwise than it may."""
+    end, codes = ENDINGS[ending]
+    with TROUBLES[trouble](world, chance):
+        process = world.start("stormy")
+        try:
+            code = process.wait(chance.uniform(0, LONGEST_S))
+        except subprocess.TimeoutExpired:
+            end(process)
+            code = process.wait(GRACE_S)
+    if code not in codes | {0}:
+        raise RuntimeError(f"{ending}, {trouble}: the job ended with {code}:\n{_tail(world)}")
+    return Round(ending, trouble, code)
+
+
+def finish(world: World, name: str) -> None:
+    """Run the job to its end. Raises `RuntimeError` where it does not get there."""
+    process = world.start(name)
+    if process.wait(900) != 0:
+        raise RuntimeError(f"{name} ended with {process.returncode}:\n{_tail(world, name)}")
+
+
+def metrics_of(world: World, name: str) -> dict[str, list[tuple[int, float]]]:
+    """What MLflow has of the run's losses, rates and scores, in order of steps."""
+    client = MlflowClient(world.mlflow_uri)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None, name
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 1 and runs[0].info.status == "FINISHED", runs
+    keys = sorted(key for key in runs[0].data.metrics if key.startswith(COMPARED))
+    points = {key: client.get_metric_history(runs[0].info.run_id, key) for key in keys}
+    return {key: sorted((p.step, p.value) for p in found) for key, found in points.items()}
+
+
+def compare(world: World) -> None:
+    """Raises `RuntimeError` naming what differs from the calm run."""
+    file = f"step-{world.steps:08d}/weights.safetensors"
+    calm, stormy = (world.run_store(name).get(file) for name in ("calm", "stormy"))
+    if calm != stormy:
+        raise RuntimeError("the weights differ")
+    best = [world.run_store(name).get("BEST.json") for name in ("calm", "stormy")]
+    if best[0] != best[1]:
+        raise RuntimeError(f"the best checkpoints differ: {best}")
+    expected, found = (metrics_of(world, name) for name in ("calm", "stormy"))
+    for key in sorted(expected.keys() | found.keys()):
+        if expected.get(key) != found.get(key):
+            lost = set(expected.get(key, [])) ^ set(found.get(key, []))
+            raise RuntimeError(f"{key} differs, at {sorted(lost)[:10]}")
+
+
+def plan(rounds: int, seed: int, can_fill: bool) -> list[tuple[str, str]]:
+    """Every ending, and every trouble, as often as the others, in random order."""
+    troubles = [name for name in TROUBLES if can_fill or name != "scratch disk full"]
+    endings = list(ENDINGS)
+    pairs = [(endings[i % len(endings)], troubles[i % len(troubles)]) for i in range(rounds)]
+    random.Random(seed).shuffle(pairs)
+    return pairs
+
+
+def table(rounds: list[Round], steps: int) -> str:
+    """The table of docs/reliability.md."""
+    lines = ["| the job was ended by | while | rounds | exit codes |", "| --- | --- | ---: | --- |"]
+    groups: dict[tuple[str, str], Counter[int]] = {}
+    for one in rounds:
+        groups.setdefault((one.ending, one.trouble), Counter())[one.code] += 1
+    for (ending, trouble), codes in sorted(groups.items()):
+        said = ", ".join(f"{code}: {times}" for code, times in sorted(codes.items()))
+        lines.append(f"| {ending} | {trouble} | {codes.total()} | {said} |")
+    lines.append("")
+    lines.append(
+        f"After {len(rounds)} rounds and {steps} steps: weights, best checkpoint and every value "
+        f"of {', '.join(COMPARED)} equal to the calm run's, none lost, none doubled."
+    )
+    return "\n".join(lines)
+
+
+@contextmanager
+def small_scratch(folder: Path) -> Iterator[bool]:
+    """A small disk at `folder`, where this process may mount one; says whether it could."""
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SCRATCH_MB}m", "tmpfs", str(folder)]
+    mounted = shutil.which("mount") is not None and not subprocess.call(
+        command, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.check_call(["umount", "--lazy", str(folder)])
+
+
+def storm(folder: Path, rounds: int, seed: int, say: Callable[[str], None] = print) -> str:
+    """All of it, in an empty folder; the table. Raises `RuntimeError` where anything is lost."""
+    chance, steps = random.Random(seed), rounds * STEPS_A_ROUND
+    with ExitStack() as stack:
+        server = stack.enter_context(seaweedfs(folder / "s3"))
+        server.make_bucket(BUCKET)
+        mlflow_uri = stack.enter_context(mlflow_server(folder / "mlflow"))
+        can_fill = stack.enter_context(small_scratch(folder / "scratch"))
+        if not can_fill:
+            say("no small disk can be mounted here: the scratch disk is never full")
+        world = World(folder, server, mlflow_uri, steps)
+        pack_tiny(folder / "raw", world.stores.open(f"s3://{BUCKET}/packed"))
+        for name in ("calm", "stormy"):
+            world.write_spec(name)
+        finish(world, "calm")
+        say(f"calm run done, {steps} steps")
+        played = []
+        for number, (ending, trouble) in enumerate(plan(rounds, seed, can_fill), start=1):
+            played.append(play(world, ending, trouble, chance))
+            say(f"round {number}/{rounds}: {ending}, {trouble} -> {played[-1].code}")
+        finish(world, "stormy")
+        compare(world)
+    return table(played, steps)
+
+
+def _tail(world: World, name: str = "stormy") -> str:
+    return (world.folder / f"{name}.log").read_text(errors="replace")[-4000:]
+
+
+def main() -> None:
+    """The command line of `make chaos`."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    given = parser.parse_args()
+    print(f"seed {given.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="segadapt-chaos-") as folder:
+        print(storm(Path(folder), given.rounds, given.seed, lambda line: print(line, flush=True)))
+
+
+if __name__ == "__main__":
+    main()
