@@ -10,7 +10,7 @@ here has several of both.
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from adapt.methods.method import Method
 from adapt.optim import OptimConfig, build_optimizers, set_lr
 from adapt.ranks import any_rank, gather_keys, mean_over_ranks, num_ranks, rank, share_from_leader
 from adapt.section import Section
+from adapt.sync_batch_norm import SyncBatchNorm
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,11 @@ class TrainConfig(Section):
         None,
         gt=0,
         description="Largest gradient norm of the segmentation network; none: no clipping.",
+    )
+    sync_batch_norm: bool = Field(
+        False,
+        description="Batch norm by the statistics of all ranks' images, as one rank with the whole "
+        "batch has them; else each rank normalises by its own. Costs two small exchanges a layer.",
     )
     max_bad_steps: int = Field(
         10,
@@ -167,11 +173,15 @@ class Engine:
         it."""
         terms = self.method.losses(source, target)
         while True:
-            with self._autocast():
+            with self._autocast(), self._batch_norm():
                 term = next(terms, None)
             if term is None:
                 return
             yield term
+
+    def _batch_norm(self) -> AbstractContextManager[Any]:
+        synced = self.train_config.sync_batch_norm and num_ranks() > 1
+        return SyncBatchNorm() if synced else nullcontext()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         enabled = self.train_config.precision == "bf16"

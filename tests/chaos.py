@@ -180,14 +180,14 @@ TROUBLES: dict[str, Callable[[World, random.Random], Any]] = {
 }
 
 
-def _kill_all(process: "subprocess.Popen[bytes]") -> None:
+def kill_all(process: "subprocess.Popen[Any]") -> None:
     """The machine is gone: first process, torchrun and ranks at once."""
     for pid in [process.pid, *_descendants(process.pid)]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _kill_a_rank(process: "subprocess.Popen[bytes]") -> None:
+def _kill_a_rank(process: "subprocess.Popen[Any]") -> None:
     """The deepest process: a rank, or what is on the way to become one."""
     for pid in _descendants(process.pid)[-1:]:
         with suppress(ProcessLookupError):
@@ -203,8 +203,8 @@ def _descendants(pid: int) -> list[int]:
     return found + [below for child in found for below in _descendants(child)]
 
 
-ENDINGS: dict[str, tuple[Callable[["subprocess.Popen[bytes]"], None], set[int]]] = {
-    "SIGKILL of everything": (_kill_all, {-9}),
+ENDINGS: dict[str, tuple[Callable[["subprocess.Popen[Any]"], None], set[int]]] = {
+    "SIGKILL of everything": (kill_all, {-9}),
     "SIGKILL of a rank": (_kill_a_rank, {137, 1, 75}),
     "SIGTERM": (lambda process: process.terminate(), {75}),
 }

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import load_file
 
-from adapt.platforms.local_stack import S3Server
+from adapt.platforms.local_stack import S3Server, free_ports
+from tests.chaos import kill_all
 from tests.commands import Ended, call, finish, start
 from tests.conftest import tiny_values, write_raw_folders
 from tests.servers import BUCKET
@@ -149,6 +151,45 @@ def test_two_ranks_stopped_and_resumed_end_bit_identical(tiny_uri: str, tmp_path
     assert finish(start(*command, folder=folders[1])).code == 0
     file = "runs/tiny/step-00000012/weights.safetensors"
     assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_of_two_nodes_one_dies_and_the_job_goes_on(tiny_uri: str, tmp_path: Path) -> None:
+    values: dict[str, Any] = tiny_values(tiny_uri, "runs")
+    for domain in ("source", "target"):
+        values[domain]["batch_size"] = 4
+    values["model"]["norm"] = "frozen"
+    values["train"]["steps"] = 12
+    values["checkpoint"]["every_steps"] = 2
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+
+    def nodes(name: str) -> list[subprocess.Popen[str]]:
+        (port,) = free_ports(1)
+        meet = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "2", "PET_MASTER_PORT": str(port)}
+        meet["PET_MASTER_ADDR"] = "127.0.0.1"
+        return [
+            start(
+                *("run", "tiny.yaml", "--set", f"name={name}"),
+                folder=tmp_path,
+                environment=meet | {"PET_NODE_RANK": str(node)},
+            )
+            for node in range(2)
+        ]
+
+    assert [finish(node).code for node in nodes("calm")] == [0, 0]
+    first, second = nodes("stormy")
+    assert first.stderr is not None
+    for line in first.stderr:
+        if line.startswith("step 5/"):
+            kill_all(second)
+            break
+    finish(second)
+    lost = finish(first, timeout_s=90)
+    assert lost.code == 75, lost.err
+    assert [finish(node).code for node in nodes("stormy")] == [0, 0]
+    file = "step-00000012/weights.safetensors"
+    calm, stormy = (tmp_path / "runs" / name / file for name in ("calm", "stormy"))
+    assert calm.read_bytes() == stormy.read_bytes()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ LAYERS = [
     ["adapt.elastic"],
     ["adapt.ranks"],
     ["adapt.losses", "adapt.metrics", "adapt.schedule"],
+    ["adapt.sync_batch_norm"],
     ["adapt.data"],
     ["adapt.models"],
     ["adapt.methods"],
