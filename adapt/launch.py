@@ -52,9 +52,41 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 def launch(job: JobSpec, place: Place, processes: int, command: Sequence[str]) -> int:
     """Run a job's `command` (a script and its arguments) in `processes` ranks on this node; the
-    exit code."""
+    exit code.
+
+    A failure stands in MLflow too, whichever rank it was and however it ended.
+    """
     stall_s = 60 * job.train.stall_minutes
-    return supervise(command, place, processes, stall_s, lambda text: keep_stacks(job, place, text))
+    verdict = supervise(
+        command, place, processes, stall_s, lambda text: keep_stacks(job, place, text)
+    )
+    if verdict.kind:
+        end_run(job, place, verdict)
+    return verdict.exit_code
+
+
+def end_run(job: JobSpec, place: Place, verdict: Verdict) -> None:
+    """Have the job's MLflow run end with what happened, if the store and the server let us; what
+    MLflow does not take stays for `sync-metrics`."""
+    from adapt.job import TRACKER_FLUSH_S, job_key, tracking_uri
+    from adapt.job_data import open_run_folder, open_stores
+    from adapt.tracker import Status, Tracker
+
+    try:
+        tracker = Tracker(
+            job.tracking,
+            uri=tracking_uri(job, place),
+            run_name=job.name,
+            job_key=job_key(open_run_folder(job, open_stores(job, place))),
+            spool_dir=place.scratch_dir / "tracking",
+        )
+    except (StoreError, JobError, OSError) as error:
+        log.warning("MLflow is not told how the job ended: %s", error)
+        return
+    interrupted = verdict.exit_code == Interrupted.exit_code
+    status: Status = "KILLED" if interrupted else "FAILED"
+    patience_s = place.grace_s / 6 if interrupted else TRACKER_FLUSH_S
+    tracker.finish(status, patience_s, f"{verdict.kind}: {verdict.message}")
 
 
 def keep_stacks(job: JobSpec, place: Place, text: str) -> None:
@@ -77,8 +109,8 @@ def supervise(
     processes: int,
     stall_s: float,
     keep: Callable[[str], None],
-) -> int:
-    """Run `command` in `processes` ranks until all have ended; the exit code.
+) -> Verdict:
+    """Run `command` in `processes` ranks until all have ended; what they come to.
 
     `keep` gets the stacks of ranks that gave no sign of life for `stall_s`. A failure also goes
     to the place's failure file. Raises `JobError` where the first node's name stays unknown.
@@ -89,7 +121,7 @@ def supervise(
         if place.num_nodes > 1:
             _wait_for_name(place, stop)
         if stop.asked:
-            return Interrupted.exit_code
+            return Verdict(Interrupted.exit_code)
         torchrun = subprocess.Popen(
             torchrun_command(place, processes, command),
             env=_environment(place, processes, folder),
@@ -105,7 +137,7 @@ def supervise(
         log.error("%s: %s", verdict.kind, verdict.message)
     if verdict.exit_code not in (0, Interrupted.exit_code):
         write_failure(place.failure_file, verdict.kind, verdict.message, verdict.traceback_text)
-    return verdict.exit_code
+    return verdict
 
 
 def torchrun_command(place: Place, processes: int, command: Sequence[str]) -> list[str]:

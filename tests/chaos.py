@@ -182,25 +182,25 @@ TROUBLES: dict[str, Callable[[World, random.Random], Any]] = {
 
 def kill_all(process: "subprocess.Popen[Any]") -> None:
     """The machine is gone: first process, torchrun and ranks at once."""
-    for pid in [process.pid, *_descendants(process.pid)]:
+    for pid in [process.pid, *descendants(process.pid)]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def _kill_a_rank(process: "subprocess.Popen[Any]") -> None:
     """The deepest process: a rank, or what is on the way to become one."""
-    for pid in _descendants(process.pid)[-1:]:
+    for pid in descendants(process.pid)[-1:]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """Children before grandchildren."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             found += [int(child) for child in task.read_text().split()]
-    return found + [below for child in found for below in _descendants(child)]
+    return found + [below for child in found for below in descendants(child)]
 
 
 ENDINGS: dict[str, tuple[Callable[["subprocess.Popen[Any]"], None], set[int]]] = {

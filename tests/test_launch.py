@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from adapt import launch as launching
 from adapt.errors import JobError
 from adapt.launch import supervise, torchrun_command
 from adapt.places import Place
 from adapt.status import is_alive
+from tests.chaos import descendants
 from tests.commands import ROOT, finish, start, start_python
 from tests.conftest import tiny_values
 
@@ -44,7 +46,7 @@ place = Place("local", os.environ, pathlib.Path("scratch"), grace_s=15,
     failure_file=pathlib.Path("failure"), **more)
 def keep(text):
     keep_stacks(load_spec(pathlib.Path("tiny.yaml"), ()), place, text)
-sys.exit(supervise(["rank.py"], place, processes, stall_s, keep))
+sys.exit(supervise(["rank.py"], place, processes, stall_s, keep).exit_code)
 """
 
 
@@ -198,7 +200,7 @@ def test_the_first_nodes_name_may_come_late(
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     monkeypatch.setattr(launching, "torchrun_command", lambda *_: [sys.executable, "-c", ""])
-    code = supervise([], of_two_nodes(tmp_path), 1, 60, print)
+    code = supervise([], of_two_nodes(tmp_path), 1, 60, print).exit_code
     assert code == 0 and asked == [("leader", 29500)] * 3
 
 
@@ -221,7 +223,7 @@ def test_a_stop_while_waiting_for_the_name_ends_the_wait(
         raise socket.gaierror("not known yet")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    assert supervise([], of_two_nodes(tmp_path), 1, 60, print) == 75
+    assert supervise([], of_two_nodes(tmp_path), 1, 60, print).exit_code == 75
 
 
 @pytest.mark.parametrize(("grace_s", "shutdown_s"), [(120, "116"), (6, "5")])
@@ -252,6 +254,37 @@ def test_a_job_is_supervised_stopped_and_goes_on(tiny_uri: str, tmp_path: Path) 
     again = finish(run())
     assert again.code == 0 and '"step": 12' in again.out, again.err
     assert "resumed at step" in again.err and "Traceback" not in stopped.err + again.err
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_is_a_failed_run_in_mlflow(
+    victim: int, tiny_uri: str, tmp_path: Path
+) -> None:
+    values = tiny_values(tiny_uri, "runs")
+    values["train"]["steps"] = 200
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+    process = start("run", "tiny.yaml", "--processes", 2, folder=tmp_path)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 2/"):
+            os.kill(rank_pid(process.pid, victim), signal.SIGKILL)
+            break
+    ended = finish(process)
+    assert ended.code == 137 and "died of SIGKILL" in ended.err, ended.err
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'tests'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FAILED"
+    assert f"Killed: rank {victim} died of SIGKILL" in run.data.tags["segadapt.error"]
+
+
+def rank_pid(supervisor: int, rank: int) -> int:
+    """The process of a rank, from its environment."""
+    for pid in descendants(supervisor):
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if f"RANK={rank}".encode() in variables:
+            return pid
+    raise AssertionError(f"no rank {rank} below {supervisor}")
 
 
 def test_a_mistake_is_told_before_any_rank_starts(tiny_uri: str, tmp_path: Path) -> None:
