@@ -22,7 +22,15 @@ from adapt.batch import Batch
 from adapt.errors import JobError
 from adapt.methods.method import Method
 from adapt.optim import OptimConfig, build_optimizers, set_lr
-from adapt.ranks import any_rank, gather_keys, mean_over_ranks, num_ranks, rank, share_from_leader
+from adapt.ranks import (
+    any_rank,
+    average_over_ranks,
+    gather_keys,
+    mean_over_ranks,
+    num_ranks,
+    rank,
+    share_from_leader,
+)
 from adapt.section import Section
 from adapt.sync_batch_norm import SyncBatchNorm
 
@@ -112,7 +120,7 @@ class Engine:
                 (term.loss / parts).backward()
                 for name, value in term.logged.items():
                     logged[name] = logged.get(name, 0) + value.detach() / parts
-        self._average_gradients()
+        average_over_ranks(self._gradients())
         if self._all_finite(logged):
             self._clip()
             for optimizer in self.optimizers.values():
@@ -186,13 +194,6 @@ class Engine:
     def _autocast(self) -> AbstractContextManager[Any]:
         enabled = self.train_config.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
-
-    def _average_gradients(self) -> None:
-        if num_ranks() == 1:
-            return
-        gradients = self._gradients()
-        flat = nn.utils.parameters_to_vector(gradients)
-        nn.utils.vector_to_parameters(mean_over_ranks(flat), gradients)
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.method.parameters() if p.grad is not None]

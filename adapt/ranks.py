@@ -4,7 +4,7 @@ A rank whose peer is gone cannot go on: it raises `RankLost`, whatever the backe
 and texts travel over gloo in the CPU's memory, so agreeing on them never waits for a GPU.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
@@ -19,6 +19,8 @@ from adapt.places import Place
 
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
+
+BUCKET_BYTES = 25_000_000
 
 _LOST = ("gloo/transport", "by peer", "timed out", "Timed out")
 
@@ -96,6 +98,38 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 def mean_over_ranks(tensor: Tensor) -> Tensor:
     """The mean of all ranks' tensors, without gradient; alone, the tensor itself."""
     return sum_over_ranks(tensor) / num_ranks() if dist.is_initialized() else tensor.detach()
+
+
+@_peers_needed
+def average_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Overwrite tensors, the same on all ranks but for values, with their means over ranks.
+
+    They travel in buckets, so that packing one hides behind sending another.
+    """
+    if not dist.is_initialized():
+        return
+    sent = []
+    for bucket in _buckets(tensors):
+        flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+        sent.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+    for bucket, flat, work in sent:
+        work.wait()
+        parts = flat.div_(num_ranks()).split([tensor.numel() for tensor in bucket])
+        for tensor, part in zip(bucket, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and (
+            sum(one.nbytes for one in bucket) > BUCKET_BYTES or tensor.dtype != bucket[0].dtype
+        ):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 @_peers_needed
