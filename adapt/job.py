@@ -35,11 +35,12 @@ from adapt.job_data import (
 )
 from adapt.methods import METHODS, build_method
 from adapt.places import Place
+from adapt.progress import Progress
 from adapt.ranks import barrier, open_ranks
 from adapt.shared_stop import shared
 from adapt.spec import JobSpec
 from adapt.tracker import Status, Tracker
-from adapt.trainer import Outcome, Progress, Trainer, resume
+from adapt.trainer import Outcome, Trainer, resume
 from storage.fetch import PATIENCE_S
 from storage.store import MissingObject, split_uri
 

@@ -17,7 +17,7 @@ from rich.progress import MofNCompleteColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from adapt.trainer import Progress
+from adapt.progress import Progress
 
 
 def describe(progress: Progress) -> str:

@@ -17,7 +17,7 @@ import torch
 from adapt.batch import Batch
 from adapt.checkpoint import Best, RunFolder, Saved
 from adapt.data.feed import Feed
-from adapt.data.observe import Observed, Observer
+from adapt.data.observe import Observer
 from adapt.engine import Engine
 from adapt.errors import Interrupted
 from adapt.evaluate import Evaluation, evaluate
@@ -25,6 +25,7 @@ from adapt.job_data import JobData, decoding_threads
 from adapt.metrics import subset_classes
 from adapt.models.weights import describe
 from adapt.places import Place
+from adapt.progress import BAD_SAMPLES, SUMS, Progress, Stretch
 from adapt.ranks import any_rank, barrier, share_text
 from adapt.report import evaluation_sheet
 from adapt.saving import Durable, Saver, Snapshot, snapshot_of
@@ -36,30 +37,8 @@ from storage.store import StoreError
 
 log = logging.getLogger(__name__)
 
-BAD_SAMPLES = "stream/bad_samples"
-"""How often `stream.on_bad_sample: skip` passed over a sample, summed over ranks: a metric."""
-
-SUMS = (BAD_SAMPLES, *(f"stream/{name}" for name in ("stalls", "fetched_mb", "retries", "hedges")))
-"""Figures of the stream that are summed over ranks; the others are means."""
-
-
 SAVING_SHARE = 0.6
 """Of the time between SIGTERM and SIGKILL; the rest is for MLflow and for ending."""
-
-
-class Progress(NamedTuple):
-    """What the live line shows: `wait_share` in [0, 1] of the time went into waiting for data, of
-    which `stream` tells more, for this rank alone; `saved_step` is that of the last checkpoint this
-    process has stored."""
-
-    step: int
-    steps: int
-    losses: dict[str, float]
-    samples_per_s: float
-    wait_share: float
-    remaining_s: float
-    stream: Observed
-    saved_step: int | None
 
 
 class Outcome(NamedTuple):
@@ -93,7 +72,7 @@ class Trainer:
     figures: dict[str, float] = field(default_factory=dict)
     _saved_s: float = field(default_factory=time.monotonic)
     _saved_at: tuple[int, int] | None = None
-    _since: "_Stretch" = field(default_factory=lambda: _Stretch())
+    _since: Stretch = field(default_factory=Stretch)
     _best: Best | None = None
     _observer: Observer = field(init=False)
     _draws: dict[str, Any] = field(init=False)
@@ -242,8 +221,8 @@ class Trainer:
             stopped=self.stop.is_set,
         )
 
-    def _new_stretch(self) -> "_Stretch":
-        return _Stretch(self.engine.step_count, sum(feed.stream.wait_s for feed in self._feeds()))
+    def _new_stretch(self) -> Stretch:
+        return Stretch(self.engine.step_count, sum(feed.stream.wait_s for feed in self._feeds()))
 
     def _is_best(self) -> bool:
         """Whether the last evaluation beats all before it; the leader answers."""
@@ -357,23 +336,6 @@ class Trainer:
             describe(self.job.model, self.job.classes.num_classes),
             score,
         )
-
-
-class _Stretch:
-    """Speed since a step: seconds a step, samples a second, share of time waiting for data."""
-
-    def __init__(self, step: int = 0, wait_s: float = 0.0) -> None:
-        self._step, self._wait_s, self._start_s = step, wait_s, time.perf_counter()
-        self.step_s = self.samples_per_s = self.wait_share = 0.0
-
-    def measure(self, step: int, samples: int, wait_s: float) -> "_Stretch":
-        now_s = time.perf_counter()
-        spent_s = max(now_s - self._start_s, 1e-9)
-        self.step_s = spent_s / max(step - self._step, 1)
-        self.samples_per_s = samples / self.step_s
-        self.wait_share = min(1.0, (wait_s - self._wait_s) / spent_s)
-        self._step, self._wait_s, self._start_s = step, wait_s, now_s
-        return self
 
 
 def resume(folder: RunFolder, job: JobSpec, leader: bool = True) -> dict[str, Any] | None:

@@ -32,7 +32,7 @@ LAYERS = [
     ],
     ["adapt.export_checkpoint"],
     ["adapt.spec"],
-    ["adapt.saving", "adapt.shared_stop"],
+    ["adapt.saving", "adapt.shared_stop", "adapt.progress"],
     ["adapt.job_data", "adapt.download", "adapt.spec_reference"],
     ["adapt.trainer"],
     ["adapt.job", "adapt.scoring", "adapt.live", "adapt.platforms", "adapt.launch"],

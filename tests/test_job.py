@@ -32,10 +32,11 @@ from adapt.job import allow_open_files, embedded_tracking_uri, run_job
 from adapt.job_data import check_networks, decoding_threads
 from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.places import Place
+from adapt.progress import Progress
 from adapt.scoring import evaluate_checkpoint
 from adapt.spec import JobSpec, parse_spec
 from adapt.spec_file import with_overrides
-from adapt.trainer import Outcome, Progress
+from adapt.trainer import Outcome
 from storage.store import StoreError, Stores
 from tests.conftest import write_raw_folders
 from tests.data.faults import overwrite

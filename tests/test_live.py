@@ -6,7 +6,7 @@ from rich.console import Console
 
 from adapt.data.observe import Observed
 from adapt.live import LiveLine, describe, progress_bar
-from adapt.trainer import Progress
+from adapt.progress import Progress
 
 SEEN = Observed(0.4, 12.3, 2, 5.6, 0.0, 0, 0, 1.0)
 REPORT = Progress(20, 100, {"segmentation/main": 0.51234}, 8.04, 0.25, 75.4, SEEN, 15)
