@@ -32,7 +32,7 @@ class RankLost(Interrupted):
 @contextmanager
 def open_ranks(place: Place, device: torch.device, timeout: timedelta) -> Iterator[None]:
     """The process group, where torchrun started several ranks; ranks wait `timeout` for one
-    another."""
+    another, also before they leave: a rank whose peer is gone may die in its own end."""
     if place.num_ranks == 1:
         yield
         return
@@ -40,6 +40,7 @@ def open_ranks(place: Place, device: torch.device, timeout: timedelta) -> Iterat
     dist.init_process_group(backend, timeout=timeout)
     try:
         yield
+        barrier()
     finally:
         dist.destroy_process_group()
 

@@ -34,7 +34,7 @@ def end(code, kind="Kind", message="what went wrong"):
     sys.exit(code)
 def on_stop(handler):
     signal.signal(signal.SIGTERM, handler)
-    print("ready", flush=True)
+    os.write(1, b"ready\\n")  # at once, for ranks share the pipe
 """
 LAUNCH = """
 import json, os, pathlib, sys
@@ -153,7 +153,7 @@ def test_ranks_that_beat_are_not_stalled(tmp_path: Path) -> None:
 
 
 def test_a_killed_supervisor_takes_its_ranks_along(tmp_path: Path) -> None:
-    process = run_ranks("print('ready', flush=True)\ntime.sleep(600)", tmp_path, processes=1)
+    process = run_ranks("on_stop(signal.SIG_DFL)\ntime.sleep(600)", tmp_path, processes=1)
     await_ready(process)
     process.kill()
     pid = int((tmp_path / "pid-0-0").read_text())

@@ -72,6 +72,7 @@ def as_rank(rank: int, num_ranks: int, folder: Path, work: Any, *given: Any) -> 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", ENDS, rank=rank, world_size=num_ranks)
     torch.save(work(rank, num_ranks, *given), folder / f"rank-{rank}.pt")
+    barrier()
     dist.destroy_process_group()
 
 
