@@ -8,6 +8,7 @@ valid job.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import yaml
@@ -25,7 +26,7 @@ from adapt.models import ARCHITECTURES
 from adapt.models.config import SegmenterConfig
 from adapt.optim import OptimConfig, schedule_length
 from adapt.section import Section
-from adapt.spec_file import read_yaml, validate, with_overrides
+from adapt.spec_file import IN_VARIABLE, read_yaml, validate, with_overrides
 from adapt.tracker import TrackingConfig
 from storage.settings import fitting_key, key_fault, settings_name
 from storage.store import BY_SMART_OPEN, STORES, StoreConfig, split_uri
@@ -168,16 +169,22 @@ class JobSpec(Section):
         return yaml.safe_dump(self.resolved(), sort_keys=False, default_flow_style=None, width=100)
 
 
-def load_spec(path: Path, overrides: Iterable[str] = ()) -> JobSpec:
-    """Read a job spec.
+def load_spec(
+    where: Path | str,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> JobSpec:
+    """Read a job spec from a path, a URI or `env:VARIABLE` (see `read_yaml`).
 
-    The run is named after the file unless the spec says otherwise. Raises `JobError`.
+    The run is named after the file unless the spec says otherwise. Raises `JobError`, `StoreError`.
     """
-    values = read_yaml(path)
+    values = read_yaml(where, environment)
+    name = Path(str(where).removeprefix(IN_VARIABLE)).stem
     try:
-        return parse_spec(with_overrides(values, overrides), default_name=path.stem)
+        return parse_spec(with_overrides(values, overrides), default_name=name)
     except JobError as error:
-        raise JobError(f"{path}:\n{error}" if "\n" in str(error) else f"{path}: {error}") from error
+        between = "\n" if "\n" in str(error) else " "
+        raise JobError(f"{where}:{between}{error}") from error
 
 
 def parse_spec(values: Mapping[str, Any], default_name: str) -> JobSpec:

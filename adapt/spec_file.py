@@ -4,16 +4,24 @@ YAML 1.1 lets a key stand twice, reads `2e-4` as a string and `off` as false; he
 error, the second a number and the third a string. Types are checked strictly, as in JSON.
 """
 
+import base64
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from adapt.errors import JobError, known_names
+from storage.store import Stores
+
+IN_VARIABLE = "env:"
+GZIP = b"\x1f\x8b"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -69,20 +77,46 @@ def parse_yaml(text: str, name: str) -> Any:
         ) from error
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+def read_yaml(where: Path | str, environment: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """The mapping in a YAML file, which may be the path of one, its URI in any store, or
+    `env:VARIABLE`, a variable that holds it in base64, compressed by gzip or not.
 
-    Raises `JobError` where there is none.
+    Raises `JobError` where there is none, `StoreError`.
     """
+    name = str(where)
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        text = _content(name, environment).decode("utf-8")
     except OSError as error:
-        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
+        raise JobError(f"{name}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise JobError(f"{path}: is not text in UTF-8") from error
+        raise JobError(f"{name}: is not text in UTF-8") from error
+    values = parse_yaml(text, name)
     if not isinstance(values, dict):
-        raise JobError(f"{path}: expected keys and values, found {type(values).__name__}")
+        raise JobError(f"{name}: expected keys and values, found {type(values).__name__}")
     return values
+
+
+def _content(name: str, environment: Mapping[str, str]) -> bytes:
+    if name.startswith(IN_VARIABLE):
+        return unpacked(environment.get(name.removeprefix(IN_VARIABLE), ""), name)
+    if "://" in name:
+        folder, _, key = name.rpartition("/")
+        return Stores({}, environment).open(folder).get(key)
+    return Path(name).read_bytes()
+
+
+def packed(text: str) -> str:
+    """Text for a variable: gzip, then base64; the same text always gives the same."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def unpacked(text: str, name: str) -> bytes:
+    """What `packed` packed, or plain base64. Raises `JobError` that names `name`."""
+    try:
+        content = base64.b64decode("".join(text.split()), validate=True)
+        return gzip.decompress(content) if content.startswith(GZIP) else content
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise JobError(f"{name}: expected a job spec in base64, gzip or not: {error}") from error
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 180) -> Ended:
 def environment_of(folder: Path, more: Mapping[str, str] | None) -> dict[str, str]:
     """This process's environment with the scratch folder in `folder`, and `more`."""
     kept = {name: value for name, value in os.environ.items() if name not in FORGOTTEN}
-    return kept | {"SEGADAPT_SCRATCH_DIR": str(folder / "scratch")} | dict(more or {})
+    ours = {"SEGADAPT_SCRATCH_DIR": str(folder / "scratch"), "SEGADAPT_GRACE_S": "30"}
+    return kept | ours | dict(more or {})
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ from adapt.cli.options import (
     SpecPath,
     StoresFrom,
     console,
+    job_and_place,
     place_here,
     stores_of,
 )
-from adapt.spec import load_spec
 
 commands = typer.Typer()
 
@@ -55,9 +55,9 @@ def evaluate(
     from adapt.scoring import evaluate_checkpoint
     from adapt.tables import per_class_table
 
-    job = load_spec(spec, overrides or ())
+    job, place = job_and_place(spec, overrides)
     with progress_bar("evaluating", console) as advance:
-        evaluation = evaluate_checkpoint(job, place_here(), checkpoints, weights, advance)
+        evaluation = evaluate_checkpoint(job, place, checkpoints, weights, advance)
     score, names = evaluation.score, job.classes.names
     if as_json:
         typer.echo(json.dumps(score.record(names)))
@@ -90,11 +90,9 @@ def predict(
     from adapt.live import progress_bar
     from adapt.scoring import predict_checkpoint
 
-    job = load_spec(spec, overrides or ())
+    job, place = job_and_place(spec, overrides)
     with progress_bar("predicting", console) as advance:
-        count = predict_checkpoint(
-            job, place_here(), checkpoints, weights, out, size_hw, colours, advance
-        )
+        count = predict_checkpoint(job, place, checkpoints, weights, out, size_hw, colours, advance)
     console.print(f"{count} predictions in {out}", soft_wrap=True)
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapt.cli.options import AsJson, Overrides, SpecPath, console, place_here
-from adapt.places import Place
+from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place, place_here
+from adapt.errors import Interrupted, JobError
+from adapt.places import Place, with_arguments
 from adapt.spec import JobSpec, json_schema, load_spec
 
 if TYPE_CHECKING:
@@ -20,10 +21,21 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 
-@commands.command()
+EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""ModelArts appends `--NAME=VALUE` for every input, output and hyperparameter."""
+
+
+@commands.command(context_settings=EXTRA)
 def run(
     context: typer.Context,
-    spec: SpecPath,
+    spec: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SPEC]",
+            help="Job spec: a YAML file, its URI, or env:VARIABLE; default: what the platform "
+            "says, or SEGADAPT_SPEC, or SEGADAPT_SPEC_BASE64.",
+        ),
+    ] = None,
     overrides: Overrides = None,
     fresh: Annotated[
         bool, typer.Option(help="Delete the run's checkpoints and start over.")
@@ -34,8 +46,15 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train: from the newest checkpoint of this run where there is one, else from the start."""
-    job, place = load_spec(spec, overrides or ()), place_here()
+    """Train: from the newest checkpoint of this run where there is one, else from the start.
+
+    On a platform its channels and hyperparameters change keys of the spec, then `--KEY=VALUE`, as
+    platforms append them, then `--set`.
+    """
+    place = with_arguments(place_here(), context.args)
+    job = load_spec(
+        _spec_or_platforms(spec, place), [*place.overrides, *(overrides or ())], place.environment
+    )
     if not place.launched:
         raise typer.Exit(_launch(job, place, processes))
     from adapt.job import run_job
@@ -49,6 +68,21 @@ def run(
         _say_outcome(job, place, outcome, as_json)
 
 
+@commands.command(context_settings=EXTRA)
+def train(context: typer.Context) -> None:
+    """What SageMaker calls a training image with: `run` with all that the platform says."""
+    context.invoke(run, context, None, None, False, None, False)
+
+
+def _spec_or_platforms(spec: str | None, place: Place) -> str:
+    if spec or place.spec:
+        return str(spec or place.spec)
+    raise JobError(
+        f"SPEC: expected a job spec, and the platform ({place.platform}) names none; give a path "
+        "or a URI, or set SEGADAPT_SPEC or SEGADAPT_SPEC_BASE64"
+    )
+
+
 def _launch(job: JobSpec, place: Place, processes: int | None) -> int:
     """Run this very command in ranks: as many as asked for, as the platform says, or as GPUs."""
     import torch
@@ -58,7 +92,8 @@ def _launch(job: JobSpec, place: Place, processes: int | None) -> int:
     processes = processes or place.processes or max(1, torch.cuda.device_count())
     job.check_environment(place.environment)
     job.check_ranks(processes * place.num_nodes)
-    return launch(job, place, processes, [str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])
+    code = launch(job, place, processes, [str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])
+    return place.interrupted_code if code == Interrupted.exit_code else code
 
 
 @commands.command()
@@ -69,7 +104,7 @@ def check(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False) 
     """
     from adapt.job_data import check_networks
 
-    job, place = load_spec(spec, overrides or ()), place_here()
+    job, place = job_and_place(spec, overrides)
     job.check_environment(place.environment)
     job.check_ranks(place.num_ranks)
     check_networks(job)

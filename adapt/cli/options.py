@@ -12,12 +12,14 @@ from rich.console import Console
 
 from adapt.data.label_maps import LabelSpace
 from adapt.places import Place, find_place
-from adapt.spec import load_spec
+from adapt.spec import JobSpec, load_spec
 from storage.store import Stores
 
 console = Console(stderr=True)
 
-SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="Job spec, a YAML file.")]
+SpecPath = Annotated[
+    str, typer.Argument(metavar="SPEC", help="Job spec: a YAML file, its URI, or env:VARIABLE.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key, as in train.steps=500."),
@@ -31,6 +33,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout."
 def place_here() -> Place:
     """The place of this process, from its environment."""
     return find_place(os.environ)
+
+
+def job_and_place(spec: str, overrides: list[str] | None) -> tuple[JobSpec, Place]:
+    """The job of a spec, and the place of this process."""
+    place = place_here()
+    return load_spec(spec, overrides or (), place.environment), place
 
 
 def stores_of(spec: Path | None) -> Stores:

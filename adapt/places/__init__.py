@@ -1,0 +1,112 @@
+"""Where this process runs: environment and files -> `Place`.
+
+A platform is a row of PLACES, a pure function `(environment, root) -> Place | None`; the first
+that knows itself wins, so the order matters: ModelArts runs on Volcano, and Kubeflow's pods are
+pods of Indexed Jobs. Process ranks come from torchrun alone (RANK, WORLD_SIZE beside
+TORCHELASTIC_RUN_ID), since several platforms set variables of the same names that count pods.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from adapt.errors import JobError, known_names
+from adapt.places.docker import docker
+from adapt.places.kubernetes import indexed_job, pod, pytorchjob, trainjob, volcano
+from adapt.places.local import local
+from adapt.places.modelarts import modelarts
+from adapt.places.place import (
+    CHANNELS,
+    STATUS_VARIABLE,
+    Place,
+    needed_number,
+    number,
+    status_dir,
+)
+from adapt.places.sagemaker import sagemaker
+
+__all__ = [
+    "CHANNELS",
+    "PLACES",
+    "STATUS_VARIABLE",
+    "Place",
+    "find_place",
+    "status_dir",
+    "with_arguments",
+]
+
+PLACES: dict[str, Callable[[Mapping[str, str], Path], Place | None]] = {
+    "sagemaker": sagemaker,
+    "modelarts": modelarts,
+    "trainjob": trainjob,
+    "pytorchjob": pytorchjob,
+    "volcano": volcano,
+    "indexed_job": indexed_job,
+    "pod": pod,
+    "docker": docker,
+    "local": local,
+}
+
+
+def find_place(environment: Mapping[str, str], root: Path | None = None) -> Place:
+    """The place of the first row that recognises `environment`, with torchrun's ranks where it
+    started us.
+
+    `root` is where platforms put files, by default `SEGADAPT_ROOT`, else `/`. What users set by
+    hand (`SEGADAPT_...`) comes before what the platform says. Raises `JobError` where a platform
+    contradicts itself.
+    """
+    root = root or Path(environment.get("SEGADAPT_ROOT") or "/")
+    for recognise in PLACES.values():
+        place = recognise(environment, root)
+        if place is not None:
+            place = _as_users_say(place, environment)
+            return _with_ranks(place, environment) if place.launched else place
+    raise AssertionError("the last row recognises everything")
+
+
+def _as_users_say(place: Place, environment: Mapping[str, str]) -> Place:
+    spec = environment.get("SEGADAPT_SPEC") or place.spec
+    if spec is None and environment.get("SEGADAPT_SPEC_BASE64"):
+        spec = "env:SEGADAPT_SPEC_BASE64"
+    scratch = environment.get("SEGADAPT_SCRATCH_DIR")
+    return replace(
+        place,
+        scratch_dir=Path(scratch) if scratch else place.scratch_dir,
+        grace_s=number(environment, "SEGADAPT_GRACE_S") or place.grace_s,
+        job=environment.get("SEGADAPT_JOB") or place.job,
+        spec=spec,
+    )
+
+
+def _with_ranks(place: Place, environment: Mapping[str, str]) -> Place:
+    return replace(
+        place,
+        rank=needed_number(environment, "RANK"),
+        num_ranks=needed_number(environment, "WORLD_SIZE"),
+        local_rank=needed_number(environment, "LOCAL_RANK"),
+        local_ranks=needed_number(environment, "LOCAL_WORLD_SIZE"),
+        node=needed_number(environment, "GROUP_RANK"),
+        num_nodes=needed_number(environment, "GROUP_WORLD_SIZE"),
+    )
+
+
+def with_arguments(place: Place, arguments: Sequence[str]) -> Place:
+    """The place with what a platform appended to the command: `--NAME=VALUE` of a channel, or
+    `--KEY=VALUE` of the job spec.
+
+    Raises `JobError` for anything else.
+    """
+    overrides, model_dir = [], place.model_dir
+    for argument in arguments:
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not equals:
+            raise JobError(f"{argument}: there is no such argument; see run --help")
+        if name == "model":
+            model_dir = Path(value)
+        elif name in CHANNELS or "." in name:
+            overrides.append(f"{CHANNELS.get(name, name)}={value}")
+        else:
+            known = known_names(name, [*CHANNELS, "model"])
+            raise JobError(f"--{name}: expected a channel or a key of the job spec, {known}")
+    return replace(place, overrides=(*place.overrides, *overrides), model_dir=model_dir)

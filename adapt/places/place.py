@@ -1,0 +1,121 @@
+"""`Place`: what a platform gave this process, as plain facts.
+
+Rows of `adapt.places.PLACES` build it from the environment and the platform's files; nothing else
+in `adapt` reads either.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapt.errors import Interrupted, JobError
+
+STATUS_VARIABLE = "SEGADAPT_STATUS_DIR"
+CHANNELS = {
+    "source": "source.uri",
+    "target": "target.uri",
+    "validation": "validation.uri",
+    "checkpoints": "checkpoint.uri",
+}
+"""Inputs and outputs that a platform mounts or names, and the key of the job spec each replaces."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the platform gave this process.
+
+    `node/num_nodes` and `rank/num_ranks` are positions; `local_rank/local_ranks` numbers the
+    processes of a node, and so the GPUs. `scratch_dir` is the node's disk for caches. `grace_s` is
+    the time between SIGTERM and SIGKILL. `processes` is how many the platform wants on this node;
+    `master_addr:master_port` is where the nodes meet. `failure_file` is what the platform shows of
+    a job that failed. `job` is the platform's own name of the job, the same after its restarts.
+    `spec` says where the job spec is (a path, a URI, `env:VARIABLE`), `overrides` what the platform
+    says of its keys (`KEY=VALUE`). What lies in `model_dir` at the end, the platform keeps.
+    `interrupted_code` is the exit code on which the platform starts the job again.
+    """
+
+    platform: str
+    environment: Mapping[str, str]
+    scratch_dir: Path
+    grace_s: float = 30.0
+    node: int = 0
+    num_nodes: int = 1
+    rank: int = 0
+    num_ranks: int = 1
+    local_rank: int = 0
+    local_ranks: int = 1
+    processes: int | None = None
+    master_addr: str | None = None
+    master_port: int = 29500
+    failure_file: Path | None = None
+    job: str | None = None
+    spec: str | None = None
+    overrides: tuple[str, ...] = ()
+    model_dir: Path | None = None
+    interrupted_code: int = Interrupted.exit_code
+
+    @property
+    def leader(self) -> bool:
+        """Whether this process writes what is written once a job."""
+        return self.rank == 0
+
+    @property
+    def shards_dir(self) -> Path:
+        """Where the node's shard cache lies."""
+        return self.scratch_dir / "shards"
+
+    @property
+    def launched(self) -> bool:
+        """Whether torchrun started this process."""
+        return "TORCHELASTIC_RUN_ID" in self.environment
+
+    @property
+    def status_dir(self) -> Path | None:
+        """Where a rank says how it ended, if `adapt.launch` started it."""
+        return status_dir(self.environment) if self.launched else None
+
+    @property
+    def tracking_uri(self) -> str | None:
+        """The MLflow server that the platform's environment names, if any."""
+        return self.environment.get("MLFLOW_TRACKING_URI") or None
+
+
+def status_dir(environment: Mapping[str, str]) -> Path | None:
+    """Where the processes of a node that `adapt.launch` started say how they end."""
+    folder = environment.get(STATUS_VARIABLE)
+    return Path(folder) if folder else None
+
+
+def scratch_below(root: Path) -> Path:
+    """`/cache`, where a platform mounts a large disk there, else the system's temporary folder."""
+    cache = root / "cache"
+    if cache.is_dir() and os.access(cache, os.W_OK):
+        return cache / "segadapt"
+    return Path(tempfile.gettempdir()) / "segadapt"
+
+
+def number(environment: Mapping[str, str], name: str) -> int | None:
+    """A variable as a number; None where it is absent, or a word as in `auto`."""
+    text = environment.get(name, "").strip()
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def needed_number(environment: Mapping[str, str], name: str) -> int:
+    """A variable as a number. Raises `JobError` where it is not one."""
+    found = number(environment, name)
+    if found is None:
+        raise JobError(f"{name}: expected a number, found {environment.get(name)!r}")
+    return found
+
+
+def number_of_nodes(environment: Mapping[str, str]) -> int | None:
+    """`PET_NNODES`, which may be a range of one. Raises `JobError` for another range."""
+    least, _, most = environment.get("PET_NNODES", "").partition(":")
+    if most and least != most:
+        raise JobError(
+            f"PET_NNODES: expected a number of nodes, found the range {least}:{most}: each node "
+            "would train alone; ask the platform for a fixed number"
+        )
+    return number({"PET_NNODES": least}, "PET_NNODES")

@@ -1,0 +1,96 @@
+"""AWS SageMaker training jobs: files below /opt/ml say everything; the platform itself sets no
+variables but the job's name.
+
+Hyperparameters are overrides of the job spec, channels replace its URIs, and the job spec is the
+channel `spec`, or hyperparameters `spec_base64_0`, `spec_base64_1`, ...
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adapt.errors import JobError
+from adapt.places.place import CHANNELS, Place, scratch_below
+
+GRACE_S = 120.0
+SPEC_PARTS = "spec_base64_"
+
+
+def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
+    """A place where SageMaker's description of the hosts lies."""
+    config, folder = root / "opt/ml/input/config", root / "opt/ml"
+    if not (config / "resourceconfig.json").exists():
+        return None
+    resources = _read(config / "resourceconfig.json")
+    hosts = sorted(resources["hosts"])
+    given = _hyperparameters(config)
+    return Place(
+        "sagemaker",
+        _with_spec(environment, given),
+        scratch_below(root),
+        grace_s=GRACE_S,
+        num_nodes=len(hosts),
+        node=hosts.index(resources["current_host"]),
+        master_addr=hosts[0],
+        failure_file=folder / "output/failure",
+        job=environment.get("TRAINING_JOB_NAME") or None,
+        spec=given.get("spec") or _spec_channel(folder),
+        overrides=(*_channels(config, folder), *_overrides(given)),
+        model_dir=folder / "model",
+    )
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _hyperparameters(config: Path) -> dict[str, str]:
+    """All values are strings; the SDK also encodes them as JSON, so that text comes in quotes."""
+    found = _read(config / "hyperparameters.json")
+    return {key: _plain(value) for key, value in found.items() if not key.startswith("sagemaker_")}
+
+
+def _plain(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, str) else text
+
+
+def _overrides(given: Mapping[str, str]) -> list[str]:
+    keys = [key for key in given if key != "spec" and not key.startswith(SPEC_PARTS)]
+    return [f"{key}={given[key]}" for key in sorted(keys)]
+
+
+def _with_spec(environment: Mapping[str, str], given: Mapping[str, str]) -> Mapping[str, str]:
+    numbers = sorted(int(key[len(SPEC_PARTS) :]) for key in given if key.startswith(SPEC_PARTS))
+    if not numbers:
+        return environment
+    parts = (given[f"{SPEC_PARTS}{number}"] for number in numbers)
+    return {**environment, "SEGADAPT_SPEC_BASE64": "".join(parts)}
+
+
+def _spec_channel(folder: Path) -> str | None:
+    channel = folder / "input/data/spec"
+    files = sorted([*channel.glob("*.yaml"), *channel.glob("*.yml")])
+    if len(files) > 1:
+        raise JobError(
+            f"{channel}: expected one job spec, found {', '.join(f.name for f in files)}"
+        )
+    return str(files[0]) if files else None
+
+
+def _channels(config: Path, folder: Path) -> list[str]:
+    found = []
+    for name, how in _read(config / "inputdataconfig.json").items():
+        if how.get("TrainingInputMode") == "Pipe":
+            raise JobError(
+                f"channel {name}: expected the input mode File or FastFile, found Pipe, which "
+                "cannot be read in random order"
+            )
+        if name in CHANNELS:
+            found.append(f"{CHANNELS[name]}={folder / 'input/data' / name}")
+    checkpoints = _read(config / "checkpointconfig.json").get("LocalPath")
+    return [*found, *([f"checkpoint.uri={checkpoints}"] if checkpoints else [])]

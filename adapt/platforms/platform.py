@@ -1,0 +1,126 @@
+"""What a platform is to `submit`, `status`, `logs`, `stop` and `check`: a row of
+`adapt.platforms.PLATFORMS`.
+
+A row has a profile (what a person writes down once about their account), `request`, a pure
+function from a job to what the platform's API is asked, which golden files hold, and a client, a
+few lines over the platform's own library. Secrets stand in a request by name only; the client
+puts values in while it sends, where the platform has no other way.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pydantic import Field
+
+from adapt.section import Section
+from adapt.spec import JobSpec
+from adapt.spec_file import packed
+
+State = Literal["waiting", "running", "done", "interrupted", "failed", "stopped", "unknown"]
+"""`interrupted` ended with 75 or was reclaimed: submitted again, the job goes on."""
+
+ENDED = frozenset({"done", "interrupted", "failed", "stopped"})
+
+Request = dict[str, Any]
+
+
+class Profile(Section):
+    """What every platform is told; the platform's own keys stand in its file."""
+
+    platform: str = Field(description="Which platform this profile is for.")
+    image: str = Field(description="The image, as the platform pulls it.")
+    nodes: int = Field(1, ge=1, description="Machines, or pods, of a job.")
+    gpus: int = Field(
+        1, ge=0, description="GPUs of a node, each with one rank; 0 trains on the CPU."
+    )
+    gpu_memory_gb: float | None = Field(
+        None, gt=0, description="Memory of one GPU in 10^9 bytes, for `check`."
+    )
+    price_per_hour: float | None = Field(
+        None, ge=0, description="Price of one node an hour; `submit` shows what the job comes to."
+    )
+    currency: str = Field("USD", description="Of the price.")
+    environment: dict[str, str] = Field(
+        {}, description="Variables of the job that are no secrets, such as MLFLOW_TRACKING_URI."
+    )
+
+
+class Submission(NamedTuple):
+    """A job as it is handed to a platform.
+
+    `name` is a label of lower-case letters, digits and `-`, up to 40 characters, that begins with
+    a letter; unique for each submission.
+    """
+
+    name: str
+    job: JobSpec
+
+    def spec_base64(self) -> str:
+        """The whole resolved job spec, as SEGADAPT_SPEC_BASE64 takes it."""
+        return packed(self.job.to_yaml())
+
+    def environment(self, profile: Profile, grace_s: float) -> dict[str, str]:
+        """The job's plain variables: the profile's, its name, and the grace it will have."""
+        own = {"SEGADAPT_JOB": self.name, "SEGADAPT_GRACE_S": f"{grace_s:.0f}"}
+        return {**profile.environment, **own}
+
+
+class JobStatus(NamedTuple):
+    """How a job on a platform is: `detail` in the platform's own words, a short line."""
+
+    job: str
+    state: State
+    detail: str = ""
+    exit_code: int | None = None
+
+
+class Finding(NamedTuple):
+    """A line of `check`: what was looked at, what was found, and the cure where `ok` is false.
+
+    `exit_code` is what the command ends with where this is the first that is not ok.
+    """
+
+    what: str
+    ok: bool
+    found: str
+    cure: str = ""
+    exit_code: int = 2
+
+
+class Client(Protocol):
+    """A connection to a platform. Every method raises `JobError` for what the user can mend and
+    `StoreUnavailable` where the platform does not answer."""
+
+    def submit(self, request: Request) -> str:
+        """Ask the platform to run a request; its own name of the job, for the methods below."""
+
+    def status(self, job: str) -> JobStatus:
+        """How a job is."""
+
+    def logs(self, job: str, follow: bool) -> Iterator[str]:
+        """The lines of a job's log, all nodes'; with `follow` until the job ends."""
+
+    def stop(self, job: str) -> None:
+        """Ask a job to save and to end; returns at once."""
+
+    def jobs(self) -> Iterable[JobStatus]:
+        """The jobs that SegAdapt submitted, the newest first."""
+
+    def check(self, request: Request) -> Iterator[Finding]:
+        """What can be known before a request is sent: credentials, image, machine, quota."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A row of PLATFORMS.
+
+    `grace_s` of a profile is the time between the platform's stop and its kill. `restarts` says
+    whether the platform itself starts an interrupted job again.
+    """
+
+    profile: type[Profile]
+    request: Callable[[Submission, Any], Request]
+    connect: Callable[[Any, Mapping[str, str]], Client]
+    grace_s: Callable[[Any], float]
+    restarts: Callable[[Any], bool]
