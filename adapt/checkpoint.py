@@ -183,6 +183,12 @@ class RunFolder:
                 for file in (MANIFEST, STATE, WEIGHTS, SPEC):
                     self.store.delete(f"{name}/{file}")
 
+    def deliver(self, name: str, out: Path) -> None:
+        """Put a checkpoint's weights and job spec, checked, into a folder. Raises `DataError`."""
+        out.mkdir(parents=True, exist_ok=True)
+        for file in (WEIGHTS, SPEC):
+            self._fetch_verified(name, file, out)
+
     def clear(self) -> None:
         """Delete the whole run, pointers first."""
         for key in ("LATEST", "BEST.json", "JOB"):

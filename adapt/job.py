@@ -46,6 +46,9 @@ from storage.store import MissingObject, split_uri
 
 log = logging.getLogger(__name__)
 
+JOB_TAG = "segadapt.job"
+"""The platform's own name of the job that trained last."""
+
 TRACKER_FLUSH_S = 20.0
 RANKS_WAIT = timedelta(seconds=3 * PATIENCE_S)
 """How long ranks wait for one another: longer than any of them for a store that is away."""
@@ -107,7 +110,10 @@ def run_job(
             **_evaluated(state),
         )
         stack.callback(data.source.cache.close)
-        return trainer.run()
+        outcome = trainer.run()
+        if place.leader and place.model_dir is not None:
+            _deliver(folder, outcome, place.model_dir)
+        return outcome
 
 
 def allow_open_files() -> None:
@@ -140,6 +146,13 @@ def job_key(folder: RunFolder) -> str:
         key = uuid.uuid4().hex
         folder.store.put("JOB", key.encode())
         return key
+
+
+def _deliver(folder: RunFolder, outcome: Outcome, out: Path) -> None:
+    """Leave the best weights, or the last without an evaluation, where the platform keeps them."""
+    name = folder.names()[-1] if outcome.best is None else outcome.best.name
+    folder.deliver(name, out)
+    log.info("the weights of %s are in %s, for the platform to keep", name, out)
 
 
 def _evaluated(state: dict[str, Any] | None) -> dict[str, Any]:
@@ -189,7 +202,7 @@ def _tracking(
         resume_step=None if state is None else state["engine"]["step"],
         restored=(state or {}).get("undelivered", ()),
     )
-    _describe(job, folder, data, tracker)
+    _describe(job, place, folder, data, tracker)
     status: Status = "FAILED"
     try:
         yield tracker
@@ -203,13 +216,18 @@ def _tracking(
         tracker.finish(status, min(TRACKER_FLUSH_S, place.grace_s / 6), why)
 
 
-def _describe(job: JobSpec, folder: RunFolder, data: JobData, tracker: Tracker) -> None:
+def _describe(
+    job: JobSpec, place: Place, folder: RunFolder, data: JobData, tracker: Tracker
+) -> None:
     tracker.log_params(job.resolved())
     tracker.log_text(job.to_yaml(), "spec.yaml")
     tags = {
         "segadapt.checkpoints": folder.store.uri,
         "segadapt.source": data.source.manifest.dataset_id,
+        "segadapt.platform": place.platform,
     }
+    if place.job is not None:
+        tags[JOB_TAG] = place.job
     if data.target is not None:
         tags["segadapt.target"] = data.target.manifest.dataset_id
     if data.validation is not None:

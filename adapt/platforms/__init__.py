@@ -5,7 +5,27 @@ The platforms' own libraries are imported where they are used, so that a job's i
 them (`requirements-submit.txt`).
 """
 
-from adapt.platforms.platform import Platform
+from collections.abc import Iterable
+from pathlib import Path
+
+from adapt.errors import JobError, known_names
+from adapt.platforms.platform import Platform, Profile
+from adapt.spec_file import read_yaml, validate, with_overrides
 
 PLATFORMS: dict[str, Platform] = {}
 """By the profile's `platform`."""
+
+
+def load_profile(path: Path, overrides: Iterable[str] = ()) -> Profile:
+    """Read a profile, a YAML file whose `platform` says which row of PLATFORMS it is for.
+
+    Raises `JobError` with a line for each mistake.
+    """
+    values = with_overrides(read_yaml(path), overrides)
+    name = values.get("platform")
+    try:
+        if name not in PLATFORMS:
+            raise JobError(f"platform: {known_names(name, PLATFORMS)}")
+        return validate(PLATFORMS[name].profile, values)
+    except JobError as error:
+        raise JobError(f"{path}: {error}") from error
