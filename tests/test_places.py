@@ -1,11 +1,14 @@
-"""Places: what the environment says."""
+"""Places: what the environment and the platform's files say."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from adapt.errors import JobError
-from adapt.places import find_place
+from adapt.places import PLACES, find_place, with_arguments
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
@@ -16,29 +19,202 @@ TORCHRUN = {
     "GROUP_RANK": "1",
     "GROUP_WORLD_SIZE": "2",
 }
+POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+VOLCANO = {
+    "VC_TASK_INDEX": "1",
+    "VC_WORKER_NUM": "2",
+    "VC_WORKER_HOSTS": "job-worker-0.job, job-worker-1.job",
+}
+RESOURCES = {"current_host": "algo-2", "hosts": ["algo-2", "algo-1"]}
 
 
-def test_an_empty_environment_is_local_and_leads() -> None:
-    place = find_place({})
-    assert (place.platform, place.rank, place.num_ranks, place.leader) == ("local", 0, 1, True)
-    assert place.tracking_uri is None
+class Sample(NamedTuple):
+    """What a platform gives, and what must be understood."""
+
+    environment: dict[str, str]
+    expected: dict[str, Any]
+    files: Mapping[str, str] = {}
 
 
-def test_torchruns_ranks_are_taken() -> None:
-    place = find_place(TORCHRUN)
+SAMPLES = {
+    "sagemaker": Sample(
+        {"TRAINING_JOB_NAME": "town-1"},
+        {"num_nodes": 2, "node": 1, "master_addr": "algo-1", "grace_s": 120, "job": "town-1"},
+        {"opt/ml/input/config/resourceconfig.json": json.dumps(RESOURCES)},
+    ),
+    "modelarts": Sample(
+        VOLCANO
+        | {"MA_JOB_DIR": "/job", "MA_NUM_HOSTS": "2", "MA_NUM_GPUS": "8", "MA_VJ_NAME": "v"},
+        {"num_nodes": 2, "node": 1, "processes": 8, "master_addr": "job-worker-0.job", "job": "v"},
+    ),
+    "trainjob": Sample(
+        POD
+        | {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_NPROC_PER_NODE": "auto"}
+        | {
+            "PET_MASTER_ADDR": "t-node-0-0.t",
+            "PET_MASTER_PORT": "1234",
+            "JOB_COMPLETION_INDEX": "1",
+        },
+        {"num_nodes": 2, "node": 1, "processes": None, "master_addr": "t-node-0-0.t"}
+        | {"master_port": 1234, "interrupted_code": 75},
+    ),
+    "pytorchjob": Sample(
+        POD
+        | {"PET_NNODES": "2", "RANK": "1", "WORLD_SIZE": "16", "PET_NPROC_PER_NODE": "8"}
+        | {"MASTER_ADDR": "p-master-0", "PET_MASTER_PORT": "23456"},
+        {"num_nodes": 2, "node": 1, "processes": 8, "master_addr": "p-master-0"}
+        | {"master_port": 23456, "interrupted_code": 143, "rank": 0, "num_ranks": 1},
+    ),
+    "volcano": Sample(
+        POD | VOLCANO | {"RANK": "1", "WORLD_SIZE": "2"},
+        {"num_nodes": 2, "node": 1, "master_addr": "job-worker-0.job", "num_ranks": 1},
+    ),
+    "indexed_job": Sample(
+        POD | {"JOB_COMPLETION_INDEX": "1", "PET_NNODES": "2", "PET_MASTER_ADDR": "j-0.j"},
+        {"num_nodes": 2, "node": 1, "master_addr": "j-0.j", "master_port": 29500},
+    ),
+    "pod": Sample(POD, {"num_nodes": 1, "node": 0}),
+    "docker": Sample({}, {"num_nodes": 1, "grace_s": 10}, {".dockerenv": ""}),
+    "local": Sample({}, {"num_nodes": 1, "node": 0, "grace_s": 30, "job": None, "spec": None}),
+}
+
+
+def written(files: Mapping[str, str], root: Path) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_every_place_has_a_sample() -> None:
+    assert SAMPLES.keys() == PLACES.keys()
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_platform_is_recognised_and_understood(name: str, tmp_path: Path) -> None:
+    environment, expected, files = SAMPLES[name]
+    place = find_place(environment, written(files, tmp_path))
+    assert place.platform == name and not place.launched
+    assert {key: getattr(place, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_users_say_comes_first(name: str, tmp_path: Path) -> None:
+    environment, _, files = SAMPLES[name]
+    said = {
+        "SEGADAPT_ROOT": str(written(files, tmp_path)),
+        "SEGADAPT_SCRATCH_DIR": "/disk",
+        "SEGADAPT_GRACE_S": "77",
+        "SEGADAPT_JOB": "mine",
+        "SEGADAPT_SPEC": "s3://bucket/job.yaml",
+        "MLFLOW_TRACKING_URI": "http://m:5000",
+    }
+    place = find_place(environment | said)
+    assert place.platform == name
+    assert (place.scratch_dir, place.grace_s, place.job) == (Path("/disk"), 77, "mine")
+    assert place.spec == "s3://bucket/job.yaml" and place.tracking_uri == "http://m:5000"
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_torchruns_ranks_are_taken_on_every_platform(name: str, tmp_path: Path) -> None:
+    environment, _, files = SAMPLES[name]
+    kept = {key: value for key, value in environment.items() if not key.startswith("PET_")}
+    place = find_place(kept | TORCHRUN, written(files, tmp_path))
     assert (place.rank, place.num_ranks) == (5, 8)
     assert (place.local_rank, place.local_ranks) == (1, 4)
     assert (place.node, place.num_nodes, place.leader) == (1, 2, False)
 
 
-def test_pod_level_ranks_are_not_taken_for_process_ranks() -> None:
-    place = find_place({"RANK": "3", "WORLD_SIZE": "4"})
-    assert (place.rank, place.num_ranks) == (0, 1)
+def test_a_spec_in_base64_is_found(tmp_path: Path) -> None:
+    place = find_place({"SEGADAPT_SPEC_BASE64": "bmFtZTogYQ=="}, tmp_path)
+    assert place.spec == "env:SEGADAPT_SPEC_BASE64"
 
 
-def test_the_environment_names_scratch_and_mlflow() -> None:
-    place = find_place({"SEGADAPT_SCRATCH_DIR": "/cache", "MLFLOW_TRACKING_URI": "http://m:5000"})
-    assert place.scratch_dir == Path("/cache") and place.tracking_uri == "http://m:5000"
+def test_a_large_disk_at_cache_is_used(tmp_path: Path) -> None:
+    assert find_place({}, tmp_path).scratch_dir.name == "segadapt"
+    (tmp_path / "cache").mkdir()
+    assert find_place({}, tmp_path).scratch_dir == tmp_path / "cache/segadapt"
+
+
+SAGEMAKER = SAMPLES["sagemaker"].files
+
+
+def test_sagemakers_hyperparameters_and_channels_are_overrides(tmp_path: Path) -> None:
+    config = "opt/ml/input/config"
+    given = {
+        "train.steps": "500",
+        "method.name": '"advent"',
+        "sagemaker_program": "no",
+        "spec_base64_1": "YQ==",
+        "spec_base64_0": "bmFtZTog",
+    }
+    files = {
+        f"{config}/hyperparameters.json": json.dumps(given),
+        f"{config}/inputdataconfig.json": json.dumps(
+            {"source": {"TrainingInputMode": "FastFile"}, "more": {"TrainingInputMode": "File"}}
+        ),
+    }
+    root = written({**SAGEMAKER, **files}, tmp_path)
+    place = find_place({}, root)
+    source = f"source.uri={root / 'opt/ml/input/data/source'}"
+    assert place.overrides == (source, "method.name=advent", "train.steps=500")
+    assert place.spec == "env:SEGADAPT_SPEC_BASE64"
+    assert place.environment["SEGADAPT_SPEC_BASE64"] == "bmFtZTogYQ=="
+    assert place.model_dir == root / "opt/ml/model"
+
+
+def test_a_channel_in_pipe_mode_is_refused(tmp_path: Path) -> None:
+    modes = json.dumps({"source": {"TrainingInputMode": "Pipe"}})
+    root = written({**SAGEMAKER, "opt/ml/input/config/inputdataconfig.json": modes}, tmp_path)
+    with pytest.raises(JobError, match="channel source: expected the input mode File or FastFile"):
+        find_place({}, root)
+
+
+def test_the_channel_spec_holds_one_job(tmp_path: Path) -> None:
+    root = written({**SAGEMAKER, "opt/ml/input/data/spec/a.yaml": ""}, tmp_path)
+    assert find_place({}, root).spec == str(root / "opt/ml/input/data/spec/a.yaml")
+    written({"opt/ml/input/data/spec/b.yml": ""}, tmp_path)
+    with pytest.raises(JobError, match=r"expected one job spec, found a\.yaml, b\.yml"):
+        find_place({}, root)
+
+
+def test_modelarts_channels_are_variables_of_their_name(tmp_path: Path) -> None:
+    channels = {"source": "/in/source_0", "checkpoints": "/out/c_0", "model": "/out/model_0"}
+    place = find_place({"MA_VJ_NAME": "v", "MA_NUM_GPUS": "0", **channels}, tmp_path)
+    assert place.overrides == ("source.uri=/in/source_0", "checkpoint.uri=/out/c_0")
+    assert place.model_dir == Path("/out/model_0") and place.processes is None
+
+
+def test_a_volcano_job_needs_a_task_named_worker(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="VC_WORKER_HOSTS: expected the pods of a task named"):
+        find_place({"VC_TASK_INDEX": "0", "VC_MASTER_HOSTS": "a"}, tmp_path)
+
+
+def test_a_number_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="JOB_COMPLETION_INDEX: expected a number, found 'x'"):
+        find_place({"JOB_COMPLETION_INDEX": "x"}, tmp_path)
+
+
+def test_appended_arguments_are_overrides(tmp_path: Path) -> None:
+    place = find_place({}, tmp_path)
+    said = ["--source=/in", "--train.steps=5", "--model=/out/model"]
+    found = with_arguments(place, said)
+    assert found.overrides == ("source.uri=/in", "train.steps=5")
+    assert found.model_dir == Path("/out/model")
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--proceses=2", "--proceses: expected a channel or a key of the job spec, found"),
+        ("--sourse=/in", "did you mean 'source'"),
+        ("more", "more: there is no such argument; see run --help"),
+        ("--quick", "--quick: there is no such argument"),
+    ],
+)
+def test_other_arguments_are_refused(argument: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=said):
+        with_arguments(find_place({}, tmp_path), [argument])
 
 
 PET = {
@@ -50,22 +226,17 @@ PET = {
 }
 
 
-def test_nodes_come_from_torchruns_variables() -> None:
-    place = find_place(PET)
-    assert (place.node, place.num_nodes, place.processes) == (1, 2, 4)
+def test_nodes_come_from_torchruns_variables(tmp_path: Path) -> None:
+    place = find_place(PET, tmp_path)
+    assert (place.platform, place.node, place.num_nodes, place.processes) == ("local", 1, 2, 4)
     assert (place.master_addr, place.master_port) == ("first", 1234)
     assert not place.launched and (place.rank, place.num_ranks) == (0, 1)
 
 
-def test_ranges_of_nodes_are_refused() -> None:
-    assert find_place(PET | {"PET_NNODES": "2:2"}).num_nodes == 2
-    with pytest.raises(JobError, match=r"PET_NNODES: expected a number of nodes, found .* '1:4'"):
-        find_place(PET | {"PET_NNODES": "1:4"})
-
-
-def test_words_are_no_numbers_of_processes() -> None:
-    assert find_place(PET | {"PET_NPROC_PER_NODE": "auto"}).processes is None
-    assert find_place({}).master_port == 29500
+def test_ranges_of_nodes_are_refused(tmp_path: Path) -> None:
+    assert find_place(PET | {"PET_NNODES": "2:2"}, tmp_path).num_nodes == 2
+    with pytest.raises(JobError, match=r"PET_NNODES: expected a number of nodes, found .* 1:4"):
+        find_place(PET | {"PET_NNODES": "1:4"}, tmp_path)
 
 
 def test_only_a_rank_of_ours_has_a_status_folder() -> None:
@@ -76,12 +247,9 @@ def test_only_a_rank_of_ours_has_a_status_folder() -> None:
 
 
 def test_the_failure_file_is_where_the_platform_looks(tmp_path: Path) -> None:
-    kubernetes = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
-    assert find_place(kubernetes, tmp_path).failure_file is None
-    config = tmp_path / "opt/ml/input/config/resourceconfig.json"
-    config.parent.mkdir(parents=True)
-    config.touch()
+    assert find_place(POD, tmp_path).failure_file is None
+    written({"dev/termination-log": ""}, tmp_path)
+    assert find_place(POD, tmp_path).failure_file == tmp_path / "dev/termination-log"
+    assert find_place({}, tmp_path).failure_file is None
+    written(SAGEMAKER, tmp_path)
     assert find_place({}, tmp_path).failure_file == tmp_path / "opt/ml/output/failure"
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/termination-log").touch()
-    assert find_place(kubernetes, tmp_path).failure_file == tmp_path / "dev/termination-log"

@@ -60,12 +60,13 @@ def find_place(environment: Mapping[str, str], root: Path | None = None) -> Plac
     for recognise in PLACES.values():
         place = recognise(environment, root)
         if place is not None:
-            place = _as_users_say(place, environment)
+            place = _as_users_say(place)
             return _with_ranks(place, environment) if place.launched else place
     raise AssertionError("the last row recognises everything")
 
 
-def _as_users_say(place: Place, environment: Mapping[str, str]) -> Place:
+def _as_users_say(place: Place) -> Place:
+    environment = place.environment
     spec = environment.get("SEGADAPT_SPEC") or place.spec
     if spec is None and environment.get("SEGADAPT_SPEC_BASE64"):
         spec = "env:SEGADAPT_SPEC_BASE64"
