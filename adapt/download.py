@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from adapt.checkpoint import SPEC, WEIGHTS, fetch_weights
 from adapt.errors import JobError
-from adapt.mlflow_run import be_brief
+from adapt.mlflow_run import JOB_TAG, be_brief
 from adapt.places import Place
 from adapt.spec import JobSpec, parse_spec
 from adapt.spec_file import parse_yaml
@@ -35,9 +35,9 @@ def download_best(
 ) -> Downloaded:
     """Write `weights.safetensors` and `spec.yaml` of the best checkpoint of `wanted` into `out`.
 
-    `wanted` is a run's id or name, or an experiment, of which the run with the highest `metric` is
-    taken. `stores` default to those of the run's own spec. Raises `JobError` where MLflow knows no
-    such run, or several of that name, `StoreError`, `DataError`.
+    `wanted` is a run's id or name, a submitted job, or an experiment, of which the run with the
+    highest `metric` is taken. `stores` default to those of the run's own spec. Raises `JobError`
+    where MLflow knows no such run, or several of that name, `StoreError`, `DataError`.
     """
     be_brief()
     from mlflow import MlflowClient
@@ -68,13 +68,17 @@ def _find(client: Any, wanted: str, metric: str) -> Any:
     quoted = wanted.replace("'", "")
     by_id = client.search_runs(ids, f"attributes.run_id = '{quoted}'") if ids else []
     by_name = client.search_runs(ids, f"attributes.run_name = '{quoted}'") if ids else []
-    runs = by_id or (client.search_runs(named, max_results=1000) if named else []) or by_name
+    by_job = client.search_runs(ids, f"tags.`{JOB_TAG}` = '{quoted}'") if ids else []
+    runs = by_id or (client.search_runs(named, max_results=1000) if named else [])
+    runs = runs or by_job or by_name
     if runs is by_name and len({run.info.experiment_id for run in runs}) > 1:
         listed = ", ".join(run.info.run_id for run in runs)
         raise JobError(f"{wanted}: is a run in several experiments; name one by its id ({listed})")
     if not runs:
         known = ", ".join(sorted(e.name for e in experiments))
-        raise JobError(f"{wanted}: expected a run id, a run name or an experiment (known: {known})")
+        raise JobError(
+            f"{wanted}: expected a run id, a run name, a job or an experiment (known: {known})"
+        )
     scored = [run for run in runs if BEST_URI_TAG in run.data.tags]
     if not scored:
         raise JobError(

@@ -34,6 +34,7 @@ from adapt.job_data import (
     start_adversaries,
 )
 from adapt.methods import METHODS, build_method
+from adapt.mlflow_run import JOB_TAG
 from adapt.places import Place
 from adapt.progress import Progress
 from adapt.ranks import barrier, open_ranks
@@ -45,9 +46,6 @@ from storage.fetch import PATIENCE_S
 from storage.store import MissingObject, split_uri
 
 log = logging.getLogger(__name__)
-
-JOB_TAG = "segadapt.job"
-"""The platform's own name of the job that trained last."""
 
 TRACKER_FLUSH_S = 20.0
 RANKS_WAIT = timedelta(seconds=3 * PATIENCE_S)

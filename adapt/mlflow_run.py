@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 JOB_KEY_TAG = "segadapt.job_key"
+JOB_TAG = "segadapt.job"
+"""The submitted job that trained last."""
 ERROR_TAG = "segadapt.error"
 CHANGED_PARAM_TAG = "segadapt.changed_param."
 BEST_URI_TAG = "best_checkpoint_uri"

@@ -4,8 +4,9 @@
 
 AdvEnt over DeepLabV2 with ResNet-101, whose state is over half a gigabyte, on this machine's
 device. Blocks of 20 steps with and without a save take turns, so that both see the same machine;
-what of an upload goes on after its block is waited for, outside of the clock. The store, which in
-earnest is elsewhere, has a process and a core of its own; all that the job does has the others.
+what of an upload goes on after its block is waited for, outside of the clock. Training has all
+cores but the last, as a GPU computes by itself; the saving thread, the store and what slows it
+share that one. What a save takes of it is printed too: where no core is free, training pays that.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +37,15 @@ from tests.storage.faults import FaultProxy
 
 BLOCK_STEPS, CLASSES = 20, 19
 BUCKET = "saving"
+CORES = sorted(os.sched_getaffinity(0))
+
+
+def keep_apart(saver_id: int) -> None:
+    """Training on all cores but the last, which the saving thread gets."""
+    if len(CORES) > 1:
+        os.sched_setaffinity(0, CORES[:-1])
+        os.sched_setaffinity(saver_id, CORES[-1:])
+        torch.set_num_threads(len(CORES) - 1)
 
 
 def network(device: torch.device) -> Engine:
@@ -55,13 +66,26 @@ def block_s(engine: Engine, one: Batch, saver: Saver | None) -> float:
     _settle(engine)
     started_s = time.perf_counter()
     if saver is not None:
-        weights = engine.method.segmenter.state_dict()
-        state = {"engine": engine.state_dict()}
-        saver.submit(snapshot_of(engine.step_count, state, weights, "", {}))
+        submit(engine, saver)
     for _ in range(BLOCK_STEPS):
         engine.step(one, one)
     _settle(engine)
     return time.perf_counter() - started_s
+
+
+def submit(engine: Engine, saver: Saver) -> None:
+    """Copy the state and hand it to the saving thread."""
+    weights = engine.method.segmenter.state_dict()
+    state = {"engine": engine.state_dict()}
+    saver.submit(snapshot_of(engine.step_count, state, weights, "", {}))
+
+
+def save_alone_s(engine: Engine, saver: Saver) -> float:
+    """Seconds of processor time that a save takes in all threads of this process."""
+    started_s = time.process_time()
+    submit(engine, saver)
+    saver.finish(None, 600, lambda: None)
+    return time.process_time() - started_s
 
 
 def _settle(engine: Engine) -> None:
@@ -71,15 +95,11 @@ def _settle(engine: Engine) -> None:
 
 @contextmanager
 def slow_store(bytes_per_s: float) -> Iterator[Stores]:
-    """A store of that bandwidth on the last core, which this process then leaves to it."""
-    cores = sorted(os.sched_getaffinity(0))
+    """A store of that bandwidth, in a process of its own on the last core."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, bytes_per_s, cores[-1:]))
+    process = context.Process(target=_serve, args=(there, bytes_per_s))
     process.start()
-    if len(cores) > 1:
-        os.sched_setaffinity(0, cores[:-1])
-        torch.set_num_threads(len(cores) - 1)
     endpoint_url, *keys = here.recv()
     config = StoreConfig(
         endpoint_url=endpoint_url,
@@ -94,8 +114,8 @@ def slow_store(bytes_per_s: float) -> Iterator[Stores]:
         process.join()
 
 
-def _serve(pipe: Connection, bytes_per_s: float, cores: list[int]) -> None:
-    os.sched_setaffinity(0, cores)
+def _serve(pipe: Connection, bytes_per_s: float) -> None:
+    os.sched_setaffinity(0, CORES[-1:])
     with tempfile.TemporaryDirectory() as folder, seaweedfs(Path(folder)) as server:
         server.make_bucket(BUCKET)
         proxy = FaultProxy(server.endpoint_url)
@@ -116,7 +136,9 @@ def main() -> None:
     engine, one = network(device), batch((given.height, given.width), device)
     with slow_store(given.mb_per_s * 1e6) as stores:
         saver = Saver(RunFolder(stores.open(f"s3://{BUCKET}/run")), 1, lambda _saved, _score: None)
+        keep_apart(next(t.native_id for t in threading.enumerate() if t.name == "saver") or 0)
         block_s(engine, one, None)
+        print(f"a save alone: {save_alone_s(engine, saver):.1f} s of one core", flush=True)
         ratios = []
         for number in range(given.rounds):
             without_s = block_s(engine, one, None)

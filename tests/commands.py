@@ -88,7 +88,11 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 180) -> Ended:
 def environment_of(folder: Path, more: Mapping[str, str] | None) -> dict[str, str]:
     """This process's environment with the scratch folder in `folder`, and `more`."""
     kept = {name: value for name, value in os.environ.items() if name not in FORGOTTEN}
-    ours = {"SEGADAPT_SCRATCH_DIR": str(folder / "scratch"), "SEGADAPT_GRACE_S": "30"}
+    ours = {
+        "SEGADAPT_ROOT": str(folder),  # whatever this machine is, tests run on none
+        "SEGADAPT_SCRATCH_DIR": str(folder / "scratch"),
+        "XDG_STATE_HOME": str(folder / "state"),
+    }
     return kept | ours | dict(more or {})
 
 

@@ -23,6 +23,7 @@ from tests.conftest import TINY_HW, tiny_values, write_raw_folders
 COMMANDS = [
     "run", "check", "pack", "merge", "verify", "inspect", "evaluate", "predict", "download-best",
     "import-checkpoint", "export-checkpoint", "demo", "schema", "models", "cache", "sync-metrics",
+    "submit", "jobs", "status", "logs", "stop", "train",
 ]  # fmt: skip
 SECONDS = 15
 """What `within seconds` means on a busy machine of two cores."""
@@ -60,7 +61,8 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     ("argv", "message"),
     [
         (["bogus"], "No such command 'bogus'"),
-        (["run"], "Missing argument 'SPEC'"),
+        (["run"], "SPEC: expected a job spec, and the platform (local) names none"),
+        (["check"], "Missing argument 'SPEC'"),
         (["schema", "--bogus"], "No such option: --bogus"),
         (["pack", "folders", "raw", "uri", "--size-hw", "48"], "--size-hw"),
     ],

@@ -36,6 +36,7 @@ LAYERS = [
     ["adapt.job_data", "adapt.download", "adapt.spec_reference"],
     ["adapt.trainer"],
     ["adapt.job", "adapt.scoring", "adapt.live", "adapt.platforms", "adapt.launch"],
+    ["adapt.submit"],
     ["adapt.demo"],
     ["adapt.cli"],
 ]

@@ -99,12 +99,19 @@ def predict(
 @commands.command()
 def download_best(
     run: Annotated[
-        str, typer.Argument(metavar="RUN|EXPERIMENT", help="MLflow run id, run name or experiment.")
+        str,
+        typer.Argument(
+            metavar="JOB|RUN|EXPERIMENT",
+            help="A submitted job, an MLflow run's id or name, or an experiment.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     tracking_uri: Annotated[
         str | None,
-        typer.Option(help="MLflow server; default: MLFLOW_TRACKING_URI, else ./runs/mlflow.db."),
+        typer.Option(
+            help="MLflow server; default: the submitted job's, else MLFLOW_TRACKING_URI, else "
+            "./runs/mlflow.db."
+        ),
     ] = None,
     metric: Annotated[str, typer.Option(help="What to compare an experiment's runs by.")] = "miou",
     spec: StoresFrom = None,
@@ -113,9 +120,11 @@ def download_best(
     """Fetch the best checkpoint of a run, or of an experiment's best run, and check it."""
     from adapt.download import download_best as fetch
     from adapt.job import embedded_tracking_uri
+    from adapt.platforms.records import tracking_uri_of
 
     place = place_here()
-    uri = tracking_uri or place.tracking_uri or embedded_tracking_uri(Path("runs"))
+    uri = tracking_uri or tracking_uri_of(run, place.environment) or place.tracking_uri
+    uri = uri or embedded_tracking_uri(Path("runs"))
     found = fetch(run, out, uri, place, metric, stores_of(spec) if spec else None)
     if as_json:
         typer.echo(json.dumps(found._asdict(), default=str))

@@ -1,0 +1,209 @@
+"""Commands about jobs on platforms: submit, jobs, status, logs, stop."""
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place, place_here
+from adapt.errors import JobError
+from adapt.platforms import PLATFORMS, load_profile
+from adapt.platforms.platform import Client, JobStatus, Profile
+from adapt.platforms.records import Record, add_record, find_record, read_records, records_path
+from adapt.spec_file import validate
+from adapt.submit import Plan, exit_code_of, facts_of, follow, plan_of
+from storage.store import StoreError
+
+commands = typer.Typer()
+
+ProfilePath = Annotated[
+    Path, typer.Option("--to", metavar="PROFILE", help="Profile of a platform, a YAML file.")
+]
+MaybeProfile = Annotated[
+    Path | None,
+    typer.Option("--to", metavar="PROFILE", help="For jobs that were not submitted from here."),
+]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="As `submit` and `jobs` show it.")]
+
+
+@commands.command()
+def submit(
+    spec: SpecPath,
+    to: ProfilePath,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the request as YAML; send nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    following: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show the log until the job ends.")
+    ] = False,
+    restart: Annotated[
+        int,
+        typer.Option(min=0, help="With --follow: how often to submit again what was reclaimed."),
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Hand a job to a platform, after saying what will run where.
+
+    With --follow the exit code is the job's. Ctrl-C ends the following, not the job.
+    """
+    if restart and not following:
+        raise JobError("--restart: expected --follow beside it, since somebody has to notice")
+    job, place = job_and_place(spec, overrides)
+    profile = load_profile(to)
+    plan = plan_of(job, profile)
+    if dry_run:
+        typer.echo(yaml.safe_dump(plan.request, sort_keys=False, allow_unicode=True), nl=False)
+        return
+    _show(facts_of(plan))
+    _ask(yes)
+    client = plan.platform.connect(profile, place.environment)
+    for attempt in range(1, restart + 2):
+        name = _send(plan, client, as_json)
+        if not following:
+            return
+        status = _follow(client, name)
+        again = status.state == "interrupted" and not plan.platform.restarts(profile)
+        if not again or attempt > restart:
+            raise typer.Exit(exit_code_of(status))
+        console.print(f"{name} was interrupted; submitting it again ({attempt} of {restart})")
+        plan = plan_of(job, profile, attempt + 1)
+
+
+@commands.command()
+def jobs(to: MaybeProfile = None, as_json: AsJson = False) -> None:
+    """List the jobs that were submitted from here, or all of a profile's, the newest first."""
+    found = list(_listed() if to is None else _connect(load_profile(to)).jobs())
+    if as_json:
+        typer.echo(json.dumps([status._asdict() for status in found]))
+        return
+    table = Table("job", "state", "exit code", "detail")
+    for status in found:
+        code = "" if status.exit_code is None else str(status.exit_code)
+        table.add_row(status.job, status.state, code, status.detail)
+    Console().print(table)
+
+
+@commands.command()
+def status(job: JobName, to: MaybeProfile = None, as_json: AsJson = False) -> None:
+    """Say how a job is; ends with 0 whatever that is."""
+    client, name = _reach(job, to)
+    found = client.status(name)
+    typer.echo(json.dumps(found._asdict()) if as_json else _in_words(found))
+
+
+@commands.command()
+def logs(
+    job: JobName,
+    to: MaybeProfile = None,
+    following: Annotated[
+        bool, typer.Option("--follow", "-f", help="Until the job ends; then with its exit code.")
+    ] = False,
+) -> None:
+    """Print a job's log, all nodes'."""
+    client, name = _reach(job, to)
+    if following:
+        raise typer.Exit(exit_code_of(_follow(client, name)))
+    for line in client.logs(name, follow=False):
+        typer.echo(line)
+
+
+@commands.command()
+def stop(job: JobName, to: MaybeProfile = None) -> None:
+    """Ask a job to save and to end; submitted again, it goes on."""
+    client, name = _reach(job, to)
+    client.stop(name)
+    console.print(f"{name}: asked to save and to end")
+
+
+def _show(facts: dict[str, str]) -> None:
+    table = Table(show_header=False, box=None)
+    for key, value in facts.items():
+        table.add_row(key, value)
+    console.print(table)
+
+
+def _ask(yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise JobError("submit: nobody is there to say yes; say --yes, or --dry-run to look only")
+    if not typer.confirm("Submit?", err=True):
+        raise typer.Exit(0)
+
+
+def _send(plan: Plan, client: Client, as_json: bool) -> str:
+    """Send a plan, note it, and say how to go on; the platform's name of the job."""
+    name, job = client.submit(plan.request), plan.submission.job
+    profile, environment = plan.profile, place_here().environment
+    record = Record(
+        name,
+        plan.submission.name,
+        job.name,
+        profile.platform,
+        profile.model_dump(mode="json"),
+        job.tracking.uri or profile.environment.get("MLFLOW_TRACKING_URI"),
+        f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    )
+    add_record(records_path(environment), record)
+    if as_json:
+        typer.echo(json.dumps({"job": record.name, "platform_job": name, "run": job.name}))
+    console.print(f"[green]submitted[/green]: {record.name}", highlight=False)
+    for what, command in (
+        ("follow", f"logs {record.name} -f"),
+        ("stop", f"stop {record.name}"),
+        ("fetch the best", f"download-best {record.name} --out best"),
+    ):
+        line = f"{what}: python entrypoint.py {command}"
+        console.print(line, highlight=False, soft_wrap=True)
+    return name
+
+
+def _follow(client: Client, name: str) -> JobStatus:
+    try:
+        found = follow(client, name, typer.echo)
+    except KeyboardInterrupt:
+        console.print(f"{name} goes on; only the following ended")
+        raise typer.Exit(130) from None
+    console.print(_in_words(found), highlight=False, soft_wrap=True)
+    return found
+
+
+def _in_words(status: JobStatus) -> str:
+    code = "" if status.exit_code is None else f" (exit code {status.exit_code})"
+    detail = f": {status.detail}" if status.detail else ""
+    return f"{status.job} {status.state}{code}{detail}"
+
+
+def _reach(job: str, to: Path | None) -> tuple[Client, str]:
+    """A client for a job, and the platform's name of it."""
+    if to is not None:
+        return _connect(load_profile(to)), job
+    record = find_record(records_path(place_here().environment), job)
+    return _connect(_profile_of(record)), record.job
+
+
+def _connect(profile: Profile) -> Client:
+    return PLATFORMS[profile.platform].connect(profile, place_here().environment)
+
+
+def _profile_of(record: Record) -> Profile:
+    return validate(PLATFORMS[record.platform].profile, record.profile)
+
+
+def _listed() -> Iterator[JobStatus]:
+    """How every recorded job is; what cannot be asked is unknown, with the reason."""
+    for record in read_records(records_path(place_here().environment)):
+        try:
+            found = _connect(_profile_of(record)).status(record.job)
+        except (JobError, StoreError) as error:
+            found = JobStatus(record.job, "unknown", str(error).splitlines()[0])
+        yield found._replace(job=record.name)

@@ -1,0 +1,71 @@
+"""What this machine submitted: one JSON line a job, so that `status JOB` needs no profile.
+
+A record holds no secret: profiles name those. Jobs of other machines are reached with `--to`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from adapt.errors import JobError, known_names
+
+
+class Record(NamedTuple):
+    """A submitted job: `job` is the platform's name of it, `name` ours, `run` MLflow's."""
+
+    job: str
+    name: str
+    run: str
+    platform: str
+    profile: dict[str, Any]
+    tracking_uri: str | None
+    submitted: str
+
+
+def records_path(environment: Mapping[str, str]) -> Path:
+    """Where records are kept: below XDG_STATE_HOME, by default `~/.local/state`."""
+    state = environment.get("XDG_STATE_HOME")
+    home = Path(environment.get("HOME") or Path.home())
+    return (Path(state) if state else home / ".local/state") / "segadapt" / "jobs.jsonl"
+
+
+def add_record(path: Path, record: Record) -> None:
+    """Append a record. Raises `JobError` where the file cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise JobError(
+            f"{error.filename or path}: the job {record.job} runs, but cannot be noted here: "
+            f"{error.strerror}; reach it with --to, or set XDG_STATE_HOME"
+        ) from error
+
+
+def read_records(path: Path) -> list[Record]:
+    """All records, the newest first. Raises `JobError` where the file is damaged."""
+    if not path.exists():
+        return []
+    try:
+        return [Record(*json.loads(line)) for line in path.read_text().splitlines()[::-1]]
+    except (ValueError, TypeError) as error:
+        raise JobError(f"{path}: damaged: {error}; delete it, then reach jobs with --to") from error
+
+
+def find_record(path: Path, job: str) -> Record:
+    """The record of a job by the platform's name or ours. Raises `JobError`."""
+    records = read_records(path)
+    for record in records:
+        if job in (record.job, record.name):
+            return record
+    known = known_names(job, [record.name for record in records])
+    raise JobError(f"{job}: expected a job that was submitted from here, {known}; else say --to")
+
+
+def tracking_uri_of(job: str, environment: Mapping[str, str]) -> str | None:
+    """The MLflow server of a job that was submitted from here; None for anything else."""
+    for record in read_records(records_path(environment)):
+        if job in (record.job, record.name):
+            return record.tracking_uri
+    return None

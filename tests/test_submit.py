@@ -1,0 +1,210 @@
+"""Jobs handed to a platform, through the commands and a platform that lives in this process."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from adapt.platforms import PLATFORMS
+from adapt.platforms.platform import Finding, JobStatus, Platform, Profile, Request, Submission
+from adapt.submit import name_of
+from storage.store import StoreUnavailable
+from tests.commands import Ended, call
+from tests.conftest import tiny_values
+
+
+class PretendProfile(Profile):
+    """A platform's profile with a key of its own."""
+
+    platform: Literal["pretend"]
+    site: str = "here"
+
+
+class Pretend:
+    """A platform whose jobs end one after another as `endings` says."""
+
+    def __init__(self, endings: list[JobStatus]) -> None:
+        self.endings, self.requests, self.stopped = endings, [], []  # type: ignore[var-annotated]
+
+    def submit(self, request: Request) -> str:
+        self.requests.append(request)
+        return f"pretend-{len(self.requests)}"
+
+    def status(self, job: str) -> JobStatus:
+        return self.endings[int(job.rpartition("-")[2]) - 1]._replace(job=job)
+
+    def logs(self, job: str, follow: bool) -> Iterator[str]:
+        yield f"log of {job}"
+
+    def stop(self, job: str) -> None:
+        self.stopped.append(job)
+
+    def jobs(self) -> list[JobStatus]:
+        return [self.status("pretend-1")]
+
+    def check(self, request: Request) -> Iterator[Finding]:
+        yield Finding("site", True, "here")
+
+
+def request(submission: Submission, profile: PretendProfile) -> Request:
+    environment = submission.environment(profile, 60)
+    return {"name": submission.name, "site": profile.site, "environment": environment}
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> Pretend:
+    pretend = Pretend([JobStatus("", "done", "well", 0)])
+
+    def connect(profile: PretendProfile, environment: Mapping[str, str]) -> Pretend:
+        if profile.site == "away":
+            raise StoreUnavailable("pretend: does not answer")
+        return pretend
+
+    row = Platform(PretendProfile, request, connect, lambda _: 60.0, lambda _: False)
+    monkeypatch.setitem(PLATFORMS, "pretend", row)
+    return pretend
+
+
+def submit(folder: Path, *argv: str, **keys: Any) -> Ended:
+    values = tiny_values("data", "runs")
+    profile = {"platform": "pretend", "image": "segadapt:1", "gpus": 2, "price_per_hour": 3.5}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+    (folder / "profile.yaml").write_text(yaml.safe_dump({**profile, "nodes": 1, **keys}))
+    return call("submit", "tiny.yaml", "--to", "profile.yaml", *argv, folder=folder)
+
+
+def test_the_request_is_shown_and_nothing_sent(platform: Pretend, tmp_path: Path) -> None:
+    ended = submit(tmp_path, "--dry-run")
+    shown = yaml.safe_load(ended.out)
+    assert ended.code == 0 and not platform.requests
+    assert shown["site"] == "here" and shown["environment"]["SEGADAPT_JOB"] == shown["name"]
+    assert shown["environment"]["SEGADAPT_GRACE_S"] == "60"
+
+
+def test_what_will_run_is_said_and_asked(platform: Pretend, tmp_path: Path) -> None:
+    ended = submit(tmp_path)
+    assert ended.code == 2 and not platform.requests
+    for said in ("tiny", "segadapt:1", "1 node x 2 GPUs", "60 s from", "3.50 USD an hour", "runs"):
+        assert said in ended.err
+    assert "say --yes, or --dry-run" in ended.err
+
+
+def test_a_submitted_job_is_reached_by_its_name(platform: Pretend, tmp_path: Path) -> None:
+    ended = submit(tmp_path, "--yes", "--json")
+    name = json.loads(ended.out)["job"]
+    assert ended.code == 0 and name.startswith("tiny-") and platform.requests[0]["name"] == name
+    for command in (f"logs {name} -f", f"stop {name}", f"download-best {name} --out best"):
+        assert command in ended.err
+    assert call("status", name, folder=tmp_path).out == "pretend-1 done (exit code 0): well\n"
+    assert call("logs", name, folder=tmp_path).out == "log of pretend-1\n"
+    assert call("stop", name, folder=tmp_path).code == 0 and platform.stopped == ["pretend-1"]
+    listed = json.loads(call("jobs", "--json", folder=tmp_path).out)
+    assert [(job["job"], job["state"]) for job in listed] == [(name, "done")]
+    assert name in call("jobs", folder=tmp_path).out
+
+
+def test_jobs_of_other_machines_are_reached_by_their_profile(
+    platform: Pretend, tmp_path: Path
+) -> None:
+    submit(tmp_path, "--dry-run")
+    there = ("--to", "profile.yaml")
+    assert "done" in call("status", "pretend-1", *there, folder=tmp_path).out
+    assert "pretend-1" in call("jobs", *there, "--json", folder=tmp_path).out
+
+
+def test_an_unknown_job_is_named(platform: Pretend, tmp_path: Path) -> None:
+    ended = call("status", "nothing", folder=tmp_path)
+    assert ended.code == 2 and "nothing: expected a job that was submitted from here" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (JobStatus("", "done", exit_code=0), 0),
+        (JobStatus("", "failed", "out of memory", 137), 137),
+        (JobStatus("", "failed"), 1),
+        (JobStatus("", "stopped"), 75),
+        (JobStatus("", "interrupted", exit_code=75), 75),
+    ],
+)
+def test_a_followed_job_gives_its_exit_code(
+    status: JobStatus, code: int, platform: Pretend, tmp_path: Path
+) -> None:
+    platform.endings = [status]
+    ended = submit(tmp_path, "--yes", "--follow")
+    assert ended.code == code and ended.out == "log of pretend-1\n"
+    assert f"pretend-1 {status.state}" in ended.err
+
+
+def test_what_was_reclaimed_is_submitted_again(platform: Pretend, tmp_path: Path) -> None:
+    reclaimed = JobStatus("", "interrupted", exit_code=75)
+    platform.endings = [reclaimed, reclaimed, JobStatus("", "done", exit_code=0)]
+    assert submit(tmp_path, "-y", "-f", "--restart", "2").code == 0
+    names = [request["name"] for request in platform.requests]
+    assert len(set(names)) == 3 and names[1].endswith("-r2") and names[2].endswith("-r3")
+    platform.requests.clear()
+    assert submit(tmp_path, "-y", "-f", "--restart", "1").code == 75
+    assert len(platform.requests) == 2
+
+
+def test_restarts_need_somebody_who_follows(platform: Pretend, tmp_path: Path) -> None:
+    ended = submit(tmp_path, "--yes", "--restart", "1")
+    assert ended.code == 2 and "--restart: expected --follow beside it" in ended.err
+
+
+def test_a_platform_that_is_away_leaves_the_job_unknown(platform: Pretend, tmp_path: Path) -> None:
+    submit(tmp_path, "--yes")
+    record = tmp_path / "state/segadapt/jobs.jsonl"
+    record.write_text(record.read_text().replace('"here"', '"away"'))
+    ended = call("jobs", "--json", folder=tmp_path)
+    assert json.loads(ended.out)[0]["state"] == "unknown" and "does not answer" in ended.out
+
+
+def test_damaged_records_are_named(platform: Pretend, tmp_path: Path) -> None:
+    (tmp_path / "state/segadapt").mkdir(parents=True)
+    (tmp_path / "state/segadapt/jobs.jsonl").write_text("{")
+    ended = call("jobs", folder=tmp_path)
+    assert ended.code == 2 and "jobs.jsonl: damaged" in ended.err
+
+
+def test_records_that_cannot_be_written_do_not_hide_the_job(
+    platform: Pretend, tmp_path: Path
+) -> None:
+    (tmp_path / "state").write_text("a file")
+    ended = submit(tmp_path, "--yes")
+    assert ended.code == 2 and "the job pretend-1 runs, but cannot be noted here" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"platform": "pretent"}, "platform: found 'pretent'; did you mean 'pretend'?"),
+        ({"nodes": 0}, "nodes: expected"),
+        ({"imag": "x"}, "imag: "),
+        ({"nodes": 3}, "source.batch_size: expected a multiple of 6"),
+    ],
+)
+def test_mistakes_are_named(
+    keys: dict[str, Any], said: str, platform: Pretend, tmp_path: Path
+) -> None:
+    ended = submit(tmp_path, "--yes", **keys)
+    assert ended.code == 2 and said in ended.err and not platform.requests
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        ("advent", "advent-261127-234501"),
+        ("My_Run.2", "my-run-2-261127-234501"),
+        ("2 towns", "job-2-towns-261127-234501"),
+        ("x" * 90, "x" * 26 + "-261127-234501"),
+    ],
+)
+def test_names_are_labels(run: str, expected: str) -> None:
+    assert name_of(run, datetime(2026, 11, 27, 23, 45, 1), 1) == expected
+    again = name_of(run, datetime(2026, 11, 27, 23, 45, 1), 12)
+    assert again.endswith("-r12") and len(again) <= 40
