@@ -28,6 +28,7 @@ from adapt.places import STATUS_VARIABLE, Place
 from adapt.spec import JobSpec
 from adapt.status import (
     GOES_ON,
+    STATUS_PREFIX,
     RankStatus,
     Verdict,
     Watch,
@@ -37,6 +38,7 @@ from adapt.status import (
     read_statuses,
     verdict_of,
     write_failure,
+    write_supervisor,
 )
 from storage.store import StoreError
 
@@ -116,8 +118,9 @@ def supervise(
     to the place's failure file. Raises `JobError` where the first node's name stays unknown.
     """
     stop = _Stop()
-    with tempfile.TemporaryDirectory(prefix="segadapt-status-") as name:
+    with tempfile.TemporaryDirectory(prefix=STATUS_PREFIX) as name:
         folder = Path(name)
+        write_supervisor(folder, stall_s)
         if place.num_nodes > 1:
             _wait_for_name(place, stop)
         if stop.asked:

@@ -20,6 +20,9 @@ from typing import IO, NamedTuple
 
 from adapt.errors import Interrupted
 
+SUPERVISOR_FILE = "supervisor.json"
+STATUS_PREFIX = "segadapt-status-"
+"""How the folders are named, in the system's temporary folder."""
 BEAT_EVERY_S = 1.0
 FAILURE_BYTES = 4000
 """What Kubernetes keeps of a termination message, nearly."""
@@ -31,6 +34,13 @@ _KILLED = (
 )
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class Supervisor(NamedTuple):
+    """The process that started the ranks, and how long it lets them be silent."""
+
+    pid: int
+    stall_s: float
 
 
 class RankStatus(NamedTuple):
@@ -94,6 +104,31 @@ class WorkerStatus:
         path = self._folder / f"rank-{self._rank}.json"
         path.with_suffix(".new").write_text(json.dumps(status))
         path.with_suffix(".new").replace(path)
+
+
+def write_supervisor(folder: Path, stall_s: float) -> None:
+    """Say that this process starts the ranks which write to `folder`."""
+    (folder / SUPERVISOR_FILE).write_text(json.dumps(Supervisor(os.getpid(), stall_s)))
+
+
+def read_supervisor(folder: Path) -> Supervisor | None:
+    """Who started the ranks that write to `folder`; None where it has not said so yet."""
+    try:
+        return Supervisor(*json.loads((folder / SUPERVISOR_FILE).read_text()))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def last_sign_s(folder: Path, status: RankStatus) -> float:
+    """When (`time.time()`) a rank gave its last sign of life: a start, a beat or an ending."""
+    return max(status.time_s, _beat_s(folder, status.rank))
+
+
+def _beat_s(folder: Path, rank: int) -> float:
+    try:
+        return (folder / f"rank-{rank}.beat").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def read_statuses(folder: Path) -> list[RankStatus]:
@@ -160,19 +195,13 @@ class Watch:
         """The living ranks without a sign of life for too long."""
         now_s, found = time.monotonic(), []
         for status in read_statuses(self._folder):
-            sign = (status.time_s, self._beat_s(status.rank))
+            sign = (status.time_s, _beat_s(self._folder, status.rank))
             seen = self._signs.get(status.rank)
             if seen is None or seen[0] != sign:
                 self._signs[status.rank] = (sign, now_s)
             elif now_s - seen[1] > self._stall_s and is_alive(status.pid):
                 found.append(status)
         return found
-
-    def _beat_s(self, rank: int) -> float:
-        try:
-            return (self._folder / f"rank-{rank}.beat").stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
 
 
 def is_alive(pid: int) -> bool:

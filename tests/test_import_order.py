@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     ["storage"],
     ["adapt.errors", "adapt.section", "adapt.batch", "adapt.places", "adapt.status"],
-    ["adapt.elastic"],
+    ["adapt.elastic", "adapt.health"],
     ["adapt.ranks"],
     ["adapt.losses", "adapt.metrics", "adapt.schedule"],
     ["adapt.sync_batch_norm"],

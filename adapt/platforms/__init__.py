@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from adapt.errors import JobError, known_names
+from adapt.platforms.docker import DOCKER
 from adapt.platforms.platform import Platform, Profile
+from adapt.platforms.sagemaker import SAGEMAKER
 from adapt.spec_file import read_yaml, validate, with_overrides
 
-PLATFORMS: dict[str, Platform] = {}
+PLATFORMS: dict[str, Platform] = {"sagemaker": SAGEMAKER, "docker": DOCKER}
 """By the profile's `platform`."""
 
 
