@@ -75,6 +75,7 @@ class World:
         """The job as users start it; its log grows in the folder."""
         environment = {**os.environ, **self.keys, "OMP_NUM_THREADS": "1"}
         environment["SEGADAPT_SCRATCH_DIR"] = str(self.scratch)
+        environment["SEGADAPT_GRACE_S"] = f"{0.75 * GRACE_S:.0f}"
         environment["MLFLOW_TRACKING_URI"] = self.mlflow_proxy.endpoint_url
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(

@@ -1,5 +1,6 @@
 """A whole job: trains, evaluates, saves, stops, and goes on bit for bit."""
 
+import hashlib
 import logging
 import os
 import re
@@ -34,7 +35,7 @@ from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.places import Place
 from adapt.progress import Progress
 from adapt.scoring import evaluate_checkpoint
-from adapt.spec import JobSpec, parse_spec
+from adapt.spec import JobSpec, load_spec, parse_spec
 from adapt.spec_file import with_overrides
 from adapt.trainer import Outcome
 from storage.store import StoreError, Stores
@@ -78,6 +79,31 @@ def test_a_job_trains_evaluates_and_leaves_its_best(tiny_job: dict[str, Any], pl
     folder = Path(job.checkpoint.uri) / "tiny"
     evaluation = evaluate_checkpoint(job, place, str(folder / outcome.best.name))
     assert evaluation.score.figures()["miou"] == outcome.best.score
+
+
+def test_the_platform_keeps_the_best_weights_and_its_job_is_named(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    job, out = job_of(tiny_job), tmp_path / "model"
+    outcome, _ = run(job, replace(place, model_dir=out, job="town-1", platform="somewhere"))
+    assert outcome.best is not None
+    kept = (out / "weights.safetensors").read_bytes()
+    assert hashlib.sha256(kept).hexdigest() == outcome.best.sha256
+    assert load_spec(out / "spec.yaml") == job
+    client = MlflowClient(embedded_tracking_uri(Path(job.checkpoint.uri)))
+    (found,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
+    assert found.data.tags["segadapt.job"] == "town-1"
+    assert found.data.tags["segadapt.platform"] == "somewhere"
+
+
+def test_without_an_evaluation_the_platform_keeps_the_last_weights(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    del tiny_job["validation"]
+    job, out = job_of(tiny_job), tmp_path / "model"
+    run(job, replace(place, model_dir=out))
+    kept = load_file(out / "weights.safetensors")
+    assert all(torch.equal(kept[key], value) for key, value in last_weights(job).items())
 
 
 def test_mlflow_has_everything_of_the_one_run(tiny_job: dict[str, Any], place: Place) -> None:

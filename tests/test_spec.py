@@ -1,5 +1,6 @@
 """The job spec: strict, explained by key path, saved and read back, every shipped file valid."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import yaml
 
 from adapt.errors import JobError
 from adapt.spec import JobSpec, check_same_job, json_schema, load_spec, parse_spec
-from adapt.spec_file import parse_yaml, with_overrides
+from adapt.spec_file import packed, parse_yaml, with_overrides
+from storage.store import MissingObject
 
 ROOT = Path(__file__).resolve().parents[1]
-SPECS = sorted(path for path in ROOT.glob("job_specs/*/*.yaml"))
+SPECS = sorted(path for path in ROOT.glob("job_specs/*/*.yaml") if path.parent.name != "platforms")
 
 
 def changed(values: dict[str, Any], *overrides: str) -> JobSpec:
@@ -132,6 +134,30 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(JobError, match="is not text in UTF-8"):
         load_spec(tmp_path / "binary.yaml")
+
+
+def test_a_spec_comes_from_a_store(tiny_job: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({**tiny_job, "name": "elsewhere"}))
+    assert load_spec(f"file://{tmp_path}/job.yaml").name == "elsewhere"
+    with pytest.raises(MissingObject, match=r"other\.yaml"):
+        load_spec(f"file://{tmp_path}/other.yaml")
+
+
+@pytest.mark.parametrize("pack", [packed, lambda text: base64.b64encode(text.encode()).decode()])
+def test_a_spec_comes_in_a_variable(tiny_job: dict[str, Any], pack: Any) -> None:
+    job = parse_spec(tiny_job, "tiny")
+    assert load_spec("env:JOB", environment={"JOB": pack(job.to_yaml())}) == job
+
+
+def test_packed_text_is_always_the_same_and_short() -> None:
+    text = load_spec(SPECS[0]).to_yaml()
+    assert packed(text) == packed(text) and len(packed(text)) < len(text)
+
+
+@pytest.mark.parametrize("text", ["", "no base64!", packed("a: 1")[:-8]])
+def test_variables_that_hold_no_spec_are_named(text: str) -> None:
+    with pytest.raises(JobError, match="env:JOB: expected"):
+        load_spec("env:JOB", environment={"JOB": text})
 
 
 @pytest.mark.parametrize(
