@@ -37,7 +37,11 @@ class Failed(NamedTuple):
 
 def main() -> int:
     """Run one command; the exit code, which a rank also leaves for the process that started it."""
-    place = find_place(os.environ)
+    try:
+        place = find_place(os.environ)
+    except JobError as error:  # the platform contradicts itself
+        say_error(str(error), kind=type(error).__name__)
+        return error.exit_code
     status = WorkerStatus(place.status_dir, place.rank)
     failed = _ended(place, status)
     status.ended(*failed)
