@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from adapt.models import build_segmenter
 from adapt.models.official import MULTI_LEVEL_HEADS, official_name
-from adapt.spec import json_schema
+from adapt.spec import JobSpec, json_schema
+from adapt.spec_file import packed
 from tests.commands import Ended, call, finish, start
 from tests.conftest import TINY_HW, tiny_values, write_raw_folders
 
@@ -547,3 +548,40 @@ def wait_for_line(process: subprocess.Popen[str], start_of_line: str) -> str:
         if line.startswith(start_of_line):
             return "".join(seen)
     raise AssertionError(f"no line {start_of_line!r} in:\n{''.join(seen)}")
+
+
+PYTORCHJOB = {
+    "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+    "PET_NNODES": "1",
+    "MASTER_ADDR": "p-master-0",
+    "RANK": "0",
+}
+
+
+@pytest.mark.parametrize(("ended", "expected"), [(75, 143), (0, 0), (3, 3)])
+def test_an_interruption_has_the_code_that_the_platform_retries(
+    ended: int, expected: int, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapt.launch.launch", lambda *_given: ended)
+    found = call("run", spec, "--processes", 1, folder=tmp_path, environment=PYTORCHJOB)
+    assert found.code == expected, found.err
+
+
+def test_a_job_takes_what_the_platform_says(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[JobSpec] = []
+    monkeypatch.setattr("adapt.launch.launch", lambda job, *_given: seen.append(job) or 0)
+    platform = {"MA_VJ_NAME": "v", "checkpoints": "/out/checkpoints", "source": "/in/source"}
+    environment = {**platform, "SEGADAPT_SPEC_BASE64": packed(spec.read_text())}
+    arguments = ("--processes", 1, "--train.steps=9", "--source=/in/other", "--set", "seed=5")
+    ended = call("run", *arguments, folder=tmp_path, environment=environment)
+    assert ended.code == 0, ended.err
+    (job,) = seen
+    assert (job.source.uri, job.checkpoint.uri) == ("/in/other", "/out/checkpoints")
+    assert (job.train.steps, job.seed, job.name) == (9, 5, "tiny")
+
+
+def test_a_platform_that_contradicts_itself_ends_with_2(tmp_path: Path) -> None:
+    ended = call("schema", folder=tmp_path, environment={"VC_TASK_INDEX": "0"})
+    refused(ended, 2, "VC_WORKER_HOSTS: expected the pods of a task named `worker`")

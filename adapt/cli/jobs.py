@@ -51,10 +51,11 @@ def run(
     On a platform its channels and hyperparameters change keys of the spec, then `--KEY=VALUE`, as
     platforms append them, then `--set`.
     """
-    place = with_arguments(place_here(), context.args)
-    job = load_spec(
-        _spec_or_platforms(spec, place), [*place.overrides, *(overrides or ())], place.environment
-    )
+    words = [word for word in (spec, *context.args) if word]
+    plain = [word for word in words if not word.startswith("--")]
+    place = with_arguments(place_here(), [word for word in words if word not in plain[:1]])
+    where = _spec_or_platforms(plain[0] if plain else None, place)
+    job = load_spec(where, [*place.overrides, *(overrides or ())], place.environment)
     if not place.launched:
         raise typer.Exit(_launch(job, place, processes))
     from adapt.job import run_job
