@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test fuzz fast lint docs stack chaos bench clean
+.PHONY: demo test fuzz fast lint docs lock stack chaos bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python entrypoint.py demo
@@ -15,7 +16,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -s -m fuzz >"$$said" 2>&1 & fuzzer=$$!; \
 	trap 'kill $$fuzzer 2>/dev/null; rm -f "$$said"' EXIT; \
 	trap 'exit 130' INT; trap 'exit 143' TERM HUP; \
-	$(BIN)/python -m pytest -m "not fuzz"; others=$$?; \
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not fuzz"; others=$$?; \
 	echo "waiting for the fuzzer"; wait $$fuzzer; fuzzed=$$?; cat "$$said"; \
 	test $$others -eq 0 && test $$fuzzed -eq 0
 
@@ -23,7 +24,7 @@ fuzz: $(VENV)/.installed
 	$(BIN)/python -m pytest -s -m fuzz
 
 fast: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow and not fuzz"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not fuzz"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -33,6 +34,14 @@ lint: $(VENV)/.installed
 # Pages and schema that are generated from the code.
 docs: $(VENV)/.installed
 	$(BIN)/python -m adapt.spec_reference
+
+# The packages of the image, all of them, each with its hashes; what still fits is kept as it is.
+# uv gets an environment of its own.
+lock:
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet uv==0.13.9
+	$(VENV)/lock/bin/uv pip compile requirements.txt --output-file requirements.lock --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 # SeaweedFS (S3) and MLflow on loopback, data in ./stack, until Ctrl-C.
 stack: $(VENV)/.installed
