@@ -137,13 +137,21 @@ def embedded_tracking_uri(folder: Path) -> str:
 
 
 def job_key(folder: RunFolder) -> str:
-    """What identifies the job for MLflow, also after a restart: a mark kept in the run's folder."""
+    """What identifies the job for MLflow, also after a restart: a mark in the run's folder, made
+    where there is none."""
+    key = known_job_key(folder)
+    if key is None:
+        key = uuid.uuid4().hex
+        folder.store.put("JOB", key.encode())
+    return key
+
+
+def known_job_key(folder: RunFolder) -> str | None:
+    """The mark in the run's folder, if there is one."""
     try:
         return folder.store.get("JOB").decode()
     except MissingObject:
-        key = uuid.uuid4().hex
-        folder.store.put("JOB", key.encode())
-        return key
+        return None
 
 
 def _deliver(folder: RunFolder, outcome: Outcome, out: Path) -> None:

@@ -70,16 +70,20 @@ def launch(job: JobSpec, place: Place, processes: int, command: Sequence[str]) -
 def end_run(job: JobSpec, place: Place, verdict: Verdict) -> None:
     """Have the job's MLflow run end with what happened, if the store and the server let us; what
     MLflow does not take stays for `sync-metrics`."""
-    from adapt.job import TRACKER_FLUSH_S, job_key, tracking_uri
+    from adapt.job import TRACKER_FLUSH_S, job_key, known_job_key, tracking_uri
     from adapt.job_data import open_run_folder, open_stores
     from adapt.tracker import Status, Tracker
 
     try:
+        folder = open_run_folder(job, open_stores(job, place))
+        key = known_job_key(folder) if place.node else job_key(folder)
+        if key is None:  # a folder of this node's own, which does not know the run
+            return
         tracker = Tracker(
             job.tracking,
             uri=tracking_uri(job, place),
             run_name=job.name,
-            job_key=job_key(open_run_folder(job, open_stores(job, place))),
+            job_key=key,
             spool_dir=place.scratch_dir / "tracking",
         )
     except (StoreError, JobError, OSError) as error:

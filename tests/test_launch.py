@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,9 +17,10 @@ from mlflow import MlflowClient
 
 from adapt import launch as launching
 from adapt.errors import JobError
-from adapt.launch import supervise, torchrun_command
+from adapt.launch import end_run, supervise, torchrun_command
 from adapt.places import Place
-from adapt.status import is_alive
+from adapt.spec import parse_spec
+from adapt.status import Verdict, is_alive
 from tests.chaos import descendants
 from tests.commands import ROOT, finish, start, start_python
 from tests.conftest import tiny_values
@@ -276,6 +279,22 @@ def test_a_killed_rank_is_a_failed_run_in_mlflow(
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FAILED"
     assert f"Killed: rank {victim} died of SIGKILL" in run.data.tags["segadapt.error"]
+
+
+def test_only_nodes_that_see_the_run_tell_mlflow_how_it_ended(
+    tiny_job: dict[str, Any], tmp_path: Path
+) -> None:
+    job, runs = parse_spec(tiny_job, "tiny"), tmp_path / "runs"
+    place = Place("local", {}, tmp_path / "scratch", node=1, num_nodes=2)
+    end_run(job, place, Verdict(1, "Bug", "of a node whose folder is its own"))
+    assert not (runs / "mlflow.db").exists() and not (runs / "tiny/JOB").exists()
+    for node in (0, 1):
+        end_run(job, replace(place, node=node), Verdict(3, "StoreError", f"of node {node}"))
+    client = MlflowClient(f"sqlite:///{runs}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'tests'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FAILED"
+    assert run.data.tags["segadapt.error"] == "StoreError: of node 1"
 
 
 def rank_pid(supervisor: int, rank: int) -> int:
