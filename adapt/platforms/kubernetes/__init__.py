@@ -1,0 +1,32 @@
+"""Kubernetes clusters: Indexed Jobs, Kubeflow's TrainJobs and PyTorchJobs, Volcano.
+
+`profile` is what a person writes down, `manifests` (with `pod` and `kinds`) the pure request,
+`client` (with `api`, `refusals`, `status`, `logs`, `checks`) what talks to the API server.
+"""
+
+from collections.abc import Mapping
+
+from adapt.platforms.kubernetes.api import connect_api
+from adapt.platforms.kubernetes.client import KubernetesClient
+from adapt.platforms.kubernetes.manifests import request
+from adapt.platforms.kubernetes.profile import KubernetesProfile
+from adapt.platforms.platform import Platform
+
+__all__ = ["KUBERNETES", "KubernetesClient", "KubernetesProfile", "connect", "request"]
+
+
+def connect(profile: KubernetesProfile, environment: Mapping[str, str]) -> KubernetesClient:
+    """A client for a profile's cluster. Raises `JobError` without a library or a kubeconfig."""
+    return KubernetesClient(profile, connect_api(profile, environment))
+
+
+def _grace_s(profile: KubernetesProfile) -> float:
+    return profile.grace_s
+
+
+def _restarts(profile: KubernetesProfile) -> bool:
+    """A TrainJob's runtime may start it again; whether it does is not known from here."""
+    return profile.kind != "trainjob" and profile.restarts > 0
+
+
+KUBERNETES = Platform(KubernetesProfile, request, connect, _grace_s, _restarts)

@@ -1,0 +1,144 @@
+"""Requests to an API server over the kubernetes client, which knows kubeconfigs, credentials and
+TLS; bodies and answers are plain data.
+
+The client's own models are passed by: they drop fields that they do not know, and the resources of
+Kubeflow and Volcano have none.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapt.errors import JobError
+from adapt.platforms.kubernetes.profile import KubernetesProfile
+from adapt.platforms.kubernetes.refusals import explain
+from storage.store import StoreUnavailable
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+TIMEOUT_S = (10.0, 60.0)
+"""To connect, and to wait for a part of an answer."""
+
+MERGE = "application/merge-patch+json"
+
+
+class Api:
+    """One API server, as one user."""
+
+    def __init__(self, client: "ApiClient") -> None:
+        self._client = client
+        self.host: str = client.configuration.host
+
+    def get(self, path: str, **query: str) -> Any:
+        """An object or a list. Raises as all methods do: `Refused`, which is a `JobError`, where
+        the server says no, `StoreUnavailable` where it does not answer."""
+        return self._call("GET", path, query)
+
+    def create(self, path: str, manifest: Mapping[str, Any], dry_run: bool = False) -> Any:
+        """Make an object; unknown fields are refused, not dropped. A dry run only asks."""
+        query = {"fieldValidation": "Strict", "fieldManager": "segadapt"}
+        return self._call("POST", path, query | ({"dryRun": "All"} if dry_run else {}), manifest)
+
+    def merge(self, path: str, changes: Mapping[str, Any]) -> Any:
+        """Change an object."""
+        query = {"fieldManager": "segadapt"}
+        return self._call("PATCH", path, query, changes, MERGE)
+
+    def delete(self, path: str) -> Any:
+        """Remove an object, and then what it owns."""
+        return self._call("DELETE", path, {"propagationPolicy": "Background"})
+
+    def stream(self, path: str, **query: str) -> Any:
+        """An answer whose bytes come as they are written: a urllib3 response."""
+        return self._send("GET", path, query).response
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
+        kind: str = "application/json",
+    ) -> Any:
+        from urllib3.exceptions import HTTPError
+
+        answer = self._send(method, path, query, body, kind)
+        try:
+            return json.loads(answer.read())
+        except (HTTPError, ValueError) as error:
+            raise StoreUnavailable(f"{self.host}{path}: the answer broke off: {error}") from error
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
+        kind: str = "application/json",
+    ) -> Any:
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
+
+        headers = {"Accept": "application/json"} | ({"Content-Type": kind} if body else {})
+        try:
+            asked = self._client.param_serialize(
+                method,
+                path,
+                query_params=list(query.items()),
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            answer = self._client.call_api(*asked, _request_timeout=TIMEOUT_S)
+            if answer.status < 300:
+                return answer
+            text = answer.read().decode(errors="replace")
+        except ApiException as error:
+            raise self._not_trusted(error) from error
+        except HTTPError as error:
+            if isinstance(error, MaxRetryError) and isinstance(error.reason, SSLError):
+                raise self._not_trusted(error.reason) from error
+            raise StoreUnavailable(
+                f"{self.host}: the API server does not answer: {error}; is it up, and is a VPN or "
+                "a proxy needed from here?"
+            ) from error
+        raise explain(answer.status, text, self.host)
+
+    def _not_trusted(self, error: Exception) -> JobError:
+        return JobError(
+            f"{self.host}: no secure connection: {error}; `certificate-authority-data` of the "
+            "kubeconfig is not that server's: fetch the kubeconfig anew"
+        )
+
+
+def connect_api(profile: KubernetesProfile, environment: Mapping[str, str]) -> Api:
+    """The API server of a profile's kubeconfig, or of the pod that this runs in.
+
+    Raises `JobError` where there is neither.
+    """
+    try:
+        from kubernetes import config
+        from kubernetes.client import ApiClient, Configuration
+        from yaml import YAMLError
+    except ImportError as error:
+        raise JobError(
+            f"platform kubernetes: {error}; pip install -r requirements-submit.txt"
+        ) from error
+    file = profile.kubeconfig or environment.get("KUBECONFIG") or "~/.kube/config"
+    inside = not any(Path(one).expanduser().exists() for one in file.split(":"))
+    settings = Configuration()
+    settings.retries = 1
+    try:
+        if inside and profile.kubeconfig is None and environment.get("KUBERNETES_SERVICE_HOST"):
+            config.load_incluster_config(settings)
+        else:
+            file = str(Path(file).expanduser()) if ":" not in file else file
+            config.load_kube_config(file, profile.context, settings, persist_config=False)
+    except (config.ConfigException, YAMLError, OSError) as error:
+        raise JobError(
+            f"kubeconfig: {file}: {error}; fetch it from your provider, name the file in "
+            "`kubeconfig` or KUBECONFIG and the cluster in `context` (kubectl config get-contexts)"
+        ) from error
+    return Api(ApiClient(settings))

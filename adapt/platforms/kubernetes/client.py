@@ -1,0 +1,157 @@
+"""The cluster as a `Client`: submit, status, logs, stop, jobs, check."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from adapt.errors import JobError
+from adapt.platforms.kubernetes.api import Api
+from adapt.platforms.kubernetes.checks import findings
+from adapt.platforms.kubernetes.jobs import Manifest
+from adapt.platforms.kubernetes.kinds import COMMANDS, KINDS, Kind, collection, path_of
+from adapt.platforms.kubernetes.logs import follow_logs, read_logs
+from adapt.platforms.kubernetes.pod import MANAGED_BY, STOPPED
+from adapt.platforms.kubernetes.profile import KubernetesProfile
+from adapt.platforms.kubernetes.refusals import Refused
+from adapt.platforms.kubernetes.status import Object, status_of
+from adapt.platforms.platform import ENDED, Finding, JobStatus, Request
+from storage.store import StoreUnavailable
+
+
+class KubernetesClient:
+    """The jobs of a profile's kind in its namespace."""
+
+    def __init__(self, profile: KubernetesProfile, api: Api) -> None:
+        self._profile, self._api = profile, api
+        self._kind: Kind = KINDS[profile.kind]
+
+    def submit(self, request: Request) -> str:
+        """Make the job and what it needs, or nothing; the job then owns the rest, which goes when
+        the job is deleted."""
+        made: list[str] = []
+        try:
+            for manifest in request["items"]:
+                job = self._api.create(collection(manifest), manifest)
+                made.append(f"{collection(manifest)}/{job['metadata']['name']}")
+            owner = {"metadata": {"ownerReferences": [_reference(job)]}}
+            for path in made[:-1]:
+                self._api.merge(path, owner)
+        except (Refused, StoreUnavailable):
+            for path in reversed(made):
+                with suppress(JobError, StoreUnavailable):
+                    self._api.delete(path)
+            raise
+        return str(job["metadata"]["name"])
+
+    def status(self, job: str) -> JobStatus:
+        """How a job is, in the words of its failed pod, or of what keeps it from starting."""
+        found, pods = self._job(job), self._pods(job)
+        status = status_of(self._kind, found, pods, ())
+        if status.state != "waiting":
+            return status
+        return status_of(self._kind, found, pods, self._warnings(job))
+
+    def logs(self, job: str, follow: bool) -> Iterator[str]:
+        """The lines of all pods of a job, those of several nodes with `[node N]` before them."""
+        self._job(job)
+        if not follow:
+            yield from read_logs(self._api, self._kind, self._pods(job))
+            return
+        yield from follow_logs(self._api, self._kind, lambda: self._look(job))
+
+    def _look(self, job: str) -> tuple[bool, Sequence[Object]]:
+        pods = self._pods(job)
+        try:
+            return status_of(self._kind, self._job(job), pods, ()).state in ENDED, pods
+        except Refused as error:
+            if error.code != 404:
+                raise
+            return True, pods  # deleted while it was followed
+
+    def stop(self, job: str) -> None:
+        """Suspend a job: its pods get SIGTERM and their grace, its object stays."""
+        found = self._job(job)
+        if status_of(self._kind, found, self._pods(job), ()).state in ENDED:
+            return
+        mark = {"metadata": {"annotations": {STOPPED: "true"}}}
+        self._api.merge(self._path(job), {**mark, **self._kind.suspend})
+        if not self._kind.suspend:
+            command = abort_command(found)
+            self._api.create(collection(command), command)
+
+    def jobs(self) -> Iterator[JobStatus]:
+        """The jobs that were submitted from here or elsewhere by SegAdapt, the newest first."""
+        query = {"labelSelector": f"{MANAGED_BY}=segadapt"}
+        found = self._api.get(self._path(), **query)["items"]
+        pods = self._api.get(self._core("pods"), labelSelector=self._kind.job_label)["items"]
+        for job in sorted(found, key=_created, reverse=True):
+            name = job["metadata"]["name"]
+            own = [
+                pod for pod in pods if pod["metadata"]["labels"].get(self._kind.job_label) == name
+            ]
+            yield status_of(self._kind, job, own, ())
+
+    def check(self, request: Request) -> Iterator[Finding]:
+        """What the cluster says before anything is made; the last finding is its own dry run."""
+        yield from findings(self._api, self._profile, request)
+
+    def _job(self, name: str) -> Manifest:
+        if not re.fullmatch(r"[a-z0-9][-a-z0-9.]*", name):
+            raise JobError(f"{name!r} is no job of this cluster; `jobs` lists them")
+        job: Manifest = self._api.get(self._path(name))
+        return job
+
+    def _pods(self, job: str) -> Sequence[Object]:
+        selector = f"{self._kind.job_label}={job}"
+        pods: Sequence[Object] = self._api.get(self._core("pods"), labelSelector=selector)["items"]
+        return pods
+
+    def _warnings(self, job: str) -> Sequence[Object]:
+        """The warnings about a job and its pods, whose names begin with the job's."""
+        try:
+            found = self._api.get(self._core("events"), fieldSelector="type=Warning")["items"]
+        except Refused:  # they are no part of many roles, and only explain
+            return []
+        about = re.compile(rf"{re.escape(job)}(-.*)?")
+        return sorted(
+            (one for one in found if about.fullmatch(one["involvedObject"].get("name") or "")),
+            key=lambda one: one.get("lastTimestamp") or one.get("eventTime") or "",
+        )
+
+    def _path(self, name: str = "") -> str:
+        return path_of(self._kind.api_version, self._profile.namespace, self._kind.plural, name)
+
+    def _core(self, plural: str) -> str:
+        return path_of("v1", self._profile.namespace, plural)
+
+
+def abort_command(job: Manifest) -> Manifest:
+    """What asks Volcano to end a job's pods and to keep the job."""
+    target = _reference(job) | {"controller": True}
+    name = job["metadata"]["name"]
+    return {
+        "apiVersion": COMMANDS,
+        "kind": "Command",
+        "metadata": {
+            "generateName": f"{name}-abortjob-",
+            "namespace": job["metadata"]["namespace"],
+            "ownerReferences": [target],
+        },
+        "action": "AbortJob",
+        "target": target,
+    }
+
+
+def _reference(job: Manifest) -> dict[str, Any]:
+    place = job["metadata"]
+    return {
+        "apiVersion": job["apiVersion"],
+        "kind": job["kind"],
+        "name": place["name"],
+        "uid": place["uid"],
+    }
+
+
+def _created(job: Object) -> str:
+    return str(job["metadata"].get("creationTimestamp") or "")

@@ -1,0 +1,189 @@
+"""The object of each kind of job: pure functions from a submission and a profile to a manifest.
+
+What they share is the pod (`adapt.platforms.kubernetes.pod`); here stands what each kind says about
+nodes, attempts and deadlines.
+"""
+
+from typing import Any
+
+from adapt.platforms.kubernetes.pod import (
+    COMMAND,
+    NEVER_AGAIN,
+    container_security,
+    environment,
+    metadata,
+    mounts,
+    placement,
+    processes,
+    resources,
+    secret_environment,
+    template,
+    volumes,
+)
+from adapt.platforms.kubernetes.profile import KubernetesProfile
+from adapt.platforms.platform import Submission
+
+Manifest = dict[str, Any]
+
+
+def indexed_job(submission: Submission, profile: KubernetesProfile) -> Manifest:
+    """A Job whose pods are numbered and find the first by its name in a headless Service."""
+    nodes = {
+        "PET_NNODES": str(profile.nodes),
+        "PET_NPROC_PER_NODE": str(processes(profile)),
+    }
+    subdomain = {}
+    if profile.nodes > 1:
+        nodes["PET_MASTER_ADDR"] = f"{submission.name}-0.{submission.name}"
+        subdomain = {"subdomain": submission.name}
+    pod = template(
+        submission,
+        profile,
+        "main",
+        **subdomain,
+        restartPolicy="Never",
+        volumes=volumes(submission, profile),
+    )
+    pod["spec"]["containers"][0]["env"] = environment(submission, profile, **nodes)
+    never_again = {"containerName": "main", "operator": "In", "values": NEVER_AGAIN}
+    disrupted = {"type": "DisruptionTarget", "status": "True"}
+    spec = {
+        "completionMode": "Indexed",
+        "completions": profile.nodes,
+        "parallelism": profile.nodes,
+        # where one pod is lost the others end too, and each counts
+        "backoffLimit": profile.restarts * profile.nodes,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {
+            "rules": [
+                {"action": "Ignore", "onPodConditions": [disrupted]},
+                # 1.28 to 1.30 want the empty list
+                {"action": "FailJob", "onExitCodes": never_again, "onPodConditions": []},
+            ]
+        },
+        **_deadline(profile),
+        "ttlSecondsAfterFinished": round(3600 * profile.keep_hours),
+        "template": pod,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata(submission, profile),
+        "spec": spec,
+    }
+
+
+def trainjob(submission: Submission, profile: KubernetesProfile) -> Manifest:
+    """Kubeflow Trainer 2: a runtime of the cluster, and patches for its pods of the job `node`.
+
+    `trainer` is always there: without it the pods would not be told of one another.
+    """
+    patch = {
+        **placement(profile),
+        "volumes": volumes(submission, profile),
+        "containers": [
+            {
+                "name": "node",
+                "volumeMounts": mounts(profile),
+                "securityContext": container_security(),
+            }
+        ],
+    }
+    node = {"name": "node", "template": {"spec": {"template": {"spec": patch}}}}
+    runtime_spec = {"template": {"spec": {"replicatedJobs": [node]}}}
+    spec = {
+        "runtimeRef": {
+            "apiGroup": "trainer.kubeflow.org",
+            "kind": profile.runtime_kind,
+            "name": profile.runtime,
+        },
+        **_deadline(profile),
+        "trainer": {
+            "image": profile.image,
+            "command": COMMAND,
+            "args": ["run"],
+            "env": [
+                *environment(submission, profile),
+                *secret_environment(submission, profile),
+            ],
+            "numNodes": profile.nodes,
+            "numProcPerNode": processes(profile),
+            "resourcesPerNode": resources(profile),
+        },
+        "runtimePatches": [{"manager": "segadapt/submit", "trainingRuntimeSpec": runtime_spec}],
+    }
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": metadata(submission, profile),
+        "spec": spec,
+    }
+
+
+def pytorchjob(submission: Submission, profile: KubernetesProfile) -> Manifest:
+    """Kubeflow's training operator 1. A pod starts again on exit codes from 128 on, as often as it
+    takes: the operator counts container restarts, and there are none."""
+    pod = template(submission, profile, "pytorch", volumes=volumes(submission, profile))
+    policy = "ExitCode" if profile.restarts else "Never"
+    replicas = {"Master": {"replicas": 1, "restartPolicy": policy, "template": pod}}
+    if profile.nodes > 1:
+        others = {"replicas": profile.nodes - 1, "restartPolicy": policy, "template": pod}
+        replicas["Worker"] = others
+    spec = {
+        "nprocPerNode": str(processes(profile)),
+        "runPolicy": {
+            "backoffLimit": profile.restarts,
+            "cleanPodPolicy": "Running",  # the pods that a failed one leaves waiting
+            **_deadline(profile),
+            "ttlSecondsAfterFinished": round(3600 * profile.keep_hours),
+        },
+        "pytorchReplicaSpecs": replicas,
+    }
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": metadata(submission, profile),
+        "spec": spec,
+    }
+
+
+def volcano(submission: Submission, profile: KubernetesProfile) -> Manifest:
+    """Volcano: all pods start together or none, and when one is lost all start again.
+
+    Of the policies the first that fits holds. Volcano takes `maxRetry: 0` for 3, so a job that
+    shall not start again is ended by its policy.
+    """
+    pod = template(
+        submission,
+        profile,
+        "main",
+        restartPolicy="Never",
+        volumes=volumes(submission, profile),
+    )
+    again = "RestartJob" if profile.restarts else "TerminateJob"
+    spec = {
+        "schedulerName": "volcano",
+        "queue": profile.queue,
+        "minAvailable": profile.nodes,
+        "maxRetry": max(1, profile.restarts),
+        **({"priorityClassName": profile.priority_class} if profile.priority_class else {}),
+        "plugins": {"env": [], "svc": ["--publish-not-ready-addresses=true"]},
+        "policies": [
+            *({"exitCode": code, "action": "TerminateJob"} for code in NEVER_AGAIN),
+            {"events": ["PodEvicted", "PodFailed"], "action": again},
+        ],
+        "ttlSecondsAfterFinished": round(3600 * profile.keep_hours),
+        "tasks": [{"name": "worker", "replicas": profile.nodes, "template": pod}],
+    }
+    return {
+        "apiVersion": "batch.volcano.sh/v1alpha1",
+        "kind": "Job",
+        "metadata": metadata(submission, profile),
+        "spec": spec,
+    }
+
+
+def _deadline(profile: KubernetesProfile) -> Manifest:
+    if profile.max_hours is None:
+        return {}
+    return {"activeDeadlineSeconds": max(1, round(3600 * profile.max_hours))}

@@ -1,0 +1,163 @@
+"""The kinds of job that a cluster may know, one row of KINDS each: how the job's object looks, how
+it says how it is, and how it is asked to stop.
+
+To stop is to suspend (Volcano: abort): the pods get SIGTERM and their whole grace, and the object
+stays, so that `status` can tell afterwards; a job that is deleted leaves nothing to ask.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from adapt.platforms.kubernetes.jobs import (
+    Manifest,
+    indexed_job,
+    pytorchjob,
+    trainjob,
+    volcano,
+)
+from adapt.platforms.kubernetes.profile import KindName, KubernetesProfile
+from adapt.platforms.platform import Submission
+
+
+class Outcome(NamedTuple):
+    """How a job's object says it is; its pods know more."""
+
+    phase: Literal["active", "suspended", "stopped", "done", "failed"]
+    reason: str = ""
+    message: str = ""
+
+
+class Kind(NamedTuple):
+    """A row of KINDS: `plural` of `group`/`version` is the resource, `needs` what brings it.
+
+    `job_label` is the label of pods that names their job, `node_label` the one that numbers them.
+    `suspend` is what is merged into the object to stop it; none where a Volcano command does.
+    """
+
+    kind: str
+    group: str
+    version: str
+    plural: str
+    needs: str
+    job_label: str
+    node_label: str
+    container: str
+    build: Callable[[Submission, KubernetesProfile], Manifest]
+    outcome: Callable[[Manifest], Outcome]
+    suspend: Manifest
+
+    @property
+    def api_version(self) -> str:
+        """As manifests have it."""
+        return f"{self.group}/{self.version}"
+
+
+def outcome_of_conditions(job: Manifest) -> Outcome:
+    """Job, TrainJob and PyTorchJob have conditions; the last word counts more than the others."""
+    conditions = job.get("status", {}).get("conditions") or []
+    found = {one["type"]: one for one in conditions if one.get("status") == "True"}
+    words: list[tuple[str, Literal["done", "failed", "suspended"]]] = [
+        ("Complete", "done"),
+        ("Succeeded", "done"),
+        ("Failed", "failed"),
+        ("Suspended", "suspended"),
+    ]
+    for word, phase in words:
+        if word in found:
+            one = found[word]
+            return Outcome(phase, one.get("reason") or word, one.get("message") or "")
+    return Outcome("active")
+
+
+_VOLCANO: Mapping[str, Literal["active", "stopped", "done", "failed"]] = {
+    "Completed": "done",
+    "Failed": "failed",
+    "Terminated": "failed",
+    "Aborted": "stopped",
+}
+
+
+def outcome_of_phase(job: Manifest) -> Outcome:
+    """A Volcano job has a phase."""
+    state = job.get("status", {}).get("state") or {}
+    phase = state.get("phase") or "Pending"
+    message = state.get("message") or state.get("reason") or ""
+    return Outcome(_VOLCANO.get(phase, "active"), phase, message)
+
+
+KINDS: dict[KindName, Kind] = {
+    "indexed_job": Kind(
+        kind="Job",
+        group="batch",
+        version="v1",
+        plural="jobs",
+        needs="Kubernetes 1.28 or later",
+        job_label="batch.kubernetes.io/job-name",
+        node_label="batch.kubernetes.io/job-completion-index",
+        container="main",
+        build=indexed_job,
+        outcome=outcome_of_conditions,
+        suspend={"spec": {"suspend": True}},
+    ),
+    "trainjob": Kind(
+        kind="TrainJob",
+        group="trainer.kubeflow.org",
+        version="v1alpha1",
+        plural="trainjobs",
+        needs="Kubeflow Trainer 2.3 or later",
+        job_label="jobset.sigs.k8s.io/jobset-name",
+        node_label="batch.kubernetes.io/job-completion-index",
+        container="node",
+        build=trainjob,
+        outcome=outcome_of_conditions,
+        suspend={"spec": {"suspend": True}},
+    ),
+    "pytorchjob": Kind(
+        kind="PyTorchJob",
+        group="kubeflow.org",
+        version="v1",
+        plural="pytorchjobs",
+        needs="Kubeflow's training operator 1.7 or later",
+        job_label="training.kubeflow.org/job-name",
+        node_label="training.kubeflow.org/replica-index",
+        container="pytorch",
+        build=pytorchjob,
+        outcome=outcome_of_conditions,
+        suspend={"spec": {"runPolicy": {"suspend": True}}},
+    ),
+    "volcano": Kind(
+        kind="Job",
+        group="batch.volcano.sh",
+        version="v1alpha1",
+        plural="jobs",
+        needs="Volcano",
+        job_label="volcano.sh/job-name",
+        node_label="volcano.sh/task-index",
+        container="main",
+        build=volcano,
+        outcome=outcome_of_phase,
+        suspend={},
+    ),
+}
+
+COMMANDS = "bus.volcano.sh/v1alpha1"
+
+_PLURALS = {
+    ("v1", "ConfigMap"): "configmaps",
+    ("v1", "Service"): "services",
+    (COMMANDS, "Command"): "commands",
+    **{(kind.api_version, kind.kind): kind.plural for kind in KINDS.values()},
+}
+
+
+def collection(manifest: Manifest) -> str:
+    """The path below which an object of a manifest's kind is made."""
+    version = manifest["apiVersion"]
+    plural = _PLURALS[version, manifest["kind"]]
+    return path_of(version, manifest["metadata"]["namespace"], plural)
+
+
+def path_of(version: str, namespace: str, plural: str, name: str = "") -> str:
+    """The path of a resource in a namespace, or of one object of it."""
+    root = "/api" if version == "v1" else "/apis"
+    return f"{root}/{version}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")

@@ -1,0 +1,59 @@
+"""A submission as a cluster is asked for it: a `List` of plain manifests, which
+`kubectl apply -f` takes as well.
+
+First what the job needs (its spec in a ConfigMap, the Service of an Indexed Job of several nodes),
+then the job itself.
+"""
+
+import re
+
+from adapt.errors import JobError
+from adapt.platforms.kubernetes.jobs import Manifest
+from adapt.platforms.kubernetes.kinds import KINDS
+from adapt.platforms.kubernetes.pod import INSTANCE, SPEC_FILE, metadata
+from adapt.platforms.kubernetes.profile import KubernetesProfile
+from adapt.platforms.platform import Request, Submission
+
+LONGEST_NAME = 50
+"""Pods and hosts are named after their job with a suffix, in labels of 63 characters."""
+
+
+def request(submission: Submission, profile: KubernetesProfile) -> Request:
+    """What the API server is asked for. Raises `JobError` for a name that it would refuse."""
+    name = submission.name
+    if len(name) > LONGEST_NAME or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
+        raise JobError(
+            f"name: expected lower-case letters, digits and `-`, a letter first, at most "
+            f"{LONGEST_NAME} characters, found {name!r}; name the job spec so"
+        )
+    service = profile.kind == "indexed_job" and profile.nodes > 1
+    items = [
+        _config_map(submission, profile),
+        *([_service(submission, profile)] if service else []),
+        KINDS[profile.kind].build(submission, profile),
+    ]
+    return {"apiVersion": "v1", "kind": "List", "items": items}
+
+
+def _config_map(submission: Submission, profile: KubernetesProfile) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(submission, profile),
+        "data": {SPEC_FILE: submission.job.to_yaml()},
+    }
+
+
+def _service(submission: Submission, profile: KubernetesProfile) -> Manifest:
+    """Names for pods, also before they are ready: the nodes meet while they start."""
+    spec = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": {INSTANCE: submission.name},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(submission, profile),
+        "spec": spec,
+    }

@@ -1,0 +1,189 @@
+"""What a person writes down once about a cluster: `platform: kubernetes`.
+
+What the API server would refuse (names, labels, paths) and what a kind of job cannot do is refused
+here, by key.
+"""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from adapt.platforms.platform import Profile
+from adapt.section import Section
+
+KindName = Literal["indexed_job", "trainjob", "pytorchjob", "volcano"]
+
+RESERVED_PATHS = ("/dev/shm", "/tmp", "/cache", "/etc/segadapt")
+"""Where every pod of ours has its own mounts."""
+
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_KEY = rf"({_LABEL}(\.{_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?"
+_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
+
+_ONLY_FOR: dict[str, KindName] = {
+    "runtime": "trainjob",
+    "runtime_kind": "trainjob",
+    "queue": "volcano",
+}
+_NOT_FOR: dict[str, dict[str, str]] = {
+    "trainjob": {
+        "restarts": "its runtime says how often it starts again (failurePolicy.maxRestarts)",
+        "keep_hours": "its runtime says how long ended jobs stay (ttlSecondsAfterFinished)",
+        "priority_class": "its runtime says it",
+    },
+    "volcano": {"max_hours": "a Volcano job has no deadline"},
+}
+
+
+def _matching(pattern: str, expected: str, longest: int = 253) -> AfterValidator:
+    def check(text: str) -> str:
+        if len(text) > longest or not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {expected}, found {text!r}")
+        return text
+
+    return AfterValidator(check)
+
+
+LabelName = Annotated[
+    str, _matching(_LABEL, "lower-case letters, digits and `-`, at most 63 characters", 63)
+]
+ObjectName = Annotated[
+    str,
+    _matching(rf"{_LABEL}(\.{_LABEL})*", "the name of an object: lower-case letters, digits, `-`"),
+]
+LabelKey = Annotated[str, _matching(_KEY, "a label's key, as in cloud.example/gpu")]
+LabelValue = Annotated[str, _matching(_VALUE, "a label's value, at most 63 characters", 63)]
+MountPath = Annotated[str, _matching(r"/[^:]+", "an absolute path without `:`", 1024)]
+
+
+class Toleration(Section):
+    """A taint that the pods put up with."""
+
+    key: LabelKey | None = Field(None, description="Of the taint; none = every taint.")
+    operator: Literal["Exists", "Equal"] = Field("Exists", description="How `value` counts.")
+    value: LabelValue | None = Field(None, description="Of the taint, with `operator: Equal`.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Of the taint; none = every effect."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.operator == "Equal") != (self.value is not None):
+            raise ValueError("value: expected one with `operator: Equal`, and with it alone")
+        if self.operator == "Equal" and self.key is None:
+            raise ValueError("key: missing, expected one with `operator: Equal`")
+        return self
+
+
+class Volume(Section):
+    """A file system with data or for results: a claim that exists already, or NFS."""
+
+    mount_path: MountPath = Field(description="Where the job finds it, as in /data.")
+    claim: ObjectName | None = Field(None, description="A PersistentVolumeClaim.")
+    nfs_server: str | None = Field(None, description="An NFS server, with `nfs_path`.")
+    nfs_path: MountPath | None = Field(None, description="What that server exports.")
+    read_only: bool = Field(True, description="Whether the job may not write there.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        nfs = (self.nfs_server, self.nfs_path)
+        if (nfs == (None, None)) == (self.claim is None) or (None in nfs and any(nfs)):
+            raise ValueError("expected `claim`, or `nfs_server` and `nfs_path`")
+        below = [
+            path for path in RESERVED_PATHS if f"{self.mount_path.rstrip('/')}/".startswith(path)
+        ]
+        if below:
+            raise ValueError(f"mount_path: {below[0]} is the job's own; choose another path")
+        return self
+
+
+class KubernetesProfile(Profile):
+    """A cluster, a kind of job, and what its pods are given."""
+
+    platform: Literal["kubernetes"] = Field(description="This platform.")
+    kind: KindName = Field(
+        "indexed_job",
+        description="indexed_job needs nothing installed; trainjob is Kubeflow Trainer 2.3 or "
+        "later, pytorchjob Kubeflow's training operator 1, volcano the Volcano scheduler.",
+    )
+    namespace: LabelName = Field("default", description="Where the job's objects are made.")
+    context: str | None = Field(None, description="Of the kubeconfig; none = its current one.")
+    kubeconfig: str | None = Field(
+        None, description="A file; none = KUBECONFIG, else ~/.kube/config, else the pod's account."
+    )
+    service_account: ObjectName | None = Field(
+        None, description="Of the pods, as cloud roles want it; none = no token in the pods."
+    )
+    image_pull_secrets: list[ObjectName] = Field(
+        [], description="Secrets with which the image is pulled."
+    )
+    secret: ObjectName | None = Field(
+        None, description="A Secret whose keys become the job's variables: store keys, passwords."
+    )
+    cpu: float = Field(8, gt=0, description="Cores that a pod is sure of.")
+    memory_gb: float = Field(
+        32, gt=0, description="Memory of a pod in 10^9 bytes, /dev/shm included; more is OOM."
+    )
+    gpu_resource: LabelKey = Field(
+        "nvidia.com/gpu",
+        description="What nodes call a GPU; a taint so named is tolerated.",
+    )
+    scratch_gb: float = Field(
+        100, gt=0, description="Of the node's disk at /cache, in 10^9 bytes; more evicts the pod."
+    )
+    shm_gb: float = Field(8, gt=0, description="/dev/shm, in 10^9 bytes of `memory_gb`.")
+    node_selector: dict[LabelKey, LabelValue] = Field({}, description="Labels of fit nodes.")
+    tolerations: list[Toleration] = Field([], description="Taints the pods put up with.")
+    priority_class: ObjectName | None = Field(None, description="Of the pods.")
+    volumes: list[Volume] = Field([], description="Mounted into every pod.")
+    grace_s: int = Field(
+        120, ge=30, description="Between SIGTERM and SIGKILL (terminationGracePeriodSeconds)."
+    )
+    max_hours: float | None = Field(
+        None, gt=0, description="A deadline for all attempts together; none = no limit."
+    )
+    restarts: int = Field(
+        3, ge=0, description="How often an interrupted job starts again; pytorchjob counts none."
+    )
+    keep_hours: float = Field(168, gt=0, description="How long an ended job stays listed.")
+    runtime: ObjectName = Field("torch-distributed", description="Of a trainjob.")
+    runtime_kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = Field(
+        "ClusterTrainingRuntime", description="What `runtime` is."
+    )
+    queue: ObjectName = Field("default", description="Of a volcano job.")
+
+    @field_validator("image")
+    @classmethod
+    def _image(cls, image: str) -> str:
+        if not re.fullmatch(r"[^\s:@/]\S*", image) or "://" in image:
+            raise ValueError(f"expected REGISTRY/NAME:TAG or @sha256:..., found {image!r}")
+        return image
+
+    @field_validator("environment")
+    @classmethod
+    def _environment(cls, environment: dict[str, str]) -> dict[str, str]:
+        for name in environment:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"expected names of letters, digits and `_`, found {name!r}")
+            if name.startswith("PET_"):
+                raise ValueError(f"{name}: names that start with PET_ are the platform's own")
+        return environment
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for key, kind in _ONLY_FOR.items():
+            if key in self.model_fields_set and kind != self.kind:
+                raise ValueError(f"{key}: is for `kind: {kind}`, found {self.kind}; leave it out")
+        for key, why in _NOT_FOR.get(self.kind, {}).items():
+            if key in self.model_fields_set:
+                raise ValueError(f"{key}: not for `kind: {self.kind}`: {why}; leave it out")
+        if self.shm_gb >= self.memory_gb:
+            raise ValueError(
+                f"shm_gb: expected less than memory_gb ({self.memory_gb:g}), which it is part of, "
+                f"got {self.shm_gb:g}"
+            )
+        paths = [volume.mount_path.rstrip("/") for volume in self.volumes]
+        if len(set(paths)) < len(paths):
+            raise ValueError(f"volumes: expected different mount_paths, found {paths}")
+        return self

@@ -1,0 +1,136 @@
+"""What an API server makes of an object: kubernetes-validate's schemas for what is built in, those
+of `crds/` for Kubeflow and Volcano, and the rules between fields that schemas do not say."""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import importlib_resources
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from kubernetes_validate.utils import all_versions
+from referencing import Registry, Resource
+
+VERSIONS = [version for version in dict.fromkeys(all_versions()) if version >= "1.28"]
+NEWEST = VERSIONS[-1]
+CRDS = Path(__file__).parent / "crds"
+CUSTOM = {
+    ("trainer.kubeflow.org/v1alpha1", "TrainJob"): ("trainjob.yaml", None),
+    ("kubeflow.org/v1", "PyTorchJob"): ("pytorchjob.yaml", None),
+    ("batch.volcano.sh/v1alpha1", "Job"): ("volcano.yaml", "job"),
+    ("bus.volcano.sh/v1alpha1", "Command"): ("volcano.yaml", "command"),
+}
+
+
+class Fault(NamedTuple):
+    """What is wrong with which field."""
+
+    field: str
+    message: str
+    unknown: bool = False
+
+
+@cache
+def _schema(version: str, name: str) -> Any:
+    folder = f"kubernetes-json-schema/v{version}-local-strict"
+    file = importlib_resources.files("kubernetes_validate").joinpath(folder, f"{name}.json")
+    return json.loads(file.read_text())
+
+
+@cache
+def _validator(api_version: str, kind: str, version: str) -> Draft202012Validator:
+    definitions = Resource.from_contents(_schema(version, "_definitions"))
+    if (api_version, kind) in CUSTOM:
+        file, part = CUSTOM[api_version, kind]
+        schema = yaml.safe_load((CRDS / file).read_text())
+        schema = schema[part] if part else schema
+    else:
+        group, _, tail = api_version.rpartition("/")
+        stem = "-".join(filter(None, (group.split(".")[0], tail)))
+        schema = _schema(version, f"{kind.lower()}-{stem}")
+    return Draft202012Validator(schema, registry=definitions @ Registry())
+
+
+def faults(manifest: dict[str, Any], version: str = NEWEST) -> list[Fault]:
+    """What a server of this version refuses; nothing where all is well."""
+    validator = _validator(manifest["apiVersion"], manifest["kind"], version)
+    found = [_fault(error) for error in validator.iter_errors(manifest)]
+    return [*found, *_between_fields(manifest)]
+
+
+def _fault(error: ValidationError) -> Fault:
+    where = ".".join(map(str, error.absolute_path))
+    if error.validator == "additionalProperties":
+        extra = sorted(set(error.instance) - set(error.schema.get("properties", {})))
+        return Fault(f"{where}.{extra[0]}", "unknown field", True)
+    return Fault(where, error.message)
+
+
+def pod_templates(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The pod templates in a manifest; of a TrainJob, the patch and the trainer as one."""
+    spec = manifest.get("spec", {})
+    if "trainer" in spec:
+        patch = spec["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]
+        pod = patch["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        trainer = {key: spec["trainer"][key] for key in ("image", "command", "args", "env")}
+        whole = {**container, **trainer, "resources": spec["trainer"]["resourcesPerNode"]}
+        yield {"spec": {**pod, "containers": [whole]}}
+    elif "pytorchReplicaSpecs" in spec:
+        yield from (one["template"] for one in spec["pytorchReplicaSpecs"].values())
+    elif "tasks" in spec:
+        yield from (task["template"] for task in spec["tasks"])
+    elif "template" in spec:
+        yield spec["template"]
+
+
+def _between_fields(manifest: dict[str, Any]) -> Iterator[Fault]:
+    name = manifest.get("metadata", {}).get("name", "")
+    longest = 63 if manifest["kind"] not in ("ConfigMap", "Command") else 253
+    if len(name) > longest:
+        message = f'Invalid value: "{name}": must be no more than {longest} characters'
+        yield Fault("metadata.name", message)
+    if manifest["kind"] == "TrainJob":
+        for one in manifest.get("spec", {}).get("trainer", {}).get("env", []):
+            if one["name"].startswith("PET_"):
+                yield Fault("spec.trainer.env", f"must not have reserved envs, found {one['name']}")
+    if manifest["apiVersion"] == "batch/v1" and "podFailurePolicy" in manifest["spec"]:
+        yield from _pod_failure_policy(manifest["spec"])
+    for template in pod_templates(manifest):
+        yield from _pod(template["spec"])
+
+
+def _pod_failure_policy(spec: dict[str, Any]) -> Iterator[Fault]:
+    pod = spec["template"]["spec"]
+    if pod.get("restartPolicy") != "Never":
+        yield Fault("spec.template.spec.restartPolicy", "must be Never with podFailurePolicy")
+    if spec.get("podReplacementPolicy", "Failed") != "Failed":
+        yield Fault("spec.podReplacementPolicy", "must be Failed with podFailurePolicy")
+    names = {container["name"] for container in pod["containers"]}
+    for rule in spec["podFailurePolicy"]["rules"]:
+        codes = rule.get("onExitCodes")
+        if codes and codes.get("containerName") not in names | {None}:
+            yield Fault("spec.podFailurePolicy", f"no container {codes['containerName']}")
+        values = codes["values"] if codes else [1]
+        if values != sorted(set(values)) or 0 in values:
+            yield Fault("spec.podFailurePolicy", "values must be ordered, unique and not 0")
+
+
+def _pod(pod: dict[str, Any]) -> Iterator[Fault]:
+    volumes = [volume["name"] for volume in pod.get("volumes", [])]
+    if len(set(volumes)) < len(volumes):
+        yield Fault("spec.volumes", "names must be unique")
+    for container in pod["containers"]:
+        mounts = container.get("volumeMounts", [])
+        paths = [mount["mountPath"] for mount in mounts]
+        if len(set(paths)) < len(paths):
+            yield Fault("spec.containers.volumeMounts", "mountPath must be unique")
+        for mount in mounts:
+            if mount["name"] not in volumes:
+                yield Fault("spec.containers.volumeMounts", f"not found: {mount['name']}")
+        resources = container.get("resources", {})
+        for name, limit in resources.get("limits", {}).items():
+            if "/" in name and resources["requests"].get(name) != limit:
+                yield Fault(f"spec.containers.resources.{name}", "must be equal to its limit")
