@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from adapt.errors import JobError
-from adapt.places.place import CHANNELS, Place, scratch_below
+from adapt.places.place import CHANNELS, Place, number, scratch_below
 
 GRACE_S = 120.0
 SPEC_PARTS = "spec_base64_"
+WITH_EFA = ("ml.p3dn.", "ml.p4", "ml.p5", "ml.p6", "ml.g4dn.12xlarge", "ml.g5.48xlarge")
+"""How types of machines begin that have AWS's fast network between them."""
 
 
 def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
@@ -27,16 +29,17 @@ def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
     given = _hyperparameters(config)
     return Place(
         "sagemaker",
-        _with_spec(environment, given),
+        {**_network(resources), **_with_spec(environment, given)},
         scratch_below(root),
         grace_s=GRACE_S,
         num_nodes=len(hosts),
         node=hosts.index(resources["current_host"]),
         master_addr=hosts[0],
+        master_port=number(environment, "PET_MASTER_PORT") or Place.master_port,
         failure_file=folder / "output/failure",
         job=environment.get("TRAINING_JOB_NAME") or None,
         spec=given.get("spec") or _spec_channel(folder),
-        overrides=(*_channels(config, folder), *_overrides(given)),
+        overrides=(*_channels(config, root), *_overrides(given)),
         model_dir=folder / "model",
     )
 
@@ -82,7 +85,18 @@ def _spec_channel(folder: Path) -> str | None:
     return str(files[0]) if files else None
 
 
-def _channels(config: Path, folder: Path) -> list[str]:
+def _network(resources: Mapping[str, Any]) -> dict[str, str]:
+    """What nodes need to reach one another; what users set themselves comes before it."""
+    if len(resources["hosts"]) == 1:
+        return {}
+    interface = resources.get("network_interface_name")
+    found = {name: interface for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME") if interface}
+    if str(resources.get("current_instance_type")).startswith(WITH_EFA):
+        found["FI_PROVIDER"] = "efa"
+    return found
+
+
+def _channels(config: Path, root: Path) -> list[str]:
     found = []
     for name, how in _read(config / "inputdataconfig.json").items():
         if how.get("TrainingInputMode") == "Pipe":
@@ -91,6 +105,8 @@ def _channels(config: Path, folder: Path) -> list[str]:
                 "cannot be read in random order"
             )
         if name in CHANNELS:
-            found.append(f"{CHANNELS[name]}={folder / 'input/data' / name}")
+            found.append(f"{CHANNELS[name]}={root / 'opt/ml/input/data' / name}")
     checkpoints = _read(config / "checkpointconfig.json").get("LocalPath")
-    return [*found, *([f"checkpoint.uri={checkpoints}"] if checkpoints else [])]
+    if checkpoints:
+        found.append(f"{CHANNELS['checkpoints']}={root / checkpoints.lstrip('/')}")
+    return found

@@ -1,0 +1,146 @@
+"""What `check` can know of a SageMaker job before it costs anything: credentials, role, image,
+buckets, quota. One finding a thing looked at; who may not look says so."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+from adapt.errors import JobError
+from adapt.platforms.platform import Finding, Request
+from adapt.platforms.sagemaker.errors import aws_errors
+from adapt.platforms.sagemaker.profile import IMAGE, SageMakerProfile
+from storage.store import StoreError, StoreUnavailable, split_uri
+
+
+class Apis(Protocol):
+    """Gives the boto3 client of a service."""
+
+    def api(self, service: str) -> Any:
+        """The client of `service`."""
+
+
+def findings(apis: Apis, profile: SageMakerProfile, request: Request) -> Iterator[Finding]:
+    """One line for each thing that was looked at."""
+    account = ""
+    identity = _found("credentials", partial(_identity, apis))
+    yield identity
+    if not identity.ok:
+        return  # nothing else can be asked
+    account = identity.found.split()[1]
+    yield _role(account, request["RoleArn"])
+    image = request["AlgorithmSpecification"]["TrainingImage"]
+    yield _found("image", partial(_image, apis, image))
+    for bucket in _buckets(request):
+        yield _found(f"bucket {bucket}", partial(_bucket, apis, profile, bucket))
+    yield _found("quota", partial(_quota, apis, profile))
+
+
+def _found(what: str, look: Callable[[], str]) -> Finding:
+    """What `look` says, or the error that it raised: its message is what and cure."""
+    try:
+        return Finding(what, True, look())
+    except (JobError, StoreError) as error:
+        message = str(error).removeprefix(f"{what}: ")
+        cure, bracket, theirs = message.partition(" [")
+        found = theirs.removesuffix("]") if bracket else "no"
+        return Finding(what, False, found, cure, error.exit_code)
+
+
+def _identity(apis: Apis) -> str:
+    with aws_errors("credentials", "sts"):
+        who = apis.api("sts").get_caller_identity()
+    return f"account {who['Account']} as {who['Arn']}"
+
+
+def _role(account: str, arn: str) -> Finding:
+    theirs = arn.split(":")[4]
+    if theirs != account:
+        cure = "role_arn: a role of another account cannot be handed over; name one of this account"
+        return Finding("role", False, f"of account {theirs}, the credentials of {account}", cure)
+    return Finding("role", True, arn)
+
+
+def _image(apis: Apis, image: str) -> str:
+    from botocore.exceptions import ClientError
+
+    match = IMAGE.fullmatch(image)
+    assert match is not None, "the profile was checked"
+    digest, tag = match["digest"], match["tag"] or "latest"
+    with aws_errors("image", "ecr"):
+        try:
+            answer = apis.api("ecr").describe_images(
+                registryId=match["account"],
+                repositoryName=match["repository"],
+                imageIds=[{"imageDigest": digest} if digest else {"imageTag": tag}],
+            )
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code not in ("ImageNotFoundException", "RepositoryNotFoundException"):
+                raise
+            known = "repository" if code.startswith("Repo") else f"tag {digest or tag} in it"
+            raise JobError(
+                f"image: ECR has no such {known}; push the image, or mend image in the profile "
+                f"[{error.response['Error']['Message']}]"
+            ) from error
+    details = answer["imageDetails"][0]
+    return f"{details.get('imageSizeInBytes', 0) / 1e9:.1f} GB, {details['imageDigest'][:19]}"
+
+
+def _buckets(request: Request) -> list[str]:
+    """The buckets that SageMaker itself reads and writes."""
+    uris = [request["OutputDataConfig"]["S3OutputPath"]]
+    uris += [request["CheckpointConfig"]["S3Uri"]] if "CheckpointConfig" in request else []
+    for channel in request.get("InputDataConfig", []):
+        uris.append(channel["DataSource"]["S3DataSource"]["S3Uri"])
+    return list(dict.fromkeys(split_uri(uri)[1].partition("/")[0] for uri in uris))
+
+
+def _bucket(apis: Apis, profile: SageMakerProfile, bucket: str) -> str:
+    from botocore.exceptions import ClientError
+
+    what, seen = f"bucket {bucket}", ""
+    with aws_errors(what, "s3"):
+        try:
+            answer = apis.api("s3").head_bucket(Bucket=bucket)
+        except ClientError as error:
+            answer, code = error.response, error.response["Error"]["Code"]
+            if code == "404":
+                raise JobError(
+                    f"{what}: there is no such bucket; mend the URI or make the bucket in "
+                    f"{profile.region} [{code}]"
+                ) from error
+            if code != "403":
+                raise
+            seen = "; these credentials may not look inside, role_arn has to"
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    region = headers.get("x-amz-bucket-region", profile.region)
+    if region != profile.region:
+        raise JobError(
+            f"{what}: expected a bucket in the job's region, {profile.region}; SageMaker takes no "
+            f"other: use one there, or submit the job there [{region}]"
+        )
+    return f"in {region}{seen}"
+
+
+def _quota(apis: Apis, profile: SageMakerProfile) -> str:
+    kind = "spot training job usage" if profile.spot else "training job usage"
+    name = f"{profile.instance_type} for {kind}"
+    try:
+        with aws_errors("quota", "service-quotas"):
+            pages = apis.api("service-quotas").get_paginator("list_service_quotas")
+            found = [
+                quota["Value"]
+                for page in pages.paginate(ServiceCode="sagemaker")
+                for quota in page["Quotas"]
+                if quota["QuotaName"] == name
+            ]
+    except (JobError, StoreUnavailable) as error:
+        return f"not known: {error}"
+    if not found:
+        return f"not known: AWS names no quota {name!r}"
+    if found[0] < profile.nodes:
+        raise JobError(
+            f"quota: expected {profile.nodes} or more; ask for more of {name!r} in Service Quotas, "
+            f"or take another instance_type or fewer nodes [{found[0]:g}]"
+        )
+    return f"{found[0]:g} of {name!r}"

@@ -1,0 +1,172 @@
+"""A connection to SageMaker over boto3: submit, status, logs, stop, jobs, check."""
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from adapt.platforms.platform import ENDED, Finding, JobStatus, Request, State
+from adapt.platforms.sagemaker.checks import findings
+from adapt.platforms.sagemaker.errors import aws_errors
+from adapt.platforms.sagemaker.logs import JobLogs
+from adapt.platforms.sagemaker.profile import SageMakerProfile
+
+POLL_S = 5.0
+QUIET_POLLS = 2
+"""Looks without a new line before a log is taken for complete: CloudWatch lags behind."""
+
+DETAIL_CHARACTERS = 300
+_GOES_ON = ("InternalServerError", "CapacityError")
+"""Failures of SageMaker's own."""
+
+_WAITING = {
+    "Starting",
+    "Pending",
+    "LaunchingMLInstances",
+    "PreparingTrainingStack",
+    "Downloading",
+    "DownloadingTrainingImage",
+    "Interrupted",
+    "Restarting",
+}
+
+
+class SageMakerClient:
+    """`adapt.platforms.platform.Client` for one account and region.
+
+    Keys come from `environment` where they stand there, else from the SDK's own chain.
+    """
+
+    def __init__(self, profile: SageMakerProfile, environment: Mapping[str, str]) -> None:
+        self._profile, self._environment = profile, environment
+        self._apis: dict[str, Any] = {}
+        self._session: Any = None
+
+    def submit(self, request: Request) -> str:
+        """Ask SageMaker to train; the job's name.
+
+        Where the SDK had to ask twice, a name in use is that of its own first try.
+        """
+        from botocore.exceptions import ClientError
+
+        name = str(request["TrainingJobName"])
+        with aws_errors(name, "sagemaker"):
+            try:
+                self.api("sagemaker").create_training_job(**request)
+            except ClientError as error:
+                code, facts = error.response["Error"]["Code"], error.response["ResponseMetadata"]
+                if code != "ResourceInUse" or not facts.get("RetryAttempts"):
+                    raise
+        return name
+
+    def status(self, job: str) -> JobStatus:
+        """How a job is."""
+        return status_of(self._describe(job))
+
+    def logs(self, job: str, follow: bool) -> Iterator[str]:
+        """The lines of all machines; with `follow` until the job ended and CloudWatch is quiet."""
+        answer = self._describe(job)
+        nodes = answer.get("ResourceConfig", {}).get("InstanceCount", 1)
+        log, quiet = JobLogs(self.api("logs"), job, named=nodes > 1), 0
+        while True:
+            ended = status_of(answer).state in ENDED  # asked before the lines are read
+            quiet += 1
+            for line in log.fresh():
+                quiet = 0
+                yield line
+            if not follow or (ended and quiet >= QUIET_POLLS):
+                return
+            time.sleep(POLL_S)
+            answer = self._describe(job)
+
+    def stop(self, job: str) -> None:
+        """Ask for SIGTERM; 120 s later the machines are gone."""
+        with aws_errors(job, "sagemaker"):
+            self.api("sagemaker").stop_training_job(TrainingJobName=job)
+
+    def jobs(self) -> Iterable[JobStatus]:
+        """The jobs with our tag, the newest first."""
+        tag = {"Name": "Tags.segadapt", "Operator": "Equals", "Value": "job"}
+        asked: dict[str, Any] = {
+            "Resource": "TrainingJob",
+            "SearchExpression": {"Filters": [tag]},
+            "SortBy": "CreationTime",
+            "SortOrder": "Descending",
+        }
+        while True:
+            with aws_errors("jobs", "sagemaker"):
+                answer = self.api("sagemaker").search(**asked)
+            for result in answer["Results"]:
+                yield status_of(result["TrainingJob"])
+            if not answer.get("NextToken"):
+                return
+            asked["NextToken"] = answer["NextToken"]
+
+    def check(self, request: Request) -> Iterator[Finding]:
+        """Credentials, role, image, buckets and quota."""
+        return findings(self, self._profile, request)
+
+    def api(self, service: str) -> Any:
+        """The boto3 client of a service, made once. Raises what `aws_errors` makes of boto3's."""
+        if service not in self._apis:
+            with aws_errors("profile", service):
+                self._apis[service] = self._connected(service)
+        return self._apis[service]
+
+    def _connected(self, service: str) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        found, urls = self._environment.get, {**self._profile.endpoint_urls}
+        self._session = self._session or boto3.session.Session(
+            found("AWS_ACCESS_KEY_ID"),
+            found("AWS_SECRET_ACCESS_KEY"),
+            found("AWS_SESSION_TOKEN"),
+            region_name=self._profile.region,
+        )
+        return self._session.client(
+            service,
+            endpoint_url=urls.get(service),  # type: ignore[call-overload]  # others have none
+            config=Config(
+                connect_timeout=10,
+                read_timeout=60,
+                retries={"mode": "standard", "total_max_attempts": 4},
+            ),
+        )
+
+    def _describe(self, job: str) -> dict[str, Any]:
+        with aws_errors(job, "sagemaker"):
+            answer: dict[str, Any] = self.api("sagemaker").describe_training_job(
+                TrainingJobName=job
+            )
+        return answer
+
+
+def status_of(answer: Mapping[str, Any]) -> JobStatus:
+    """What SageMaker says of a job, in our words.
+
+    A stop by a limit is `interrupted`, since the job was asked to save and goes on when submitted
+    again; so is a fault of SageMaker's own.
+    """
+    second, reason = answer["SecondaryStatus"], answer.get("FailureReason", "")
+    said = re.findall(r"exit code:? *(\d+)", reason, re.IGNORECASE)
+    code = int(said[-1]) if said else None
+    transitions = answer.get("SecondaryStatusTransitions") or [{}]
+    why = reason or transitions[-1].get("StatusMessage", "")
+    detail = " ".join(f"{second}: {why}".split()).removesuffix(":")[:DETAIL_CHARACTERS]
+    state = _state(answer["TrainingJobStatus"], second, reason, code)
+    if state == "done":
+        code = 0
+    return JobStatus(answer["TrainingJobName"], state, detail, code)
+
+
+def _state(first: str, second: str, reason: str, code: int | None) -> State:
+    if first == "InProgress":
+        return "waiting" if second in _WAITING else "running"
+    if first == "Stopped":
+        by_limit = second in ("MaxRuntimeExceeded", "MaxWaitTimeExceeded")
+        return "interrupted" if by_limit else "stopped"
+    if first == "Failed":
+        return "interrupted" if code == 75 or reason.startswith(_GOES_ON) else "failed"
+    others: dict[str, State] = {"Completed": "done", "Stopping": "running"}
+    return others.get(first, "unknown")

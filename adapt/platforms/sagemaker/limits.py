@@ -1,0 +1,118 @@
+"""Checks a request against all that AWS's own description of a service states: names, types,
+lengths, ranges, enums, patterns. boto3 itself looks at names, types and minima alone, so the rest
+would be refused only after it was sent.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from adapt.errors import JobError
+
+_JAVA_CLASSES = {
+    r"\p{L}": r"\w",
+    r"\p{Z}": r"\s",
+    r"\p{N}": r"\d",
+    r"\p{Alnum}": "a-zA-Z0-9",
+}
+_KINDS: dict[str, Any] = {
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "long": int,
+    "list": list,
+    "map": dict,
+    "structure": dict,
+}
+"""Of values in requests as they are here: plain data, without times and bytes."""
+
+_LISTED = 12
+
+
+def check_request(
+    service: str, operation: str, request: dict[str, Any], key_of: Callable[[str], str]
+) -> None:
+    """Raise `JobError`, a line for each mistake.
+
+    `key_of` gives the user's own name of a path such as `ResourceConfig.InstanceType`.
+    """
+    model = _service(service).operation_model(operation)
+    complaints = _complaints(model.input_shape, request, "")
+    lines = [f"{key_of(path)}: {complaint}" for path, complaint in complaints]
+    if lines:
+        raise JobError("\n".join(dict.fromkeys(lines)))
+
+
+@cache
+def _service(name: str) -> Any:
+    from botocore.session import get_session
+
+    return get_session().get_service_model(name)
+
+
+def _complaints(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if type(value) is not _KINDS[shape.type_name]:
+        yield path, f"expected a {shape.type_name}, found {value!r}"
+        return
+    yield from ((path, complaint) for complaint in _size(shape, value))
+    if shape.type_name == "structure":
+        yield from _members(shape, value, path)
+    elif shape.type_name == "list":
+        for number, item in enumerate(value):
+            yield from _complaints(shape.member, item, f"{path}.{number}")
+    elif shape.type_name == "map":
+        for key, item in value.items():
+            yield from _complaints(shape.key, key, f"{path}.{key}")
+            yield from _complaints(shape.value, item, f"{path}.{key}")
+    elif shape.type_name == "string":
+        yield from ((path, complaint) for complaint in _text(shape, value))
+
+
+def _members(shape: Any, value: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    for name in shape.required_members:
+        if name not in value:
+            yield _below(path, name), "missing"
+    for name, item in value.items():
+        if name not in shape.members:
+            yield _below(path, name), "is no part of this request; is boto3 too old?"
+        else:
+            yield from _complaints(shape.members[name], item, _below(path, name))
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _size(shape: Any, value: Any) -> Iterator[str]:
+    """Of a number its value, of a text its characters, of a list or a map its members."""
+    if shape.type_name in ("boolean", "structure"):
+        return
+    least, most = shape.metadata.get("min"), shape.metadata.get("max")
+    is_number = shape.type_name in ("integer", "long")
+    found = value if is_number else len(value)
+    unit = "" if is_number else " characters" if shape.type_name == "string" else " entries"
+    if least is not None and found < least:
+        yield f"expected at least {least}{unit}, found {found}"
+    if most is not None and found > most:
+        yield f"expected at most {most}{unit}, found {found}"
+
+
+def _text(shape: Any, value: str) -> Iterator[str]:
+    if shape.enum and value not in shape.enum:
+        close = get_close_matches(value, shape.enum, n=3, cutoff=0.5)
+        known = shape.enum if len(shape.enum) <= _LISTED else close
+        listed = f" (known: {', '.join(known)})" if known else ""
+        yield f"expected a name that AWS knows, found {value!r}{listed}; new ones need a new boto3"
+    pattern = shape.metadata.get("pattern")
+    if pattern and not _compiled(pattern).fullmatch(value):
+        yield f"expected a text of the form {pattern}, found {value!r}"
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    r"""Java's classes in Python's: `\p{L}` and its kin stand inside of brackets."""
+    for java, python in _JAVA_CLASSES.items():
+        pattern = pattern.replace(java, python)
+    return re.compile(pattern)

@@ -1,0 +1,67 @@
+"""The lines of a training job in CloudWatch: a stream for each machine, a new one after each
+restart, merged by time."""
+
+import heapq
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from adapt.platforms.sagemaker.errors import aws_errors
+
+GROUP = "/aws/sagemaker/TrainingJobs"
+
+
+class _Line(NamedTuple):
+    time_ms: int
+    host: str
+    text: str
+
+
+class JobLogs:
+    """Remembers of each stream how far it was read, so that no line comes twice.
+
+    `named` puts the machine's name before each line.
+    """
+
+    def __init__(self, api: Any, job: str, named: bool) -> None:
+        self._api, self._job, self._named = api, job, named
+        self._tokens: dict[str, str] = {}
+
+    def fresh(self) -> Iterator[str]:
+        """The lines that are new since the last call; none where nothing is logged yet."""
+        streams = [self._events(stream) for stream in self._streams()]
+        for line in heapq.merge(*streams, key=lambda line: line.time_ms):
+            yield f"{line.host} | {line.text}" if self._named else line.text
+
+    def _streams(self) -> list[str]:
+        from botocore.exceptions import ClientError
+
+        prefix = f"{self._job}/"  # without `/` it would match the namesakes `job-2/...`
+        found: list[str] = []
+        with aws_errors(self._job, "logs"):
+            try:
+                pages = self._api.get_paginator("describe_log_streams").paginate(
+                    logGroupName=GROUP, logStreamNamePrefix=prefix
+                )
+                for page in pages:
+                    found += [stream["logStreamName"] for stream in page["logStreams"]]
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "ResourceNotFoundException":
+                    raise  # the group comes with the account's first line
+        return found
+
+    def _events(self, stream: str) -> Iterator[_Line]:
+        """Pages may be empty in the middle; the end is where the token stays as it was."""
+        host = stream.rpartition("/")[2].rpartition("-")[0]
+        while True:
+            token = self._tokens.get(stream)
+            more = {} if token is None else {"nextToken": token}
+            with aws_errors(self._job, "logs"):
+                page = self._api.get_log_events(
+                    logGroupName=GROUP, logStreamName=stream, startFromHead=True, **more
+                )
+            for event in page["events"]:
+                for text in event["message"].splitlines():
+                    yield _Line(event["timestamp"], host, text)
+            self._tokens[stream] = page["nextForwardToken"]
+            if page["nextForwardToken"] == token:
+                return

@@ -1,0 +1,224 @@
+"""What a person writes down once about SageMaker: region, role, machines, limits.
+
+The service states lengths, patterns and enums itself (`limits` checks them); here stands what it
+tells nobody before the job was paid for.
+"""
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from adapt.platforms.platform import Profile
+from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of
+from adapt.section import Section
+
+SECRET = re.compile(r"(?i)(^|_)(password|passwd|secret|token|private_key|access_key)(_|$)")
+IMAGE = re.compile(
+    r"(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.[a-z0-9.]+/"
+    r"(?P<repository>[a-z0-9][a-z0-9._/-]*?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:\w{64}))?"
+)
+"""An image of a private ECR repository, the only kind that SageMaker pulls without a VPC."""
+
+NO_SECRETS = (
+    "SageMaker gives a job no secrets, and its API shows variables as plain text to everybody "
+    "who may describe the job: let role_arn reach S3, and use an MLflow server that needs no "
+    "password inside your vpc"
+)
+Service = Literal["sagemaker", "logs", "sts", "ecr", "s3", "service-quotas"]
+
+
+class Channel(Section):
+    """Data that SageMaker puts below /opt/ml/input/data."""
+
+    uri: str = Field(description="Folder of a packed dataset, `s3://bucket/prefix`.")
+    mode: Literal["File", "FastFile"] = Field(
+        "FastFile",
+        description="File copies everything to each machine before training starts (and is billed "
+        "for it), FastFile reads S3 while training.",
+    )
+
+
+class Vpc(Section):
+    """The network of your own in which the machines stand."""
+
+    subnets: tuple[str, ...] = Field(description="Subnets, `subnet-...`.")
+    security_groups: tuple[str, ...] = Field(
+        description="Security groups, `sg-...`; with several nodes they allow all traffic among "
+        "themselves."
+    )
+
+
+class SageMakerProfile(Profile):
+    """AWS SageMaker training jobs."""
+
+    platform: Literal["sagemaker"] = Field("sagemaker", description="AWS SageMaker.")
+    region: str = Field(description="Region of the job, such as us-east-1.")
+    endpoint_urls: dict[Service, str] = Field(
+        {}, description="Addresses of services that are not the public ones (VPC endpoints)."
+    )
+    role_arn: str = Field(description="Role that the job runs as; it reads and writes your data.")
+    instance_type: str = Field(description="Machine type, such as ml.g5.xlarge.")
+    volume_gb: int | None = Field(
+        None, ge=1, description="Disk of a machine that has none of its own, in 10^9 bytes."
+    )
+    spot: bool = Field(
+        False,
+        description="Spare machines at a lower price, which AWS may take back; it starts the job "
+        "again by itself.",
+    )
+    max_hours: float = Field(
+        24, gt=0, le=672, description="Training stops after so long, all restarts together."
+    )
+    max_wait_hours: float | None = Field(
+        None, gt=0, description="With spot: waiting for machines and training together."
+    )
+    keep_alive_s: int | None = Field(
+        None, description="Keep (and bill) the machines for the next job."
+    )
+    retries: int | None = Field(
+        None, description="Starts after a fault of SageMaker's own, no other failure."
+    )
+    output_uri: str = Field(
+        description="Where the best weights go at the end: `s3://bucket/prefix`."
+    )
+    checkpoint_uri: str | None = Field(
+        None,
+        description="Have SageMaker mirror checkpoints here, `s3://bucket/prefix`, instead of "
+        "storing them as `checkpoint.uri` of the job spec says, which is safer.",
+    )
+    channels: dict[Literal["source", "target", "validation"], Channel] = Field(
+        {}, description="Data that SageMaker brings, instead of streams from the spec's URIs."
+    )
+    vpc: Vpc | None = Field(None, description="A network of your own; none = AWS's.")
+    kms_key: str | None = Field(None, description="Key that encrypts what goes to output_uri.")
+    volume_kms_key: str | None = Field(
+        None, description="Key that encrypts the volume of a machine without own disks."
+    )
+    encrypt_traffic: bool = Field(
+        False, description="Encrypt what nodes tell each other; training becomes slower."
+    )
+    network_isolation: bool = Field(False, description="Not possible; says why.")
+    secrets: tuple[str, ...] = Field((), description="Not possible; says why.")
+    tags: dict[str, str] = Field({}, description="Tags of the job, for bills and policies.")
+
+    @model_validator(mode="after")
+    def _knows_the_machine(self) -> Self:
+        """GPUs and their memory, where the machine is known and the profile leaves them out."""
+        machine = self.instance_type
+        known = {"gpus": gpus_of(machine), "gpu_memory_gb": memory_gb_of(machine)}
+        told = self.model_fields_set
+        return self.model_copy(
+            update={k: v for k, v in known.items() if v is not None and k not in told}
+        )
+
+    @field_validator("secrets")
+    @classmethod
+    def _has_none(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
+        if secrets:
+            raise ValueError(f"expected none, found {', '.join(secrets)}; {NO_SECRETS}")
+        return secrets
+
+    @field_validator("region")
+    @classmethod
+    def _is_a_region(cls, region: str) -> str:
+        if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-\d", region):
+            raise ValueError(f"expected a region's code, such as us-east-1, found {region!r}")
+        return region
+
+    @field_validator("endpoint_urls")
+    @classmethod
+    def _are_addresses(cls, urls: dict[Service, str]) -> dict[Service, str]:
+        for service, url in urls.items():
+            if not re.match(r"https?://\w", url):
+                raise ValueError(f"expected https://HOST for {service}, found {url!r}")
+        return urls
+
+    @field_validator("image")
+    @classmethod
+    def _is_in_ecr(cls, image: str) -> str:
+        if not IMAGE.fullmatch(image):
+            raise ValueError(
+                "expected an image of a private ECR repository, ACCOUNT.dkr.ecr.REGION."
+                f"amazonaws.com/NAME:TAG, found {image!r}; push it there (docs/platforms/"
+                "sagemaker.md)"
+            )
+        return image
+
+    @field_validator("environment")
+    @classmethod
+    def _has_no_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
+        secrets = sorted(name for name in environment if SECRET.search(name))
+        if secrets:
+            raise ValueError(f"expected no secrets, found {', '.join(secrets)}; {NO_SECRETS}")
+        return environment
+
+    @field_validator("network_isolation")
+    @classmethod
+    def _has_a_network(cls, isolated: bool) -> bool:
+        if isolated:
+            raise ValueError(
+                "expected false, got true: an isolated job reaches neither its stores nor MLflow; "
+                "vpc with endpoints keeps it off the internet"
+            )
+        return isolated
+
+    @field_validator("tags")
+    @classmethod
+    def _leaves_our_tag(cls, tags: dict[str, str]) -> dict[str, str]:
+        if "segadapt" in tags:
+            raise ValueError("expected other tags than segadapt, by which `jobs` finds its jobs")
+        return tags
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for complaint in (self._machine(), self._spot(), self._image_region()):
+            if complaint:
+                raise ValueError(complaint)
+        return self
+
+    def _machine(self) -> str | None:
+        machine, gpus = self.instance_type, gpus_of(self.instance_type)
+        if machine.startswith("ml.trn"):
+            return f"instance_type: expected NVIDIA GPUs or a CPU, found {machine} (Trainium)"
+        if gpus is not None and gpus != self.gpus:
+            return f"gpus: expected {gpus}, as {machine} has, got {self.gpus}; leave the key out"
+        if has_own_disk(machine):
+            for key in ("volume_gb", "volume_kms_key"):
+                if getattr(self, key) is not None:
+                    return (
+                        f"{key}: {machine} has disks of its own, of fixed size and encrypted; "
+                        "leave the key out"
+                    )
+        elif self.volume_gb is None:
+            return f"volume_gb: missing, expected the disk's size: {machine} has none of its own"
+        return None
+
+    def _spot(self) -> str | None:
+        if not self.spot:
+            if self.max_wait_hours is not None:
+                return "max_wait_hours: is for spot machines; set spot: true or leave it out"
+            return None
+        if self.max_wait_hours is None:
+            return (
+                "max_wait_hours: missing; with spot it bounds waiting and training together, so "
+                f"expected at least max_hours ({self.max_hours:g})"
+            )
+        if self.max_wait_hours < self.max_hours:
+            return (
+                f"max_wait_hours: expected at least max_hours ({self.max_hours:g}), since it "
+                f"counts waiting and training together, got {self.max_wait_hours:g}"
+            )
+        if self.keep_alive_s is not None:
+            return "keep_alive_s: spot machines are not kept; leave it out or set spot: false"
+        return None
+
+    def _image_region(self) -> str | None:
+        match = IMAGE.fullmatch(self.image)
+        assert match is not None, "the image was checked"
+        if match["region"] == self.region:
+            return None
+        return (
+            f"image: expected one in the job's region ({self.region}), found {match['region']}; "
+            "push or replicate it there"
+        )

@@ -1,0 +1,213 @@
+"""A job and a profile -> the request of CreateTrainingJob.
+
+The image is started with the word `train`. A variable holds 512 characters, so the job spec
+travels in hyperparameters of 2500 each, which `adapt.places.sagemaker` joins.
+"""
+
+import re
+from functools import partial
+from typing import Any
+
+from adapt.errors import JobError
+from adapt.platforms.platform import Request, Submission
+from adapt.platforms.sagemaker.limits import check_request
+from adapt.platforms.sagemaker.profile import NO_SECRETS, Channel, SageMakerProfile
+from adapt.spec import JobSpec
+from storage.settings import fitting_key, settings_name
+from storage.store import split_uri
+
+GRACE_S = 120.0
+SPEC_PART = 2500
+DOMAINS = ("source", "target", "validation")
+CHECKPOINTS = "/opt/ml/checkpoints"
+TAG = {"Key": "segadapt", "Value": "job"}
+"""By which `jobs` finds what SegAdapt submitted."""
+
+_NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
+METRICS = {
+    "validation:miou_percent": rf"step \d+: (?:.*, )?miou {_NUMBER}%",
+    "validation:miou_synthia16_percent": rf"step \d+: (?:.*, )?miou_synthia16 {_NUMBER}%",
+    "validation:miou_synthia13_percent": rf"step \d+: (?:.*, )?miou_synthia13 {_NUMBER}%",
+    "validation:pixel_accuracy_percent": rf"step \d+: (?:.*, )?pixel_accuracy {_NUMBER}%",
+    "loss:segmentation": rf"step \d+/\d+ .*? segmentation/\w+ {_NUMBER}",
+    "loss:adversarial": rf"step \d+/\d+ .*? adversarial/\w+ {_NUMBER}",
+    "loss:entropy": rf"step \d+/\d+ .*? entropy/\w+ {_NUMBER}",
+    "loss:confusion": rf"step \d+/\d+ .*? confusion/\w+ {_NUMBER}",
+    "loss:discriminator_source": rf"step \d+/\d+ .*? discriminator_source/\w+ {_NUMBER}",
+    "loss:discriminator_target": rf"step \d+/\d+ .*? discriminator_target/\w+ {_NUMBER}",
+    "speed:samples_per_s": rf"step \d+/\d+ .*? {_NUMBER} samples/s",
+    "speed:waiting_percent": rf"step \d+/\d+ .*? waiting {_NUMBER}%",
+}
+"""What SageMaker draws, read from the lines of `adapt.trainer` and `adapt.live`; of several heads'
+losses the first, the main one."""
+
+_KEYS = {
+    "TrainingJobName": "name",
+    "RoleArn": "role_arn",
+    "AlgorithmSpecification.TrainingImage": "image",
+    "ResourceConfig.InstanceType": "instance_type",
+    "ResourceConfig.InstanceCount": "nodes",
+    "ResourceConfig.VolumeSizeInGB": "volume_gb",
+    "ResourceConfig.VolumeKmsKeyId": "volume_kms_key",
+    "ResourceConfig.KeepAlivePeriodInSeconds": "keep_alive_s",
+    "StoppingCondition.MaxRuntimeInSeconds": "max_hours",
+    "StoppingCondition.MaxWaitTimeInSeconds": "max_wait_hours",
+    "RetryStrategy.MaximumRetryAttempts": "retries",
+    "OutputDataConfig.S3OutputPath": "output_uri",
+    "OutputDataConfig.KmsKeyId": "kms_key",
+    "CheckpointConfig.S3Uri": "checkpoint_uri",
+    "VpcConfig.Subnets": "vpc.subnets",
+    "VpcConfig.SecurityGroupIds": "vpc.security_groups",
+    "Environment": "environment",
+    "Tags": "tags",
+    "HyperParameters": "the job spec",
+    "InputDataConfig": "channels",
+}
+"""AWS's paths, and what profiles call them."""
+
+
+def request(submission: Submission, profile: SageMakerProfile) -> Request:
+    """What CreateTrainingJob is asked.
+
+    Raises `JobError`, a line for each mistake, for what SageMaker would refuse or what could not
+    work there.
+    """
+    _check_uris(submission.job, profile)
+    _check_secrets(submission.job, profile)
+    asked = _request(submission, profile)
+    check_request("sagemaker", "CreateTrainingJob", asked, partial(_key_of, profile=profile))
+    return asked
+
+
+def _request(submission: Submission, profile: SageMakerProfile) -> Request:
+    tags = [{"Key": key, "Value": value} for key, value in sorted(profile.tags.items())]
+    region = {"AWS_DEFAULT_REGION": profile.region}  # the SDKs read no other; stores need it
+    asked = {
+        "TrainingJobName": submission.name,
+        "RoleArn": profile.role_arn,
+        "AlgorithmSpecification": {
+            "TrainingImage": profile.image,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": [{"Name": key, "Regex": METRICS[key]} for key in METRICS],
+        },
+        "HyperParameters": _spec_parts(submission.spec_base64()),
+        "Environment": region | submission.environment(profile, GRACE_S),
+        "InputDataConfig": [_channel(name, one) for name, one in sorted(profile.channels.items())],
+        # weights do not become smaller by gzip
+        "OutputDataConfig": _given(
+            S3OutputPath=profile.output_uri, KmsKeyId=profile.kms_key, CompressionType="NONE"
+        ),
+        "ResourceConfig": _given(
+            InstanceType=profile.instance_type,
+            InstanceCount=profile.nodes,
+            VolumeSizeInGB=profile.volume_gb,
+            VolumeKmsKeyId=profile.volume_kms_key,
+            KeepAlivePeriodInSeconds=profile.keep_alive_s,
+        ),
+        "StoppingCondition": _given(
+            MaxRuntimeInSeconds=_seconds(profile.max_hours),
+            MaxWaitTimeInSeconds=_seconds(profile.max_wait_hours),
+        ),
+        "EnableManagedSpotTraining": profile.spot,
+        "EnableInterContainerTrafficEncryption": profile.encrypt_traffic,
+        "CheckpointConfig": _checkpoints(profile),
+        "VpcConfig": _network(profile),
+        "RetryStrategy": _given(MaximumRetryAttempts=profile.retries),
+        "Tags": [TAG, *tags],
+    }
+    return {key: value for key, value in asked.items() if value not in ({}, [])}
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _seconds(hours: float | None) -> int | None:
+    return None if hours is None else max(1, round(3600 * hours))
+
+
+def _spec_parts(text: str) -> dict[str, str]:
+    starts = range(0, len(text), SPEC_PART)
+    return {f"spec_base64_{n}": text[at : at + SPEC_PART] for n, at in enumerate(starts)}
+
+
+def _channel(name: str, channel: Channel) -> dict[str, Any]:
+    """A prefix without `/` would take its namesakes along, and FastFile refuses it."""
+    source = {
+        "S3DataType": "S3Prefix",
+        "S3Uri": channel.uri.rstrip("/") + "/",
+        "S3DataDistributionType": "FullyReplicated",
+    }
+    return {
+        "ChannelName": name,
+        "DataSource": {"S3DataSource": source},
+        "InputMode": channel.mode,
+    }
+
+
+def _checkpoints(profile: SageMakerProfile) -> dict[str, str]:
+    if profile.checkpoint_uri is None:
+        return {}
+    return {"S3Uri": profile.checkpoint_uri, "LocalPath": CHECKPOINTS}
+
+
+def _network(profile: SageMakerProfile) -> dict[str, list[str]]:
+    if profile.vpc is None:
+        return {}
+    return {
+        "Subnets": list(profile.vpc.subnets),
+        "SecurityGroupIds": list(profile.vpc.security_groups),
+    }
+
+
+def _check_uris(job: JobSpec, profile: SageMakerProfile) -> None:
+    """A machine of SageMaker's has none of our files, and its disk goes with the job."""
+    ours = {"output_uri": profile.output_uri}
+    ours |= {f"channels.{name}.uri": channel.uri for name, channel in profile.channels.items()}
+    ours |= {"checkpoint_uri": profile.checkpoint_uri} if profile.checkpoint_uri else {}
+    lines = [
+        f"{key}: expected s3://BUCKET/PREFIX, found {uri!r}"
+        for key, uri in ours.items()
+        if split_uri(uri)[0] != "s3"
+    ]
+    for key, uri in _opened(job, profile).items():
+        part = key.removesuffix(".uri")
+        cure = {"checkpoint": ", or checkpoint_uri in the profile"}.get(part)
+        if cure is None:
+            cure = f", or channels.{part} in the profile" if part in DOMAINS else ""
+        in_image = uri.startswith("/") and not cure  # weights may be
+        if split_uri(uri)[0] == "file" and not in_image:
+            lines.append(
+                f"{key}: expected the URI of a store{cure}, found the file path {uri!r}: the job "
+                "runs on a machine of SageMaker's"
+            )
+    if lines:
+        raise JobError("\n".join(lines))
+
+
+def _opened(job: JobSpec, profile: SageMakerProfile) -> dict[str, str]:
+    """The URIs that the job itself opens: all that SageMaker does not bring."""
+    brought = {f"{name}.uri" for name in profile.channels}
+    brought |= {"checkpoint.uri"} if profile.checkpoint_uri else set()
+    return {key: uri for key, uri in job.uris().items() if key not in brought}
+
+
+def _check_secrets(job: JobSpec, profile: SageMakerProfile) -> None:
+    used = {fitting_key(uri, job.stores) for uri in _opened(job, profile).values()} - {None}
+    for store in sorted(str(key) for key in used):
+        if job.stores[store].access_key_env is not None:
+            raise JobError(f"{settings_name(store)}.access_key_env: expected none; {NO_SECRETS}")
+
+
+def _key_of(path: str, profile: SageMakerProfile) -> str:
+    """The profile's key of a path of AWS's; the path itself where it has none."""
+    for theirs in sorted(_KEYS, key=len, reverse=True):
+        if path == theirs or path.startswith(f"{theirs}."):
+            key = _KEYS[theirs] + path.removeprefix(theirs)
+            break
+    else:
+        return path
+    channel = re.fullmatch(r"channels\.(\d+)\..*S3Uri", key)
+    if channel:
+        return f"channels.{sorted(profile.channels)[int(channel[1])]}.uri"
+    return key
