@@ -10,11 +10,18 @@ from pathlib import Path
 
 from adapt.errors import JobError, known_names
 from adapt.platforms.docker import DOCKER
+from adapt.platforms.kubernetes import KUBERNETES
+from adapt.platforms.modelarts import MODELARTS
 from adapt.platforms.platform import Platform, Profile
 from adapt.platforms.sagemaker import SAGEMAKER
 from adapt.spec_file import read_yaml, validate, with_overrides
 
-PLATFORMS: dict[str, Platform] = {"sagemaker": SAGEMAKER, "docker": DOCKER}
+PLATFORMS: dict[str, Platform] = {
+    "sagemaker": SAGEMAKER,
+    "docker": DOCKER,
+    "modelarts": MODELARTS,
+    "kubernetes": KUBERNETES,
+}
 """By the profile's `platform`."""
 
 

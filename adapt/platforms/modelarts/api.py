@@ -1,0 +1,173 @@
+"""The calls of ModelArts' API that we need, over its SDK: plain values in and out, errors
+explained, retried where that is safe.
+
+The endpoint is made from the region here, since the SDK's own table has a slip (ap-southeast-1).
+Bodies go as plain values: the SDK's classes lack `prefetch_to_local`.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from adapt.errors import JobError
+from adapt.platforms.modelarts.errors import THROTTLED, NotThere, explained
+from adapt.platforms.modelarts.profile import ModelArtsProfile
+from storage.store import StoreUnavailable
+
+ATTEMPTS, PAUSE_S = 5, 1.0
+TIMEOUTS_S = (10.0, 60.0)
+PAGE = 50
+
+
+def endpoint_of(profile: ModelArtsProfile) -> str:
+    """The URL of the API: the profile's, or that of its region."""
+    domain = "eu" if profile.region.startswith("eu-") else "com"
+    return profile.endpoint or f"https://modelarts.{profile.region}.myhuaweicloud.{domain}"
+
+
+class Api:
+    """ModelArts of one project. Methods raise `JobError` and `StoreUnavailable`.
+
+    Made without asking the service; raises `JobError` where a variable or the SDK is missing.
+    `timeouts_s` are for the connection and for the answer.
+    """
+
+    def __init__(
+        self,
+        profile: ModelArtsProfile,
+        environment: Mapping[str, str],
+        timeouts_s: tuple[float, float] = TIMEOUTS_S,
+    ) -> None:
+        self._profile, self._endpoint = profile, endpoint_of(profile)
+        self.pause_s = PAUSE_S
+        try:
+            from huaweicloudsdkcore.auth.credentials import BasicCredentials
+            from huaweicloudsdkcore.http.http_config import HttpConfig
+            from huaweicloudsdkmodelarts import v1
+        except ImportError as error:
+            raise JobError(
+                "the SDK of ModelArts is missing: pip install -r requirements-submit.txt"
+            ) from error
+        access_key = _variable(environment, profile.access_key_env, "access_key_env")
+        secret_key = _variable(environment, profile.secret_key_env, "secret_key_env")
+        project = profile.project_id or _variable(
+            environment, profile.project_id_env, "project_id_env"
+        )
+        keys = BasicCredentials(access_key, secret_key, project)
+        token = environment.get(profile.security_token_env, "").strip()
+        builder = v1.ModelArtsClient.new_builder().with_endpoints([self._endpoint])
+        builder = builder.with_http_config(HttpConfig(timeout=timeouts_s))
+        self._sdk = builder.with_credentials(keys.with_security_token(token or None)).build()
+        self._requests = v1
+        # its own lines about every error would come before ours
+        logging.getLogger("HuaweiCloud-SDK-ModelArtsClient").addHandler(logging.NullHandler())
+
+    def create(self, body: Mapping[str, Any]) -> Any:
+        """The job that was made."""
+        return self._call("create_training_job", "CreateTrainingJobRequest", False, body=body)
+
+    def terminate(self, job: str) -> None:
+        """Ask for the end of a job that runs or waits."""
+        body = {"action_type": "terminate"}
+        self._call(
+            "stop_training_job", "StopTrainingJobRequest", False, training_job_id=job, body=body
+        )
+
+    def details(self, job: str) -> Any:
+        """All about a job. Raises `JobError` where there is none."""
+        request = "ShowTrainingJobDetailsRequest"
+        try:
+            return self._call("show_training_job_details", request, training_job_id=job)
+        except NotThere as error:
+            raise JobError(
+                f"{job}: there is no such training job in this project and region; `jobs` lists "
+                f"them ({error})"
+            ) from error
+
+    def search(self, key: str, operator: str, *values: str) -> Iterator[Any]:
+        """The jobs for which a filter holds, the newest first."""
+        seen: set[str] = set()
+        filters = [{"key": key, "operator": operator, "value": list(values)}]
+        workspace, page = self._profile.workspace_id, 0
+        while True:
+            body = {"offset": page, "limit": PAGE, "sort_by": "create_time", "order": "desc"}
+            body |= {"workspace_id": workspace, "filters": filters}
+            found = self._call("list_training_jobs", "ListTrainingJobsRequest", body=body)
+            items = [one for one in found.get("items") or [] if one["metadata"]["id"] not in seen]
+            yield from items
+            seen.update(one["metadata"]["id"] for one in items)
+            page += 1
+            if not items or len(seen) >= found.get("total", 0):
+                return
+
+    def log_end(self, job: str, task: str) -> Any:
+        """The end of a task's log, as much as ModelArts shows; None where there is none yet."""
+        method, request = "show_training_job_logs_preview", "ShowTrainingJobLogsPreviewRequest"
+        try:
+            return self._call(method, request, training_job_id=job, task_id=task)
+        except NotThere:
+            return None
+
+    def flavors(self) -> dict[str, Any]:
+        """The machines of the public pool by name."""
+        found = self._call("show_training_job_flavors", "ShowTrainingJobFlavorsRequest")
+        return {one["flavor_id"]: one for one in found.get("flavors") or []}
+
+    def has_pool(self, pool: str) -> bool:
+        """Whether there is such a dedicated pool."""
+        try:
+            self._call("show_pool", "ShowPoolRequest", pool_name=pool)
+        except NotThere:
+            return False
+        return True
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a job has this name."""
+        found = self._call(
+            "validate_training_job_name",
+            "ValidateTrainingJobNameRequest",
+            job_name=name,
+            workspace_id=self._profile.workspace_id,
+        )
+        return bool(found.get("is_duplicate"))
+
+    def _call(self, method: str, request: str, reads: bool = True, **parts: Any) -> Any:
+        """One call, tried again where it was throttled, or reads only and found nobody."""
+        send: Callable[[Any], Any] = getattr(self._sdk, method)
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._send(send, getattr(self._requests, request)(**parts))
+            except StoreUnavailable as error:
+                again = reads or _throttled(error)
+                if not again or attempt == ATTEMPTS - 1:
+                    raise
+            time.sleep(self.pause_s * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _send(self, send: Callable[[Any], Any], request: Any) -> Any:
+        from huaweicloudsdkcore.exceptions.exceptions import SdkException
+        from requests.exceptions import RequestException
+
+        try:
+            answer = send(request)
+        except (SdkException, RequestException) as error:
+            raise explained(error, self._profile, self._endpoint) from error
+        try:
+            return json.loads(answer.raw_content or b"{}")
+        except ValueError as error:
+            raise StoreUnavailable(
+                f"{self._endpoint} answers what is no JSON; is there a proxy between?"
+            ) from error
+
+
+def _throttled(error: StoreUnavailable) -> bool:
+    return getattr(error.__cause__, "status_code", None) == THROTTLED
+
+
+def _variable(environment: Mapping[str, str], name: str, key: str) -> str:
+    value = environment.get(name, "").strip()
+    if not value:
+        raise JobError(f"{key}: expected variable {name}, found none; export it and try again")
+    return value

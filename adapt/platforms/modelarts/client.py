@@ -1,0 +1,165 @@
+"""The connection to ModelArts: submit, status, logs, stop, jobs, check."""
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from adapt.errors import JobError
+from adapt.platforms.modelarts.api import Api
+from adapt.platforms.modelarts.logs import log_lines
+from adapt.platforms.modelarts.profile import ModelArtsProfile
+from adapt.platforms.modelarts.request import NAME_PREFIX
+from adapt.platforms.modelarts.status import status_of
+from adapt.platforms.platform import ENDED, Finding, JobStatus, Request
+from storage.store import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+POLL_S = 10.0
+BUSY = ("Creating", "Pending", "Running", "Terminating")
+
+
+def connect(profile: ModelArtsProfile, environment: Mapping[str, str]) -> "ModelArtsClient":
+    """A client with the keys that `environment` holds. Nothing is sent yet.
+
+    Raises `JobError` where a variable or the SDK is missing.
+    """
+    return ModelArtsClient(Api(profile, environment), profile, environment)
+
+
+class ModelArtsClient:
+    """See `adapt.platforms.platform.Client`."""
+
+    def __init__(self, api: Api, profile: ModelArtsProfile, environment: Mapping[str, str]) -> None:
+        self.api, self._profile, self._environment = api, profile, environment
+        self.poll_s = POLL_S
+
+    def submit(self, request: Request) -> str:
+        """Create the job; its id. Secrets are filled in here, and nowhere else."""
+        body = with_secrets(request, self._environment)
+        for line in _seen_secrets(request):
+            log.warning("%s", line)
+        try:
+            return str(self.api.create(body)["metadata"]["id"])
+        except StoreUnavailable as error:
+            raise StoreUnavailable(
+                f"{error}; whether job {request['metadata']['name']} was created is not known: "
+                "look at `jobs` before you submit it again"
+            ) from error
+
+    def status(self, job: str) -> JobStatus:
+        """How a job is. Raises `JobError` where there is none of that id."""
+        return status_of(job, self.api.details(job))
+
+    def logs(self, job: str, follow: bool) -> Iterator[str]:
+        """Lines of all nodes' logs; those of several begin with the node's name."""
+        return log_lines(self.api, job, follow, self.poll_s)
+
+    def stop(self, job: str) -> None:
+        """Terminate a job; one that has ended, or is ending, is left as it is."""
+        found = self.api.details(job)
+        ending = found["status"].get("phase") == "Terminating"
+        if not ending and status_of(job, found).state not in ENDED:
+            self.api.terminate(job)
+
+    def jobs(self) -> Iterator[JobStatus]:
+        """The jobs whose name says that SegAdapt submitted them, the newest first."""
+        for found in self.api.search("name", "like", NAME_PREFIX):
+            if str(found["metadata"]["name"]).startswith(NAME_PREFIX):
+                yield status_of(str(found["metadata"]["id"]), found, named=True)
+
+    def check(self, request: Request) -> Iterator[Finding]:
+        """Keys, machine, name, folders that others write to, secrets."""
+        try:
+            flavors = self.api.flavors()
+        except (JobError, StoreUnavailable) as error:
+            yield Finding("ModelArts", False, str(error), exit_code=error.exit_code)
+            return
+        yield Finding("ModelArts", True, f"answers in {self._profile.region}")
+        yield self._machine(flavors)
+        yield Finding(
+            "image", True, "named as in SWR; only the start of a job shows if it is there"
+        )
+        yield self._name(request)
+        yield self._outputs(request)
+        yield from self._secrets(request)
+
+    def _machine(self, flavors: Mapping[str, Any]) -> Finding:
+        profile = self._profile
+        if profile.pool_id is not None:
+            there = self.api.has_pool(profile.pool_id)
+            found = f"pool {profile.pool_id} is " + ("there" if there else "not there")
+            return Finding("machine", there, found, "" if there else "correct pool_id")
+        name = str(profile.flavor_id)
+        if name not in flavors:
+            cure = f"flavor_id: one of {', '.join(sorted(flavors)) or 'another region'}"
+            return Finding("machine", False, f"there is no flavor {name} for training", cure)
+        info = flavors[name].get("flavor_info") or {}
+        most = info.get("max_num") or flavors[name].get("max_num") or profile.nodes
+        if profile.nodes > most:
+            return Finding("machine", False, f"{name} allows {most} nodes", f"nodes: {most}")
+        gpus = int((info.get("gpu") or {}).get("unit_num") or 0)
+        if gpus != profile.gpus:
+            return Finding("machine", False, f"{name} has {gpus} GPUs", f"gpus: {gpus}")
+        return Finding("machine", True, f"{name} x {profile.nodes}, {gpus} GPUs each")
+
+    def _name(self, request: Request) -> Finding:
+        name = request["metadata"]["name"]
+        if self.api.is_taken(name):
+            return Finding("name", False, f"{name} is taken", "submit again: it makes a new name")
+        return Finding("name", True, f"{name} is free")
+
+    def _outputs(self, request: Request) -> Finding:
+        ours = _folders(request)
+        for job in self.api.search("phase", "in", *BUSY) if ours else ():
+            taken = sorted(ours & _folders(job))
+            if taken:
+                name = job["metadata"]["name"]
+                cure = f"wait for it, stop it ({job['metadata']['id']}), or change outputs"
+                return Finding("outputs", False, f"job {name} writes to {taken[0]}", cure)
+        return Finding("outputs", True, "no other job writes to them" if ours else "none")
+
+    def _secrets(self, request: Request) -> Iterator[Finding]:
+        for name in _secret_names(request):
+            if not self._environment.get(name):
+                yield Finding("secrets", False, f"variable {name} is not set", f"export {name}")
+        for line in _seen_secrets(request):
+            yield Finding("secrets", True, line)
+
+
+def with_secrets(request: Request, environment: Mapping[str, str]) -> Request:
+    """The request as it is sent: values in place of the names of variables.
+
+    Raises `JobError` where a variable is not set.
+    """
+    body = copy.deepcopy(request)
+    variables = body["algorithm"]["environments"]
+    for name in _secret_names(request):
+        value = environment.get(name)
+        if not value:
+            raise JobError(
+                f"secrets: expected variable {name}, found none; export it and try again"
+            )
+        variables[name] = value
+    return body
+
+
+def _secret_names(request: Request) -> list[str]:
+    variables = request["algorithm"]["environments"]
+    return [name for name, value in variables.items() if isinstance(value, dict)]
+
+
+def _seen_secrets(request: Request) -> list[str]:
+    names = ", ".join(_secret_names(request))
+    if not names:
+        return []
+    return [
+        f"secrets: ModelArts keeps {names} readable for everyone who may see the job; inputs and "
+        "outputs, which the agency brings, need no keys in the job"
+    ]
+
+
+def _folders(job: Mapping[str, Any]) -> set[str]:
+    outputs = (job.get("algorithm") or {}).get("outputs") or []
+    return {output["remote"]["obs"]["obs_url"] for output in outputs}

@@ -1,0 +1,275 @@
+"""The profile of Huawei ModelArts: what a person writes down once about account, pool and folders.
+
+What ModelArts would refuse later is refused here, by key. Sources of the limits: the API's
+reference of training jobs (v2) and the descriptions in its SDK.
+"""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from adapt.platforms.platform import Profile
+from adapt.section import Section
+
+POOL_FLAVORS = {
+    f"modelarts.pool.visual.{size}xlarge": cards
+    for size, cards in (("", 1), ("2", 2), ("4", 4), ("8", 8), ("16", 16))
+}
+"""The flavors of dedicated pools, and the cards of each."""
+
+_IMAGE = re.compile(
+    r"((?P<host>[a-z0-9-]+(\.[a-z0-9-]+)+)/)?[a-z0-9_.-]+(/[a-z0-9_.-]+)+:\w[\w.-]{0,127}"
+)
+
+
+def _matching(pattern: str, expected: str, shown: bool = True) -> AfterValidator:
+    """A text of this form; the error says what it should look like, and shows it if it may."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"expected {expected}" + (f", found {text!r}" if shown else ""))
+        return text
+
+    return AfterValidator(check)
+
+
+ObsUri = Annotated[
+    str, _matching(r"obs://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/?#\\$]+)*/?", "obs://BUCKET/FOLDER")
+]
+VariableName = Annotated[
+    str,
+    _matching(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name, never the secret itself", shown=False),
+]
+Region = Annotated[str, _matching(r"[a-z]{2}-[a-z]+-[0-9]+", "a region, as in cn-north-4")]
+Endpoint = Annotated[
+    str, _matching(r"https?://[^/?#\s]+", "the URL of the API without a path, https://HOST")
+]
+ProjectId = Annotated[str, _matching(r"[0-9a-f]{32}", "32 digits of 0-9 and a-f")]
+WorkspaceId = Annotated[str, _matching(r"0|[0-9a-f]{32}", "0 or 32 digits of 0-9 and a-f")]
+TopicUrn = Annotated[str, _matching(r"urn:smn:.+", "the URN of a topic, urn:smn:...")]
+Mounted = Annotated[
+    str,
+    _matching(
+        r"(?!/(cache|home|home/ma-user|home/ma-user/modelarts.*|opt/segadapt.*)/?$)(/[^/\s$]+)+/?",
+        "a folder that nothing else uses, as in /mnt/data",
+    ),
+]
+
+
+def obs_folder(uri: str) -> str:
+    """`obs://bucket/folder` -> `/bucket/folder/`, as the API takes it."""
+    return uri.removeprefix("obs:/").rstrip("/") + "/"
+
+
+class Inputs(Section):
+    """Folders that ModelArts downloads to every node before the job starts."""
+
+    source: ObsUri | None = Field(None, description="Replaces source.uri of the job spec.")
+    target: ObsUri | None = Field(None, description="Replaces target.uri.")
+    validation: ObsUri | None = Field(None, description="Replaces validation.uri.")
+
+
+class Outputs(Section):
+    """Folders that ModelArts uploads every 30 s and at the end, each below it one of the run."""
+
+    checkpoints: ObsUri | None = Field(None, description="Replaces checkpoint.uri.")
+    model: ObsUri | None = Field(None, description="For the best weights, at the end.")
+
+
+class Volume(Section):
+    """A folder that ModelArts mounts on every node; nfs needs a dedicated pool."""
+
+    kind: Literal["nfs", "pfs", "obs"] = Field(
+        description="An NFS server (SFS Turbo), a parallel file system, or a bucket."
+    )
+    source: str = Field(min_length=2, description="nfs: SERVER:/PATH; pfs and obs: /BUCKET/FOLDER.")
+    path: Mounted = Field(description="Where it stands in the container.")
+    read_only: bool = Field(False, description="Only for nfs.")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        form = r"[^/:]+:/.*" if self.kind == "nfs" else r"/[a-z0-9][a-z0-9.-]+(/.*)?"
+        if re.fullmatch(form, self.source) is None:
+            expected = "SERVER:/PATH" if self.kind == "nfs" else "/BUCKET/FOLDER"
+            raise ValueError(f"expected source {expected} for {self.kind}, found {self.source!r}")
+        if self.read_only and self.kind != "nfs":
+            raise ValueError(f"expected read_only false for {self.kind}: only nfs knows it")
+        return self
+
+
+Event = Literal[
+    "JobStarted",
+    "JobCompleted",
+    "JobFailed",
+    "JobTerminated",
+    "JobRestarted",
+    "JobHanged",
+    "JobPreempted",
+]
+
+
+class Notification(Section):
+    """Messages by the Simple Message Notification service."""
+
+    topic_urn: TopicUrn = Field(description="URN of the topic, urn:smn:...")
+    events: list[Event] = Field(min_length=1, description="What it is told.")
+
+
+class ModelArtsProfile(Profile):
+    """Where and how ModelArts runs a job."""
+
+    platform: Literal["modelarts"] = Field(description="This platform.")
+    region: Region = Field(description="Region, such as cn-north-4.")
+    endpoint: Endpoint | None = Field(
+        None, description="URL of the API; none = https://modelarts.REGION.myhuaweicloud.com."
+    )
+    project_id: ProjectId | None = Field(
+        None, description="The region's project, 32 digits; none = what project_id_env holds."
+    )
+    workspace_id: WorkspaceId = Field("0", description="0 is the default.")
+    flavor_id: str | None = Field(
+        None,
+        min_length=1,
+        description="Machine: one of the public pool, or modelarts.pool.visual.*xlarge with "
+        "pool_id; none for a dedicated pool of CPUs.",
+    )
+    pool_id: str | None = Field(None, min_length=1, description="A dedicated pool; none = public.")
+    max_hours: int | None = Field(
+        None, ge=1, description="ModelArts stops the job after so many hours (auto stop)."
+    )
+    log_uri: ObsUri | None = Field(
+        None, description="Folder for logs; without one they are kept for 30 days."
+    )
+    restarts: int = Field(
+        3, ge=0, le=128, description="How often ModelArts starts a broken job again."
+    )
+    restart_always: bool = Field(
+        True,
+        description="Also after an exit code of the job's own, such as 75 (interrupted, saved), "
+        "not only after broken hardware.",
+    )
+    restart_hanging: bool = Field(
+        False,
+        description="Also when ModelArts takes it for hanging; train.stall_minutes of the job spec "
+        "does that too.",
+    )
+    grace_s: float = Field(
+        30, gt=0, description="Between stop and kill. ModelArts documents none: 30 s is a guess."
+    )
+    inputs: Inputs = Field(Inputs(), description="Folders to read; the agency has the keys.")
+    outputs: Outputs = Field(Outputs(), description="Folders to write; the agency has the keys.")
+    predownload: bool = Field(
+        True,
+        description="Whether outputs.checkpoints is downloaded before the start, which a restarted "
+        "job needs to go on (prefetch_to_local).",
+    )
+    volumes: list[Volume] = Field([], description="Folders to mount, seen by all nodes.")
+    priority: Literal[1, 2, 3] | None = Field(
+        None, description="In a dedicated pool; 3 is the highest and needs a permission."
+    )
+    preemptible: bool | None = Field(None, description="Whether others may displace the job.")
+    notification: Notification | None = Field(None, description="Messages about the job.")
+    spec_uri: ObsUri | None = Field(
+        None,
+        description="Folder in which the resolved job spec (`check SPEC` prints it) is the only "
+        "YAML file, for one that does not fit a variable.",
+    )
+    secrets: list[VariableName] = Field(
+        [],
+        description="Variables of yours that the job needs, by name. ModelArts has no store of "
+        "secrets: whoever may see the job sees their values.",
+    )
+    access_key_env: VariableName = Field(
+        "HUAWEICLOUD_SDK_AK", description="Variable with the access key of whoever submits."
+    )
+    secret_key_env: VariableName = Field(
+        "HUAWEICLOUD_SDK_SK", description="Variable with the secret key."
+    )
+    security_token_env: VariableName = Field(
+        "HUAWEICLOUD_SDK_SECURITY_TOKEN",
+        description="Variable with the token of temporary keys; may be unset.",
+    )
+    project_id_env: VariableName = Field(
+        "HUAWEICLOUD_SDK_PROJECT_ID", description="Variable with the project, without project_id."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self._check_image()
+        self._check_machine()
+        self._check_folders()
+        if self.restarts == 0 and self.restart_hanging:
+            raise ValueError("restart_hanging: expected false with restarts 0")
+        return self
+
+    def _check_image(self) -> None:
+        found = _IMAGE.fullmatch(self.image)
+        if found is None:
+            raise ValueError(f"image: expected ORGANIZATION/NAME:TAG of SWR, found {self.image!r}")
+        host = found["host"]
+        if host and not host.startswith("swr.") and ".swr" not in host:
+            raise ValueError(
+                f"image: expected an image of SWR, found one of {host}; ModelArts pulls no other: "
+                "docker tag and docker push it to your organization there"
+            )
+        if host and host.startswith("swr.") and not host.startswith(f"swr.{self.region}."):
+            raise ValueError(
+                f"image: expected an image of the region {self.region}, found {self.image!r}"
+            )
+
+    def _check_machine(self) -> None:
+        cards = POOL_FLAVORS.get(self.flavor_id or "")
+        if self.pool_id is None:
+            self._check_public(cards)
+        elif self.flavor_id is None and self.gpus > 0:
+            raise ValueError(
+                f"flavor_id: missing, expected one of {', '.join(POOL_FLAVORS)} for the GPUs of a "
+                "dedicated pool"
+            )
+        elif self.flavor_id is not None and cards is None:
+            raise ValueError(
+                f"flavor_id: expected one of {', '.join(POOL_FLAVORS)} in a dedicated pool, found "
+                f"{self.flavor_id!r}"
+            )
+        if cards is not None and cards != self.gpus:
+            raise ValueError(
+                f"gpus: expected {cards}, the cards of {self.flavor_id}, found {self.gpus}"
+            )
+
+    def _check_public(self, cards: int | None) -> None:
+        if self.flavor_id is None:
+            raise ValueError("flavor_id: missing, expected a flavor of the public pool, or pool_id")
+        if cards is not None:
+            raise ValueError(
+                f"pool_id: missing, expected the dedicated pool that {self.flavor_id} is for"
+            )
+        if self.priority is not None:
+            raise ValueError("priority: expected none without pool_id; the public pool has no such")
+        if any(volume.kind == "nfs" for volume in self.volumes):
+            raise ValueError("volumes: expected no nfs without pool_id; SFS Turbo needs a pool")
+
+    def _check_folders(self) -> None:
+        paths = [volume.path.rstrip("/") for volume in self.volumes]
+        twice = sorted({path for path in paths if paths.count(path) > 1})
+        if twice:
+            raise ValueError(f"volumes: expected a path for each, found {twice[0]} twice")
+        read = [self.inputs.source, self.inputs.target, self.inputs.validation]
+        taken = {obs_folder(uri): "the inputs" for uri in read if uri}
+        for key in ("checkpoints", "model"):
+            uri = getattr(self.outputs, key)
+            if uri is None:
+                continue
+            folder = obs_folder(uri)
+            other = next((taken[one] for one in taken if folder.startswith(one)), None)
+            if other is not None:
+                raise ValueError(
+                    f"outputs.{key}: expected a folder apart from {other}, found {uri!r}"
+                )
+            taken[folder] = "outputs.checkpoints"
+        if self.outputs.checkpoints and self.nodes > 1:
+            raise ValueError(
+                f"outputs.checkpoints: expected nodes 1, found {self.nodes}: every node has a "
+                "folder of its own there, and ModelArts uploads them over one another; mount a "
+                "volume, or let checkpoint.uri of the job spec be in OBS"
+            )

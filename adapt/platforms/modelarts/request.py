@@ -1,0 +1,229 @@
+"""Huawei ModelArts, training jobs of the second version: a job and a profile -> the request.
+
+The request is the body of `POST /v2/PROJECT/training-jobs` (the API's reference of training jobs).
+Where a secret belongs it holds the variable's name as `{"from_environment": NAME}`, which the
+client replaces while it sends: ModelArts has no store of secrets. Channels come as variables, so
+that nothing is appended to the command.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from adapt.errors import JobError
+from adapt.places import CHANNELS
+from adapt.platforms.modelarts.profile import ModelArtsProfile, Volume, obs_folder
+from adapt.platforms.platform import Request, Submission
+from adapt.spec import JobSpec, parse_spec
+from adapt.spec_file import with_overrides
+from storage.settings import fitting_key
+from storage.store import split_uri
+
+NAME_PREFIX = "segadapt-"
+COMMAND = "python /opt/segadapt/entrypoint.py run"
+LOCAL = "/home/ma-user/modelarts"
+
+MAX_VARIABLES = 100
+MAX_NAME, MAX_KEY, MAX_VALUE = 64, 8192, 4096
+
+_SECRET = re.compile(r"(^|_)(PASSWORD|PASSWD|SECRET|TOKEN|SK)(_|$)", re.IGNORECASE)
+
+
+def request(submission: Submission, profile: ModelArtsProfile) -> Request:
+    """The body that creates the training job.
+
+    Raises `JobError` for what ModelArts would refuse, or what could not run there.
+    """
+    name = submission.name
+    name = name if name.startswith(NAME_PREFIX) else NAME_PREFIX + name
+    if re.fullmatch(r"[A-Za-z0-9_-]+", name) is None or len(name) > MAX_NAME:
+        raise JobError(f"name: expected up to {MAX_NAME} letters, digits, _ and -, found {name!r}")
+    return {
+        "kind": "job",
+        "metadata": {
+            "name": name,
+            "description": f"SegAdapt run {submission.job.name}"[:256],
+            "workspace_id": profile.workspace_id,
+            **_annotations(profile),
+        },
+        "algorithm": {
+            "engine": {"image_url": profile.image},
+            "command": COMMAND,
+            "environments": _variables(submission, profile),
+            **_filled(
+                inputs=_inputs(submission.job, profile), outputs=_outputs(submission.job, profile)
+            ),
+        },
+        "spec": _spec(profile),
+    }
+
+
+def _annotations(profile: ModelArtsProfile) -> dict[str, Any]:
+    if profile.restarts == 0:
+        return {}
+    found = {"fault-tolerance/job-retry-num": str(profile.restarts)}
+    if profile.restart_always:
+        found["fault-tolerance/job-unconditional-retry"] = "true"
+    if profile.restart_hanging:
+        found["fault-tolerance/hang-retry"] = "true"
+    return {"annotations": found}
+
+
+def _variables(submission: Submission, profile: ModelArtsProfile) -> dict[str, Any]:
+    variables = submission.environment(profile, profile.grace_s)
+    _check_variables(variables, profile)
+    if profile.spec_uri is None:
+        variables["SEGADAPT_SPEC_BASE64"] = _packed_spec(submission)
+    secrets = {name: {"from_environment": name} for name in profile.secrets}
+    found = {**variables, **secrets}
+    if len(found) > MAX_VARIABLES:
+        raise JobError(
+            f"environment: expected at most {MAX_VARIABLES} variables with secrets and the job's "
+            f"own, found {len(found)}"
+        )
+    _check_stores(submission.job, profile, found)
+    return found
+
+
+def _packed_spec(submission: Submission) -> str:
+    text = submission.spec_base64()
+    if len(text) > MAX_VALUE:
+        raise JobError(
+            f"SEGADAPT_SPEC_BASE64: expected at most {MAX_VALUE} characters, and the job spec "
+            f"takes {len(text)}; put the resolved spec (`check SPEC` prints it) into a folder of "
+            "its own in OBS and name that in the profile: spec_uri: obs://BUCKET/FOLDER"
+        )
+    return text
+
+
+def _check_variables(variables: Mapping[str, str], profile: ModelArtsProfile) -> None:
+    for name in (*variables, *profile.secrets):
+        where = f"secrets: {name}" if name in profile.secrets else f"environment.{name}"
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None or len(name) > MAX_KEY:
+            raise JobError(
+                f"{where[:80]}: expected a name of letters, digits and _ that begins with no digit"
+            )
+        if name.startswith(("MA_", "VC_")):
+            raise JobError(f"{where}: names with MA_ and VC_ are ModelArts' own; choose another")
+        if name in (*CHANNELS, "model", "spec"):
+            raise JobError(f"{where}: the name of a channel; inputs and outputs set it")
+    for name, value in variables.items():
+        _check_value(f"environment.{name}", name, value, profile)
+
+
+def _check_value(where: str, name: str, value: str, profile: ModelArtsProfile) -> None:
+    if name in profile.secrets:
+        raise JobError(f"{where}: stands in secrets too; remove it from environment")
+    if _SECRET.search(name):
+        raise JobError(
+            f"{where}: looks like a secret, and a profile holds none: name it in secrets"
+        )
+    if len(value) > MAX_VALUE:
+        raise JobError(f"{where}: expected at most {MAX_VALUE} characters, found {len(value)}")
+    if re.search(r"\$[A-Za-z_{(]", value):
+        raise JobError(f"{where}: ModelArts replaces no variables in values, found {value!r}")
+
+
+def _check_stores(job: JobSpec, profile: ModelArtsProfile, variables: Mapping[str, Any]) -> None:
+    """Raise `JobError` where the job could not reach its data or would lose its checkpoints."""
+    given = dict.fromkeys(variables, "given")
+    there = parse_spec(with_overrides(job.resolved(), _overrides(job, profile)), job.name)
+    try:
+        there.check_environment(given)
+    except JobError as error:
+        raise JobError(
+            f"{error} (on ModelArts: name it in the profile's secrets, or let the agency bring the "
+            "data by inputs and outputs)"
+        ) from error
+    for key, uri in there.uris().items():
+        if uri.startswith(("obs://", "s3://")) and not _has_keys(there, uri, given):
+            raise JobError(
+                f"{key}: {uri} needs keys, and ModelArts gives a job none: let the agency bring it "
+                "by inputs, outputs or volumes of the profile, or name AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY in its secrets"
+            )
+    scheme, path = split_uri(there.checkpoint.uri)
+    mounted = [f"{volume.path.rstrip('/')}/" for volume in profile.volumes]
+    if scheme == "file" and not f"{path}/".startswith((f"{LOCAL}/outputs/", *mounted)):
+        raise JobError(
+            f"checkpoint.uri: {there.checkpoint.uri} lies in the container and is lost with it; "
+            "expected a folder in OBS, one below a volume of the profile, or outputs.checkpoints"
+        )
+
+
+def _has_keys(job: JobSpec, uri: str, variables: Mapping[str, str]) -> bool:
+    key = fitting_key(uri, job.stores)
+    named = key is not None and job.stores[key].access_key_env is not None
+    return named or "AWS_ACCESS_KEY_ID" in variables
+
+
+def _overrides(job: JobSpec, profile: ModelArtsProfile) -> list[str]:
+    """What the channels will replace in the job spec (`adapt.places.modelarts`)."""
+    names = [channel["name"] for channel in _inputs(job, profile)]
+    found = [f"{CHANNELS[name]}={LOCAL}/inputs/{name}_0" for name in names if name in CHANNELS]
+    if profile.outputs.checkpoints:
+        found.append(f"{CHANNELS['checkpoints']}={LOCAL}/outputs/checkpoints_0")
+    return found
+
+
+def _inputs(job: JobSpec, profile: ModelArtsProfile) -> list[dict[str, Any]]:
+    found = []
+    for name in ("source", "target", "validation"):
+        uri = getattr(profile.inputs, name)
+        if uri is None:
+            continue
+        if getattr(job, name) is None:
+            raise JobError(f"inputs.{name}: the job spec has no {name}; remove it from the profile")
+        found.append(_channel(name, obs_folder(uri)))
+    if profile.spec_uri is not None:
+        found.append(_channel("spec", obs_folder(profile.spec_uri)))
+    return found
+
+
+def _outputs(job: JobSpec, profile: ModelArtsProfile) -> list[dict[str, Any]]:
+    found = []
+    for name in ("checkpoints", "model"):
+        uri = getattr(profile.outputs, name)
+        if uri is None:
+            continue
+        if re.fullmatch(r"[\w.-]+", job.name, re.ASCII) is None:
+            raise JobError(
+                f"name: expected letters, digits, _ . and - for a run with outputs.{name}, "
+                f"found {job.name!r}"
+            )
+        # a folder for each run: ModelArts refuses two jobs that write to the same one
+        found.append(_channel(name, f"{obs_folder(uri)}{job.name}/"))
+    if profile.outputs.checkpoints and profile.predownload:
+        found[0]["prefetch_to_local"] = True
+    return found
+
+
+def _channel(name: str, folder: str) -> dict[str, Any]:
+    return {"name": name, "access_method": "env", "remote": {"obs": {"obs_url": folder}}}
+
+
+def _spec(profile: ModelArtsProfile) -> Request:
+    log_uri, hours, notification = profile.log_uri, profile.max_hours, profile.notification
+    return _filled(
+        resource=_filled(
+            flavor_id=profile.flavor_id, pool_id=profile.pool_id, node_count=profile.nodes
+        ),
+        volumes=[_volume(volume) for volume in profile.volumes],
+        log_export_path=log_uri and {"obs_url": obs_folder(log_uri)},
+        auto_stop=hours and {"time_unit": "HOURS", "duration": hours},
+        schedule_policy=_filled(priority=profile.priority, preemptible=profile.preemptible),
+        notification=notification and notification.model_dump(mode="json"),
+    )
+
+
+def _volume(volume: Volume) -> dict[str, Any]:
+    if volume.kind == "nfs":
+        how = {"nfs_server_path": volume.source, "read_only": volume.read_only}
+    else:
+        how = {f"{volume.kind}_path": volume.source}
+    return {volume.kind: {**how, "local_path": volume.path}}
+
+
+def _filled(**parts: Any) -> Request:
+    """Without what the profile leaves out."""
+    return {key: value for key, value in parts.items() if value not in (None, [], {})}

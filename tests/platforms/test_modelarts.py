@@ -1,0 +1,269 @@
+"""ModelArts: what a profile may say, and the request that it and a job come to."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapt.errors import JobError
+from adapt.platforms import PLATFORMS
+from adapt.platforms.modelarts.request import request
+from adapt.platforms.platform import Request
+from adapt.spec_file import parse_yaml, unpacked
+from tests.platforms.modelarts_double import check_job, check_types
+from tests.platforms.modelarts_samples import LARGE, SMALL, job_of, profile_of, submission_of
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def checked_request(values: dict[str, Any], runs_uri: str = "/mnt/runs") -> Request:
+    """The request without the packed spec, which grows with every new key of a job."""
+    found = request(submission_of(job_of(runs_uri)), profile_of(values))
+    variables = found["algorithm"]["environments"]
+    spec = parse_yaml(unpacked(variables["SEGADAPT_SPEC_BASE64"], "spec").decode(), "spec")
+    assert spec["name"] == "tiny" and spec["checkpoint"]["uri"] == runs_uri
+    variables["SEGADAPT_SPEC_BASE64"] = "<the job spec>"
+    return found
+
+
+@pytest.mark.parametrize(("name", "values"), [("small", SMALL), ("large", LARGE)])
+def test_a_request_is_the_golden_one(name: str, values: dict[str, Any]) -> None:
+    """`GOLDEN_WRITE=1` writes the file anew, to be read before it is committed."""
+    path = GOLDEN / f"modelarts_{name}.json"
+    found = checked_request(values)
+    if os.environ.get("GOLDEN_WRITE"):
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    assert found == json.loads(path.read_text())
+
+
+def test_the_api_would_take_the_requests_once_secrets_are_filled_in() -> None:
+    for values in (SMALL, LARGE):
+        body = checked_request(values)
+        variables = body["algorithm"]["environments"]
+        for name in variables:
+            variables[name] = "secret" if isinstance(variables[name], dict) else variables[name]
+        check_types(body, "Job")
+        check_job(body)
+
+
+def test_no_secret_value_stands_in_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "swordfish")
+    found = checked_request(LARGE)
+    assert "swordfish" not in json.dumps(found)
+    variable = found["algorithm"]["environments"]["MLFLOW_TRACKING_PASSWORD"]
+    assert variable == {"from_environment": "MLFLOW_TRACKING_PASSWORD"}
+
+
+def test_a_long_spec_comes_as_a_channel() -> None:
+    found = request(submission_of(), profile_of(spec_uri="obs://towns/specs/tiny"))
+    assert "SEGADAPT_SPEC_BASE64" not in found["algorithm"]["environments"]
+    channel = found["algorithm"]["inputs"][-1]
+    assert channel["name"] == "spec"
+    assert channel["remote"]["obs"]["obs_url"] == "/towns/specs/tiny/"
+
+
+def test_checkpoints_are_downloaded_before_a_restart_unless_that_is_unwanted() -> None:
+    first = request(submission_of(), profile_of())["algorithm"]["outputs"][0]
+    second = request(submission_of(), profile_of(predownload=False))["algorithm"]["outputs"][0]
+    assert first == {**second, "prefetch_to_local": True}
+
+
+def test_without_restarts_there_are_no_annotations_and_the_platform_restarts_nothing() -> None:
+    none, hardware = profile_of(restarts=0), profile_of(restart_always=False)
+    assert "annotations" not in request(submission_of(), none)["metadata"]
+    annotations = request(submission_of(), hardware)["metadata"]["annotations"]
+    assert annotations == {"fault-tolerance/job-retry-num": "3"}
+    row = PLATFORMS["modelarts"]
+    assert [row.restarts(one) for one in (none, hardware, profile_of())] == [False, False, True]
+    assert row.grace_s(profile_of(grace_s=7.0)) == 7
+
+
+def test_a_pool_of_cpus_has_no_flavor() -> None:
+    cpus = profile_of(flavor_id=None, pool_id="pool-1a2b3c", gpus=0)
+    resource = request(submission_of(), cpus)["spec"]["resource"]
+    assert resource == {"pool_id": "pool-1a2b3c", "node_count": 1}
+
+
+POOL = {"pool_id": "pool-1a2b3c"}
+MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"region": "North 4"}, "region: expected a region, as in cn-north-4, found 'North 4'"),
+        ({"endpoint": "modelarts.x"}, "endpoint: expected the URL of the API without a path"),
+        ({"endpoint": "https://x/v2"}, "endpoint: expected the URL of the API without a path"),
+        ({"project_id": "cn-north-4"}, "project_id: expected 32 digits of 0-9 and a-f, found"),
+        ({"workspace_id": "mine"}, "workspace_id: expected 0 or 32 digits"),
+        ({"image": "segadapt"}, "image: expected ORGANIZATION/NAME:TAG of SWR, found 'segadapt'"),
+        ({"image": "town/segadapt"}, "image: expected ORGANIZATION/NAME:TAG of SWR"),
+        (
+            {"image": "docker.io/town/segadapt:1"},
+            "image: expected an image of SWR, found one of docker.io; ModelArts pulls no other",
+        ),
+        (
+            {"image": "swr.cn-south-1.myhuaweicloud.com/town/segadapt:1"},
+            "image: expected an image of the region cn-north-4, found 'swr.cn-south-1",
+        ),
+        ({"nodes": 0}, "nodes: expected a positive integer, got 0"),
+        ({"max_hours": 0}, "max_hours: expected a positive integer or null, got 0"),
+        ({"max_hours": 1.5}, "max_hours: expected a positive integer or null, got 1.5"),
+        ({"restarts": 129}, "restarts: expected an integer >= 0 and <= 128, got 129"),
+        (
+            {"restarts": 0, "restart_hanging": True},
+            "restart_hanging: expected false with restarts 0",
+        ),
+        ({"flavor_id": None}, "flavor_id: missing, expected a flavor of the public pool, or"),
+        (
+            {"flavor_id": "modelarts.pool.visual.xlarge"},
+            "pool_id: missing, expected the dedicated pool that modelarts.pool.visual.xlarge is",
+        ),
+        (POOL, "flavor_id: expected one of modelarts.pool.visual.xlarge, "),
+        ({**POOL, "flavor_id": None}, "flavor_id: missing, expected one of modelarts.pool.vis"),
+        (
+            {**POOL, "flavor_id": "modelarts.pool.visual.4xlarge"},
+            "gpus: expected 4, the cards of modelarts.pool.visual.4xlarge, found 1",
+        ),
+        ({"priority": 2}, "priority: expected none without pool_id"),
+        ({**POOL, "priority": 4}, "priority: expected 1 or 2 or 3 or null, found 4"),
+        ({"log_uri": "/towns/logs"}, "log_uri: expected obs://BUCKET/FOLDER, found '/towns/logs'"),
+        (
+            {"inputs": {"source": "s3://towns/tiny"}},
+            "inputs.source: expected obs://BUCKET/FOLDER, found 's3://towns/tiny'",
+        ),
+        ({"inputs": {"source": "obs://towns//a"}}, "inputs.source: expected obs://BUCKET/FOLDER"),
+        ({"inputs": {"sources": "obs://towns/a"}}, "inputs.sources: unknown key, found 'sources'"),
+        (
+            {"outputs": {"checkpoints": "obs://towns/tiny/runs"}},
+            "outputs.checkpoints: expected a folder apart from the inputs, found",
+        ),
+        (
+            {"outputs": {"checkpoints": "obs://towns/a", "model": "obs://towns/a/b"}},
+            "outputs.model: expected a folder apart from outputs.checkpoints, found",
+        ),
+        (
+            {"nodes": 2},
+            "outputs.checkpoints: expected nodes 1, found 2: every node has a folder of its own",
+        ),
+        (
+            {"volumes": [{**MOUNT, "kind": "nfs"}]},
+            "volumes.0: expected source SERVER:/PATH for nfs, found '/towns'",
+        ),
+        (
+            {"volumes": [{**MOUNT, "source": "obs://towns"}]},
+            "volumes.0: expected source /BUCKET/FOLDER for obs, found 'obs://towns'",
+        ),
+        (
+            {"volumes": [{**MOUNT, "read_only": True}]},
+            "volumes.0: expected read_only false for obs: only nfs knows it",
+        ),
+        (
+            {"volumes": [{**MOUNT, "path": "/cache"}]},
+            "volumes.0.path: expected a folder that nothing else uses, as in /mnt/data, found",
+        ),
+        ({"volumes": [MOUNT, MOUNT]}, "volumes: expected a path for each, found /mnt/towns twice"),
+        (
+            {"volumes": [{"kind": "nfs", "source": "1.2.3.4:/a", "path": "/mnt/a"}]},
+            "volumes: expected no nfs without pool_id; SFS Turbo needs a pool",
+        ),
+        (
+            {"notification": {"topic_urn": "me", "events": ["JobFailed"]}},
+            "notification.topic_urn: expected the URN of a topic, urn:smn:..., found 'me'",
+        ),
+        (
+            {"notification": {"topic_urn": "urn:smn:x", "events": ["JobLost"]}},
+            "notification.events.0: expected JobStarted or JobCompleted or",
+        ),
+        ({"grace_s": 0}, "grace_s: expected a number > 0, got 0"),
+    ],
+)
+def test_what_modelarts_would_refuse_is_refused_by_key(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(JobError) as caught:
+        profile_of(**changes)
+    assert said in str(caught.value)
+
+
+def test_a_secret_in_place_of_its_variables_name_is_not_shown() -> None:
+    with pytest.raises(JobError) as caught:
+        profile_of(secrets=["pass word!"])
+    assert "secrets.0: expected a variable's name, never the secret itself" in str(caught.value)
+    assert "pass word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"environment": {"MA_X": "1"}}, "environment.MA_X: names with MA_ and VC_ are ModelArts"),
+        ({"environment": {"1A": "1"}}, "environment.1A: expected a name of letters, digits and _"),
+        ({"environment": {"A": "/x:$HOME"}}, "environment.A: ModelArts replaces no variables in"),
+        ({"environment": {"A": "x" * 4097}}, "environment.A: expected at most 4096 characters"),
+        ({"environment": {"source": "/x"}}, "environment.source: the name of a channel"),
+        ({"secrets": ["spec"]}, "secrets: spec: the name of a channel; inputs and outputs set it"),
+        ({"environment": {"A_TOKEN": "1"}}, "environment.A_TOKEN: looks like a secret"),
+        (
+            {"environment": {"A": "1"}, "secrets": ["A"]},
+            "A: stands in secrets too; remove it from environment",
+        ),
+        (
+            {"environment": {f"A{number}": "1" for number in range(100)}},
+            "environment: expected at most 100 variables with secrets and the job's own, found 103",
+        ),
+        (
+            {"inputs": {"source": "obs://towns/tiny"}},
+            "stores.obs.access_key_env: expected the secret in environment variable OBS_ACCESS_KEY",
+        ),
+        (
+            {"outputs": {}},
+            "stores.obs.access_key_env: expected the secret in environment variable OBS_ACCESS_KEY",
+        ),
+    ],
+)
+def test_what_the_job_could_not_run_with_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(JobError) as caught:
+        request(submission_of(), profile_of(**changes))
+    assert said in str(caught.value)
+
+
+def test_stores_without_named_keys_need_those_of_the_sdk() -> None:
+    stores = {"obs": {"endpoint_url": "https://obs.cn-north-4.myhuaweicloud.com"}}
+    submission = submission_of(job_of(stores=stores))
+    with pytest.raises(JobError, match=r"checkpoint\.uri: obs://towns/runs needs keys, and Model"):
+        request(submission, profile_of(outputs={}))
+    secrets = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+    found = request(submission, profile_of(outputs={}, secrets=secrets))
+    assert "outputs" not in found["algorithm"]
+
+
+def test_checkpoints_in_the_container_are_refused() -> None:
+    with pytest.raises(JobError, match=r"checkpoint\.uri: runs lies in the container and is lost"):
+        request(submission_of(job_of("runs")), profile_of(outputs={}))
+
+
+def test_an_input_that_the_job_has_no_use_for_is_refused() -> None:
+    source_only = job_of(method={"name": "source_only"}, target=None)
+    with pytest.raises(JobError, match=r"inputs\.target: the job spec has no target; remove it"):
+        request(submission_of(source_only), profile_of())
+
+
+def test_a_run_whose_name_is_no_folder_in_obs_is_refused() -> None:
+    with pytest.raises(JobError, match=r"name: expected letters, digits, _ \. and - for a run"):
+        request(submission_of(job_of(name="my run?")), profile_of())
+
+
+@pytest.mark.parametrize("name", ["x" * 60, "a b"])
+def test_a_name_that_modelarts_refuses_is_refused(name: str) -> None:
+    with pytest.raises(JobError, match="name: expected up to 64 letters, digits, _ and -, found"):
+        request(submission_of(name=name), profile_of())
+
+
+def test_a_spec_too_long_for_a_variable_names_the_cure() -> None:
+    names = [f"class {os.urandom(16).hex()}" for _ in range(100)]
+    classes = [
+        {"name": name, "colour": [number, 0, 0], "ids": {"tiny": [number]}}
+        for number, name in enumerate(names)
+    ]
+    with pytest.raises(JobError, match=r"SEGADAPT_SPEC_BASE64: expected at most 4096 .* spec_uri"):
+        request(submission_of(job_of(classes=classes)), profile_of())
