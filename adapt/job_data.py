@@ -147,16 +147,21 @@ def check_networks(job: JobSpec) -> None:
 
     All networks are built, without memory or weights: the code that would stumble later is asked.
     """
+    method = build_without_memory(job)
     with torch.device("meta"):
-        bare = job.model.model_copy(update={"weights": "none", "weights_uri": None})
-        segmenter = build_segmenter(bare, job.classes.num_classes)
-        method = build_method(job.method, segmenter)
         build_optimizers(job.optim, method)
     for name in _discriminator_uris(job):
         _adversary(method, name)
     starts_nowhere = job.model.weights_uri is None and job.model.start_uri is None
     if job.model.weights == "imagenet" and starts_nowhere and job.model.encoder in ENCODERS:
-        segmenter.encoder.imagenet_weights()  # says which weights it needs
+        method.segmenter.encoder.imagenet_weights()  # says which weights it needs
+
+
+def build_without_memory(job: JobSpec) -> Method:
+    """The job's method and networks on the meta device, without weights. Raises `JobError`."""
+    with torch.device("meta"):
+        bare = job.model.model_copy(update={"weights": "none", "weights_uri": None})
+        return build_method(job.method, build_segmenter(bare, job.classes.num_classes))
 
 
 def build_network(job: JobSpec, stores: Stores) -> Segmenter:

@@ -34,10 +34,10 @@ LAYERS = [
     ["adapt.spec"],
     ["adapt.saving", "adapt.shared_stop", "adapt.progress"],
     ["adapt.job_data", "adapt.download", "adapt.spec_reference"],
-    ["adapt.trainer"],
+    ["adapt.trainer", "adapt.memory"],
     ["adapt.job", "adapt.scoring", "adapt.live", "adapt.platforms", "adapt.launch"],
     ["adapt.submit"],
-    ["adapt.demo"],
+    ["adapt.demo", "adapt.check"],
     ["adapt.cli"],
 ]
 
