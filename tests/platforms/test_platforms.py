@@ -1,0 +1,62 @@
+"""What holds for every row of PLATFORMS."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adapt.errors import JobError
+from adapt.platforms import PLATFORMS, load_profile
+from adapt.platforms.platform import Profile, Submission
+from adapt.spec import JobSpec, load_spec
+from adapt.spec_file import packed
+from tests.commands import ROOT
+
+PROFILES = sorted((ROOT / "job_specs/platforms").glob("*.yaml"))
+SPEC = ROOT / "job_specs/gta5_to_cityscapes/advent.yaml"
+
+
+@pytest.fixture(scope="module")
+def job() -> JobSpec:
+    return load_spec(SPEC, ["source.batch_size=16", "target.batch_size=16"])
+
+
+def test_every_platform_has_a_shipped_profile_and_a_page() -> None:
+    shipped = {load_profile(path).platform for path in PROFILES}
+    assert shipped == PLATFORMS.keys() == {"docker", "kubernetes", "modelarts", "sagemaker"}
+    for name in PLATFORMS:
+        assert (ROOT / "docs/platforms" / f"{name}.md").exists()
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_request_is_plain_data_and_says_the_whole_job(path: Path, job: JobSpec) -> None:
+    profile = load_profile(path)
+    row = PLATFORMS[profile.platform]
+    request = row.request(Submission("town-261127-120000", job), profile)
+    assert json.loads(json.dumps(request)) == request
+    assert request == row.request(Submission("town-261127-120000", job), profile)
+    text = yaml.safe_dump(request, width=10**9)
+    assert "town-261127-120000" in text and profile.image in text
+    assert row.grace_s(profile) > 0 and isinstance(row.restarts(profile), bool)
+    told = (packed(job.to_yaml())[:2000], job.to_yaml().splitlines()[0], "SEGADAPT_SPEC")
+    assert any(one in text for one in told)
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_profiles_say_what_each_key_is(path: Path) -> None:
+    profile: Profile = load_profile(path)
+    undescribed = [
+        name for name, field in type(profile).model_fields.items()
+        if not field.description and name != "platform"
+    ]  # fmt: skip
+    assert not undescribed
+    assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_typing_mistake_in_a_profile_is_named(path: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / path.name
+    wrong.write_text(path.read_text() + "\nimagee: x\n")
+    with pytest.raises(JobError, match="imagee"):
+        load_profile(wrong)
