@@ -193,8 +193,7 @@ class Delivery(threading.Thread):
 
     def _explain(self, error: Exception) -> None:
         """One warning, with the cure, for each kind of outage."""
-        text = f"{code_of(error)} {error}"
-        cure = next(cure for sign, cure in _CURES if re.search(sign, text))
+        cure = cure_of(error)
         message = (
             f"MLflow at {without_password(self._uri)} takes nothing now; training goes on, figures "
             f"wait in {self._spool.path}. To mend it: {cure} [{first_line(error)}]"
@@ -206,3 +205,9 @@ class Delivery(threading.Thread):
         if (once or message) not in self._warned:
             log.warning("%s", message)
         self._warned.add(once or message)
+
+
+def cure_of(error: Exception) -> str:
+    """What a person can do about one of `failures()`."""
+    text = f"{code_of(error)} {error}"
+    return next(cure for sign, cure in _CURES if re.search(sign, text))

@@ -237,15 +237,21 @@ def _fetched(stores: Stores, uri: str) -> Iterator[Path]:
         yield path
 
 
+def absent_classes(job: JobSpec, section: SplitConfig, split: PackedSplit) -> list[str]:
+    """The job's classes of which a split opened with labels has no pixel.
+
+    Raises `DataError` where it has none of any.
+    """
+    names, table = job.classes.names, split.id_table
+    assert table is not None, "the split is opened with its labels"
+    present = {int(table[id_]) for id_, pixels in split.manifest.id_pixels.items() if pixels}
+    absent = [name for index, name in enumerate(names) if index not in present]
+    if len(absent) == len(names):
+        raise DataError(f"{section.uri}: no pixel belongs to any of the classes: check `classes`")
+    return absent
+
+
 def _warn_of_absent_classes(job: JobSpec, source: PackedSplit) -> None:
-    space = job.classes
-    table = source.id_table
-    assert table is not None, "the source is opened with its labels"
-    present = {int(table[id_]) for id_, pixels in source.manifest.id_pixels.items() if pixels}
-    absent = [name for index, name in enumerate(space.names) if index not in present]
-    if len(absent) == len(space.names):
-        raise DataError(
-            f"{job.source.uri}: no pixel belongs to any of the classes: check `classes`"
-        )
+    absent = absent_classes(job, job.source, source)
     if absent:
         log.warning("source: no pixel of %s; those classes cannot be learned", ", ".join(absent))

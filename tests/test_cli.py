@@ -96,18 +96,18 @@ def test_a_bug_ends_with_1_and_its_traceback(
 
 
 def test_check_answers_with_a_spec_that_is_valid_itself(spec: Path, tmp_path: Path) -> None:
-    first = call("check", spec, "--set", "train.steps=7", folder=tmp_path)
+    first = call("check", spec, "--spec", "--set", "train.steps=7", folder=tmp_path)
     assert first.code == 0 and "valid" in first.err
     resolved = tmp_path / "resolved.yaml"
     resolved.write_text(first.out)
-    again = call("check", resolved, folder=tmp_path)
+    again = call("check", resolved, "--spec", folder=tmp_path)
     assert again.out == first.out
-    as_json = call("check", resolved, "--json", folder=tmp_path)
+    as_json = call("check", resolved, "--spec", "--json", folder=tmp_path)
     assert json.loads(as_json.out) == yaml.safe_load(first.out)
     assert json.loads(as_json.out)["train"]["steps"] == 7
 
 
-@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("command", [("check", "--spec"), ("run",)])
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -120,10 +120,10 @@ def test_check_answers_with_a_spec_that_is_valid_itself(spec: Path, tmp_path: Pa
     ],
 )
 def test_a_wrong_spec_is_refused_by_key(
-    command: str, override: str, message: str, spec: Path, tmp_path: Path
+    command: tuple[str, ...], override: str, message: str, spec: Path, tmp_path: Path
 ) -> None:
     uri = ("--set", "source.uri=s3://bucket/tiny")
-    ended = call(command, spec, "--set", override, *uri, folder=tmp_path)
+    ended = call(*command, spec, "--set", override, *uri, folder=tmp_path)
     refused(ended, 2, message)
     assert not (tmp_path / "runs").exists()
 
@@ -362,9 +362,9 @@ def test_an_official_network_is_imported_evaluated_and_exported(spec: Path, tmp_
 
 def test_check_asks_the_networks(spec: Path, tmp_path: Path) -> None:
     one_level = ("--set", "model.aux=false")
-    ended = call("check", spec, *one_level, folder=tmp_path)
+    ended = call("check", spec, "--spec", *one_level, folder=tmp_path)
     refused(ended, 2, "method.weight_adv: expected at most one weight for each head", "found 2")
-    ended = call("check", spec, "--set", "model.encoder=resnet19", folder=tmp_path)
+    ended = call("check", spec, "--spec", "--set", "model.encoder=resnet19", folder=tmp_path)
     refused(ended, 2, "model.encoder", "did you mean 'resnet18'")
 
 
@@ -380,7 +380,7 @@ def test_download_best_fetches_what_was_recorded(wanted: str, finished: Path) ->
     answer = json.loads(ended.out)
     assert (answer["score"], answer["sha256"]) == (best["score"], best["sha256"])
     assert figure_of(finished, answer["weights_path"]) == best["score"]
-    assert call("check", answer["spec_path"], folder=finished).code == 0
+    assert call("check", answer["spec_path"], "--spec", folder=finished).code == 0
 
 
 def test_download_best_of_nothing_lists_the_experiments(finished: Path) -> None:

@@ -1,4 +1,4 @@
-"""Commands that train: run, check, demo, schema."""
+"""Commands that train: run, demo, schema."""
 
 import json
 import signal
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place, place_here
+from adapt.cli.options import AsJson, Overrides, console, place_here
 from adapt.errors import Interrupted, JobError
 from adapt.places import Place, with_arguments
 from adapt.spec import JobSpec, json_schema, load_spec
@@ -95,25 +95,6 @@ def _launch(job: JobSpec, place: Place, processes: int | None) -> int:
     job.check_ranks(processes * place.num_nodes)
     code = launch(job, place, processes, [str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])
     return place.interrupted_code if code == Interrupted.exit_code else code
-
-
-@commands.command()
-def check(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Say whether a job spec is valid, and what it comes to.
-
-    Touches no data and no GPU.
-    """
-    from adapt.job_data import check_networks
-
-    job, place = job_and_place(spec, overrides)
-    job.check_environment(place.environment)
-    job.check_ranks(place.num_ranks)
-    check_networks(job)
-    if as_json:
-        typer.echo(json.dumps(job.resolved()))
-        return
-    console.print(f"[green]valid[/green]: run {job.name!r}")
-    typer.echo(job.to_yaml(), nl=False)
 
 
 @commands.command()

@@ -45,6 +45,11 @@ class Profile(Section):
         {}, description="Variables of the job that are no secrets, such as MLFLOW_TRACKING_URI."
     )
 
+    def replaced(self) -> dict[str, str]:
+        """Keys of the job spec, as `source.uri`, whose place the platform takes itself, and the
+        URIs that it reads or writes there with its own rights."""
+        return {}
+
 
 class Submission(NamedTuple):
     """A job as it is handed to a platform.

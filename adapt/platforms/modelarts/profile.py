@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from adapt.places import CHANNELS
 from adapt.platforms.platform import Profile
 from adapt.section import Section
 
@@ -193,6 +194,11 @@ class ModelArtsProfile(Profile):
     project_id_env: VariableName = Field(
         "HUAWEICLOUD_SDK_PROJECT_ID", description="Variable with the project, without project_id."
     )
+
+    def replaced(self) -> dict[str, str]:
+        """The inputs, and the output of the checkpoints."""
+        named = {**self.inputs.model_dump(), "checkpoints": self.outputs.checkpoints}
+        return {CHANNELS[name]: uri for name, uri in named.items() if uri is not None}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

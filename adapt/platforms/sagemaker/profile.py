@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from adapt.places import CHANNELS
 from adapt.platforms.platform import Profile
 from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of
 from adapt.section import Section
@@ -101,6 +102,12 @@ class SageMakerProfile(Profile):
     network_isolation: bool = Field(False, description="Not possible; says why.")
     secrets: tuple[str, ...] = Field((), description="Not possible; says why.")
     tags: dict[str, str] = Field({}, description="Tags of the job, for bills and policies.")
+
+    def replaced(self) -> dict[str, str]:
+        """The channels, and the mirror of the checkpoints."""
+        named = {CHANNELS[name]: channel.uri for name, channel in self.channels.items()}
+        mirror = {} if self.checkpoint_uri is None else {"checkpoint.uri": self.checkpoint_uri}
+        return named | mirror
 
     @model_validator(mode="after")
     def _knows_the_machine(self) -> Self:

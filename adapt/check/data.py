@@ -1,0 +1,130 @@
+"""The packed splits that a job reads: there, readable, complete, and of the job's classes."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+from adapt.check.subject import FAILURES, Subject, red
+from adapt.data.packed import PackedSplit, SplitConfig
+from adapt.data.verify import Split, image_fault, label_fault, members_of, xxh3_of_parts
+from adapt.errors import DataError
+from adapt.job_data import absent_classes, open_cache, open_split
+from adapt.platforms.platform import Finding
+from storage.store import BY_SMART_OPEN, retried, split_uri
+
+ATTEMPTS = 5
+REPAIR = "copy the objects there again, or pack the split again (--overwrite)"
+
+
+class Looked(NamedTuple):
+    """What was found of one split; `shard_bytes` and `packed_hw` where its manifest could be read.
+
+    `remote`: whether shards have to be fetched.
+    """
+
+    findings: tuple[Finding, ...]
+    shard_bytes: tuple[int, ...] = ()
+    packed_hw: tuple[int, int] | None = None
+    remote: bool = False
+
+
+def look_at(subject: Subject, key: str) -> Looked:
+    """Open the split of `source`, `target` or `validation`, and look at its shards.
+
+    The target's labels stay unread.
+    """
+    section: SplitConfig = getattr(subject.job, key)
+    only_there = subject.only_there(f"{key}.uri", section.uri)
+    if only_there is not None:
+        return Looked((Finding(key, True, only_there),))
+    cache = open_cache(subject.job, subject.place)
+    try:
+        split = open_split(subject.job, section, subject.stores, cache, labelled=key != "target")
+    except FAILURES as error:
+        return Looked((red(key, error),))
+    found = tuple(_of_split(subject, key, section, split))
+    split.close()
+    sizes = tuple(shard.size_bytes for shard in split.manifest.shards)
+    remote = split_uri(section.uri)[0] != "file"
+    return Looked(found, sizes, _packed_hw(split), remote)
+
+
+def _of_split(
+    subject: Subject, key: str, section: SplitConfig, split: PackedSplit
+) -> Iterator[Finding]:
+    manifest = split.manifest
+    samples = f"{manifest.num_samples} samples of {manifest.dataset}"
+    yield Finding(key, True, f"{section.uri}/{section.split}: {samples}")
+    if key != "target":
+        yield _classes(subject, key, section, split)
+    for what, look in ((f"{key} shards", _shards), (f"{key} sample", _sample)):
+        try:
+            yield Finding(what, True, look(split))
+        except FAILURES as error:
+            yield red(what, error)
+
+
+def _classes(subject: Subject, key: str, section: SplitConfig, split: PackedSplit) -> Finding:
+    try:
+        absent = absent_classes(subject.job, section, split)
+    except DataError as error:
+        return red(f"{key} classes", error)
+    of = f"of {subject.job.classes.num_classes} classes"
+    found = f"no pixel {of} is of {', '.join(absent)}" if absent else f"pixels {of}"
+    return Finding(f"{key} classes", True, found)
+
+
+def _shards(split: PackedSplit) -> str:
+    """All shards stand where the manifest says, in its sizes."""
+    expected = {f"{split.split}/{one.name}": one.size_bytes for one in split.manifest.shards}
+    listed = _listed(split, expected)
+    missing = [key for key in expected if key not in listed]
+    if missing:
+        raise DataError(
+            f"{split.store.uri}: {len(missing)} of {len(expected)} shards are missing, the first "
+            f"is {missing[0]}; {REPAIR}"
+        )
+    for key, size_bytes in expected.items():
+        if listed[key] != size_bytes:
+            raise DataError(
+                f"{split.store.uri}/{key}: expected {size_bytes} bytes, found {listed[key]}; "
+                f"{REPAIR}"
+            )
+    return f"all {len(expected)} are there, {sum(expected.values()) / 1e6:.1f} MB"
+
+
+def _listed(split: PackedSplit, expected: dict[str, int]) -> dict[str, int]:
+    """Sizes by key. Where a store cannot list, the last bytes of the first and last shard stand
+    for all of them."""
+    store = split.store
+    if split_uri(store.uri)[0] not in BY_SMART_OPEN:
+        return {one.key: one.size_bytes for one in store.list(f"{split.split}/")}
+    for key in {next(iter(expected)), next(reversed(expected))}:
+        retried(partial(store.get_range, key, expected[key] - 1, 1), ATTEMPTS)
+    return expected
+
+
+def _sample(split: PackedSplit) -> str:
+    """The first sample of the first shard decodes; its label too, where labels are read."""
+    whole = Split(split.store, split.manifest, split.index)
+    key = f"{split.split}/{split.manifest.shards[int(split.index.shard[0])].name}"
+    labelled = split.id_table is not None
+    parts = [
+        retried(partial(split.store.get_range, key, one.offset_bytes, one.length_bytes), ATTEMPTS)
+        for one in members_of(whole, 0)[: 2 if labelled else 1]
+    ]
+    name = split.name(0)
+    if labelled and xxh3_of_parts(parts) != int(split.index.xxh3[0]):
+        raise DataError(f"{name}: its bytes are not those that were packed (xxh3); {REPAIR}")
+    checks = zip((image_fault, label_fault), parts, strict=False)
+    for fault in (check(whole, 0, data, name) for check, data in checks):
+        if fault is not None:
+            raise DataError(f"{fault}; {REPAIR}")
+    return f"{split.key(0)} decodes"
+
+
+def _packed_hw(split: PackedSplit) -> tuple[int, int]:
+    """The size at which images come; of originals the largest height and width."""
+    if split.manifest.size_hw is not None:
+        return split.manifest.size_hw
+    return int(split.index.height_px.max()), int(split.index.width_px.max())

@@ -1,0 +1,119 @@
+"""The machine: memory between its processes, its disk, and the memory of its GPUs."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch._subclasses.fake_tensor import (
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+)
+
+from adapt.check.data import Looked
+from adapt.check.subject import Findings, Subject, red
+from adapt.errors import JobError
+from adapt.memory import Peak, predicted_bytes
+from adapt.platforms.platform import Finding
+
+SHM = Path("/dev/shm")
+SHM_BYTES = 10**9
+"""What NCCL may take between the ranks of a node; docker's default of 64 MB is too little."""
+
+RESERVE_BYTES = 1 << 30
+"""What the shard cache leaves free, for figures and pictures that wait for MLflow."""
+
+Splits = Callable[[], Mapping[str, Looked]]
+
+
+def shm_findings(subject: Subject) -> Findings:
+    """/dev/shm, through which the ranks of a node pass gradients."""
+    ranks = subject.local_ranks
+    if ranks == 1:
+        yield Finding("/dev/shm", True, "one rank a node needs none of it")
+        return
+    free = _promised(subject, "shm_gb") or (_free(SHM) if subject.profile is None else None)
+    if free is None:
+        yield Finding("/dev/shm", True, "seen only there")
+        return
+    cure = "docker run --shm-size=1g, or shm_gb of the profile"
+    found = f"{free / 1e9:.2f} GB for {ranks} ranks, {SHM_BYTES / 1e9:.0f} GB needed"
+    yield Finding("/dev/shm", free >= SHM_BYTES, found, cure)
+
+
+def disk_findings(subject: Subject, splits: Splits) -> Findings:
+    """The scratch disk against the shards that are fetched onto it."""
+    folder = subject.place.scratch_dir
+    free = _promised(subject, "scratch_gb", "volume_gb")
+    free = free or (_free(folder) if subject.profile is None else None)
+    if free is None:
+        yield Finding("disk", True, "seen only there")
+        return
+    sizes = [size for one in splits().values() if one.remote for size in one.shard_bytes]
+    room, wanted = free - RESERVE_BYTES, sum(sizes)
+    has = f"{free / 1e9:.1f} GB free" + (f" in {folder}" if subject.profile is None else "")
+    if room < max(sizes, default=0):
+        found = f"{has}, {(RESERVE_BYTES + max(sizes, default=0)) / 1e9:.1f} GB needed at least"
+        yield Finding(
+            "disk", False, found, "make room, or set SEGADAPT_SCRATCH_DIR to a larger disk"
+        )
+    elif room < wanted:
+        share = f"{room / wanted:.0%} of {wanted / 1e9:.1f} GB of shards stay on it"
+        yield Finding("disk", True, f"{has}: {share}, the others are fetched again each epoch")
+    else:
+        yield Finding("disk", True, f"{has} for {wanted / 1e9:.1f} GB of shards")
+
+
+def gpu_findings(subject: Subject, splits: Splits) -> Findings:
+    """The predicted memory of a step against the GPU's."""
+    job, what = subject.job, "GPU memory"
+    domains = {"source": job.source} | ({} if job.target is None else {"target": job.target})
+    unsized = any(not (one.augment.crop_hw or one.size_hw) for one in domains.values())
+    packed = {key: one.packed_hw for key, one in splits().items()} if unsized else {}
+    try:
+        job.check_ranks(subject.num_ranks)
+        sizes = {key: size for key, size in packed.items() if size is not None}
+        peak = predicted_bytes(job, subject.num_ranks, sizes)
+    except JobError as error:
+        yield red(what, error)
+        return
+    except (UnsupportedFakeTensorException, DynamicOutputShapeException) as error:
+        yield Finding(what, True, f"not predicted: the network does what {error} stands for")
+        return
+    yield _compared(what, peak, *_gpu_bytes(subject))
+
+
+def _compared(what: str, peak: Peak, limit: float | None, whose: str) -> Finding:
+    parts = zip(peak._fields, peak, strict=True)
+    listed = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts)
+    found = f"{peak.needed / 1e9:.1f} GB of {whose}"
+    found += f": {listed}, margin {(peak.needed - peak.total) / 1e9:.2f}"
+    cure = (
+        "raise train.accumulate, lower batch_size or augment.crop_hw, set train.precision: bf16, "
+        "or take a larger GPU"
+    )
+    return Finding(what, limit is None or peak.needed <= limit, found, cure)
+
+
+def _gpu_bytes(subject: Subject) -> tuple[float | None, str]:
+    """The memory of one GPU, and how to call it."""
+    promised = _promised(subject, "gpu_memory_gb")
+    if promised is None and subject.profile is None and torch.cuda.is_available():
+        promised = float(torch.cuda.get_device_properties(0).total_memory)
+    if promised is not None:
+        return promised, f"{promised / 1e9:.1f} GB"
+    if subject.profile is None:
+        return None, "a GPU that is not here"
+    return None, "a GPU whose gpu_memory_gb the profile does not name"
+
+
+def _promised(subject: Subject, *keys: str) -> float | None:
+    """Bytes that the profile promises under the first of these keys it has."""
+    found = (getattr(subject.profile, key, None) for key in keys)
+    return next((value * 1e9 for value in found if value is not None), None)
+
+
+def _free(folder: Path) -> float:
+    """Free bytes of the disk that holds a folder, or would."""
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    return float(shutil.disk_usage(there).free)

@@ -1,0 +1,86 @@
+"""What is checked: a job, where it is to run, and how failures become lines of the answer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from urllib.parse import urlsplit
+
+import torch
+
+from adapt.errors import DataError, JobError
+from adapt.places import Place
+from adapt.platforms.platform import Finding, Profile
+from adapt.spec import JobSpec
+from storage.settings import fitting_key
+from storage.store import StoreError, Stores, split_uri
+
+FAILURES = (JobError, DataError, StoreError)
+"""What becomes a red line; anything else is a bug."""
+
+_INSIDE = (".svc", ".svc.cluster.local", ".internal")
+"""How names end that only a cluster, or a cloud's own network, knows."""
+
+Findings = Iterator[Finding]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A job that is to run here or, with a `profile`, on its platform."""
+
+    job: JobSpec
+    place: Place
+    profile: Profile | None = None
+
+    @property
+    def local_ranks(self) -> int:
+        """Ranks of one node."""
+        if self.profile is not None:
+            return max(1, self.profile.gpus)
+        return self.place.processes or max(1, torch.cuda.device_count())
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of the whole job."""
+        nodes = self.place.num_nodes if self.profile is None else self.profile.nodes
+        return nodes * self.local_ranks
+
+    @cached_property
+    def stores(self) -> Stores:
+        """The stores of the job, with the secrets of this process."""
+        return Stores(self.job.stores, self.place.environment)
+
+    @property
+    def place_there(self) -> Place:
+        """This place with the profile's variables over its own."""
+        more = {} if self.profile is None else self.profile.environment
+        return replace(self.place, environment={**self.place.environment, **more})
+
+    def only_there(self, key: str, uri: str) -> str | None:
+        """Why a URI of the spec, which stands at `key`, can be looked at on the platform alone;
+        None where it can from here."""
+        if self.profile is None:
+            return None
+        instead = self.profile.replaced().get(key)
+        if instead is not None:
+            return f"{instead}: {self.profile.platform}'s to bring, with rights of its own"
+        if split_uri(uri)[0] == "file":
+            return f"{uri}: a folder of {self.profile.platform}'s machines, seen only there"
+        settings = fitting_key(uri, self.job.stores)
+        endpoint = None if settings is None else self.job.stores[settings].endpoint_url
+        return self.inside(endpoint or uri)
+
+    def inside(self, url: str) -> str | None:
+        """Why a server can be reached from the platform alone; None where it can from here."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        only_name = "." not in host and host != "localhost"
+        web = parts.scheme in ("http", "https")
+        if self.profile is None or not web or not (only_name or host.endswith(_INSIDE)):
+            return None
+        return f"{host}: a name of {self.profile.platform}'s own network, seen only there"
+
+
+def red(what: str, error: JobError | DataError | StoreError) -> Finding:
+    """A failure as a line: what its message says up to the first semicolon, and the cure."""
+    found, _, cure = str(error).partition("; ")
+    return Finding(what, False, found, cure, error.exit_code)

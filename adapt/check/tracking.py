@@ -1,0 +1,40 @@
+"""MLflow: whether its server lets the job in."""
+
+from adapt.check.subject import Findings, Subject
+from adapt.delivery import cure_of
+from adapt.job import tracking_uri
+from adapt.mlflow_run import be_brief, failures, first_line, without_password
+from adapt.platforms.platform import Finding
+from storage.store import StoreError
+
+WHAT = "MLflow"
+
+
+def tracking_findings(subject: Subject) -> Findings:
+    """Ask the server for the job's experiment; a database file needs none."""
+    uri = tracking_uri(subject.job, subject.place_there)
+    if uri.startswith("sqlite:"):
+        found = f"figures go to a database file, {uri}"
+        loss = "; it ends with the machine: name a server in tracking.uri to keep them"
+        yield Finding(WHAT, True, found if subject.profile is None else found + loss)
+        return
+    only_there = subject.inside(uri)
+    yield Finding(WHAT, True, only_there) if only_there else _asked(uri, subject)
+
+
+def _asked(uri: str, subject: Subject) -> Finding:
+    name, server = subject.job.tracking.experiment, without_password(uri)
+    be_brief()
+    from mlflow import MlflowClient
+
+    try:
+        experiment = MlflowClient(tracking_uri=uri).get_experiment_by_name(name)
+    except failures() as error:
+        found = f"{server}: {first_line(error)}"
+        return Finding(WHAT, False, found, cure_of(error), StoreError.exit_code)
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        found = f"{server}: the experiment {name!r} was deleted"
+        cure = "`mlflow experiments restore` it, or choose another tracking.experiment"
+        return Finding(WHAT, False, found, cure)
+    new = "is new" if experiment is None else "is there"
+    return Finding(WHAT, True, f"{server} answers; the experiment {name!r} {new}")

@@ -1,0 +1,79 @@
+"""The command that looks before money is spent: check."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place
+from adapt.places import Place
+from adapt.spec import JobSpec
+
+if TYPE_CHECKING:
+    from adapt.platforms.platform import Finding
+
+commands = typer.Typer()
+
+
+@commands.command()
+def check(
+    spec: SpecPath,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="PROFILE", help="Profile of the platform it will run on."),
+    ] = None,
+    overrides: Overrides = None,
+    spec_only: Annotated[
+        bool, typer.Option("--spec", help="Touch no data: print the resolved spec if it is valid.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say beforehand what would go wrong: data, stores, MLflow, weights, machine, GPU memory.
+
+    Writes one probe object where checkpoints go, and deletes it. Ends with the code of the first
+    thing that is wrong: 2 spec or platform, 3 storage or MLflow, 4 data.
+    """
+    job, place = job_and_place(spec, overrides)
+    if spec_only:
+        _print_spec(job, place, as_json)
+        return
+    from adapt.check import Subject, exit_code_of, findings
+    from adapt.platforms import load_profile
+
+    subject = Subject(job, place, None if to is None else load_profile(to))
+    with console.status("looking"):
+        found = list(findings(subject))
+    code = exit_code_of(found)
+    if as_json:
+        answer = {"ok": code == 0, "exit_code": code, "findings": [one._asdict() for one in found]}
+        typer.echo(json.dumps(answer))
+    else:
+        console.print(_table(found))
+    raise typer.Exit(code)
+
+
+def _print_spec(job: JobSpec, place: Place, as_json: bool) -> None:
+    from adapt.job_data import check_networks
+
+    job.check_environment(place.environment)
+    job.check_ranks(place.num_ranks)
+    check_networks(job)
+    if as_json:
+        typer.echo(json.dumps(job.resolved()))
+        return
+    console.print(f"[green]valid[/green]: run {job.name!r}")
+    typer.echo(job.to_yaml(), nl=False)
+
+
+def _table(found: Sequence["Finding"]) -> Table:
+    table = Table(show_header=False, show_lines=False)
+    for one in found:
+        mark = Text("ok", "green") if one.ok else Text("no", "bold red")
+        cure = [] if one.ok or not one.cure else [Text(f"to mend it: {one.cure}", "yellow")]
+        table.add_row(mark, Text(one.what), Group(Text(one.found), *cure))
+    return table
