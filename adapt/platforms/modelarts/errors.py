@@ -25,7 +25,7 @@ REFUSALS = (
         "outputs: another job writes to that folder; wait for it, stop it, or name another folder",
     ),
     (
-        r"(name|job).*(exist|duplicate|in use|repeat)|ModelArts\.0103",
+        r"(name|job).*(already|duplicate|in use|repeat)|ModelArts\.0103",
         "a job has that name already; submit again, which makes a new name",
     ),
     (r"flavor|specification", "flavor_id: not one of this region or pool"),
