@@ -64,7 +64,11 @@ class Log:
 
 
 class Cluster:
-    """The server's state; tests change it as controllers and kubelets would."""
+    """The server's state; tests change it as controllers and kubelets would.
+
+    `refusals` are answers to what matches their pattern, `denied` are verbs and resources that the
+    user's role leaves out, `unready` are codes or bodies that the next requests get instead.
+    """
 
     def __init__(self) -> None:
         self.resources = deepcopy(RESOURCES)
@@ -72,7 +76,7 @@ class Cluster:
         self.logs: dict[str, Log] = {}
         self.denied: set[tuple[str, str]] = set()
         self.refusals: list[tuple[str, Answer]] = []
-        self.unready: list[int] = []
+        self.unready: list[int | bytes] = []
         self.asked: list[tuple[str, str]] = []
         self.sent: list[dict[str, Any]] = []
         self._count = 0
@@ -135,8 +139,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = json.loads(self.rfile.read(length)) if length else {}
         self.cluster.asked.append((self.command, self.path))
         if self.cluster.unready:
-            code = self.cluster.unready.pop(0)
-            return self._say(code, {"kind": "Status", "message": "not ready", "code": code})
+            instead = self.cluster.unready.pop(0)
+            if isinstance(instead, bytes):
+                return self._say(200, instead)
+            return self._say(instead, {"kind": "Status", "message": "not ready", "code": instead})
         try:
             if self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 raise Answer(401, "Unauthorized", "Unauthorized")
@@ -148,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = do_DELETE = _handle
 
     def _say(self, code: int, body: Any) -> None:
-        data = json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

@@ -190,6 +190,12 @@ def test_volumes_are_claims_and_nfs() -> None:
     }  # fmt: skip
 
 
+@EACH
+def test_a_profile_can_be_read_back_from_the_record_of_a_job(path: Path) -> None:
+    found = load_profile(path)
+    assert validate(KubernetesProfile, found.model_dump(mode="json")) == found
+
+
 EQUAL = {"key": "spot", "operator": "Equal"}
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"kind": "statefulset"}, "kind: expected indexed_job or trainjob or pytorchjob or volcano"),

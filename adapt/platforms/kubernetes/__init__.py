@@ -26,7 +26,7 @@ def _grace_s(profile: KubernetesProfile) -> float:
 
 def _restarts(profile: KubernetesProfile) -> bool:
     """A TrainJob's runtime may start it again; whether it does is not known from here."""
-    return profile.kind != "trainjob" and profile.restarts > 0
+    return profile.kind != "trainjob" and profile.retries > 0
 
 
 KUBERNETES = Platform(KubernetesProfile, request, connect, _grace_s, _restarts)

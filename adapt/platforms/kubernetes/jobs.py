@@ -52,7 +52,7 @@ def indexed_job(submission: Submission, profile: KubernetesProfile) -> Manifest:
         "completions": profile.nodes,
         "parallelism": profile.nodes,
         # where one pod is lost the others end too, and each counts
-        "backoffLimit": profile.restarts * profile.nodes,
+        "backoffLimit": profile.retries * profile.nodes,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {
             "rules": [
@@ -124,7 +124,7 @@ def pytorchjob(submission: Submission, profile: KubernetesProfile) -> Manifest:
     """Kubeflow's training operator 1. A pod starts again on exit codes from 128 on, as often as it
     takes: the operator counts container restarts, and there are none."""
     pod = template(submission, profile, "pytorch", volumes=volumes(submission, profile))
-    policy = "ExitCode" if profile.restarts else "Never"
+    policy = "ExitCode" if profile.retries else "Never"
     replicas = {"Master": {"replicas": 1, "restartPolicy": policy, "template": pod}}
     if profile.nodes > 1:
         others = {"replicas": profile.nodes - 1, "restartPolicy": policy, "template": pod}
@@ -132,7 +132,7 @@ def pytorchjob(submission: Submission, profile: KubernetesProfile) -> Manifest:
     spec = {
         "nprocPerNode": str(processes(profile)),
         "runPolicy": {
-            "backoffLimit": profile.restarts,
+            "backoffLimit": profile.retries,
             "cleanPodPolicy": "Running",  # the pods that a failed one leaves waiting
             **_deadline(profile),
             "ttlSecondsAfterFinished": round(3600 * profile.keep_hours),
@@ -160,12 +160,12 @@ def volcano(submission: Submission, profile: KubernetesProfile) -> Manifest:
         restartPolicy="Never",
         volumes=volumes(submission, profile),
     )
-    again = "RestartJob" if profile.restarts else "TerminateJob"
+    again = "RestartJob" if profile.retries else "TerminateJob"
     spec = {
         "schedulerName": "volcano",
         "queue": profile.queue,
         "minAvailable": profile.nodes,
-        "maxRetry": max(1, profile.restarts),
+        "maxRetry": max(1, profile.retries),
         **({"priorityClassName": profile.priority_class} if profile.priority_class else {}),
         "plugins": {"env": [], "svc": ["--publish-not-ready-addresses=true"]},
         "policies": [

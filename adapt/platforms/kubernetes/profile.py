@@ -143,8 +143,11 @@ class KubernetesProfile(Profile):
     max_hours: float | None = Field(
         None, gt=0, description="A deadline for all attempts together; none = no limit."
     )
-    restarts: int = Field(
-        3, ge=0, description="How often an interrupted job starts again; pytorchjob counts none."
+    restarts: int | None = Field(
+        None,
+        ge=0,
+        description="How often an interrupted job starts again; none = 3. A pytorchjob takes all "
+        "but 0 for always, a trainjob's runtime says it.",
     )
     keep_hours: float = Field(168, gt=0, description="How long an ended job stays listed.")
     runtime: ObjectName = Field("torch-distributed", description="Of a trainjob.")
@@ -173,10 +176,10 @@ class KubernetesProfile(Profile):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         for key, kind in _ONLY_FOR.items():
-            if key in self.model_fields_set and kind != self.kind:
+            if self._says(key) and kind != self.kind:
                 raise ValueError(f"{key}: is for `kind: {kind}`, found {self.kind}; leave it out")
         for key, why in _NOT_FOR.get(self.kind, {}).items():
-            if key in self.model_fields_set:
+            if self._says(key):
                 raise ValueError(f"{key}: not for `kind: {self.kind}`: {why}; leave it out")
         if self.shm_gb >= self.memory_gb:
             raise ValueError(
@@ -187,3 +190,12 @@ class KubernetesProfile(Profile):
         if len(set(paths)) < len(paths):
             raise ValueError(f"volumes: expected different mount_paths, found {paths}")
         return self
+
+    def _says(self, key: str) -> bool:
+        """Whether a key has another value than its default."""
+        return bool(getattr(self, key) != type(self).model_fields[key].default)
+
+    @property
+    def retries(self) -> int:
+        """`restarts`, or how many there are where nothing is said."""
+        return 3 if self.restarts is None else self.restarts
