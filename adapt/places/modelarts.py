@@ -32,6 +32,7 @@ def modelarts(environment: Mapping[str, str], root: Path) -> Place | None:
         node=node,
         processes=number(environment, "MA_NUM_GPUS") or None,  # 0 where it is not filled in
         master_addr=hosts[0] or None,
+        master_port=number(environment, "PET_MASTER_PORT") or Place.master_port,
         job=_job(environment),
         spec=_only_spec(environment.get("spec")),
         overrides=tuple(
