@@ -6,12 +6,18 @@ channel `spec`, or hyperparameters `spec_base64_0`, `spec_base64_1`, ...
 """
 
 import json
+import logging
+import os
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from adapt.errors import JobError
-from adapt.places.place import CHANNELS, Place, number, scratch_below
+from adapt.places.place import CHANNELS, Place, number
+
+log = logging.getLogger(__name__)
 
 GRACE_S = 120.0
 SPEC_PARTS = "spec_base64_"
@@ -27,21 +33,39 @@ def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
     resources = _read(config / "resourceconfig.json")
     hosts = sorted(resources["hosts"])
     given = _hyperparameters(config)
+    launched = "TORCHELASTIC_RUN_ID" in environment
     return Place(
         "sagemaker",
         {**_network(resources), **_with_spec(environment, given)},
-        scratch_below(root),
+        Path(tempfile.gettempdir()) / "segadapt",  # the machine's large disk, as /opt/ml is
         grace_s=GRACE_S,
         num_nodes=len(hosts),
         node=hosts.index(resources["current_host"]),
         master_addr=hosts[0],
         master_port=number(environment, "PET_MASTER_PORT") or Place.master_port,
-        failure_file=folder / "output/failure",
+        failure_file=folder / "output/failure" if _writable(folder / "output") else None,
         job=environment.get("TRAINING_JOB_NAME") or None,
         spec=given.get("spec") or _spec_channel(folder),
         overrides=(*_channels(config, root), *_overrides(given)),
-        model_dir=folder / "model",
+        model_dir=folder / "model" if _writable(folder / "model", not launched) else None,
     )
+
+
+@cache
+def _writable(folder: Path, tell: bool = False) -> bool:
+    """Whether we may write there: SageMaker's folders may belong to root, our image's user is
+    another. Training needs neither folder, so it goes on."""
+    there = next(part for part in (folder, *folder.parents) if part.exists())
+    writable = os.access(there, os.W_OK)
+    if tell and not writable:
+        log.warning(
+            "%s belongs to another user than uid %d: the best weights will stand in checkpoint.uri "
+            "alone; for SageMaker to keep them too, let the image run as root "
+            "(docs/platforms/sagemaker.md)",
+            folder,
+            os.getuid(),
+        )
+    return writable
 
 
 def _read(path: Path) -> Any:
