@@ -172,6 +172,7 @@ def test_what_another_attempt_cannot_mend_is_not_tried_again() -> None:
 
 def test_who_starts_an_interrupted_job_again() -> None:
     assert ROW.restarts(profile()) and not ROW.restarts(profile(restarts=0))
+    assert ROW.restarts(profile(kind="volcano")) and not ROW.restarts(profile(kind="pytorchjob"))
     assert not ROW.restarts(profile(kind="trainjob")) and ROW.grace_s(profile(grace_s=77)) == 77
 
 

@@ -25,8 +25,9 @@ def _grace_s(profile: KubernetesProfile) -> float:
 
 
 def _restarts(profile: KubernetesProfile) -> bool:
-    """A TrainJob's runtime may start it again; whether it does is not known from here."""
-    return profile.kind != "trainjob" and profile.retries > 0
+    """Whether every interruption is met: a TrainJob's runtime may do so, which is not known from
+    here, and a PyTorchJob fails where a node is reclaimed."""
+    return profile.kind in ("indexed_job", "volcano") and profile.retries > 0
 
 
 KUBERNETES = Platform(KubernetesProfile, request, connect, _grace_s, _restarts)
