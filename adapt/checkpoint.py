@@ -64,10 +64,11 @@ class Best(NamedTuple):
 
 
 class RunFolder:
-    """The checkpoints of one run under `store` (rooted at the run's folder)."""
+    """The checkpoints of one run under `store` (rooted at the run's folder), which others find at
+    `uri`."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, uri: str | None = None) -> None:
+        self.store, self.uri = store, uri or store.uri
 
     def save(
         self,
@@ -97,7 +98,7 @@ class RunFolder:
         manifest = {"step": step, "sha256": digests}
         self.store.put(f"{name}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
         self.store.put("LATEST", name.encode())
-        return Saved(name, join(self.store.uri, name, WEIGHTS), digests[WEIGHTS])
+        return Saved(name, join(self.uri, name, WEIGHTS), digests[WEIGHTS])
 
     def newest_valid(self) -> tuple[str, dict[str, Any]] | None:
         """The newest checkpoint whose checksums hold, as (folder's name, state); None where there

@@ -78,7 +78,7 @@ def run_job(
         stores = open_stores(job, place)
         data = open_data(job, stores, open_cache(job, place))
         stack.callback(_close, data)
-        folder = open_run_folder(job, stores)
+        folder = open_run_folder(job, stores, place.checkpoints_at)
         if fresh and place.leader:
             folder.clear()
         barrier()
@@ -228,7 +228,7 @@ def _describe(
     tracker.log_params(job.resolved())
     tracker.log_text(job.to_yaml(), "spec.yaml")
     tags = {
-        "segadapt.checkpoints": folder.store.uri,
+        "segadapt.checkpoints": folder.uri,
         "segadapt.source": data.source.manifest.dataset_id,
         "segadapt.platform": place.platform,
     }

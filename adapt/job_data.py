@@ -215,9 +215,10 @@ def _adversary(method: Method, name: str) -> nn.Module:
     return known[name]
 
 
-def open_run_folder(job: JobSpec, stores: Stores) -> RunFolder:
-    """The folder in which the job's checkpoints stand."""
-    return RunFolder(stores.open(join(job.checkpoint.uri, job.name)))
+def open_run_folder(job: JobSpec, stores: Stores, outside: str | None = None) -> RunFolder:
+    """The folder in which the job's checkpoints stand; others find that of all runs `outside`."""
+    uri = None if outside is None else join(outside, job.name)
+    return RunFolder(stores.open(join(job.checkpoint.uri, job.name)), uri)
 
 
 def _check_description(job: JobSpec, path: Path, key: str) -> None:

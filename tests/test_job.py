@@ -85,7 +85,8 @@ def test_the_platform_keeps_the_best_weights_and_its_job_is_named(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path
 ) -> None:
     job, out = job_of(tiny_job), tmp_path / "model"
-    outcome, _ = run(job, replace(place, model_dir=out, job="town-1", platform="somewhere"))
+    there = {"job": "town-1", "platform": "somewhere", "checkpoints_at": "s3://bucket/runs"}
+    outcome, _ = run(job, replace(place, model_dir=out, **there))
     assert outcome.best is not None
     kept = (out / "weights.safetensors").read_bytes()
     assert hashlib.sha256(kept).hexdigest() == outcome.best.sha256
@@ -94,6 +95,8 @@ def test_the_platform_keeps_the_best_weights_and_its_job_is_named(
     (found,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
     assert found.data.tags["segadapt.job"] == "town-1"
     assert found.data.tags["segadapt.platform"] == "somewhere"
+    best_uri = f"s3://bucket/runs/tiny/{outcome.best.name}/weights.safetensors"
+    assert found.data.tags["best_checkpoint_uri"] == best_uri
 
 
 def test_without_an_evaluation_the_platform_keeps_the_last_weights(

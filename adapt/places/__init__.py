@@ -77,6 +77,7 @@ def _as_users_say(place: Place) -> Place:
         grace_s=number(environment, "SEGADAPT_GRACE_S") or place.grace_s,
         job=environment.get("SEGADAPT_JOB") or place.job,
         spec=spec,
+        checkpoints_at=environment.get("SEGADAPT_CHECKPOINTS_AT") or None,
     )
 
 

@@ -33,7 +33,9 @@ class Place:
     a job that failed. `job` is the platform's own name of the job, the same after its restarts.
     `spec` says where the job spec is (a path, a URI, `env:VARIABLE`), `overrides` what the platform
     says of its keys (`KEY=VALUE`). What lies in `model_dir` at the end, the platform keeps.
-    `interrupted_code` is the exit code on which the platform starts the job again.
+    `checkpoints_at` is where others find what the job knows as its `checkpoint.uri`, if that is a
+    folder which the platform carries elsewhere. `interrupted_code` is the exit code on which the
+    platform starts the job again.
     """
 
     platform: str
@@ -54,6 +56,7 @@ class Place:
     spec: str | None = None
     overrides: tuple[str, ...] = ()
     model_dir: Path | None = None
+    checkpoints_at: str | None = None
     interrupted_code: int = Interrupted.exit_code
 
     @property

@@ -50,6 +50,11 @@ class Profile(Section):
         URIs that it reads or writes there with its own rights."""
         return {}
 
+    def checkpoints_at(self, _run: str) -> str | None:
+        """Where the rest of the world finds the folder that the job knows as `checkpoint.uri`, if
+        the platform carries it there."""
+        return self.replaced().get("checkpoint.uri")
+
 
 class Submission(NamedTuple):
     """A job as it is handed to a platform.
@@ -68,6 +73,9 @@ class Submission(NamedTuple):
     def environment(self, profile: Profile, grace_s: float) -> dict[str, str]:
         """The job's plain variables: the profile's, its name, and the grace it will have."""
         own = {"SEGADAPT_JOB": self.name, "SEGADAPT_GRACE_S": f"{grace_s:.0f}"}
+        outside = profile.checkpoints_at(self.job.name)
+        if outside is not None:
+            own["SEGADAPT_CHECKPOINTS_AT"] = outside
         return {**profile.environment, **own}
 
 

@@ -1,6 +1,6 @@
 """SageMaker's profile and requests: golden files, and all that is refused before it is sent.
 
-`GOLDEN=write pytest tests/platforms/test_sagemaker.py` writes the golden files anew.
+`GOLDEN_WRITE=1 pytest tests/platforms/test_sagemaker.py` writes the golden files anew.
 """
 
 import json
@@ -17,11 +17,13 @@ from adapt.evaluate import Score
 from adapt.live import describe
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.platform import Submission
+from adapt.platforms.sagemaker.errors import CURES
 from adapt.platforms.sagemaker.request import METRICS
 from adapt.spec import JobSpec, parse_spec
 from adapt.spec_file import unpacked
 from tests.commands import ROOT
 from tests.conftest import tiny_values
+from tests.platforms.sagemaker_double import Double
 from tests.test_live import REPORT
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -59,7 +61,7 @@ def test_a_request_is_as_its_golden_file(name: str) -> None:
     assert unpacked(text, "spec").decode() == job().to_yaml()
     asked["HyperParameters"] = {"spec_base64_0": "(the job spec)"}  # new keys are no news here
     golden = GOLDEN / f"{name}.json"
-    if os.environ.get("GOLDEN") == "write":
+    if os.environ.get("GOLDEN_WRITE"):
         golden.write_text(json.dumps(asked, indent=2) + "\n")
     assert asked == json.loads(golden.read_text())
 
@@ -239,6 +241,13 @@ def test_what_sagemaker_brings_may_stand_anywhere_in_the_spec(tmp_path: Path) ->
     assert first["DataSource"]["S3DataSource"]["S3Uri"] == "s3://b/tiny/"
 
 
+def test_mlflow_is_told_where_mirrored_checkpoints_are(tmp_path: Path) -> None:
+    asked = request(tmp_path, checkpoint_uri="s3://b/runs")
+    assert asked["CheckpointConfig"] == {"S3Uri": "s3://b/runs", "LocalPath": "/opt/ml/checkpoints"}
+    assert asked["Environment"]["SEGADAPT_CHECKPOINTS_AT"] == "s3://b/runs"
+    assert "SEGADAPT_CHECKPOINTS_AT" not in request(tmp_path)["Environment"]
+
+
 def test_weights_may_be_in_the_image_but_not_beside_the_spec(tmp_path: Path) -> None:
     model = tiny_values("", "")["model"]
     request(tmp_path, job(model={**model, "weights_uri": "/weights/a.safetensors"}))
@@ -309,3 +318,32 @@ def test_every_figure_of_an_evaluation_is_a_metric() -> None:
 def test_a_figure_that_is_not_a_number_is_no_metric() -> None:
     line = "2026-11-27 10:00:00,123 INFO step 3: miou nan%, pixel_accuracy 10.00%"
     assert not re.search(METRICS["validation:miou_percent"], line)
+
+
+PAGE = (ROOT / "docs/platforms/sagemaker.md").read_text()
+
+
+def test_the_pages_policies_allow_all_that_is_asked() -> None:
+    blocks = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    mine, trust, roles = (json.loads(block) for block in blocks)
+    allowed = [set(one["Action"]) for one in mine["Statement"] if isinstance(one["Action"], list)]
+    asked = {
+        "sagemaker:": ("CreateTrainingJob", "DescribeTrainingJob", "StopTrainingJob", "Search"),
+        "logs:": ("DescribeLogStreams", "GetLogEvents"),
+        "ecr:": ("DescribeImages",),
+        "servicequotas:": ("ListServiceQuotas",),
+    }
+    needed = {service + action for service, actions in asked.items() for action in actions}
+    assert needed <= set().union(*allowed)
+    known = {name.removeprefix("_") for name in vars(Double) if re.match(r"_[A-Z]", name)}
+    assert known - {"GetCallerIdentity"} == {name.partition(":")[2] for name in needed}
+    assert trust["Statement"][0]["Principal"] == {"Service": "sagemaker.amazonaws.com"}
+    assert len(roles["Statement"]) == 3
+
+
+def test_the_page_explains_every_error_of_aws() -> None:
+    table = PAGE.partition("## What errors mean")[2]
+    for cure in CURES.values():
+        head = re.split(r"[;,]", cure)[0]
+        words = head.removeprefix("docs/")[:25]
+        assert words in table, words

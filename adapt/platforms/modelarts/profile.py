@@ -200,6 +200,11 @@ class ModelArtsProfile(Profile):
         named = {**self.inputs.model_dump(), "checkpoints": self.outputs.checkpoints}
         return {CHANNELS[name]: uri for name, uri in named.items() if uri is not None}
 
+    def checkpoints_at(self, run: str) -> str | None:
+        """The run's own folder of the output, as the request says it."""
+        outside = self.outputs.checkpoints
+        return None if outside is None else f"{outside.rstrip('/')}/{run}"
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._check_image()
