@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import yaml
 from botocore.loaders import JSONFileLoader
 
 from adapt.errors import JobError
@@ -16,7 +17,7 @@ from adapt.platforms.sagemaker import client as module
 from adapt.platforms.sagemaker.client import SageMakerClient, status_of
 from adapt.spec import parse_spec
 from storage.store import StoreUnavailable
-from tests.commands import ROOT
+from tests.commands import ROOT, call
 from tests.conftest import tiny_values
 from tests.platforms.aws_server import KEY
 from tests.platforms.sagemaker_double import RUNS, Double, aws_double
@@ -420,3 +421,36 @@ def test_a_quota_that_nobody_tells_is_no_failure(aws: Double) -> None:
     assert found.ok and found.found.startswith("not known: quota: the credentials may not do")
     aws.quotas = {"other": 1.0}
     assert check(aws)["quota"].found.startswith("not known: AWS names no quota 'ml.g5.2xl")
+
+
+def write_files(aws: Double, folder: Path) -> None:
+    """`tiny.yaml`, a job on S3, and `profile.yaml`, the shipped one against the double."""
+    shipped = yaml.safe_load((ROOT / "job_specs/platforms/sagemaker.yaml").read_text())
+    addresses = {"endpoint_urls": dict.fromkeys(SERVICES, aws.url)}
+    values = tiny_values("s3://my-bucket/tiny", "s3://my-bucket/runs")
+    (folder / "profile.yaml").write_text(yaml.safe_dump({**shipped, **addresses}))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_the_commands_take_a_job_from_its_spec_to_its_end(aws: Double, tmp_path: Path) -> None:
+    write_files(aws, tmp_path)
+    here = {**KEYS, "XDG_STATE_HOME": str(tmp_path)}
+    to = ("--to", "profile.yaml")
+    ended = call("submit", "tiny.yaml", *to, "--yes", "--follow", folder=tmp_path, environment=here)
+    assert ended.code == 0, ended.err
+    (name,) = aws.jobs
+    assert call("status", name, folder=tmp_path, environment=here).out.startswith(f"{name} done")
+    assert name in call("jobs", *to, "--json", folder=tmp_path, environment=here).out
+    aws.streams[f"{name}/algo-1-1"] = [(1, "step 1")]
+    assert call("logs", name, folder=tmp_path, environment=here).out == "step 1\n"
+    again = call("stop", name, folder=tmp_path, environment=here)
+    assert again.code == 2 and "the job has ended already" in again.err
+
+
+def test_what_aws_refuses_ends_the_command_with_2(aws: Double, tmp_path: Path) -> None:
+    write_files(aws, tmp_path)
+    aws.fails("CreateTrainingJob", "ExpiredTokenException", "The security token is expired")
+    ended = call(
+        "submit", "tiny.yaml", "--to", "profile.yaml", "--yes", folder=tmp_path, environment=KEYS
+    )
+    assert ended.code == 2 and "the temporary credentials have expired" in ended.err

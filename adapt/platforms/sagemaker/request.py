@@ -187,8 +187,7 @@ def _check_uris(job: JobSpec, profile: SageMakerProfile) -> None:
 
 def _opened(job: JobSpec, profile: SageMakerProfile) -> dict[str, str]:
     """The URIs that the job itself opens: all that SageMaker does not bring."""
-    brought = {f"{name}.uri" for name in profile.channels}
-    brought |= {"checkpoint.uri"} if profile.checkpoint_uri else set()
+    brought = profile.replaced()
     return {key: uri for key, uri in job.uris().items() if key not in brought}
 
 
