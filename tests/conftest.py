@@ -15,7 +15,7 @@ from storage.store import Store, Stores
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.docker_engine"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,314 @@
+"""docker: the request, what profiles refuse, and what an engine's own words come to.
+
+`test_docker_engine.py` asks a real engine; the words and descriptions here are one's.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapt.errors import JobError
+from adapt.platforms import PLATFORMS, load_profile
+from adapt.platforms.docker import DockerProfile
+from adapt.platforms.docker_check import findings_of_engine, findings_of_probe
+from adapt.platforms.docker_client import DockerClient, connect, refusal_of, status_of
+from adapt.platforms.platform import Submission
+from adapt.spec import parse_spec
+from adapt.spec_file import unpacked, validate
+from storage.store import StoreUnavailable
+from tests.conftest import tiny_values
+
+GOLDEN = Path(__file__).parent / "golden" / "docker.json"
+EXAMPLE = Path(__file__).parents[2] / "job_specs" / "platforms" / "docker.yaml"
+DOCKER = PLATFORMS["docker"]
+SPEC = "SEGADAPT_SPEC_BASE64="
+
+
+def submission() -> Submission:
+    values = tiny_values("s3://bucket/tiny", "s3://bucket/runs")
+    return Submission("tiny-261127-120000", parse_spec(values, "tiny"))
+
+
+def profile(**changes: Any) -> DockerProfile:
+    values = {"platform": "docker", "image": "registry.example:5000/team/segadapt:0.1.0"}
+    return validate(DockerProfile, values | changes)
+
+
+def body_of(**changes: Any) -> dict[str, Any]:
+    return DOCKER.request(submission(), profile(**changes))["body"]
+
+
+def variables_of(body: dict[str, Any]) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in body["Env"])
+
+
+def test_the_request_is_the_golden_one() -> None:
+    """Regenerate golden/docker.json by hand: what a request is, a person has to have read."""
+    full = profile(
+        gpus=2,
+        gpu_ids=["0", "3"],
+        network="host",
+        memory_gb=48,
+        mounts=[
+            {"source": "segadapt-cache", "target": "/cache"},
+            {"source": "/data/gta5", "target": "/data/gta5", "read_only": True},
+        ],
+        environment={"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"},
+        secrets=["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"],
+        grace_s=300,
+    )
+    request = DOCKER.request(submission(), full)
+    variables = request["body"]["Env"]
+    (packed,) = [one.removeprefix(SPEC) for one in variables if one.startswith(SPEC)]
+    assert unpacked(packed, "spec").decode() == submission().job.to_yaml()
+    request["body"]["Env"] = [one.replace(packed, "THE SPEC") for one in variables]
+    assert request == json.loads(GOLDEN.read_text())
+
+
+def test_the_shipped_example_is_valid_and_needs_no_more_than_it_says() -> None:
+    example = load_profile(EXAMPLE)
+    assert isinstance(example, DockerProfile) and DOCKER.grace_s(example) == 120
+    assert not DOCKER.restarts(example)
+    config = DOCKER.request(submission(), example)["body"]["HostConfig"]
+    assert config["ReadonlyRootfs"] and config["CapDrop"] == ["ALL"]
+
+
+def test_without_gpus_none_is_seen_whatever_the_engines_default_runtime() -> None:
+    body = body_of(gpus=0)
+    assert "DeviceRequests" not in body["HostConfig"]
+    variables = variables_of(body)
+    assert variables["NVIDIA_VISIBLE_DEVICES"] == "void" and variables["PET_NPROC_PER_NODE"] == "1"
+
+
+def test_gpus_are_counted_where_they_are_not_named() -> None:
+    body = body_of(gpus=4)
+    assert body["HostConfig"]["DeviceRequests"] == [
+        {"Driver": "", "Count": 4, "Capabilities": [["gpu"]]}
+    ]
+    assert variables_of(body)["PET_NPROC_PER_NODE"] == "4"
+
+
+def test_what_the_profile_leaves_out_is_the_engines_default() -> None:
+    config = body_of()["HostConfig"]
+    assert not {"NetworkMode", "Memory", "MemorySwap"} & config.keys() and config["Mounts"] == []
+    assert config["ShmSize"] == 10**9
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image": "Team/SegAdapt:1"}, "image: expected [REGISTRY/]NAME:TAG, NAME in lower case"),
+        ({"nodes": 2}, "nodes: expected 1, since an engine is one machine, got 2"),
+        ({"engine_uri": "machine:2375"}, "engine_uri: expected one of unix:// tcp:// ssh://"),
+        ({"network": "my net"}, "network: expected the name of a network, got 'my net'"),
+        ({"user": "ma-user"}, "user: expected numbers, USER:GROUP, got 'ma-user'"),
+        ({"environment": {"A-B": "1"}}, "environment: expected names of variables, got 'A-B'"),
+        ({"secrets": ["KEY=abc"]}, "secrets: expected names of variables, got 'KEY=abc'"),
+        (
+            {"secrets": ["KEY"], "environment": {"KEY": "x"}},
+            "secrets: KEY stands in environment too; keep one",
+        ),
+        ({"gpus": 2, "gpu_ids": ["1"]}, "gpu_ids: expected 2 of them, as gpus says, got 1"),
+        (
+            {"mounts": [{"source": "./data", "target": "/data"}]},
+            "mounts.0.source: expected an absolute path or a volume's name, got './data'",
+        ),
+        (
+            {"mounts": [{"source": "/data", "target": "data"}]},
+            "mounts.0.target: expected an absolute path that is neither / nor /opt/segadapt",
+        ),
+        (
+            {"mounts": [{"source": name, "target": "/data"} for name in ("a", "b")]},
+            "mounts: expected different targets, got ['/data', '/data']",
+        ),
+        ({"memory_gb": 0.001}, "memory_gb: expected a number >= 0.1 or null, got 0.001"),
+        ({"grace_s": 0}, "grace_s: expected a positive integer, got 0"),
+        ({"shm": 1}, "shm: unknown key, found 'shm'; did you mean 'shm_gb'?"),
+    ],
+)
+def test_what_an_engine_would_refuse_is_refused_by_its_key(
+    changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(JobError) as caught:
+        profile(**changes)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_spec_that_no_variable_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Submission, "spec_base64", lambda self: "x" * 131_072)
+    with pytest.raises(JobError, match=r"SPEC: expected at most 131072 .*SEGADAPT_SPEC"):
+        body_of()
+
+
+@pytest.mark.parametrize(
+    ("explanation", "key", "cure"),
+    [
+        (
+            'could not select device driver "" with capabilities: [[gpu]]',
+            "gpus",
+            "NVIDIA container toolkit",
+        ),
+        (
+            "OCI runtime create failed: nvidia-container-cli: initialization error: nvml error: "
+            "driver not loaded",
+            "gpus",
+            "nvidia-smi has to work",
+        ),
+        ("No such image: segadapt:0.1.0", "image", "docker build -t"),
+        (
+            'invalid mount config for type "bind": bind source path does not exist: /data',
+            "mounts",
+            "chown 1000:100",
+        ),
+        (
+            'Conflict. The container name "/tiny" is already in use by container "1f". You have '
+            "to remove (or rename) that container to be able to reuse that name.",
+            "name",
+            "docker rm",
+        ),
+        ("network stack not found", "network", "docker network create"),
+        ("No such container: tiny", "JOB", "jobs --to PROFILE"),
+        ("the disk is full", "docker", "change what it names"),
+    ],
+)
+def test_an_engines_words_come_to_a_key_and_a_cure(explanation: str, key: str, cure: str) -> None:
+    refusal = refusal_of(explanation)
+    assert refusal.key == key and cure in refusal.cure and explanation in refusal.found
+
+
+def attributes(status: str, **state: Any) -> dict[str, Any]:
+    return {
+        "State": {"Status": status, "ExitCode": 0, "OOMKilled": False, "Error": "", **state},
+        "HostConfig": {"Memory": 2 * 10**9},
+    }
+
+
+@pytest.mark.parametrize(
+    ("described", "state", "code", "detail"),
+    [
+        (attributes("created"), "waiting", None, "created"),
+        (attributes("running"), "running", None, ""),
+        (attributes("paused"), "running", None, "paused"),
+        (attributes("exited"), "done", 0, ""),
+        (attributes("exited", OOMKilled=True), "done", 0, ""),
+        (attributes("exited", ExitCode=75), "interrupted", 75, "submitted again, it goes on"),
+        (attributes("exited", ExitCode=75, OOMKilled=True), "interrupted", 75, "saved"),
+        (attributes("exited", ExitCode=143), "stopped", 143, "before it had begun"),
+        (attributes("exited", ExitCode=137), "failed", 137, "killed: by hand, after the grace"),
+        (
+            attributes("exited", ExitCode=137, OOMKilled=True),
+            "failed",
+            137,
+            "out of memory (2 GB); raise memory_gb of the profile, or lower stream.memory_gb",
+        ),
+        (attributes("exited", ExitCode=3), "failed", 3, "storage; the end of its log says more"),
+        (attributes("exited", ExitCode=139), "failed", 139, "docs/reliability.md"),
+        (attributes("dead", ExitCode=1, Error="disk is full"), "failed", 1, "disk is full"),
+    ],
+)
+def test_a_containers_description_says_how_the_job_is(
+    described: dict[str, Any], state: str, code: int | None, detail: str
+) -> None:
+    status = status_of("tiny", described)
+    assert (status.job, status.state, status.exit_code) == ("tiny", state, code)
+    assert detail in status.detail
+
+
+def test_an_unhealthy_job_says_what_its_health_check_said() -> None:
+    log = [{"Output": "1 ranks at work\n"}, {"Output": "rank 0 has achieved nothing\n"}]
+    health = {"Status": "unhealthy", "Log": log}
+    status = status_of("tiny", attributes("running", Health=health))
+    assert (status.state, status.detail) == ("running", "unhealthy: rank 0 has achieved nothing")
+    well = status_of("tiny", attributes("running", Health={**health, "Status": "healthy"}))
+    assert well.detail == ""
+
+
+INFO = {"ServerVersion": "27.1", "NCPU": 8, "MemTotal": 32 * 10**9, "MemoryLimit": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "info", "found"),
+    [
+        ({}, INFO, []),
+        ({"memory_gb": 16}, INFO, [(True, "16 GB of the machine's 32")]),
+        ({"memory_gb": 64}, INFO, [(False, "64 GB of the machine's 32")]),
+        (
+            {"memory_gb": 16},
+            INFO | {"MemoryLimit": False},
+            [(False, "the engine cannot limit memory")],
+        ),
+    ],
+)
+def test_check_compares_memory_with_the_engines(
+    changes: dict[str, Any], info: dict[str, Any], found: list[tuple[bool, str]]
+) -> None:
+    request = DOCKER.request(submission(), profile(**changes))
+    engine, *memory = findings_of_engine(info, request)
+    assert engine.ok and engine.found == "27.1, 8 CPUs, 32 GB"
+    assert [(finding.ok, finding.found) for finding in memory] == found
+    assert all(finding.ok or finding.cure for finding in memory)
+
+
+def test_check_tells_what_a_container_like_the_jobs_sees() -> None:
+    mounts = [
+        {"source": "/runs", "target": "/runs"},
+        {"source": "cache", "target": "/cache"},
+        {"source": "/data", "target": "/data", "read_only": True},
+    ]
+    body = body_of(gpus=4, mounts=mounts)
+    writable = {"/runs": False, "/cache": True, "/data": False}
+    seen = {"writable": writable, "shm_bytes": 64 * 10**6, "gpus": 2}
+    runs, cache, data, shm, gpus = findings_of_probe(seen, body)
+    assert not runs.ok and runs.found == "user 1000:100 cannot write to /runs"
+    assert runs.cure.startswith("sudo chown 1000:100 /runs")
+    assert cache.ok and data.ok and data.found == "/data, read only"
+    assert not shm.ok and (shm.found, shm.cure) == (
+        "0.064 GB",
+        "several GPUs need shm_gb: 1 in the profile",
+    )
+    assert not gpus.ok and gpus.found == "2 of 4" and "lower gpus" in gpus.cure
+
+
+def test_one_rank_needs_no_more_shm_and_a_named_gpu_counts() -> None:
+    seen = {"writable": {}, "shm_bytes": 64 * 10**6, "gpus": 1}
+    assert all(finding.ok for finding in findings_of_probe(seen, body_of(gpu_ids=["3"])))
+
+
+def test_a_secret_that_is_not_set_is_missed_before_anything_is_sent() -> None:
+    client = DockerClient(None, "nowhere", {"GIVEN": "x", "EMPTY": ""})
+    request = {"name": "tiny", "secrets": ["GIVEN", "EMPTY"], "body": {"Env": []}}
+    with pytest.raises(JobError, match="secrets: expected the variable EMPTY in this environment"):
+        client.submit(request)
+
+
+def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
+    uri = f"unix://{tmp_path}/docker.sock"
+    with pytest.raises(StoreUnavailable, match=r"does not answer; start it .*engine_uri"):
+        connect(uri, {})
+    with pytest.raises(StoreUnavailable, match=rf"^{uri}: "):
+        DOCKER.connect(profile(), {"DOCKER_HOST": uri})
+
+
+def test_an_engine_that_this_user_may_not_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import docker
+
+    def refused(*arguments: object, **more: object) -> None:
+        raise docker.errors.DockerException(
+            "Error while fetching server API version: ('Connection aborted.', "
+            "PermissionError(13, 'Permission denied'))"
+        )
+
+    monkeypatch.setattr(docker, "DockerClient", refused)
+    with pytest.raises(JobError, match="this user may not use the engine; sudo usermod -aG docker"):
+        connect("unix:///var/run/docker.sock", {})
+
+
+def test_without_the_library_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "docker", None)
+    with pytest.raises(JobError, match=r"pip install -r requirements-submit\.txt"):
+        connect(None, {})
