@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
+from adapt.places import find_place
 from adapt.platforms import PLATFORMS
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.local_stack import free_ports
 from adapt.platforms.platform import Submission
-from adapt.spec import JobSpec
+from adapt.spec import JobSpec, load_spec
 from adapt.spec_file import validate
 from tests.commands import ROOT, Ended, finish
 from tests.platforms.kubernetes_schemas import pod_templates
-
-pytestmark = pytest.mark.slow
 
 KUBELET = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 """What every pod is told."""
@@ -30,8 +29,8 @@ def request(job: dict[str, Any], **changes: Any) -> Any:
     return PLATFORMS["kubernetes"].request(submission, profile)
 
 
-def start_pod(asked: Any, root: Path, **told: str) -> "subprocess.Popen[str]":
-    """Start the container of a request's pod, with its mounts below `root`."""
+def mounted(asked: Any, root: Path) -> dict[str, str]:
+    """Make a pod's mounts below `root`; the container's variables, with paths that lie there."""
     pod = next(pod_templates(asked["items"][-1]))["spec"]
     (container,) = pod["containers"]
     variables = {one["name"]: one["value"].replace("$$", "$") for one in container["env"]}
@@ -44,12 +43,18 @@ def start_pod(asked: Any, root: Path, **told: str) -> "subprocess.Popen[str]":
             assert config["metadata"]["name"] == volume["configMap"]["name"]
             for name, text in config["data"].items():
                 (path / name).write_text(text)
-            inside = mount["mountPath"]
-            variables = {
-                key: str(root / text.lstrip("/")) if text.startswith(f"{inside}/") else text
-                for key, text in variables.items()
-            }
+            inside = f"{mount['mountPath']}/"
+            for name, text in variables.items():
+                if text.startswith(inside):
+                    variables[name] = str(path / text.removeprefix(inside))
     (root / "dev/termination-log").touch()
+    return variables
+
+
+def start_pod(asked: Any, root: Path, **told: str) -> "subprocess.Popen[str]":
+    """Start the container of a request's pod, with its mounts below `root`."""
+    variables = mounted(asked, root)
+    (container,) = next(pod_templates(asked["items"][-1]))["spec"]["containers"]
     ours = {"SEGADAPT_ROOT": str(root), "PATH": "/usr/bin:/bin", "HOME": str(root / "tmp")}
     ours |= {"TMPDIR": str(root / "tmp"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -64,9 +69,10 @@ def start_pod(asked: Any, root: Path, **told: str) -> "subprocess.Popen[str]":
 
 
 def run_pod(asked: Any, root: Path, **told: str) -> Ended:
-    return finish(start_pod(asked, root, **told))
+    return finish(start_pod(asked, root, **told), timeout_s=400)
 
 
+@pytest.mark.slow
 def test_the_tiny_job_runs_to_the_end_as_the_pod_of_an_indexed_job(
     tiny_job: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -77,6 +83,7 @@ def test_the_tiny_job_runs_to_the_end_as_the_pod_of_an_indexed_job(
     assert (tmp_path / "pod/dev/termination-log").read_text() == ""
 
 
+@pytest.mark.slow
 def test_a_pod_that_fails_leaves_its_message_where_kubernetes_looks(
     tiny_job: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -89,6 +96,7 @@ def test_a_pod_that_fails_leaves_its_message_where_kubernetes_looks(
     assert message.startswith("JobError: stores.s3.secret_key_env: expected the secret in env")
 
 
+@pytest.mark.slow
 def test_two_nodes_of_an_indexed_job_train_together(
     tiny_job: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -99,7 +107,7 @@ def test_two_nodes_of_an_indexed_job_train_together(
         start_pod(asked, tmp_path / f"pod-{node}", JOB_COMPLETION_INDEX=str(node), **meet)
         for node in (0, 1)
     ]
-    for ended in map(finish, nodes):
+    for ended in [finish(node, timeout_s=400) for node in nodes]:
         assert ended.code == 0, ended.err
     assert (tmp_path / "runs" / "tiny").is_dir()
 
@@ -136,9 +144,14 @@ ADDED = {
 
 
 @pytest.mark.parametrize("kind", ADDED)
-def test_the_tiny_job_runs_to_the_end_as_the_pod_of_other_kinds(
+def test_pods_of_other_kinds_know_where_they_are(
     kind: str, tiny_job: dict[str, Any], tmp_path: Path
 ) -> None:
-    ended = run_pod(request(tiny_job, kind=kind), tmp_path / "pod", **ADDED[kind])
-    assert ended.code == 0, ended.err
-    assert (tmp_path / "runs" / "tiny").is_dir()
+    variables = mounted(request(tiny_job, kind=kind), tmp_path)
+    place = find_place(variables | KUBELET | ADDED[kind], tmp_path)
+    assert (place.platform, place.num_nodes, place.node) == (kind, 1, 0)
+    assert (place.job, place.grace_s) == ("tiny-261127", 120)
+    assert place.processes in (1, None)  # Volcano says nothing, so GPUs are counted
+    assert place.scratch_dir == tmp_path / "cache/segadapt"
+    assert place.failure_file == tmp_path / "dev/termination-log"
+    assert place.spec is not None and load_spec(Path(place.spec), ()).name == "tiny"
