@@ -213,16 +213,17 @@ _OPENING = dedent("""\
 
     **How it is read.** Types are strict, as in JSON: `steps: "500"`, an unknown key and a key that
     stands twice are errors, and every mistake is named by its key path, all of them at once. `2e-4`
-    is a number, `off` is a text. `python entrypoint.py check SPEC` says whether a spec is valid and
-    what it comes to, without touching data or GPU.
+    is a number, `off` is a text. `python entrypoint.py check SPEC --spec` says whether a spec is
+    valid and what it comes to, without touching data or GPU; without `--spec` it looks at
+    [everything else](check.md) too.
 
     **Overrides.** `--set KEY.PATH=VALUE`, as often as you like, changes single keys of a spec for
     `run`, `check` and `evaluate`. The value is read as YAML and passes the same checks; places in
     lists are numbers:
 
     ```sh
-    python entrypoint.py check SPEC --set train.steps=500 --set source.size_hw=[360,640]
-    python entrypoint.py check SPEC --set classes.0.name=street
+    python entrypoint.py check SPEC --spec --set train.steps=500 --set source.size_hw=[360,640]
+    python entrypoint.py check SPEC --spec --set classes.0.name=street
     ```
 
     **Resolved spec.** The spec with its overrides and all defaults filled in is saved as

@@ -20,29 +20,30 @@ from adapt.platforms.platform import Finding
 
 __all__ = ["Subject", "exit_code_of", "findings"]
 
-FIRST: tuple[Callable[[Subject], Findings], ...] = (spec_findings,)
-LATER: tuple[Callable[[Subject], Findings], ...] = (
+Look = Callable[[Subject], Findings]
+
+FIRST: tuple[Look, ...] = (spec_findings,)
+AFTER_DATA: tuple[Look, ...] = (
     checkpoint_findings,
     tracking_findings,
     weights_findings,
     shm_findings,
-    platform_findings,
 )
-ON_DATA = (disk_findings, gpu_findings)
+BY_DATA = (disk_findings, gpu_findings)
 """These wait for what was found of the data."""
+
+LAST: tuple[Look, ...] = (platform_findings,)
 
 
 def findings(subject: Subject) -> Iterator[Finding]:
     """Everything that was found, in a fixed order, each as soon as all before it are there."""
     keys = [key for key in ("source", "target", "validation") if getattr(subject.job, key)]
-    with ThreadPoolExecutor(len(keys) + len(FIRST + LATER) + len(ON_DATA)) as pool:
+    num_tasks = len(keys) + len(FIRST + AFTER_DATA + BY_DATA + LAST)
+    with ThreadPoolExecutor(num_tasks) as pool:  # one each: some wait for others
         first = [pool.submit(_all, look, subject) for look in FIRST]
         data = {key: pool.submit(look_at, subject, key) for key in keys}
-        later = [pool.submit(_all, look, subject) for look in LATER]
-        later += [
-            pool.submit(_all, partial(look, splits=partial(_results, data)), subject)
-            for look in ON_DATA
-        ]
+        by_data: list[Look] = [partial(look, splits=partial(_results, data)) for look in BY_DATA]
+        later = [pool.submit(_all, look, subject) for look in (*AFTER_DATA, *by_data, *LAST)]
         for one in first:
             yield from one.result()
         for looked in data.values():
@@ -56,7 +57,7 @@ def exit_code_of(found: Iterable[Finding]) -> int:
     return next((one.exit_code for one in found if not one.ok), 0)
 
 
-def _all(look: Callable[[Subject], Findings], subject: Subject) -> list[Finding]:
+def _all(look: Look, subject: Subject) -> list[Finding]:
     return list(look(subject))
 
 

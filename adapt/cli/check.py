@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from adapt.cli.models import PIPED_WIDTH
 from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place
 from adapt.places import Place
 from adapt.spec import JobSpec
@@ -53,7 +54,8 @@ def check(
         answer = {"ok": code == 0, "exit_code": code, "findings": [one._asdict() for one in found]}
         typer.echo(json.dumps(answer))
     else:
-        console.print(_table(found))
+        shown = console if console.is_terminal else Console(stderr=True, width=PIPED_WIDTH)
+        shown.print(_table(found))
     raise typer.Exit(code)
 
 
