@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from adapt.places import find_place
@@ -206,6 +207,12 @@ def test_two_machines_train_are_reclaimed_and_go_on_to_the_end(
     assert "\r" not in log and "\x1b" not in log
     assert load_file(again[0].ml / "model/weights.safetensors")
     assert list((again[1].ml / "model").iterdir()) == []  # every machine's would be uploaded
+    client = MlflowClient(sqlite_uri)
+    experiment = client.get_experiment_by_name("tests")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`segadapt.job` = 'tiny-1'")
+    assert run.info.status == "FINISHED" and run.data.tags["segadapt.platform"] == "sagemaker"
+    best_uri = "s3://my-bucket/runs/tiny/step-00000012/weights.safetensors"
+    assert run.data.tags["best_checkpoint_uri"] == best_uri
 
 
 @pytest.mark.slow
@@ -223,6 +230,7 @@ def test_a_job_that_fails_says_why_where_sagemaker_looks(
     assert reason.startswith("DataError: rank 0: ") and "opt/ml/input/data/source" in reason
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_hyperparameter_says_why_too(
     ends: list[Machine], tmp_path: Path, tiny_uri: str, sqlite_uri: str
 ) -> None:
