@@ -56,7 +56,9 @@ def facts_of(plan: Plan) -> dict[str, str]:
     job, profile = plan.submission.job, plan.profile
     each = f"{profile.gpus} GPU{'' if profile.gpus == 1 else 's'}" if profile.gpus else "CPU"
     nodes = f"{profile.nodes} node{'' if profile.nodes == 1 else 's'} x {each}"
-    again = "by the platform" if plan.platform.restarts(profile) else "by submit --follow --restart"
+    again = "submit --follow --restart N submits again what was reclaimed"
+    if plan.platform.restarts(profile):
+        again = f"by the platform; where it gives up, {again}"
     facts = {
         "run": job.name,
         "job": plan.submission.name,

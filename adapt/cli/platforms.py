@@ -71,8 +71,7 @@ def submit(
         if not following:
             return
         status = _follow(client, name)
-        again = status.state == "interrupted" and not plan.platform.restarts(profile)
-        if not again or attempt > restart:
+        if status.state != "interrupted" or attempt > restart:
             raise typer.Exit(exit_code_of(status))
         console.print(f"{name} was interrupted; submitting it again ({attempt} of {restart})")
         plan = plan_of(job, profile, attempt + 1)
