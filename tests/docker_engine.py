@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ FEW = ("qoi", "xxhash")
 """What is really installed from the lock, hashes and all."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 START_S = 30.0
+ROOM_BYTES = 6 * 10**9
+"""Memory that has to be free before the engine's images (1 GB) are put there."""
 
 
 class DockerEngine(NamedTuple):
@@ -74,11 +77,13 @@ def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEn
 
 @contextmanager
 def running_engine(folder: Path) -> Iterator[DockerEngine]:
-    """An engine with all its files in `folder`; they, its mounts and its processes are gone after
-    the block. Raises `RuntimeError` with the end of its log where it does not come up."""
+    """An engine with its files in `folder`, its images in memory where there is much (a disk takes
+    half a minute to remove them); they, its mounts and its processes are gone after the block.
+    Raises `RuntimeError` with the end of its log where it does not come up."""
     engine = DockerEngine(f"unix://{folder}/docker.sock", folder)
+    data = Path(tempfile.mkdtemp(prefix="segadapt-docker-", dir=roomy(folder)))
     command = [DOCKERD, "-H", engine.uri, "--bridge=none", "--iptables=false", "--ip6tables=false"]
-    command += [f"--data-root={folder}/data", f"--exec-root={folder}/exec"]
+    command += [f"--data-root={data}", f"--exec-root={folder}/exec"]
     command += [f"--pidfile={folder}/pid", "--storage-driver=overlay2"]
     with (folder / "dockerd.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -90,7 +95,20 @@ def running_engine(folder: Path) -> Iterator[DockerEngine]:
         process.terminate()
         process.wait(60)
         subprocess.run(["umount", f"{folder}/exec/netns/default"], stderr=subprocess.DEVNULL)
-        shutil.rmtree(folder / "data", ignore_errors=True)
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def roomy(folder: Path) -> Path:
+    """The memory's file system where it has room for images, else `folder`."""
+    memory = Path("/dev/shm")
+    free = shutil.disk_usage(memory).free if memory.is_dir() else 0
+    return memory if min(free, available_memory()) > ROOM_BYTES else folder
+
+
+def available_memory() -> int:
+    """Bytes that programs can still have."""
+    (kilobytes,) = re.findall(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
+    return 1024 * int(kilobytes)
 
 
 def _wait_until_up(engine: DockerEngine, process: "subprocess.Popen[bytes]") -> None:
@@ -121,9 +139,8 @@ def base_image(docker_engine: DockerEngine) -> str:
     # whoever answers for the package index here may be known to this machine alone
     command += [f"--customize-hook=copy-in {CERTIFICATES} {CERTIFICATES.parent}"]
     command += [f"--customize-hook=copy-in {pip_conf} /etc", SUITE, str(tar), mirror()]
-    memory = Path("/dev/shm")
-    fast = {"TMPDIR": str(memory)} if shutil.disk_usage(memory).free > 2 * 10**9 else {}
-    made = subprocess.run(command, env=os.environ | fast, capture_output=True, text=True)
+    environment = os.environ | {"TMPDIR": str(roomy(folder))}
+    made = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[-2000:]
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     docker_engine.docker("import", "-c", f"ENV PATH={path}", tar, BASE)
