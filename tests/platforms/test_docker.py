@@ -14,7 +14,8 @@ from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.docker import DockerProfile
 from adapt.platforms.docker_check import findings_of_engine, findings_of_probe
-from adapt.platforms.docker_client import DockerClient, connect, refusal_of, status_of
+from adapt.platforms.docker_client import DockerClient, connect
+from adapt.platforms.docker_words import refusal_of, status_of
 from adapt.platforms.platform import Submission
 from adapt.spec import parse_spec
 from adapt.spec_file import unpacked, validate
