@@ -7,15 +7,19 @@ command again), 1 a bug.
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from typing import NamedTuple
+
+if os.getpid() == 1:  # the system drops signals that a container's first process does not handle
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))  # nothing has begun
 
 import torch
 
 from adapt.cli import app, say_error
 from adapt.errors import DataError, Interrupted, JobError
-from adapt.places import Place, find_place
+from adapt.places import Place, failure_file, find_place
 from adapt.status import WorkerStatus, write_failure
 from storage.store import StoreError
 
@@ -41,6 +45,7 @@ def main() -> int:
         place = find_place(os.environ)
     except JobError as error:  # the platform contradicts itself
         say_error(str(error), kind=type(error).__name__)
+        write_failure(failure_file(os.environ), type(error).__name__, str(error))
         return error.exit_code
     status = WorkerStatus(place.status_dir, place.rank)
     failed = _ended(place, status)

@@ -6,7 +6,8 @@
     RUN/step-00000500/manifest.json         sha256 of the three; written after them
     RUN/LATEST, RUN/BEST.json               written after the manifest
 
-A crash leaves at worst a folder without manifest, which nobody reads. A reader trusts a folder only
+A crash leaves at worst a folder without manifest, which nobody reads. A step that is saved again
+gets a folder of its own (`step-00000500-02`). A reader trusts a folder only
 when all checksums hold, and otherwise takes the one before it. `torch.load` runs with
 `weights_only`.
 """
@@ -78,11 +79,11 @@ class RunFolder:
         spec_text: str,
         description: Mapping[str, str],
     ) -> Saved:
-        """Write the checkpoint of `step` durably and point LATEST at it.
+        """Write the checkpoint of `step` durably and point LATEST, which is for people, at it.
 
         `description` goes into the header of the weights' file. Raises `StoreError`.
         """
-        name = f"step-{step:08d}"
+        name = self._free_name(step)
         tensors = {key: t.detach().cpu().contiguous() for key, t in weights.items()}
         writers: dict[str, Callable[[Path], object]] = {
             WEIGHTS: lambda path: path.write_bytes(as_bytes(tensors, dict(description))),
@@ -99,6 +100,14 @@ class RunFolder:
         self.store.put(f"{name}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
         self.store.put("LATEST", name.encode())
         return Saved(name, join(self.uri, name, WEIGHTS), digests[WEIGHTS])
+
+    def _free_name(self, step: int) -> str:
+        """A folder without a manifest: a finished save is never written over, since a kill
+        midway would lose it."""
+        name = f"step-{step:08d}"
+        taken = [other for other in self.names() if other.startswith(name)]
+        times = [int(other[len(name) + 1 :] or 1) for other in taken]
+        return f"{name}-{max(times) + 1:02d}" if times else name
 
     def newest_valid(self) -> tuple[str, dict[str, Any]] | None:
         """The newest checkpoint whose checksums hold, as (folder's name, state); None where there
@@ -117,7 +126,8 @@ class RunFolder:
         """The state of one checkpoint. Raises `DataError` or `MissingObject` where it is
         damaged."""
         with tempfile.TemporaryDirectory(prefix="segadapt-resume-") as folder:
-            self._fetch_verified(name, STATE, Path(folder))
+            for file in (SPEC, STATE):
+                self._fetch_verified(name, file, Path(folder))
             try:
                 state: dict[str, Any] = torch.load(
                     Path(folder) / STATE, map_location="cpu", weights_only=True
@@ -175,8 +185,8 @@ class RunFolder:
     def retain(self, keep: int, newest: str) -> None:
         """Delete all but the best and the `keep` newest checkpoints up to `newest`.
 
-        Later ones are damaged ones that a resume passed over: they do not count, and are written
-        anew. A manifest goes first, files after it.
+        Later ones are damaged ones that a resume passed over: they do not count yet. A manifest
+        goes first, files after it.
         """
         best = self.best()
         for name in [name for name in self.names() if name <= newest][:-keep]:

@@ -1,12 +1,13 @@
 """torchrun (`python -m adapt.elastic ARGUMENTS`) that also says which rank failed first.
 
 Into the folder SEGADAPT_STATUS_DIR it writes `failure.json`: rank, and exit code, where a signal is
-negative. Its own exit code says only whether all went well.
+negative. Its own exit code is that rank's, or 1, so that it is known where the disk is full too.
 """
 
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -17,13 +18,15 @@ from adapt.places import status_dir
 
 
 def run_elastic(arguments: list[str], folder: Path) -> int:
-    """0, or 1 where a rank failed or this process was asked to stop."""
+    """0, the failing rank's exit code, or 1 where it has none or this process was asked to
+    stop."""
     try:
         main(arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        (folder / "failure.json").write_text(json.dumps([rank, failure.exitcode]))
-        return 1
+        with suppress(OSError):
+            (folder / "failure.json").write_text(json.dumps([rank, failure.exitcode]))
+        return max(1, failure.exitcode)
     except SignalException:
         return 1
     return 0

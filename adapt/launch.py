@@ -19,12 +19,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 
 from torch.distributed.run import get_args_parser
 
 from adapt.errors import Interrupted, JobError
-from adapt.places import STATUS_VARIABLE, Place
+from adapt.places import PLATFORM_VARIABLE, STATUS_VARIABLE, Place
 from adapt.spec import JobSpec
 from adapt.status import (
     GOES_ON,
@@ -32,6 +33,7 @@ from adapt.status import (
     RankStatus,
     Verdict,
     Watch,
+    clear_leftovers,
     die_with_parent,
     is_alive,
     read_stacks,
@@ -49,6 +51,9 @@ NAME_PATIENCE_S = 120.0
 STACKS_S, STOP_S = 3.0, 5.0
 """How long stalled ranks may write their stacks, and then end by themselves."""
 
+END_S = 1.0
+"""What the end of this process itself may take."""
+
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -58,12 +63,14 @@ def launch(job: JobSpec, place: Place, processes: int, command: Sequence[str]) -
 
     A failure stands in MLflow too, whichever rank it was and however it ended.
     """
-    stall_s = 60 * job.train.stall_minutes
+    stall_s, stop = 60 * job.train.stall_minutes, Stop()
     verdict = supervise(
-        command, place, processes, stall_s, lambda text: keep_stacks(job, place, text)
+        command, place, processes, stall_s, lambda text: keep_stacks(job, place, text), stop
     )
     if verdict.kind:
-        end_run(job, place, verdict)
+        telling = Thread(target=end_run, args=(job, place, verdict), daemon=True)
+        telling.start()
+        telling.join(stop.left_s(place.grace_s))
     return verdict.exit_code
 
 
@@ -115,13 +122,16 @@ def supervise(
     processes: int,
     stall_s: float,
     keep: Callable[[str], None],
+    stop: "Stop | None" = None,
 ) -> Verdict:
-    """Run `command` in `processes` ranks until all have ended; what they come to.
+    """Run `command` in `processes` ranks until all have ended, or `stop` is asked for; what they
+    come to.
 
     `keep` gets the stacks of ranks that gave no sign of life for `stall_s`. A failure also goes
     to the place's failure file. Raises `JobError` where the first node's name stays unknown.
     """
-    stop = _Stop()
+    stop = stop or Stop()
+    clear_leftovers(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=STATUS_PREFIX) as name:
         folder = Path(name)
         write_supervisor(folder, stall_s)
@@ -175,15 +185,16 @@ def _environment(place: Place, processes: int, folder: Path) -> dict[str, str]:
         **kept,
         "PYTHONPATH": os.pathsep.join(paths),
         STATUS_VARIABLE: str(folder),
+        PLATFORM_VARIABLE: place.platform,  # without PET_ a rank takes it for another
     }
 
 
-class _Stop:
+class Stop:
     """From now on the first SIGTERM or SIGINT is passed on as one SIGTERM, whenever the process to
     pass it to is there; later ones change nothing."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked, self._asked_s = False, 0.0
         self._process: subprocess.Popen[bytes] | None = None
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, self._ask)
@@ -193,12 +204,18 @@ class _Stop:
         if self.asked:
             process.terminate()
 
+    def left_s(self, grace_s: float) -> float | None:
+        """How much of the platform's grace is left, less what ending takes; None where nobody
+        asked for a stop."""
+        end_s = self._asked_s + grace_s - END_S
+        return max(0.0, end_s - time.monotonic()) if self.asked else None
+
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.asked:
             _say(f"{name}: already stopping")
             return
-        self.asked = True
+        self.asked, self._asked_s = True, time.monotonic()
         _say(f"{name}: saving at the next step, then stopping (exit code 75)")
         if self._process is not None:
             self._process.terminate()
@@ -210,7 +227,7 @@ def _say(line: str) -> None:
         os.write(2, f"{line}\n".encode())
 
 
-def _wait_for_name(place: Place, stop: _Stop) -> None:
+def _wait_for_name(place: Place, stop: Stop) -> None:
     """Return once the first node's name is known: it may get its name after this node started."""
     if place.master_addr is None:
         raise JobError("PET_MASTER_ADDR: expected the first node's name, found nothing")
@@ -228,7 +245,7 @@ def _wait_for_name(place: Place, stop: _Stop) -> None:
         time.sleep(POLL_S)
 
 
-def _ended_or_stalled(torchrun: "subprocess.Popen[bytes]", watch: Watch, stop: _Stop) -> bool:
+def _ended_or_stalled(torchrun: "subprocess.Popen[bytes]", watch: Watch, stop: Stop) -> bool:
     """Wait: True where torchrun ended, False where a rank stalled."""
     while True:
         try:
@@ -265,6 +282,14 @@ def _signal_ranks(statuses: Sequence[RankStatus], number: signal.Signals) -> Non
 
 
 def _judge(torchrun_code: int, folder: Path, processes: int, asked: bool) -> Verdict:
-    failure = folder / "failure.json"
-    first = tuple(json.loads(failure.read_text())) if failure.exists() else None
-    return verdict_of(torchrun_code, read_statuses(folder), first, processes, asked)
+    return verdict_of(torchrun_code, read_statuses(folder), _failure(folder), processes, asked)
+
+
+def _failure(folder: Path) -> tuple[int, int] | None:
+    """The rank that failed first, and its exit code, as `adapt.elastic` said; None where it could
+    not."""
+    try:
+        rank, code = json.loads((folder / "failure.json").read_text())
+    except (OSError, ValueError):  # an empty file is what a full disk leaves
+        return None
+    return rank, code

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from adapt.errors import JobError, known_names
-from storage.store import Stores
+from storage.store import StoreConfig, Stores
 
 IN_VARIABLE = "env:"
 GZIP = b"\x1f\x8b"
@@ -32,7 +32,9 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
-            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if isinstance(key, list | dict):
+                raise JobError(f"line {line}: expected a name before the colon, found {key}")
             if key in seen:
                 raise JobError(f"{key}: stands twice, on lines {seen[key]} and {line}; keep one")
             seen[key] = line
@@ -101,8 +103,19 @@ def _content(name: str, environment: Mapping[str, str]) -> bytes:
         return unpacked(environment.get(name.removeprefix(IN_VARIABLE), ""), name)
     if "://" in name:
         folder, _, key = name.rpartition("/")
-        return Stores({}, environment).open(folder).get(key)
+        return _stores(name, environment).open(folder).get(key)
     return Path(name).read_bytes()
+
+
+def _stores(name: str, environment: Mapping[str, str]) -> Stores:
+    """Stores before any job spec says how to reach them: by AWS's own variables, for OBS too."""
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    if endpoint is None and name.startswith("obs://"):
+        raise JobError(
+            f"{name}: expected the endpoint of OBS in AWS_ENDPOINT_URL_S3, as "
+            "https://obs.REGION.myhuaweicloud.com, found nothing"
+        )
+    return Stores({"obs": StoreConfig(endpoint_url=endpoint)} if endpoint else {}, environment)
 
 
 def packed(text: str) -> str:

@@ -10,6 +10,7 @@ import ctypes
 import faulthandler
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -26,6 +27,9 @@ STATUS_PREFIX = "segadapt-status-"
 BEAT_EVERY_S = 1.0
 FAILURE_BYTES = 4000
 """What Kubernetes keeps of a termination message, nearly."""
+
+OURS = (2, 3, 4, Interrupted.exit_code)
+"""Exit codes that only a rank of ours ends with."""
 
 GOES_ON = "the same command goes on from the last durable checkpoint"
 _KILLED = (
@@ -111,11 +115,20 @@ def write_supervisor(folder: Path, stall_s: float) -> None:
     (folder / SUPERVISOR_FILE).write_text(json.dumps(Supervisor(os.getpid(), stall_s)))
 
 
+def clear_leftovers(temporary: Path) -> None:
+    """Delete the folders of jobs whose first process is gone: killed, or an earlier life of this
+    very process, as a container that is started again has the same number."""
+    for folder in temporary.glob(f"{STATUS_PREFIX}*"):
+        found = read_supervisor(folder)
+        if found is not None and (found.pid == os.getpid() or not is_alive(found.pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def read_supervisor(folder: Path) -> Supervisor | None:
     """Who started the ranks that write to `folder`; None where it has not said so yet."""
     try:
         return Supervisor(*json.loads((folder / SUPERVISOR_FILE).read_text()))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 
@@ -160,7 +173,7 @@ def verdict_of(
         return Verdict(0)
     ended = [status for status in statuses if status.exit_code is not None]
     for status in ended:
-        if status.exit_code not in (0, interrupted) and status.kind != "RankLost":
+        if status.exit_code not in (0, interrupted):
             message = f"rank {status.rank}: {status.message}"
             return Verdict(
                 status.exit_code or 1, status.kind or "Failed", message, status.traceback_text
@@ -177,7 +190,10 @@ def verdict_of(
         return Verdict(128 - code, "Killed", f"{who} died of {name}{why}; {GOES_ON}")
     if any(status.exit_code == interrupted for status in ended):
         return Verdict(interrupted, "Interrupted", GOES_ON)
-    return Verdict(1, "Bug", f"{who} ended with exit code {code} without saying why")
+    said = f"{who} ended with exit code {code} without saying why"
+    if code in OURS:
+        return Verdict(code, "Failed", f"{said}, as on a full disk; the log above may")
+    return Verdict(1, "Bug", said)
 
 
 class Watch:
@@ -205,11 +221,13 @@ class Watch:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this user exists."""
+    """Whether a process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
+    except PermissionError:  # another user's
+        pass
     return True
 
 

@@ -16,11 +16,12 @@ from adapt.platforms.platform import (
     Profile,
     Request,
     Submission,
+    patiently,
 )
 from adapt.spec import JobSpec
 
 NAME_CHARS = 40
-POLL_S = 5.0
+POLL_S = 2.0
 SETTLE_S = 120.0
 """How long a platform may need, after a job's last line, to say how it ended."""
 
@@ -76,13 +77,15 @@ def facts_of(plan: Plan) -> dict[str, str]:
 
 
 def follow(client: Client, job: str, show: Callable[[str], None]) -> JobStatus:
-    """Show a job's log until it ended; how it did."""
+    """Show a job's log until it ended; how it did. Outages of the platform are waited for."""
     for line in client.logs(job, follow=True):
         show(line)
     deadline_s = time.monotonic() + SETTLE_S
-    while (status := client.status(job)).state not in ENDED and time.monotonic() < deadline_s:
-        time.sleep(min(POLL_S, 0.5))
-    return status
+    while True:
+        status = patiently(lambda: client.status(job))
+        if status.state in ENDED or time.monotonic() > deadline_s:
+            return status
+        time.sleep(POLL_S)
 
 
 def exit_code_of(status: JobStatus) -> int:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import yaml
 from mlflow import MlflowClient
 
+from adapt.checkpoint import WEIGHTS, RunFolder
 from adapt.platforms.local_stack import S3Server, mlflow_server, seaweedfs
 from storage.store import MissingObject, Store, StoreConfig, Stores
 from tests.commands import ROOT
@@ -206,7 +207,7 @@ def descendants(pid: int) -> list[int]:
 
 ENDINGS: dict[str, tuple[Callable[["subprocess.Popen[Any]"], None], set[int]]] = {
     "SIGKILL of everything": (kill_all, {-9}),
-    "SIGKILL of a rank": (_kill_a_rank, {137, 1, 75}),
+    "SIGKILL of a rank": (_kill_a_rank, {137, 75}),
     "SIGTERM": (lambda process: process.terminate(), {75}),
 }
 """How a round ends the job, and the exit codes it may have then, beside 0 where it was done."""
@@ -248,18 +249,21 @@ def metrics_of(world: World, name: str) -> dict[str, list[tuple[int, float]]]:
 
 def compare(world: World) -> None:
     """Raises `RuntimeError` naming what differs from the calm run."""
-    file = f"step-{world.steps:08d}/weights.safetensors"
-    calm, stormy = (world.run_store(name).get(file) for name in ("calm", "stormy"))
-    if calm != stormy:
+    calm, stormy = (RunFolder(world.run_store(name)) for name in ("calm", "stormy"))
+    if _last_weights(calm) != _last_weights(stormy):
         raise RuntimeError("the weights differ")
-    best = [world.run_store(name).get("BEST.json") for name in ("calm", "stormy")]
-    if best[0] != best[1]:
+    best = [folder.best() for folder in (calm, stormy)]
+    if best[0] is None or best[1] is None or best[0][1:] != best[1][1:]:
         raise RuntimeError(f"the best checkpoints differ: {best}")
     expected, found = (metrics_of(world, name) for name in ("calm", "stormy"))
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):
             lost = set(expected.get(key, [])) ^ set(found.get(key, []))
             raise RuntimeError(f"{key} differs, at {sorted(lost)[:10]}")
+
+
+def _last_weights(folder: RunFolder) -> bytes:
+    return folder.store.get(f"{folder.names()[-1]}/{WEIGHTS}")
 
 
 def plan(rounds: int, seed: int, can_fill: bool) -> list[tuple[str, str]]:

@@ -619,6 +619,13 @@ def test_names_of_the_platforms_own_network_are_said_to(
     assert_green(tracking_findings(inside), "MLflow", f"mlflow: {seen}")
 
 
+def test_mlflow_of_this_machine_is_not_the_platforms(tmp_path: Path) -> None:
+    here = subject(tmp_path, "s3://b/d", profile={})
+    place = replace(here.place, environment={"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
+    found = tracking_findings(replace(here, place=place))
+    assert_green(found, "MLflow", "a database file", "it ends with the machine")
+
+
 def test_data_that_the_platform_brings_is_its_own_to_check(tmp_path: Path) -> None:
     class Bringing(Profile):
         def replaced(self) -> dict[str, str]:

@@ -64,6 +64,47 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
     assert harm == "half-written" or "step-00000010: damaged, passed over" in caplog.text
 
 
+@pytest.mark.parametrize("harm", ["truncated", "missing"])
+def test_a_checkpoint_whose_spec_is_damaged_is_passed_over(tmp_path: Path, harm: str) -> None:
+    run = folder(tmp_path)
+    save(run, 5)
+    spec = tmp_path / "run" / save(run, 10) / "spec.yaml"
+    if harm == "truncated":
+        spec.write_text("se")
+    else:
+        spec.unlink()
+    found = run.newest_valid()
+    assert found is not None and found[0] == "step-00000005"
+
+
+def test_a_step_that_is_saved_again_leaves_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder(tmp_path)
+    assert save(run, 5) == "step-00000005"
+    real = run.store.put
+
+    def dies(key: str, data: bytes) -> None:
+        if key.endswith("manifest.json"):
+            raise StoreError(key)
+        real(key, data)
+
+    monkeypatch.setattr(run.store, "put", dies)
+    with pytest.raises(StoreError):
+        save(run, 5)
+    monkeypatch.undo()
+    found = run.newest_valid()
+    assert found is not None and found[0] == "step-00000005"
+    assert [save(run, 5), save(run, 5), save(run, 6)] == [
+        "step-00000005-02",
+        "step-00000005-03",
+        "step-00000006",
+    ]
+    run.store.delete("step-00000005/manifest.json")  # as retention does
+    assert save(run, 5) == "step-00000005-04"
+    assert run.names()[-2:] == ["step-00000005-04", "step-00000006"]
+
+
 def test_a_failed_upload_leaves_the_last_checkpoint_newest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

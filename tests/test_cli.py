@@ -583,5 +583,23 @@ def test_a_job_takes_what_the_platform_says(
 
 
 def test_a_platform_that_contradicts_itself_ends_with_2(tmp_path: Path) -> None:
-    ended = call("schema", folder=tmp_path, environment={"VC_TASK_INDEX": "0"})
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/termination-log").touch()
+    pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "VC_TASK_INDEX": "0"}
+    ended = call("schema", folder=tmp_path, environment=pod)
     refused(ended, 2, "VC_WORKER_HOSTS: expected the pods of a task named `worker`")
+    shown = (tmp_path / "dev/termination-log").read_text()
+    assert shown.startswith("JobError: VC_WORKER_HOSTS: expected the pods")
+
+
+def test_a_platform_that_repeats_commands_takes_no_fresh(spec: Path, tmp_path: Path) -> None:
+    ended = call("run", spec, "--fresh", folder=tmp_path, environment=PYTORCHJOB)
+    refused(ended, 2, "--fresh: pytorchjob starts the same command again")
+
+
+def test_passwords_of_servers_are_not_printed(spec: Path, tmp_path: Path) -> None:
+    uri = "http://me:hunter2@127.0.0.1:1"
+    environment = {"MLFLOW_TRACKING_URI": uri, "SEGADAPT_GRACE_S": "6"}
+    ended = call("run", spec, "--json", folder=tmp_path, environment=environment)
+    assert ended.code == 0 and json.loads(ended.out)["tracking_uri"] == "http://***@127.0.0.1:1"
+    assert "hunter2" not in ended.out + ended.err

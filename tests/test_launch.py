@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -177,6 +178,69 @@ def test_two_nodes_find_one_another(tmp_path: Path) -> None:
         ended = finish(process)
         assert ended.code == 0, ended.err
     assert {path.name for path in tmp_path.glob("pid-*")} == {"pid-0-0", "pid-1-1"}
+
+
+def test_a_failure_is_known_although_the_disk_is_full(tmp_path: Path) -> None:
+    body = """
+def full(*_): raise OSError(28, "No space left on device")
+pathlib.Path.write_text = full
+end(3)
+"""
+    ended = finish(run_ranks(body, tmp_path, processes=1))
+    assert ended.code == 3 and "Traceback" not in ended.err.partition("rank 0 ended")[2], ended.err
+
+
+def test_a_failure_file_that_a_full_disk_left_empty_is_none(tmp_path: Path) -> None:
+    assert launching._failure(tmp_path) is None
+    (tmp_path / "failure.json").touch()
+    assert launching._failure(tmp_path) is None
+    (tmp_path / "failure.json").write_text("[1, -9]")
+    assert launching._failure(tmp_path) == (1, -9)
+
+
+def test_telling_mlflow_of_a_stop_ends_within_the_grace(
+    tiny_job: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    signals_kept: None,
+) -> None:
+    told = Event()
+
+    def supervised(*given: Any) -> Verdict:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Verdict(75, "Interrupted", "not every rank ended in time")
+
+    def slow(*_given: object) -> None:
+        told.wait(30)
+
+    monkeypatch.setattr(launching, "supervise", supervised)
+    monkeypatch.setattr(launching, "end_run", slow)
+    place = Place("local", {}, tmp_path, grace_s=2)
+    started_s = time.monotonic()
+    assert launching.launch(parse_spec(tiny_job, "tiny"), place, 1, []) == 75
+    assert time.monotonic() - started_s < 10
+    told.set()
+
+
+def test_a_stop_before_anything_began_reaches_a_containers_first_process(
+    tiny_uri: str, tmp_path: Path
+) -> None:
+    apart = ["unshare", "--pid", "--fork", "--kill-child"]
+    if subprocess.call([*apart, "true"], stderr=subprocess.DEVNULL):
+        pytest.skip("this user may make no process namespace")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_values(tiny_uri, "runs")))
+    command = [*apart, sys.executable, ROOT / "entrypoint.py", "run", "tiny.yaml"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: any(map(handles_sigterm, descendants(process.pid))), patience_s=30)
+    for pid in descendants(process.pid):
+        os.kill(pid, signal.SIGTERM)
+    assert process.wait(30) == 75
+
+
+def handles_sigterm(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def of_two_nodes(tmp_path: Path, master_addr: str | None = "leader") -> Place:

@@ -81,7 +81,7 @@ def test_the_prediction_is_the_peak_of_a_real_step(
 @pytest.mark.parametrize("number", range(len(ARCHITECTURES)))
 def test_every_network_and_method_is_predicted(number: int) -> None:
     names = list(METHODS)
-    job = job_of(list(ARCHITECTURES)[number], names[number % len(names)])
+    job = job_of(list(ARCHITECTURES)[number], names[number % len(names)], (64, 96))
     assert predicted_bytes(job, 1).total == pytest.approx(real_peak(job).total, rel=0.01)
 
 

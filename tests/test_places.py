@@ -119,7 +119,9 @@ def test_what_users_say_comes_first(name: str, tmp_path: Path) -> None:
 def test_torchruns_ranks_are_taken_on_every_platform(name: str, tmp_path: Path) -> None:
     environment, _, files = SAMPLES[name]
     kept = {key: value for key, value in environment.items() if not key.startswith("PET_")}
-    place = find_place(kept | TORCHRUN, written(files, tmp_path))
+    said = TORCHRUN | {"SEGADAPT_PLATFORM": name}  # the first process had all variables
+    place = find_place(kept | said, written(files, tmp_path))
+    assert place.platform == name
     assert (place.rank, place.num_ranks) == (5, 8)
     assert (place.local_rank, place.local_ranks) == (1, 4)
     assert (place.node, place.num_nodes, place.leader) == (1, 2, False)
@@ -163,6 +165,25 @@ def test_sagemakers_hyperparameters_and_channels_are_overrides(tmp_path: Path) -
     assert place.model_dir == root / "opt/ml/model"
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "hyperparameters.json: expected JSON"),
+        ('{"spec_base64_0": "a", "spec_base64_2": "b"}', "expected spec_base64_0 and so on"),
+        ('{"spec_base64_x": "a"}', "without gaps, found spec_base64_x"),
+    ],
+)
+def test_hyperparameters_that_are_none_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    root = written({**SAGEMAKER, "opt/ml/input/config/hyperparameters.json": text}, tmp_path)
+    with pytest.raises(JobError, match=said):
+        find_place({}, root)
+
+
+def test_a_grace_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="SEGADAPT_GRACE_S: expected a number, found '90s'"):
+        find_place({"SEGADAPT_GRACE_S": "90s"}, tmp_path)
+
+
 def test_a_channel_in_pipe_mode_is_refused(tmp_path: Path) -> None:
     modes = json.dumps({"source": {"TrainingInputMode": "Pipe"}})
     root = written({**SAGEMAKER, "opt/ml/input/config/inputdataconfig.json": modes}, tmp_path)
@@ -197,17 +218,15 @@ def test_a_number_that_is_none_is_named(tmp_path: Path) -> None:
 
 def test_appended_arguments_are_overrides(tmp_path: Path) -> None:
     place = find_place({}, tmp_path)
-    said = ["--source=/in", "--train.steps=5", "--model=/out/model"]
+    said = ["--source=/in", "--train.steps=5", "--model=/out/model", "--seed=3"]
     found = with_arguments(place, said)
-    assert found.overrides == ("source.uri=/in", "train.steps=5")
+    assert found.overrides == ("source.uri=/in", "train.steps=5", "seed=3")
     assert found.model_dir == Path("/out/model")
 
 
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("--proceses=2", "--proceses: expected a channel or a key of the job spec, found"),
-        ("--sourse=/in", "did you mean 'source'"),
         ("more", "more: there is no such argument; see run --help"),
         ("--quick", "--quick: there is no such argument"),
     ],

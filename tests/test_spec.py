@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from adapt.errors import JobError
+from adapt.platforms.local_stack import S3Server
 from adapt.spec import JobSpec, check_same_job, json_schema, load_spec, parse_spec
 from adapt.spec_file import packed, parse_yaml, with_overrides
-from storage.store import MissingObject
+from storage.store import MissingObject, Stores
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECS = sorted(path for path in ROOT.glob("job_specs/*/*.yaml") if path.parent.name != "platforms")
@@ -118,6 +119,7 @@ def test_yaml_scalars_are_those_of_json() -> None:
         ("a: 1\nb: 2\na: 3", "a: stands twice, on lines 1 and 3; keep one"),
         ("a: [1, 2", "job.yaml: line 1 is not valid YAML"),
         ("- 1\n- 2", "job.yaml: expected keys and values, found list"),
+        ("a: 1\nuri: {{bucket}}", "line 2: expected a name before the colon, found {'bucket'"),
     ],
 )
 def test_wrong_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -141,6 +143,24 @@ def test_a_spec_comes_from_a_store(tiny_job: dict[str, Any], tmp_path: Path) -> 
     assert load_spec(f"file://{tmp_path}/job.yaml").name == "elsewhere"
     with pytest.raises(MissingObject, match=r"other\.yaml"):
         load_spec(f"file://{tmp_path}/other.yaml")
+
+
+def test_a_spec_in_obs_needs_its_endpoint(
+    tiny_job: dict[str, Any],
+    s3_server: S3Server,
+    s3_stores: Stores,
+    s3_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    s3_stores.open(s3_uri).put("job.yaml", yaml.safe_dump(tiny_job).encode())
+    uri = f"{s3_uri.replace('s3://', 'obs://')}/job.yaml"
+    with pytest.raises(JobError, match="expected the endpoint of OBS in AWS_ENDPOINT_URL_S3"):
+        load_spec(uri)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")  # as boto3 reads them itself
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    environment = {"AWS_ENDPOINT_URL_S3": s3_server.endpoint_url}
+    assert load_spec(uri, environment=environment).name == "tiny"
 
 
 @pytest.mark.parametrize("pack", [packed, lambda text: base64.b64encode(text.encode()).decode()])

@@ -1,7 +1,10 @@
 """What ranks say of themselves, what it comes to, and what the entry point makes of errors."""
 
 import errno
+import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +15,14 @@ import adapt.status
 import entrypoint
 from adapt.places import Place
 from adapt.ranks import RankLost
-from adapt.status import RankStatus, Watch, WorkerStatus, verdict_of, write_failure
+from adapt.status import (
+    RankStatus,
+    Watch,
+    WorkerStatus,
+    clear_leftovers,
+    verdict_of,
+    write_failure,
+)
 from storage.store import StoreError
 
 
@@ -63,6 +73,19 @@ def ended(*codes: int | None) -> list[RankStatus]:
     return [RankStatus(rank, 1, float(rank), code) for rank, code in enumerate(codes)]
 
 
+def test_folders_of_earlier_lives_are_cleared(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name, pid in (("mine", os.getpid()), ("gone", gone.pid), ("another", os.getppid())):
+        (tmp_path / f"segadapt-status-{name}").mkdir()
+        supervisor = json.dumps([pid, 1200])
+        (tmp_path / f"segadapt-status-{name}/supervisor.json").write_text(supervisor)
+    (tmp_path / "segadapt-status-new").mkdir()
+    clear_leftovers(tmp_path)
+    left = sorted(path.name.rpartition("-")[2] for path in tmp_path.iterdir())
+    assert left == ["another", "new"]
+
+
 @pytest.mark.parametrize(
     ("torchrun", "codes", "first", "asked", "expected"),
     [
@@ -78,6 +101,10 @@ def ended(*codes: int | None) -> list[RankStatus]:
         (1, [0, 0], (0, -11), False, 0),
         (-9, [], None, False, 137),
         (1, [], None, True, 75),
+        (3, [None, None], None, False, 3),
+        (3, [None, None], (0, 3), False, 3),
+        (75, [None, None], None, False, 75),
+        (134, [None, None], None, False, 1),
     ],
 )
 def test_what_statuses_come_to(

@@ -29,12 +29,16 @@ class Pretend:
 
     def __init__(self, endings: list[JobStatus]) -> None:
         self.endings, self.requests, self.stopped = endings, [], []  # type: ignore[var-annotated]
+        self.outages = 0
 
     def submit(self, request: Request) -> str:
         self.requests.append(request)
         return f"pretend-{len(self.requests)}"
 
     def status(self, job: str) -> JobStatus:
+        if self.outages:
+            self.outages -= 1
+            raise StoreUnavailable("pretend: does not answer")
         return self.endings[int(job.rpartition("-")[2]) - 1]._replace(job=job)
 
     def logs(self, job: str, follow: bool) -> Iterator[str]:
@@ -151,6 +155,19 @@ def test_what_was_reclaimed_is_submitted_again(platform: Pretend, tmp_path: Path
     assert len(platform.requests) == 2
 
 
+def test_an_outage_of_the_platform_does_not_end_the_following(
+    platform: Pretend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapt.platforms.platform.AGAIN_S", 0.01)
+    platform.outages = 3
+    ended = submit(tmp_path, "--yes", "--follow")
+    assert (ended.code, ended.out) == (0, "log of pretend-1\n")
+    assert ended.err.count("does not answer; it is asked again for 10 minutes") == 1
+    monkeypatch.setattr("adapt.platforms.platform.PATIENCE_S", 0.02)
+    platform.outages = 1000
+    assert submit(tmp_path, "--yes", "--follow").code == 3
+
+
 def test_restarts_need_somebody_who_follows(platform: Pretend, tmp_path: Path) -> None:
     ended = submit(tmp_path, "--yes", "--restart", "1")
     assert ended.code == 2 and "--restart: expected --follow beside it" in ended.err
@@ -185,6 +202,10 @@ def test_records_that_cannot_be_written_do_not_hide_the_job(
         ({"platform": "pretent"}, "platform: found 'pretent'; did you mean 'pretend'?"),
         ({"nodes": 0}, "nodes: expected"),
         ({"imag": "x"}, "imag: "),
+        (
+            {"environment": {"MLFLOW_TRACKING_URI": "http://me:hunter2@mlflow:5000"}},
+            "MLFLOW_TRACKING_URI: expected no password, found http://***@mlflow:5000",
+        ),
         ({"nodes": 3}, "source.batch_size: expected a multiple of 6"),
     ],
 )
@@ -193,6 +214,7 @@ def test_mistakes_are_named(
 ) -> None:
     ended = submit(tmp_path, "--yes", **keys)
     assert ended.code == 2 and said in ended.err and not platform.requests
+    assert "hunter2" not in ended.err
 
 
 @pytest.mark.parametrize(

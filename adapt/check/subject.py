@@ -51,9 +51,13 @@ class Subject:
 
     @property
     def place_there(self) -> Place:
-        """This place with the profile's variables over its own."""
-        more = {} if self.profile is None else self.profile.environment
-        return replace(self.place, environment={**self.place.environment, **more})
+        """This place with the variables that the job will have: those of the profile, and of its
+        secrets what this process knows."""
+        if self.profile is None:
+            return self.place
+        here, names = self.place.environment, getattr(self.profile, "secrets", ())
+        secrets = {name: here[name] for name in names if name in here}
+        return replace(self.place, environment={**secrets, **self.profile.environment})
 
     def only_there(self, key: str, uri: str) -> str | None:
         """Why a URI of the spec, which stands at `key`, can be looked at on the platform alone;

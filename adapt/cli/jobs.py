@@ -38,7 +38,11 @@ def run(
     ] = None,
     overrides: Overrides = None,
     fresh: Annotated[
-        bool, typer.Option(help="Delete the run's checkpoints and start over.")
+        bool,
+        typer.Option(
+            help="Delete the run's checkpoints and start over; not for commands that something "
+            "repeats."
+        ),
     ] = False,
     processes: Annotated[
         int | None,
@@ -56,6 +60,11 @@ def run(
     place = with_arguments(place_here(), [word for word in words if word not in plain[:1]])
     where = _spec_or_platforms(plain[0] if plain else None, place)
     job = load_spec(where, [*place.overrides, *(overrides or ())], place.environment)
+    if fresh and place.platform not in ("local", "docker"):
+        raise JobError(
+            f"--fresh: {place.platform} starts the same command again after an interruption, which "
+            "would then delete what was saved; give the run another name"
+        )
     if not place.launched:
         raise typer.Exit(_launch(job, place, processes))
     from adapt.job import run_job
@@ -137,16 +146,17 @@ def stop_on_signals(tell: bool = True) -> Event:
 
 def _say_outcome(job: JobSpec, place: Place, outcome: "Outcome", as_json: bool) -> None:
     from adapt.job import tracking_uri
+    from adapt.mlflow_run import without_password
 
+    where = without_password(tracking_uri(job, place))
     best = None if outcome.best is None else outcome.best._asdict()
     answer = {"run": job.name, "step": outcome.step, "best": best, "figures": outcome.figures}
     if as_json:
-        typer.echo(json.dumps({**answer, "tracking_uri": tracking_uri(job, place)}))
+        typer.echo(json.dumps({**answer, "tracking_uri": where}))
         return
     console.print(f"[green]done[/green]: {job.name}, {outcome.step} steps")
     if outcome.best is not None:
         score = f"{job.evaluate.select_by} {outcome.best.score:.2%}"
         console.print(f"best checkpoint: {outcome.best.name}, {score}")
-        where = tracking_uri(job, place)
         command = f"python entrypoint.py download-best {job.name} --out best --tracking-uri {where}"
         console.print(f"fetch it: {command}", highlight=False, soft_wrap=True)

@@ -10,30 +10,42 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from adapt.errors import JobError, known_names
+from adapt.errors import JobError
 from adapt.places.docker import docker
-from adapt.places.kubernetes import indexed_job, pod, pytorchjob, trainjob, volcano
+from adapt.places.kubernetes import (
+    HOST,
+    indexed_job,
+    pod,
+    pytorchjob,
+    termination_log,
+    trainjob,
+    volcano,
+)
 from adapt.places.local import local
 from adapt.places.modelarts import modelarts
 from adapt.places.place import (
     CHANNELS,
+    PLATFORM_VARIABLE,
     STATUS_VARIABLE,
     Place,
     needed_number,
-    number,
     status_dir,
 )
-from adapt.places.sagemaker import sagemaker
+from adapt.places.sagemaker import SAGEMAKER_FAILURE, SAGEMAKER_HOSTS, sagemaker
 
 __all__ = [
     "CHANNELS",
     "PLACES",
+    "PLATFORM_VARIABLE",
     "STATUS_VARIABLE",
     "Place",
+    "failure_file",
     "find_place",
     "status_dir",
     "with_arguments",
 ]
+
+GRACE = "SEGADAPT_GRACE_S"
 
 PLACES: dict[str, Callable[[Mapping[str, str], Path], Place | None]] = {
     "sagemaker": sagemaker,
@@ -56,13 +68,17 @@ def find_place(environment: Mapping[str, str], root: Path | None = None) -> Plac
     hand (`SEGADAPT_...`) comes before what the platform says. Raises `JobError` where a platform
     contradicts itself.
     """
-    root = root or Path(environment.get("SEGADAPT_ROOT") or "/")
+    root = root or _root(environment)
     for recognise in PLACES.values():
         place = recognise(environment, root)
         if place is not None:
             place = _as_users_say(place)
             return _with_ranks(place, environment) if place.launched else place
     raise AssertionError("the last row recognises everything")
+
+
+def _root(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("SEGADAPT_ROOT") or "/")
 
 
 def _as_users_say(place: Place) -> Place:
@@ -74,7 +90,7 @@ def _as_users_say(place: Place) -> Place:
     return replace(
         place,
         scratch_dir=Path(scratch) if scratch else place.scratch_dir,
-        grace_s=number(environment, "SEGADAPT_GRACE_S") or place.grace_s,
+        grace_s=needed_number(environment, GRACE) if environment.get(GRACE) else place.grace_s,
         job=environment.get("SEGADAPT_JOB") or place.job,
         spec=spec,
         checkpoints_at=environment.get("SEGADAPT_CHECKPOINTS_AT") or None,
@@ -84,6 +100,7 @@ def _as_users_say(place: Place) -> Place:
 def _with_ranks(place: Place, environment: Mapping[str, str]) -> Place:
     return replace(
         place,
+        platform=environment.get(PLATFORM_VARIABLE) or place.platform,
         rank=needed_number(environment, "RANK"),
         num_ranks=needed_number(environment, "WORLD_SIZE"),
         local_rank=needed_number(environment, "LOCAL_RANK"),
@@ -95,7 +112,7 @@ def _with_ranks(place: Place, environment: Mapping[str, str]) -> Place:
 
 def with_arguments(place: Place, arguments: Sequence[str]) -> Place:
     """The place with what a platform appended to the command: `--NAME=VALUE` of a channel, or
-    `--KEY=VALUE` of the job spec.
+    `--KEY=VALUE` of the job spec, which will complain of keys that it does not have.
 
     Raises `JobError` for anything else.
     """
@@ -103,12 +120,20 @@ def with_arguments(place: Place, arguments: Sequence[str]) -> Place:
     for argument in arguments:
         name, equals, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not equals:
-            raise JobError(f"{argument}: there is no such argument; see run --help")
+            raise JobError(
+                f"{argument}: there is no such argument; see run --help, or write --KEY=VALUE for "
+                "a key of the job spec"
+            )
         if name == "model":
             model_dir = Path(value)
-        elif name in CHANNELS or "." in name:
-            overrides.append(f"{CHANNELS.get(name, name)}={value}")
         else:
-            known = known_names(name, [*CHANNELS, "model"])
-            raise JobError(f"--{name}: expected a channel or a key of the job spec, {known}")
+            overrides.append(f"{CHANNELS.get(name, name)}={value}")
     return replace(place, overrides=(*place.overrides, *overrides), model_dir=model_dir)
+
+
+def failure_file(environment: Mapping[str, str]) -> Path | None:
+    """Where the platform looks for what went wrong, also where nothing else of it is understood."""
+    root = _root(environment)
+    if (root / SAGEMAKER_HOSTS).exists():
+        return root / SAGEMAKER_FAILURE
+    return termination_log(root) if HOST in environment else None

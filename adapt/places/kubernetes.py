@@ -88,13 +88,17 @@ def _torchrun_nodes(environment: Mapping[str, str]) -> dict[str, object]:
     }
 
 
+def termination_log(root: Path) -> Path | None:
+    """What Kubernetes shows of a container that failed."""
+    path = root / "dev/termination-log"
+    return path if os.access(path, os.W_OK) else None
+
+
 def _pod(platform: str, environment: Mapping[str, str], root: Path, **facts: object) -> Place:
-    termination = root / "dev/termination-log"
-    writable = os.access(termination, os.W_OK)
     return Place(
         platform,
         environment,
         scratch_below(root),
-        failure_file=termination if writable else None,
+        failure_file=termination_log(root),
         **facts,  # type: ignore[arg-type]
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from adapt.errors import Interrupted, JobError
 
 STATUS_VARIABLE = "SEGADAPT_STATUS_DIR"
+PLATFORM_VARIABLE = "SEGADAPT_PLATFORM"
 CHANNELS = {
     "source": "source.uri",
     "target": "target.uri",

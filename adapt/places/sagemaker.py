@@ -19,6 +19,10 @@ from adapt.places.place import CHANNELS, Place, number
 
 log = logging.getLogger(__name__)
 
+SAGEMAKER_HOSTS = "opt/ml/input/config/resourceconfig.json"
+SAGEMAKER_FAILURE = "opt/ml/output/failure"
+"""Below the root."""
+
 GRACE_S = 120.0
 SPEC_PARTS = "spec_base64_"
 WITH_EFA = ("ml.p3dn.", "ml.p4", "ml.p5", "ml.p6", "ml.g4dn.12xlarge", "ml.g5.48xlarge")
@@ -28,9 +32,9 @@ WITH_EFA = ("ml.p3dn.", "ml.p4", "ml.p5", "ml.p6", "ml.g4dn.12xlarge", "ml.g5.48
 def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
     """A place where SageMaker's description of the hosts lies."""
     config, folder = root / "opt/ml/input/config", root / "opt/ml"
-    if not (config / "resourceconfig.json").exists():
+    if not (root / SAGEMAKER_HOSTS).exists():
         return None
-    resources = _read(config / "resourceconfig.json")
+    resources = _read(root / SAGEMAKER_HOSTS)
     hosts = sorted(resources["hosts"])
     given = _hyperparameters(config)
     launched = "TORCHELASTIC_RUN_ID" in environment
@@ -43,7 +47,7 @@ def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
         node=hosts.index(resources["current_host"]),
         master_addr=hosts[0],
         master_port=number(environment, "PET_MASTER_PORT") or Place.master_port,
-        failure_file=folder / "output/failure" if _writable(folder / "output") else None,
+        failure_file=root / SAGEMAKER_FAILURE if _writable(folder / "output") else None,
         job=environment.get("TRAINING_JOB_NAME") or None,
         spec=given.get("spec") or _spec_channel(folder),
         overrides=(*_channels(config, root), *_overrides(given)),
@@ -69,7 +73,10 @@ def _writable(folder: Path, tell: bool = False) -> bool:
 
 
 def _read(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise JobError(f"{path}: expected JSON: {error}") from error
 
 
 def _hyperparameters(config: Path) -> dict[str, str]:
@@ -92,10 +99,15 @@ def _overrides(given: Mapping[str, str]) -> list[str]:
 
 
 def _with_spec(environment: Mapping[str, str], given: Mapping[str, str]) -> Mapping[str, str]:
-    numbers = sorted(int(key[len(SPEC_PARTS) :]) for key in given if key.startswith(SPEC_PARTS))
-    if not numbers:
+    found = {key[len(SPEC_PARTS) :] for key in given if key.startswith(SPEC_PARTS)}
+    if not found:
         return environment
-    parts = (given[f"{SPEC_PARTS}{number}"] for number in numbers)
+    if found != {str(number) for number in range(len(found))}:
+        raise JobError(
+            f"hyperparameters: expected {SPEC_PARTS}0 and so on, without gaps, found "
+            f"{', '.join(f'{SPEC_PARTS}{part}' for part in sorted(found))}"
+        )
+    parts = (given[f"{SPEC_PARTS}{number}"] for number in range(len(found)))
     return {**environment, "SEGADAPT_SPEC_BASE64": "".join(parts)}
 
 

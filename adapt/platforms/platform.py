@@ -7,15 +7,19 @@ few lines over the platform's own library. Secrets stand in a request by name on
 puts values in while it sends, where the platform has no other way.
 """
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from adapt.mlflow_run import without_password
 from adapt.section import Section
 from adapt.spec import JobSpec
 from adapt.spec_file import packed
+from storage.store import StoreUnavailable
 
 State = Literal["waiting", "running", "done", "interrupted", "failed", "stopped", "unknown"]
 """`interrupted` ended with 75 or was reclaimed: submitted again, the job goes on."""
@@ -23,6 +27,12 @@ State = Literal["waiting", "running", "done", "interrupted", "failed", "stopped"
 ENDED = frozenset({"done", "interrupted", "failed", "stopped"})
 
 Request = dict[str, Any]
+Answer = TypeVar("Answer")
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S, AGAIN_S = 600.0, 3.0
+"""How long, and how often, a platform that does not answer is asked again by who follows a job."""
 
 
 class Profile(Section):
@@ -44,6 +54,18 @@ class Profile(Section):
     environment: dict[str, str] = Field(
         {}, description="Variables of the job that are no secrets, such as MLFLOW_TRACKING_URI."
     )
+
+    @field_validator("environment")
+    @classmethod
+    def _without_passwords(cls, environment: dict[str, str]) -> dict[str, str]:
+        for name, value in environment.items():
+            if without_password(value) != value:
+                raise ValueError(
+                    f"{name}: expected no password, found {without_password(value)}; requests and "
+                    "logs show it: name a secret that holds MLFLOW_TRACKING_USERNAME and "
+                    "MLFLOW_TRACKING_PASSWORD"
+                )
+        return environment
 
     def replaced(self) -> dict[str, str]:
         """Keys of the job spec, as `source.uri`, whose place the platform takes itself, and the
@@ -101,6 +123,25 @@ class Finding(NamedTuple):
     exit_code: int = 2
 
 
+def patiently(look: Callable[[], Answer]) -> Answer:
+    """What `look` answers; while the platform does not answer it is asked again, for
+    `PATIENCE_S`. Following a job for days needs that in every look.
+
+    Raises `StoreUnavailable` after that, and at once what else `look` raises.
+    """
+    deadline_s, told = time.monotonic() + PATIENCE_S, False
+    while True:
+        try:
+            return look()
+        except StoreUnavailable as error:
+            if time.monotonic() + AGAIN_S > deadline_s:
+                raise
+            if not told:
+                log.warning("%s; it is asked again for %.0f minutes", error, PATIENCE_S / 60)
+            told = True
+            time.sleep(AGAIN_S)
+
+
 class Client(Protocol):
     """A connection to a platform. Every method raises `JobError` for what the user can mend and
     `StoreUnavailable` where the platform does not answer."""
@@ -112,10 +153,12 @@ class Client(Protocol):
         """How a job is."""
 
     def logs(self, job: str, follow: bool) -> Iterator[str]:
-        """The lines of a job's log, all nodes'; with `follow` until the job ends."""
+        """The lines of a job's log, all nodes'; with `follow` until the job ends, over outages of
+        the platform too (`patiently`), no line lost or twice."""
 
     def stop(self, job: str) -> None:
-        """Ask a job to save and to end; returns at once."""
+        """Ask a job to save and to end; returns at once. Asked again, or of a job that has ended,
+        it does nothing."""
 
     def jobs(self) -> Iterable[JobStatus]:
         """The jobs that SegAdapt submitted, the newest first."""
