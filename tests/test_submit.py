@@ -181,6 +181,22 @@ def test_a_platform_that_is_away_leaves_the_job_unknown(platform: Pretend, tmp_p
     assert json.loads(ended.out)[0]["state"] == "unknown" and "does not answer" in ended.out
 
 
+def test_variables_that_only_say_where_a_secret_is_are_none(
+    platform: Pretend, tmp_path: Path
+) -> None:
+    environment = {"AWS_WEB_IDENTITY_TOKEN_FILE": "/token", "TOKENIZERS_PARALLELISM": "true"}
+    assert submit(tmp_path, "--yes", environment=environment).code == 0
+
+
+def test_jobs_of_platforms_that_are_no_more_are_told(platform: Pretend, tmp_path: Path) -> None:
+    submit(tmp_path, "--yes")
+    record = tmp_path / "state/segadapt/jobs.jsonl"
+    record.write_text(record.read_text().replace('"pretend", {', '"pretent", {'))
+    ended = call("jobs", "--json", folder=tmp_path)
+    (found,) = json.loads(ended.out)
+    assert found["state"] == "unknown" and "did you mean 'pretend'" in found["detail"]
+
+
 def test_damaged_records_are_named(platform: Pretend, tmp_path: Path) -> None:
     (tmp_path / "state/segadapt").mkdir(parents=True)
     (tmp_path / "state/segadapt/jobs.jsonl").write_text("{")
@@ -202,6 +218,12 @@ def test_records_that_cannot_be_written_do_not_hide_the_job(
         ({"platform": "pretent"}, "platform: found 'pretent'; did you mean 'pretend'?"),
         ({"nodes": 0}, "nodes: expected"),
         ({"imag": "x"}, "imag: "),
+        ({"platform": ["pretend"]}, "platform: found ['pretend'] (known: "),
+        (
+            {"environment": {"MLFLOW_TRACKING_PASSWORD": "hunter2", "OBS_ACCESS_KEY": "hunter2"}},
+            "environment: expected no secrets, found MLFLOW_TRACKING_PASSWORD, OBS_ACCESS_KEY; "
+            "name it in `secrets`",
+        ),
         (
             {"environment": {"MLFLOW_TRACKING_URI": "http://me:hunter2@mlflow:5000"}},
             "MLFLOW_TRACKING_URI: expected no password, found http://***@mlflow:5000",

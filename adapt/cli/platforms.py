@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place, place_here
-from adapt.errors import JobError
+from adapt.errors import JobError, known_names
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.platform import Client, JobStatus, Profile
 from adapt.platforms.records import Record, add_record, find_record, read_records, records_path
@@ -195,6 +195,8 @@ def _connect(profile: Profile) -> Client:
 
 
 def _profile_of(record: Record) -> Profile:
+    if record.platform not in PLATFORMS:
+        raise JobError(f"{record.name}: platform: {known_names(record.platform, PLATFORMS)}")
     return validate(PLATFORMS[record.platform].profile, record.profile)
 
 

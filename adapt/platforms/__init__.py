@@ -33,7 +33,7 @@ def load_profile(path: Path, overrides: Iterable[str] = ()) -> Profile:
     values = with_overrides(read_yaml(path), overrides)
     name = values.get("platform")
     try:
-        if name not in PLATFORMS:
+        if not isinstance(name, str) or name not in PLATFORMS:
             raise JobError(f"platform: {known_names(name, PLATFORMS)}")
         return validate(PLATFORMS[name].profile, values)
     except JobError as error:

@@ -8,10 +8,11 @@ puts values in while it sends, where the platform has no other way.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -30,6 +31,12 @@ Request = dict[str, Any]
 Answer = TypeVar("Answer")
 
 log = logging.getLogger(__name__)
+
+SECRET = re.compile(
+    r"(?i)(^|_)(password|passwd|secret|token|sk|api_?key|access_key|private_key|credentials)(_|$)"
+)
+FILE = re.compile(r"(?i)_(file|path|uri|url|dir)$")
+"""Names of variables that hold secrets, and of those that only say where one is."""
 
 PATIENCE_S, AGAIN_S = 600.0, 3.0
 """How long, and how often, a platform that does not answer is asked again by who follows a job."""
@@ -54,6 +61,17 @@ class Profile(Section):
     environment: dict[str, str] = Field(
         {}, description="Variables of the job that are no secrets, such as MLFLOW_TRACKING_URI."
     )
+
+    secrets_go: ClassVar[str] = "name it in `secrets`: its value is taken from where you submit"
+    """What to do with a secret, for the message that refuses it."""
+
+    @field_validator("environment")
+    @classmethod
+    def _without_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
+        found = [name for name in environment if SECRET.search(name) and not FILE.search(name)]
+        if found:
+            raise ValueError(f"expected no secrets, found {', '.join(found)}; {cls.secrets_go}")
+        return environment
 
     @field_validator("environment")
     @classmethod

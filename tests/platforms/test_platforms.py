@@ -60,3 +60,15 @@ def test_a_typing_mistake_in_a_profile_is_named(path: Path, tmp_path: Path) -> N
     wrong.write_text(path.read_text() + "\nimagee: x\n")
     with pytest.raises(JobError, match="imagee"):
         load_profile(wrong)
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_secret_in_a_profile_is_refused_unseen(path: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load(path.read_text())
+    values["environment"] = {"MY_API_KEY": "hunter2"}
+    (tmp_path / path.name).write_text(yaml.safe_dump(values))
+    with pytest.raises(
+        JobError, match="environment: expected no secrets, found MY_API_KEY"
+    ) as told:
+        load_profile(tmp_path / path.name)
+    assert "hunter2" not in str(told.value)

@@ -101,6 +101,8 @@ class Volume(Section):
 class KubernetesProfile(Profile):
     """A cluster, a kind of job, and what its pods are given."""
 
+    secrets_go = "put it into a Secret of the namespace, and name that one in `secret`"
+
     platform: Literal["kubernetes"] = Field(description="This platform.")
     kind: KindName = Field(
         "indexed_job",

@@ -14,7 +14,6 @@ from adapt.platforms.platform import Profile
 from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of
 from adapt.section import Section
 
-SECRET = re.compile(r"(?i)(^|_)(password|passwd|secret|token|private_key|access_key)(_|$)")
 IMAGE = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.[a-z0-9.]+/"
     r"(?P<repository>[a-z0-9][a-z0-9._/-]*?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:\w{64}))?"
@@ -52,6 +51,8 @@ class Vpc(Section):
 
 class SageMakerProfile(Profile):
     """AWS SageMaker training jobs."""
+
+    secrets_go = NO_SECRETS
 
     platform: Literal["sagemaker"] = Field("sagemaker", description="AWS SageMaker.")
     region: str = Field(description="Region of the job, such as us-east-1.")
@@ -151,14 +152,6 @@ class SageMakerProfile(Profile):
                 "sagemaker.md)"
             )
         return image
-
-    @field_validator("environment")
-    @classmethod
-    def _has_no_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
-        secrets = sorted(name for name in environment if SECRET.search(name))
-        if secrets:
-            raise ValueError(f"expected no secrets, found {', '.join(secrets)}; {NO_SECRETS}")
-        return environment
 
     @field_validator("network_isolation")
     @classmethod
