@@ -1,0 +1,53 @@
+"""Which of a job's URIs are paths that its container would not have: a path of the machine that
+submits, most often.
+
+What a platform brings itself (`Profile.replaced`) may stand anywhere in the spec.
+"""
+
+import posixpath
+from collections.abc import Collection, Mapping
+
+from adapt.platforms.platform import Profile
+from adapt.spec import JobSpec
+from storage.store import split_uri
+
+IMAGE = "/opt/segadapt"
+"""Where the image holds files of ours, and may hold a user's weights."""
+
+CHECKPOINTS = "checkpoint.uri"
+
+
+def unreachable(
+    job: JobSpec, profile: Profile, cures: Mapping[str, str], mounted: Collection[str] = ()
+) -> list[str]:
+    """A line for each URI that is a path of no folder in the container, with its cure.
+
+    `mounted` are folders that the platform mounts there; checkpoints must lie below one, since
+    the image's folders go with the container. `cures` has, by key of the spec, what the profile
+    offers instead, as "channels.source in the profile".
+    """
+    brought, lines = profile.replaced(), []
+    for key, uri in job.uris().items():
+        folders = [*mounted] if key == CHECKPOINTS else [*mounted, IMAGE]
+        if key not in brought and not _is_there(uri, folders):
+            offers = [cures[key]] if key in cures else []
+            offers += [f"a path below {folder}" for folder in folders]
+            lines.append(_line(key, uri, offers))
+    return lines
+
+
+def _is_there(uri: str, folders: Collection[str]) -> bool:
+    """Whether it is no path, or one below a folder."""
+    scheme, path = split_uri(uri)
+    whole = posixpath.normpath(path)  # `..` must not lead out
+    below = any(f"{whole}/".startswith(f"{folder.rstrip('/')}/") for folder in folders)
+    return scheme != "file" or below
+
+
+def _line(key: str, uri: str, offers: list[str]) -> str:
+    *first, last = ["the URI of a store", *offers]
+    expected = f"{', '.join(first)} or {last}" if first else last
+    return (
+        f"{key}: expected {expected}, found {uri!r}, a path that the job's container does not "
+        "have or that is lost with it"
+    )

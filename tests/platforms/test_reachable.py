@@ -1,0 +1,69 @@
+"""Paths in a job spec, against the folders that a container has."""
+
+from typing import Any
+
+import pytest
+
+from adapt.platforms.platform import Profile
+from adapt.platforms.reachable import unreachable
+from adapt.spec import JobSpec, parse_spec
+from tests.conftest import tiny_values
+
+PROFILE = Profile(platform="somewhere", image="segadapt:0.1.0")
+
+
+class Brings(Profile):
+    """A platform that brings data and takes checkpoints."""
+
+    def replaced(self) -> dict[str, str]:
+        keys = ("source.uri", "target.uri", "validation.uri", "checkpoint.uri")
+        return dict.fromkeys(keys, "s3://b/x")
+
+
+def job(data: str = "s3://b/tiny", runs: str = "s3://b/runs", **model: Any) -> JobSpec:
+    values = tiny_values(data, runs)
+    return parse_spec({**values, "model": {**values["model"], **model}}, "tiny")
+
+
+def test_stores_are_reached_from_everywhere() -> None:
+    assert unreachable(job(weights_uri="https://h/w.safetensors?a=/x"), PROFILE, {}) == []
+
+
+def test_a_path_of_this_machine_is_told_by_key_with_all_cures() -> None:
+    cures = {"source.uri": "channels.source in the profile"}
+    lines = unreachable(job("data/tiny", "runs"), PROFILE, cures, ["/mnt/a", "/mnt/b/"])
+    assert lines[0] == (
+        "source.uri: expected the URI of a store, channels.source in the profile, a path below "
+        "/mnt/a, a path below /mnt/b/ or a path below /opt/segadapt, found 'data/tiny', a path "
+        "that the job's container does not have or that is lost with it"
+    )
+    keys = [line.partition(":")[0] for line in lines]
+    assert keys == ["source.uri", "checkpoint.uri", "target.uri", "validation.uri"]
+    assert "/opt/segadapt" not in lines[1]
+    alone = unreachable(job(runs="/runs"), PROFILE, {})
+    assert len(alone) == 1 and alone[0].startswith(
+        "checkpoint.uri: expected the URI of a store, found '/runs', a path that"
+    )
+
+
+def test_what_the_platform_brings_may_be_anywhere() -> None:
+    brings = Brings(platform="somewhere", image="segadapt:0.1.0")
+    assert unreachable(job("data/tiny", "runs"), brings, {}) == []
+    (line,) = unreachable(job("data/tiny", "runs", start_uri="w.safetensors"), brings, {})
+    assert line.startswith("model.start_uri: expected the URI of a store or a path below /opt/seg")
+
+
+@pytest.mark.parametrize(
+    ("data", "runs", "refused"),
+    [
+        ("/mnt/a/tiny", "/mnt/a", 0),
+        ("file:///mnt/a/tiny", "file:///mnt/a/", 0),
+        ("/opt/segadapt/tiny", "/mnt/a", 0),
+        ("/mnt/a/tiny", "/opt/segadapt/runs", 1),
+        ("/mnt/ab/tiny", "/mnt/a", 3),
+        ("/mnt/a/../b", "/mnt/a", 3),
+        ("mnt/a/tiny", "/mnt/a/runs", 3),
+    ],
+)
+def test_paths_below_a_mounted_folder_are_there(data: str, runs: str, refused: int) -> None:
+    assert len(unreachable(job(data, runs), PROFILE, {}, ["/mnt/a"])) == refused
