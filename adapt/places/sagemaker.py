@@ -58,7 +58,7 @@ def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
 @cache
 def _writable(folder: Path, tell: bool = False) -> bool:
     """Whether we may write there: SageMaker's folders may belong to root, our image's user is
-    another. Training needs neither folder, so it goes on."""
+    another. Training needs neither model nor output, so without them it goes on."""
     there = next(part for part in (folder, *folder.parents) if part.exists())
     writable = os.access(there, os.W_OK)
     if tell and not writable:
@@ -144,5 +144,17 @@ def _channels(config: Path, root: Path) -> list[str]:
             found.append(f"{CHANNELS[name]}={root / 'opt/ml/input/data' / name}")
     checkpoints = _read(config / "checkpointconfig.json").get("LocalPath")
     if checkpoints:
-        found.append(f"{CHANNELS['checkpoints']}={root / checkpoints.lstrip('/')}")
+        folder = root / checkpoints.lstrip("/")
+        _check_writable(folder)
+        found.append(f"{CHANNELS['checkpoints']}={folder}")
     return found
+
+
+def _check_writable(checkpoints: Path) -> None:
+    if not _writable(checkpoints):
+        raise JobError(
+            f"{checkpoints}: expected a folder that uid {os.getuid()} may write to, found one of "
+            "another user: SageMaker mirrors the checkpoints from there; let the image run as root "
+            "(USER root, step 3 of docs/platforms/sagemaker.md), or leave checkpoint_uri out of "
+            "the profile"
+        )

@@ -226,10 +226,11 @@ def test_file_paths_of_this_machine_are_refused(tmp_path: Path) -> None:
         request(tmp_path, here)
     said = str(caught.value).splitlines()
     assert said[0] == (
-        "source.uri: expected the URI of a store, or channels.source in the profile, found the "
-        "file path 'data/tiny': the job runs on a machine of SageMaker's"
+        "source.uri: expected the URI of a store, channels.source in the profile or a path below "
+        "/opt/segadapt, found 'data/tiny', a path that the job's container does not have or that "
+        "is lost with it"
     )
-    assert said[1].startswith("checkpoint.uri: expected the URI of a store, or checkpoint_uri in")
+    assert said[1].startswith("checkpoint.uri: expected the URI of a store or checkpoint_uri in")
     assert len(said) == 4
 
 
@@ -241,18 +242,21 @@ def test_what_sagemaker_brings_may_stand_anywhere_in_the_spec(tmp_path: Path) ->
     assert first["DataSource"]["S3DataSource"]["S3Uri"] == "s3://b/tiny/"
 
 
-def test_mlflow_is_told_where_mirrored_checkpoints_are(tmp_path: Path) -> None:
-    asked = request(tmp_path, checkpoint_uri="s3://b/runs")
-    assert asked["CheckpointConfig"] == {"S3Uri": "s3://b/runs", "LocalPath": "/opt/ml/checkpoints"}
-    assert asked["Environment"]["SEGADAPT_CHECKPOINTS_AT"] == "s3://b/runs"
+def test_each_run_mirrors_a_folder_of_its_own_and_mlflow_is_told_it(tmp_path: Path) -> None:
+    for name in ("town", "city"):
+        mirror = f"s3://b/runs/{name}"
+        asked = request(tmp_path, job(name=name), checkpoint_uri="s3://b/runs/")
+        assert asked["CheckpointConfig"] == {"S3Uri": mirror, "LocalPath": "/opt/ml/checkpoints"}
+        assert asked["Environment"]["SEGADAPT_CHECKPOINTS_AT"] == mirror
     assert "SEGADAPT_CHECKPOINTS_AT" not in request(tmp_path)["Environment"]
 
 
 def test_weights_may_be_in_the_image_but_not_beside_the_spec(tmp_path: Path) -> None:
     model = tiny_values("", "")["model"]
-    request(tmp_path, job(model={**model, "weights_uri": "/weights/a.safetensors"}))
-    with pytest.raises(JobError, match=r"model.weights_uri: expected the URI of a store, found"):
-        request(tmp_path, job(model={**model, "weights_uri": "weights/a.safetensors"}))
+    request(tmp_path, job(model={**model, "weights_uri": "/opt/segadapt/weights/a.safetensors"}))
+    for path in ("weights/a.safetensors", "/home/me/a.safetensors"):
+        with pytest.raises(JobError, match=r"model.weights_uri: expected the URI of a store or a"):
+            request(tmp_path, job(model={**model, "weights_uri": path}))
 
 
 def test_stores_with_keys_of_their_own_are_refused(tmp_path: Path) -> None:

@@ -105,7 +105,21 @@ def test_a_stop_is_asked_and_ends_as_stopped(aws: Double) -> None:
     connected.submit(request(aws))
     connected.stop("tiny-1")
     assert [connected.status("tiny-1").state for _ in range(2)] == ["running", "stopped"]
-    with pytest.raises(JobError, match=r"tiny-1: the job has ended already \[Valid.*Stopped"):
+
+
+def test_a_job_that_ends_or_has_ended_is_left_as_it_is(aws: Double) -> None:
+    connected = started(aws)
+    connected.stop("tiny-1")
+    connected.stop("tiny-1")  # is stopping
+    connected.stop("tiny-1")  # has ended
+    assert connected.status("tiny-1").state == "stopped"
+    assert aws.actions().count("StopTrainingJob") == 3
+
+
+def test_a_stop_that_aws_refuses_of_a_job_that_runs_is_told(aws: Double) -> None:
+    connected = started(aws)
+    aws.fails("StopTrainingJob", "AccessDeniedException", "not authorized")
+    with pytest.raises(JobError, match="tiny-1: the credentials may not do this"):
         connected.stop("tiny-1")
 
 
@@ -128,8 +142,6 @@ def test_jobs_are_those_with_our_tag_the_newest_first(aws: Double) -> None:
         ("InProgress", "Interrupted", "", "waiting", None),
         ("InProgress", "Restarting", "", "waiting", None),
         ("InProgress", "Training", "", "running", None),
-        ("Stopped", "MaxRuntimeExceeded", "", "interrupted", None),
-        ("Stopped", "MaxWaitTimeExceeded", "", "interrupted", None),
         ("Stopped", "Stopped", "", "stopped", None),
         ("Failed", "Failed", "AlgorithmError: JobError: x\ny, exit code: 2", "failed", 2),
         ("Failed", "Failed", "AlgorithmError: Exit Code: 139", "failed", 139),
@@ -148,6 +160,18 @@ def test_states_are_told_in_our_words(
     status = status_of({**answer, "FailureReason": reason} if reason else answer)
     assert (status.state, status.exit_code) == (state, code)
     assert status.detail == " ".join(f"{second}: {reason}".split()).removesuffix(":")
+
+
+@pytest.mark.parametrize(
+    ("second", "key"),
+    [("MaxRuntimeExceeded", "max_hours"), ("MaxWaitTimeExceeded", "max_wait_hours")],
+)
+def test_a_limit_that_was_set_is_not_passed_by_restarts(second: str, key: str) -> None:
+    """`submit --restart` submits again what is `interrupted`."""
+    facts = {"TrainingJobName": "j", "TrainingJobStatus": "Stopped", "SecondaryStatus": second}
+    status = status_of({**facts, "SecondaryStatusTransitions": [{"StatusMessage": "over"}]})
+    assert status.state == "stopped"
+    assert status.detail == f"{second}: {key} is over; submit it again to go on"
 
 
 def test_a_long_reason_is_shortened() -> None:
@@ -185,7 +209,7 @@ def test_followed_lines_come_once_also_after_a_restart_and_late(aws: Double) -> 
     aws.scripts["tiny-1"] = [
         ("InProgress", "Training"),
         ("InProgress", "Interrupted"),
-        ("InProgress", "Training"),
+        *[("InProgress", "Training")] * 3,
         ("Completed", "Completed"),
     ]
     again = [(5, "resumed"), (6, "step 2")]
@@ -193,11 +217,34 @@ def test_followed_lines_come_once_also_after_a_restart_and_late(aws: Double) -> 
         {},
         {"tiny-1/algo-1-100": first},
         {"tiny-1/algo-1-100": first, "tiny-1/algo-1-200": again},
-        {},
+        *[{}] * 3,  # quiet for two looks while it runs, and at its end
         {"tiny-1/algo-1-200": [*again, (7, "done, said late")]},
     ]
     lines = list(connected.logs("tiny-1", follow=True))
     assert lines == ["start", "step 1", "resumed", "step 2", "done, said late"]
+
+
+@pytest.mark.parametrize("action", ["DescribeTrainingJob", "DescribeLogStreams", "GetLogEvents"])
+def test_an_outage_ends_no_following(
+    action: str, aws: Double, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("adapt.platforms.platform.AGAIN_S", 0.01)
+    connected = started(aws, "nodes=2")
+    aws.streams["tiny-1/algo-1-1"] = [(1, "a"), (3, "c"), (5, "e")]
+    aws.streams["tiny-1/algo-2-1"] = [(2, "b"), (4, "d")]
+    lines = connected.logs("tiny-1", follow=True)
+    if action == "DescribeTrainingJob":
+        aws.fails(action, "Odd", "", 500, times=9)  # boto3 itself asks four times
+    assert next(lines) == "algo-1 | a"
+    if action == "DescribeLogStreams":
+        aws.streams["tiny-1/algo-1-2"] = [(6, "f")]
+    aws.fails(action, "Odd", "", 500, times=9)
+    told = [line.partition(" | ")[2] for line in lines]
+    assert told == ["b", "c", "d", "e", *("f" if action == "DescribeLogStreams" else "")]
+    assert "it is asked again for 10 minutes" in caplog.text
+    aws.fails(action, "Odd", "", 500, times=4)
+    with pytest.raises(StoreUnavailable):
+        list(connected.logs("tiny-1", follow=False))
 
 
 def test_a_name_in_use_is_named(aws: Double) -> None:
@@ -444,7 +491,7 @@ def test_the_commands_take_a_job_from_its_spec_to_its_end(aws: Double, tmp_path:
     aws.streams[f"{name}/algo-1-1"] = [(1, "step 1")]
     assert call("logs", name, folder=tmp_path, environment=here).out == "step 1\n"
     again = call("stop", name, folder=tmp_path, environment=here)
-    assert again.code == 2 and "the job has ended already" in again.err
+    assert again.code == 0, again.err
 
 
 def test_what_aws_refuses_ends_the_command_with_2(aws: Double, tmp_path: Path) -> None:

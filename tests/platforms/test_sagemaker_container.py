@@ -18,6 +18,7 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
+from adapt.errors import JobError
 from adapt.places import find_place
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.local_stack import free_ports
@@ -211,7 +212,9 @@ def test_two_machines_train_are_reclaimed_and_go_on_to_the_end(
     experiment = client.get_experiment_by_name("tests")
     (run,) = client.search_runs([experiment.experiment_id], "tags.`segadapt.job` = 'tiny-1'")
     assert run.info.status == "FINISHED" and run.data.tags["segadapt.platform"] == "sagemaker"
-    best_uri = "s3://my-bucket/runs/tiny/step-00000012/weights.safetensors"
+    mirror = request["CheckpointConfig"]["S3Uri"]  # of /opt/ml/checkpoints
+    assert mirror == "s3://my-bucket/runs/tiny"
+    best_uri = f"{mirror}/tiny/step-00000012/weights.safetensors"
     assert run.data.tags["best_checkpoint_uri"] == best_uri
 
 
@@ -267,7 +270,9 @@ def test_machines_are_told_the_network_between_them(tmp_path: Path) -> None:
 def test_folders_that_belong_to_root_cost_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    machine = Machine(tmp_path, request_of(2, "sqlite:///m.db", nodes=1), "algo-1", ["algo-1"])
+    request = request_of(2, "sqlite:///m.db", nodes=1)
+    del request["CheckpointConfig"]
+    machine = Machine(tmp_path, request, "algo-1", ["algo-1"])
     monkeypatch.setattr("os.access", lambda path, mode: False)  # as for uid 1000; root may all
     for environment in ({}, {}, ONLY_RANK):
         place = find_place(environment, tmp_path)
@@ -275,6 +280,19 @@ def test_folders_that_belong_to_root_cost_no_training(
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith(f"{machine.ml / 'model'} belongs to another user than uid")
     assert "let the image run as root (docs/platforms/sagemaker.md)" in said
+
+
+def test_mirrored_checkpoints_that_cannot_be_written_end_the_job_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path, request_of(2, "sqlite:///m.db", nodes=1), "algo-1", ["algo-1"])
+    mirrored = machine.ml / "checkpoints"
+    monkeypatch.setattr("os.access", lambda path, mode: path != mirrored)
+    with pytest.raises(JobError) as caught:
+        find_place({}, tmp_path)
+    said = str(caught.value)
+    assert said.startswith(f"{mirrored}: expected a folder that uid {os.getuid()} may write to")
+    assert "let the image run as root (USER root, step 3 of docs/platforms/sagemaker.md)" in said
 
 
 def test_scratch_is_the_disk_that_sagemaker_sized(tmp_path: Path) -> None:

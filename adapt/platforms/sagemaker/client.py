@@ -3,9 +3,11 @@
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from adapt.platforms.platform import ENDED, Finding, JobStatus, Request, State
+from adapt.errors import JobError
+from adapt.platforms.platform import ENDED, Finding, JobStatus, Request, State, patiently
 from adapt.platforms.sagemaker.checks import findings
 from adapt.platforms.sagemaker.errors import aws_errors
 from adapt.platforms.sagemaker.logs import JobLogs
@@ -18,6 +20,11 @@ QUIET_POLLS = 2
 DETAIL_CHARACTERS = 300
 _GOES_ON = ("InternalServerError", "CapacityError")
 """Failures of SageMaker's own."""
+
+_LIMITS = {
+    "MaxRuntimeExceeded": "max_hours is over; submit it again to go on",
+    "MaxWaitTimeExceeded": "max_wait_hours is over; submit it again to go on",
+}
 
 _WAITING = {
     "Starting",
@@ -64,25 +71,32 @@ class SageMakerClient:
         return status_of(self._describe(job))
 
     def logs(self, job: str, follow: bool) -> Iterator[str]:
-        """The lines of all machines; with `follow` until the job ended and CloudWatch is quiet."""
-        answer = self._describe(job)
+        """The lines of all machines; with `follow` until the job ended and CloudWatch is quiet,
+        over outages of AWS too."""
+        look = partial(self._describe, job)
+        answer = patiently(look) if follow else look()
         nodes = answer.get("ResourceConfig", {}).get("InstanceCount", 1)
-        log, quiet = JobLogs(self.api("logs"), job, named=nodes > 1), 0
+        log, quiet = JobLogs(self.api("logs"), job, named=nodes > 1, patient=follow), 0
         while True:
             ended = status_of(answer).state in ENDED  # asked before the lines are read
-            quiet += 1
+            quiet = quiet + 1 if ended else 0  # while it runs, a log may be quiet for long
             for line in log.fresh():
                 quiet = 0
                 yield line
             if not follow or (ended and quiet >= QUIET_POLLS):
                 return
             time.sleep(POLL_S)
-            answer = self._describe(job)
+            answer = patiently(look)
 
     def stop(self, job: str) -> None:
-        """Ask for SIGTERM; 120 s later the machines are gone."""
-        with aws_errors(job, "sagemaker"):
-            self.api("sagemaker").stop_training_job(TrainingJobName=job)
+        """Ask for SIGTERM; 120 s later the machines are gone. A job that ends or has ended is left
+        as it is."""
+        try:
+            with aws_errors(job, "sagemaker"):
+                self.api("sagemaker").stop_training_job(TrainingJobName=job)
+        except JobError:
+            if self._describe(job)["TrainingJobStatus"] == "InProgress":
+                raise
 
     def jobs(self) -> Iterable[JobStatus]:
         """The jobs with our tag, the newest first."""
@@ -145,14 +159,14 @@ class SageMakerClient:
 def status_of(answer: Mapping[str, Any]) -> JobStatus:
     """What SageMaker says of a job, in our words.
 
-    A stop by a limit is `interrupted`, since the job was asked to save and goes on when submitted
-    again; so is a fault of SageMaker's own.
+    A fault of SageMaker's own is `interrupted`. A stop by a limit is `stopped`, since nobody but
+    who set the limit should pass it.
     """
     second, reason = answer["SecondaryStatus"], answer.get("FailureReason", "")
     said = re.findall(r"exit code:? *(\d+)", reason, re.IGNORECASE)
     code = int(said[-1]) if said else None
     transitions = answer.get("SecondaryStatusTransitions") or [{}]
-    why = reason or transitions[-1].get("StatusMessage", "")
+    why = _LIMITS.get(second) or reason or transitions[-1].get("StatusMessage", "")
     detail = " ".join(f"{second}: {why}".split()).removesuffix(":")[:DETAIL_CHARACTERS]
     state = _state(answer["TrainingJobStatus"], second, reason, code)
     if state == "done":
@@ -164,8 +178,7 @@ def _state(first: str, second: str, reason: str, code: int | None) -> State:
     if first == "InProgress":
         return "waiting" if second in _WAITING else "running"
     if first == "Stopped":
-        by_limit = second in ("MaxRuntimeExceeded", "MaxWaitTimeExceeded")
-        return "interrupted" if by_limit else "stopped"
+        return "stopped"
     if first == "Failed":
         return "interrupted" if code == 75 or reason.startswith(_GOES_ON) else "failed"
     others: dict[str, State] = {"Completed": "done", "Stopping": "running"}

@@ -23,7 +23,6 @@ CURES = {
     "its region and the role's policy",
     "Image": "image: ECR has no such image; push it, or mend the tag",
     "Absent": "there is no such job in this account and region; see `jobs`",
-    "Ended": "the job has ended already",
     "Clock": "the clock of this machine is wrong; set it",
     "Busy": "AWS asks to slow down; try again in a minute",
     "Unreachable": "does not answer; check the network, the profile's region and endpoint_urls",
@@ -62,7 +61,6 @@ _WORDS = {
     "No S3 objects found": "NoObjects",
     "Requested image": "Image",
     "Requested resource not found": "Absent",
-    "training job is in status": "Ended",
     "Signature expired": "Clock",
     "Signature not yet current": "Clock",
 }

@@ -13,6 +13,7 @@ from adapt.places import CHANNELS
 from adapt.platforms.platform import Profile
 from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of
 from adapt.section import Section
+from storage.store import join
 
 IMAGE = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.[a-z0-9.]+/"
@@ -86,8 +87,9 @@ class SageMakerProfile(Profile):
     )
     checkpoint_uri: str | None = Field(
         None,
-        description="Have SageMaker mirror checkpoints here, `s3://bucket/prefix`, instead of "
-        "storing them as `checkpoint.uri` of the job spec says, which is safer.",
+        description="Have SageMaker mirror checkpoints here, `s3://bucket/prefix`, each run's in a "
+        "folder of its own, instead of storing them as `checkpoint.uri` of the job spec says, "
+        "which is safer.",
     )
     channels: dict[Literal["source", "target", "validation"], Channel] = Field(
         {}, description="Data that SageMaker brings, instead of streams from the spec's URIs."
@@ -109,6 +111,11 @@ class SageMakerProfile(Profile):
         named = {CHANNELS[name]: channel.uri for name, channel in self.channels.items()}
         mirror = {} if self.checkpoint_uri is None else {"checkpoint.uri": self.checkpoint_uri}
         return named | mirror
+
+    def checkpoints_at(self, run: str) -> str | None:
+        """The run's own folder of the mirror: SageMaker downloads all of it to each machine first,
+        and jobs of one folder mirror over one another."""
+        return None if self.checkpoint_uri is None else join(self.checkpoint_uri, run)
 
     @model_validator(mode="after")
     def _knows_the_machine(self) -> Self:

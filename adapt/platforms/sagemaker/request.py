@@ -9,7 +9,9 @@ from functools import partial
 from typing import Any
 
 from adapt.errors import JobError
+from adapt.places import CHANNELS
 from adapt.platforms.platform import Request, Submission
+from adapt.platforms.reachable import unreachable
 from adapt.platforms.sagemaker.limits import check_request
 from adapt.platforms.sagemaker.profile import NO_SECRETS, Channel, SageMakerProfile
 from adapt.spec import JobSpec
@@ -18,7 +20,12 @@ from storage.store import split_uri
 
 GRACE_S = 120.0
 SPEC_PART = 2500
-DOMAINS = ("source", "target", "validation")
+CURES = {
+    "checkpoint.uri": "checkpoint_uri in the profile",
+    **{CHANNELS[n]: f"channels.{n} in the profile" for n in ("source", "target", "validation")},
+}
+"""What the profile offers for a URI of the job spec that SageMaker's machines cannot reach."""
+
 CHECKPOINTS = "/opt/ml/checkpoints"
 TAG = {"Key": "segadapt", "Value": "job"}
 """By which `jobs` finds what SegAdapt submitted."""
@@ -110,7 +117,7 @@ def _request(submission: Submission, profile: SageMakerProfile) -> Request:
         ),
         "EnableManagedSpotTraining": profile.spot,
         "EnableInterContainerTrafficEncryption": profile.encrypt_traffic,
-        "CheckpointConfig": _checkpoints(profile),
+        "CheckpointConfig": _checkpoints(submission.job, profile),
         "VpcConfig": _network(profile),
         "RetryStrategy": _given(MaximumRetryAttempts=profile.retries),
         "Tags": [TAG, *tags],
@@ -145,10 +152,9 @@ def _channel(name: str, channel: Channel) -> dict[str, Any]:
     }
 
 
-def _checkpoints(profile: SageMakerProfile) -> dict[str, str]:
-    if profile.checkpoint_uri is None:
-        return {}
-    return {"S3Uri": profile.checkpoint_uri, "LocalPath": CHECKPOINTS}
+def _checkpoints(job: JobSpec, profile: SageMakerProfile) -> dict[str, str]:
+    mirror = profile.checkpoints_at(job.name)
+    return {} if mirror is None else {"S3Uri": mirror, "LocalPath": CHECKPOINTS}
 
 
 def _network(profile: SageMakerProfile) -> dict[str, list[str]]:
@@ -170,17 +176,7 @@ def _check_uris(job: JobSpec, profile: SageMakerProfile) -> None:
         for key, uri in ours.items()
         if split_uri(uri)[0] != "s3"
     ]
-    for key, uri in _opened(job, profile).items():
-        part = key.removesuffix(".uri")
-        cure = {"checkpoint": ", or checkpoint_uri in the profile"}.get(part)
-        if cure is None:
-            cure = f", or channels.{part} in the profile" if part in DOMAINS else ""
-        in_image = uri.startswith("/") and not cure  # weights may be
-        if split_uri(uri)[0] == "file" and not in_image:
-            lines.append(
-                f"{key}: expected the URI of a store{cure}, found the file path {uri!r}: the job "
-                "runs on a machine of SageMaker's"
-            )
+    lines += unreachable(job, profile, CURES)
     if lines:
         raise JobError("\n".join(lines))
 
