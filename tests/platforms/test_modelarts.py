@@ -11,7 +11,9 @@ from adapt.errors import JobError
 from adapt.platforms import PLATFORMS
 from adapt.platforms.modelarts.request import request
 from adapt.platforms.platform import Request
+from adapt.spec import parse_spec
 from adapt.spec_file import parse_yaml, unpacked
+from tests.conftest import tiny_values
 from tests.platforms.modelarts_double import check_job, check_types
 from tests.platforms.modelarts_samples import LARGE, SMALL, job_of, profile_of, submission_of
 
@@ -236,9 +238,42 @@ def test_stores_without_named_keys_need_those_of_the_sdk() -> None:
     assert "outputs" not in found["algorithm"]
 
 
-def test_checkpoints_in_the_container_are_refused() -> None:
-    with pytest.raises(JobError, match=r"checkpoint\.uri: runs lies in the container and is lost"):
+def test_paths_that_the_nodes_do_not_have_are_refused_by_key_with_the_cure() -> None:
+    values = tiny_values("data/tiny", "runs")
+    values["model"] |= {"weights_uri": "/home/me/weights.safetensors"}
+    job = parse_spec(values, "tiny")
+    with pytest.raises(JobError) as caught:
+        request(submission_of(job), profile_of(LARGE, inputs=None))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == (
+        "source.uri: expected the URI of a store, inputs.source in the profile, a path below "
+        "/mnt/share, a path below /mnt/runs, a path below /mnt/towns or a path below "
+        "/opt/segadapt, found 'data/tiny', a path that the job's container does not have or that "
+        "is lost with it"
+    )
+    keys = [line.partition(":")[0] for line in lines]
+    domains = ["target.uri", "validation.uri"]
+    assert keys == ["source.uri", "checkpoint.uri", *domains, "model.weights_uri"]
+    with pytest.raises(
+        JobError, match=r"^checkpoint\.uri: expected the URI of a store or outputs\."
+    ):
         request(submission_of(job_of("runs")), profile_of(outputs={}))
+
+
+def test_paths_of_volumes_and_of_the_image_are_there() -> None:
+    values = tiny_values("/mnt/towns/tiny", "/mnt/runs")
+    values["model"] |= {"weights_uri": "/opt/segadapt/weights.safetensors"}
+    asked = request(submission_of(parse_spec(values, "tiny")), profile_of(LARGE, inputs=None))
+    assert "inputs" not in asked["algorithm"]
+
+
+def test_mlflow_is_told_the_folder_that_is_brought_there() -> None:
+    """That of the whole channel, below which the job makes one more of the run's name."""
+    algorithm = request(submission_of(), profile_of())["algorithm"]
+    (output,) = algorithm["outputs"]
+    outside = algorithm["environments"]["SEGADAPT_CHECKPOINTS_AT"]
+    assert outside == "obs://towns/runs/tiny"
+    assert output["remote"]["obs"]["obs_url"] == outside.removeprefix("obs:/") + "/"
 
 
 def test_an_input_that_the_job_has_no_use_for_is_refused() -> None:

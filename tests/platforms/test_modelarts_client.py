@@ -204,6 +204,60 @@ def test_phases_that_are_rare() -> None:
     assert seen(phase="Failed", task_statuses=[task]) == failed
 
 
+HOUR_MS = 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("phase", "code", "ran_ms", "hours", "state", "over"),
+    [
+        ("Terminated", 75, 2 * HOUR_MS - 20_000, 2, "stopped", True),
+        ("Terminated", None, 2 * HOUR_MS, 2, "stopped", True),
+        ("Failed", 75, 2 * HOUR_MS, 2, "stopped", True),
+        ("Failed", 4, 2 * HOUR_MS, 2, "failed", False),
+        ("Failed", 75, HOUR_MS, 2, "interrupted", False),
+        ("Terminated", 75, HOUR_MS, 2, "stopped", False),
+        ("Terminated", 75, 9 * HOUR_MS, None, "stopped", False),
+        ("Completed", None, 2 * HOUR_MS, 2, "done", False),
+    ],
+)
+def test_a_job_that_ran_for_max_hours_is_stopped_and_says_so(
+    phase: str, code: int | None, ran_ms: int, hours: int | None, state: str, over: bool
+) -> None:
+    """`submit --restart` submits again what is `interrupted`."""
+    tasks = [{"task": "worker-0", "exit_code": code}]
+    spec = {"auto_stop": {"time_unit": "HOURS", "duration": hours}} if hours else {}
+    status = {"phase": phase, "duration": ran_ms, "task_statuses": tasks}
+    found = status_of("job", {"status": status, "spec": spec})
+    assert found.state == state
+    assert found.detail.startswith(f"{phase}, max_hours is over; submit it again to go on") is over
+
+
+def test_an_outage_ends_no_following(
+    client: ModelArtsClient,
+    double: ModelArtsDouble,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("adapt.platforms.platform.AGAIN_S", 0.001)
+    job, outage = submitted(client, double, "Running"), [(503, "<html>out</html>")] * 12
+    double.jobs[job].logs["worker-0"] = b"step 1\n"
+    double.failures = list(outage)  # the API itself asks five times
+    lines = client.logs(job, follow=True)
+    assert next(lines) == "step 1"
+    double.jobs[job].logs["worker-0"] += b"step 2\n"
+    double.failures = list(outage)
+    assert next(lines) == "step 2"
+    double.jobs[job].logs["worker-0"] += b"step 3\n"
+    double.jobs[job].phases = ["Completed"]
+    ended = double.jobs[job].look()
+    double.failures = [(200, ended), *outage]  # while the log is asked for
+    assert list(lines) == ["step 3"]
+    assert "it is asked again for 10 minutes" in caplog.text
+    double.failures = list(outage)
+    with pytest.raises(StoreUnavailable, match="is out of order; try again later"):
+        list(client.logs(job, follow=False))
+
+
 def test_logs_so_far(client: ModelArtsClient, double: ModelArtsDouble) -> None:
     job = submitted(client, double, "Pending", "Running")
     assert list(client.logs(job, follow=False)) == []
@@ -470,6 +524,15 @@ def test_check_finds_a_taken_name_and_a_folder_in_use(
     assert f"stop it ({job})" in found["outputs"].cure
     double.jobs[job].phases = ["Failed"]
     assert found_by(client)["outputs"].ok
+
+
+def test_jobs_whose_outputs_are_not_in_obs_disturb_no_check(
+    client: ModelArtsClient, double: ModelArtsDouble
+) -> None:
+    job = submitted(client, double, "Running")
+    for others in ([{"name": "a"}], [{"remote": None}], [{"remote": {"obs": None}}], None):
+        double.jobs[job].body["algorithm"]["outputs"] = others
+        assert found_by(client)["outputs"].ok
 
 
 def test_check_says_what_secrets_mean_and_which_are_missing(double: ModelArtsDouble) -> None:

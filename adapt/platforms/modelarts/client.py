@@ -161,5 +161,7 @@ def _seen_secrets(request: Request) -> list[str]:
 
 
 def _folders(job: Mapping[str, Any]) -> set[str]:
+    """Where a job, which may be anybody's, writes in OBS; its outputs may go elsewhere too."""
     outputs = (job.get("algorithm") or {}).get("outputs") or []
-    return {output["remote"]["obs"]["obs_url"] for output in outputs}
+    in_obs = [(output.get("remote") or {}).get("obs") or {} for output in outputs]
+    return {str(obs["obs_url"]) for obs in in_obs if obs.get("obs_url")}

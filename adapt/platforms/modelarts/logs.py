@@ -6,25 +6,29 @@ again with each look, so what is new is counted from the end.
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from adapt.platforms.modelarts.api import Api
 from adapt.platforms.modelarts.status import status_of
-from adapt.platforms.platform import ENDED
+from adapt.platforms.platform import ENDED, patiently
 
 
 def log_lines(api: Api, job: str, follow: bool, poll_s: float) -> Iterator[str]:
-    """The lines so far; with `follow` all until the job ends, looked for every `poll_s`.
+    """The lines so far; with `follow` all until the job ends, looked for every `poll_s`, over
+    outages of ModelArts too.
 
     Where a job has several nodes, each line begins with its node's name.
     """
     tasks: dict[str, TaskLog] = {}
     while True:
-        found = api.details(job)
+        look = partial(api.details, job)
+        found = patiently(look) if follow else look()
         ended = not follow or status_of(job, found).state in ENDED
         names = sorted(found["status"].get("tasks") or [], key=_number)
         for name in names:
-            preview = api.log_end(job, name)
+            show = partial(api.log_end, job, name)
+            preview = patiently(show) if follow else show()
             lines = tasks.setdefault(name, TaskLog()).lines(preview, ended) if preview else []
             yield from (f"{name} | {line}" if len(names) > 1 else line for line in lines)
         if ended:

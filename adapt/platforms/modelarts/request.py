@@ -14,14 +14,20 @@ from adapt.errors import JobError
 from adapt.places import CHANNELS
 from adapt.platforms.modelarts.profile import ModelArtsProfile, Volume, obs_folder
 from adapt.platforms.platform import Request, Submission
+from adapt.platforms.reachable import unreachable
 from adapt.spec import JobSpec, parse_spec
 from adapt.spec_file import with_overrides
 from storage.settings import fitting_key
-from storage.store import split_uri
 
 NAME_PREFIX = "segadapt-"
 COMMAND = "python /opt/segadapt/entrypoint.py run"
 LOCAL = "/home/ma-user/modelarts"
+
+CURES = {
+    "checkpoint.uri": "outputs.checkpoints in the profile",
+    **{CHANNELS[n]: f"inputs.{n} in the profile" for n in ("source", "target", "validation")},
+}
+"""What the profile offers for a URI of the job spec that the nodes cannot reach."""
 
 MAX_VARIABLES = 100
 MAX_NAME, MAX_KEY, MAX_VALUE = 64, 8192, 4096
@@ -136,13 +142,9 @@ def _check_stores(job: JobSpec, profile: ModelArtsProfile, variables: Mapping[st
                 "by inputs, outputs or volumes of the profile, or name AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY in its secrets"
             )
-    scheme, path = split_uri(there.checkpoint.uri)
-    mounted = [f"{volume.path.rstrip('/')}/" for volume in profile.volumes]
-    if scheme == "file" and not f"{path}/".startswith((f"{LOCAL}/outputs/", *mounted)):
-        raise JobError(
-            f"checkpoint.uri: {there.checkpoint.uri} lies in the container and is lost with it; "
-            "expected a folder in OBS, one below a volume of the profile, or outputs.checkpoints"
-        )
+    lines = unreachable(job, profile, CURES, [volume.path for volume in profile.volumes])
+    if lines:
+        raise JobError("\n".join(lines))
 
 
 def _has_keys(job: JobSpec, uri: str, variables: Mapping[str, str]) -> bool:

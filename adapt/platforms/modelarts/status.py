@@ -17,6 +17,8 @@ PHASES: dict[str, State] = {
     "Abnormal": "failed",
 }
 
+MINUTE_MS = 60_000
+
 EXIT_CODES = {
     1: "a bug in SegAdapt, see the log",
     2: "the job spec is wrong, see the log",
@@ -39,6 +41,9 @@ def status_of(job: str, found: Mapping[str, Any], named: bool = False) -> JobSta
     if state == "failed" and code == Interrupted.exit_code:
         state = "interrupted"
     words = [phase]
+    if state in ("stopped", "interrupted") and _is_over(found, status):
+        state = "stopped"  # nobody but who set the limit should pass it
+        words += ["max_hours is over; submit it again to go on"]
     if state in ("failed", "interrupted"):
         words += [f"{task} ended with {code}"] if code else []
         words += [EXIT_CODES.get(code or 0, message)]
@@ -50,6 +55,13 @@ def status_of(job: str, found: Mapping[str, Any], named: bool = False) -> JobSta
     name = f"{found['metadata']['name']}: " if named else ""
     done = 0 if state == "done" else code
     return JobStatus(job, state, name + detail, done)
+
+
+def _is_over(found: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether the job ran as long as it may, to the minute: no phase of ModelArts' says so."""
+    stop = (found.get("spec") or {}).get("auto_stop") or {}
+    minutes, ran_ms = 60 * int(stop.get("duration") or 0), int(status.get("duration") or 0)
+    return minutes > 0 and ran_ms >= (minutes - 1) * MINUTE_MS
 
 
 def _first_failure(tasks: list[Mapping[str, Any]]) -> tuple[str, int | None, str]:
