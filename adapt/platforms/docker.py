@@ -14,7 +14,9 @@ from pydantic import Field, field_validator, model_validator
 from adapt.errors import JobError
 from adapt.platforms.docker_client import JOB_LABEL, DockerClient, connect
 from adapt.platforms.platform import Platform, Profile, Request, Submission
+from adapt.platforms.reachable import CHECKPOINTS, unreachable
 from adapt.section import Section
+from adapt.spec import JobSpec
 
 VARIABLE_BYTES = 131_072
 """Linux's limit for one variable of a process, its name and its end included."""
@@ -60,8 +62,9 @@ class DockerProfile(Profile):
     platform: Literal["docker"] = Field(description="docker: a container of a Docker engine.")
     engine_uri: str | None = Field(
         None,
-        description="The engine: unix:///PATH, ssh://USER@MACHINE or tcp://MACHINE:2376; none: as "
-        "the docker command finds it (DOCKER_HOST, the current context).",
+        description="The engine: unix:///PATH, ssh://USER@MACHINE[:PORT], or tcp://MACHINE:2376 "
+        "with TLS where DOCKER_TLS_VERIFY or DOCKER_CERT_PATH is set; none: as the docker command "
+        "finds it (DOCKER_HOST, the current context).",
     )
     gpu_ids: list[str] | None = Field(
         None, description="Which GPUs, by number or UUID; none: the first `gpus` of the machine."
@@ -163,7 +166,9 @@ def _check_names(names: Mapping[str, str] | list[str]) -> None:
 
 def request(submission: Submission, profile: DockerProfile) -> Request:
     """`name` and `body` of the container that runs the job, and `secrets`, the names of variables
-    to add to the body. Raises `JobError` where the job spec is too long for a variable."""
+    to add to the body. Raises `JobError` where the job spec is too long for a variable, or names
+    paths that the container does not have or that are lost with it."""
+    _check_paths(submission.job, profile)
     return {
         "name": submission.name,
         "secrets": list(profile.secrets),
@@ -178,6 +183,20 @@ def request(submission: Submission, profile: DockerProfile) -> Request:
             "HostConfig": _host_config(profile),
         },
     }
+
+
+def _check_paths(job: JobSpec, profile: DockerProfile) -> None:
+    """The root, /tmp and a /cache that is no mount go with the container."""
+    read = [mount.target for mount in profile.mounts]
+    written = [mount.target for mount in profile.mounts if not mount.read_only]
+    cures = dict.fromkeys(job.uris(), "a folder that mounts of the profile brings")
+    cures[CHECKPOINTS] = "a writable folder that mounts of the profile brings"
+    lost = unreachable(job, profile, cures, written)
+    lines = [line for line in lost if line.startswith(f"{CHECKPOINTS}:")]
+    absent = unreachable(job, profile, cures, read)
+    lines += [line for line in absent if not line.startswith(f"{CHECKPOINTS}:")]
+    if lines:
+        raise JobError("\n".join(lines))
 
 
 def _variables(submission: Submission, profile: DockerProfile) -> dict[str, str]:

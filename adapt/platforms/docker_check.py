@@ -4,6 +4,7 @@ has the job's user, mounts, limits and GPUs."""
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from adapt.platforms.docker_stop import is_hasty
 from adapt.platforms.platform import Finding, Request
 
 SHM_BYTES = 10**9
@@ -25,8 +26,13 @@ print(json.dumps({
 
 def findings_of_engine(info: Mapping[str, Any], request: Request) -> Iterator[Finding]:
     """The engine's version and memory against the limit that the request sets."""
-    total = int(info["MemTotal"])
-    seen = f"{info['ServerVersion']}, {info['NCPU']} CPUs, {total / 10**9:.0f} GB"
+    total, version = int(info["MemTotal"]), str(info["ServerVersion"])
+    seen = f"{version}, {info['NCPU']} CPUs, {total / 10**9:.0f} GB"
+    if is_hasty(version):
+        seen += (
+            "; this version kills a job unsaved when a stop is not waited for: let `stop` end, or "
+            "update the engine to 23.0.7, 24.0.3 or later"
+        )
     yield Finding("docker engine", True, seen)
     limit = request["body"]["HostConfig"].get("Memory")
     if limit is None:

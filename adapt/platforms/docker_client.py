@@ -3,39 +3,42 @@ the containers are. Only containers that bear SegAdapt's label are looked at or 
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from threading import Thread
 from typing import Any
 
 from adapt.errors import JobError
 from adapt.platforms.docker_check import PROBE, findings_of_engine, findings_of_probe
-from adapt.platforms.docker_words import Refusal, Refused, answers_of, refusal_of, status_of
+from adapt.platforms.docker_logs import followed, written
+from adapt.platforms.docker_stop import stop
+from adapt.platforms.docker_words import (
+    INSTALL,
+    Refusal,
+    Refused,
+    answers_of,
+    refusal_of,
+    status_of,
+)
 from adapt.platforms.platform import Finding, JobStatus, Request
-from storage.store import StoreUnavailable
 
 JOB_LABEL = "segadapt.job"
 TIMEOUT_S = 60.0
-ACCEPTED_S = 1.0
-"""How long `stop` stays to hear whether the engine refuses."""
-
-INSTALL = "docker: the library is not installed: pip install -r requirements-submit.txt"
 
 
 def connect(engine_uri: str | None, environment: Mapping[str, str]) -> "DockerClient":
-    """A client of the engine at `engine_uri`, or of the one that the docker command would use.
+    """A client of the engine at `engine_uri`, or of the one that the docker command would use;
+    ssh:// with the ssh command, tcp:// with TLS where DOCKER_TLS_VERIFY or DOCKER_CERT_PATH says.
 
     Raises `JobError`, `StoreUnavailable` where it does not answer.
     """
     try:
         import docker
     except ImportError as error:
-        raise JobError(INSTALL) from error
+        raise JobError(f"docker: the library is not installed: {INSTALL}") from error
     where = engine_uri or environment.get("DOCKER_HOST") or "the docker command's engine"
     with answers_of(where):
-        if engine_uri is None:
-            engine = docker.from_env(environment=dict(environment), timeout=TIMEOUT_S)
-        else:
-            over_ssh = engine_uri.startswith("ssh://")
-            engine = docker.DockerClient(engine_uri, timeout=TIMEOUT_S, use_ssh_client=over_ssh)
+        named = {} if engine_uri is None else {"DOCKER_HOST": engine_uri}
+        engine = docker.from_env(
+            environment={**environment, **named}, timeout=TIMEOUT_S, use_ssh_client=True
+        )
         engine.ping()
     return DockerClient(engine, where, environment)
 
@@ -61,21 +64,13 @@ class DockerClient:
     def logs(self, job: str, follow: bool) -> Iterator[str]:
         """The lines of a job's log, stdout and stderr as they came."""
         container = self._container(job)
-        with answers_of(self._where):
-            yield from _lines(container.logs(stream=True, follow=follow))
+        if follow:
+            return followed(container, self._where, lambda: self.status(job))
+        return written(container, self._where)
 
     def stop(self, job: str) -> None:
-        """Have the engine send SIGTERM, and SIGKILL after the grace.
-
-        The engine answers when the container has ended; it sees to that without us too.
-        """
-        container = self._container(job)
-        troubles: list[Exception] = []
-        asking = Thread(target=self._stop, args=(container, troubles), daemon=True)
-        asking.start()
-        asking.join(ACCEPTED_S)
-        for trouble in troubles:
-            raise trouble
+        """Have the engine send SIGTERM, and SIGKILL after the grace; see `docker_stop.stop`."""
+        stop(self._engine, self._where, self._container(job))
 
     def jobs(self) -> Iterable[JobStatus]:
         """Every container with SegAdapt's label, the newest first."""
@@ -130,13 +125,6 @@ class DockerClient:
             )
         return container
 
-    def _stop(self, container: Any, troubles: list[Exception]) -> None:
-        try:
-            with answers_of(self._where):
-                container.stop(timeout=container.attrs["Config"].get("StopTimeout"))
-        except (JobError, StoreUnavailable) as error:
-            troubles.append(error)
-
     def _image(self, name: str) -> Finding:
         from docker.errors import ImageNotFound
 
@@ -180,13 +168,3 @@ class DockerClient:
         end = said.strip().rpartition("\n")[2]
         cure = "docker build -t IMAGE . in SegAdapt's folder makes one that works"
         raise Refused(Refusal("image", f"a look inside ended with {code}: {end}", cure))
-
-
-def _lines(blocks: Iterable[bytes]) -> Iterator[str]:
-    """Whole lines from blocks that break anywhere."""
-    rest = b""
-    for block in blocks:
-        *whole, rest = (rest + block).split(b"\n")
-        yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
-    if rest:
-        yield rest.decode(errors="replace")

@@ -15,6 +15,11 @@ MEMORY_CURE = (
     "raise memory_gb of the profile, or lower stream.memory_gb, stream.decoded_mb, stream.threads, "
     "or batch_size of source and target"
 )
+MACHINE_CURE = (
+    "set memory_gb of the profile below the machine's memory, take a machine with more, or lower "
+    "stream.memory_gb, stream.decoded_mb, stream.threads, or batch_size of source and target"
+)
+INSTALL = "pip install -r requirements-submit.txt"
 _SIGTERM, _SIGKILL = 128 + 15, 128 + 9
 _MEANINGS = {1: "a bug", 2: "job spec", 3: "storage", 4: "data"}
 
@@ -74,6 +79,32 @@ _REFUSALS = (
 )
 
 
+_TLS_CURE = "export DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=FOLDER, with ca.pem, cert.pem, key.pem"
+_CONNECTIONS = (
+    (
+        "Permission denied",
+        "this user may not use the engine; sudo usermod -aG docker $USER, then log in anew",
+    ),
+    ("Install paramiko", f"ssh:// needs paramiko: {INSTALL}"),
+    (
+        "^ssh://.*FileNotFoundError",
+        "ssh:// needs the command ssh: sudo apt-get install openssh-client",
+    ),
+    ("HTTP request to an HTTPS server", f"this engine wants TLS; {_TLS_CURE}"),
+    ("TLS configurations should map", f"certificates are missing; {_TLS_CURE}"),
+    (
+        "CERTIFICATE_VERIFY_FAILED|SSLV3_ALERT|TLSV1[0-9_]*_ALERT",
+        f"the engine and this client do not trust each other's certificates; {_TLS_CURE}; and "
+        "unset REQUESTS_CA_BUNDLE CURL_CA_BUNDLE, which come before ca.pem",
+    ),
+    (
+        "WRONG_VERSION_NUMBER|record layer failure",
+        "this engine speaks no TLS: unset DOCKER_TLS_VERIFY DOCKER_CERT_PATH, or use ssh://",
+    ),
+)
+"""What a connection's troubles say, and what they mean."""
+
+
 def refusal_of(explanation: str) -> Refusal:
     """What an engine's own words come to."""
     for pattern, key, found, cure in _REFUSALS:
@@ -95,8 +126,7 @@ def status_of(job: str, attributes: Mapping[str, Any]) -> JobStatus:
     if code == Interrupted.exit_code:
         return JobStatus(job, "interrupted", "saved; submitted again, it goes on", code)
     if state["OOMKilled"]:
-        limit_gb = attributes["HostConfig"]["Memory"] / 10**9
-        return JobStatus(job, "failed", f"out of memory ({limit_gb:g} GB); {MEMORY_CURE}", code)
+        return JobStatus(job, "failed", _memory_detail(attributes["HostConfig"]["Memory"]), code)
     if code == _SIGTERM:
         return JobStatus(job, "stopped", "stopped before it had begun", code)
     return JobStatus(job, "failed", _failed_detail(code, str(state.get("Error") or "")), code)
@@ -110,13 +140,19 @@ def _running_detail(state: Mapping[str, Any]) -> str:
     return f"unhealthy: {last.strip()}"
 
 
+def _memory_detail(limit_bytes: int) -> str:
+    if not limit_bytes:
+        return f"the machine itself was out of memory; {MACHINE_CURE}"
+    return f"out of memory ({limit_bytes / 10**9:g} GB); {MEMORY_CURE}"
+
+
 def _failed_detail(code: int, error: str) -> str:
     if error:
         return error
     if code == _SIGKILL:
         return (
-            "killed: by hand, after the grace, or by a machine without memory; submitted again, "
-            "it goes on from its last checkpoint"
+            "killed: out of memory or out of grace, or by hand; submitted again, it goes on from "
+            "its last checkpoint (cures: memory_gb, grace_s of the profile)"
         )
     return f"{_MEANINGS.get(code, 'see docs/reliability.md')}; the end of its log says more"
 
@@ -141,12 +177,20 @@ def answers_of(where: str) -> Iterator[None]:
     except APIError as error:
         raise Refused(refusal_of(str(error.explanation or error))) from error
     except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        if "Permission denied" in str(error):
-            raise JobError(
-                f"{where}: this user may not use the engine; sudo usermod -aG docker "
-                f"{os.environ.get('USER', 'USER')}, then log in anew"
-            ) from error
-        raise StoreUnavailable(
-            f"{where}: the Docker engine does not answer; start it (sudo systemctl start docker), "
-            f"or name another with engine_uri of the profile [{error}]"
-        ) from error
+        raise _trouble(where, str(error)) from error
+
+
+def _trouble(where: str, said: str) -> JobError | StoreUnavailable:
+    """What keeps a connection from being made, or broke it."""
+    for pattern, meaning in _CONNECTIONS:
+        if re.search(pattern, f"{where}: {said}"):
+            user = os.environ.get("USER", "USER")
+            return JobError(f"{where}: {meaning.replace('$USER', user)} [{said}]")
+    cure = "start it (sudo systemctl start docker)"
+    if where.startswith("ssh://"):
+        machine = where.removeprefix("ssh://")
+        cure = f"`ssh {machine} docker info` has to work without a question"
+    return StoreUnavailable(
+        f"{where}: the Docker engine does not answer; {cure}, or name another with engine_uri of "
+        f"the profile [{said}]"
+    )

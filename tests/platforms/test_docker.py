@@ -1,10 +1,10 @@
 """docker: the request, what profiles refuse, and what an engine's own words come to.
 
-`test_docker_engine.py` asks a real engine; the words and descriptions here are one's.
+`test_docker_client.py` asks a double, `test_docker_engine.py` a real engine; the words and
+descriptions here are one's.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,50 @@ def test_a_spec_that_no_variable_holds_is_refused(monkeypatch: pytest.MonkeyPatc
         body_of()
 
 
+MOUNTS = [
+    {"source": "runs", "target": "/data/runs"},
+    {"source": "/data/gta5", "target": "/data/gta5", "read_only": True},
+]
+
+
+def asked(data: str, runs: str, weights: str | None = None, **changes: Any) -> None:
+    values = tiny_values(data, runs)
+    values["model"]["weights_uri"] = weights
+    DOCKER.request(Submission("tiny", parse_spec(values, "tiny")), profile(**changes))
+
+
+@pytest.mark.parametrize("runs", ["runs", "/tmp/runs", "/cache/runs", "/data/gta5/runs", "/home/x"])
+@pytest.mark.parametrize("read_only_root", [True, False])
+def test_checkpoints_that_would_be_lost_with_the_container_are_refused(
+    runs: str, read_only_root: bool
+) -> None:
+    with pytest.raises(JobError) as caught:
+        asked("/data/gta5", runs, mounts=MOUNTS, read_only_root=read_only_root)
+    assert str(caught.value) == (
+        "checkpoint.uri: expected the URI of a store, a writable folder that mounts of the profile "
+        f"brings or a path below /data/runs, found {runs!r}, a path that the job's container does "
+        "not have or that is lost with it"
+    )
+
+
+def test_paths_that_no_mount_brings_are_refused_by_key_with_the_cure() -> None:
+    with pytest.raises(JobError) as caught:
+        asked("data/tiny", "s3://b/runs", "/weights/a.safetensors", mounts=MOUNTS)
+    lines = str(caught.value).splitlines()
+    keys = [line.partition(": ")[0] for line in lines]
+    assert keys == ["source.uri", "target.uri", "validation.uri", "model.weights_uri"]
+    assert lines[0].startswith(
+        "source.uri: expected the URI of a store, a folder that mounts of the profile brings, a "
+        "path below /data/runs, a path below /data/gta5 or a path below /opt/segadapt, found"
+    )
+
+
+def test_paths_below_mounts_and_in_the_image_are_taken() -> None:
+    cache = {"source": "segadapt-cache", "target": "/cache"}
+    asked("/data/gta5/a", "/cache/runs", "/opt/segadapt/w.safetensors", mounts=[*MOUNTS, cache])
+    asked("file:///data/runs/a", "file:///data/runs", mounts=MOUNTS)
+
+
 @pytest.mark.parametrize(
     ("explanation", "key", "cure"),
     [
@@ -180,10 +224,10 @@ def test_an_engines_words_come_to_a_key_and_a_cure(explanation: str, key: str, c
     assert refusal.key == key and cure in refusal.cure and explanation in refusal.found
 
 
-def attributes(status: str, **state: Any) -> dict[str, Any]:
+def attributes(status: str, memory_gb: int = 2, **state: Any) -> dict[str, Any]:
     return {
         "State": {"Status": status, "ExitCode": 0, "OOMKilled": False, "Error": "", **state},
-        "HostConfig": {"Memory": 2 * 10**9},
+        "HostConfig": {"Memory": memory_gb * 10**9},
     }
 
 
@@ -198,7 +242,18 @@ def attributes(status: str, **state: Any) -> dict[str, Any]:
         (attributes("exited", ExitCode=75), "interrupted", 75, "submitted again, it goes on"),
         (attributes("exited", ExitCode=75, OOMKilled=True), "interrupted", 75, "saved"),
         (attributes("exited", ExitCode=143), "stopped", 143, "before it had begun"),
-        (attributes("exited", ExitCode=137), "failed", 137, "killed: by hand, after the grace"),
+        (
+            attributes("exited", ExitCode=137),
+            "failed",
+            137,
+            "killed: out of memory or out of grace, or by hand; submitted again, it goes on",
+        ),
+        (
+            attributes("exited", 0, ExitCode=137, OOMKilled=True),
+            "failed",
+            137,
+            "the machine itself was out of memory; set memory_gb of the profile below the",
+        ),
         (
             attributes("exited", ExitCode=137, OOMKilled=True),
             "failed",
@@ -253,6 +308,21 @@ def test_check_compares_memory_with_the_engines(
     assert all(finding.ok or finding.cure for finding in memory)
 
 
+@pytest.mark.parametrize(
+    ("version", "named"),
+    [("23.0.0", True), ("23.0.6", True), ("24.0.2+dfsg1", True)]
+    + [(version, False) for version in ("20.10.24", "23.0.7", "24.0.3", "24.0.20", "27.1.0")],
+)
+def test_check_names_an_engine_that_kills_when_a_stop_is_not_waited_for(
+    version: str, named: bool
+) -> None:
+    request = DOCKER.request(submission(), profile())
+    (engine,) = findings_of_engine(INFO | {"ServerVersion": version}, request)
+    assert engine.ok and engine.found.startswith(f"{version}, 8 CPUs")
+    said = "this version kills a job unsaved when a stop is not waited for: let `stop` end"
+    assert (said in engine.found) == named
+
+
 def test_check_tells_what_a_container_like_the_jobs_sees() -> None:
     mounts = [
         {"source": "/runs", "target": "/runs"},
@@ -304,12 +374,6 @@ def test_an_engine_that_this_user_may_not_use(
             "PermissionError(13, 'Permission denied'))"
         )
 
-    monkeypatch.setattr(docker, "DockerClient", refused)
+    monkeypatch.setattr(docker, "from_env", refused)
     with pytest.raises(JobError, match="this user may not use the engine; sudo usermod -aG docker"):
         connect("unix:///var/run/docker.sock", {})
-
-
-def test_without_the_library_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "docker", None)
-    with pytest.raises(JobError, match=r"pip install -r requirements-submit\.txt"):
-        connect(None, {})
