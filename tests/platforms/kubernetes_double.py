@@ -50,9 +50,10 @@ class Answer(Exception):
 
 class Log:
     """What a pod writes: lines with their time; `breaks` are the counts at which a reader is cut
-    off once."""
+    off once. `late_head` sends the answer's head with the first line, as kubelets do."""
 
     def __init__(self, *breaks: int) -> None:
+        self.late_head = False
         self.lines: list[str] = []
         self.ended = False
         self.breaks = list(breaks)
@@ -68,6 +69,7 @@ class Cluster:
 
     `refusals` are answers to what matches their pattern, `denied` are verbs and resources that the
     user's role leaves out, `unready` are codes or bodies that the next requests get instead.
+    What matches one of `hang_ups` is done, and the connection closed without an answer.
     """
 
     def __init__(self) -> None:
@@ -77,6 +79,7 @@ class Cluster:
         self.denied: set[tuple[str, str]] = set()
         self.refusals: list[tuple[str, Answer]] = []
         self.unready: list[int | bytes] = []
+        self.hang_ups: list[str] = []
         self.asked: list[tuple[str, str]] = []
         self.sent: list[dict[str, Any]] = []
         self._count = 0
@@ -149,6 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self._route(url.path)
         except Answer as refused:
             return self._say(refused.code, refused.body)
+        if any(re.search(one, f"{self.command} {url.path}") for one in self.cluster.hang_ups):
+            self.close_connection = True
+            return None
         return None if answer is None else self._say(200, answer)
 
     do_GET = do_POST = do_PATCH = do_DELETE = _handle
@@ -269,6 +275,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _log(self, name: str) -> None:
         log, follow = self.cluster.logs[name], self.query.get("follow") == "true"
         assert self.query["container"] and self.query["timestamps"] == "true"
+        while log.late_head and not (log.lines or log.ended):
+            time.sleep(0.02)
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()

@@ -1,5 +1,6 @@
 """The client of a cluster against a strict double of its API server."""
 
+import base64
 import re
 import sys
 import threading
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from adapt.errors import JobError
-from adapt.platforms import PLATFORMS
-from adapt.platforms.kubernetes import KubernetesClient, connect, logs
+from adapt.platforms import PLATFORMS, platform
+from adapt.platforms.kubernetes import KubernetesClient, api, connect, logs
 from adapt.platforms.kubernetes.kinds import KINDS
 from adapt.platforms.platform import Finding, JobStatus, Submission
 from storage.store import StoreUnavailable
@@ -44,6 +46,7 @@ def url(cluster: Cluster) -> Iterator[str]:
 def at(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Connect:
     """A client for a profile with these changes."""
     monkeypatch.setattr(logs, "POLL_S", 0.05)
+    monkeypatch.setattr(platform, "AGAIN_S", 0.05)
     config = str(write_kubeconfig(tmp_path / "config", url))
     return lambda **changes: connect(profile(kubeconfig=config, **changes), {})
 
@@ -91,8 +94,30 @@ def test_what_was_made_is_taken_back_where_the_rest_is_refused(
     cluster.refusals.append((where, Answer(403, "Forbidden", "policy says no")))
     with pytest.raises(JobError, match="policy says no"):
         at(nodes=2).submit(asked(nodes=2))
-    left = [thing for (_, space, _), all_ in cluster.objects.items() if space for thing in all_]
-    assert left == []
+    assert left_in(cluster) == []
+
+
+def left_in(cluster: Cluster) -> list[str]:
+    return [thing for (_, space, _), all_ in cluster.objects.items() if space for thing in all_]
+
+
+@pytest.mark.parametrize("where", ["POST .*/configmaps", "POST .*/jobs"])
+def test_what_was_made_without_an_answer_is_taken_back_too(
+    where: str, cluster: Cluster, at: Connect
+) -> None:
+    """Its pods would wait for a ConfigMap that is gone, for ever."""
+    cluster.hang_ups.append(where)
+    with pytest.raises(StoreUnavailable, match="the API server does not answer"):
+        at().submit(asked())
+    assert [one["kind"] for one in cluster.sent][-1] == ("Job" if "jobs" in where else "ConfigMap")
+    assert left_in(cluster) == []
+
+
+def test_what_was_never_made_does_not_hide_why(cluster: Cluster, at: Connect) -> None:
+    cluster.refusals.append(("POST .*/jobs", Answer(503, "ServiceUnavailable", "later")))
+    with pytest.raises(StoreUnavailable, match="answers 503: later"):
+        at().submit(asked())
+    assert left_in(cluster) == []
 
 
 @EACH_KIND
@@ -122,13 +147,25 @@ ENDS: list[tuple[int, dict[str, Any], str, str]] = [
     (2, {}, "failed", "exit code 2: Error: JobError: model.encoder: unknown"),
     (75, {}, "interrupted", "exit code 75"),
     (143, {}, "interrupted", "exit code 143"),
-    (137, {}, "failed", "exit code 137"),
-    (137, {"reason": "OOMKilled"}, "failed", "OOMKilled.*raise memory_gb"),
     (
         137,
-        {"conditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {},
+        "failed",
+        r"exit code 137: Error: killed by the system \(137\): out of memory, or not done within "
+        "the grace$",
+    ),
+    (
+        137,
+        {"message": "Killed: rank 0 died"},
+        "failed",
+        "exit code 137: Error: Killed: rank 0 died$",
+    ),
+    (137, {"reason": "OOMKilled"}, "failed", "OOMKilled; raise memory_gb"),
+    (
+        137,
+        {"conditions": [{"type": "DisruptionTarget", "status": "True", "message": "preempting"}]},
         "interrupted",
-        "exit code 137",
+        "exit code 137: Error: preempting$",
     ),
 ]
 
@@ -148,7 +185,7 @@ def test_a_failed_job_says_why(
     client.submit(asked(kind=kind))
     cluster.add_pod("tiny-1-a", pod_labels(kind))
     message = "JobError: model.encoder: unknown\nTraceback" if code == 2 else ""
-    cluster.end_pod("tiny-1-a", code, message, **more)
+    cluster.end_pod("tiny-1-a", code, **{"message": message, **more})
     fail(cluster, kind, "BackoffLimitExceeded")
     status = client.status("tiny-1")
     assert (status.state, status.exit_code) == (state, code)
@@ -169,17 +206,6 @@ def test_the_first_failure_of_the_last_attempt_counts(cluster: Cluster, at: Conn
     status = client.status("tiny-1")
     detail = "PodFailurePolicy, exit code 4: Error: DataError: a shard is broken"
     assert status == JobStatus("tiny-1", "failed", detail, 4)
-
-
-def test_memory_that_is_out_names_its_cure_also_without_a_word(
-    cluster: Cluster, at: Connect
-) -> None:
-    client = at()
-    client.submit(asked())
-    cluster.add_pod("tiny-1-a", pod_labels("indexed_job"))
-    cluster.end_pod("tiny-1-a", 137)
-    fail(cluster, "indexed_job", "BackoffLimitExceeded")
-    assert "OOMKilled; raise memory_gb (/dev/shm is part of it)" in client.status("tiny-1").detail
 
 
 def test_a_pod_that_was_evicted_for_its_disk_says_so(cluster: Cluster, at: Connect) -> None:
@@ -207,7 +233,8 @@ def test_a_deadline_stops_a_job(cluster: Cluster, at: Connect) -> None:
     client.submit(asked())
     fail(cluster, "indexed_job", "DeadlineExceeded", "Job was active longer than specified")
     status = client.status("tiny-1")
-    assert status.state == "stopped" and status.detail.endswith("; max_hours is over")
+    assert status.state == "stopped" and status.exit_code is None
+    assert status.detail.endswith("; max_hours is over; submit it again to go on")
 
 
 def waiting(reason: str, message: str) -> dict[str, Any]:
@@ -298,13 +325,56 @@ def test_a_stopped_job_saves_ends_and_stays_listed(
         where = thing["spec"] if kind != "pytorchjob" else thing["spec"]["runPolicy"]
         assert where["suspend"] is True
         conditions(thing, "Suspended", "JobSuspended", "Job suspended")
-    assert client.status("tiny-1")[1:3] == ("running", "stopping: the pods save and end")
+    assert client.status("tiny-1")[1:3] == STOPPING
     cluster.end_pod("tiny-1-a", 75)
     if kind == "volcano":
         thing["status"] = {"state": {"phase": "Aborted"}}
     assert client.status("tiny-1").state == "stopped"
     fail(cluster, kind, "BackoffLimitExceeded")
     assert client.status("tiny-1").state == "stopped"
+
+
+STOPPING = ("running", "stopping: the pods save and end")
+
+
+@EACH_KIND
+def test_a_job_that_is_stopped_before_its_pods_are_there_does_not_wait(
+    kind: str, cluster: Cluster, at: Connect
+) -> None:
+    client = at(kind=kind)
+    client.submit(asked(kind=kind))
+    client.stop("tiny-1")
+    assert client.status("tiny-1")[1:3] == STOPPING
+
+
+def test_a_volcano_job_whose_pods_are_gone_is_still_stopping(cluster: Cluster, at: Connect) -> None:
+    """Also where another asked for it."""
+    client = at(kind="volcano")
+    client.submit(asked(kind="volcano"))
+    cluster.job(*JOBS["volcano"], "tiny-1")["status"] = {"state": {"phase": "Aborting"}}
+    assert client.status("tiny-1")[1:3] == STOPPING
+    client.stop("tiny-1")
+    assert not cluster.objects["bus.volcano.sh/v1alpha1", "lab", "commands"]
+
+
+@EACH_KIND
+def test_a_second_stop_does_nothing(kind: str, cluster: Cluster, at: Connect) -> None:
+    client = at(kind=kind)
+    client.submit(asked(kind=kind))
+    cluster.add_pod("tiny-1-a", pod_labels(kind))
+    client.stop("tiny-1")
+    commands = cluster.objects["bus.volcano.sh/v1alpha1", "lab", "commands"]
+    asked_for = [*commands]
+    client.stop("tiny-1")
+    assert [*commands] == asked_for and client.status("tiny-1")[1:3] == STOPPING
+
+
+def test_a_stop_that_volcano_refuses_is_told(cluster: Cluster, at: Connect) -> None:
+    client = at(kind="volcano")
+    client.submit(asked(kind="volcano"))
+    cluster.denied.add(("create", "commands"))
+    with pytest.raises(JobError, match="commands is forbidden"):
+        client.stop("tiny-1")
 
 
 def test_a_job_that_ended_is_not_stopped_any_more(cluster: Cluster, at: Connect) -> None:
@@ -421,6 +491,87 @@ def test_a_log_that_breaks_off_while_it_is_read_is_no_whole_log(
         [*client.logs("tiny-1", follow=False)]
 
 
+@pytest.mark.parametrize("late_head", [False, True])
+def test_a_pod_that_is_silent_for_long_is_followed_on(
+    late_head: bool, cluster: Cluster, at: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As nodes other than the first are between evaluations: no patience is used up."""
+    client = at()
+    client.submit(asked())
+    cluster.add_pod("silent", pod_labels("indexed_job"))
+    cluster.logs["silent"].late_head = late_head
+    monkeypatch.setattr(api, "QUIET_S", 0.05)
+    monkeypatch.setattr(platform, "PATIENCE_S", 0.0)
+
+    def live() -> None:
+        while sum("/log?" in path for _, path in cluster.asked) < 5:
+            time.sleep(0.01)
+        monkeypatch.setattr(api, "QUIET_S", 60.0)
+        cluster.logs["silent"].write("at last")
+        cluster.end_pod("silent", 0)
+        conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), "Complete")
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    lines = [*client.logs("tiny-1", follow=True)]
+    thread.join()
+    assert lines == ["at last"]
+
+
+def test_a_silent_answer_is_no_whole_log(
+    cluster: Cluster, at: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = at()
+    client.submit(asked())
+    cluster.add_pod("silent", pod_labels("indexed_job"))
+    cluster.logs["silent"].late_head = True
+    monkeypatch.setattr(api, "QUIET_S", 0.05)
+    with pytest.raises(StoreUnavailable, match=r"does not answer: .*[Rr]ead timed out"):
+        [*client.logs("tiny-1", follow=False)]
+    cluster.logs["silent"].ended = True
+
+
+def test_a_log_that_stays_away_ends_the_following(
+    cluster: Cluster, at: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = at()
+    client.submit(asked())
+    cluster.add_pod("first", pod_labels("indexed_job"))
+    conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), "Complete")
+    cluster.refusals.append(("GET .*/log", Answer(500, "InternalError", "no kubelet")))
+    monkeypatch.setattr(platform, "PATIENCE_S", 0.2)
+    with pytest.raises(StoreUnavailable, match="answers 500: no kubelet"):
+        [*client.logs("tiny-1", follow=True)]
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_log_that_may_not_be_read_is_told(follow: bool, cluster: Cluster, at: Connect) -> None:
+    client = at()
+    client.submit(asked())
+    cluster.add_pod("first", pod_labels("indexed_job"))
+    conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), "Complete")
+    cluster.denied.add(("get", "pods/log"))
+    with pytest.raises(JobError, match=r"pods/log is forbidden: .*ask for a role"):
+        [*client.logs("tiny-1", follow=follow)]
+
+
+def test_what_ends_a_reader_ends_the_following(
+    cluster: Cluster, at: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a server whose certificate is another's now."""
+    client = at()
+    client.submit(asked())
+    cluster.add_pod("first", pod_labels("indexed_job"))
+    conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), "Complete")
+
+    def renewed(self: api.Api, *_: Any, **__: Any) -> Any:
+        raise self._not_trusted(OSError("another certificate"))
+
+    monkeypatch.setattr(api.Api, "stream", renewed)
+    with pytest.raises(JobError, match="no secure connection: another certificate"):
+        [*client.logs("tiny-1", follow=True)]
+
+
 def test_following_ends_with_a_job_that_is_deleted(cluster: Cluster, at: Connect) -> None:
     client = at()
     client.submit(asked())
@@ -439,7 +590,7 @@ def test_following_gives_up_on_a_server_that_stays_away(
 ) -> None:
     client = at()
     client.submit(asked())
-    monkeypatch.setattr(logs, "PATIENCE", 2)
+    monkeypatch.setattr(platform, "PATIENCE_S", 0.2)
     lines = client.logs("tiny-1", follow=True)
     cluster.refusals.append(("GET .*/pods", Answer(503, "ServiceUnavailable", "later")))
     with pytest.raises(StoreUnavailable, match="answers 503: later; try again"):
@@ -545,6 +696,42 @@ def test_no_kubeconfig_and_a_wrong_context_are_named(url: str, tmp_path: Path) -
     (tmp_path / "broken").write_text("{")
     with pytest.raises(JobError, match=r"kubeconfig: .*broken"):
         connect(profile(kubeconfig=str(tmp_path / "broken")), {})
+
+
+def not_base64(values: dict[str, Any]) -> None:
+    values["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+    values["clusters"][0]["cluster"]["certificate-authority-data"] = "LS0tL"  # cut off
+
+
+def binary(values: dict[str, Any]) -> None:
+    not_base64(values)
+    text = base64.b64encode(b"{}").decode()
+    values["clusters"][0]["cluster"]["certificate-authority-data"] = text
+    values["users"][0]["user"] = {"client-certificate-data": ["no text"], "client-key-data": text}
+
+
+SHAPES: list[tuple[Callable[[Any], Any], str]] = [
+    (not_base64, "Error: Invalid base64-encoded string"),
+    (binary, "TypeError: "),
+    (lambda values: [values], "TypeError: "),
+    (lambda values: values["users"].append({"user": {}}), "KeyError: 'name'"),
+    (lambda values: values["contexts"].insert(0, {"name": "lab"}), "context"),
+    (lambda values: values["clusters"][0]["cluster"].update(server=5), "AttributeError: "),
+    (lambda values: "text", "TypeError: "),
+    (lambda values: values.update({"current-context": 5}), "5"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), SHAPES)
+def test_a_kubeconfig_of_another_shape_is_refused(
+    change: Callable[[Any], Any], said: str, url: str, tmp_path: Path
+) -> None:
+    config = write_kubeconfig(tmp_path / "config", url)
+    values = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump(change(values) or values))
+    said = f"kubeconfig: .*config: .*{re.escape(said)}.*; fetch it from your provider"
+    with pytest.raises(JobError, match=said):
+        connect(profile(kubeconfig=str(config)), {})
 
 
 def test_in_a_pod_its_own_account_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -247,6 +247,53 @@ def test_a_wrong_profile_is_refused_by_key(changes: dict[str, Any], said: str) -
         profile(**changes)
 
 
+DATA = {"mount_path": "/data", "claim": "town"}
+RUNS = {"mount_path": "/runs/", "claim": "runs", "read_only": False}
+DATA_KEYS = ["source.uri", "target.uri", "validation.uri"]
+
+
+def refused(data: str, runs: str, *volumes: Any, **model: str) -> list[str]:
+    values = tiny_values(data, runs)
+    asked = validate(JobSpec, {**values, "model": {**values["model"], **model}})
+    try:
+        ROW.request(Submission("tiny-1", asked), profile(volumes=[*volumes]))
+    except JobError as error:
+        return str(error).splitlines()
+    return []
+
+
+@pytest.mark.parametrize("kind", ["town", "./town", "/home/ann/town", "/tmp/a", "/cache/a"])
+def test_data_that_no_pod_has_is_refused_by_key(kind: str) -> None:
+    lines = refused(kind, "s3://bucket/runs", RUNS)
+    assert [line.partition(":")[0] for line in lines] == DATA_KEYS
+    cure = "expected the URI of a store, a path below a mount of `volumes` in the profile"
+    assert all(cure in line and repr(kind) in line for line in lines)
+    assert refused("/data/town", "/runs/a", DATA, RUNS) == []
+    assert refused("file:///opt/segadapt/town", "file:///runs/a", RUNS) == []
+
+
+def test_weights_that_no_pod_has_are_refused_by_key() -> None:
+    for key in ("weights_uri", "start_uri"):
+        (line,) = refused("s3://b/town", "s3://b/runs", DATA, **{key: "w.safetensors"})
+        assert line.startswith(f"model.{key}: expected the URI of a store")
+        for there in ("/opt/segadapt/w.safetensors", "/data/w.safetensors", "https://h/w"):
+            assert refused("s3://b/town", "s3://b/runs", DATA, **{key: there}) == []
+
+
+@pytest.mark.parametrize(
+    "runs", ["runs", "/tmp/runs", "/cache/runs", "/data/runs", "/opt/segadapt"]
+)
+def test_checkpoints_that_would_go_with_the_pod_are_refused(runs: str) -> None:
+    (line,) = refused("/data/town", runs, DATA)
+    assert line.startswith(
+        "checkpoint.uri: expected the URI of a store or a path below a mount of `volumes` that has "
+        f"`read_only: false`, found {runs!r}"
+    )
+    (line,) = refused("/data/town", runs, DATA, RUNS)
+    assert "or a path below /runs/, found" in line
+    assert refused("/data/town", "/runs", DATA, RUNS) == []
+
+
 @pytest.mark.parametrize("name", ["a" * 51, "Tiny", "1-tiny", "tiny-"])
 def test_a_name_that_a_cluster_would_refuse_is_refused(name: str) -> None:
     with pytest.raises(JobError, match=r"name: expected lower-case letters.*at most 50"):

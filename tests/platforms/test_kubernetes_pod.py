@@ -16,6 +16,7 @@ from adapt.platforms.platform import Submission
 from adapt.spec import JobSpec, load_spec
 from adapt.spec_file import validate
 from tests.commands import ROOT, Ended, finish
+from tests.conftest import tiny_values
 from tests.platforms.kubernetes_schemas import pod_templates
 
 KUBELET = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
@@ -25,8 +26,10 @@ KUBELET = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "44
 def request(job: dict[str, Any], **changes: Any) -> Any:
     values = {"platform": "kubernetes", "image": "registry/segadapt:1", "gpus": 0}
     profile = validate(KubernetesProfile, values | changes)
-    submission = Submission("tiny-261127", validate(JobSpec, job))
-    return PLATFORMS["kubernetes"].request(submission, profile)
+    elsewhere = validate(JobSpec, job | tiny_values("s3://bucket/tiny", "s3://bucket/runs"))
+    asked = PLATFORMS["kubernetes"].request(Submission("tiny-261127", elsewhere), profile)
+    asked["items"][0]["data"]["job.yaml"] = validate(JobSpec, job).to_yaml()
+    return asked
 
 
 def mounted(asked: Any, root: Path) -> dict[str, str]:

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 TIMEOUT_S = (10.0, 60.0)
 """To connect, and to wait for a part of an answer."""
 
+QUIET_S = 60.0
+"""How long a stream may be silent before it is `Quiet`."""
+
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError)
+"""What the library raises for a kubeconfig of another shape, or with broken base64."""
+
 MERGE = "application/merge-patch+json"
+
+
+class Quiet(StoreUnavailable):
+    """A server that was reached wrote nothing for a while; a stream may have had nothing to say."""
 
 
 class Api:
@@ -51,8 +61,9 @@ class Api:
         return self._call("DELETE", path, {"propagationPolicy": "Background"})
 
     def stream(self, path: str, **query: str) -> Any:
-        """An answer whose bytes come as they are written: a urllib3 response."""
-        return self._send("GET", path, query).response
+        """An answer whose bytes come as they are written: a urllib3 response. Raises `Quiet` where
+        not even its head comes: a kubelet sends it with the first line."""
+        return self._send("GET", path, query, timeout_s=(TIMEOUT_S[0], QUIET_S)).response
 
     def _call(
         self,
@@ -77,9 +88,10 @@ class Api:
         query: Mapping[str, str],
         body: Mapping[str, Any] | None = None,
         kind: str = "application/json",
+        timeout_s: tuple[float, float] = TIMEOUT_S,
     ) -> Any:
         from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
+        from urllib3.exceptions import HTTPError, MaxRetryError, ReadTimeoutError, SSLError
 
         headers = {"Accept": "application/json"} | ({"Content-Type": kind} if body else {})
         try:
@@ -91,16 +103,17 @@ class Api:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = self._client.call_api(*asked, _request_timeout=TIMEOUT_S)
+            answer = self._client.call_api(*asked, _request_timeout=timeout_s)
             if answer.status < 300:
                 return answer
             text = answer.read().decode(errors="replace")
         except ApiException as error:
             raise self._not_trusted(error) from error
         except HTTPError as error:
-            if isinstance(error, MaxRetryError) and isinstance(error.reason, SSLError):
-                raise self._not_trusted(error.reason) from error
-            raise StoreUnavailable(
+            reason = error.reason if isinstance(error, MaxRetryError) else error
+            if isinstance(reason, SSLError):
+                raise self._not_trusted(reason) from error
+            raise (Quiet if isinstance(reason, ReadTimeoutError) else StoreUnavailable)(
                 f"{self.host}: the API server does not answer: {error}; is it up, and is a VPN or "
                 "a proxy needed from here?"
             ) from error
@@ -136,9 +149,10 @@ def connect_api(profile: KubernetesProfile, environment: Mapping[str, str]) -> A
         else:
             file = str(Path(file).expanduser()) if ":" not in file else file
             config.load_kube_config(file, profile.context, settings, persist_config=False)
-    except (config.ConfigException, YAMLError, OSError) as error:
+    except (config.ConfigException, YAMLError, OSError, *_MALFORMED) as error:
+        found = f"{type(error).__name__}: {error}" if isinstance(error, _MALFORMED) else error
         raise JobError(
-            f"kubeconfig: {file}: {error}; fetch it from your provider, name the file in "
+            f"kubeconfig: {file}: {found}; fetch it from your provider, name the file in "
             "`kubeconfig` or KUBECONFIG and the cluster in `context` (kubectl config get-contexts)"
         ) from error
     return Api(ApiClient(settings))

@@ -32,17 +32,28 @@ class KubernetesClient:
         made: list[str] = []
         try:
             for manifest in request["items"]:
-                job = self._api.create(collection(manifest), manifest)
-                made.append(f"{collection(manifest)}/{job['metadata']['name']}")
+                job = self._make(manifest)
+                made.append(_path_of(job))
             owner = {"metadata": {"ownerReferences": [_reference(job)]}}
             for path in made[:-1]:
                 self._api.merge(path, owner)
-        except (Refused, StoreUnavailable):
-            for path in reversed(made):
-                with suppress(JobError, StoreUnavailable):
-                    self._api.delete(path)
+        except (JobError, StoreUnavailable):
+            self._take_back(made)
             raise
         return str(job["metadata"]["name"])
+
+    def _make(self, manifest: Manifest) -> Manifest:
+        try:
+            made: Manifest = self._api.create(collection(manifest), manifest)
+        except StoreUnavailable:  # it may have been made all the same
+            self._take_back([_path_of(manifest)])
+            raise
+        return made
+
+    def _take_back(self, paths: Sequence[str]) -> None:
+        for path in reversed(paths):
+            with suppress(JobError, StoreUnavailable):
+                self._api.delete(path)
 
     def status(self, job: str) -> JobStatus:
         """How a job is, in the words of its failed pod, or of what keeps it from starting."""
@@ -72,13 +83,20 @@ class KubernetesClient:
     def stop(self, job: str) -> None:
         """Suspend a job: its pods get SIGTERM and their grace, its object stays."""
         found = self._job(job)
-        if status_of(self._kind, found, self._pods(job), ()).state in ENDED:
+        ended = status_of(self._kind, found, self._pods(job), ()).state in ENDED
+        if ended or self._kind.outcome(found).phase == "stopping":
             return
         mark = {"metadata": {"annotations": {STOPPED: "true"}}}
         self._api.merge(self._path(job), {**mark, **self._kind.suspend})
         if not self._kind.suspend:
-            command = abort_command(found)
+            self._command(abort_command(found))
+
+    def _command(self, command: Manifest) -> None:
+        try:
             self._api.create(collection(command), command)
+        except Refused as error:
+            if error.code != 409:  # asked already, and not heard yet
+                raise
 
     def jobs(self) -> Iterator[JobStatus]:
         """The jobs that were submitted from here or elsewhere by SegAdapt, the newest first."""
@@ -127,20 +145,24 @@ class KubernetesClient:
 
 
 def abort_command(job: Manifest) -> Manifest:
-    """What asks Volcano to end a job's pods and to keep the job."""
+    """What asks Volcano to end a job's pods and to keep the job; its name lets none ask twice."""
     target = _reference(job) | {"controller": True}
     name = job["metadata"]["name"]
     return {
         "apiVersion": COMMANDS,
         "kind": "Command",
         "metadata": {
-            "generateName": f"{name}-abortjob-",
+            "name": f"{name}-abortjob",
             "namespace": job["metadata"]["namespace"],
             "ownerReferences": [target],
         },
         "action": "AbortJob",
         "target": target,
     }
+
+
+def _path_of(manifest: Manifest) -> str:
+    return f"{collection(manifest)}/{manifest['metadata']['name']}"
 
 
 def _reference(job: Manifest) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from adapt.platforms.platform import Submission
 class Outcome(NamedTuple):
     """How a job's object says it is; its pods know more."""
 
-    phase: Literal["active", "suspended", "stopped", "done", "failed"]
+    phase: Literal["active", "suspended", "stopping", "stopped", "done", "failed"]
     reason: str = ""
     message: str = ""
 
@@ -69,10 +69,11 @@ def outcome_of_conditions(job: Manifest) -> Outcome:
     return Outcome("active")
 
 
-_VOLCANO: Mapping[str, Literal["active", "stopped", "done", "failed"]] = {
+_VOLCANO: Mapping[str, Literal["stopping", "stopped", "done", "failed"]] = {
     "Completed": "done",
     "Failed": "failed",
     "Terminated": "failed",
+    "Aborting": "stopping",
     "Aborted": "stopped",
 }
 

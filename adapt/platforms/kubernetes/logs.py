@@ -1,7 +1,8 @@
 """The lines of a job's pods, as they are written.
 
-A stream may break off while its pod runs (a proxy's time limit, a rotated file): it is asked for
-again, and what was seen before is left out, by the time that each line carries.
+A stream may break off while its pod runs (a proxy's time limit, a rotated file), or be silent for
+long, as nodes other than the first are between evaluations: it is asked for again, and what was
+seen before is left out, by the time that each line carries.
 """
 
 import queue
@@ -10,7 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from adapt.platforms.kubernetes.api import Api
+from adapt.errors import JobError
+from adapt.platforms import platform
+from adapt.platforms.kubernetes.api import Api, Quiet
 from adapt.platforms.kubernetes.kinds import Kind
 from adapt.platforms.kubernetes.refusals import Refused
 from adapt.platforms.kubernetes.status import Object, node_of, phase_of
@@ -18,9 +21,6 @@ from storage.store import StoreUnavailable
 
 POLL_S = 2.0
 """How often pods are looked for while a job is followed."""
-
-PATIENCE = 30
-"""So many times in a row the API server may not answer while a job is followed."""
 
 OVERLAP_S = 60
 """How much of a log is asked for twice, as clocks differ."""
@@ -37,25 +37,36 @@ class PodLog:
     def lines(self, follow: bool, wanted: Callable[[], bool] = lambda: True) -> Iterator[str]:
         """What the pod wrote; with `follow` until it ends or is no longer `wanted`."""
         seen, seen_s = "", time.monotonic()
-        failures = 0
+        well_s = seen_s
         while wanted():
             try:
-                for stamp, text in self._stream(follow, seen, seen_s):
-                    seen, seen_s, failures = stamp, time.monotonic(), 0
+                for stamp, text in self._quietly_ending(follow, seen, seen_s):
+                    seen, seen_s = stamp, time.monotonic()
+                    well_s = seen_s
                     yield self._prefix + text
                 if not follow or self._ended():
                     return
+                well_s = time.monotonic()
             except Refused as error:
-                if error.code != 400 or not follow:  # 400: the container is only being started
-                    return
+                if error.code == 404 or (error.code == 400 and not follow):
+                    return  # the pod is gone, or has no log yet
+                if error.code != 400:
+                    raise
             except StoreUnavailable:
-                failures += 1
-                if not follow or failures > PATIENCE:
+                if not follow or time.monotonic() - well_s > platform.PATIENCE_S:
                     raise
             time.sleep(min(1.0, POLL_S))
 
+    def _quietly_ending(self, follow: bool, seen: str, seen_s: float) -> Iterator[tuple[str, str]]:
+        """What a stream holds; one that is followed ends where it is silent for long."""
+        try:
+            yield from self._stream(follow, seen, seen_s)
+        except Quiet:
+            if not follow:
+                raise
+
     def _stream(self, follow: bool, seen: str, seen_s: float) -> Iterator[tuple[str, str]]:
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, ReadTimeoutError
 
         query = {"container": self._container, "timestamps": "true"}
         query |= {"follow": "true"} if follow else {}
@@ -68,7 +79,8 @@ class PodLog:
                 if stamp > seen:
                     yield stamp, text
         except HTTPError as error:
-            raise StoreUnavailable(f"{self._api.host}: the log broke off: {error}") from error
+            kind = Quiet if isinstance(error, ReadTimeoutError) else StoreUnavailable
+            raise kind(f"{self._api.host}: the log broke off: {error}") from error
         finally:
             answer.close()
 
@@ -104,7 +116,7 @@ def follow_logs(
     closed = threading.Event()
     try:
         while True:
-            ended, pods = _look(look)
+            ended, pods = platform.patiently(look)
             for pod, prefix in _started(kind, pods):
                 uid = pod["metadata"]["uid"]
                 if uid not in readers:
@@ -121,20 +133,11 @@ def follow_logs(
         closed.set()
 
 
-def _look(look: Callable[[], tuple[bool, Sequence[Object]]]) -> tuple[bool, Sequence[Object]]:
-    for _ in range(PATIENCE):
-        try:
-            return look()
-        except StoreUnavailable:
-            time.sleep(POLL_S)
-    return look()
-
-
 def _read(log: PodLog, lines: Any, closed: threading.Event) -> None:
     try:
         for line in log.lines(follow=True, wanted=lambda: not closed.is_set()):
             lines.put(line)
-    except (StoreUnavailable, Refused) as error:
+    except (StoreUnavailable, JobError) as error:
         lines.put(error)
 
 

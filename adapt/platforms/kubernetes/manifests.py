@@ -13,19 +13,22 @@ from adapt.platforms.kubernetes.kinds import KINDS
 from adapt.platforms.kubernetes.pod import INSTANCE, SPEC_FILE, metadata
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.platform import Request, Submission
+from adapt.platforms.reachable import CHECKPOINTS, unreachable
 
 LONGEST_NAME = 50
 """Pods and hosts are named after their job with a suffix, in labels of 63 characters."""
 
 
 def request(submission: Submission, profile: KubernetesProfile) -> Request:
-    """What the API server is asked for. Raises `JobError` for a name that it would refuse."""
+    """What the API server is asked for. Raises `JobError` for a name that it would refuse, and for
+    paths that the pods do not have or that go with them."""
     name = submission.name
     if len(name) > LONGEST_NAME or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
         raise JobError(
             f"name: expected lower-case letters, digits and `-`, a letter first, at most "
             f"{LONGEST_NAME} characters, found {name!r}; name the job spec so"
         )
+    _check_uris(submission, profile)
     service = profile.kind == "indexed_job" and profile.nodes > 1
     items = [
         _config_map(submission, profile),
@@ -33,6 +36,22 @@ def request(submission: Submission, profile: KubernetesProfile) -> Request:
         KINDS[profile.kind].build(submission, profile),
     ]
     return {"apiVersion": "v1", "kind": "List", "items": items}
+
+
+def _check_uris(submission: Submission, profile: KubernetesProfile) -> None:
+    """Data may lie on any volume, checkpoints on one that can be written; /cache and /tmp go with
+    the pod."""
+    keys = submission.job.uris()
+    cures = dict.fromkeys(keys, "a path below a mount of `volumes` in the profile")
+    cures[CHECKPOINTS] = "a path below a mount of `volumes` that has `read_only: false`"
+    all_, writable = (
+        unreachable(submission.job, profile, cures, [volume.mount_path for volume in volumes])
+        for volumes in (profile.volumes, [one for one in profile.volumes if not one.read_only])
+    )
+    lines = [line for line in all_ if not line.startswith(f"{CHECKPOINTS}:")]
+    lines += [line for line in writable if line.startswith(f"{CHECKPOINTS}:")]
+    if lines:
+        raise JobError("\n".join(lines))
 
 
 def _config_map(submission: Submission, profile: KubernetesProfile) -> Manifest:

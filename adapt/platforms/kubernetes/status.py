@@ -1,5 +1,6 @@
 """How a job is, from its object, its pods and their events: pure functions over plain data."""
 
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,9 @@ from adapt.platforms.platform import JobStatus, State
 Object = Mapping[str, Any]
 
 INTERRUPTED_CODES = (Interrupted.exit_code, RETRIED_CODE)
-OUT_OF_MEMORY = 137
+KILLED = 128 + signal.SIGKILL
+
+STOPPING = "stopping: the pods save and end"
 
 LINE = 400
 """Characters of a detail."""
@@ -60,12 +63,14 @@ def status_of(
         return _failed(name, outcome, asked, ends_of(kind, pods))
     if outcome.phase == "stopped" or (asked and outcome.phase == "suspended"):
         if any(map(_alive, pods)):
-            return JobStatus(name, "running", "stopping: the pods save and end")
+            return JobStatus(name, "running", STOPPING)
         return JobStatus(name, "stopped", detail)
     if outcome.phase == "suspended":
         return JobStatus(name, "waiting", detail)
+    if asked or outcome.phase == "stopping":
+        return JobStatus(name, "running", STOPPING)
     if any(phase_of(pod) == "Running" for pod in pods):
-        return JobStatus(name, "running", "stopping: the pods save and end" if asked else detail)
+        return JobStatus(name, "running", detail)
     return JobStatus(name, "waiting", trouble(pods, events) or detail)
 
 
@@ -77,7 +82,7 @@ def was_stopped(job: Object) -> bool:
 def _failed(name: str, outcome: Outcome, asked: bool, ends: Sequence[PodEnd]) -> JobStatus:
     detail = _sentence(outcome.reason, outcome.message)
     if asked or outcome.reason == "DeadlineExceeded":
-        cure = "" if asked else "; max_hours is over"
+        cure = "" if asked else "; max_hours is over; submit it again to go on"
         return JobStatus(name, "stopped", detail + cure)
     if not ends:
         return JobStatus(name, "failed", detail)
@@ -120,13 +125,16 @@ def _end(pod: Object) -> PodEnd | None:
     if status.get("phase") != "Failed":
         return None
     conditions = {one["type"]: one for one in status.get("conditions") or []}
-    disrupted = conditions.get("DisruptionTarget", {}).get("status") == "True"
+    disruption = conditions.get("DisruptionTarget", {})
+    disrupted = disruption.get("status") == "True"
     for container in status.get("containerStatuses") or []:
         end = (container.get("state") or {}).get("terminated")
         if end and end.get("exitCode"):
             reason, said = end.get("reason") or "Error", end.get("message") or ""
-            if end["exitCode"] == OUT_OF_MEMORY:
-                reason = "OOMKilled" if reason == "Error" and not said else reason
+            if disrupted:
+                said = said or disruption.get("message") or ""
+            elif end["exitCode"] == KILLED and reason == "Error" and not said:
+                said = "killed by the system (137): out of memory, or not done within the grace"
             return PodEnd(end["exitCode"], reason, said, disrupted, end.get("finishedAt") or "")
     return PodEnd(
         None, status.get("reason") or "Failed", status.get("message") or "", disrupted, ""
