@@ -12,8 +12,9 @@ import sys
 import traceback
 from typing import NamedTuple
 
-if os.getpid() == 1:  # the system drops signals that a container's first process does not handle
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))  # nothing has begun
+# Until a command handles it itself, SIGTERM is an interruption; and the system would drop a signal
+# that a container's first process does not handle.
+signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
 
 import torch
 

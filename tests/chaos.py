@@ -190,8 +190,8 @@ def kill_all(process: "subprocess.Popen[Any]") -> None:
 
 
 def _kill_a_rank(process: "subprocess.Popen[Any]") -> None:
-    """The deepest process: a rank, or what is on the way to become one."""
-    for pid in descendants(process.pid)[-1:]:
+    """The deepest process: a rank, or what is on the way to become one, at first itself."""
+    for pid in descendants(process.pid)[-1:] or [process.pid]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
@@ -207,7 +207,7 @@ def descendants(pid: int) -> list[int]:
 
 ENDINGS: dict[str, tuple[Callable[["subprocess.Popen[Any]"], None], set[int]]] = {
     "SIGKILL of everything": (kill_all, {-9}),
-    "SIGKILL of a rank": (_kill_a_rank, {137, 75}),
+    "SIGKILL of a rank": (_kill_a_rank, {137, 75, -9}),
     "SIGTERM": (lambda process: process.terminate(), {75}),
 }
 """How a round ends the job, and the exit codes it may have then, beside 0 where it was done."""
@@ -222,10 +222,19 @@ def play(world: World, ending: str, trouble: str, chance: random.Random) -> Roun
             code = process.wait(chance.uniform(0, LONGEST_S))
         except subprocess.TimeoutExpired:
             end(process)
-            code = process.wait(GRACE_S)
+            code = _ended(process)
     if code not in codes | {0}:
         raise RuntimeError(f"{ending}, {trouble}: the job ended with {code}:\n{_tail(world)}")
     return Round(ending, trouble, code)
+
+
+def _ended(process: "subprocess.Popen[Any]") -> int:
+    """How the process ended. Raises `RuntimeError`, and ends it, where it did not in its grace."""
+    try:
+        return process.wait(GRACE_S)
+    except subprocess.TimeoutExpired as error:
+        kill_all(process)
+        raise RuntimeError(f"the job goes on {GRACE_S:g} s after it was asked to end") from error
 
 
 def finish(world: World, name: str) -> None:

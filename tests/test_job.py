@@ -45,7 +45,7 @@ from tests.data.faults import overwrite
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return Place("local", {}, tmp_path / "scratch")
+    return Place("local", {}, tmp_path / "scratch", grace_s=120)  # time for a busy machine
 
 
 def job_of(values: dict[str, Any], *overrides: str) -> JobSpec:
