@@ -12,9 +12,10 @@ import sys
 import traceback
 from typing import NamedTuple
 
-# Until a command handles it itself, SIGTERM is an interruption; and the system would drop a signal
-# that a container's first process does not handle.
-signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+if __name__ == "__main__":
+    # Until a command handles it itself, SIGTERM is an interruption; and the system would drop a
+    # signal that a container's first process does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
 
 import torch
 
