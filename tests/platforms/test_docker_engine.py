@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from adapt.download import download_best
@@ -21,6 +22,7 @@ from adapt.platforms.local_stack import S3Server
 from adapt.platforms.platform import JobStatus, Request, Submission
 from adapt.spec import parse_spec
 from adapt.spec_file import validate
+from tests.commands import Ended, call
 from tests.conftest import pack_tiny, tiny_values
 from tests.docker_engine import REVISION, DockerEngine, site_packages
 from tests.servers import BUCKET, stores_of
@@ -66,11 +68,14 @@ class Stack:
         }
         return validate(DockerProfile, values | changes)
 
-    def request(self, run: str = "tiny", steps: int = 6, **changes: Any) -> Request:
+    def spec(self, run: str, steps: int = 6) -> dict[str, Any]:
         values = tiny_values(self.data_uri, f"s3://{BUCKET}/runs")
         values["model"]["encoder"] = "mobilenetv3_small_050"
         values["train"]["steps"] = values["evaluate"]["every_steps"] = steps
-        job = parse_spec({**values, "name": run}, run)
+        return {**values, "name": run}
+
+    def request(self, run: str = "tiny", steps: int = 6, **changes: Any) -> Request:
+        job = parse_spec(self.spec(run, steps), run)
         name = f"{run}-{uuid4().hex[:8]}"
         return DOCKER.request(Submission(name, job), self.profile(**changes))
 
@@ -310,8 +315,27 @@ def test_names_are_taken_once(stack: Stack, sleeper: Callable[..., Request]) -> 
 
 def test_only_jobs_of_ours_are_touched(stack: Stack) -> None:
     other = stack.engine.docker("create", "--network=host", stack.image)
-    for call in (stack.client.status, stack.client.stop):
+    for ask in (stack.client.status, stack.client.stop):
         with pytest.raises(JobError, match="JOB: expected a job of SegAdapt, found another"):
-            call(other)
+            ask(other)
     with pytest.raises(JobError, match="JOB: the engine has no such job"):
         stack.client.status("absent")
+
+
+def test_a_job_is_submitted_followed_and_fetched_by_commands(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(stack.spec("by-commands", steps=3)))
+    profile = stack.profile().model_dump(mode="json")
+    (tmp_path / "docker.yaml").write_text(yaml.safe_dump(profile))
+
+    def command(*words: str) -> Ended:
+        return call(*words, folder=tmp_path, environment=stack.environment)
+
+    followed = command("submit", "job.yaml", "--to", "docker.yaml", "--yes", "--follow")
+    assert followed.code == 0 and "step 3/3" in followed.out, followed.err
+    (job,) = json.loads(command("jobs", "--json").out)
+    assert (job["state"], job["exit_code"]) == ("done", 0) and job["job"] in followed.err
+    assert "step 3/3" in command("logs", job["job"]).out
+    fetched = command("download-best", job["job"], "--out", "best", "--json")
+    assert fetched.code == 0, fetched.err
+    assert json.loads(fetched.out)["run_name"] == "by-commands"
+    assert (tmp_path / "best/weights.safetensors").stat().st_size > 1e6
