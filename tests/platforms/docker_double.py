@@ -47,6 +47,7 @@ class EngineDouble:
         """After how many bytes of frames each log breaks off; the one after the last is whole, and
         the container has ended then."""
         self.since: list[str | None] = []
+        self.in_chunks = True
 
     def now_s(self) -> float:
         return time.time() + CLOCK_S
@@ -127,14 +128,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.engine.since.append(query.get("since"))
         since_s = float(query.get("since", 0))
         data = b"".join(piece for time_s, piece in self.engine.frames if time_s >= since_s)
-        self._chunked()
-        if self.engine.breaks:
-            self._chunk(data[: self.engine.breaks.pop(0)])
-            self.close_connection = True
-            return
-        self._chunk(data)
-        self.wfile.write(b"0\r\n\r\n")
-        self.engine.end()
+        whole = not self.engine.breaks
+        data = data if whole else data[: self.engine.breaks.pop(0)]
+        if self.engine.in_chunks:
+            self._chunked()
+            self._chunk(data)
+        else:
+            self.send_response(200)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(data)
+        if whole:
+            self.wfile.write(b"0\r\n\r\n" if self.engine.in_chunks else b"")
+            self.engine.end()
+        self.close_connection = not whole or not self.engine.in_chunks
 
     def _events(self, query: dict[str, str]) -> None:
         self.engine.looks += 1
