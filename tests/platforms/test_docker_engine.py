@@ -27,7 +27,7 @@ from tests.conftest import pack_tiny, tiny_values
 from tests.docker_engine import REVISION, DockerEngine, site_packages
 from tests.servers import BUCKET, stores_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engine")]  # it is started once
 
 DOCKER = PLATFORMS["docker"]
 PATIENCE_S = 120.0
