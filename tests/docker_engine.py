@@ -138,7 +138,7 @@ def base_image(docker_engine: DockerEngine) -> str:
     command += ["--include=ca-certificates,python3,python3-venv", "--dpkgopt=force-unsafe-io"]
     # whoever answers for the package index here may be known to this machine alone
     command += [f"--customize-hook=copy-in {CERTIFICATES} {CERTIFICATES.parent}"]
-    command += [f"--customize-hook=copy-in {pip_conf} /etc", SUITE, str(tar), mirror()]
+    command += [f"--customize-hook=copy-in {pip_conf} /etc", SUITE, str(tar), *mirror()]
     environment = os.environ | {"TMPDIR": str(roomy(folder))}
     made = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[-2000:]
@@ -148,12 +148,12 @@ def base_image(docker_engine: DockerEngine) -> str:
     return BASE
 
 
-def mirror() -> str:
-    """The server of this machine's own Debian packages."""
+def mirror() -> list[str]:
+    """The server of this machine's own Debian packages; none where mmdebstrap has to know one."""
     sources = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("debian*")]
     text = "\n".join(path.read_text() for path in sources if path.exists())
     found = re.search(r"^(?:URIs:|deb(?: \[.*?\])?)\s+(\S*debian/?)\s", text, re.MULTILINE)
-    return found[1] if found else "http://deb.debian.org/debian"
+    return [found[1]] if found else []
 
 
 @pytest.fixture(scope="session")
