@@ -7,9 +7,8 @@
     RUN/LATEST, RUN/BEST.json               written after the manifest
 
 A crash leaves at worst a folder without manifest, which nobody reads. A step that is saved again
-gets a folder of its own (`step-00000500-02`). A reader trusts a folder only
-when all checksums hold, and otherwise takes the one before it. `torch.load` runs with
-`weights_only`.
+gets a folder of its own (`step-00000500-02`). A reader trusts a folder only when all checksums
+hold, and otherwise takes the one before it. `torch.load` runs with `weights_only`.
 """
 
 import hashlib

@@ -9,6 +9,7 @@ import pytest
 
 from adapt.platforms.local_stack import S3Server, free_ports, mlflow_server, seaweedfs
 from storage.store import StoreConfig, Stores
+from tests.storage.faults import FaultProxy
 
 BUCKET = "tests"
 DOMAIN_NAME = "s3.localhost"
@@ -40,6 +41,14 @@ def sqlite_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def absent_uri() -> str:
     """An address that refuses connections."""
     return f"http://127.0.0.1:{free_ports(1)[0]}"
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    """A proxy before the S3 server, which does as it is told."""
+    proxy = FaultProxy(s3_server.endpoint_url)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

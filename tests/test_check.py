@@ -29,7 +29,15 @@ from adapt.memory import Peak
 from adapt.places import find_place
 from adapt.platforms import PLATFORMS
 from adapt.platforms.local_stack import S3Server
-from adapt.platforms.platform import Client, Finding, Platform, Profile, Request, Submission
+from adapt.platforms.platform import (
+    Client,
+    Finding,
+    Platform,
+    Profile,
+    Promised,
+    Request,
+    Submission,
+)
 from adapt.spec import parse_spec
 from adapt.spec_file import with_overrides
 from storage.store import StoreUnavailable
@@ -57,13 +65,6 @@ def packed_s3(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> 
 def damaged(tiny_uri: str, tmp_path: Path) -> Path:
     """A copy of the tiny dataset, to be damaged."""
     return Path(shutil.copytree(tiny_uri, tmp_path / "packed"))
-
-
-@pytest.fixture
-def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(s3_server.endpoint_url)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture
@@ -504,6 +505,9 @@ def promising(one: Subject, **more: object) -> Subject:
     class Promising(Profile):
         shm_gb: float | None = None
         scratch_gb: float | None = None
+
+        def promised_gb(self) -> Promised:
+            return Promised(self.shm_gb, self.scratch_gb)
 
     assert one.profile is not None
     values = {**one.profile.model_dump(mode="json"), **more}

@@ -1,6 +1,8 @@
 """Jobs handed to a platform, through the commands and a platform that lives in this process."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from adapt.platforms import PLATFORMS
 from adapt.platforms.platform import Finding, JobStatus, Platform, Profile, Request, Submission
 from adapt.submit import name_of
 from storage.store import StoreUnavailable
-from tests.commands import Ended, call
+from tests.commands import ROOT, Ended, call
 from tests.conftest import tiny_values
 
 
@@ -218,6 +220,8 @@ def test_records_that_cannot_be_written_do_not_hide_the_job(
         ({"platform": "pretent"}, "platform: found 'pretent'; did you mean 'pretend'?"),
         ({"nodes": 0}, "nodes: expected"),
         ({"imag": "x"}, "imag: "),
+        ({"environment": {"1A": "x"}}, "environment: expected names of letters, digits and `_`"),
+        ({"environment": {"A-B": "x"}}, "found 'A-B'"),
         ({"platform": ["pretend"]}, "platform: found ['pretend'] (known: "),
         (
             {"environment": {"MLFLOW_TRACKING_PASSWORD": "hunter2", "OBS_ACCESS_KEY": "hunter2"}},
@@ -252,3 +256,8 @@ def test_names_are_labels(run: str, expected: str) -> None:
     assert name_of(run, datetime(2026, 11, 27, 23, 45, 1), 1) == expected
     again = name_of(run, datetime(2026, 11, 27, 23, 45, 1), 12)
     assert again.endswith("-r12") and len(again) <= 40
+
+
+def test_the_ranks_of_a_job_do_not_import_platforms() -> None:
+    code = "import sys, adapt.cli; sys.exit('adapt.platforms' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

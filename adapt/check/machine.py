@@ -32,7 +32,7 @@ def shm_findings(subject: Subject) -> Findings:
     if ranks == 1:
         yield Finding("/dev/shm", True, "one rank a node needs none of it")
         return
-    free = _promised(subject, "shm_gb") or (_free(SHM) if subject.profile is None else None)
+    free = _there_or_here(subject, subject.promised_gb.shm, SHM)
     if free is None:
         yield Finding("/dev/shm", True, "seen only there")
         return
@@ -44,8 +44,7 @@ def shm_findings(subject: Subject) -> Findings:
 def disk_findings(subject: Subject, splits: Splits) -> Findings:
     """The scratch disk against the shards that are fetched onto it."""
     folder = subject.place.scratch_dir
-    free = _promised(subject, "scratch_gb", "volume_gb")
-    free = free or (_free(folder) if subject.profile is None else None)
+    free = _there_or_here(subject, subject.promised_gb.disk, folder)
     if free is None:
         yield Finding("disk", True, "seen only there")
         return
@@ -97,20 +96,23 @@ def _compared(what: str, peak: Peak, limit: float | None, whose: str) -> Finding
 
 def _gpu_bytes(subject: Subject) -> tuple[float | None, str]:
     """The memory of one GPU, and how to call it."""
-    promised = _promised(subject, "gpu_memory_gb")
-    if promised is None and subject.profile is None and torch.cuda.is_available():
-        promised = float(torch.cuda.get_device_properties(0).total_memory)
-    if promised is not None:
-        return promised, f"{promised / 1e9:.1f} GB"
-    if subject.profile is None:
+    if subject.profile is not None:
+        gb = subject.profile.gpu_memory_gb
+        if gb is None:
+            return None, "a GPU whose gpu_memory_gb the profile does not name"
+        return gb * 1e9, f"{gb:.1f} GB"
+    if not torch.cuda.is_available():
         return None, "a GPU that is not here"
-    return None, "a GPU whose gpu_memory_gb the profile does not name"
+    found = float(torch.cuda.get_device_properties(0).total_memory)
+    return found, f"{found / 1e9:.1f} GB"
 
 
-def _promised(subject: Subject, *keys: str) -> float | None:
-    """Bytes that the profile promises under the first of these keys it has."""
-    found = (getattr(subject.profile, key, None) for key in keys)
-    return next((value * 1e9 for value in found if value is not None), None)
+def _there_or_here(subject: Subject, promised_gb: float | None, folder: Path) -> float | None:
+    """Free bytes: what the profile promises, or without one what is free here; None where it does
+    not say."""
+    if promised_gb is not None:
+        return promised_gb * 1e9
+    return _free(folder) if subject.profile is None else None
 
 
 def _free(folder: Path) -> float:

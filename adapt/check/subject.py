@@ -9,7 +9,7 @@ import torch
 
 from adapt.errors import DataError, JobError
 from adapt.places import Place
-from adapt.platforms.platform import Finding, Profile
+from adapt.platforms.platform import Finding, Profile, Promised
 from adapt.spec import JobSpec
 from storage.settings import fitting_key
 from storage.store import StoreError, Stores, split_uri
@@ -50,13 +50,18 @@ class Subject:
         return Stores(self.job.stores, self.place.environment)
 
     @property
+    def promised_gb(self) -> Promised:
+        """What the profile promises of a node; nothing without one."""
+        return Promised() if self.profile is None else self.profile.promised_gb()
+
+    @property
     def place_there(self) -> Place:
         """This place with the variables that the job will have: those of the profile, and of its
         secrets what this process knows."""
         if self.profile is None:
             return self.place
-        here, names = self.place.environment, getattr(self.profile, "secrets", ())
-        secrets = {name: here[name] for name in names if name in here}
+        here = self.place.environment
+        secrets = {name: here[name] for name in self.profile.secret_names() if name in here}
         return replace(self.place, environment={**secrets, **self.profile.environment})
 
     def only_there(self, key: str, uri: str) -> str | None:

@@ -81,7 +81,7 @@ def run(
 @commands.command(context_settings=EXTRA)
 def train(context: typer.Context) -> None:
     """What SageMaker calls a training image with: `run` with all that the platform says."""
-    context.invoke(run, context, None, None, False, None, False)
+    run(context)
 
 
 def _spec_or_platforms(spec: str | None, place: Place) -> str:

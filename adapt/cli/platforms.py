@@ -1,11 +1,14 @@
-"""Commands about jobs on platforms: submit, jobs, status, logs, stop."""
+"""Commands about jobs on platforms: submit, jobs, status, logs, stop.
+
+Platforms are imported where they are used: the ranks of a job pass by here too.
+"""
 
 import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -14,12 +17,13 @@ from rich.table import Table
 
 from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place, place_here
 from adapt.errors import JobError, known_names
-from adapt.platforms import PLATFORMS, load_profile
-from adapt.platforms.platform import Client, JobStatus, Profile
-from adapt.platforms.records import Record, add_record, find_record, read_records, records_path
 from adapt.spec_file import validate
-from adapt.submit import Plan, exit_code_of, facts_of, follow, plan_of
 from storage.store import StoreError
+
+if TYPE_CHECKING:
+    from adapt.platforms.platform import Client, JobStatus, Profile
+    from adapt.platforms.records import Record
+    from adapt.submit import Plan
 
 commands = typer.Typer()
 
@@ -57,6 +61,9 @@ def submit(
     """
     if restart and not following:
         raise JobError("--restart: expected --follow beside it, since somebody has to notice")
+    from adapt.platforms import load_profile
+    from adapt.submit import exit_code_of, facts_of, plan_of
+
     job, place = job_and_place(spec, overrides)
     profile = load_profile(to)
     plan = plan_of(job, profile)
@@ -80,7 +87,7 @@ def submit(
 @commands.command()
 def jobs(to: MaybeProfile = None, as_json: AsJson = False) -> None:
     """List the jobs that were submitted from here, or all of a profile's, the newest first."""
-    found = list(_listed() if to is None else _connect(load_profile(to)).jobs())
+    found = list(_listed() if to is None else _connect(_profile_at(to)).jobs())
     if as_json:
         typer.echo(json.dumps([status._asdict() for status in found]))
         return
@@ -108,6 +115,8 @@ def logs(
     ] = False,
 ) -> None:
     """Print a job's log, all nodes'."""
+    from adapt.submit import exit_code_of
+
     client, name = _reach(job, to)
     if following:
         raise typer.Exit(exit_code_of(_follow(client, name)))
@@ -139,8 +148,10 @@ def _ask(yes: bool) -> None:
         raise typer.Exit(0)
 
 
-def _send(plan: Plan, client: Client, as_json: bool) -> str:
+def _send(plan: "Plan", client: "Client", as_json: bool) -> str:
     """Send a plan, note it, and say how to go on; the platform's name of the job."""
+    from adapt.platforms.records import Record, add_record, records_path
+
     name, job = client.submit(plan.request), plan.submission.job
     profile, environment = plan.profile, place_here().environment
     record = Record(
@@ -166,7 +177,9 @@ def _send(plan: Plan, client: Client, as_json: bool) -> str:
     return name
 
 
-def _follow(client: Client, name: str) -> JobStatus:
+def _follow(client: "Client", name: str) -> "JobStatus":
+    from adapt.submit import follow
+
     try:
         found = follow(client, name, typer.echo)
     except KeyboardInterrupt:
@@ -176,32 +189,47 @@ def _follow(client: Client, name: str) -> JobStatus:
     return found
 
 
-def _in_words(status: JobStatus) -> str:
+def _in_words(status: "JobStatus") -> str:
     code = "" if status.exit_code is None else f" (exit code {status.exit_code})"
     detail = f": {status.detail}" if status.detail else ""
     return f"{status.job} {status.state}{code}{detail}"
 
 
-def _reach(job: str, to: Path | None) -> tuple[Client, str]:
+def _reach(job: str, to: Path | None) -> tuple["Client", str]:
     """A client for a job, and the platform's name of it."""
+    from adapt.platforms.records import find_record, records_path
+
     if to is not None:
-        return _connect(load_profile(to)), job
+        return _connect(_profile_at(to)), job
     record = find_record(records_path(place_here().environment), job)
     return _connect(_profile_of(record)), record.job
 
 
-def _connect(profile: Profile) -> Client:
+def _connect(profile: "Profile") -> "Client":
+    from adapt.platforms import PLATFORMS
+
     return PLATFORMS[profile.platform].connect(profile, place_here().environment)
 
 
-def _profile_of(record: Record) -> Profile:
+def _profile_at(path: Path) -> "Profile":
+    from adapt.platforms import load_profile
+
+    return load_profile(path)
+
+
+def _profile_of(record: "Record") -> "Profile":
+    from adapt.platforms import PLATFORMS
+
     if record.platform not in PLATFORMS:
         raise JobError(f"{record.name}: platform: {known_names(record.platform, PLATFORMS)}")
     return validate(PLATFORMS[record.platform].profile, record.profile)
 
 
-def _listed() -> Iterator[JobStatus]:
+def _listed() -> Iterator["JobStatus"]:
     """How every recorded job is; what cannot be asked is unknown, with the reason."""
+    from adapt.platforms.platform import JobStatus
+    from adapt.platforms.records import read_records, records_path
+
     for record in read_records(records_path(place_here().environment)):
         try:
             found = _connect(_profile_of(record)).status(record.job)

@@ -6,15 +6,16 @@ after its end, so that `status` and `logs` can tell how it went.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from adapt.errors import JobError
 from adapt.platforms.docker_client import JOB_LABEL, DockerClient, connect
-from adapt.platforms.platform import Platform, Profile, Request, Submission
+from adapt.platforms.platform import Platform, Profile, Promised, Request, Submission
 from adapt.platforms.reachable import CHECKPOINTS, unreachable
+from adapt.platforms.texts import VariableName, matching
 from adapt.section import Section
 from adapt.spec import JobSpec
 
@@ -24,27 +25,20 @@ VARIABLE_BYTES = 131_072
 _REFERENCE = re.compile(
     r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+_SOURCE = rf"/.*|{_NAME}"
 _ENGINES = ("unix://", "tcp://", "ssh://", "npipe://")
 
 
 class Mount(Section):
     """A folder of the engine's machine, or a volume, inside the container."""
 
-    source: str = Field(
+    source: Annotated[str, matching(_SOURCE, "an absolute path or a volume's name")] = Field(
         description="Absolute path of a folder on the engine's machine, or the name of a volume, "
         "which is made where it is absent."
     )
     target: str = Field(description="Absolute path inside the container.")
     read_only: bool = Field(False, description="Whether the job may only read it.")
-
-    @field_validator("source")
-    @classmethod
-    def _absolute_or_volume(cls, source: str) -> str:
-        if not source.startswith("/") and not _NAME.fullmatch(source):
-            raise ValueError(f"expected an absolute path or a volume's name, got {source!r}")
-        return source
 
     @field_validator("target")
     @classmethod
@@ -69,7 +63,7 @@ class DockerProfile(Profile):
     gpu_ids: list[str] | None = Field(
         None, description="Which GPUs, by number or UUID; none: the first `gpus` of the machine."
     )
-    network: str | None = Field(
+    network: Annotated[str, matching(_NAME, "the name of a network")] | None = Field(
         None,
         description="`host` (servers on the engine's own loopback are reached), or a network's "
         "name; none: the engine's default bridge.",
@@ -82,14 +76,16 @@ class DockerProfile(Profile):
         ge=0.1,
         description="Memory in 10^9 bytes, swap included, /tmp and /dev/shm too; none: no limit.",
     )
-    user: str = Field("1000:100", description="Numbers of user and group; the image's own.")
+    user: Annotated[str, matching(r"\d+:\d+", "numbers, USER:GROUP")] = Field(
+        "1000:100", description="Numbers of user and group; the image's own."
+    )
     read_only_root: bool = Field(
         True, description="Whether only mounts and /tmp, which is memory, can be written."
     )
     mounts: list[Mount] = Field(
         [], description="Folders and volumes; one at /cache becomes the scratch folder."
     )
-    secrets: list[str] = Field(
+    secrets: list[VariableName] = Field(
         [],
         description="NAMES of variables whose values are taken from the submitter's environment "
         "when the job is sent. Whoever may use the engine can read them there.",
@@ -117,31 +113,13 @@ class DockerProfile(Profile):
             raise ValueError(f"expected one of {' '.join(_ENGINES)}, got {uri!r}")
         return uri
 
-    @field_validator("user")
-    @classmethod
-    def _numbers(cls, user: str) -> str:
-        if not re.fullmatch(r"\d+:\d+", user):
-            raise ValueError(f"expected numbers, USER:GROUP, got {user!r}")
-        return user
+    def secret_names(self) -> Sequence[str]:
+        """All of `secrets`."""
+        return self.secrets
 
-    @field_validator("network")
-    @classmethod
-    def _network_name(cls, network: str | None) -> str | None:
-        if network is not None and not _NAME.fullmatch(network):
-            raise ValueError(f"expected the name of a network, got {network!r}")
-        return network
-
-    @field_validator("environment")
-    @classmethod
-    def _variables(cls, environment: dict[str, str]) -> dict[str, str]:
-        _check_names(environment)
-        return environment
-
-    @field_validator("secrets")
-    @classmethod
-    def _names_only(cls, secrets: list[str]) -> list[str]:
-        _check_names(secrets)
-        return secrets
+    def promised_gb(self) -> Promised:
+        """/dev/shm."""
+        return Promised(shm=self.shm_gb)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DockerProfile":
@@ -156,12 +134,6 @@ class DockerProfile(Profile):
         if len(set(targets)) < len(targets):
             raise ValueError(f"mounts: expected different targets, got {targets}")
         return self
-
-
-def _check_names(names: Mapping[str, str] | list[str]) -> None:
-    for name in names:
-        if not _VARIABLE.fullmatch(name):
-            raise ValueError(f"expected names of variables, got {name!r}")
 
 
 def request(submission: Submission, profile: DockerProfile) -> Request:
@@ -191,10 +163,7 @@ def _check_paths(job: JobSpec, profile: DockerProfile) -> None:
     written = [mount.target for mount in profile.mounts if not mount.read_only]
     cures = dict.fromkeys(job.uris(), "a folder that mounts of the profile brings")
     cures[CHECKPOINTS] = "a writable folder that mounts of the profile brings"
-    lost = unreachable(job, profile, cures, written)
-    lines = [line for line in lost if line.startswith(f"{CHECKPOINTS}:")]
-    absent = unreachable(job, profile, cures, read)
-    lines += [line for line in absent if not line.startswith(f"{CHECKPOINTS}:")]
+    lines = unreachable(job, profile, cures, read, written)
     if lines:
         raise JobError("\n".join(lines))
 

@@ -10,13 +10,14 @@ puts values in while it sends, where the platform has no other way.
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field, field_validator
 
 from adapt.mlflow_run import without_password
+from adapt.platforms.texts import VARIABLE
 from adapt.section import Section
 from adapt.spec import JobSpec
 from adapt.spec_file import packed
@@ -40,6 +41,13 @@ FILE = re.compile(r"(?i)_(file|path|uri|url|dir)$")
 
 PATIENCE_S, AGAIN_S = 600.0, 3.0
 """How long, and how often, a platform that does not answer is asked again by who follows a job."""
+
+
+class Promised(NamedTuple):
+    """Sizes in 10^9 bytes; None where nobody says."""
+
+    shm: float | None = None
+    disk: float | None = None
 
 
 class Profile(Section):
@@ -67,6 +75,14 @@ class Profile(Section):
 
     @field_validator("environment")
     @classmethod
+    def _of_variables(cls, environment: dict[str, str]) -> dict[str, str]:
+        for name in environment:
+            if re.fullmatch(VARIABLE, name) is None:
+                raise ValueError(f"expected names of letters, digits and `_`, found {name!r}")
+        return environment
+
+    @field_validator("environment")
+    @classmethod
     def _without_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
         found = [name for name in environment if SECRET.search(name) and not FILE.search(name)]
         if found:
@@ -84,6 +100,14 @@ class Profile(Section):
                     "MLFLOW_TRACKING_PASSWORD"
                 )
         return environment
+
+    def secret_names(self) -> Sequence[str]:
+        """Variables whose values the job gets from where it is submitted."""
+        return ()
+
+    def promised_gb(self) -> Promised:
+        """What a node surely has, as far as the profile says."""
+        return Promised()
 
     def replaced(self) -> dict[str, str]:
         """Keys of the job spec, as `source.uri`, whose place the platform takes itself, and the

@@ -18,17 +18,23 @@ CHECKPOINTS = "checkpoint.uri"
 
 
 def unreachable(
-    job: JobSpec, profile: Profile, cures: Mapping[str, str], mounted: Collection[str] = ()
+    job: JobSpec,
+    profile: Profile,
+    cures: Mapping[str, str],
+    mounted: Collection[str] = (),
+    writable: Collection[str] | None = None,
 ) -> list[str]:
     """A line for each URI that is a path of no folder in the container, with its cure.
 
-    `mounted` are folders that the platform mounts there; checkpoints must lie below one, since
-    the image's folders go with the container. `cures` has, by key of the spec, what the profile
-    offers instead, as "channels.source in the profile".
+    `mounted` are folders that the platform mounts there; checkpoints must lie below one that is
+    `writable`, by default any of them, since the image's folders go with the container. `cures`
+    has, by key of the spec, what the profile offers instead, as "channels.source in the profile".
     """
     brought, lines = profile.replaced(), []
     for key, uri in job.uris().items():
-        folders = [*mounted] if key == CHECKPOINTS else [*mounted, IMAGE]
+        folders = [*mounted, IMAGE]
+        if key == CHECKPOINTS:
+            folders = [*(mounted if writable is None else writable)]
         if key not in brought and not _is_there(uri, folders):
             offers = [cures[key]] if key in cures else []
             offers += [f"a path below {folder}" for folder in folders]

@@ -104,10 +104,16 @@ def test_what_the_profile_leaves_out_is_the_engines_default() -> None:
         ({"image": "Team/SegAdapt:1"}, "image: expected [REGISTRY/]NAME:TAG, NAME in lower case"),
         ({"nodes": 2}, "nodes: expected 1, since an engine is one machine, got 2"),
         ({"engine_uri": "machine:2375"}, "engine_uri: expected one of unix:// tcp:// ssh://"),
-        ({"network": "my net"}, "network: expected the name of a network, got 'my net'"),
-        ({"user": "ma-user"}, "user: expected numbers, USER:GROUP, got 'ma-user'"),
-        ({"environment": {"A-B": "1"}}, "environment: expected names of variables, got 'A-B'"),
-        ({"secrets": ["KEY=abc"]}, "secrets: expected names of variables, got 'KEY=abc'"),
+        ({"network": "my net"}, "network: expected the name of a network, found 'my net'"),
+        ({"user": "ma-user"}, "user: expected numbers, USER:GROUP, found 'ma-user'"),
+        (
+            {"environment": {"A-B": "1"}},
+            "environment: expected names of letters, digits and `_`, found 'A-B'",
+        ),
+        (
+            {"secrets": ["KEY=abc"]},
+            "secrets.0: expected a variable's name, never the secret itself",
+        ),
         (
             {"secrets": ["KEY"], "environment": {"KEY": "x"}},
             "secrets: KEY stands in environment too; keep one",
@@ -115,7 +121,7 @@ def test_what_the_profile_leaves_out_is_the_engines_default() -> None:
         ({"gpus": 2, "gpu_ids": ["1"]}, "gpu_ids: expected 2 of them, as gpus says, got 1"),
         (
             {"mounts": [{"source": "./data", "target": "/data"}]},
-            "mounts.0.source: expected an absolute path or a volume's name, got './data'",
+            "mounts.0.source: expected an absolute path or a volume's name, found './data'",
         ),
         (
             {"mounts": [{"source": "/data", "target": "data"}]},

@@ -72,3 +72,13 @@ def test_a_secret_in_a_profile_is_refused_unseen(path: Path, tmp_path: Path) -> 
     ) as told:
         load_profile(tmp_path / path.name)
     assert "hunter2" not in str(told.value)
+
+
+def test_what_check_is_promised_is_what_a_request_asks_for() -> None:
+    promised = {path.stem: load_profile(path).promised_gb() for path in PROFILES}
+    assert promised["docker"] == (1, None)
+    assert promised["kubernetes"].shm and promised["kubernetes"].disk
+    assert promised["modelarts"] == (None, None)
+    secrets = {path.stem: load_profile(path).secret_names() for path in PROFILES}
+    assert list(secrets["docker"]) == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+    assert not secrets["kubernetes"] and not secrets["sagemaker"]

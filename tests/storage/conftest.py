@@ -5,15 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapt.platforms.local_stack import S3Server
-from tests.storage.faults import CannedServer, FaultProxy
-
-
-@pytest.fixture
-def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(s3_server.endpoint_url)
-    yield proxy
-    proxy.close()
+from tests.storage.faults import CannedServer
 
 
 @pytest.fixture

@@ -65,12 +65,7 @@ def indexed_job(submission: Submission, profile: KubernetesProfile) -> Manifest:
         "ttlSecondsAfterFinished": round(3600 * profile.keep_hours),
         "template": pod,
     }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": metadata(submission, profile),
-        "spec": spec,
-    }
+    return _object("batch/v1", "Job", submission, profile, spec)
 
 
 def trainjob(submission: Submission, profile: KubernetesProfile) -> Manifest:
@@ -112,12 +107,7 @@ def trainjob(submission: Submission, profile: KubernetesProfile) -> Manifest:
         },
         "runtimePatches": [{"manager": "segadapt/submit", "trainingRuntimeSpec": runtime_spec}],
     }
-    return {
-        "apiVersion": "trainer.kubeflow.org/v1alpha1",
-        "kind": "TrainJob",
-        "metadata": metadata(submission, profile),
-        "spec": spec,
-    }
+    return _object("trainer.kubeflow.org/v1alpha1", "TrainJob", submission, profile, spec)
 
 
 def pytorchjob(submission: Submission, profile: KubernetesProfile) -> Manifest:
@@ -139,12 +129,7 @@ def pytorchjob(submission: Submission, profile: KubernetesProfile) -> Manifest:
         },
         "pytorchReplicaSpecs": replicas,
     }
-    return {
-        "apiVersion": "kubeflow.org/v1",
-        "kind": "PyTorchJob",
-        "metadata": metadata(submission, profile),
-        "spec": spec,
-    }
+    return _object("kubeflow.org/v1", "PyTorchJob", submission, profile, spec)
 
 
 def volcano(submission: Submission, profile: KubernetesProfile) -> Manifest:
@@ -175,15 +160,21 @@ def volcano(submission: Submission, profile: KubernetesProfile) -> Manifest:
         "ttlSecondsAfterFinished": round(3600 * profile.keep_hours),
         "tasks": [{"name": "worker", "replicas": profile.nodes, "template": pod}],
     }
-    return {
-        "apiVersion": "batch.volcano.sh/v1alpha1",
-        "kind": "Job",
-        "metadata": metadata(submission, profile),
-        "spec": spec,
-    }
+    return _object("batch.volcano.sh/v1alpha1", "Job", submission, profile, spec)
 
 
 def _deadline(profile: KubernetesProfile) -> Manifest:
     if profile.max_hours is None:
         return {}
     return {"activeDeadlineSeconds": max(1, round(3600 * profile.max_hours))}
+
+
+def _object(
+    api_version: str, kind: str, submission: Submission, profile: KubernetesProfile, spec: Manifest
+) -> Manifest:
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": metadata(submission, profile),
+        "spec": spec,
+    }

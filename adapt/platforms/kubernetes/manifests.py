@@ -44,12 +44,9 @@ def _check_uris(submission: Submission, profile: KubernetesProfile) -> None:
     keys = submission.job.uris()
     cures = dict.fromkeys(keys, "a path below a mount of `volumes` in the profile")
     cures[CHECKPOINTS] = "a path below a mount of `volumes` that has `read_only: false`"
-    all_, writable = (
-        unreachable(submission.job, profile, cures, [volume.mount_path for volume in volumes])
-        for volumes in (profile.volumes, [one for one in profile.volumes if not one.read_only])
-    )
-    lines = [line for line in all_ if not line.startswith(f"{CHECKPOINTS}:")]
-    lines += [line for line in writable if line.startswith(f"{CHECKPOINTS}:")]
+    read = [volume.mount_path for volume in profile.volumes]
+    written = [volume.mount_path for volume in profile.volumes if not volume.read_only]
+    lines = unreachable(submission.job, profile, cures, read, written)
     if lines:
         raise JobError("\n".join(lines))
 

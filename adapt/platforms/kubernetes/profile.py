@@ -7,9 +7,10 @@ here, by key.
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from adapt.platforms.platform import Profile
+from adapt.platforms.platform import Profile, Promised
+from adapt.platforms.texts import matching
 from adapt.section import Section
 
 KindName = Literal["indexed_job", "trainjob", "pytorchjob", "volcano"]
@@ -36,25 +37,20 @@ _NOT_FOR: dict[str, dict[str, str]] = {
 }
 
 
-def _matching(pattern: str, expected: str, longest: int = 253) -> AfterValidator:
-    def check(text: str) -> str:
-        if len(text) > longest or not re.fullmatch(pattern, text):
-            raise ValueError(f"expected {expected}, found {text!r}")
-        return text
-
-    return AfterValidator(check)
-
-
 LabelName = Annotated[
-    str, _matching(_LABEL, "lower-case letters, digits and `-`, at most 63 characters", 63)
+    str, matching(_LABEL, "lower-case letters, digits and `-`, at most 63 characters", longest=63)
 ]
 ObjectName = Annotated[
     str,
-    _matching(rf"{_LABEL}(\.{_LABEL})*", "the name of an object: lower-case letters, digits, `-`"),
+    matching(
+        rf"{_LABEL}(\.{_LABEL})*",
+        "the name of an object: lower-case letters, digits, `-`",
+        longest=253,
+    ),
 ]
-LabelKey = Annotated[str, _matching(_KEY, "a label's key, as in cloud.example/gpu")]
-LabelValue = Annotated[str, _matching(_VALUE, "a label's value, at most 63 characters", 63)]
-MountPath = Annotated[str, _matching(r"/[^:]+", "an absolute path without `:`", 1024)]
+LabelKey = Annotated[str, matching(_KEY, "a label's key, as in cloud.example/gpu", longest=253)]
+LabelValue = Annotated[str, matching(_VALUE, "a label's value, at most 63 characters", longest=63)]
+MountPath = Annotated[str, matching(r"/[^:]+", "an absolute path without `:`", longest=1024)]
 
 
 class Toleration(Section):
@@ -158,6 +154,10 @@ class KubernetesProfile(Profile):
     )
     queue: ObjectName = Field("default", description="Of a volcano job.")
 
+    def promised_gb(self) -> Promised:
+        """/dev/shm and /cache."""
+        return Promised(shm=self.shm_gb, disk=self.scratch_gb)
+
     @field_validator("image")
     @classmethod
     def _image(cls, image: str) -> str:
@@ -169,8 +169,6 @@ class KubernetesProfile(Profile):
     @classmethod
     def _environment(cls, environment: dict[str, str]) -> dict[str, str]:
         for name in environment:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ValueError(f"expected names of letters, digits and `_`, found {name!r}")
             if name.startswith("PET_"):
                 raise ValueError(f"{name}: names that start with PET_ are the platform's own")
         return environment

@@ -5,12 +5,14 @@ reference of training jobs (v2) and the descriptions in its SDK.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from adapt.places import CHANNELS
 from adapt.platforms.platform import Profile
+from adapt.platforms.texts import VariableName, matching
 from adapt.section import Section
 
 POOL_FLAVORS = {
@@ -24,34 +26,19 @@ _IMAGE = re.compile(
 )
 
 
-def _matching(pattern: str, expected: str, shown: bool = True) -> AfterValidator:
-    """A text of this form; the error says what it should look like, and shows it if it may."""
-
-    def check(text: str) -> str:
-        if re.fullmatch(pattern, text) is None:
-            raise ValueError(f"expected {expected}" + (f", found {text!r}" if shown else ""))
-        return text
-
-    return AfterValidator(check)
-
-
 ObsUri = Annotated[
-    str, _matching(r"obs://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/?#\\$]+)*/?", "obs://BUCKET/FOLDER")
+    str, matching(r"obs://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/?#\\$]+)*/?", "obs://BUCKET/FOLDER")
 ]
-VariableName = Annotated[
-    str,
-    _matching(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name, never the secret itself", shown=False),
-]
-Region = Annotated[str, _matching(r"[a-z]{2}-[a-z]+-[0-9]+", "a region, as in cn-north-4")]
+Region = Annotated[str, matching(r"[a-z]{2}-[a-z]+-[0-9]+", "a region, as in cn-north-4")]
 Endpoint = Annotated[
-    str, _matching(r"https?://[^/?#\s]+", "the URL of the API without a path, https://HOST")
+    str, matching(r"https?://[^/?#\s]+", "the URL of the API without a path, https://HOST")
 ]
-ProjectId = Annotated[str, _matching(r"[0-9a-f]{32}", "32 digits of 0-9 and a-f")]
-WorkspaceId = Annotated[str, _matching(r"0|[0-9a-f]{32}", "0 or 32 digits of 0-9 and a-f")]
-TopicUrn = Annotated[str, _matching(r"urn:smn:.+", "the URN of a topic, urn:smn:...")]
+ProjectId = Annotated[str, matching(r"[0-9a-f]{32}", "32 digits of 0-9 and a-f")]
+WorkspaceId = Annotated[str, matching(r"0|[0-9a-f]{32}", "0 or 32 digits of 0-9 and a-f")]
+TopicUrn = Annotated[str, matching(r"urn:smn:.+", "the URN of a topic, urn:smn:...")]
 Mounted = Annotated[
     str,
-    _matching(
+    matching(
         r"(?!/(cache|home|home/ma-user|home/ma-user/modelarts.*|opt/segadapt.*)/?$)(/[^/\s$]+)+/?",
         "a folder that nothing else uses, as in /mnt/data",
     ),
@@ -194,6 +181,10 @@ class ModelArtsProfile(Profile):
     project_id_env: VariableName = Field(
         "HUAWEICLOUD_SDK_PROJECT_ID", description="Variable with the project, without project_id."
     )
+
+    def secret_names(self) -> Sequence[str]:
+        """All of `secrets`."""
+        return self.secrets
 
     def replaced(self) -> dict[str, str]:
         """The inputs, and the output of the checkpoints."""

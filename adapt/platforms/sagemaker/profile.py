@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from adapt.places import CHANNELS
-from adapt.platforms.platform import Profile
+from adapt.platforms.platform import Profile, Promised
 from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of
 from adapt.section import Section
 from storage.store import join
@@ -105,6 +105,10 @@ class SageMakerProfile(Profile):
     network_isolation: bool = Field(False, description="Not possible; says why.")
     secrets: tuple[str, ...] = Field((), description="Not possible; says why.")
     tags: dict[str, str] = Field({}, description="Tags of the job, for bills and policies.")
+
+    def promised_gb(self) -> Promised:
+        """The disk that is asked for."""
+        return Promised(disk=self.volume_gb)
 
     def replaced(self) -> dict[str, str]:
         """The channels, and the mirror of the checkpoints."""

@@ -1,0 +1,28 @@
+"""Forms that several platforms want of texts in a profile."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+
+def matching(
+    pattern: str, expected: str, *, longest: int | None = None, shown: bool = True
+) -> AfterValidator:
+    """A text of this form and length; the error says what it should look like, and shows what was
+    found if it may."""
+
+    def check(text: str) -> str:
+        too_long = longest is not None and len(text) > longest
+        if too_long or re.fullmatch(pattern, text) is None:
+            raise ValueError(f"expected {expected}" + (f", found {text!r}" if shown else ""))
+        return text
+
+    return AfterValidator(check)
+
+
+VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+
+VariableName = Annotated[
+    str, matching(VARIABLE, "a variable's name, never the secret itself", shown=False)
+]
