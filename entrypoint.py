@@ -17,8 +17,6 @@ if __name__ == "__main__":
     # signal that a container's first process does not handle.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
 
-import torch
-
 from adapt.cli import app, say_error
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.places import Place, failure_file, find_place
@@ -75,7 +73,8 @@ def _failure(error: Exception, place: Place) -> Failed:
     text = "".join(traceback.format_exception(error))
     if isinstance(error, JobError | DataError | StoreError | Interrupted):
         return Failed(error.exit_code, type(error).__name__, str(error), text)
-    if isinstance(error, torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # importing it takes seconds, which most commands spare
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         message = f"{GPU_MEMORY} [{str(error).splitlines()[0]}]"
         return Failed(JobError.exit_code, "OutOfMemoryError", message, text)
     if isinstance(error, OSError):

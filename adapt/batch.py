@@ -4,9 +4,11 @@ B batch, C channels, H and W height and width in pixels, K classes, N samples. I
 normalised for the network that reads them; labels hold train ids.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 IGNORED = 255
 """The train id of pixels that no loss and no score counts."""
@@ -19,8 +21,8 @@ class Batch(NamedTuple):
     None where the domain has none; `keys` the samples' names, for messages.
     """
 
-    images: Tensor
-    labels: Tensor | None
+    images: "Tensor"
+    labels: "Tensor | None"
     keys: tuple[str, ...]
 
 
@@ -31,9 +33,9 @@ class Prediction(NamedTuple):
     encoder's stages, shallow to deep; `extra`: side outputs by name.
     """
 
-    logits: tuple[Tensor, ...]
-    features: tuple[Tensor, ...]
-    extra: dict[str, Tensor]
+    logits: "tuple[Tensor, ...]"
+    features: "tuple[Tensor, ...]"
+    extra: "dict[str, Tensor]"
 
 
 class PixelFormat(NamedTuple):

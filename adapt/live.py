@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -17,10 +17,11 @@ from rich.progress import MofNCompleteColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from adapt.progress import Progress
+if TYPE_CHECKING:
+    from adapt.progress import Progress
 
 
-def describe(progress: Progress) -> str:
+def describe(progress: "Progress") -> str:
     """One report in words."""
     losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
     left = str(timedelta(seconds=round(progress.remaining_s)))
@@ -60,7 +61,7 @@ class LiveLine:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: "Progress") -> None:
         """Display a report."""
         if self._live is not None:
             self._live.update(Text(describe(progress)))

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from adapt.platforms import PLATFORMS
 from adapt.platforms.platform import (
@@ -18,7 +18,9 @@ from adapt.platforms.platform import (
     Submission,
     patiently,
 )
-from adapt.spec import JobSpec
+
+if TYPE_CHECKING:
+    from adapt.spec import JobSpec
 
 NAME_CHARS = 40
 POLL_S = 2.0
@@ -35,7 +37,9 @@ class Plan(NamedTuple):
     request: Request
 
 
-def plan_of(job: JobSpec, profile: Profile, attempt: int = 1, now: datetime | None = None) -> Plan:
+def plan_of(
+    job: "JobSpec", profile: Profile, attempt: int = 1, now: datetime | None = None
+) -> Plan:
     """What would be sent. Raises `JobError` for what the platform would refuse."""
     job.check_ranks(profile.nodes * max(1, profile.gpus))
     submission = Submission(name_of(job.name, now or datetime.now(UTC), attempt), job)

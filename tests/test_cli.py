@@ -18,7 +18,7 @@ from adapt.models import build_segmenter
 from adapt.models.official import MULTI_LEVEL_HEADS, official_name
 from adapt.spec import JobSpec, json_schema
 from adapt.spec_file import packed
-from tests.commands import Ended, call, finish, start
+from tests.commands import ROOT, Ended, call, finish, start, start_python
 from tests.conftest import TINY_HW, tiny_values, write_raw_folders
 
 COMMANDS = [
@@ -537,6 +537,17 @@ def test_a_job_that_got_a_signal_goes_on_bit_for_bit(
     expected, found = last_weights(calm), last_weights(tmp_path)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+@pytest.mark.parametrize("words", [("--help",), ("pack", "--help"), ("jobs",), ("run", "--typo")])
+def test_commands_that_train_nothing_do_not_wait_for_torch(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    ended = finish(
+        start_python("-X", "importtime", ROOT / "entrypoint.py", *words, folder=tmp_path)
+    )
+    assert ended.code in (0, 2) and "|adapt.cli\n" in ended.err.replace(" ", "")
+    assert "|torch\n" not in ended.err.replace(" ", "")
 
 
 def wait_for_line(process: subprocess.Popen[str], start_of_line: str) -> str:

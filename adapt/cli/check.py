@@ -13,10 +13,10 @@ from rich.text import Text
 from adapt.cli.models import PIPED_WIDTH
 from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place
 from adapt.places import Place
-from adapt.spec import JobSpec
 
 if TYPE_CHECKING:
     from adapt.platforms.platform import Finding
+    from adapt.spec import JobSpec
 
 commands = typer.Typer()
 
@@ -59,7 +59,7 @@ def check(
     raise typer.Exit(code)
 
 
-def _print_spec(job: JobSpec, place: Place, as_json: bool) -> None:
+def _print_spec(job: "JobSpec", place: Place, as_json: bool) -> None:
     from adapt.job_data import check_networks
 
     job.check_environment(place.environment)

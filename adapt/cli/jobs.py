@@ -13,9 +13,9 @@ import typer
 from adapt.cli.options import AsJson, Overrides, console, place_here
 from adapt.errors import Interrupted, JobError
 from adapt.places import Place, with_arguments
-from adapt.spec import JobSpec, json_schema, load_spec
 
 if TYPE_CHECKING:
+    from adapt.spec import JobSpec
     from adapt.trainer import Outcome
 
 commands = typer.Typer()
@@ -59,6 +59,8 @@ def run(
     plain = [word for word in words if not word.startswith("--")]
     place = with_arguments(place_here(), [word for word in words if word not in plain[:1]])
     where = _spec_or_platforms(plain[0] if plain else None, place)
+    from adapt.spec import load_spec
+
     job = load_spec(where, [*place.overrides, *(overrides or ())], place.environment)
     if fresh and place.platform not in ("local", "docker"):
         raise JobError(
@@ -93,7 +95,7 @@ def _spec_or_platforms(spec: str | None, place: Place) -> str:
     )
 
 
-def _launch(job: JobSpec, place: Place, processes: int | None) -> int:
+def _launch(job: "JobSpec", place: Place, processes: int | None) -> int:
     """Run this very command in ranks: as many as asked for, as the platform says, or as GPUs."""
     import torch
 
@@ -122,6 +124,8 @@ def demo(
 @commands.command()
 def schema() -> None:
     """Print the JSON schema of job specs, for editors."""
+    from adapt.spec import json_schema
+
     typer.echo(json_schema(), nl=False)
 
 
@@ -144,7 +148,7 @@ def stop_on_signals(tell: bool = True) -> Event:
     return stop
 
 
-def _say_outcome(job: JobSpec, place: Place, outcome: "Outcome", as_json: bool) -> None:
+def _say_outcome(job: "JobSpec", place: Place, outcome: "Outcome", as_json: bool) -> None:
     from adapt.job import tracking_uri
     from adapt.mlflow_run import without_password
 

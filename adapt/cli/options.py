@@ -5,15 +5,17 @@ Messages go to stderr, `--json` answers to stdout.
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from adapt.data.label_maps import LabelSpace
 from adapt.places import Place, find_place
-from adapt.spec import JobSpec, load_spec
 from storage.store import Stores
+
+if TYPE_CHECKING:
+    from adapt.data.label_maps import LabelSpace
+    from adapt.spec import JobSpec
 
 console = Console(stderr=True)
 
@@ -35,21 +37,32 @@ def place_here() -> Place:
     return find_place(os.environ)
 
 
-def job_and_place(spec: str, overrides: list[str] | None) -> tuple[JobSpec, Place]:
+def job_and_place(spec: str, overrides: list[str] | None) -> "tuple[JobSpec, Place]":
     """The job of a spec, and the place of this process."""
+    from adapt.spec import load_spec
+
     place = place_here()
     return load_spec(spec, overrides or (), place.environment), place
 
 
 def stores_of(spec: Path | None) -> Stores:
     """Stores with the settings of a job spec's `stores`, or with none."""
-    configs = {} if spec is None else load_spec(spec).stores
-    return Stores(configs, place_here().environment)
+    environment = place_here().environment
+    if spec is None:
+        return Stores({}, environment)
+    from adapt.spec import load_spec
+
+    return Stores(load_spec(spec).stores, environment)
 
 
-def label_space(name: str | None) -> LabelSpace | None:
+def label_space(name: str | None) -> "LabelSpace | None":
     """A row of LABEL_SPACES, or the classes of a job spec."""
     if name is None:
         return None
-    is_spec = Path(name).suffix in (".yaml", ".yml")
-    return load_spec(Path(name)).classes if is_spec else LabelSpace.named(name)
+    if Path(name).suffix in (".yaml", ".yml"):
+        from adapt.spec import load_spec
+
+        return load_spec(Path(name)).classes
+    from adapt.data.label_maps import LabelSpace
+
+    return LabelSpace.named(name)

@@ -7,7 +7,7 @@ after its end, so that `status` and `logs` can tell how it went.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,7 +17,9 @@ from adapt.platforms.platform import Platform, Profile, Promised, Request, Submi
 from adapt.platforms.reachable import CHECKPOINTS, unreachable
 from adapt.platforms.texts import VariableName, matching
 from adapt.section import Section
-from adapt.spec import JobSpec
+
+if TYPE_CHECKING:
+    from adapt.spec import JobSpec
 
 VARIABLE_BYTES = 131_072
 """Linux's limit for one variable of a process, its name and its end included."""
@@ -157,7 +159,7 @@ def request(submission: Submission, profile: DockerProfile) -> Request:
     }
 
 
-def _check_paths(job: JobSpec, profile: DockerProfile) -> None:
+def _check_paths(job: "JobSpec", profile: DockerProfile) -> None:
     """The root, /tmp and a /cache that is no mount go with the container."""
     read = [mount.target for mount in profile.mounts]
     written = [mount.target for mount in profile.mounts if not mount.read_only]

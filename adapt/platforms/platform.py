@@ -12,16 +12,18 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field, field_validator
 
 from adapt.mlflow_run import without_password
 from adapt.platforms.texts import VARIABLE
 from adapt.section import Section
-from adapt.spec import JobSpec
 from adapt.spec_file import packed
 from storage.store import StoreUnavailable
+
+if TYPE_CHECKING:
+    from adapt.spec import JobSpec
 
 State = Literal["waiting", "running", "done", "interrupted", "failed", "stopped", "unknown"]
 """`interrupted` ended with 75 or was reclaimed: submitted again, the job goes on."""
@@ -128,7 +130,7 @@ class Submission(NamedTuple):
     """
 
     name: str
-    job: JobSpec
+    job: "JobSpec"
 
     def spec_base64(self) -> str:
         """The whole resolved job spec, as SEGADAPT_SPEC_BASE64 takes it."""

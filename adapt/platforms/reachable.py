@@ -6,10 +6,13 @@ What a platform brings itself (`Profile.replaced`) may stand anywhere in the spe
 
 import posixpath
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from adapt.platforms.platform import Profile
-from adapt.spec import JobSpec
 from storage.store import split_uri
+
+if TYPE_CHECKING:
+    from adapt.spec import JobSpec
 
 IMAGE = "/opt/segadapt"
 """Where the image holds files of ours, and may hold a user's weights."""
@@ -18,7 +21,7 @@ CHECKPOINTS = "checkpoint.uri"
 
 
 def unreachable(
-    job: JobSpec,
+    job: "JobSpec",
     profile: Profile,
     cures: Mapping[str, str],
     mounted: Collection[str] = (),

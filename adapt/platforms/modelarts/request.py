@@ -8,16 +8,18 @@ that nothing is appended to the command.
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt.errors import JobError
 from adapt.places import CHANNELS
 from adapt.platforms.modelarts.profile import ModelArtsProfile, Volume, obs_folder
 from adapt.platforms.platform import Request, Submission
 from adapt.platforms.reachable import unreachable
-from adapt.spec import JobSpec, parse_spec
 from adapt.spec_file import with_overrides
 from storage.settings import fitting_key
+
+if TYPE_CHECKING:
+    from adapt.spec import JobSpec
 
 NAME_PREFIX = "segadapt-"
 COMMAND = "python /opt/segadapt/entrypoint.py run"
@@ -122,8 +124,10 @@ def _check_value(where: str, name: str, value: str, profile: ModelArtsProfile) -
         raise JobError(f"{where}: ModelArts replaces no variables in values, found {value!r}")
 
 
-def _check_stores(job: JobSpec, profile: ModelArtsProfile, variables: Mapping[str, Any]) -> None:
+def _check_stores(job: "JobSpec", profile: ModelArtsProfile, variables: Mapping[str, Any]) -> None:
     """Raise `JobError` where the job could not reach its data or would lose its checkpoints."""
+    from adapt.spec import parse_spec
+
     given = dict.fromkeys(variables, "given")
     there = parse_spec(with_overrides(job.resolved(), _overrides(job, profile)), job.name)
     try:
@@ -145,13 +149,13 @@ def _check_stores(job: JobSpec, profile: ModelArtsProfile, variables: Mapping[st
         raise JobError("\n".join(lines))
 
 
-def _has_keys(job: JobSpec, uri: str, variables: Mapping[str, str]) -> bool:
+def _has_keys(job: "JobSpec", uri: str, variables: Mapping[str, str]) -> bool:
     key = fitting_key(uri, job.stores)
     named = key is not None and job.stores[key].access_key_env is not None
     return named or "AWS_ACCESS_KEY_ID" in variables
 
 
-def _overrides(job: JobSpec, profile: ModelArtsProfile) -> list[str]:
+def _overrides(job: "JobSpec", profile: ModelArtsProfile) -> list[str]:
     """What the channels will replace in the job spec (`adapt.places.modelarts`)."""
     names = [channel["name"] for channel in _inputs(job, profile)]
     found = [f"{CHANNELS[name]}={LOCAL}/inputs/{name}_0" for name in names if name in CHANNELS]
@@ -160,7 +164,7 @@ def _overrides(job: JobSpec, profile: ModelArtsProfile) -> list[str]:
     return found
 
 
-def _inputs(job: JobSpec, profile: ModelArtsProfile) -> list[dict[str, Any]]:
+def _inputs(job: "JobSpec", profile: ModelArtsProfile) -> list[dict[str, Any]]:
     found = []
     for name in ("source", "target", "validation"):
         uri = getattr(profile.inputs, name)
@@ -174,7 +178,7 @@ def _inputs(job: JobSpec, profile: ModelArtsProfile) -> list[dict[str, Any]]:
     return found
 
 
-def _outputs(job: JobSpec, profile: ModelArtsProfile) -> list[dict[str, Any]]:
+def _outputs(job: "JobSpec", profile: ModelArtsProfile) -> list[dict[str, Any]]:
     found = []
     for name in ("checkpoints", "model"):
         uri = getattr(profile.outputs, name)

@@ -6,7 +6,7 @@ travels in hyperparameters of 2500 each, which `adapt.places.sagemaker` joins.
 
 import re
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt.errors import JobError
 from adapt.places import CHANNELS
@@ -14,9 +14,11 @@ from adapt.platforms.platform import Request, Submission
 from adapt.platforms.reachable import unreachable
 from adapt.platforms.sagemaker.limits import check_request
 from adapt.platforms.sagemaker.profile import NO_SECRETS, Channel, SageMakerProfile
-from adapt.spec import JobSpec
 from storage.settings import fitting_key, settings_name
 from storage.store import split_uri
+
+if TYPE_CHECKING:
+    from adapt.spec import JobSpec
 
 GRACE_S = 120.0
 SPEC_PART = 2500
@@ -152,7 +154,7 @@ def _channel(name: str, channel: Channel) -> dict[str, Any]:
     }
 
 
-def _checkpoints(job: JobSpec, profile: SageMakerProfile) -> dict[str, str]:
+def _checkpoints(job: "JobSpec", profile: SageMakerProfile) -> dict[str, str]:
     mirror = profile.checkpoints_at(job.name)
     return {} if mirror is None else {"S3Uri": mirror, "LocalPath": CHECKPOINTS}
 
@@ -166,7 +168,7 @@ def _network(profile: SageMakerProfile) -> dict[str, list[str]]:
     }
 
 
-def _check_uris(job: JobSpec, profile: SageMakerProfile) -> None:
+def _check_uris(job: "JobSpec", profile: SageMakerProfile) -> None:
     """A machine of SageMaker's has none of our files, and its disk goes with the job."""
     ours = {"output_uri": profile.output_uri}
     ours |= {f"channels.{name}.uri": channel.uri for name, channel in profile.channels.items()}
@@ -181,13 +183,13 @@ def _check_uris(job: JobSpec, profile: SageMakerProfile) -> None:
         raise JobError("\n".join(lines))
 
 
-def _opened(job: JobSpec, profile: SageMakerProfile) -> dict[str, str]:
+def _opened(job: "JobSpec", profile: SageMakerProfile) -> dict[str, str]:
     """The URIs that the job itself opens: all that SageMaker does not bring."""
     brought = profile.replaced()
     return {key: uri for key, uri in job.uris().items() if key not in brought}
 
 
-def _check_secrets(job: JobSpec, profile: SageMakerProfile) -> None:
+def _check_secrets(job: "JobSpec", profile: SageMakerProfile) -> None:
     used = {fitting_key(uri, job.stores) for uri in _opened(job, profile).values()} - {None}
     for store in sorted(str(key) for key in used):
         if job.stores[store].access_key_env is not None:
