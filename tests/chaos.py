@@ -1,9 +1,10 @@
 """`make chaos`: a real job that everything happens to, and a calm one; both must end the same.
 
 The job is the command that users run, over a real S3 server and a real MLflow server. Round after
-round it is killed or stopped at a random moment, while its store or MLflow may be away or slow, its
-scratch disk full, its newest checkpoint damaged. In the end weights and metrics are those of the
-calm run, bit for bit, with no metric lost or doubled.
+round it is killed or stopped at a random moment, in four of five rounds of its training (which
+saves, uploads and evaluates all the time) and otherwise of its start, while its store or MLflow may
+be away or slow, its scratch disk full, its newest checkpoint damaged. In the end weights and
+metrics are those of the calm run, bit for bit, with no metric lost or doubled.
 """
 
 import argparse
@@ -34,8 +35,12 @@ from tests.storage.faults import FaultProxy
 
 BUCKET = "chaos"
 STEPS_A_ROUND = 30
-LONGEST_S = 14.0
-"""After so long at most a round's job is ended; starting takes about half of it."""
+START_S, TRAINING_S = 12.0, 8.0
+"""A round's job is ended within so long of its start, or of its first step."""
+EARLY_SHARE = 0.2
+"""The share of rounds that end while the job starts."""
+PATIENCE_S = 60.0
+"""How long a round waits for a first step, which a trouble may delay."""
 GRACE_S = 40.0
 SLOW_BYTES_PER_S = 1_000_000
 COMPARED = ("loss/", "lr/", "validation/")
@@ -78,7 +83,7 @@ class World:
         environment["SEGADAPT_SCRATCH_DIR"] = str(self.scratch)
         environment["SEGADAPT_GRACE_S"] = f"{0.75 * GRACE_S:.0f}"
         environment["MLFLOW_TRACKING_URI"] = self.mlflow_proxy.endpoint_url
-        with (self.folder / f"{name}.log").open("ab") as log:
+        with self.log(name).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, ROOT / "entrypoint.py", "run", f"{name}.yaml"],
                 cwd=self.folder,
@@ -88,16 +93,22 @@ class World:
                 stderr=log,
             )
 
+    def log(self, name: str) -> Path:
+        """Where a job's lines go, those of all its rounds."""
+        return self.folder / f"{name}.log"
+
     def run_store(self, name: str) -> Store:
         return self.stores.open(f"s3://{BUCKET}/runs/{name}")
 
 
 class Round(NamedTuple):
-    """What happened: how the job was ended and with which code, and what else went on."""
+    """What happened: how the job was ended and with which code, what else went on, and how many
+    steps it had trained until then."""
 
     ending: str
     trouble: str
     code: int
+    steps: int
 
 
 @contextmanager
@@ -162,7 +173,7 @@ def _scratch_full(world: World, chance: random.Random) -> Iterator[None]:
 @contextmanager
 def _later(chance: random.Random, act: Callable[[], object]) -> Iterator[None]:
     """Do something a random time after the start, in a thread of its own."""
-    timer = Timer(chance.uniform(0, LONGEST_S / 2), act)
+    timer = Timer(chance.uniform(0, START_S + TRAINING_S), act)
     timer.start()
     try:
         yield
@@ -216,16 +227,36 @@ ENDINGS: dict[str, tuple[Callable[["subprocess.Popen[Any]"], None], set[int]]] =
 def play(world: World, ending: str, trouble: str, chance: random.Random) -> Round:
     """One round. Raises `RuntimeError` where the job ends otherwise than it may."""
     end, codes = ENDINGS[ending]
+    log = world.log("stormy")
+    earlier = log.stat().st_size if log.exists() else 0
     with TROUBLES[trouble](world, chance):
         process = world.start("stormy")
+        longest_s = START_S
+        if chance.random() >= EARLY_SHARE:
+            longest_s = TRAINING_S
+            _wait_for_a_step(process, log, earlier)
         try:
-            code = process.wait(chance.uniform(0, LONGEST_S))
+            code = process.wait(chance.uniform(0, longest_s))
         except subprocess.TimeoutExpired:
             end(process)
             code = _ended(process)
     if code not in codes | {0}:
         raise RuntimeError(f"{ending}, {trouble}: the job ended with {code}:\n{_tail(world)}")
-    return Round(ending, trouble, code)
+    return Round(ending, trouble, code, _steps_in(log, earlier))
+
+
+def _wait_for_a_step(process: "subprocess.Popen[Any]", log: Path, earlier: int) -> None:
+    """Return once the job trains, or has ended, or after `PATIENCE_S`."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while process.poll() is None and time.monotonic() < deadline_s and not _steps_in(log, earlier):
+        time.sleep(0.1)
+
+
+def _steps_in(log: Path, earlier: int) -> int:
+    """How many steps a log has told of behind its first `earlier` bytes."""
+    with log.open("rb") as file:
+        file.seek(earlier)
+        return sum(line.startswith(b"step ") for line in file)
 
 
 def _ended(process: "subprocess.Popen[Any]") -> int:
@@ -286,13 +317,16 @@ def plan(rounds: int, seed: int, can_fill: bool) -> list[tuple[str, str]]:
 
 def table(rounds: list[Round], steps: int) -> str:
     """The table of docs/reliability.md."""
-    lines = ["| the job was ended by | while | rounds | exit codes |", "| --- | --- | ---: | --- |"]
-    groups: dict[tuple[str, str], Counter[int]] = {}
+    lines = ["| the job was ended by | while | rounds | steps until then | exit codes |"]
+    lines.append("| --- | --- | ---: | --- | --- |")
+    groups: dict[tuple[str, str], list[Round]] = {}
     for one in rounds:
-        groups.setdefault((one.ending, one.trouble), Counter())[one.code] += 1
-    for (ending, trouble), codes in sorted(groups.items()):
-        said = ", ".join(f"{code}: {times}" for code, times in sorted(codes.items()))
-        lines.append(f"| {ending} | {trouble} | {codes.total()} | {said} |")
+        groups.setdefault((one.ending, one.trouble), []).append(one)
+    for (ending, trouble), those in sorted(groups.items()):
+        codes = sorted(Counter(one.code for one in those).items())
+        steps = ", ".join(str(one.steps) for one in those)
+        said = ", ".join(f"{code}: {times}" for code, times in codes)
+        lines.append(f"| {ending} | {trouble} | {len(those)} | {steps} | {said} |")
     lines.append("")
     lines.append(
         f"After {len(rounds)} rounds and {steps} steps: weights, best checkpoint and every value "
@@ -335,14 +369,18 @@ def storm(folder: Path, rounds: int, seed: int, say: Callable[[str], None] = pri
         played = []
         for number, (ending, trouble) in enumerate(plan(rounds, seed, can_fill), start=1):
             played.append(play(world, ending, trouble, chance))
-            say(f"round {number}/{rounds}: {ending}, {trouble} -> {played[-1].code}")
+            steps, code = played[-1].steps, played[-1].code
+            say(f"round {number}/{rounds}: {ending}, {trouble}, {steps} steps -> {code}")
+        trained = sum(one.steps > 0 for one in played)
+        if trained < rounds / 2:
+            raise RuntimeError(f"only {trained} of {rounds} rounds came to train: nothing is shown")
         finish(world, "stormy")
         compare(world)
     return table(played, steps)
 
 
 def _tail(world: World, name: str = "stormy") -> str:
-    return (world.folder / f"{name}.log").read_text(errors="replace")[-4000:]
+    return world.log(name).read_text(errors="replace")[-4000:]
 
 
 def main() -> None:
