@@ -69,7 +69,10 @@ class S3Clients:
     def _connected(self, attempts: int) -> Any:
         config = Config(
             signature_version="s3v4",
-            s3={"addressing_style": self.addressing},  # type: ignore[arg-type]  # a literal
+            s3={  # type: ignore[arg-type]  # a literal
+                "addressing_style": self.addressing,
+                "payload_signing_enabled": self.config.sign_uploads,
+            },
             request_checksum_calculation=self.config.checksums,
             response_checksum_validation=self.config.checksums,
             connect_timeout=self.config.connect_timeout_s,
@@ -83,5 +86,7 @@ class S3Clients:
             endpoint_url=self.config.endpoint_url,
             config=config,
         )
+        if self.config.sign_uploads is None and client.meta.endpoint_url.startswith("https:"):
+            client.meta.config.s3["payload_signing_enabled"] = False
         client.meta.events.register_first("before-parse.s3.*", refuse_web_page)
         return client

@@ -137,6 +137,11 @@ class StoreConfig(BaseModel):
         description="Whether the SDK adds its own checksums to requests; stores other than AWS may "
         "refuse them or store them inside the object (botocore >= 1.36).",
     )
+    sign_uploads: bool | None = Field(
+        default=None,
+        description="Whether the signature covers the bytes of uploads, which costs a SHA-256 of "
+        "them; none = over http alone, as TLS protects them too.",
+    )
     access_key_env: str | None = Field(
         default=None,
         min_length=1,

@@ -2,6 +2,7 @@
 them.
 """
 
+import hashlib
 import multiprocessing
 import os
 import socket
@@ -466,3 +467,37 @@ def test_long_listings_are_read_to_the_end(
     whole = client.list_objects_v2
     monkeypatch.setattr(client, "list_objects_v2", lambda **named: whole(MaxKeys=3, **named))
     assert [info.key for info in store.list()] == keys
+
+
+@pytest.mark.parametrize(
+    ("scheme", "sign_uploads", "signed"),
+    [
+        ("https", None, False),
+        ("https", True, True),
+        ("http", None, True),
+        ("http", False, False),
+    ],
+)
+def test_uploads_are_signed_where_tls_does_not_protect_them(
+    https_server: WebServer,
+    http_server: WebServer,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+    sign_uploads: bool | None,
+    signed: bool,
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", os.environ["REQUESTS_CA_BUNDLE"])
+    server = {"https": https_server, "http": http_server}[scheme]
+    config = StoreConfig(
+        endpoint_url=server.url,
+        region="us-east-1",
+        addressing="path",
+        access_key_env="KEY",
+        secret_key_env="SECRET",
+        sign_uploads=sign_uploads,
+    )
+    server.answers.append(WebAnswer(200))
+    keys = {"KEY": "key", "SECRET": "secret"}
+    Stores({"s3": config}, keys).open("s3://bucket/runs").put("k", DATA)
+    expected = hashlib.sha256(DATA).hexdigest() if signed else "UNSIGNED-PAYLOAD"
+    assert server.requests[-1].headers["x-amz-content-sha256"] == expected
