@@ -297,9 +297,10 @@ def compare(world: World) -> None:
         raise RuntimeError(f"the best checkpoints differ: {best}")
     expected, found = (metrics_of(world, name) for name in ("calm", "stormy"))
     for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
-            lost = set(expected.get(key, [])) ^ set(found.get(key, []))
-            raise RuntimeError(f"{key} differs, at {sorted(lost)[:10]}")
+        calm_points, points = (Counter(side.get(key, ())) for side in (expected, found))
+        if calm_points != points:
+            lost, more = (sorted(one) for one in (calm_points - points, points - calm_points))
+            raise RuntimeError(f"{key} differs: lost {lost[:10]}, doubled or other {more[:10]}")
 
 
 def _last_weights(folder: RunFolder) -> bytes:

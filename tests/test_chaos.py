@@ -3,31 +3,48 @@
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from adapt.checkpoint import WEIGHTS, RunFolder
 from tests import chaos
-from tests.chaos import ENDINGS, TROUBLES, Round, World, plan, storm, table
+from tests.chaos import ENDINGS, TROUBLES, Round, World, compare, plan, storm, table
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_job_that_everything_happens_to_ends_like_a_calm_one(tmp_path: Path) -> None:
+def test_a_job_that_everything_happens_to_ends_like_a_calm_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(world: World) -> None:
+        compare(world)
+        notices_other_weights(world)
+        notices_a_doubled_metric(world)
+
+    monkeypatch.setattr(chaos, "compare", compared)
     said = storm(tmp_path, rounds=6, seed=3)
     assert "6 rounds" in said and "none lost, none doubled" in said
 
 
-def test_another_run_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = World.write_spec
-
-    def other_seed(world: World, name: str) -> None:
-        write(world, name)
-        if name == "stormy":
-            path = world.folder / "stormy.yaml"
-            path.write_text(path.read_text() + "seed: 5\n")
-
-    monkeypatch.setattr(World, "write_spec", other_seed)
-    monkeypatch.setattr(chaos, "STEPS_A_ROUND", 6)
+def notices_other_weights(world: World) -> None:
+    store = world.run_store("stormy")
+    key = f"{RunFolder(store).names()[-1]}/{WEIGHTS}"
+    weights = store.get(key)
+    store.put(key, weights[:-1] + bytes([weights[-1] ^ 1]))
     with pytest.raises(RuntimeError, match="the weights differ"):
-        storm(tmp_path, rounds=1, seed=3)
+        compare(world)
+    store.put(key, weights)
+
+
+def notices_a_doubled_metric(world: World) -> None:
+    client = MlflowClient(world.mlflow_uri)
+    experiment = client.get_experiment_by_name("stormy")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    name = "loss/segmentation/main"
+    second = client.get_metric_history(run.info.run_id, name)[1]
+    client.log_metric(run.info.run_id, name, second.value, step=second.step)
+    with pytest.raises(RuntimeError, match=f"{name} differs"):
+        compare(world)
 
 
 def test_every_ending_meets_every_trouble_in_fifty_rounds() -> None:
