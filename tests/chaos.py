@@ -325,9 +325,9 @@ def table(rounds: list[Round], steps: int) -> str:
         groups.setdefault((one.ending, one.trouble), []).append(one)
     for (ending, trouble), those in sorted(groups.items()):
         codes = sorted(Counter(one.code for one in those).items())
-        steps = ", ".join(str(one.steps) for one in those)
+        trained = ", ".join(str(one.steps) for one in those)
         said = ", ".join(f"{code}: {times}" for code, times in codes)
-        lines.append(f"| {ending} | {trouble} | {len(those)} | {steps} | {said} |")
+        lines.append(f"| {ending} | {trouble} | {len(those)} | {trained} | {said} |")
     lines.append("")
     lines.append(
         f"After {len(rounds)} rounds and {steps} steps: weights, best checkpoint and every value "

@@ -55,4 +55,6 @@ def test_every_ending_meets_every_trouble_in_fifty_rounds() -> None:
 
 def test_the_table_counts_codes() -> None:
     rounds = [Round("SIGTERM", "none", 75, 12), Round("SIGTERM", "none", 0, 3)]
-    assert "| SIGTERM | none | 2 | 12, 3 | 0: 1, 75: 1 |" in table(rounds, 60)
+    said = table(rounds, 60)
+    assert "| SIGTERM | none | 2 | 12, 3 | 0: 1, 75: 1 |" in said
+    assert "After 2 rounds and 60 steps" in said
