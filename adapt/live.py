@@ -30,7 +30,10 @@ def describe(progress: "Progress") -> str:
     if seen.fetched_mb:
         fetched = f"fetched {seen.fetched_mb:.0f} MB (hits {seen.hit_rate:.0%}"
         fetched += f", {seen.retries} retries, {seen.hedges} hedges)  "
-    saved = "" if progress.saved_step is None else f"saved {progress.saved_step}  "
+    saved = ""
+    if progress.saved is not None:
+        age = timedelta(seconds=round(progress.saved.age_s))
+        saved = f"saved {progress.saved.step} {age} ago  "
     return (
         f"step {progress.step}/{progress.steps}  {losses}  {progress.samples_per_s:.1f} samples/s  "
         f"waiting {progress.wait_share:.0%} ({waits})  "

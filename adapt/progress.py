@@ -4,6 +4,7 @@ import time
 from typing import NamedTuple
 
 from adapt.data.observe import Observed
+from adapt.saving import Durable
 
 BAD_SAMPLES = "stream/bad_samples"
 """How often `stream.on_bad_sample: skip` passed over a sample, summed over ranks: a metric."""
@@ -14,8 +15,8 @@ SUMS = (BAD_SAMPLES, *(f"stream/{name}" for name in ("stalls", "fetched_mb", "re
 
 class Progress(NamedTuple):
     """What the live line shows: `wait_share` in [0, 1] of the time went into waiting for data, of
-    which `stream` tells more, for this rank alone; `saved_step` is that of the last checkpoint this
-    process has stored."""
+    which `stream` tells more, for this rank alone; `saved` is the last checkpoint that this process
+    has stored."""
 
     step: int
     steps: int
@@ -24,7 +25,7 @@ class Progress(NamedTuple):
     wait_share: float
     remaining_s: float
     stream: Observed
-    saved_step: int | None
+    saved: Durable | None
 
 
 class Stretch:

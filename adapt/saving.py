@@ -45,6 +45,11 @@ class Durable(NamedTuple):
     step: int
     taken_s: float
 
+    @property
+    def age_s(self) -> float:
+        """How much work a kill now would cost, in seconds."""
+        return time.monotonic() - self.taken_s
+
 
 class Saver:
     """Stores snapshots in `folder`, one after another, and keeps the `keep` newest and the best.
@@ -181,7 +186,7 @@ class Saver:
         return None
 
     def _age(self, durable: Durable) -> str:
-        minutes = (time.monotonic() - durable.taken_s) / 60
+        minutes = durable.age_s / 60
         return f"the last stored one is step {durable.step}, {minutes:.1f} minutes old"
 
 

@@ -168,7 +168,7 @@ class Trainer:
                 stretch.wait_share,
                 remaining_s,
                 observed,
-                self._saved_step(),
+                self._durable,
             )
         )
         if self.tracker is not None:
@@ -178,8 +178,8 @@ class Trainer:
             }
             metrics["speed/samples_per_s"] = stretch.samples_per_s
             metrics["speed/data_wait_share"] = stretch.wait_share
-            if self._saver is not None and self._saver.durable is not None:
-                metrics["checkpoint/age_s"] = time.monotonic() - self._saver.durable.taken_s
+            if self._durable is not None:
+                metrics["checkpoint/age_s"] = self._durable.age_s
             self.tracker.log_metrics(metrics | seen, step)
 
     def _evaluation_due(self) -> bool:
@@ -296,7 +296,8 @@ class Trainer:
         """Whether the state as it is now is in the store."""
         same = self._saved_at == (self.engine.step_count, self.evaluated_step)
         settled = self._saver is not None and self._saver.settled
-        return same and settled and self._saved_step() == self.engine.step_count
+        durable = self._durable
+        return same and settled and durable is not None and durable.step == self.engine.step_count
 
     def _stop(self, how: str) -> NoReturn:
         """Save within the platform's grace, and end."""
@@ -304,15 +305,16 @@ class Trainer:
         try:
             self._save_to_the_end(self.place.grace_s * SAVING_SHARE)
         except StoreError as error:
-            saved = "nothing is" if self._saved_step() is None else f"step {self._saved_step()} is"
+            durable = self._durable
+            saved = "nothing is" if durable is None else f"step {durable.step} is"
             raise Interrupted(
                 f"{how} step {step}, which could not be saved ({saved}): {error}"
             ) from error
         raise Interrupted(f"{how} step {step}, everything is saved")
 
-    def _saved_step(self) -> int | None:
-        durable = None if self._saver is None else self._saver.durable
-        return None if durable is None else durable.step
+    @property
+    def _durable(self) -> Durable | None:
+        return None if self._saver is None else self._saver.durable
 
     def _snapshot(self, score: float | None = None) -> Snapshot | None:
         """The state as it is now, in memory; None but for the leader."""

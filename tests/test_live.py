@@ -1,29 +1,36 @@
 """The live line and the bar: what they say, and that logs get plain lines."""
 
 import io
+import time
 
 from rich.console import Console
 
 from adapt.data.observe import Observed
 from adapt.live import LiveLine, describe, progress_bar
 from adapt.progress import Progress
+from adapt.saving import Durable
 
 SEEN = Observed(0.4, 12.3, 2, 5.6, 0.0, 0, 0, 1.0)
-REPORT = Progress(20, 100, {"segmentation/main": 0.51234}, 8.04, 0.25, 75.4, SEEN, 15)
+REPORT = Progress(20, 100, {"segmentation/main": 0.51234}, 8.04, 0.25, 75.4, SEEN, None)
 
 
 def test_a_report_names_step_losses_speed_waiting_and_time_left() -> None:
     said = describe(REPORT)
     assert said == (
         "step 20/100  segmentation/main 0.5123  8.0 samples/s  "
-        "waiting 25% (p50 0, p99 12 ms, 2 stalls)  6 ready  saved 15  left 0:01:15"
+        "waiting 25% (p50 0, p99 12 ms, 2 stalls)  6 ready  left 0:01:15"
     )
 
 
 def test_a_report_says_what_was_fetched() -> None:
     seen = SEEN._replace(fetched_mb=128.2, retries=3, hedges=1, hit_rate=0.5)
     said = describe(REPORT._replace(stream=seen))
-    assert "6 ready  fetched 128 MB (hits 50%, 3 retries, 1 hedges)  saved 15  left" in said
+    assert "6 ready  fetched 128 MB (hits 50%, 3 retries, 1 hedges)  left" in said
+
+
+def test_a_report_says_how_old_the_last_stored_checkpoint_is() -> None:
+    said = describe(REPORT._replace(saved=Durable(15, time.monotonic() - 90)))
+    assert "6 ready  saved 15 0:01:30 ago  left" in said
 
 
 def test_off_a_terminal_each_report_is_a_plain_line() -> None:
