@@ -20,9 +20,10 @@ from adapt.data import toy_town
 from adapt.data.packing import pack
 from adapt.errors import JobError, known_names
 from adapt.evaluate import Evaluation
-from adapt.job import embedded_tracking_uri, run_job
+from adapt.job import run_job
 from adapt.job_data import open_run_folder, open_stores
 from adapt.live import LiveLine, progress_bar
+from adapt.mlflow_database import embedded_tracking_uri
 from adapt.places import Place
 from adapt.report import comparison_sheet
 from adapt.scoring import evaluate_checkpoint

@@ -34,6 +34,7 @@ from adapt.job_data import (
     start_adversaries,
 )
 from adapt.methods import METHODS, build_method
+from adapt.mlflow_database import embedded_tracking_uri
 from adapt.mlflow_run import JOB_TAG
 from adapt.places import Place
 from adapt.progress import Progress
@@ -129,11 +130,6 @@ def tracking_uri(job: JobSpec, place: Place) -> str:
         return named
     scheme, rest = split_uri(job.checkpoint.uri)
     return embedded_tracking_uri(Path(rest if scheme == "file" else "runs"))
-
-
-def embedded_tracking_uri(folder: Path) -> str:
-    """MLflow's URI of the database file in a folder of runs."""
-    return f"sqlite:///{folder.resolve()}/mlflow.db"
 
 
 def job_key(folder: RunFolder) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from adapt.mlflow_database import embedded_folder, make_database
 from adapt.spool import Entry
 
 if TYPE_CHECKING:
@@ -112,9 +113,8 @@ class MlflowRun:
         if self._own_client is None:
             from mlflow import MlflowClient
 
-            if (folder := _embedded_folder(self._uri)) is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                _database_file(self._uri).open("ab").close()  # MLflow tries for half a minute
+            if embedded_folder(self._uri) is not None:
+                make_database(self._uri)
             self._own_client = MlflowClient(tracking_uri=self._uri)
         return self._own_client
 
@@ -128,7 +128,7 @@ class MlflowRun:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is not None:
             return str(experiment.experiment_id)
-        folder = _embedded_folder(self._uri)
+        folder = embedded_folder(self._uri)
         location = None if folder is None else (folder / "mlartifacts").as_uri()
         return str(self._client.create_experiment(name, artifact_location=location))
 
@@ -313,15 +313,6 @@ def first_line(error: Exception) -> str:
     """What happened, in one line without passwords."""
     lines = without_password(str(error)).strip().splitlines() or [type(error).__name__]
     return lines[0][:300]
-
-
-def _embedded_folder(uri: str) -> Path | None:
-    """The folder of a database file's URI; None for a server."""
-    return _database_file(uri).parent if uri.startswith("sqlite:///") else None
-
-
-def _database_file(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///")).resolve()
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -21,6 +21,7 @@ LAYERS = [
     [
         "adapt.checkpoint",
         "adapt.spool",
+        "adapt.mlflow_database",
         "adapt.mlflow_run",
         "adapt.delivery",
         "adapt.tracker",

@@ -29,8 +29,9 @@ from adapt.data.stream import Stream
 from adapt.data.stream_config import StreamConfig
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.export_checkpoint import adversaries_of
-from adapt.job import allow_open_files, embedded_tracking_uri, run_job
+from adapt.job import allow_open_files, run_job
 from adapt.job_data import check_networks, decoding_threads
+from adapt.mlflow_database import embedded_tracking_uri
 from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.places import Place
 from adapt.progress import Progress

@@ -119,7 +119,7 @@ def download_best(
 ) -> None:
     """Fetch the best checkpoint of a run, or of an experiment's best run, and check it."""
     from adapt.download import download_best as fetch
-    from adapt.job import embedded_tracking_uri
+    from adapt.mlflow_database import embedded_tracking_uri
     from adapt.platforms.records import tracking_uri_of
 
     place = place_here()

@@ -38,7 +38,7 @@ def sync_metrics(
     The spool of a job that still runs is left out: the job delivers it itself. Ends with 3 where
     something stays.
     """
-    from adapt.job import embedded_tracking_uri
+    from adapt.mlflow_database import embedded_tracking_uri
     from adapt.mlflow_run import without_password
 
     place = place_here()

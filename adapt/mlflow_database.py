@@ -1,0 +1,57 @@
+"""MLflow without a server: a database file beside the checkpoints."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from uuid import uuid4
+
+
+def embedded_tracking_uri(folder: Path) -> str:
+    """MLflow's URI of the database file in a folder of runs."""
+    return f"sqlite:///{folder.resolve()}/mlflow.db"
+
+
+def embedded_folder(uri: str) -> Path | None:
+    """The folder of a database file's URI; None for a server."""
+    return _file_of(uri).parent if uri.startswith("sqlite:///") else None
+
+
+def make_database(uri: str) -> None:
+    """See that the file is there and can be written, with MLflow's tables in a new one.
+
+    It appears whole or not at all: MLflow makes its tables one by one, for seconds, and never gets
+    over a file in which it was killed meanwhile. Raises `OSError` where it cannot be written, at
+    once; MLflow itself tries for half a minute.
+    """
+    file = _file_of(uri)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        file.open("ab").close()
+        return
+    from mlflow import MlflowClient
+
+    tempfile.TemporaryFile(dir=file.parent).close()
+    whole = file.with_name(f"{file.name}-{uuid4().hex}")
+    with tempfile.TemporaryDirectory(prefix="segadapt-mlflow-") as folder:
+        made = Path(folder) / "made.db"
+        MlflowClient(tracking_uri=f"sqlite:///{made}")  # commits all into this one file
+        try:
+            shutil.copyfile(made, whole)
+            _put_in_place(whole, file)
+        finally:
+            whole.unlink(missing_ok=True)
+
+
+def _put_in_place(whole: Path, file: Path) -> None:
+    """Give the file its name, unless another process was faster."""
+    try:
+        os.link(whole, file)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        whole.rename(file)
+
+
+def _file_of(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///")).resolve()
