@@ -65,6 +65,6 @@ LABEL org.opencontainers.image.title="segadapt" \
       org.opencontainers.image.licenses="Apache-2.0"
 USER 1000:100
 # Tells at half of train.stall_minutes; a container that trains nothing is well.
-HEALTHCHECK --interval=1m --timeout=10s --start-period=2m --retries=2 CMD cd /opt/segadapt && exec python -m adapt.health
+HEALTHCHECK --interval=1m --timeout=10s --start-period=2m --retries=2 CMD cd /opt/segadapt && exec python -m adapt.launch.health
 ENTRYPOINT ["python", "/opt/segadapt/entrypoint.py"]
 CMD ["--help"]

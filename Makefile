@@ -33,7 +33,7 @@ lint: $(VENV)/.installed
 
 # Pages and schema that are generated from the code.
 docs: $(VENV)/.installed
-	$(BIN)/python -m adapt.spec_reference
+	$(BIN)/python -m adapt.spec.reference
 
 # The packages of the image, all of them, each with its hashes; what still fits is kept as it is.
 # uv gets an environment of its own.

@@ -19,9 +19,9 @@ if __name__ == "__main__":
 
 from adapt.cli import app, say_error
 from adapt.errors import DataError, Interrupted, JobError
+from adapt.launch.status import WorkerStatus, write_failure
 from adapt.places import Place, failure_file, find_place
-from adapt.status import WorkerStatus, write_failure
-from storage.store import StoreError
+from storage.errors import StoreError
 
 GPU_MEMORY = (
     "the GPU has no memory left; less is needed with train.precision=bf16, a smaller batch_size of "

@@ -44,3 +44,10 @@ class PixelFormat(NamedTuple):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     bgr: bool = False
+
+
+class Sample(NamedTuple):
+    """One decoded sample: `image` (3, H, W) uint8 RGB, `labels` (H, W) uint8 train ids or None."""
+
+    image: "Tensor"
+    labels: "Tensor | None"

@@ -1,5 +1,5 @@
 """The failures a user can mend, each with its exit code; storage has its own,
-`storage.store.StoreError` (3).
+`storage.errors.StoreError` (3).
 
 Anything else that escapes is a bug in SegAdapt and ends with exit code 1.
 """
@@ -43,3 +43,6 @@ def known_names(found: object, known: Iterable[str]) -> str:
     hint = f"; did you mean {close[0]!r}?" if close else ""
     listed = f" (known: {', '.join(names)})" if names else ""
     return f"found {found!r}{hint}{listed}"
+
+
+MAX_SHOWN = 10

@@ -26,12 +26,12 @@ sys.path.insert(0, str(ROOT))  # for `python benchmarks/architectures.py`
 import torch  # noqa: E402 - needs the path above
 
 from adapt.batch import Batch  # noqa: E402
-from adapt.engine import Engine  # noqa: E402
+from adapt.engine.engine import Engine  # noqa: E402
 from adapt.methods import build_method  # noqa: E402
 from adapt.models import ARCHITECTURES, build_segmenter  # noqa: E402
 from adapt.models.costs import segmenter_cost  # noqa: E402
 from adapt.models.segmenter import Segmenter, SegmenterConfig  # noqa: E402
-from adapt.spec import load_spec  # noqa: E402
+from adapt.spec.job_spec import load_spec  # noqa: E402
 from benchmarks.methods import (  # noqa: E402
     Row,
     Task,

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapt.engine import prepare_device
-from adapt.inference import class_map, upload
-from adapt.metrics import confusion_matrix
+from adapt.engine.engine import prepare_device
+from adapt.evaluation.inference import class_map, upload
+from adapt.evaluation.metrics import confusion_matrix
 from adapt.models.layers import resize
 
 NUM_CLASSES = 19
@@ -46,7 +46,7 @@ def papers_count(labels: Tensor, predicted: Tensor) -> np.ndarray:
 
 
 def our_score(labels: Tensor, logits: Tensor) -> Tensor:
-    """As `adapt.evaluate` does it."""
+    """As `adapt.evaluation.evaluate` does it."""
     return our_count(labels, class_map(logits))
 
 

@@ -31,10 +31,10 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for `python benchmarks/methods.py`
 
-from adapt.demo import make_towns  # noqa: E402 - needs the path above
+from adapt.cli.demo import make_towns  # noqa: E402 - needs the path above
+from adapt.evaluation.pictures import prediction_grid  # noqa: E402
 from adapt.platforms.local_stack import mlflow_server, seaweedfs  # noqa: E402
-from adapt.report import prediction_grid  # noqa: E402
-from adapt.spec import load_spec  # noqa: E402
+from adapt.spec.job_spec import load_spec  # noqa: E402
 
 CLI = [sys.executable, str(ROOT / "entrypoint.py")]
 

@@ -18,11 +18,11 @@ from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from adapt.batch import Batch
-from adapt.engine import Engine, TrainConfig
+from adapt.engine.engine import Engine, TrainConfig
+from adapt.engine.optim import OptimConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
-from adapt.models.deeplab_v2 import DeepLabV2Config
-from adapt.optim import OptimConfig
+from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 
 HW, CLASSES, BLOCK_STEPS = (128, 256), 19, 3
 

@@ -27,15 +27,16 @@ from pathlib import Path
 import torch
 
 from adapt.batch import Batch
-from adapt.checkpoint import RunFolder
-from adapt.engine import Engine, TrainConfig, prepare_device
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.checkpoint.saver import Saver, snapshot_of
+from adapt.engine.engine import Engine, TrainConfig, prepare_device
+from adapt.engine.optim import OptimConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
-from adapt.models.deeplab_v2 import DeepLabV2Config
-from adapt.optim import OptimConfig
+from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.platforms.local_stack import seaweedfs
-from adapt.saving import Saver, snapshot_of
-from storage.store import StoreConfig, Stores
+from storage.config import StoreConfig
+from storage.stores import Stores
 from tests.storage.faults import FaultProxy
 
 BLOCK_STEPS, CLASSES = 20, 19

@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benc
 import torch
 
 from adapt.batch import Batch
-from adapt.engine import Engine, TrainConfig, prepare_device
+from adapt.engine.engine import Engine, TrainConfig, prepare_device
+from adapt.engine.optim import OptimConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
-from adapt.optim import OptimConfig
 
 NUM_CLASSES = 19
 VARIANTS: dict[str, dict[str, Any]] = {

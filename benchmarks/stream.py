@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for `python benchmarks/stream.py`
 
-from adapt.data.manifest import Profile  # noqa: E402 - needs the path above
+from adapt.data.packed.manifest import Profile  # noqa: E402 - needs the path above
 from adapt.platforms.local_stack import S3Server, seaweedfs  # noqa: E402
 from benchmarks import stream_data as data  # noqa: E402
 from benchmarks.stream_chart import chart, tables  # noqa: E402

@@ -19,9 +19,9 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from adapt.data.label_maps import LABEL_SPACES
-from adapt.data.manifest import Manifest, Profile
-from adapt.data.packing import pack
-from storage.store import open_store
+from adapt.data.packed.manifest import Manifest, Profile
+from adapt.data.packing.pack import pack
+from storage.stores import open_store
 
 Pixels = npt.NDArray[np.uint8]
 Points = list[tuple[float, float]]

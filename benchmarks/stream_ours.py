@@ -23,14 +23,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from adapt.data.augment import AugmentConfig
 from adapt.data.label_maps import LABEL_SPACES
-from adapt.data.packed import PackedSplit
-from adapt.data.stream import Stream
-from adapt.data.stream_config import StreamConfig
+from adapt.data.packed.packed_split import PackedSplit
+from adapt.stream.augment import AugmentConfig
+from adapt.stream.config import StreamConfig
+from adapt.stream.stream import Stream
 from benchmarks.stream_peers import Given, PackedFolder, cpu_s, decode, measure
-from storage.cache import ShardCache
-from storage.store import open_store
+from storage.shards.cache import ShardCache
+from storage.stores import open_store
 
 MEAN_BGR = np.array((104.00698793, 116.66876762, 122.67891434), np.float32)
 """ImageNet's, as Caffe's networks have it."""

@@ -47,7 +47,7 @@ class Packed(NamedTuple):
 
 
 def decode(sample: Packed, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes -> (H, W, 3) uint8 RGB and (H, W) uint8 ids, by the libraries of adapt.data.codecs."""
+    """Bytes -> (H, W, 3) uint8 RGB and (H, W) uint8 ids, by the libraries of the codecs."""
     if sample.suffix == "qoi":
         image = qoi.decode(sample.image, channels=3)
     else:

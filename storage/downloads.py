@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
-from storage.store import ShortObject, StoreUnavailable
+from storage.errors import ShortObject, StoreUnavailable
 
 BLOCK_BYTES = 1 << 20
 

@@ -26,9 +26,13 @@ from typing import Any, NamedTuple
 import yaml
 from mlflow import MlflowClient
 
-from adapt.checkpoint import WEIGHTS, RunFolder
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.models.weights import WEIGHTS
 from adapt.platforms.local_stack import S3Server, mlflow_server, seaweedfs
-from storage.store import MissingObject, Store, StoreConfig, Stores
+from storage.config import StoreConfig
+from storage.errors import MissingObject
+from storage.store import Store
+from storage.stores import Stores
 from tests.commands import ROOT
 from tests.conftest import pack_tiny, tiny_values
 from tests.storage.faults import FaultProxy

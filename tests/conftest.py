@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from adapt.data.packing import pack
-from storage.store import Store, Stores
+from adapt.data.packing.pack import pack
+from storage.store import Store
+from storage.stores import Stores
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adapt.batch import PixelFormat
 from adapt.models import ARCHITECTURES
 from adapt.models.config import SegmenterConfig
-from adapt.models.encoder import Encoder, LoadReport
+from adapt.models.encoders.encoder import Encoder, LoadReport
 from adapt.models.segmenter import Decoder, Segmenter
 
 SHARES = PixelFormat(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

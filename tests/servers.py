@@ -8,7 +8,8 @@ from uuid import uuid4
 import pytest
 
 from adapt.platforms.local_stack import S3Server, free_ports, mlflow_server, seaweedfs
-from storage.store import StoreConfig, Stores
+from storage.config import StoreConfig
+from storage.stores import Stores
 from tests.storage.faults import FaultProxy
 
 BUCKET = "tests"

@@ -17,13 +17,13 @@ import pytest
 import qoi
 from PIL import Image
 
-from adapt.data import codecs
-from adapt.data.packed import PackedSplit
-from adapt.data.stream import Stream
+from adapt.data.packed import codecs
+from adapt.data.packed.packed_split import PackedSplit
+from adapt.stream.stream import Stream
 from benchmarks import stream, stream_chart, stream_data, stream_ours, stream_peers
 from benchmarks import stream_peers_env as peers_env
-from storage.cache import ShardCache
-from storage.store import open_store
+from storage.shards.cache import ShardCache
+from storage.stores import open_store
 
 SIZE_HW = (72, 128)
 RESULTS: dict[str, Any] = {

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from adapt.checkpoint import WEIGHTS, RunFolder
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.models.weights import WEIGHTS
 from tests import chaos
 from tests.chaos import ENDINGS, TROUBLES, Round, World, compare, plan, storm, table
 

@@ -16,13 +16,13 @@ from pydantic import BaseModel
 from adapt.cli import app
 from adapt.data.datasets import DATASETS
 from adapt.data.label_maps import LABEL_SPACES
-from adapt.job_data import check_networks
 from adapt.methods import METHODS
 from adapt.models import ARCHITECTURES
 from adapt.platforms import load_profile
-from adapt.spec import JobSpec, json_schema, load_spec
-from adapt.spec_reference import PAGE, SCHEMA, main, parts, reference
-from storage.store import STORES
+from adapt.spec.job_spec import JobSpec, json_schema, load_spec
+from adapt.spec.reference import PAGE, SCHEMA, main, parts, reference
+from adapt.trainer.networks import check_networks
+from storage.stores import STORES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -126,8 +126,8 @@ def test_the_reference_page_is_up_to_date() -> None:
 
 
 def test_make_docs_writes_page_and_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapt.spec_reference.PAGE", tmp_path / PAGE.name)
-    monkeypatch.setattr("adapt.spec_reference.SCHEMA", tmp_path / SCHEMA.name)
+    monkeypatch.setattr("adapt.spec.reference.PAGE", tmp_path / PAGE.name)
+    monkeypatch.setattr("adapt.spec.reference.SCHEMA", tmp_path / SCHEMA.name)
     main()
     assert (tmp_path / PAGE.name).read_text() == reference()
     assert (tmp_path / SCHEMA.name).read_text() == json_schema()

@@ -16,7 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, multiprocessing
 
 from adapt.batch import IGNORED, Batch
-from adapt.engine import Engine, TrainConfig
+from adapt.engine.engine import Engine, TrainConfig
+from adapt.engine.optim import OptimConfig
 from adapt.losses import (
     bootstrapped_cross_entropy,
     border_loss,
@@ -27,11 +28,10 @@ from adapt.losses import (
 from adapt.methods import METHODS, build_method
 from adapt.methods.method import Term
 from adapt.models import build_segmenter
-from adapt.models.deeplab_v2 import DeepLabV2Config
-from adapt.optim import OptimConfig
+from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.places import Place
 from adapt.ranks import RankLost, any_rank, barrier, gather_keys, open_ranks, share_text
-from adapt.shared_stop import shared
+from adapt.trainer.shared_stop import shared
 
 HW, STEPS, GLOBAL_BATCH = (33, 33), 3, 6
 ENDS = timedelta(seconds=60)

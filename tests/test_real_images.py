@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from adapt.models import build_segmenter
-from adapt.models.deeplab_v2 import DeepLabV2Config
+from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.platforms.local_stack import S3Server
 from tests.commands import call
 
@@ -75,6 +75,7 @@ def test_airsim_to_camvid_from_raw_folders_to_the_downloaded_best(
             "evaluate", best / "spec.yaml", "--checkpoint", best / "weights.safetensors", "--json"
         )
         assert json.loads(scored)["miou"] == found["score"]
+    best = tmp_path / "advent"
     test = ("--set", "validation.split=test", "--pictures", best / "test.png", "--json")
     scored = command("evaluate", best / "spec.yaml", "--checkpoint", best, *test)
     assert 0.1 < json.loads(scored)["miou"] < 1

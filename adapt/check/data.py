@@ -5,12 +5,14 @@ from functools import partial
 from typing import NamedTuple
 
 from adapt.check.subject import FAILURES, Subject, red
-from adapt.data.packed import PackedSplit, SplitConfig
-from adapt.data.verify import Split, image_fault, label_fault, members_of, xxh3_of_parts
+from adapt.data.packed.packed_split import PackedSplit, SplitConfig
+from adapt.data.packed.verify import Split, image_fault, label_fault, members_of, xxh3_of_parts
 from adapt.errors import DataError
-from adapt.job_data import absent_classes, open_cache, open_split
 from adapt.platforms.platform import Finding
-from storage.store import BY_SMART_OPEN, retried, split_uri
+from adapt.trainer.opening import absent_classes, open_cache, open_split
+from storage.retry import retried
+from storage.stores import BY_SMART_OPEN
+from storage.uris import split_uri
 
 ATTEMPTS = 5
 REPAIR = "copy the objects there again, or pack the split again (--overwrite)"

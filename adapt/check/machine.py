@@ -11,9 +11,9 @@ from torch._subclasses.fake_tensor import (
 )
 
 from adapt.check.data import Looked
+from adapt.check.memory import Peak, predicted_bytes
 from adapt.check.subject import Findings, Subject, red
 from adapt.errors import JobError
-from adapt.memory import Peak, predicted_bytes
 from adapt.platforms.platform import Finding
 
 SHM = Path("/dev/shm")

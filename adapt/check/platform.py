@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from adapt.check.subject import FAILURES, Findings, Subject, red
 from adapt.platforms import PLATFORMS
 from adapt.platforms.platform import Finding, Submission
-from adapt.submit import name_of
+from adapt.platforms.submit import name_of
 
 
 def platform_findings(subject: Subject) -> Findings:

@@ -3,8 +3,8 @@ are there."""
 
 from adapt.check.subject import Findings, Subject, red
 from adapt.errors import JobError
-from adapt.job_data import build_without_memory, check_networks
 from adapt.platforms.platform import Finding
+from adapt.trainer.networks import build_without_memory, check_networks
 
 
 def spec_findings(subject: Subject) -> Findings:

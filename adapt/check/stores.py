@@ -7,7 +7,9 @@ from pathlib import Path
 
 from adapt.check.subject import Findings, Subject, red
 from adapt.platforms.platform import Finding
-from storage.store import Store, StoreError, split_uri
+from storage.errors import StoreError
+from storage.store import Store
+from storage.uris import split_uri
 
 WHAT = "checkpoint"
 

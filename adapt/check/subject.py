@@ -10,9 +10,11 @@ import torch
 from adapt.errors import DataError, JobError
 from adapt.places import Place
 from adapt.platforms.platform import Finding, Profile, Promised
-from adapt.spec import JobSpec
-from storage.settings import fitting_key
-from storage.store import StoreError, Stores, split_uri
+from adapt.spec.job_spec import JobSpec
+from storage.config import fitting_key
+from storage.errors import StoreError
+from storage.stores import Stores
+from storage.uris import split_uri
 
 FAILURES = (JobError, DataError, StoreError)
 """What becomes a red line; anything else is a bug."""

@@ -1,11 +1,12 @@
 """MLflow: whether its server lets the job in."""
 
 from adapt.check.subject import Findings, Subject
-from adapt.delivery import cure_of
-from adapt.job import tracking_uri
-from adapt.mlflow_run import be_brief, failures, first_line, without_password
 from adapt.platforms.platform import Finding
-from storage.store import StoreError
+from adapt.tracking.delivery import cure_of
+from adapt.tracking.mlflow_run import be_brief, failures, first_line
+from adapt.trainer.tracked_run import tracking_uri
+from storage.errors import StoreError
+from storage.uris import without_password
 
 WHAT = "MLflow"
 

@@ -1,9 +1,9 @@
 """The weights that training starts from: read and loaded, as the job itself will."""
 
 from adapt.check.subject import FAILURES, Findings, Subject, red
-from adapt.job_data import build_network, start_adversaries
 from adapt.methods import build_method
 from adapt.platforms.platform import Finding
+from adapt.trainer.networks import build_network, start_adversaries
 
 WHAT = "weights"
 

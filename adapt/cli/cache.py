@@ -10,7 +10,7 @@ from rich.table import Table
 
 from adapt.cli.options import AsJson, console, place_here
 from adapt.errors import JobError
-from storage.cache import ShardCache
+from storage.shards.cache import ShardCache
 
 commands = typer.Typer()
 group = typer.Typer(no_args_is_help=True, help="Look at, or empty, this node's shard cache.")

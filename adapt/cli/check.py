@@ -16,7 +16,7 @@ from adapt.places import Place
 
 if TYPE_CHECKING:
     from adapt.platforms.platform import Finding
-    from adapt.spec import JobSpec
+    from adapt.spec.job_spec import JobSpec
 
 commands = typer.Typer()
 
@@ -60,7 +60,7 @@ def check(
 
 
 def _print_spec(job: "JobSpec", place: Place, as_json: bool) -> None:
-    from adapt.job_data import check_networks
+    from adapt.trainer.networks import check_networks
 
     job.check_environment(place.environment)
     job.check_ranks(place.num_ranks)

@@ -50,10 +50,10 @@ def evaluate(
     `--set validation.split=test` for another one; the keys of `evaluate` add flipped views, scales
     and windows.
     """
-    from adapt.live import progress_bar
-    from adapt.report import evaluation_sheet
-    from adapt.scoring import evaluate_checkpoint
-    from adapt.tables import per_class_table
+    from adapt.cli.live import progress_bar
+    from adapt.cli.tables import per_class_table
+    from adapt.evaluation.pictures import evaluation_sheet
+    from adapt.trainer.score import evaluate_checkpoint
 
     job, place = job_and_place(spec, overrides)
     with progress_bar("evaluating", console) as advance:
@@ -87,8 +87,8 @@ def predict(
 
     With dataset cityscapes this is what its test server takes. Labels are not needed.
     """
-    from adapt.live import progress_bar
-    from adapt.scoring import predict_checkpoint
+    from adapt.cli.live import progress_bar
+    from adapt.trainer.score import predict_checkpoint
 
     job, place = job_and_place(spec, overrides)
     with progress_bar("predicting", console) as advance:
@@ -118,9 +118,9 @@ def download_best(
     as_json: AsJson = False,
 ) -> None:
     """Fetch the best checkpoint of a run, or of an experiment's best run, and check it."""
-    from adapt.download import download_best as fetch
-    from adapt.mlflow_database import embedded_tracking_uri
     from adapt.platforms.records import tracking_uri_of
+    from adapt.tracking.mlflow_database import embedded_tracking_uri
+    from adapt.trainer.download import download_best as fetch
 
     place = place_here()
     uri = tracking_uri or tracking_uri_of(run, place.environment) or place.tracking_uri
@@ -154,8 +154,8 @@ def import_checkpoint(
     as_json: AsJson = False,
 ) -> None:
     """Turn weights of the papers' programs, torchvision or timm into ours, key by key."""
-    from adapt.import_checkpoint import import_checkpoint as import_file
-    from adapt.import_checkpoint import report_table
+    from adapt.models.official.importing import import_checkpoint as import_file
+    from adapt.models.official.importing import report_table
 
     report = import_file(
         file,
@@ -184,7 +184,7 @@ def export_checkpoint(
 ) -> None:
     """Write a network, and its discriminators where a checkpoint's folder has them, for the papers'
     programs."""
-    from adapt.export_checkpoint import export_checkpoint as export_file
+    from adapt.models.official.exporting import export_checkpoint as export_file
 
     report = export_file(checkpoint, out, style)
     if as_json:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from adapt.cli.options import AsJson, StoresFrom, console, label_space, stores_of
-from adapt.data.manifest import Manifest
+from adapt.data.packed.manifest import Manifest
 from adapt.errors import JobError
 
 commands = typer.Typer()
@@ -72,9 +72,9 @@ def pack(
 
     Run it again to go on after a stop.
     """
-    from adapt.data.packing import pack as pack_split
-    from adapt.data.packing_plan import Slice
-    from adapt.live import progress_bar
+    from adapt.cli.live import progress_bar
+    from adapt.data.packing.pack import pack as pack_split
+    from adapt.data.packing.plan import Slice
 
     if original and (small or size_hw):
         raise JobError("--original: keeps the files as they are; leave out --small and --size-hw")
@@ -110,7 +110,7 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Make one packed split of the slices that `pack --slice` left."""
-    from adapt.data.merging import merge as merge_slices
+    from adapt.data.packing.merge import merge as merge_slices
 
     say_packed(uri, split, merge_slices(stores_of(spec).open(uri), split), as_json)
 
@@ -148,8 +148,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Read every byte of a packed dataset again and name all that is wrong."""
-    from adapt.data.verify import verify as verify_splits
-    from adapt.live import progress_bar
+    from adapt.cli.live import progress_bar
+    from adapt.data.packed.verify import verify as verify_splits
 
     with progress_bar(f"verifying {uri}", console) as advance:
         found = verify_splits(
@@ -178,9 +178,9 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show counts, sizes and class shares of a packed split, and a contact sheet."""
-    from adapt.data.inspect import contact_sheet
-    from adapt.data.inspect import inspect as inspect_split
-    from adapt.tables import inspection_table
+    from adapt.cli.tables import inspection_table
+    from adapt.data.packed.inspect import contact_sheet
+    from adapt.data.packed.inspect import inspect as inspect_split
 
     store, space = stores_of(spec).open(uri), label_space(classes)
     found = inspect_split(store, split, space)

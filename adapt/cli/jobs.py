@@ -15,8 +15,8 @@ from adapt.errors import Interrupted, JobError
 from adapt.places import Place, with_arguments
 
 if TYPE_CHECKING:
-    from adapt.spec import JobSpec
-    from adapt.trainer import Outcome
+    from adapt.spec.job_spec import JobSpec
+    from adapt.trainer.trainer import Outcome
 
 commands = typer.Typer()
 
@@ -59,7 +59,7 @@ def run(
     plain = [word for word in words if not word.startswith("--")]
     place = with_arguments(place_here(), [word for word in words if word not in plain[:1]])
     where = _spec_or_platforms(plain[0] if plain else None, place)
-    from adapt.spec import load_spec
+    from adapt.spec.job_spec import load_spec
 
     job = load_spec(where, [*place.overrides, *(overrides or ())], place.environment)
     if fresh and place.platform not in ("local", "docker"):
@@ -69,8 +69,8 @@ def run(
         )
     if not place.launched:
         raise typer.Exit(_launch(job, place, processes))
-    from adapt.job import run_job
-    from adapt.live import LiveLine
+    from adapt.cli.live import LiveLine
+    from adapt.trainer.run import run_job
 
     # whoever started this rank says itself that it was asked to stop
     stop = stop_on_signals(tell=place.leader and place.status_dir is None)
@@ -99,7 +99,7 @@ def _launch(job: "JobSpec", place: Place, processes: int | None) -> int:
     """Run this very command in ranks: as many as asked for, as the platform says, or as GPUs."""
     import torch
 
-    from adapt.launch import launch
+    from adapt.launch.supervisor import launch
 
     processes = processes or place.processes or max(1, torch.cuda.device_count())
     job.check_environment(place.environment)
@@ -116,7 +116,7 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier demo's runs.")] = False,
 ) -> None:
     """Render two small towns, train on one, adapt to the other, and show what it brought."""
-    from adapt.demo import run_demo
+    from adapt.cli.demo import run_demo
 
     run_demo(out, seed, method, place_here(), console, stop_on_signals(), fresh)
 
@@ -124,7 +124,7 @@ def demo(
 @commands.command()
 def schema() -> None:
     """Print the JSON schema of job specs, for editors."""
-    from adapt.spec import json_schema
+    from adapt.spec.job_spec import json_schema
 
     typer.echo(json_schema(), nl=False)
 
@@ -149,8 +149,8 @@ def stop_on_signals(tell: bool = True) -> Event:
 
 
 def _say_outcome(job: "JobSpec", place: Place, outcome: "Outcome", as_json: bool) -> None:
-    from adapt.job import tracking_uri
-    from adapt.mlflow_run import without_password
+    from adapt.trainer.tracked_run import tracking_uri
+    from storage.uris import without_password
 
     where = without_password(tracking_uri(job, place))
     best = None if outcome.best is None else outcome.best._asdict()

@@ -13,7 +13,7 @@ from adapt.cli.options import AsJson, console
 from adapt.errors import JobError
 
 if TYPE_CHECKING:
-    from adapt.network_tables import Architecture, EncoderChoice
+    from adapt.cli.network_tables import Architecture, EncoderChoice
 
 commands = typer.Typer()
 
@@ -92,7 +92,7 @@ def parsed_size(text: str) -> tuple[int, int]:
 
 
 def _list(size_hw: tuple[int, int], num_classes: int, as_json: bool) -> None:
-    from adapt.network_tables import architectures_table, encoders_table
+    from adapt.cli.network_tables import architectures_table, encoders_table
 
     architectures, encoders = _all(size_hw, num_classes)
     if as_json:
@@ -114,10 +114,10 @@ def _all(
     size_hw: tuple[int, int], num_classes: int
 ) -> "tuple[list[Architecture], list[EncoderChoice]]":
     """Every architecture on its default encoder, and every encoder that is tested."""
-    from adapt.live import progress_bar
+    from adapt.cli.live import progress_bar
+    from adapt.cli.network_tables import describe_architecture, describe_encoder
     from adapt.models import ARCHITECTURES, ENCODERS
-    from adapt.models.timm_encoder import TESTED_ENCODERS
-    from adapt.network_tables import describe_architecture, describe_encoder
+    from adapt.models.encoders.timm import TESTED_ENCODERS
 
     names, architectures, encoders = [*ENCODERS, *TESTED_ENCODERS], [], []
     total = len(ARCHITECTURES) + len(names)
@@ -136,7 +136,7 @@ def _all(
 def _show_architecture(
     values: dict[str, Any], size_hw: tuple[int, int], num_classes: int, as_json: bool
 ) -> None:
-    from adapt.network_tables import architectures_table, describe_architecture, keys_table
+    from adapt.cli.network_tables import architectures_table, describe_architecture, keys_table
 
     given = {key: value for key, value in values.items() if value is not None}
     found = describe_architecture(given, size_hw, num_classes)
@@ -150,7 +150,7 @@ def _show_architecture(
 def _show_encoder(
     name: str, output_stride: int | None, size_hw: tuple[int, int], as_json: bool
 ) -> None:
-    from adapt.network_tables import describe_encoder, encoders_table
+    from adapt.cli.network_tables import describe_encoder, encoders_table
 
     found = describe_encoder(name, size_hw, output_stride)
     if as_json:
@@ -161,7 +161,7 @@ def _show_encoder(
 
 
 def _layers(found: "Architecture | EncoderChoice") -> tuple[Table, Table]:
-    from adapt.network_tables import groups_table, stages_table
+    from adapt.cli.network_tables import groups_table, stages_table
 
     return stages_table(found.stages), groups_table(found.groups)
 

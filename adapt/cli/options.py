@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 
 from adapt.places import Place, find_place
-from storage.store import Stores
+from storage.stores import Stores
 
 if TYPE_CHECKING:
     from adapt.data.label_maps import LabelSpace
-    from adapt.spec import JobSpec
+    from adapt.spec.job_spec import JobSpec
 
 console = Console(stderr=True)
 
@@ -39,7 +39,7 @@ def place_here() -> Place:
 
 def job_and_place(spec: str, overrides: list[str] | None) -> "tuple[JobSpec, Place]":
     """The job of a spec, and the place of this process."""
-    from adapt.spec import load_spec
+    from adapt.spec.job_spec import load_spec
 
     place = place_here()
     return load_spec(spec, overrides or (), place.environment), place
@@ -47,12 +47,10 @@ def job_and_place(spec: str, overrides: list[str] | None) -> "tuple[JobSpec, Pla
 
 def stores_of(spec: Path | None) -> Stores:
     """Stores with the settings of a job spec's `stores`, or with none."""
-    environment = place_here().environment
     if spec is None:
-        return Stores({}, environment)
-    from adapt.spec import load_spec
-
-    return Stores(load_spec(spec).stores, environment)
+        return Stores({}, place_here().environment)
+    job, place = job_and_place(str(spec), None)
+    return Stores(job.stores, place.environment)
 
 
 def label_space(name: str | None) -> "LabelSpace | None":
@@ -60,9 +58,7 @@ def label_space(name: str | None) -> "LabelSpace | None":
     if name is None:
         return None
     if Path(name).suffix in (".yaml", ".yml"):
-        from adapt.spec import load_spec
-
-        return load_spec(Path(name)).classes
+        return job_and_place(name, None)[0].classes
     from adapt.data.label_maps import LabelSpace
 
     return LabelSpace.named(name)

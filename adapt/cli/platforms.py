@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place, place_here
+from adapt.config.strict_yaml import validate
 from adapt.errors import JobError, known_names
-from adapt.spec_file import validate
-from storage.store import StoreError
+from storage.errors import StoreError
 
 if TYPE_CHECKING:
     from adapt.platforms.platform import Client, JobStatus, Profile
     from adapt.platforms.records import Record
-    from adapt.submit import Plan
+    from adapt.platforms.submit import Plan
 
 commands = typer.Typer()
 
@@ -62,7 +62,7 @@ def submit(
     if restart and not following:
         raise JobError("--restart: expected --follow beside it, since somebody has to notice")
     from adapt.platforms import load_profile
-    from adapt.submit import exit_code_of, facts_of, plan_of
+    from adapt.platforms.submit import exit_code_of, facts_of, plan_of
 
     job, place = job_and_place(spec, overrides)
     profile = load_profile(to)
@@ -115,7 +115,7 @@ def logs(
     ] = False,
 ) -> None:
     """Print a job's log, all nodes'."""
-    from adapt.submit import exit_code_of
+    from adapt.platforms.submit import exit_code_of
 
     client, name = _reach(job, to)
     if following:
@@ -178,7 +178,7 @@ def _send(plan: "Plan", client: "Client", as_json: bool) -> str:
 
 
 def _follow(client: "Client", name: str) -> "JobStatus":
-    from adapt.submit import follow
+    from adapt.platforms.submit import follow
 
     try:
         found = follow(client, name, typer.echo)

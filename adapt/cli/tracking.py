@@ -10,7 +10,7 @@ import typer
 from adapt.cli.options import AsJson, console, place_here
 from adapt.errors import JobError
 from adapt.places import Place
-from storage.store import StoreError
+from storage.errors import StoreError
 
 commands = typer.Typer()
 
@@ -38,8 +38,8 @@ def sync_metrics(
     The spool of a job that still runs is left out: the job delivers it itself. Ends with 3 where
     something stays.
     """
-    from adapt.mlflow_database import embedded_tracking_uri
-    from adapt.mlflow_run import without_password
+    from adapt.tracking.mlflow_database import embedded_tracking_uri
+    from storage.uris import without_password
 
     place = place_here()
     spools = [spool] if spool and spool.is_file() else _spools_in(place, spool)
@@ -65,7 +65,7 @@ def _send(path: Path, uri: str, timeout_s: float, *, alone: bool) -> dict[str, o
 
     Raises `JobError` for what cannot be sent, where it is `alone`; else that is said and left out.
     """
-    from adapt.tracker import deliver_spool
+    from adapt.tracking.tracker import deliver_spool
 
     def say(message: str) -> None:
         console.print(f"{path}: {message}", soft_wrap=True, markup=False, highlight=False)

@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from adapt.data.codecs import PILLOW_FAILURES
-from adapt.errors import DataError, JobError, known_names
+from adapt.data.packed.codecs import PILLOW_FAILURES
+from adapt.errors import MAX_SHOWN, DataError, JobError, known_names
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
-MAX_SHOWN = 10
 
 
 class RawSample(NamedTuple):

@@ -21,8 +21,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from adapt.batch import IGNORED
+from adapt.config.section import Section
 from adapt.errors import JobError, known_names
-from adapt.section import Section
 
 Id = Annotated[int, Field(ge=0, le=255, strict=True)]
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from adapt.batch import Prediction
+from adapt.config.section import Section
 from adapt.errors import JobError
 from adapt.losses import adversarial_least_squares, adversarial_vanilla, class_probabilities
 from adapt.methods.adversaries import (
@@ -29,7 +30,6 @@ from adapt.methods.adversaries import (
 )
 from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.models.segmenter import Segmenter
-from adapt.section import Section
 
 CRITERIA = {"vanilla": adversarial_vanilla, "least_squares": adversarial_least_squares}
 

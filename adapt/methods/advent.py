@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from adapt.batch import Prediction
+from adapt.config.section import Section
 from adapt.losses import adversarial_vanilla, class_probabilities, weighted_self_information
 from adapt.methods.adversaries import AdversarialConfig, AdversarialMaps, output_discriminators
 from adapt.methods.class_prior import ClassPrior, ClassPriorConfig
 from adapt.models.segmenter import Segmenter
-from adapt.section import Section
 
 
 class AdvEntConfig(AdversarialConfig):

@@ -13,11 +13,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapt.batch import Batch, Prediction
+from adapt.config.section import Section
 from adapt.errors import JobError
 from adapt.methods.method import Method, Term, frozen, weighted
 from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.models.segmenter import Segmenter
-from adapt.section import Section
 
 SOURCE, TARGET = 0, 1
 

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from adapt.config.section import Section
 from adapt.errors import JobError
 from adapt.losses import class_prior_loss, class_probabilities
-from adapt.section import Section
 
 
 class ClassPriorConfig(Section):

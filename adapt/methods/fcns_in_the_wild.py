@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapt.batch import Batch
+from adapt.config.section import Section
 from adapt.errors import JobError
 from adapt.losses import adversarial_vanilla, class_probabilities, confusion_loss
 from adapt.methods.adversaries import SOURCE, TARGET
@@ -28,7 +29,6 @@ from adapt.methods.class_sizes import ClassSizes, class_sizes, size_loss
 from adapt.methods.method import Method, Term, frozen, weighted
 from adapt.models.discriminators import DomainClassifier
 from adapt.models.segmenter import Segmenter
-from adapt.section import Section
 
 
 class FCNsInTheWildConfig(Section):

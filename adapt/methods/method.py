@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from adapt.batch import Batch
+from adapt.config.section import Section
 from adapt.models.segmenter import Segmenter
-from adapt.section import Section
 
 
 class Term(NamedTuple):

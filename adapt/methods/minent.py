@@ -14,12 +14,12 @@ from pydantic import Field
 from torch import Tensor
 
 from adapt.batch import Batch
+from adapt.config.section import Section
 from adapt.losses import class_probabilities, entropy_loss
 from adapt.methods.adversaries import adapted_heads
 from adapt.methods.class_prior import ClassPrior, ClassPriorConfig
 from adapt.methods.method import Method, Term, weighted
 from adapt.models.segmenter import Segmenter
-from adapt.section import Section
 
 
 class MinEntConfig(Section):

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from adapt.batch import Batch
+from adapt.config.section import Section
 from adapt.methods.method import Method, Term, weighted
-from adapt.section import Section
 
 
 class SourceOnlyConfig(Section):

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from adapt.errors import JobError, known_names
-from adapt.models import (
+from adapt.models.config import SegmenterConfig
+from adapt.models.decoders import (
     bisenet,
     deeplab_v2,
     deeplab_v3,
@@ -24,16 +25,15 @@ from adapt.models import (
     refinenet,
     unet,
 )
-from adapt.models.caffe_resnet import CaffeResNet
-from adapt.models.caffe_vgg import CaffeVGG16
-from adapt.models.config import SegmenterConfig
 from adapt.models.demands import PYRAMID, Demands
-from adapt.models.encoder import Encoder
-from adapt.models.fc_densenet_encoder import FCDenseNetEncoder
-from adapt.models.frrn_encoder import FRRNEncoder
-from adapt.models.icnet_encoder import ICNetEncoder
+from adapt.models.encoders.caffe_resnet import CaffeResNet
+from adapt.models.encoders.caffe_vgg import CaffeVGG16
+from adapt.models.encoders.encoder import Encoder
+from adapt.models.encoders.fc_densenet import FCDenseNetEncoder
+from adapt.models.encoders.frrn import FRRNEncoder
+from adapt.models.encoders.icnet import ICNetEncoder
+from adapt.models.encoders.timm import TimmEncoder, timm_knows, timm_names_like
 from adapt.models.segmenter import Decoder, Segmenter
-from adapt.models.timm_encoder import TimmEncoder, timm_knows, timm_names_like
 
 
 class Row(NamedTuple):

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from adapt.section import Section
+from adapt.config.section import Section
 
 MAIN_ALONE = {"main": 1.0}
 

@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapt.models import build_encoder, build_segmenter
-from adapt.models.encoder import Encoder
+from adapt.models.encoders.encoder import Encoder
 from adapt.models.segmenter import Segmenter
 
 Shape = tuple[int, ...]

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from adapt.errors import JobError, known_names
-from adapt.models.encoder import UNDILATED_STRIDE, Encoder
+from adapt.models.encoders.encoder import UNDILATED_STRIDE, Encoder
 
 
 class Demands(NamedTuple):

@@ -16,7 +16,7 @@ from adapt.batch import PixelFormat, Prediction
 from adapt.errors import JobError
 from adapt.losses import cross_entropy
 from adapt.models.config import MAIN_ALONE, SegmenterConfig
-from adapt.models.encoder import Encoder
+from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import resize
 from adapt.models.weights import misfit
 

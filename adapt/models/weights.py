@@ -20,6 +20,9 @@ from torch import Tensor
 from adapt.errors import JobError
 from adapt.models.config import SegmenterConfig
 
+WEIGHTS, STATE = "weights.safetensors", "state.pt"
+"""Names of a checkpoint's files: the network alone; everything that resuming needs."""
+
 DESCRIPTION = "segadapt.model"
 WRAPPERS = ("state_dict", "model")
 

@@ -77,7 +77,7 @@ class Place:
 
     @property
     def status_dir(self) -> Path | None:
-        """Where a rank says how it ended, if `adapt.launch` started it."""
+        """Where a rank says how it ended, if `adapt.launch.supervisor` started it."""
         return status_dir(self.environment) if self.launched else None
 
     @property
@@ -87,7 +87,7 @@ class Place:
 
 
 def status_dir(environment: Mapping[str, str]) -> Path | None:
-    """Where the processes of a node that `adapt.launch` started say how they end."""
+    """Where the processes of a node that `adapt.launch.supervisor` started say how they end."""
     folder = environment.get(STATUS_VARIABLE)
     return Path(folder) if folder else None
 

@@ -8,13 +8,13 @@ them (`requirements-submit.txt`).
 from collections.abc import Iterable
 from pathlib import Path
 
+from adapt.config.strict_yaml import read_yaml, validate, with_overrides
 from adapt.errors import JobError, known_names
 from adapt.platforms.docker import DOCKER
 from adapt.platforms.kubernetes import KUBERNETES
 from adapt.platforms.modelarts import MODELARTS
 from adapt.platforms.platform import Platform, Profile
 from adapt.platforms.sagemaker import SAGEMAKER
-from adapt.spec_file import read_yaml, validate, with_overrides
 
 PLATFORMS: dict[str, Platform] = {
     "sagemaker": SAGEMAKER,

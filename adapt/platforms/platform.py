@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 
 from pydantic import Field, field_validator
 
-from adapt.mlflow_run import without_password
+from adapt.config.section import Section
+from adapt.config.strict_yaml import packed
 from adapt.platforms.texts import VARIABLE
-from adapt.section import Section
-from adapt.spec_file import packed
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
+from storage.uris import without_password
 
 if TYPE_CHECKING:
-    from adapt.spec import JobSpec
+    from adapt.spec.job_spec import JobSpec
 
 State = Literal["waiting", "running", "done", "interrupted", "failed", "stopped", "unknown"]
 """`interrupted` ended with 75 or was reclaimed: submitted again, the job goes on."""

@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from adapt.platforms.platform import Profile
-from storage.store import split_uri
+from storage.uris import split_uri
 
 if TYPE_CHECKING:
-    from adapt.spec import JobSpec
+    from adapt.spec.job_spec import JobSpec
 
 IMAGE = "/opt/segadapt"
 """Where the image holds files of ours, and may hold a user's weights."""

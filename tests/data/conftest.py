@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storage.store import Store, open_store
+from storage.store import Store
+from storage.stores import open_store
 
 SIZE_HW = (18, 32)
 

@@ -9,9 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from adapt.batch import IGNORED
+from adapt.config.section import Section
 from adapt.data.label_maps import LABEL_SPACES, LabelSpace
 from adapt.errors import JobError
-from adapt.section import Section
 
 YAML = """
 - {name: sky, colour: [70, 130, 180], ids: {airsim: [10], camvid: [0]}}

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.batch import Batch
-from adapt.engine import Engine, TrainConfig
+from adapt.engine.engine import Engine, TrainConfig
+from adapt.engine.optim import OptimConfig
 from adapt.methods import build_method
 from adapt.methods.method import Method
 from adapt.models import build_segmenter
-from adapt.optim import OptimConfig
 from tests.golden_recipe import fill, image, initial, label, program_key
 
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from adapt.errors import JobError
 from adapt.models import ARCHITECTURES, build_segmenter
 from adapt.models.demands import PYRAMID, Demands
-from adapt.models.encoder import Encoder, LoadReport
+from adapt.models.encoders.encoder import Encoder, LoadReport
 
 
 class Described(Encoder):

@@ -13,7 +13,7 @@ from torch._subclasses import FakeTensorMode
 from adapt.batch import IGNORED
 from adapt.errors import JobError
 from adapt.models import ARCHITECTURES, build_segmenter
-from adapt.models.deeplab_v2 import DeepLabV2Config
+from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.models.segmenter import Segmenter
 from adapt.models.weights import check_description, describe, read_description, read_weights
 from tests.networks import tiny_model

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from adapt.errors import JobError
-from adapt.models.deeplab_v2 import DeepLabV2Config
+from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.models.weights import check_description, describe, misfit, read_description, read_weights
 
 CONFIG = DeepLabV2Config(encoder="caffe_resnet101", weights="none", aspp_branches=2)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from adapt.config.strict_yaml import validate
 from adapt.platforms.modelarts import ModelArtsProfile
 from adapt.platforms.platform import Submission
-from adapt.spec import JobSpec, parse_spec
-from adapt.spec_file import validate
+from adapt.spec.job_spec import JobSpec, parse_spec
 from tests.conftest import tiny_values
 
 SMALL = {

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
+from adapt.config.strict_yaml import unpacked, validate
 from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile
-from adapt.platforms.docker import DockerProfile
-from adapt.platforms.docker_check import findings_of_engine, findings_of_probe
-from adapt.platforms.docker_client import DockerClient, connect
-from adapt.platforms.docker_words import refusal_of, status_of
+from adapt.platforms.docker.checks import findings_of_engine, findings_of_probe
+from adapt.platforms.docker.client import DockerClient, connect
+from adapt.platforms.docker.errors import refusal_of, status_of
+from adapt.platforms.docker.profile import DockerProfile
 from adapt.platforms.platform import Submission
-from adapt.spec import parse_spec
-from adapt.spec_file import unpacked, validate
-from storage.store import StoreUnavailable
+from adapt.spec.job_spec import parse_spec
+from storage.errors import StoreUnavailable
 from tests.conftest import tiny_values
 
 GOLDEN = Path(__file__).parent / "golden" / "docker.json"

@@ -11,8 +11,8 @@ import pytest
 
 from adapt.errors import JobError
 from adapt.platforms import platform
-from adapt.platforms.docker_client import DockerClient, connect
-from storage.store import StoreUnavailable
+from adapt.platforms.docker.client import DockerClient, connect
+from storage.errors import StoreUnavailable
 from tests.platforms.docker_double import (
     EngineDouble,
     frame,

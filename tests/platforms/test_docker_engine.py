@@ -12,16 +12,16 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from adapt.download import download_best
+from adapt.config.strict_yaml import validate
 from adapt.errors import JobError
 from adapt.places import find_place
 from adapt.platforms import PLATFORMS
-from adapt.platforms.docker import DockerProfile
-from adapt.platforms.docker_client import DockerClient
+from adapt.platforms.docker.client import DockerClient
+from adapt.platforms.docker.profile import DockerProfile
 from adapt.platforms.local_stack import S3Server
 from adapt.platforms.platform import JobStatus, Request, Submission
-from adapt.spec import parse_spec
-from adapt.spec_file import validate
+from adapt.spec.job_spec import parse_spec
+from adapt.trainer.download import download_best
 from tests.commands import Ended, call
 from tests.conftest import pack_tiny, tiny_values
 from tests.docker_engine import REVISION, DockerEngine, site_packages
@@ -126,7 +126,7 @@ def test_the_image_is_what_platforms_ask_for(stack: Stack) -> None:
     config = image["Config"]
     assert config["User"] == "1000:100" and config["StopSignal"] == "SIGTERM"
     assert config["Labels"]["org.opencontainers.image.revision"] == REVISION
-    assert config["Healthcheck"]["Test"][-1].endswith("python -m adapt.health")
+    assert config["Healthcheck"]["Test"][-1].endswith("python -m adapt.launch.health")
     assert not [pair for pair in config["Env"] if "PIP" in pair or "INSTALL" in pair]
 
 
@@ -188,7 +188,7 @@ def test_a_job_runs_to_its_end_and_its_best_checkpoint_is_fetched(
 
 
 def test_a_stopped_job_is_saved_and_goes_on_where_it_is_submitted_again(stack: Stack) -> None:
-    steps, health = 20, ("--workdir=/opt/segadapt", "python", "-m", "adapt.health")
+    steps, health = 20, ("--workdir=/opt/segadapt", "python", "-m", "adapt.launch.health")
     job = stack.client.submit(stack.request("stopped", steps))
     for line in stack.client.logs(job, follow=True):
         if line.startswith("step 2/"):
@@ -217,7 +217,7 @@ def test_a_job_without_memory_is_told_so_with_the_cure(stack: Stack) -> None:
 
 SILENT = """
 import pathlib, tempfile, time
-from adapt.status import STATUS_PREFIX, WorkerStatus, write_supervisor
+from adapt.launch.status import STATUS_PREFIX, WorkerStatus, write_supervisor
 folder = pathlib.Path(tempfile.mkdtemp(prefix=STATUS_PREFIX))
 write_supervisor(folder, 4)
 WorkerStatus(folder, 0).beat()

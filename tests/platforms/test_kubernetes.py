@@ -17,7 +17,7 @@ from adapt.platforms import PLATFORMS, platform
 from adapt.platforms.kubernetes import KubernetesClient, api, connect, logs
 from adapt.platforms.kubernetes.kinds import KINDS
 from adapt.platforms.platform import Finding, JobStatus, Submission
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
 from tests.platforms.kubernetes_double import Answer, Cluster, serving, write_kubeconfig
 from tests.platforms.test_kubernetes_manifests import job, profile
 

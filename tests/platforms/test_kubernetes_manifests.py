@@ -9,12 +9,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from adapt.config.strict_yaml import validate
 from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.platform import Submission
-from adapt.spec import JobSpec
-from adapt.spec_file import validate
+from adapt.spec.job_spec import JobSpec
 from tests.commands import ROOT
 from tests.conftest import tiny_values
 from tests.platforms.kubernetes_schemas import CUSTOM, VERSIONS, faults, pod_templates

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from adapt.config.strict_yaml import parse_yaml, unpacked
 from adapt.errors import JobError
 from adapt.platforms import PLATFORMS
 from adapt.platforms.modelarts.request import request
 from adapt.platforms.platform import Request
-from adapt.spec import parse_spec
-from adapt.spec_file import parse_yaml, unpacked
+from adapt.spec.job_spec import parse_spec
 from tests.conftest import tiny_values
 from tests.platforms.modelarts_double import check_job, check_types
 from tests.platforms.modelarts_samples import LARGE, SMALL, job_of, profile_of, submission_of

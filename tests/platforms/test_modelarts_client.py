@@ -15,7 +15,7 @@ from adapt.platforms.modelarts.client import ModelArtsClient
 from adapt.platforms.modelarts.logs import TaskLog
 from adapt.platforms.modelarts.status import status_of
 from adapt.platforms.platform import Finding, Request
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
 from tests.platforms import modelarts_double
 from tests.platforms.modelarts_double import ModelArtsDouble
 from tests.platforms.modelarts_samples import LARGE, job_of, profile_of, submission_of

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from adapt.config.strict_yaml import packed
 from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.platform import Profile, Submission
-from adapt.spec import JobSpec, load_spec
-from adapt.spec_file import packed
+from adapt.spec.job_spec import JobSpec, load_spec
 from tests.commands import ROOT
 
 PROFILES = sorted((ROOT / "job_specs/platforms").glob("*.yaml"))

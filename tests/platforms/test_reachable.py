@@ -6,7 +6,7 @@ import pytest
 
 from adapt.platforms.platform import Profile
 from adapt.platforms.reachable import unreachable
-from adapt.spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec, parse_spec
 from tests.conftest import tiny_values
 
 PROFILE = Profile(platform="somewhere", image="segadapt:0.1.0")

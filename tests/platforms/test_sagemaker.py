@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 import yaml
 
+from adapt.cli.live import describe
+from adapt.config.strict_yaml import unpacked
 from adapt.errors import JobError
-from adapt.evaluate import Score
-from adapt.live import describe
+from adapt.evaluation.evaluate import Score
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.platform import Submission
 from adapt.platforms.sagemaker.errors import CURES
 from adapt.platforms.sagemaker.request import METRICS
-from adapt.spec import JobSpec, parse_spec
-from adapt.spec_file import unpacked
+from adapt.spec.job_spec import JobSpec, parse_spec
+from tests.cli.test_live import REPORT
 from tests.commands import ROOT
 from tests.conftest import tiny_values
 from tests.platforms.sagemaker_double import Double
-from tests.test_live import REPORT
 
 GOLDEN = Path(__file__).parent / "golden"
 PROFILES = ROOT / "job_specs/platforms"

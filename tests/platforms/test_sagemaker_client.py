@@ -15,8 +15,8 @@ from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.platform import Finding, Submission
 from adapt.platforms.sagemaker import client as module
 from adapt.platforms.sagemaker.client import SageMakerClient, status_of
-from adapt.spec import parse_spec
-from storage.store import StoreUnavailable
+from adapt.spec.job_spec import parse_spec
+from storage.errors import StoreUnavailable
 from tests.commands import ROOT, call
 from tests.conftest import tiny_values
 from tests.platforms.aws_server import KEY

@@ -25,7 +25,7 @@ from adapt.platforms.local_stack import free_ports
 from adapt.platforms.platform import Submission
 from adapt.platforms.sagemaker.client import status_of
 from adapt.platforms.sagemaker.request import METRICS
-from adapt.spec import parse_spec
+from adapt.spec.job_spec import parse_spec
 from tests.commands import ONLY_RANK, ROOT
 from tests.conftest import tiny_values
 

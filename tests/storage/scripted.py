@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from storage.store import StoreError, StoreUnavailable
+from storage.errors import StoreError, StoreUnavailable
 
 DATA = random.Random(5).randbytes(400_000)
 KEY = "train/shard-00003.tar"

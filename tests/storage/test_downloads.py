@@ -12,15 +12,9 @@ import pytest
 
 from adapt.platforms.local_stack import S3Server
 from storage.downloads import BLOCK_BYTES, BlockDownload, Body, unstoppable
-from storage.store import (
-    Download,
-    MissingObject,
-    ShortObject,
-    Store,
-    StoreError,
-    StoreUnavailable,
-    open_store,
-)
+from storage.errors import MissingObject, ShortObject, StoreError, StoreUnavailable
+from storage.store import Download, Store
+from storage.stores import open_store
 from tests.servers import stores_of
 from tests.storage.broken_answers import Answer, Cut, Reset, Stall, Trickle
 from tests.storage.faults import FaultProxy

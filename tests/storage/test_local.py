@@ -7,8 +7,9 @@ from typing import NoReturn
 
 import pytest
 
+from storage.errors import StoreError
 from storage.local import LocalStore
-from storage.store import StoreError, open_store
+from storage.stores import open_store
 
 
 def _raises(number: int) -> object:

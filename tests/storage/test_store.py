@@ -10,24 +10,12 @@ from uuid import uuid4
 import pytest
 from pydantic import ValidationError
 
-from storage.settings import fitting_key
-from storage.store import (
-    BY_SMART_OPEN,
-    STORES,
-    MissingObject,
-    ObjectInfo,
-    ShortObject,
-    Store,
-    StoreConfig,
-    StoreError,
-    Stores,
-    StoreUnavailable,
-    checked_key,
-    join,
-    open_store,
-    retried,
-    split_uri,
-)
+from storage.config import StoreConfig, fitting_key
+from storage.errors import MissingObject, ShortObject, StoreError, StoreUnavailable
+from storage.retry import retried
+from storage.store import ObjectInfo, Store
+from storage.stores import BY_SMART_OPEN, STORES, Stores, open_store
+from storage.uris import checked_key, join, split_uri
 from tests.servers import BUCKET
 from tests.storage.place_fixtures import *  # noqa: F403
 from tests.storage.places import FtpServer, WebServer

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from adapt.errors import JobError
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.kubernetes.refusals import explain
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

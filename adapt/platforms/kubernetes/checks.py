@@ -11,7 +11,7 @@ from adapt.platforms.kubernetes.kinds import KINDS, Kind, collection
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.kubernetes.refusals import Refused
 from adapt.platforms.platform import Finding, Request
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
 
 
 def findings(api: Api, profile: KubernetesProfile, request: Request) -> Iterator[Finding]:

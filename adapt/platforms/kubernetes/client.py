@@ -16,7 +16,7 @@ from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.kubernetes.refusals import Refused
 from adapt.platforms.kubernetes.status import Object, status_of
 from adapt.platforms.platform import ENDED, Finding, JobStatus, Request
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
 
 
 class KubernetesClient:

@@ -17,7 +17,7 @@ from adapt.platforms.kubernetes.api import Api, Quiet
 from adapt.platforms.kubernetes.kinds import Kind
 from adapt.platforms.kubernetes.refusals import Refused
 from adapt.platforms.kubernetes.status import Object, node_of, phase_of
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
 
 POLL_S = 2.0
 """How often pods are looked for while a job is followed."""

@@ -9,9 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from adapt.config.section import Section
 from adapt.platforms.platform import Profile, Promised
 from adapt.platforms.texts import matching
-from adapt.section import Section
 
 KindName = Literal["indexed_job", "trainjob", "pytorchjob", "volcano"]
 

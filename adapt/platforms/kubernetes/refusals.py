@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from adapt.errors import JobError
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
 
 
 class Refused(JobError):

@@ -14,7 +14,7 @@ from typing import Any
 from adapt.errors import JobError
 from adapt.platforms.modelarts.errors import THROTTLED, NotThere, explained
 from adapt.platforms.modelarts.profile import ModelArtsProfile
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
 
 ATTEMPTS, PAUSE_S = 5, 1.0
 TIMEOUTS_S = (10.0, 60.0)

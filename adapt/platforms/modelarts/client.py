@@ -12,7 +12,7 @@ from adapt.platforms.modelarts.profile import ModelArtsProfile
 from adapt.platforms.modelarts.request import NAME_PREFIX
 from adapt.platforms.modelarts.status import status_of
 from adapt.platforms.platform import ENDED, Finding, JobStatus, Request
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 

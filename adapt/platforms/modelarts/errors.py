@@ -11,7 +11,7 @@ from typing import Any
 
 from adapt.errors import JobError
 from adapt.platforms.modelarts.profile import ModelArtsProfile
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
 
 THROTTLED = 429
 

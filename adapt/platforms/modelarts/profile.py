@@ -10,10 +10,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from adapt.config.section import Section
 from adapt.places import CHANNELS
 from adapt.platforms.platform import Profile
 from adapt.platforms.texts import VariableName, matching
-from adapt.section import Section
 
 POOL_FLAVORS = {
     f"modelarts.pool.visual.{size}xlarge": cards

@@ -10,16 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from adapt.config.strict_yaml import with_overrides
 from adapt.errors import JobError
 from adapt.places import CHANNELS
 from adapt.platforms.modelarts.profile import ModelArtsProfile, Volume, obs_folder
 from adapt.platforms.platform import Request, Submission
 from adapt.platforms.reachable import unreachable
-from adapt.spec_file import with_overrides
-from storage.settings import fitting_key
+from storage.config import fitting_key
 
 if TYPE_CHECKING:
-    from adapt.spec import JobSpec
+    from adapt.spec.job_spec import JobSpec
 
 NAME_PREFIX = "segadapt-"
 COMMAND = "python /opt/segadapt/entrypoint.py run"
@@ -126,7 +126,7 @@ def _check_value(where: str, name: str, value: str, profile: ModelArtsProfile) -
 
 def _check_stores(job: "JobSpec", profile: ModelArtsProfile, variables: Mapping[str, Any]) -> None:
     """Raise `JobError` where the job could not reach its data or would lose its checkpoints."""
-    from adapt.spec import parse_spec
+    from adapt.spec.job_spec import parse_spec
 
     given = dict.fromkeys(variables, "given")
     there = parse_spec(with_overrides(job.resolved(), _overrides(job, profile)), job.name)

@@ -9,7 +9,8 @@ from adapt.errors import JobError
 from adapt.platforms.platform import Finding, Request
 from adapt.platforms.sagemaker.errors import aws_errors
 from adapt.platforms.sagemaker.profile import IMAGE, SageMakerProfile
-from storage.store import StoreError, StoreUnavailable, split_uri
+from storage.errors import StoreError, StoreUnavailable
+from storage.uris import split_uri
 
 
 class Apis(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from adapt.errors import JobError
-from storage.store import StoreUnavailable
+from storage.errors import StoreUnavailable
 
 _POLICY = "docs/platforms/sagemaker.md shows the policies"
 CURES = {

@@ -9,11 +9,11 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from adapt.config.section import Section
 from adapt.places import CHANNELS
 from adapt.platforms.platform import Profile, Promised
 from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of
-from adapt.section import Section
-from storage.store import join
+from storage.uris import join
 
 IMAGE = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.[a-z0-9.]+/"

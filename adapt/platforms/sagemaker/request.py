@@ -14,11 +14,11 @@ from adapt.platforms.platform import Request, Submission
 from adapt.platforms.reachable import unreachable
 from adapt.platforms.sagemaker.limits import check_request
 from adapt.platforms.sagemaker.profile import NO_SECRETS, Channel, SageMakerProfile
-from storage.settings import fitting_key, settings_name
-from storage.store import split_uri
+from storage.config import fitting_key, settings_name
+from storage.uris import split_uri
 
 if TYPE_CHECKING:
-    from adapt.spec import JobSpec
+    from adapt.spec.job_spec import JobSpec
 
 GRACE_S = 120.0
 SPEC_PART = 2500
@@ -47,8 +47,8 @@ METRICS = {
     "speed:samples_per_s": rf"step \d+/\d+ .*? {_NUMBER} samples/s",
     "speed:waiting_percent": rf"step \d+/\d+ .*? waiting {_NUMBER}%",
 }
-"""What SageMaker draws, read from the lines of `adapt.trainer` and `adapt.live`; of several heads'
-losses the first, the main one."""
+"""What SageMaker draws, read from the lines of `adapt.trainer.trainer` and `adapt.cli.live`; of
+several heads' losses the first, the main one."""
 
 _KEYS = {
     "TrainingJobName": "name",

@@ -1,0 +1,229 @@
+"""How much GPU memory a job's step takes: the engine's real step, run on tensors without memory.
+
+Networks, losses, backward passes and optimizers are the job's own; PyTorch's fake tensors have
+their shapes and no bytes. What is alive is counted by storage, and its peak found afterwards. Two
+steps are run, since optimizers make their state in the first. The CPU's kernels stand for the
+GPU's: what those need beside their results is in `MARGIN_BYTES` and `MARGIN_SHARE`.
+"""
+
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import accumulate
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from adapt.batch import Batch
+from adapt.engine.engine import Engine
+from adapt.engine.sync_batch_norm import SyncBatchNorm
+from adapt.errors import JobError
+from adapt.methods import METHODS
+from adapt.spec.job_spec import JobSpec
+from adapt.stream.config import DomainConfig
+from adapt.trainer.networks import build_without_memory
+
+MARGIN_BYTES = 1_500_000_000
+"""Of the CUDA context and of the workspaces of cuDNN, cuBLAS and NCCL."""
+
+MARGIN_SHARE = 0.1
+"""Of the peak: what PyTorch's allocator loses to rounding and fragments."""
+
+Sizes = Mapping[str, tuple[int, int]]
+"""Domain -> height and width in pixels of its packed images."""
+
+Batches = Callable[[], tuple[Batch, Batch | None]]
+
+
+class Peak(NamedTuple):
+    """Bytes alive on one GPU when most are; `parameters` with buffers, `activations` with batches
+    and all else."""
+
+    parameters: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+    @property
+    def needed(self) -> int:
+        """What the GPU should have: the total and the margin."""
+        return int(self.total * (1 + MARGIN_SHARE)) + MARGIN_BYTES
+
+
+def predicted_bytes(job: JobSpec, num_ranks: int, packed_hw: Sizes = MappingProxyType({})) -> Peak:
+    """The peak of one of `num_ranks` ranks. Allocates nothing of that size; takes seconds.
+
+    `packed_hw` is needed of domains whose images have no size in the spec. Raises `JobError` where
+    it is missing, or where model, method and optimizers do not fit one another.
+    """
+    method = build_without_memory(job)
+    sizes = {key: batch_hw(key, domain, packed_hw) for key, domain in _domains(job).items()}
+
+    def engine() -> Engine:
+        return Engine(method, job.train, job.optim, torch.device("cpu"), job.seed)
+
+    def batches() -> tuple[Batch, Batch | None]:
+        source, target = (
+            _batch(domain.batch_size // num_ranks, sizes[key], labelled=key == "source")
+            if (domain := _domains(job).get(key)) is not None
+            else None
+            for key in ("source", "target")
+        )
+        assert source is not None, "every job has a source"
+        return source, target
+
+    synced = SyncBatchNorm() if job.train.sync_batch_norm and num_ranks > 1 else nullcontext()
+    with FakeTensorMode(allow_non_fake_inputs=True), _Agreeing():
+        return step_peak(engine, batches, synced)
+
+
+def step_peak(
+    build: Callable[[], Engine], batches: Batches, within: AbstractContextManager[Any] | None = None
+) -> Peak:
+    """The peak of two steps of the engine that `build` makes, on tensors of whatever kind.
+
+    While a batch is learned from, the one after it is on its way, as on a GPU.
+    """
+    with LiveStorages() as live, within or nullcontext():
+        engine = build()
+        use_foreach(engine)
+        coming = batches()
+        for _ in range(2):
+            batch, coming = coming, batches()
+            engine.step(*batch)
+            live.mark(_kinds(engine))
+    return live.peak()
+
+
+def use_foreach(engine: Engine) -> None:
+    """Have the optimizers go about all parameters at once, as they do on GPUs, at a price in
+    memory."""
+    for optimizer in engine.optimizers.values():
+        for group in optimizer.param_groups:
+            if "foreach" in group:
+                group["foreach"] = True
+
+
+def batch_hw(key: str, domain: DomainConfig, packed_hw: Sizes) -> tuple[int, int]:
+    """Height and width in pixels of a domain's batches.
+
+    Raises `JobError` where neither the spec says it nor `packed_hw`.
+    """
+    size_hw = domain.augment.crop_hw or domain.size_hw or packed_hw.get(key)
+    if size_hw is None:
+        raise JobError(
+            f"{key}.size_hw: expected a size, by which the memory of a step is predicted, found "
+            f"none; set it, or {key}.augment.crop_hw"
+        )
+    return size_hw
+
+
+class LiveStorages(TorchDispatchMode):
+    """Notes, within it, when each tensor's storage comes and when it goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sizes: list[int] = []
+        self._kinds: dict[int, str] = {}
+        self._events: list[int] = []
+        self._here: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
+
+    def mark(self, kinds: Mapping[str, list[Tensor]]) -> None:
+        """Say what tensors are: fields of `Peak`; others are activations."""
+        for kind, tensors in kinds.items():
+            self._kinds |= {self._number(tensor): kind for tensor in tensors}
+
+    def peak(self) -> Peak:
+        """What was alive at the first moment when most was."""
+        sizes = [
+            self._sizes[event] if event >= 0 else -self._sizes[~event] for event in self._events
+        ]
+        totals = list(accumulate(sizes))
+        until = totals.index(max(totals)) + 1 if totals else 0
+        alive: set[int] = set()
+        for event in self._events[:until]:
+            alive.add(event) if event >= 0 else alive.discard(~event)
+        bytes_of = dict.fromkeys(Peak._fields, 0)
+        for number in alive:
+            bytes_of[self._kinds.get(number, "activations")] += self._sizes[number]
+        return Peak(**bytes_of)
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Runs what is called and looks at what it gave."""
+        outputs = function(*args, **(kwargs or {}))
+        for output in tree_leaves(outputs):
+            if isinstance(output, Tensor):
+                self._number(output)
+        return outputs
+
+    def _number(self, tensor: Tensor) -> int:
+        """Of the tensor's storage, in the order of their coming."""
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address not in self._here:
+            number = len(self._sizes)
+            self._sizes.append(storage.nbytes())
+            self._events.append(number)
+            gone = weakref.ref(storage, lambda _: self._gone(address))
+            self._here[address] = number, gone
+        return self._here[address][0]
+
+    def _gone(self, address: int) -> None:
+        number, _ = self._here.pop(address)
+        self._events.append(~number)
+
+
+class _Agreeing(TorchDispatchMode):
+    """Within it tensors without values answer yes, or 1, to whoever asks for one: losses are
+    finite, class ratios are known."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Answers in the tensor's place, or runs what is called."""
+        if function is torch.ops.aten._local_scalar_dense.default:
+            return True
+        return function(*args, **(kwargs or {}))
+
+
+def _domains(job: JobSpec) -> dict[str, DomainConfig]:
+    """The domains that the method asks for, by key."""
+    needed = {"source": job.source}
+    if METHODS[job.method.name].needs_target and job.target is not None:
+        needed["target"] = job.target
+    return needed
+
+
+def _batch(size: int, size_hw: tuple[int, int], *, labelled: bool) -> Batch:
+    images = torch.empty(size, 3, *size_hw)
+    labels = torch.empty(size, *size_hw, dtype=torch.int64) if labelled else None
+    return Batch(images, labels, ("",) * size)
+
+
+def _kinds(engine: Engine) -> dict[str, list[Tensor]]:
+    """The engine's own tensors after a step."""
+    parameters = list(engine.method.parameters())
+    states = [o.state.values() for o in engine.optimizers.values()]
+    return {
+        "parameters": [*parameters, *engine.method.buffers()],
+        "gradients": [one.grad for one in parameters if one.grad is not None],
+        "optimizer": [
+            value
+            for state in states
+            for values in state
+            for value in values.values()
+            if isinstance(value, Tensor)
+        ],
+    }

@@ -1,0 +1,259 @@
+"""Saves a run and finds it again: one folder a step, and pointers written last.
+
+    RUN/step-00000500/weights.safetensors   the segmentation network alone, for everybody
+    RUN/step-00000500/state.pt              what resuming needs: engine, streams, MLflow run
+    RUN/step-00000500/spec.yaml             the resolved job spec
+    RUN/step-00000500/manifest.json         sha256 of the three; written after them
+    RUN/LATEST, RUN/BEST.json               written after the manifest
+
+A crash leaves at worst a folder without manifest, which nobody reads. A step that is saved again
+gets a folder of its own (`step-00000500-02`). A reader trusts a folder only when all checksums
+hold, and otherwise takes the one before it. `torch.load` runs with `weights_only`.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
+from torch import Tensor
+
+from adapt.config.section import Section
+from adapt.errors import DataError
+from adapt.models.weights import STATE, WEIGHTS
+from storage.errors import MissingObject
+from storage.store import Store
+from storage.uris import join
+
+log = logging.getLogger(__name__)
+
+SPEC, MANIFEST = "spec.yaml", "manifest.json"
+
+
+class CheckpointConfig(Section):
+    """Where and how often a run is saved."""
+
+    uri: str = Field("runs", description="Folder of all runs: file path or URI of a store.")
+    every_minutes: float = Field(10.0, gt=0, description="Longest time between two saves.")
+    every_steps: int | None = Field(None, ge=1, description="Also save every so many steps.")
+    keep: int = Field(3, ge=1, description="Newest checkpoints kept, beside the best.")
+
+
+class Saved(NamedTuple):
+    """One checkpoint: its folder's name, the URI of its weights and their sha256."""
+
+    name: str
+    weights_uri: str
+    sha256: str
+
+
+class Best(NamedTuple):
+    """The best checkpoint so far and its score."""
+
+    name: str
+    score: float
+    sha256: str
+
+
+class RunFolder:
+    """The checkpoints of one run under `store` (rooted at the run's folder), which others find at
+    `uri`."""
+
+    def __init__(self, store: Store, uri: str | None = None) -> None:
+        self.store, self.uri = store, uri or store.uri
+
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        spec_text: str,
+        description: Mapping[str, str],
+    ) -> Saved:
+        """Write the checkpoint of `step` durably and point LATEST, which is for people, at it.
+
+        `description` goes into the header of the weights' file. Raises `StoreError`.
+        """
+        name = self._free_name(step)
+        tensors = {key: t.detach().cpu().contiguous() for key, t in weights.items()}
+        writers: dict[str, Callable[[Path], object]] = {
+            WEIGHTS: lambda path: path.write_bytes(as_bytes(tensors, dict(description))),
+            STATE: lambda path: torch.save(dict(state), path),
+            SPEC: lambda path: path.write_text(spec_text),
+        }
+        digests = {}
+        for file, write in writers.items():
+            with _memory_file(file) as path:
+                write(path)
+                digests[file] = _sha256(path)
+                self.store.put_file(f"{name}/{file}", path)
+        manifest = {"step": step, "sha256": digests}
+        self.store.put(f"{name}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
+        self.store.put("LATEST", name.encode())
+        return Saved(name, join(self.uri, name, WEIGHTS), digests[WEIGHTS])
+
+    def _free_name(self, step: int) -> str:
+        """A folder without a manifest: a finished save is never written over, since a kill
+        midway would lose it."""
+        name = f"step-{step:08d}"
+        taken = [other for other in self.names() if other.startswith(name)]
+        times = [int(other[len(name) + 1 :] or 1) for other in taken]
+        return f"{name}-{max(times) + 1:02d}" if times else name
+
+    def newest_valid(self) -> tuple[str, dict[str, Any]] | None:
+        """The newest checkpoint whose checksums hold, as (folder's name, state); None where there
+        is none.
+
+        A damaged one is named in a warning and passed over.
+        """
+        for name in reversed(self.names()):
+            try:
+                return name, self.load(name)
+            except (DataError, MissingObject) as error:
+                log.warning("%s/%s: damaged, passed over: %s", self.store.uri, name, error)
+        return None
+
+    def load(self, name: str) -> dict[str, Any]:
+        """The state of one checkpoint. Raises `DataError` or `MissingObject` where it is
+        damaged."""
+        with tempfile.TemporaryDirectory(prefix="segadapt-resume-") as folder:
+            for file in (SPEC, STATE):
+                self._fetch_verified(name, file, Path(folder))
+            try:
+                state: dict[str, Any] = torch.load(
+                    Path(folder) / STATE, map_location="cpu", weights_only=True
+                )
+            except (UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+                raise DataError(f"{name}/{STATE}: cannot be loaded: {error}") from error
+        return state
+
+    def spec_text(self, name: str) -> str:
+        """The resolved job spec that was saved with a checkpoint."""
+        return self.store.get(f"{name}/{SPEC}").decode()
+
+    def names(self) -> list[str]:
+        """The folders of finished saves, oldest first."""
+        keys = [info.key for info in self.store.list("step-")]
+        return sorted(key.split("/")[0] for key in keys if key.endswith(f"/{MANIFEST}"))
+
+    def mark_best(self, saved: Saved, score: float) -> None:
+        """Point BEST at a checkpoint."""
+        best = Best(saved.name, score, saved.sha256)
+        self.store.put("BEST.json", json.dumps(best._asdict()).encode())
+
+    def best(self) -> Best | None:
+        """The best checkpoint so far, None before the first evaluation."""
+        try:
+            return Best(**json.loads(self.store.get("BEST.json")))
+        except MissingObject:
+            return None
+        except (ValueError, TypeError) as error:
+            log.warning("%s/BEST.json: damaged, passed over: %s", self.store.uri, error)
+            return None
+
+    def verified_best(self) -> Best | None:
+        """The best checkpoint; where its weights are damaged it loses its mark, with a warning.
+
+        Downloads them, so that a later evaluation can win the mark back.
+        """
+        best = self.best()
+        if best is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="segadapt-resume-") as folder:
+            try:
+                self._fetch_verified(best.name, WEIGHTS, Path(folder))
+            except (DataError, MissingObject) as error:
+                log.warning(
+                    "%s/%s: the best checkpoint is damaged, its mark is taken away: %s",
+                    self.store.uri,
+                    best.name,
+                    error,
+                )
+                self.store.delete("BEST.json")
+                return None
+        return best
+
+    def retain(self, keep: int, newest: str) -> None:
+        """Delete all but the best and the `keep` newest checkpoints up to `newest`.
+
+        Later ones are damaged ones that a resume passed over: they do not count yet. A manifest
+        goes first, files after it.
+        """
+        best = self.best()
+        for name in [name for name in self.names() if name <= newest][:-keep]:
+            if best is None or name != best.name:
+                for file in (MANIFEST, STATE, WEIGHTS, SPEC):
+                    self.store.delete(f"{name}/{file}")
+
+    def deliver(self, name: str, out: Path) -> None:
+        """Put a checkpoint's weights and job spec, checked, into a folder. Raises `DataError`."""
+        out.mkdir(parents=True, exist_ok=True)
+        for file in (WEIGHTS, SPEC):
+            self._fetch_verified(name, file, out)
+
+    def clear(self) -> None:
+        """Delete the whole run, pointers first."""
+        for key in ("LATEST", "BEST.json", "JOB"):
+            self.store.delete(key)
+        for info in list(self.store.list()):
+            self.store.delete(info.key)
+
+    def _fetch_verified(self, name: str, file: str, folder: Path) -> None:
+        manifest = self.store.get(f"{name}/{MANIFEST}")
+        try:
+            expected = json.loads(manifest)["sha256"][file]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{name}/{MANIFEST}: damaged: {error!r}") from error
+        self.store.get_file(f"{name}/{file}", folder / file)
+        found = _sha256(folder / file)
+        if found != expected:
+            raise DataError(
+                f"{name}/{file}: expected sha256 {expected[:12]}..., found {found[:12]}..."
+            )
+
+
+def fetch_weights(
+    store: Store, key: str, path: Path, sha256: str | None = None
+) -> dict[str, Tensor]:
+    """Download a `.safetensors` file to `path`, check it and load it.
+
+    Raises `DataError` on other bytes.
+    """
+    store.get_file(key, path)
+    found = _sha256(path)
+    if sha256 is not None and found != sha256:
+        path.unlink()
+        raise DataError(
+            f"{store.uri}/{key}: expected sha256 {sha256}, found {found}: download it again"
+        )
+    return load_file(path)
+
+
+@contextmanager
+def _memory_file(name: str) -> Iterator[Path]:
+    """A file in memory, where the system has such, so that a full scratch disk stops no save."""
+    if not hasattr(os, "memfd_create"):
+        with tempfile.TemporaryDirectory(prefix="segadapt-save-") as folder:
+            yield Path(folder) / name
+        return
+    descriptor = os.memfd_create(name)
+    try:
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,224 @@
+"""Saves checkpoints in the background: training waits only for a copy in memory.
+
+At most one upload is in flight. A regular save that falls due meanwhile comes as soon as it ends; a
+new best waits in memory for its turn, and is tried again until it is stored, since its evaluation
+will not come back. A failed upload is a warning: training goes on, and the next save tries again.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from threading import Condition, Thread
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from adapt.checkpoint.run_folder import RunFolder, Saved
+from storage.errors import StoreError, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 10.0
+"""Pause after a failed upload of a best checkpoint, or of the job's last."""
+
+_BEAT_S = 1.0
+
+
+class Snapshot(NamedTuple):
+    """A checkpoint in memory, apart from what training goes on changing.
+
+    `score` is set where it is the best so far.
+    """
+
+    step: int
+    state: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    spec_text: str
+    description: Mapping[str, str]
+    score: float | None = None
+
+
+class Durable(NamedTuple):
+    """The last checkpoint that is stored: its step, and `time.monotonic()` of its copy."""
+
+    step: int
+    taken_s: float
+
+    @property
+    def age_s(self) -> float:
+        """How much work a kill now would cost, in seconds."""
+        return time.monotonic() - self.taken_s
+
+
+class Saver:
+    """Stores snapshots in `folder`, one after another, and keeps the `keep` newest and the best.
+
+    `on_best` is called, in the saving thread, once a best checkpoint is stored and marked.
+    """
+
+    def __init__(
+        self, folder: RunFolder, keep: int, on_best: Callable[[Saved, float], None]
+    ) -> None:
+        self.durable: Durable | None = None
+        self._folder, self._keep, self._on_best = folder, keep, on_best
+        self._changed = Condition()
+        self._flying: tuple[Snapshot, float] | None = None
+        self._waiting: tuple[Snapshot, float] | None = None
+        self._error: StoreError | None = None
+        self._retry_s = RETRY_S
+        self._closed = self._ended = False
+        self._thread = Thread(target=self._run, name="saver", daemon=True)
+        self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a snapshot is being stored or waits for it."""
+        return self._flying is not None or self._waiting is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that was submitted is stored, marks included."""
+        return not self.busy and self._error is None
+
+    def submit(self, snapshot: Snapshot) -> None:
+        """Store a snapshot soon; it takes the place of one that still waits."""
+        with self._changed:
+            assert not self._ended, "the saving thread has ended; its traceback is above"
+            self._waiting = (snapshot, time.monotonic())
+            self._changed.notify_all()
+
+    def finish(
+        self, snapshot: Snapshot | None, timeout_s: float, beat: Callable[[], None]
+    ) -> Durable | None:
+        """Store what waits, then `snapshot`; return what is stored after at most `timeout_s`.
+
+        Calls `beat` about once a second. A store that is away is waited for; one that refuses, as
+        for want of room or rights, is not. Raises `StoreError`, the last upload's, where the last
+        snapshot is not stored.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        self._retry_s = min(RETRY_S, 1.0)
+        idle = self._wait_until_idle(deadline_s, beat)
+        while snapshot is not None and idle and not self._has(snapshot):
+            self.submit(snapshot)
+            idle = self._wait_until_idle(deadline_s, beat)
+            if self._error is not None:
+                if self._refused() or time.monotonic() + self._retry_s > deadline_s:
+                    break
+                time.sleep(self._retry_s)
+        if snapshot is not None and not self._has(snapshot):
+            raise self._error or StoreError(
+                f"{self._folder.store.uri}: saving step {snapshot.step} took more than "
+                f"{timeout_s:.0f} s"
+            )
+        return self.durable
+
+    def close(self) -> None:
+        """End the thread once nothing is in flight; what waits is dropped."""
+        with self._changed:
+            self._closed, self._waiting = True, None
+            self._changed.notify_all()
+
+    def _has(self, snapshot: Snapshot) -> bool:
+        return self.durable is not None and self.durable.step == snapshot.step and not self._error
+
+    def _wait_until_idle(self, deadline_s: float, beat: Callable[[], None]) -> bool:
+        with self._changed:
+            while self.busy and not self._ended and time.monotonic() < deadline_s:
+                if self._flying is None and self._refused():
+                    break
+                beat()
+                self._changed.wait(min(_BEAT_S, max(0.0, deadline_s - time.monotonic())))
+            return not self.busy
+
+    def _refused(self) -> bool:
+        """Whether the last upload failed in a way that waiting does not mend."""
+        return self._error is not None and not isinstance(self._error, StoreUnavailable)
+
+    def _run(self) -> None:
+        try:
+            self._store_what_comes()
+        finally:  # also after a bug, which the thread's traceback shows
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _store_what_comes(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._waiting is not None)
+                if self._closed:
+                    return
+                self._flying, self._waiting = self._waiting, None
+            assert self._flying is not None
+            error = self._stored(*self._flying)
+            with self._changed:
+                again = error is not None and self._flying[0].score is not None
+                if again and self._waiting is None:
+                    self._waiting = self._flying
+                self._flying, self._error = None, error
+                self._changed.notify_all()
+                if again and not self._closed:
+                    self._changed.wait_for(lambda: self._closed, self._retry_s)
+
+    def _stored(self, snapshot: Snapshot, taken_s: float) -> StoreError | None:
+        """Store, mark and clean up; the error where the store refuses."""
+        started_s = time.monotonic()
+        try:
+            saved = self._folder.save(*snapshot[:5])
+            self.durable = Durable(snapshot.step, taken_s)
+            if snapshot.score is not None:
+                self._folder.mark_best(saved, snapshot.score)
+                self._on_best(saved, snapshot.score)
+            self._folder.retain(self._keep, saved.name)
+        except (StoreError, OSError, MemoryError) as error:
+            age = "none is stored yet" if self.durable is None else self._age(self.durable)
+            log.warning(
+                "the checkpoint of step %d could not be stored, training goes on (%s): %s",
+                snapshot.step,
+                age,
+                error,
+            )
+            return error if isinstance(error, StoreError) else StoreError(repr(error))
+        took_s = time.monotonic() - started_s
+        log.info("the checkpoint of step %d is stored (%.1f s)", snapshot.step, took_s)
+        return None
+
+    def _age(self, durable: Durable) -> str:
+        minutes = durable.age_s / 60
+        return f"the last stored one is step {durable.step}, {minutes:.1f} minutes old"
+
+
+def in_memory(values: Any, copies: dict[tuple[Any, ...], Tensor] | None = None) -> Any:
+    """A deep copy of nested dicts, lists and tuples with every tensor copied to the CPU's memory.
+
+    Tensors that are the same memory stay one.
+    """
+    copies = {} if copies is None else copies
+    if isinstance(values, Tensor):
+        tensor = values.detach()
+        key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+        if tensor.numel() == 0 or key not in copies:
+            copies[key] = tensor.to("cpu", copy=True).contiguous()
+        return copies[key]
+    if isinstance(values, Mapping):
+        return {key: in_memory(value, copies) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(in_memory(value, copies) for value in values)
+    return values
+
+
+def snapshot_of(
+    step: int,
+    state: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    spec_text: str,
+    description: Mapping[str, str],
+    score: float | None = None,
+) -> Snapshot:
+    """Copy a checkpoint's content off the device. Waits for the device."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    copied, tensors = in_memory((state, weights))
+    return Snapshot(step, copied, tensors, spec_text, description, score)

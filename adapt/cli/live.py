@@ -1,0 +1,80 @@
+"""The live line of a running job: step, losses, samples/s, share of time waiting for data, time
+left.
+
+On a terminal one line renews itself; elsewhere every report is a line of its own, without control
+characters, as log collectors like it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import MofNCompleteColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from adapt.trainer.progress import Progress
+
+
+def describe(progress: "Progress") -> str:
+    """One report in words."""
+    losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
+    left = str(timedelta(seconds=round(progress.remaining_s)))
+    seen, fetched = progress.stream, ""
+    waits = f"p50 {seen.wait_p50_ms:.0f}, p99 {seen.wait_p99_ms:.0f} ms, {seen.stalls} stalls"
+    if seen.fetched_mb:
+        fetched = f"fetched {seen.fetched_mb:.0f} MB (hits {seen.hit_rate:.0%}"
+        fetched += f", {seen.retries} retries, {seen.hedges} hedges)  "
+    saved = ""
+    if progress.saved is not None:
+        age = timedelta(seconds=round(progress.saved.age_s))
+        saved = f"saved {progress.saved.step} {age} ago  "
+    return (
+        f"step {progress.step}/{progress.steps}  {losses}  {progress.samples_per_s:.1f} samples/s  "
+        f"waiting {progress.wait_share:.0%} ({waits})  "
+        f"{seen.queue_depth:.0f} ready  {fetched}{saved}left {left}"
+    )
+
+
+class LiveLine:
+    """A context in which `show` displays reports; `quiet` shows none, for ranks that do not
+    lead."""
+
+    def __init__(self, console: Console, quiet: bool = False) -> None:
+        self._console, self._quiet = console, quiet
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal and not self._quiet:
+            self._live = Live(Text("starting ..."), console=self._console, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, progress: "Progress") -> None:
+        """Display a report."""
+        if self._live is not None:
+            self._live.update(Text(describe(progress)))
+        elif not self._quiet:
+            self._console.print(describe(progress), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(text: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work of known length; gives the function that moves it: (done, total)."""
+    with Bar(*Bar.get_default_columns(), MofNCompleteColumn(), console=console) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,266 @@
+"""A job spec as text: strict YAML in, one clear line for each mistake out.
+
+YAML 1.1 lets a key stand twice, reads `2e-4` as a string and `off` as false; here the first is an
+error, the second a number and the third a string. Types are checked strictly, as in JSON.
+"""
+
+import base64
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from adapt.errors import JobError, known_names
+from storage.config import StoreConfig
+from storage.stores import Stores
+
+IN_VARIABLE = "env:"
+GZIP = b"\x1f\x8b"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML with unique keys and JSON's scalars."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if isinstance(key, list | dict):
+                raise JobError(f"line {line}: expected a name before the colon, found {key}")
+            if key in seen:
+                raise JobError(f"{key}: stands twice, on lines {seen[key]} and {line}; keep one")
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [
+        pair for pair in pairs if not pair[0].endswith((":int", ":float", ":bool", ":timestamp"))
+    ]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern, _first in (
+    ("bool", r"true|false", "tf"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
+):
+    _StrictLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
+
+
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _decimal)
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """YAML text -> plain values.
+
+    Raises `JobError` with `name` and the line.
+    """
+    try:
+        return yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise JobError(
+            f"{name}:{line} is not valid YAML: {getattr(error, 'problem', error)}"
+        ) from error
+
+
+def read_yaml(where: Path | str, environment: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """The mapping in a YAML file, which may be the path of one, its URI in any store, or
+    `env:VARIABLE`, a variable that holds it in base64, compressed by gzip or not.
+
+    Raises `JobError` where there is none, `StoreError`.
+    """
+    name = str(where)
+    try:
+        text = _content(name, environment).decode("utf-8")
+    except OSError as error:
+        raise JobError(f"{name}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise JobError(f"{name}: is not text in UTF-8") from error
+    values = parse_yaml(text, name)
+    if not isinstance(values, dict):
+        raise JobError(f"{name}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+def _content(name: str, environment: Mapping[str, str]) -> bytes:
+    if name.startswith(IN_VARIABLE):
+        return unpacked(environment.get(name.removeprefix(IN_VARIABLE), ""), name)
+    if "://" in name:
+        folder, _, key = name.rpartition("/")
+        return _stores(name, environment).open(folder).get(key)
+    return Path(name).read_bytes()
+
+
+def _stores(name: str, environment: Mapping[str, str]) -> Stores:
+    """Stores before any job spec says how to reach them: by AWS's own variables, for OBS too."""
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    if endpoint is None and name.startswith("obs://"):
+        raise JobError(
+            f"{name}: expected the endpoint of OBS in AWS_ENDPOINT_URL_S3, as "
+            "https://obs.REGION.myhuaweicloud.com, found nothing"
+        )
+    return Stores({"obs": StoreConfig(endpoint_url=endpoint)} if endpoint else {}, environment)
+
+
+def packed(text: str) -> str:
+    """Text for a variable: gzip, then base64; the same text always gives the same."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def unpacked(text: str, name: str) -> bytes:
+    """What `packed` packed, or plain base64. Raises `JobError` that names `name`."""
+    try:
+        content = base64.b64decode("".join(text.split()), validate=True)
+        return gzip.decompress(content) if content.startswith(GZIP) else content
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise JobError(f"{name}: expected a job spec in base64, gzip or not: {error}") from error
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Apply `a.b.c=value` pairs, the value read as YAML; lists are reached by number.
+
+    Raises `JobError`.
+    """
+    changed: dict[str, Any] = json.loads(json.dumps(values))
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise JobError(f"--set {override}: expected KEY.PATH=VALUE, as in train.steps=500")
+        _assign(changed, path.split("."), parse_yaml(text, f"--set {path}"), path)
+    return changed
+
+
+def _assign(node: Any, keys: list[str], value: Any, path: str) -> None:
+    for key in keys[:-1]:
+        if isinstance(node, dict):
+            if not isinstance(node.get(key), dict | list):
+                node[key] = {}
+            node = node[key]
+        else:
+            node = node[_place(node, key, path)]
+    if isinstance(node, dict):
+        node[keys[-1]] = value
+    else:
+        node[_place(node, keys[-1], path)] = value
+
+
+def _place(node: Any, key: str, path: str) -> int:
+    if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+        return int(key)
+    raise JobError(f"--set {path}: there is no {key!r} to change")
+
+
+def validate(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Values as read from YAML -> model.
+
+    Raises `JobError` with one line for each mistake, by key path.
+    """
+    try:
+        return model.model_validate_json(json.dumps(values), strict=True)
+    except (TypeError, ValueError) as error:
+        if not isinstance(error, ValidationError):
+            raise JobError(f"expected plain values, found {error}") from error
+        schema = model.model_json_schema()
+        lines = [_line(schema, one) for one in error.errors(include_url=False)]
+        raise JobError("\n".join(dict.fromkeys(lines))) from error
+
+
+def _line(schema: dict[str, Any], error: Any) -> str:
+    node, keys = _descend(schema, error["loc"])
+    path = ".".join(keys)
+    kind, found = error["type"], error["input"]
+    if kind == "extra_forbidden":
+        parent, _ = _descend(schema, error["loc"][:-1])
+        hint = known_names(keys[-1], parent.get("properties", {}))
+        return f"{path}: unknown key, {hint}"
+    if kind == "missing":
+        return f"{path}: missing, expected {_expected(node)}"
+    if kind == "union_tag_invalid":
+        context = error["ctx"]
+        known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        tag_key = context["discriminator"].strip("'")
+        return f"{path}.{tag_key}: expected a known name, {known_names(context['tag'], known)}"
+    if kind == "union_tag_not_found":
+        return f"{path}.{error['ctx']['discriminator'].strip(chr(39))}: missing, expected a name"
+    if kind == "value_error":
+        return f"{path}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
+    if kind == "literal_error":
+        return f"{path}: expected {_expected(node)}, {known_names(found, node.get('enum', []))}"
+    return f"{path}: expected {_expected(node)}, got {found!r}"
+
+
+def _descend(schema: dict[str, Any], loc: Iterable[str | int]) -> tuple[dict[str, Any], list[str]]:
+    """The schema node at an error's place, and the place as the user wrote it: tags of unions left
+    out."""
+    node, keys = schema, []
+    for key in loc:
+        node = _resolve(schema, node)
+        choices = node.get("discriminator", {}).get("mapping", {})
+        if key in choices:
+            node = {"$ref": choices[key]}
+            continue
+        branches = [node, *(_resolve(schema, branch) for branch in node.get("anyOf", []))]
+        node = next((inner for inner in (_inside(b, key) for b in branches) if inner), {})
+        keys.append(str(key))
+    return _resolve(schema, node), keys
+
+
+def _inside(node: dict[str, Any], key: str | int) -> Any:
+    """The schema of what stands under `key` of a mapping, or at a place of a list; None where there
+    is none."""
+    if isinstance(key, int):
+        return node.get("items") or next(iter(node.get("prefixItems", [])), None)
+    inner = node.get("properties", {}).get(key) or node.get("additionalProperties")
+    return inner if isinstance(inner, dict) else None
+
+
+def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+_KINDS = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "a text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "keys and values",
+    "null": "null",
+}
+
+
+def _expected(node: Mapping[str, Any]) -> str:
+    """A schema node in words: `an integer >= 1`, `fp32 or bf16`, `a list of 2`."""
+    if "enum" in node:
+        return " or ".join(map(str, node["enum"]))
+    if "const" in node:
+        return str(node["const"])
+    if "anyOf" in node:
+        return " or ".join(_expected(choice) for choice in node["anyOf"])
+    if node.get("type") == "integer" and node.get("minimum") == 1:
+        return "a positive integer"
+    words = _KINDS.get(str(node.get("type")), "a value")
+    if node.get("type") == "array" and node.get("minItems"):
+        words += f" of {node['minItems']}"
+    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {node[key]:g}" for key, sign in bounds.items() if key in node]
+    return " ".join([words, " and ".join(limits)]).strip()

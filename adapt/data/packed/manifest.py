@@ -1,0 +1,178 @@
+"""`SPLIT/manifest.json`: what a packed split is, on a page to read.
+
+It names the sha256 of the index and of every shard, so its own sha256 identifies every byte of the
+data set. It may come from a stranger: sizes and names are bounded before anything is opened by what
+it says.
+"""
+
+import hashlib
+import json
+import reprlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError, field_validator
+
+from adapt.batch import IGNORED
+from adapt.config.section import Section
+from adapt.data.label_maps import LabelSpace
+from adapt.data.packed.codecs import MAX_SIDE_PX
+from adapt.errors import DataError
+
+FORMAT_VERSION = 3
+
+MAX_MANIFEST_BYTES = 16 << 20
+"""60 000 shards, 4 PB of images; more would only serve to fill the memory of whoever parses it."""
+MAX_SHARD_BYTES = 1 << 34
+"""Shards are fetched whole; `pack` aims at 64 MB."""
+
+CURE = "pack the split again (--overwrite)"
+
+Profile = Literal["exact", "small", "original"]
+"""exact: resized, lossless; small: resized, JPEG 95; original: the owner's bytes at full size."""
+
+FileName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", min_length=1, max_length=200)
+]
+"""One plain name: no folders, nothing that a shell or a store would read otherwise."""
+SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=200)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Xxh3 = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE_PX)]
+LabelId = Annotated[int, Field(ge=0, le=255)]
+Pixels = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class ShardInfo(Section):
+    """One shard: its name in the split's folder, and its checksums in hex."""
+
+    name: FileName
+    size_bytes: Annotated[int, Field(ge=1, le=MAX_SHARD_BYTES)]
+    num_samples: Annotated[int, Field(ge=1, lt=2**31)]
+    sha256: Sha256
+    xxh3: Xxh3
+
+
+class PackedLabelSpace(Section):
+    """The classes whose train ids the labels hold; `classes` in train-id order. A space without a
+    name of its own is `custom`.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=IGNORED - 1)]
+
+    @classmethod
+    def of(cls, label_space: LabelSpace) -> "PackedLabelSpace":
+        """What a manifest says of a label space."""
+        short = label_space.short()
+        return cls(name=short if isinstance(short, str) else "custom", classes=label_space.names)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(self.classes)})"
+
+
+class Manifest(Section):
+    """One packed split. Its labels hold the dataset's own ids, or, with a `label_space`, train ids
+    of that (255 where ignored); `id_pixels` counts the pixels of each over the whole split.
+    """
+
+    format_version: int = FORMAT_VERSION
+    dataset: str
+    split: SplitName
+    profile: Profile
+    size_hw: tuple[Side, Side] | None
+    num_samples: int
+    labelled: bool
+    label_space: PackedLabelSpace | None = None
+    id_pixels: dict[LabelId, Pixels]
+    shards: tuple[ShardInfo, ...]
+    index_sha256: str
+    libraries: dict[str, str]
+    plan_sha256: str = ""
+
+    @field_validator("shards")
+    @classmethod
+    def _names_are_unique(cls, shards: tuple[ShardInfo, ...]) -> tuple[ShardInfo, ...]:
+        (name, times), *_ = Counter(shard.name for shard in shards).most_common(1) or [("", 1)]
+        if times > 1:
+            raise ValueError(f"two shards are named {name}")
+        return shards
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids that occur in the split's labels, ascending: columns of `Index.id_pixels`."""
+        return tuple(sorted(self.id_pixels))
+
+    @property
+    def dataset_id(self) -> str:
+        """sha256 of the canonical JSON: equal for equal bytes, on any machine and in any store."""
+        return hashlib.sha256(self.canonical_json()).hexdigest()
+
+    def canonical_json(self) -> bytes:
+        """UTF-8 JSON with sorted keys and no spaces."""
+        content = self.model_dump(mode="json")
+        return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+    def own_table(self) -> npt.NDArray[np.uint8]:
+        """(256,) uint8 for labels that are train ids already: the identity on the classes,
+        `IGNORED` elsewhere. Only for a split with a `label_space`.
+        """
+        assert self.label_space is not None, "the labels hold the dataset's own ids"
+        table = np.full(256, IGNORED, np.uint8)
+        num_classes = len(self.label_space.classes)
+        table[:num_classes] = np.arange(num_classes)
+        return table
+
+    def check_classes(self, names: Sequence[str], uri: str) -> None:
+        """`DataError` where the labels are train ids of other classes than these, or in another
+        order.
+        """
+        packed = self.label_space
+        if packed is not None and packed.classes != tuple(names):
+            raise DataError(
+                f"{uri}: its labels were packed as train ids of {packed}; asked for the classes "
+                f"{', '.join(names)}: ask for those it was packed with, or pack the split again "
+                "with these --classes, or without, which serves all"
+            )
+
+
+def refuse_large(size_bytes: int, max_bytes: int, uri: str, cure: str) -> None:
+    """`DataError` for an object of so many bytes or more, that readers do not parse."""
+    if size_bytes > max_bytes:
+        raise DataError(f"{uri}: expected at most {max_bytes} bytes, found {size_bytes}: {cure}")
+
+
+def parse_manifest(data: bytes, uri: str) -> Manifest:
+    """JSON -> Manifest. `DataError` for another format version, no samples, or no manifest at
+    all.
+    """
+    try:
+        content: Any = json.loads(data)
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{uri}: expected format_version {FORMAT_VERSION}, found {version!r}; "
+                "pack the data again (--overwrite)"
+            )
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{uri}: {first_fault(error)}; {CURE}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{uri}: not a manifest: {error}; {CURE}") from error
+    if manifest.num_samples < 1:
+        raise DataError(
+            f"{uri}: num_samples: expected at least 1, found {manifest.num_samples}: "
+            "the split is empty; pack it again (--overwrite)"
+        )
+    return manifest
+
+
+def first_fault(error: ValidationError) -> str:
+    """`key: what was expected, found ...` of the first of a model's complaints."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    found = "" if first["type"] == "missing" else f", found {reprlib.repr(first['input'])}"
+    return f"{key}: {first['msg']}{found}"

@@ -1,0 +1,115 @@
+"""The two files beside a split's shards, written and read together.
+
+`manifest.json` is written last, so its presence means that the split is complete.
+"""
+
+import hashlib
+import json
+
+from adapt.data.packed.index import Index, check_index, parse_index
+from adapt.data.packed.manifest import (
+    CURE,
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    parse_manifest,
+    refuse_large,
+)
+from adapt.errors import DataError
+from storage.errors import MissingObject, ShortObject, StoreError
+from storage.retry import retried
+from storage.store import Store
+
+MAX_INDEX_BYTES = 1 << 30
+"""About two million samples of 35 ids."""
+MAX_ROW_BYTES = 1 << 12
+"""A row of the index: a key that fits a tar, 256 ids, a dozen numbers."""
+ATTEMPTS = 5
+
+
+def write_manifest(store: Store, split: str, manifest: Manifest, index: Index) -> Manifest:
+    """Write `index.npz`, then `manifest.json` with the index's sha256 filled in; returns that
+    manifest.
+    """
+    data = index.to_bytes()
+    complete = manifest.model_copy(update={"index_sha256": hashlib.sha256(data).hexdigest()})
+    content = json.dumps(complete.model_dump(mode="json"), indent=1).encode()
+    uri = f"{store.uri}/{split}"
+    check_index(complete, index, f"{uri}/index.npz")
+    for file, limit_bytes, name, cure in (
+        (data, MAX_INDEX_BYTES, "index.npz", "pack fewer samples into a split"),
+        (content, MAX_MANIFEST_BYTES, "manifest.json", "pack with larger --shard-mb"),
+    ):
+        refuse_large(len(file), limit_bytes, f"{uri}/{name}", cure)
+    store.put(f"{split}/index.npz", data)
+    store.put(f"{split}/manifest.json", content)
+    return complete
+
+
+def read_manifest(store: Store, split: str) -> tuple[Manifest, Index]:
+    """The manifest and index of a packed split, verified against each other. `DataError` names the
+    object at fault.
+    """
+    uri = f"{store.uri}/{split}/manifest.json"
+    manifest = parse_manifest(read_object(store, split, "manifest.json", MAX_MANIFEST_BYTES), uri)
+    if manifest.split != split:
+        raise DataError(
+            f"{uri}: split: expected {split!r}, the folder it lies in, found {manifest.split!r}: "
+            f"move it to a folder of that name, or {CURE}"
+        )
+    uri = f"{store.uri}/{split}/index.npz"
+    most_bytes = min(MAX_INDEX_BYTES, (64 << 20) + MAX_ROW_BYTES * manifest.num_samples)
+    data = read_object(store, split, "index.npz", most_bytes)
+    found = hashlib.sha256(data).hexdigest()
+    if found != manifest.index_sha256:
+        raise DataError(
+            f"{uri}: damaged, or of another packing: sha256 {found[:12]}..., the manifest expects "
+            f"{manifest.index_sha256[:12]}...; pack the split again with --overwrite"
+        )
+    index = parse_index(data, uri)
+    check_index(manifest, index, uri)
+    return manifest, index
+
+
+def packed_splits(store: Store) -> list[str]:
+    """Names of the complete splits under the store's root."""
+    ending = "/manifest.json"
+    return [entry.key.removesuffix(ending) for entry in store.list() if entry.key.endswith(ending)]
+
+
+def read_object(store: Store, split: str, file_name: str, max_bytes: int) -> bytes:
+    """One object of a split. Where it is missing, a `DataError` that says what is there instead;
+    one as well where it is larger than any that `pack` writes.
+    """
+    try:
+        return retried(lambda: _bounded(store, f"{split}/{file_name}", max_bytes), ATTEMPTS)
+    except MissingObject as error:
+        raise DataError(
+            f"{store.uri}/{split}/{file_name} is missing: `pack` the split first, or let an "
+            f"interrupted `pack` finish{_what_is_there(store, split)}"
+        ) from error
+
+
+def _what_is_there(store: Store, split: str) -> str:
+    """The other packed splits, in brackets; nothing where the store cannot list."""
+    try:
+        splits = [name for name in packed_splits(store) if name != split]
+    except StoreError:
+        return ""
+    there = f"packed splits there: {', '.join(splits)}" if splits else "no packed split is there"
+    return f" ({there})"
+
+
+def _bounded(store: Store, key: str, max_bytes: int) -> bytes:
+    """The object, of which no more than needed is read where it is too large."""
+    download, data = store.download(key), bytearray()
+    try:
+        for block in download:
+            data += block
+            refuse_large(
+                len(data), max_bytes, f"{store.uri}/{key}", f"`pack` wrote no such file; {CURE}"
+            )
+    except ShortObject:
+        pass  # it is empty, which its reader says better
+    finally:
+        download.cancel()
+    return bytes(data)

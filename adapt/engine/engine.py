@@ -1,0 +1,266 @@
+"""One training step: back-propagate a method's terms as they come, then move every network.
+
+Each term is back-propagated before the next is computed, so one graph is freed before another is
+built (the papers' memory behaviour), and all optimizers step at the end, so a discriminator learns
+from logits of the network as it was when the step began. The engine alone knows precision,
+accumulation, clipping and ranks. Ranks average gradients once a step over c10d collectives rather
+than in DistributedDataParallel's hooks, which expect one backward a forward and one network; a step
+here has several of both.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from adapt.batch import Batch
+from adapt.config.section import Section
+from adapt.engine.optim import OptimConfig, build_optimizers, set_lr
+from adapt.engine.sync_batch_norm import SyncBatchNorm
+from adapt.errors import JobError
+from adapt.methods.method import Method
+from adapt.ranks import (
+    any_rank,
+    average_over_ranks,
+    gather_keys,
+    mean_over_ranks,
+    num_ranks,
+    rank,
+    share_from_leader,
+)
+
+log = logging.getLogger(__name__)
+
+
+class TrainConfig(Section):
+    """How long and how precisely to train."""
+
+    steps: int = Field(120_000, ge=1, description="Optimizer steps (ADVENT's figure).")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: autocast; losses that need it stay in float32."
+    )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Parts into which a rank's batch is split, one backward each, to save memory.",
+    )
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        description="Largest gradient norm of the segmentation network; none: no clipping.",
+    )
+    sync_batch_norm: bool = Field(
+        False,
+        description="Batch norm by the statistics of all ranks' images, as one rank with the whole "
+        "batch has them; else each rank normalises by its own. Costs two small exchanges a layer.",
+    )
+    max_bad_steps: int = Field(
+        10,
+        ge=0,
+        description="Steps whose loss or gradient is not finite are refused: nothing moves, and "
+        "their samples are named. After more than so many the job ends.",
+    )
+    stall_minutes: float = Field(
+        20.0,
+        gt=0,
+        description="Longest time in which a rank may achieve nothing, from its start on; then the "
+        "stacks of all ranks are logged and stored, and the job ends with 75. More than the ten "
+        "minutes for which a store that is away is waited for.",
+    )
+    log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
+
+
+class Engine:
+    """Trains the networks of one method.
+
+    `step_count` steps are done, `bad_steps` of them refused: (step, keys of its samples). Random
+    numbers of a step, such as dropout's, follow from `seed`, the step and the rank alone.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        train: TrainConfig,
+        optim: OptimConfig,
+        device: torch.device,
+        seed: int = 0,
+    ) -> None:
+        self.method = method.to(device)
+        self.train_config, self.optim_config, self.device = train, optim, device
+        self.optimizers = build_optimizers(optim, method)
+        self.step_count = 0
+        self.bad_steps: list[tuple[int, tuple[str, ...]]] = []
+        self._seed = seed
+
+    def step(self, source: Batch, target: Batch | None) -> dict[str, Tensor]:
+        """One optimizer step on a batch of each domain -> unweighted losses by name, scalars on the
+        device.
+
+        Every rank passes its own part; gradients are averaged over ranks. A step whose losses or
+        gradients are not finite leaves everything as it was, but counts. Raises `JobError` after
+        more than `max_bad_steps` of them, `RankLost` where a rank is gone.
+        """
+        self.method.train()
+        torch.manual_seed(self._step_seed())
+        buffers = [buffer.clone() for buffer in self.method.buffers()]
+        set_lr(self.optimizers, self.optim_config, self.step_count, self.train_config.steps)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        parts = self.train_config.accumulate
+        logged: dict[str, Tensor] = {}
+        sources = _split(source, parts)
+        targets = [None] * parts if target is None else _split(target, parts)
+        for source_part, target_part in zip(sources, targets, strict=True):
+            for term in self._terms(source_part, target_part):
+                (term.loss / parts).backward()
+                for name, value in term.logged.items():
+                    logged[name] = logged.get(name, 0) + value.detach() / parts
+        average_over_ranks(self._gradients())
+        if self._all_finite(logged):
+            self._clip()
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+            self.step_count += 1
+            self.method.after_step(self.step_count)
+        else:
+            self._refuse(logged, source.keys + (() if target is None else target.keys), buffers)
+        return logged
+
+    def mean_over_ranks(self, logged: dict[str, Tensor]) -> dict[str, float]:
+        """Losses of one step as numbers, averaged over ranks.
+
+        Waits for the device.
+        """
+        values = torch.stack([value.to(self.device, torch.float64) for value in logged.values()])
+        values = mean_over_ranks(values)
+        return dict(zip(logged, values.tolist(), strict=True))
+
+    def share_buffers(self) -> None:
+        """Give every rank the leader's running statistics, before they are evaluated or saved."""
+        share_from_leader(self.method.buffers())
+
+    def share_all(self) -> None:
+        """Give every rank the leader's networks, before the first step."""
+        share_from_leader(parameter.data for parameter in self.method.parameters())
+        self.share_buffers()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, but for the streams: networks, optimizers, step."""
+        return {
+            "step": self.step_count,
+            "method": self.method.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "bad_steps": [[step, list(keys)] for step, keys in self.bad_steps],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`.
+
+        Raises `JobError` where it belongs to other networks.
+        """
+        try:
+            self.method.load_state_dict(state["method"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise JobError(
+                "checkpoint.uri: expected a checkpoint of this model and method, found another one "
+                f"({error}); name the run anew or remove the old checkpoints"
+            ) from error
+        self.step_count = state["step"]
+        bad_steps = state.get("bad_steps", [])  # older checkpoints have none
+        self.bad_steps = [(step, tuple(keys)) for step, keys in bad_steps]
+
+    def _terms(self, source: Batch, target: Batch | None) -> Iterator[Any]:
+        """The method's terms, each computed under the step's precision and handed out outside of
+        it."""
+        terms = self.method.losses(source, target)
+        while True:
+            with self._autocast(), self._batch_norm():
+                term = next(terms, None)
+            if term is None:
+                return
+            yield term
+
+    def _batch_norm(self) -> AbstractContextManager[Any]:
+        synced = self.train_config.sync_batch_norm and num_ranks() > 1
+        return SyncBatchNorm() if synced else nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        enabled = self.train_config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.method.parameters() if p.grad is not None]
+
+    def _all_finite(self, logged: dict[str, Tensor]) -> bool:
+        """Whether all ranks' losses and gradients are finite. Waits for the device, once."""
+        values = [*logged.values(), nn.utils.get_total_norm(self._gradients())]
+        finite = torch.stack([value.detach().isfinite() for value in values]).all()
+        return not any_rank(not bool(finite))[0]
+
+    def _refuse(
+        self, logged: dict[str, Tensor], keys: tuple[str, ...], buffers: list[Tensor]
+    ) -> None:
+        """Count a step that moves nothing, and name its samples; `buffers` are put back."""
+        for buffer, before in zip(self.method.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        keys = gather_keys(keys)
+        self.bad_steps.append((self.step_count, keys))
+        self.step_count += 1
+        wrong = [name for name, value in logged.items() if not bool(value.isfinite())]
+        log.warning(
+            "step %d is refused, %s not finite (bad step %d of at most %d); its samples: %s",
+            self.step_count,
+            f"{', '.join(wrong)} is" if wrong else "a gradient, or another rank's loss, is",
+            len(self.bad_steps),
+            self.train_config.max_bad_steps,
+            ", ".join(keys),
+        )
+        if len(self.bad_steps) > self.train_config.max_bad_steps:
+            listed = "\n".join(f"  step {step + 1}: {', '.join(k)}" for step, k in self.bad_steps)
+            raise JobError(
+                f"train.max_bad_steps: expected at most {self.train_config.max_bad_steps} steps "
+                f"whose loss or gradient is not finite, found {len(self.bad_steps)}; lower "
+                f"optim.lr, set train.clip_norm, or look at these samples:\n{listed}"
+            )
+
+    def _step_seed(self) -> int:
+        """Ranks draw different dropout, and a resumed job what it would have drawn."""
+        entropy = (self._seed, self.step_count, rank())
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+
+    def _clip(self) -> None:
+        if self.train_config.clip_norm is not None:
+            parameters = self.method.segmenter.parameters()
+            nn.utils.clip_grad_norm_(parameters, self.train_config.clip_norm)
+
+
+def prepare_device(local_rank: int) -> torch.device:
+    """The device of this process: its GPU where there is one, else the CPU with denormals flushed
+    to zero.
+
+    Adversarial passes run far slower on denormal numbers; threads inherit the setting, so this
+    comes first.
+    """
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        return device
+    torch.set_flush_denormal(True)
+    return torch.device("cpu")
+
+
+def _split(batch: Batch, parts: int) -> list[Batch]:
+    size = len(batch.keys) // parts
+    return [_slice(batch, slice(part * size, (part + 1) * size)) for part in range(parts)]
+
+
+def _slice(batch: Batch, rows: slice) -> Batch:
+    labels = None if batch.labels is None else batch.labels[rows]
+    return Batch(batch.images[rows], labels, batch.keys[rows])

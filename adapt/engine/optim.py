@@ -1,0 +1,142 @@
+"""Which optimizer moves which network, and its learning rate at each step.
+
+One optimizer for the segmentation network (encoder at `lr`, head at `head_lr_factor` times that)
+and one Adam for each adversary, all under the same poly law. Defaults are those of the programs of
+AdaptSegNet (CVPR 2018) and ADVENT (CVPR 2019), but for one: each parameter is moved once a step,
+where those programs list backbone parameters several times (`sgd_multiplicity`).
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch.optim import Optimizer
+
+from adapt.config.section import Section
+from adapt.engine.repeated_sgd import RepeatedSGD
+from adapt.engine.schedule import poly
+from adapt.errors import JobError
+from adapt.methods.method import Method
+from adapt.models.segmenter import Segmenter
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimConfig(Section):
+    """Optimizers and schedule."""
+
+    name: Literal["sgd", "adamw"] = Field(
+        "sgd", description="Optimizer of the segmentation network (both papers: sgd)."
+    )
+    lr: float = Field(
+        2.5e-4, gt=0, description="Learning rate of the encoder at the start (both papers)."
+    )
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Of sgd, without Nesterov (both programs)."
+    )
+    weight_decay: float = Field(
+        5e-4, ge=0, description="Of the segmentation network, biases too (both papers)."
+    )
+    head_lr_factor: float = Field(
+        10.0, gt=0, description="Learning rate of the head over the encoder's (both programs)."
+    )
+    adversary_lr: float = Field(
+        1e-4, gt=0, description="Adam's learning rate for each adversary (both papers)."
+    )
+    adversary_betas: tuple[Share, Share] = Field(
+        (0.9, 0.99), description="Adam's betas for each adversary (both papers)."
+    )
+    sgd_multiplicity: Literal["none", "official", "legacy"] = Field(
+        "none",
+        description="How often sgd moves a backbone parameter a step. none: once; official: as "
+        "often as the papers' programs list it (caffe_resnet*: conv1 once, most 3 times, shortcuts "
+        "4 times), as they run on today's PyTorch; legacy: the same on PyTorch up to 1.4, where "
+        "weight decay piled up too, which gave the published numbers.",
+    )
+    power: float = Field(0.9, ge=0, description="Exponent of the poly schedule (both papers).")
+    schedule_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Steps after which the rate would be 0; none: train.steps. The papers' "
+        "programs say 250000 and stop at 150000 and 120000.",
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up (both papers: none).")
+
+    @model_validator(mode="after")
+    def _multiplicity_is_of_sgd(self) -> "OptimConfig":
+        if self.sgd_multiplicity != "none" and self.name != "sgd":
+            raise ValueError(
+                f"sgd_multiplicity: expected none with name {self.name}, "
+                f"found {self.sgd_multiplicity}: it repeats updates of sgd"
+            )
+        return self
+
+
+def build_optimizers(config: OptimConfig, method: Method) -> dict[str, Optimizer]:
+    """`segmenter` and one Adam for each of `method.adversaries()`, by the adversary's name.
+
+    Raises `JobError` where `sgd_multiplicity` asks for a program that never ran this encoder.
+    """
+    optimizers: dict[str, Optimizer] = {"segmenter": _segmenter_optimizer(config, method.segmenter)}
+    for name, adversary in method.adversaries().items():
+        optimizers[name] = torch.optim.Adam(
+            adversary.parameters(), lr=config.adversary_lr, betas=config.adversary_betas
+        )
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    return optimizers
+
+
+def set_lr(
+    optimizers: Mapping[str, Optimizer], config: OptimConfig, step: int, total_steps: int
+) -> None:
+    """Give every parameter group its learning rate for the step after `step` done ones.
+
+    Raises `JobError` as `schedule_length` does.
+    """
+    length = schedule_length(config, total_steps)
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = poly(step, group["base_lr"], length, config.power, config.warmup_steps)
+
+
+def schedule_length(config: OptimConfig, total_steps: int) -> int:
+    """Steps of the poly schedule. Raises `JobError` where it would end before the training does."""
+    length = config.schedule_steps or total_steps
+    if length < total_steps:
+        raise JobError(
+            f"optim.schedule_steps: expected at least train.steps ({total_steps}), found {length}: "
+            "the learning rate would be 0 from there on"
+        )
+    return length
+
+
+def _segmenter_optimizer(config: OptimConfig, segmenter: Segmenter) -> Optimizer:
+    groups = _groups(config, segmenter)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    options: dict[str, Any] = {
+        "lr": config.lr,
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+    }
+    if config.sgd_multiplicity == "none":
+        return torch.optim.SGD(groups, **options)
+    return RepeatedSGD(groups, law=config.sgd_multiplicity, **options)
+
+
+def _groups(config: OptimConfig, segmenter: Segmenter) -> list[dict[str, Any]]:
+    """Encoder and head; the encoder in one group for each multiplicity where these matter."""
+    parts = segmenter.parameter_groups()
+    encoder = {1: parts["encoder"]}
+    if config.sgd_multiplicity != "none":
+        encoder = segmenter.encoder_parameters_by_multiplicity()
+    groups = [
+        {"params": parameters, "lr": config.lr, "name": "encoder", "multiplicity": multiplicity}
+        for multiplicity, parameters in encoder.items()
+    ]
+    head_lr = config.lr * config.head_lr_factor
+    groups.append({"params": parts["head"], "lr": head_lr, "name": "head", "multiplicity": 1})
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,238 @@
+"""Encoders of timm (Wightman, PyTorch Image Models) behind the contract of `Encoder`.
+
+timm dilates most families itself. VGG and DenseNet, which it leaves at output stride 32, are
+dilated here: their last pools go, and the convolutions after them reach as far as before. Weights
+are found under their names with dots and underscores taken for the same, because timm flattens
+names (`features.0` -> `features_0`) where it cuts a network into stages.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapt.batch import PixelFormat
+from adapt.errors import JobError
+from adapt.models.encoders.encoder import (
+    UNDILATED_STRIDE,
+    WEIGHTS_KEY,
+    Encoder,
+    LoadReport,
+    no_multiplicity,
+    wrong_output_stride,
+)
+from adapt.models.layers import spare_single_values
+from adapt.models.weights import misfit
+
+USUAL_ENCODERS = ("resnet18", "resnet50", "resnet101", "tf_efficientnet_lite0", "mobilenetv2_100")
+TESTED_ENCODERS: tuple[str, ...] = (
+    *("vgg16", "vgg16_bn"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnet50s", "resnet101s"),  # the stem of three convolutions that PSPNet's authors use
+    *("resnext50_32x4d", "resnext101_32x8d"),
+    *("densenet121", "densenet161", "densenet169", "densenet201"),
+    *("mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100"),
+    *("nasnetalarge", "pnasnet5large"),
+    *("efficientnet_lite0", "tf_efficientnet_lite0", "efficientnet_b0"),
+    *("convnext_atto", "convnext_tiny"),
+)
+"""What the tests run over; timm's other backbones go the same way."""
+
+POOLS_TO_REMOVE: dict[str, type[nn.Module]] = {"vgg": nn.MaxPool2d, "densenet": nn.AvgPool2d}
+"""Families dilated here, by how their names begin, and the kind of pool between their stages."""
+
+STAGES_WHEN_DILATED = (0, 1, 2, 3, 4)
+"""timm counts VGG's last pool as a sixth stage: dilated it would be the fifth stage again."""
+
+WHY_UNDILATED = dict.fromkeys(("nasnet", "pnasnet"), "; its cells reduce inside, branch by branch")
+"""Families that nobody dilates, by how their names begin, and the reason to tell."""
+
+PAPERS_MARKS = ("Scale.", "conv2d_list")
+"""Parts of names that only the papers' files have: their start's prefix, their heads."""
+
+PROBE_HW = (97, 161)
+
+
+class TimmEncoder(Encoder):
+    """A timm backbone with random weights that returns its stages.
+
+    Raises `JobError` for a backbone without stages, or an output stride that it cannot have; on the
+    meta device, where it costs nothing, also for one that takes no images of any size.
+    """
+
+    def __init__(self, name: str, output_stride: int = UNDILATED_STRIDE) -> None:
+        super().__init__()
+        self.name, self.output_stride = name, output_stride
+        backbone = _create_backbone(name, output_stride)
+        self.backbone: nn.Module = backbone
+        self.channels = tuple(backbone.feature_info.channels())
+        self.reductions = tuple(backbone.feature_info.reduction())
+        self._open_residual_branches()
+        for norm in self.norms():
+            spare_single_values(norm)
+        pretrained = backbone.default_cfg
+        self.pixels = PixelFormat(tuple(pretrained["mean"]), tuple(pretrained["std"]), bgr=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) -> stages (B, C, h, w), shallow to deep."""
+        return tuple(self.backbone(images))
+
+    def load(self, state: Mapping[str, Tensor]) -> LoadReport:
+        """As the contract says; weights of the backbone's own classifier are left out."""
+        names = {_canonical(key): key for key in self.backbone.state_dict()}
+        given = {names.get(_canonical(key), key): tensor for key, tensor in state.items()}
+        whole_network = _whole_network_keys(self.name)
+        dropped = [
+            key
+            for key in given
+            if _canonical(key) not in names and _canonical(key) in whole_network
+        ]
+        fitting = {key: tensor for key, tensor in given.items() if key not in dropped}
+        differences = misfit(self.backbone.state_dict(), fitting)
+        if differences:
+            raise JobError(
+                f"{WEIGHTS_KEY}: expected weights of encoder {self.name!r}, "
+                f"found others ({differences}){_papers_hint(fitting)}"
+            )
+        self.backbone.load_state_dict(fitting, strict=False)
+        return LoadReport(len(fitting), tuple(dropped))
+
+    def multiplicities(self) -> dict[str, int]:
+        """There are none: the papers' programs train Caffe's networks alone."""
+        raise no_multiplicity(self.name)
+
+    def imagenet_weights(self) -> Mapping[str, Tensor]:
+        """ImageNet weights, classifier included, from a package or timm's hub."""
+        from adapt.models.encoders.pretrained import imagenet_weights  # imports timm: seconds
+
+        return imagenet_weights(self.name)
+
+    def _open_residual_branches(self) -> None:
+        """Start every gamma at 1; timm's 0 at a branch's end, if fixed, shuts it for ever."""
+        for norm in self.norms():
+            if norm.affine:
+                nn.init.ones_(norm.weight)
+
+
+def timm_knows(name: str) -> bool:
+    """Whether `name`, with or without a tag for its weights, is one of timm's."""
+    import timm  # seconds that reading a job spec is spared
+
+    return timm.is_model(name)
+
+
+def timm_names_like(name: str) -> list[str]:
+    """Names of timm's that look like `name`, closest first; usual ones where none does."""
+    import timm
+
+    close = get_close_matches(name, timm.list_models(), n=5, cutoff=0.6)
+    return close or list(USUAL_ENCODERS)
+
+
+def _create_backbone(name: str, output_stride: int) -> Any:
+    """Raises `JobError` for what is no encoder of this output stride."""
+    try:
+        backbone = _dilated_or_as_it_is(name, output_stride)
+    except RuntimeError as error:
+        raise JobError(
+            f"model.encoder: expected an encoder of stages, found {name!r}: {error}"
+        ) from error
+    if next(backbone.parameters()).is_meta:
+        _check_stages(name, backbone)
+    deepest: int = backbone.feature_info.reduction()[-1]
+    if deepest != output_stride:
+        reason = next((why for start, why in WHY_UNDILATED.items() if name.startswith(start)), "")
+        raise JobError(f"{wrong_output_stride(name, deepest, output_stride)}{reason}")
+    return backbone
+
+
+def _dilated_or_as_it_is(name: str, output_stride: int) -> Any:
+    """Dilated by timm or here; as it is where neither can."""
+    if output_stride == UNDILATED_STRIDE:
+        return _cut(name)
+    pools = next((kind for start, kind in POOLS_TO_REMOVE.items() if name.startswith(start)), None)
+    if pools is not None:
+        backbone = _cut(name, out_indices=STAGES_WHEN_DILATED)
+        _dilate(backbone, pools, output_stride)
+        return backbone
+    with suppress(AssertionError, TypeError, NotImplementedError):  # how timm's families refuse
+        return _cut(name, output_stride=output_stride)
+    return _cut(name)
+
+
+def _cut(name: str, **options: Any) -> Any:
+    """timm's network cut into stages, with the input format of the weights that the name gets."""
+    import timm
+
+    from adapt.models.encoders.pretrained import default_weights
+
+    return timm.create_model(default_weights(name), features_only=True, **options)
+
+
+def _dilate(backbone: Any, kind: type[nn.Module], output_stride: int) -> None:
+    """Take out the last pools of this kind; what comes after each reaches twice as far instead.
+
+    A pool becomes an `nn.Identity`, so that every tensor keeps its name.
+    """
+    num_removed = (backbone.feature_info.reduction()[-1] // output_stride).bit_length() - 1
+    pools = [name for name, module in backbone.named_modules() if isinstance(module, kind)]
+    removed = pools[len(pools) - num_removed :]
+    rate = 1
+    for name, module in list(backbone.named_modules()):
+        if name in removed:
+            backbone.set_submodule(name, nn.Identity())
+            rate *= 2
+        elif isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
+            module.dilation = (rate, rate)
+            module.padding = tuple(rate * (size - 1) // 2 for size in module.kernel_size)
+    for stage in backbone.feature_info.info:
+        stage["reduction"] = min(stage["reduction"], output_stride)
+
+
+def _check_stages(name: str, backbone: Any) -> None:
+    """Raise `JobError` unless odd sizes give stages as declared; on the meta device alone."""
+    channels = backbone.feature_info.channels()
+    try:
+        with torch.no_grad():
+            stages = backbone.eval()(torch.empty(1, 3, *PROBE_HW, device="meta"))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise JobError(
+            f"model.encoder: expected an encoder of images of any size, found {name!r}, which "
+            f"refuses {PROBE_HW[0]}x{PROBE_HW[1]} ({error})"
+        ) from error
+    if [stage.shape[1] for stage in stages] != channels:
+        raise JobError(
+            f"model.encoder: expected stages of {', '.join(map(str, channels))} channels, found "
+            f"{[tuple(stage.shape) for stage in stages]} with {name!r}"
+        )
+    backbone.train()
+
+
+def _whole_network_keys(name: str) -> set[str]:
+    """Keys of timm's whole network, classifier included, without allocating it."""
+    import timm
+
+    with torch.device("meta"):
+        return {_canonical(key) for key in timm.create_model(name).state_dict()}
+
+
+def _papers_hint(given: Mapping[str, Tensor]) -> str:
+    if not any(mark in key for key in given for mark in PAPERS_MARKS):
+        return ""
+    return (
+        "; these are names of the papers' networks: set model.encoder to caffe_resnet101 or "
+        "caffe_vgg16, and bring trained networks into shape with import-checkpoint"
+    )
+
+
+def _canonical(key: str) -> str:
+    """One name for what timm's whole networks, its stages and torchvision's files each name.
+
+    Stages may stand in a wrapper `body` or `model`; torchvision's DenseNets say `norm.1`.
+    """
+    bare = re.sub(r"^(body|model)\.", "", key).replace(".", "_")
+    return re.sub(r"(norm|conv)_(\d)", r"\1\2", bare)

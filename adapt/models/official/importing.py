@@ -1,0 +1,269 @@
+"""Files of weights of the papers' programs, torchvision and timm -> ours, key by key.
+
+A file is recognised by its keys and shapes, never by its name, and nothing is taken that would load
+without a word and compute something else: AdaptSegNet and ADVENT write the same keys and sum two
+and four of a head's branches; Caffe's and torchvision's ResNets share keys and shapes, but not
+strides and pixels. What a file cannot show must be said.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rich.table import Table
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adapt.errors import JobError
+from adapt.models import ENCODERS, build_encoder, build_segmenter
+from adapt.models.encoders.caffe_resnet import BLOCKS
+from adapt.models.official.names import (
+    MULTI_LEVEL_HEADS,
+    SINGLE_LEVEL_HEADS,
+    VGG_HEAD,
+    VGG_LAYERS,
+    discriminator_names,
+    our_name,
+)
+from adapt.models.weights import DESCRIPTION, describe, read_weights
+
+Pixels = Literal["bgr_mean", "rgb_std"]
+
+RESNET_DEPTHS = {blocks: name for name, blocks in BLOCKS.items()}
+CLASSIFIERS, CLASSIFIER = ("fc.", "classifier."), "ImageNet's classifier"
+MAIN_CHANNELS, AUX_CHANNELS = 2048, 1024
+UNDERSTOOD = (
+    "the init file, networks and discriminators of AdaptSegNet and ADVENT, VGG-16 and ResNets of "
+    "ImageNet, and timm's weights with --encoder"
+)
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of every key.
+
+    `mapped` the file's names -> ours; `kept` our names that the file does not fill; `refused` the
+    file's names that are left out -> why; `use` the job spec's key for the file `written`.
+    """
+
+    what: str
+    use: str
+    mapped: dict[str, str]
+    kept: tuple[str, ...]
+    refused: dict[str, str]
+    written: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {**asdict(self), "written": str(self.written)}
+
+
+class _Found(NamedTuple):
+    """A file understood: our tensors, what they are, where they go, names and what is left out."""
+
+    what: str
+    use: str
+    tensors: Mapping[str, Tensor]
+    header: dict[str, str]
+    names: dict[str, str]
+    refused: dict[str, str]
+
+
+def import_checkpoint(
+    file: Path,
+    out: Path,
+    *,
+    encoder: str | None = None,
+    num_classes: int | None = None,
+    aspp_branches: int | None = None,
+    pixels: Pixels | None = None,
+) -> ImportReport:
+    """Read a .pth, .pt or .safetensors file, write ours to `out` (.safetensors), say what happened.
+
+    Nothing in the file is executed. Raises `JobError` for a file that is not understood, whose
+    shapes fit no network, or that does not show what an option must say.
+    """
+    if out.suffix != ".safetensors":
+        raise JobError(f"--out: expected a .safetensors file, found {out.name!r}")
+    state = read_weights(file, key="FILE")
+    found = _recognise(state, encoder, num_classes, aspp_branches, pixels)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    tensors = {key: tensor.contiguous() for key, tensor in found.tensors.items()}
+    save_file(tensors, partial, found.header)
+    partial.replace(out)
+    filled = set(found.names.values())
+    kept = tuple(key for key in found.tensors if key not in filled)
+    return ImportReport(found.what, found.use, found.names, kept, found.refused, out)
+
+
+def report_table(report: ImportReport, shown: int = 4) -> Table:
+    """How many keys were mapped, kept and refused, and the first of each."""
+    table = Table("", "keys", "first of them", title=f"{report.what}: {report.written}")
+    mapped = [f"{old} -> {new}" for old, new in report.mapped.items()]
+    refused = [f"{key}: {why}" for key, why in report.refused.items()]
+    for name, rows in (("mapped", mapped), ("kept fresh", report.kept), ("refused", refused)):
+        more = [f"... and {len(rows) - shown} more"] if len(rows) > shown else []
+        table.add_row(name, str(len(rows)), "\n".join([*rows[:shown], *more]))
+    table.caption = f"use it as {report.use}"
+    return table
+
+
+def _recognise(
+    state: dict[str, Tensor],
+    encoder: str | None,
+    num_classes: int | None,
+    aspp_branches: int | None,
+    pixels: Pixels | None,
+) -> _Found:
+    names = discriminator_names(list(state))
+    if names is not None:
+        tensors = {names[key]: tensor for key, tensor in state.items()}
+        return _Found("discriminator", "method.discriminator_uris", tensors, {}, names, {})
+    if any(".conv2d_list." in key and key.count(".") == 3 for key in state):
+        return _network(state, num_classes, aspp_branches)
+    if encoder is not None and encoder not in ENCODERS:
+        return _timm_encoder(state, encoder)
+    return _caffe_encoder(state, encoder, pixels)
+
+
+def _network(
+    state: dict[str, Tensor], num_classes: int | None, aspp_branches: int | None
+) -> _Found:
+    """A trained network of either program."""
+    encoder = "caffe_vgg16" if any(key.startswith("features.") for key in state) else _depth(state)
+    heads = VGG_HEAD if encoder == "caffe_vgg16" else _resnet_heads(state)
+    first = f"{heads[0]}.conv2d_list.0.weight"
+    if first not in state:
+        raise JobError(f"FILE: expected a head with {first} on {encoder}, found none")
+    classes = state[first].shape[0]
+    if num_classes not in (None, classes):
+        raise JobError(f"--num-classes: found {num_classes}, the file's head has {classes} classes")
+    if aspp_branches not in (2, 4):
+        raise JobError(
+            f"--aspp-branches: expected 2 (AdaptSegNet's networks) or 4 (ADVENT's), found "
+            f"{aspp_branches}: both have the same keys, and the wrong number gives wrong logits"
+        )
+    values = {"encoder": encoder, "aspp_branches": aspp_branches, "aux": len(heads) == 2}
+    model = {"architecture": "deeplab_v2", "weights": "none", **values}
+    segmenter = build_segmenter(model, classes)
+    names = {key: our_name(key, heads) for key in state}
+    segmenter.load_weights({names[key]: tensor for key, tensor in state.items()})
+    what = f"deeplab_v2 on {encoder}, {len(heads)} heads of {aspp_branches} branches"
+    header = describe(segmenter.config, classes)
+    return _Found(what, "model.start_uri", segmenter.state_dict(), header, names, {})
+
+
+def _resnet_heads(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The file's heads, main head first: what `layer5` is shows in its channels alone."""
+    channels = {
+        head: state[f"{head}.conv2d_list.0.weight"].shape[1]
+        for head in MULTI_LEVEL_HEADS
+        if f"{head}.conv2d_list.0.weight" in state
+    }
+    main, aux = MULTI_LEVEL_HEADS
+    known: dict[tuple[tuple[str, int], ...], tuple[str, ...]] = {
+        ((main, MAIN_CHANNELS), (aux, AUX_CHANNELS)): MULTI_LEVEL_HEADS,
+        ((main, MAIN_CHANNELS),): SINGLE_LEVEL_HEADS["advent"],
+        ((aux, MAIN_CHANNELS),): SINGLE_LEVEL_HEADS["adaptsegnet"],
+    }
+    heads = known.get(tuple(channels.items()))
+    if heads is None:
+        raise JobError(
+            f"FILE: expected {main} on {MAIN_CHANNELS} channels with or without {aux} on "
+            f"{AUX_CHANNELS}, or {aux} alone on {MAIN_CHANNELS}, found {channels}"
+        )
+    return heads
+
+
+def _caffe_encoder(state: dict[str, Tensor], encoder: str | None, pixels: Pixels | None) -> _Found:
+    """Weights for an encoder of the papers, which must be Caffe's."""
+    names, refused, is_init = _encoder_names(state)
+    fits = "caffe_vgg16" if "features.0.weight" in names.values() else None
+    if names and fits is None:
+        fits = _depth({name: state[key] for key, name in names.items()})
+    if fits is None:
+        shown = ", ".join(list(state)[:4])
+        raise JobError(f"FILE: expected {UNDERSTOOD}; found keys such as {shown}")
+    if encoder not in (None, fits):
+        raise JobError(f"--encoder: found {encoder!r}, the file's layers are those of {fits}")
+    if not is_init:
+        _check_pixels(fits, pixels)
+    network = build_encoder(fits, output_stride=8)
+    tensors = {names[key]: state[key] for key in names}
+    network.load(tensors)
+    whole = {key: value for key, value in network.state_dict().items() if _is_filled(key, tensors)}
+    return _Found(f"encoder {fits}", "model.weights_uri", whole, _header(fits), names, refused)
+
+
+def _encoder_names(state: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str], bool]:
+    """The file's names -> an encoder's, those left out and why, and whether the papers start from
+    it: one component before all names, `Scale.` or any other above the old head of 21 classes.
+    """
+    firsts = {key.partition(".")[0] for key in state}
+    prefix = f"{firsts.pop()}." if len(firsts) == 1 else ""
+    is_init = prefix == "Scale." or any(key.startswith(f"{prefix}layer5.") for key in state)
+    names: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for key in state:
+        name = key.removeprefix(prefix) if is_init else key
+        layer, _, kind = name.removeprefix("features.").partition(".")
+        if is_init and name.startswith("layer5."):
+            refused[key] = "the old head of 21 classes, on other features"
+        elif name.startswith(CLASSIFIERS):
+            refused[key] = CLASSIFIER
+        elif layer.isdigit() and int(layer) in VGG_LAYERS:
+            names[key] = f"features.{VGG_LAYERS[int(layer)]}.{kind}"
+        else:
+            names[key] = name
+    return names, refused, is_init
+
+
+def _check_pixels(encoder: str, pixels: Pixels | None) -> None:
+    if pixels != "bgr_mean":
+        raise JobError(
+            f"--pixels: expected bgr_mean, found {pixels}: {encoder} is Caffe's, which reads BGR "
+            "minus the mean; weights of torchvision have the same names, other strides and read "
+            "RGB: for those name a timm encoder, such as --encoder resnet101. Say --pixels "
+            "bgr_mean if the file was trained by Caffe"
+        )
+
+
+def _timm_encoder(state: dict[str, Tensor], encoder: str) -> _Found:
+    """Weights of torchvision or timm for one of timm's backbones."""
+    refused = {key: CLASSIFIER for key in state if key.startswith(CLASSIFIERS)}
+    features = {key: tensor for key, tensor in state.items() if key not in refused}
+    report = build_encoder(encoder, output_stride=32).load(features)
+    refused |= dict.fromkeys(report.dropped, CLASSIFIER)
+    names = {key: key for key in features if key not in refused}
+    tensors = {key: features[key] for key in names}
+    return _Found(
+        f"encoder {encoder}", "model.weights_uri", tensors, _header(encoder), names, refused
+    )
+
+
+def _header(encoder: str) -> dict[str, str]:
+    """What the file says of itself: shapes alone do not tell Caffe's from torchvision's."""
+    return {DESCRIPTION: json.dumps({"encoder": encoder})}
+
+
+def _depth(state: Mapping[str, Tensor]) -> str:
+    """The ResNet whose blocks the keys name. Raises `JobError` for another."""
+    blocks = tuple(
+        sum(f"layer{layer}.{block}.conv3.weight" in state for block in range(100))
+        for layer in (1, 2, 3, 4)
+    )
+    if blocks not in RESNET_DEPTHS:
+        known = ", ".join(f"{name} {list(count)}" for count, name in RESNET_DEPTHS.items())
+        raise JobError(
+            f"FILE: expected {UNDERSTOOD}; a ResNet's bottlenecks in layer1 to layer4 are {known}, "
+            f"found {list(blocks)}, with keys such as {', '.join(list(state)[:4])}"
+        )
+    return RESNET_DEPTHS[blocks]
+
+
+def _is_filled(key: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the file has a tensor, or it is a counter that starts at 0."""
+    return key in tensors or key.endswith("num_batches_tracked")

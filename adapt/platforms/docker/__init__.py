@@ -1,0 +1,21 @@
+"""docker: the platform's row."""
+
+from collections.abc import Mapping
+
+from adapt.platforms.docker.client import DockerClient, connect
+from adapt.platforms.docker.profile import DockerProfile
+from adapt.platforms.docker.request import request
+from adapt.platforms.platform import Platform
+
+
+def _connect(profile: DockerProfile, environment: Mapping[str, str]) -> DockerClient:
+    return connect(profile.engine_uri, environment)
+
+
+DOCKER = Platform(
+    profile=DockerProfile,
+    request=request,
+    connect=_connect,
+    grace_s=lambda profile: float(profile.grace_s),
+    restarts=lambda _profile: False,
+)

@@ -1,0 +1,101 @@
+"""Hands jobs to platforms: names them, says what they will come to, follows them, and submits again
+what was reclaimed."""
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from adapt.platforms import PLATFORMS
+from adapt.platforms.platform import (
+    ENDED,
+    Client,
+    JobStatus,
+    Platform,
+    Profile,
+    Request,
+    Submission,
+    patiently,
+)
+
+if TYPE_CHECKING:
+    from adapt.spec.job_spec import JobSpec
+
+NAME_CHARS = 40
+POLL_S = 2.0
+SETTLE_S = 120.0
+"""How long a platform may need, after a job's last line, to say how it ended."""
+
+
+class Plan(NamedTuple):
+    """A job that is ready to be sent."""
+
+    submission: Submission
+    profile: Profile
+    platform: Platform
+    request: Request
+
+
+def plan_of(
+    job: "JobSpec", profile: Profile, attempt: int = 1, now: datetime | None = None
+) -> Plan:
+    """What would be sent. Raises `JobError` for what the platform would refuse."""
+    job.check_ranks(profile.nodes * max(1, profile.gpus))
+    submission = Submission(name_of(job.name, now or datetime.now(UTC), attempt), job)
+    platform = PLATFORMS[profile.platform]
+    return Plan(submission, profile, platform, platform.request(submission, profile))
+
+
+def name_of(run: str, now: datetime, attempt: int) -> str:
+    """A platform's label for a run: its own name as far as that goes, the time, the attempt."""
+    tail = f"-{now:%y%m%d-%H%M%S}" + (f"-r{attempt}" if attempt > 1 else "")
+    label = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")
+    if not label[:1].isalpha():
+        label = f"job-{label}"
+    return label[: NAME_CHARS - len(tail)].rstrip("-") + tail
+
+
+def facts_of(plan: Plan) -> dict[str, str]:
+    """What a person should know before saying yes, a line each."""
+    job, profile = plan.submission.job, plan.profile
+    each = f"{profile.gpus} GPU{'' if profile.gpus == 1 else 's'}" if profile.gpus else "CPU"
+    nodes = f"{profile.nodes} node{'' if profile.nodes == 1 else 's'} x {each}"
+    again = "submit --follow --restart N submits again what was reclaimed"
+    if plan.platform.restarts(profile):
+        again = f"by the platform; where it gives up, {again}"
+    facts = {
+        "run": job.name,
+        "job": plan.submission.name,
+        "platform": f"{profile.platform}, {nodes}",
+        "image": profile.image,
+        **{key: uri for key, uri in job.uris().items() if key.endswith(".uri")},
+        "steps": f"{job.train.steps} of {job.method.name} over {job.model.architecture}",
+        "grace": f"{plan.platform.grace_s(profile):.0f} s from the platform's stop to its kill",
+        "restarts": again,
+    }
+    if profile.price_per_hour is not None:
+        price = profile.price_per_hour * profile.nodes
+        facts["price"] = f"{price:.2f} {profile.currency} an hour"
+    return facts
+
+
+def follow(client: Client, job: str, show: Callable[[str], None]) -> JobStatus:
+    """Show a job's log until it ended; how it did. Outages of the platform are waited for."""
+    for line in client.logs(job, follow=True):
+        show(line)
+    deadline_s = time.monotonic() + SETTLE_S
+    while True:
+        status = patiently(lambda: client.status(job))
+        if status.state in ENDED or time.monotonic() > deadline_s:
+            return status
+        time.sleep(POLL_S)
+
+
+def exit_code_of(status: JobStatus) -> int:
+    """What a command that followed a job ends with: the job's own code where it is known."""
+    if status.state == "done":
+        return 0
+    if status.state in ("interrupted", "stopped"):
+        return 75
+    return status.exit_code or 1

@@ -1,0 +1,205 @@
+"""`JobSpec`: one YAML file = one job, complete; its sections come from the files that own them.
+
+No includes, no inheritance, no interpolation. A mistake is found before anything else runs and is
+named by its key. The resolved spec, defaults filled in, is saved with the results and is itself a
+valid job.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+import yaml
+from pydantic import Field, model_validator
+
+from adapt.checkpoint.run_folder import CheckpointConfig
+from adapt.config.section import Section
+from adapt.config.strict_yaml import IN_VARIABLE, read_yaml, validate, with_overrides
+from adapt.data.label_maps import LabelSpace
+from adapt.engine.engine import TrainConfig
+from adapt.engine.optim import OptimConfig, schedule_length
+from adapt.errors import JobError, known_names
+from adapt.evaluation.evaluate import EvaluateConfig, ValidationConfig
+from adapt.evaluation.metrics import subset_classes
+from adapt.methods import METHODS
+from adapt.models import ARCHITECTURES
+from adapt.models.config import SegmenterConfig
+from adapt.stream.config import DomainConfig, StreamConfig
+from adapt.tracking.tracker import TrackingConfig
+from storage.config import StoreConfig, fitting_key, key_fault, settings_name
+from storage.stores import BY_SMART_OPEN, STORES
+from storage.uris import split_uri
+
+if TYPE_CHECKING:
+    ModelSection = SegmenterConfig
+    MethodSection = Any
+else:
+
+    def _one_of(configs: Iterable[type[Section]], tag: str) -> Any:
+        choices = tuple(configs)
+        union = Union[choices]  # noqa: UP007 - built from a table
+        return Annotated[union, Field(discriminator=tag)] if len(choices) > 1 else union
+
+    ModelSection = _one_of((row.config for row in ARCHITECTURES.values()), "architecture")
+    MethodSection = _one_of((row.Config for row in METHODS.values()), "name")
+
+
+class JobSpec(Section):
+    """A whole job.
+
+    `classes` names a label space or is a table of classes with colours and the datasets' ids.
+    """
+
+    name: str = Field("", description="Name of the run; by default the spec file's name.")
+    seed: int = Field(1234, ge=0, description="Start of all random numbers (ADVENT's figure).")
+    classes: LabelSpace = Field(description="A label space by name, or a table of classes.")
+    source: DomainConfig = Field(description="The labelled domain.")
+    target: DomainConfig | None = Field(
+        None, description="The domain to adapt to; its labels are never opened while training."
+    )
+    validation: ValidationConfig | None = Field(
+        None, description="The labelled split to choose the best checkpoint on."
+    )
+    model: ModelSection = Field(description="The segmentation network.")
+    method: MethodSection = Field(description="The adaptation method.")
+    optim: OptimConfig = Field(OptimConfig(), description="Optimizers and schedule.")
+    train: TrainConfig = Field(TrainConfig(), description="Length and precision.")
+    stream: StreamConfig = Field(StreamConfig(), description="Fetching and decoding.")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Validation.")
+    checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="Saves.")
+    tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
+    stores: dict[str, StoreConfig] = Field(
+        {},
+        description="Settings of object stores by URI scheme, or by how URIs begin "
+        "(`s3://bucket`, `s3://bucket/prefix`; the longest holds).",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "JobSpec":
+        """The checks that need two sections."""
+        if METHODS[self.method.name].needs_target and self.target is None:
+            raise ValueError(
+                f"target: missing, expected a domain to adapt to with method {self.method.name}"
+            )
+        self._check_schedule()
+        self._check_subsets()
+        self._check_mapped("source", self.source.dataset)
+        if self.validation is not None:
+            self._check_mapped("validation", self.validation.dataset)
+        self._check_stores()
+        return self
+
+    def _check_stores(self) -> None:
+        for key in self.stores:
+            fault = key_fault(key, STORES)
+            if key.isidentifier() and key not in STORES:
+                fault = f"stores.{key}: there is no such store, {known_names(key, STORES)}"
+            if fault is not None:
+                raise ValueError(fault)
+        scheme, _ = split_uri(self.checkpoint.uri)
+        if scheme in BY_SMART_OPEN:
+            raise ValueError(
+                "checkpoint.uri: expected a store that lists and deletes (file, s3 or obs), "
+                f"found {scheme}://"
+            )
+
+    def _check_schedule(self) -> None:
+        try:
+            schedule_length(self.optim, self.train.steps)
+        except JobError as error:
+            raise ValueError(str(error)) from error
+
+    def _check_subsets(self) -> None:
+        try:
+            subset_classes(self.evaluate.subsets, self.classes.names)
+        except JobError as error:
+            raise ValueError(str(error)) from error
+
+    def _check_mapped(self, key: str, dataset: str) -> None:
+        try:
+            self.classes.table(dataset)
+        except JobError as error:
+            raise ValueError(f"{key}.dataset: {error}") from error
+
+    def uris(self) -> dict[str, str]:
+        """Every URI that the job touches, by key."""
+        found = {"source.uri": self.source.uri, "checkpoint.uri": self.checkpoint.uri}
+        if self.target is not None:
+            found["target.uri"] = self.target.uri
+        if self.validation is not None:
+            found["validation.uri"] = self.validation.uri
+        for key in ("weights_uri", "start_uri"):
+            uri = getattr(self.model, key)
+            if uri is not None:
+                found[f"model.{key}"] = uri
+        for name, uri in getattr(self.method, "discriminator_uris", {}).items():
+            found[f"method.discriminator_uris.{name}"] = uri
+        return found
+
+    def check_environment(self, environment: Mapping[str, str]) -> None:
+        """Raise `JobError` where a store's secret is named but not in the environment."""
+        used = {fitting_key(uri, self.stores) for uri in self.uris().values()} - {None}
+        for store in sorted(str(key) for key in used):
+            for key in ("access_key_env", "secret_key_env", "session_token_env"):
+                variable = getattr(self.stores[store], key)
+                if variable is not None and not environment.get(variable):
+                    raise JobError(
+                        f"{settings_name(store)}.{key}: expected the secret in environment "
+                        f"variable {variable}, found none; export it before starting the job"
+                    )
+
+    def check_ranks(self, num_ranks: int) -> None:
+        """Raise `JobError` where the batches cannot be shared out evenly."""
+        for key, domain in (("source", self.source), ("target", self.target)):
+            parts = num_ranks * self.train.accumulate
+            if domain is not None and domain.batch_size % parts:
+                raise JobError(
+                    f"{key}.batch_size: expected a multiple of {parts} ({num_ranks} ranks x "
+                    f"train.accumulate {self.train.accumulate}), got {domain.batch_size}"
+                )
+
+    def resolved(self) -> dict[str, Any]:
+        """All values with defaults filled in, as plain data."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        return values
+
+    def to_yaml(self) -> str:
+        """The resolved spec as YAML; loading it gives this spec again."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, default_flow_style=None, width=100)
+
+
+def load_spec(
+    where: Path | str,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> JobSpec:
+    """Read a job spec from a path, a URI or `env:VARIABLE` (see `read_yaml`).
+
+    The run is named after the file unless the spec says otherwise. Raises `JobError`, `StoreError`.
+    """
+    values = read_yaml(where, environment)
+    name = Path(str(where).removeprefix(IN_VARIABLE)).stem
+    try:
+        return parse_spec(with_overrides(values, overrides), default_name=name)
+    except JobError as error:
+        between = "\n" if "\n" in str(error) else " "
+        raise JobError(f"{where}:{between}{error}") from error
+
+
+def parse_spec(values: Mapping[str, Any], default_name: str) -> JobSpec:
+    """Plain values -> spec.
+
+    Raises `JobError` with a line for each mistake.
+    """
+    named = values.get("classes")
+    if isinstance(named, str):
+        classes = [entry.model_dump(mode="json") for entry in LabelSpace.named(named).root]
+        values = {**values, "classes": classes}
+    return validate(JobSpec, {"name": default_name, **values})
+
+
+def json_schema() -> str:
+    """JSON schema of a job spec, for editors and for the reference page."""
+    return json.dumps(JobSpec.model_json_schema(), indent=1) + "\n"

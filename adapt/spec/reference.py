@@ -1,0 +1,252 @@
+"""The job spec's reference page, docs/job_spec.md, and the schema for editors, both rendered from
+the models.
+
+`make docs` writes them; a test fails where they are older than the code. A new key, method or
+architecture appears by itself: its words are the `description` of its field, the docstring of its
+section and its module's first paragraph.
+"""
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from textwrap import dedent
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from adapt.checkpoint.run_folder import CheckpointConfig
+from adapt.data.label_maps import LABEL_SPACES, SegmentationClass
+from adapt.engine.engine import TrainConfig
+from adapt.engine.optim import OptimConfig
+from adapt.evaluation.evaluate import EvaluateConfig, ValidationConfig
+from adapt.methods import METHODS
+from adapt.methods.class_prior import ClassPriorConfig
+from adapt.models import ARCHITECTURES
+from adapt.models.config import SegmenterConfig
+from adapt.spec.job_spec import JobSpec, json_schema
+from adapt.spec.same_job import MAY_CHANGE
+from adapt.stream.augment import AugmentConfig
+from adapt.stream.config import DomainConfig, StreamConfig
+from adapt.tracking.tracker import TrackingConfig
+from storage.config import StoreConfig
+from storage.stores import STORES
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "job_spec.md"
+SCHEMA = ROOT / "job_specs" / "schema.json"
+EXAMPLE = ROOT / "job_specs" / "gta5_to_cityscapes" / "advent.yaml"
+
+
+class Part(NamedTuple):
+    """A table of the page: heading with its level, words above the table, the keys of `model`.
+
+    Keys that `inherited` has too, with the same words, are left out.
+    """
+
+    heading: str
+    text: str
+    model: type[BaseModel]
+    inherited: type[BaseModel] | None = None
+
+
+def reference() -> str:
+    """The whole page as Markdown."""
+    example = EXAMPLE.relative_to(ROOT).as_posix()
+    opening = _OPENING.format(
+        example=example,
+        yaml=EXAMPLE.read_text(encoding="utf-8").strip(),
+        may_change=", ".join(f"`{key}`" for key in sorted(MAY_CHANGE)),
+    )
+    return "\n\n".join([opening.strip(), *(_rendered(part) for part in parts())]) + "\n"
+
+
+def parts() -> Iterator[Part]:
+    """Every section of a job spec, in the order of the page, a part for each row of the tables."""
+    yield Part("## Top level", "The sections of a job.", JobSpec)
+    yield Part("## `classes`", _classes(), SegmentationClass)
+    yield Part("## `source`, `target`", _paragraph(DomainConfig), DomainConfig)
+    yield Part("### `source.augment`, `target.augment`", _paragraph(AugmentConfig), AugmentConfig)
+    yield Part("## `validation`", _paragraph(ValidationConfig), ValidationConfig)
+    yield Part("## `model`", _paragraph(SegmenterConfig), SegmenterConfig)
+    for name, row in ARCHITECTURES.items():
+        text = f"{row.description}. Beside the keys of every model:"
+        yield Part(f"### `model.architecture: {name}`", text, row.config, SegmenterConfig)
+    yield from _methods()
+    for key, section in _PLAIN_SECTIONS.items():
+        yield Part(f"## `{key}`", _paragraph(section), section)
+    schemes = ", ".join(f"`{scheme}`" for scheme in sorted(STORES))
+    text = (
+        f"{_paragraph(StoreConfig)} `KEY` is a scheme, or how URIs begin (`s3://bucket/prefix`): "
+    )
+    text += f"the longest that fits holds. Schemes: {schemes}. See [stores.md](stores.md)."
+    yield Part("## `stores.KEY`", text, StoreConfig)
+
+
+_PLAIN_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "optim": OptimConfig,
+    "train": TrainConfig,
+    "stream": StreamConfig,
+    "evaluate": EvaluateConfig,
+    "checkpoint": CheckpointConfig,
+    "tracking": TrackingConfig,
+}
+
+
+def _methods() -> Iterator[Part]:
+    for number, (name, row) in enumerate(METHODS.items()):
+        above = "## `method`\n\nOne of the following, by `name`.\n\n" if number == 0 else ""
+        needs = "" if row.needs_target else " Needs no `target`."
+        text = f"{_paragraph(inspect.getmodule(row))}{needs}"
+        yield Part(f"{above}### `method.name: {name}`", text, row.Config)
+    yield Part("### `method.class_prior`", _paragraph(ClassPriorConfig), ClassPriorConfig)
+
+
+def _classes() -> str:
+    """The label spaces, and how to write one's own."""
+    rows = [
+        f"| `{name}` | {space.num_classes} | {', '.join(f'`{one}`' for one in space.datasets)} |"
+        for name, space in LABEL_SPACES.items()
+    ]
+    table = "\n".join(["| label space | classes | maps the ids of |", "| --- | --- | --- |", *rows])
+    words = (
+        "Either one of these names, or a list of classes whose order gives the train ids "
+        "([datasets.md](datasets.md#label-spaces) has an example). "
+        "Ids that no class names are ignored."
+    )
+    return f"{words}\n\n{table}\n\nA class of one's own has:"
+
+
+def _paragraph(owner: Any) -> str:
+    """The first paragraph of a docstring on one line, ended by a full stop."""
+    first = (inspect.getdoc(owner) or "").split("\n\n")[0]
+    line = " ".join(first.split())
+    return line if line.endswith((".", "!", "?")) else f"{line}."
+
+
+def _rendered(part: Part) -> str:
+    schema = part.model.model_json_schema()
+    known = {} if part.inherited is None else part.inherited.model_json_schema()["properties"]
+    rows = [
+        f"| `{key}` | {_cell(_words(node, schema))} | {_default(key, node, schema)} "
+        f"| {_cell(_meaning(node, schema))} |"
+        for key, node in schema.get("properties", {}).items()
+        if known.get(key) != node
+    ]
+    table = "\n".join(["| key | type | default | meaning |", "| --- | --- | --- | --- |", *rows])
+    return f"{part.heading}\n\n{part.text}\n\n{table}"
+
+
+def _meaning(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """The key's description; pydantic leaves out one that the section's docstring says already."""
+    return str(node.get("description") or _target(node, schema).get("description", ""))
+
+
+def _default(key: str, node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """What a key is when it is left out, as one would write it."""
+    if key in schema.get("required", []):
+        return "**required**"
+    if isinstance(node.get("default"), dict) or "default" not in node:
+        return "its defaults" if _is_section(node, schema) else "`{}`"
+    return f"`{json.dumps(node['default'])}`"
+
+
+def _is_section(node: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
+    return "$ref" in node and "properties" in _target(node, schema)
+
+
+def _target(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A node with its references followed."""
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+def _words(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """A schema node as a type: `integer >= 1`, `"sgd" or "adamw"`, `list of 2 integers`."""
+    node = _target(node, schema)
+    if "const" in node:
+        return json.dumps(node["const"])
+    if "enum" in node:
+        return " or ".join(json.dumps(value) for value in node["enum"])
+    for choice in ("anyOf", "oneOf"):
+        if choice in node:
+            return " or ".join(dict.fromkeys(_words(inner, schema) for inner in node[choice]))
+    if node.get("type") == "array":
+        return _list_words(node, schema)
+    if node.get("type") == "object":
+        inner = node.get("additionalProperties")
+        return f"table of {_words(inner, schema)}" if isinstance(inner, dict) else "section"
+    return f"{_KINDS.get(str(node.get('type')), 'value')}{_bounds(node)}"
+
+
+def _list_words(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    items = node.get("items") or (node.get("prefixItems") or [{}])[0]
+    fixed = node.get("minItems") == node.get("maxItems")
+    count = f" {node['minItems']}" if fixed and "minItems" in node else ""
+    return f"list of{count} ({_words(items, schema)})"
+
+
+_KINDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}
+_KINDS["null"] = "null"
+_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def _bounds(node: Mapping[str, Any]) -> str:
+    limits = [f"{sign} {node[key]:g}" for key, sign in _BOUNDS.items() if key in node]
+    return f" {' and '.join(limits)}" if limits else ""
+
+
+def _cell(text: str) -> str:
+    """Text that a table's cell may hold."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+_OPENING = dedent("""\
+    <!-- Written by `make docs` from the models in adapt/; do not edit. -->
+    # Job spec reference
+
+    One YAML file is one job, complete: no includes, no inheritance, no interpolation. This one is
+    [{example}](../{example}):
+
+    ```yaml
+    {yaml}
+    ```
+
+    **How it is read.** Types are strict, as in JSON: `steps: "500"`, an unknown key and a key that
+    stands twice are errors, and every mistake is named by its key path, all of them at once. `2e-4`
+    is a number, `off` is a text. `python entrypoint.py check SPEC --spec` says whether a spec is
+    valid and what it comes to, without touching data or GPU; without `--spec` it looks at
+    [everything else](check.md) too.
+
+    **Overrides.** `--set KEY.PATH=VALUE`, as often as you like, changes single keys of a spec for
+    `run`, `check` and `evaluate`. The value is read as YAML and passes the same checks; places in
+    lists are numbers:
+
+    ```sh
+    python entrypoint.py check SPEC --spec --set train.steps=500 --set source.size_hw=[360,640]
+    python entrypoint.py check SPEC --spec --set classes.0.name=street
+    ```
+
+    **Resolved spec.** The spec with its overrides and all defaults filled in is saved as
+    `spec.yaml` beside every checkpoint and in MLflow. It is itself a valid job spec. A run that is
+    resumed must have the same one, but for keys that end in `.uri`, `train.steps` where
+    `optim.schedule_steps` is set, and
+    {may_change}.
+
+    **Secrets** never stand in a spec: `stores` names the environment variables that hold them.
+
+    **Editors.** Write `# yaml-language-server: $schema=PATH/TO/job_specs/schema.json` into a spec's
+    first line, and an editor with a YAML language server completes keys and marks mistakes.
+    `python entrypoint.py schema` prints the same schema.
+    """)
+
+
+def main() -> None:
+    """Write the page and the schema."""
+    PAGE.write_text(reference(), encoding="utf-8")
+    SCHEMA.write_text(json_schema(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""The tracker: what a job tells MLflow, without ever waiting for it or dying of it.
+
+Every call appends one JSON line to a spool and returns; a thread of its own delivers the spool
+(`adapt/tracking/delivery.py`). Parameters come from the resolved job spec, which names environment
+variables instead of secrets, so nothing is masked here.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+from PIL import Image
+from pydantic import Field, field_validator
+
+from adapt.config.section import Section
+from adapt.errors import JobError
+from adapt.tracking.delivery import Delivery
+from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG
+from adapt.tracking.mlflow_run import BEST_SHA256_TAG as BEST_SHA256_TAG
+from adapt.tracking.mlflow_run import BEST_URI_TAG as BEST_URI_TAG
+from adapt.tracking.mlflow_run import ERROR_TAG as ERROR_TAG
+from adapt.tracking.spool import Spool, parsed
+from storage.uris import without_password
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "arn")
+_MAX_VALUE_CHARS = 6000
+_MAX_ERROR_CHARS = 5000
+"""What also older servers take in a tag."""
+_RESTORED_KINDS = ("metrics", "text")
+
+
+class TrackingConfig(Section):
+    """Where the job's figures go."""
+
+    experiment: str = Field("segadapt", min_length=1, description="MLflow experiment of the run.")
+    uri: str | None = Field(
+        None,
+        description="MLflow tracking URI; null: MLFLOW_TRACKING_URI, else an embedded sqlite file. "
+        "Passwords belong in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or "
+        "MLFLOW_TRACKING_TOKEN).",
+    )
+    register_as: str | None = Field(
+        None,
+        min_length=1,
+        description="Registered model that gets a version for the best checkpoint; null: none.",
+    )
+    spool_dir: Path | None = Field(
+        None,
+        description="Folder for what MLflow has not received yet; null: the job's scratch folder.",
+    )
+
+    @field_validator("uri")
+    @classmethod
+    def _is_known_and_without_password(cls, uri: str | None) -> str | None:
+        if uri is None:
+            return uri
+        if without_password(uri) != uri:
+            raise ValueError(
+                "expected a URI without user and password; set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD in the job's environment instead"
+            )
+        if re.split(r"[:+]", uri)[0] not in _SCHEMES:
+            raise ValueError(f"expected a URI of {', '.join(_SCHEMES)}; found {uri!r}")
+        return uri
+
+
+class Tracker:
+    """A job's one run in MLflow, also after a restart. No method waits, except `finish`.
+
+    A metric has one value a step: of several for the same (key, step), as after a resume from an
+    older checkpoint, the first that reached the server stays. Names lose what MLflow does not
+    allow in them (`_` in its place).
+    """
+
+    def __init__(
+        self,
+        config: TrackingConfig,
+        *,
+        uri: str,
+        run_name: str,
+        job_key: str,
+        spool_dir: Path,
+        run_id: str | None = None,
+        resume_step: int | None = None,
+        restored: Sequence[str] = (),
+    ) -> None:
+        """Open the job's spool in `config.spool_dir`, else `spool_dir`, and begin to deliver it.
+
+        uri: the resolved tracking URI. job_key: what identifies the job over its restarts.
+        run_id: the run named by the checkpoint that training goes on from, at `resume_step`.
+        restored: what `undelivered` gave for that checkpoint. Raises `JobError` where the folder
+        cannot be written, or where a running job has this spool.
+        """
+        folder = config.spool_dir or spool_dir
+        name = f"{re.sub(r'[^A-Za-z0-9-]', '_', job_key)[:60]}-{_digest(job_key)}.jsonl"
+        try:
+            self._spool = Spool(folder / name)
+        except OSError as error:
+            raise JobError(f"tracking.spool_dir: {folder} cannot be written: {error}") from error
+        self._config = config
+        start = {
+            "config": config.model_dump(mode="json", exclude={"uri", "spool_dir"}),
+            "run_name": run_name,
+            "job_key": re.sub(r"['`\"]", "_", job_key),
+            "resume_step": resume_step,
+        }
+        self._delivery = Delivery(self._spool, config.experiment, uri, start, run_id)
+        self._append("start", **start)
+        self._restore(restored)
+        self._delivery.start()
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None while the server has not been reached."""
+        return self._delivery.run_id
+
+    @property
+    def delivered(self) -> int:
+        """How many entries this tracker has sent (one for each call, and its start)."""
+        return self._delivery.delivered
+
+    @property
+    def pending(self) -> int:
+        """How many entries wait in the spool, those of earlier starts included."""
+        return self._spool.waiting
+
+    def undelivered(self) -> list[str]:
+        """Metrics and texts that MLflow may not have yet, as JSON lines, for a checkpoint.
+
+        At most 4 MB, the newest; without pictures, which would weigh too much.
+        """
+        lines = [(line, parsed(line)) for line in self._spool.tail()]
+        kept = [line for line, entry in lines if entry and entry.get("kind") in _RESTORED_KINDS]
+        return [line.decode().rstrip("\n") for line in kept]
+
+    def _restore(self, lines: Sequence[str]) -> None:
+        """Append what a checkpoint kept, but for what this spool still has."""
+        here = set(self.undelivered()) if lines else set()
+        for line in lines:
+            entry = parsed(line.encode() + b"\n")
+            if line not in here and entry and entry.get("kind") in _RESTORED_KINDS:
+                self._spool.append(entry)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """The job's parameters; nested mappings become `a.b`. MLflow never changes a parameter: a
+        value that differs from the first becomes the tag `segadapt.changed_param.NAME`.
+        """
+        self._append("params", values=self._short(dict(_flat(params)), "params"))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Figures of one step."""
+        values = {_legal(key): float(value) for key, value in metrics.items()}
+        self._append("metrics", values=values, step=step)
+
+    def log_tags(self, tags: Mapping[str, object]) -> None:
+        """Facts of the run; a later value replaces an earlier one."""
+        self._append("tags", values=self._short(tags, "tags"))
+
+    def log_text(self, text: str, artifact_path: str) -> None:
+        """A text file among the run's artifacts."""
+        self._append("text", text=text, artifact_path=_relative(artifact_path))
+
+    def log_table(self, table: object, artifact_path: str) -> None:
+        """A JSON file among the run's artifacts."""
+        self.log_text(json.dumps(table, indent=2), artifact_path)
+
+    def log_image(self, image: Image.Image | Path, artifact_path: str) -> None:
+        """A picture, or a copy of its file. The caller waits for its encoding, not for MLflow."""
+        artifact_path = _relative(artifact_path)
+        if isinstance(image, Image.Image):
+            path = self._spool.keep(artifact_path, image.save)
+        else:
+            path = self._spool.keep(artifact_path, lambda path: shutil.copyfile(image, path))
+        if path is not None:
+            self._append("file", file=str(path), artifact_path=artifact_path)
+
+    def register_best(self, uri: str, sha256: str, metrics: Mapping[str, float]) -> None:
+        """Name the best checkpoint so far, in tags of the run.
+
+        metrics: its scores; the first is the one it was chosen by, greater is better. With
+        `register_as`, `finish("FINISHED")` makes a model version of it, which gets the alias
+        `best` where no version scored more.
+        """
+        tags: dict[str, object] = {BEST_URI_TAG: uri, BEST_SHA256_TAG: sha256}
+        tags[BEST_CHOSEN_BY_TAG] = next(iter(metrics), None)
+        self.log_tags(tags | {f"best_checkpoint_{k}": float(v) for k, v in metrics.items()})
+
+    def finish(self, status: Status, timeout_s: float, error: str | None = None) -> bool:
+        """End the run; wait at most `timeout_s` for the delivery. Nothing may be logged after it.
+
+        error: why it failed, for the tag `segadapt.error`; the next start removes the tag. True
+        where MLflow has everything; the spool is then removed. False where it stays, with a warning
+        that names it.
+        """
+        if status == "FINISHED" and self._config.register_as is not None:
+            self._append("register", name=self._config.register_as)
+        reason = None if error is None else _shortened(without_password(error))
+        self._append("finish", status=status, error=reason)
+        done = self._delivery.drain(timeout_s)
+        self._spool.close(remove=done)
+        return done
+
+    def _append(self, kind: str, **content: object) -> None:
+        self._spool.append({"kind": kind, "time_ms": int(time.time() * 1000), **content})
+        self._delivery.wake.set()
+
+    def _short(self, values: Mapping[str, object], folder: str) -> dict[str, str]:
+        """Values as text; what is too long for MLflow goes to an artifact, its name stays."""
+        texts = {_legal(key): str(value) for key, value in values.items()}
+        for key, text in texts.items():
+            if len(text) > _MAX_VALUE_CHARS:
+                texts[key] = f"see artifact {folder}/{key}.txt"
+                self.log_text(text, f"{folder}/{key}.txt")
+        return texts
+
+
+class Sent(NamedTuple):
+    """How many entries of a spool went to MLflow, and how many remain in it."""
+
+    sent: int
+    left: int
+
+
+def deliver_spool(
+    path: Path,
+    uri: str,
+    timeout_s: float,
+    report: Callable[[int, int], object] | None = None,
+) -> Sent:
+    """Send a spool that a job left behind to MLflow at `uri`; remove it where everything went.
+
+    report: called every few seconds with how many entries went and how many wait. Raises `JobError`
+    where the file is not a tracker's spool, or where its job is running.
+    """
+    start = _start_of(path)
+    spool = Spool(path)
+    config = TrackingConfig.model_validate(start["config"])
+    delivery = Delivery(spool, config.experiment, uri, start, None, late=True)
+    delivery.start()
+    done = delivery.drain(timeout_s, report)
+    spool.close(remove=done)
+    return Sent(delivery.delivered, spool.waiting)
+
+
+def _start_of(path: Path) -> dict[str, Any]:
+    """The first entry of a spool."""
+    start = None
+    if path.is_file():
+        with path.open("rb") as file:
+            start = parsed(file.readline())
+    if start is None or start.get("kind") != "start":
+        raise JobError(f"{path}: expected a spool (*.jsonl) that a job's tracker left behind")
+    return start
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _legal(name: str) -> str:
+    """The name with what MLflow refuses in names replaced."""
+    return re.sub(r"[^\w\-. :/]", "_", name)[:240]
+
+
+def _shortened(text: str) -> str:
+    """The text, or its two ends: the head says where, the tail what."""
+    half = _MAX_ERROR_CHARS // 2 - 10
+    return text if len(text) <= _MAX_ERROR_CHARS else f"{text[:half]}\n[...]\n{text[-half:]}"
+
+
+def _relative(artifact_path: str) -> str:
+    parts = PurePosixPath(artifact_path).parts
+    assert parts and parts[0] != "/" and ".." not in parts, artifact_path
+    return artifact_path
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

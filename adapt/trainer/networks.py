@@ -1,0 +1,109 @@
+"""The job's networks: built, loaded with the spec's weights, checked without memory."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from adapt.engine.optim import build_optimizers
+from adapt.errors import JobError, known_names
+from adapt.methods import build_method
+from adapt.methods.method import Method
+from adapt.models import ENCODERS, build_segmenter
+from adapt.models.segmenter import Segmenter
+from adapt.models.weights import check_description, misfit, read_description, read_weights
+from adapt.spec.job_spec import JobSpec
+from storage.stores import Stores
+
+
+def check_networks(job: JobSpec) -> None:
+    """Raise `JobError` where model, method and optimizers do not fit one another.
+
+    All networks are built, without memory or weights: the code that would stumble later is asked.
+    """
+    method = build_without_memory(job)
+    with torch.device("meta"):
+        build_optimizers(job.optim, method)
+    for name in _discriminator_uris(job):
+        _adversary(method, name)
+    starts_nowhere = job.model.weights_uri is None and job.model.start_uri is None
+    if job.model.weights == "imagenet" and starts_nowhere and job.model.encoder in ENCODERS:
+        method.segmenter.encoder.imagenet_weights()  # says which weights it needs
+
+
+def build_without_memory(job: JobSpec) -> Method:
+    """The job's method and networks on the meta device, without weights. Raises `JobError`."""
+    with torch.device("meta"):
+        bare = job.model.model_copy(update={"weights": "none", "weights_uri": None})
+        return build_method(job.method, build_segmenter(bare, job.classes.num_classes))
+
+
+def build_network(job: JobSpec, stores: Stores) -> Segmenter:
+    """The segmentation network with the weights it starts from.
+
+    Raises `JobError` where they do not fit, or say themselves that another network made them.
+    """
+    model, num_classes = job.model, job.classes.num_classes
+    if model.start_uri is not None:
+        segmenter = build_segmenter(model, num_classes)
+        with _fetched(stores, model.start_uri) as path:
+            _check_description(job, path, "model.start_uri")
+            segmenter.load_weights(read_weights(path, key="model.start_uri"))
+        return segmenter
+    if model.weights_uri is None:
+        return build_segmenter(model, num_classes)
+    with _fetched(stores, model.weights_uri) as path:
+        weights = read_weights(path, model.weights_sha256)
+        _check_description(job, path, "model.weights_uri")
+        return build_segmenter(model, num_classes, weights)
+
+
+def start_adversaries(job: JobSpec, stores: Stores, method: Method) -> None:
+    """Give adversaries the weights that `method.discriminator_uris` names.
+
+    Raises `JobError` for an adversary the method does not have, or weights that do not fit.
+    """
+    for name, uri in _discriminator_uris(job).items():
+        key, adversary = f"method.discriminator_uris.{name}", _adversary(method, name)
+        with _fetched(stores, uri) as path:
+            weights = read_weights(path, key=key)
+        differences = misfit(adversary.state_dict(), weights)
+        if differences:
+            raise JobError(f"{key}: expected weights of a discriminator, found {differences}")
+        adversary.load_state_dict(weights)
+
+
+def _discriminator_uris(job: JobSpec) -> dict[str, str]:
+    """Only some methods' sections have the key."""
+    return getattr(job.method, "discriminator_uris", {})
+
+
+def _adversary(method: Method, name: str) -> nn.Module:
+    """The adversary of an adapted head. Raises `JobError` where the method has none there."""
+    known = {key.removeprefix("discriminator_"): one for key, one in method.adversaries().items()}
+    if name not in known:
+        raise JobError(
+            f"method.discriminator_uris.{name}: expected an adapted head, "
+            f"{known_names(name, known)}"
+        )
+    return known[name]
+
+
+def _check_description(job: JobSpec, path: Path, key: str) -> None:
+    described = read_description(path, key)
+    if described is not None:
+        check_description(described, job.model, job.classes.num_classes, key)
+
+
+@contextmanager
+def _fetched(stores: Stores, uri: str) -> Iterator[Path]:
+    """A file of weights on the local disk, for as long as the context lasts."""
+    address, mark, query = uri.partition("?")  # of a presigned URL
+    root, _, name = address.rpartition("/")
+    with tempfile.TemporaryDirectory(prefix="segadapt-weights-") as folder:
+        path = Path(folder) / name
+        stores.open(root or ".").get_file(name + mark + query, path)
+        yield path

@@ -1,0 +1,45 @@
+"""What a job says of its speed and its stream while it runs."""
+
+import time
+from typing import NamedTuple
+
+from adapt.checkpoint.saver import Durable
+from adapt.stream.observe import Observed
+
+BAD_SAMPLES = "stream/bad_samples"
+"""How often `stream.on_bad_sample: skip` passed over a sample, summed over ranks: a metric."""
+
+SUMS = (BAD_SAMPLES, *(f"stream/{name}" for name in ("stalls", "fetched_mb", "retries", "hedges")))
+"""Figures of the stream that are summed over ranks; the others are means."""
+
+
+class Progress(NamedTuple):
+    """What the live line shows: `wait_share` in [0, 1] of the time went into waiting for data, of
+    which `stream` tells more, for this rank alone; `saved` is the last checkpoint that this process
+    has stored."""
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    samples_per_s: float
+    wait_share: float
+    remaining_s: float
+    stream: Observed
+    saved: Durable | None
+
+
+class Stretch:
+    """Speed since a step: seconds a step, samples a second, share of time waiting for data."""
+
+    def __init__(self, step: int = 0, wait_s: float = 0.0) -> None:
+        self._step, self._wait_s, self._start_s = step, wait_s, time.perf_counter()
+        self.step_s = self.samples_per_s = self.wait_share = 0.0
+
+    def measure(self, step: int, samples: int, wait_s: float) -> "Stretch":
+        now_s = time.perf_counter()
+        spent_s = max(now_s - self._start_s, 1e-9)
+        self.step_s = spent_s / max(step - self._step, 1)
+        self.samples_per_s = samples / self.step_s
+        self.wait_share = min(1.0, (wait_s - self._wait_s) / spent_s)
+        self._step, self._wait_s, self._start_s = step, wait_s, now_s
+        return self

@@ -1,0 +1,23 @@
+"""The checkpoint that a job resumes from: found by the leader, the same on all ranks."""
+
+from typing import Any
+
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.config.strict_yaml import parse_yaml
+from adapt.ranks import share_text
+from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.same_job import check_same_job
+
+
+def resume(folder: RunFolder, job: JobSpec, leader: bool = True) -> dict[str, Any] | None:
+    """The newest valid checkpoint's state, None for a new run; all ranks get the leader's choice.
+
+    Raises `JobError` where it is of another job.
+    """
+    found = folder.newest_valid() if leader else None
+    name = share_text(None if found is None else found[0])
+    if name is None:
+        return None
+    saved = parse_spec(parse_yaml(folder.spec_text(name), f"{folder.store.uri}/{name}"), job.name)
+    check_same_job(saved, job)
+    return found[1] if found is not None else folder.load(name)

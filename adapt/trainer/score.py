@@ -1,0 +1,125 @@
+"""What saved weights are worth: scores and predictions of one checkpoint, or of an ensemble, on a
+job's validation split."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from adapt.data.packed.packed_split import PackedSplit
+from adapt.engine.engine import prepare_device
+from adapt.errors import JobError
+from adapt.evaluation.evaluate import Evaluation, evaluate
+from adapt.evaluation.inference import Member
+from adapt.evaluation.metrics import subset_classes
+from adapt.evaluation.prediction_files import write_predictions
+from adapt.models.segmenter import Segmenter
+from adapt.models.weights import WEIGHTS
+from adapt.places import Place
+from adapt.spec.job_spec import JobSpec
+from adapt.trainer.networks import build_network
+from adapt.trainer.opening import decoding_threads, open_cache, open_split, open_stores
+from storage.stores import Stores
+from storage.uris import join
+
+FILE_ENDINGS = (".safetensors", ".pth", ".pt")
+
+
+def evaluate_checkpoint(
+    job: JobSpec,
+    place: Place,
+    checkpoints: str | Sequence[str],
+    weights: Sequence[float] | None = None,
+    on_image: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Evaluation:
+    """Evaluate a checkpoint on the job's validation split, or several as an ensemble: the sum of
+    their logits with `weights`, by default equal ones.
+
+    A checkpoint is the URI of a file of weights or of the folder that holds `weights.safetensors`;
+    all are of the job's `model`. `on_image` gets the number of images done, and of all. Raises
+    `JobError` where the weights do not fit.
+    """
+    with _networks_and_split(job, place, checkpoints, weights, labelled=True) as opened:
+        members, split, device = opened
+        done = count(1)
+        return evaluate(
+            members,
+            split,
+            device,
+            views=job.evaluate,
+            subsets=subset_classes(job.evaluate.subsets, job.classes.names),
+            threads=decoding_threads(job.stream, place),
+            num_pictures=job.evaluate.pictures,
+            on_image=lambda: on_image(next(done), len(split)),
+        )
+
+
+def predict_checkpoint(
+    job: JobSpec,
+    place: Place,
+    checkpoints: str | Sequence[str],
+    weights: Sequence[float] | None,
+    out_dir: Path,
+    size_hw: tuple[int, int] | None = None,
+    colours: bool = False,
+    on_image: Callable[[int, int], None] = lambda _done, _total: None,
+) -> int:
+    """Write predictions of the job's validation split, labelled or not, as PNGs; returns their
+    number.
+
+    Checkpoints are as in `evaluate_checkpoint`, the rest as in `submission.write_predictions`.
+    """
+    with _networks_and_split(job, place, checkpoints, weights, labelled=False) as opened:
+        members, split, device = opened
+        return write_predictions(
+            members,
+            split,
+            out_dir,
+            job.classes,
+            device,
+            size_hw=size_hw,
+            colours=colours,
+            views=job.evaluate,
+            threads=decoding_threads(job.stream, place),
+            on_image=on_image,
+        )
+
+
+@contextmanager
+def _networks_and_split(
+    job: JobSpec,
+    place: Place,
+    checkpoints: str | Sequence[str],
+    weights: Sequence[float] | None,
+    labelled: bool,
+) -> Iterator[tuple[list[Member], PackedSplit, torch.device]]:
+    """The checkpoints' networks on the device, and the validation split, open."""
+    if job.validation is None:
+        raise JobError("validation: missing, expected a split to predict on")
+    uris = [checkpoints] if isinstance(checkpoints, str) else list(checkpoints)
+    if not uris:
+        raise JobError("checkpoints: expected at least one, found none")
+    factors = [1 / len(uris)] * len(uris) if weights is None else list(weights)
+    if len(factors) != len(uris):
+        raise JobError(
+            f"weights: expected a number for each checkpoint, found {len(factors)} for {len(uris)}"
+        )
+    device = prepare_device(place.local_rank)
+    stores = open_stores(job, place)
+    networks = [_checkpoint_network(job, stores, uri).to(device) for uri in uris]
+    split = open_split(job, job.validation, stores, open_cache(job, place), labelled)
+    try:
+        yield [Member(*pair) for pair in zip(networks, factors, strict=True)], split, device
+    finally:
+        split.cache.close()
+        split.close()
+
+
+def _checkpoint_network(job: JobSpec, stores: Stores, checkpoint: str) -> Segmenter:
+    uri = checkpoint if checkpoint.endswith(FILE_ENDINGS) else join(checkpoint, WEIGHTS)
+    start = {"weights": "none", "weights_uri": None, "start_uri": uri}
+    return build_network(
+        job.model_copy(update={"model": job.model.model_copy(update=start)}), stores
+    )

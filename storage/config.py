@@ -1,0 +1,130 @@
+"""`stores:` of a job spec: how each store is reached, and which entry holds for a URI.
+
+A key is a scheme (`s3`) or the beginning of URIs (`s3://bucket`, `s3://bucket/prefix`). The longest
+key that a URI begins with holds for it, compared by whole names between slashes, so that two
+buckets of one job may have different credentials.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class StoreConfig(BaseModel):
+    """How to reach the stores of one key of `stores`. Secrets stand in environment variables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    endpoint_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#\s]+/?$",
+        description="URL of the service, without the bucket "
+        "(`https://obs.REGION.myhuaweicloud.com`); none = AWS, or what AWS_ENDPOINT_URL_S3 "
+        "says. Required for obs.",
+    )
+    region: str | None = Field(
+        default=None,
+        description="Region that requests are signed for; none = the SDK's own configuration.",
+    )
+    addressing: Literal["auto", "virtual", "path"] = Field(
+        default="auto",
+        description="Where the bucket stands in a request: in the host (`virtual`) or in the path; "
+        "`auto` = virtual for obs, which refuses paths, and the SDK's choice for s3.",
+    )
+    checksums: Literal["when_required", "when_supported"] = Field(
+        default="when_required",
+        description="Whether the SDK adds its own checksums to requests; stores other than AWS may "
+        "refuse them or store them inside the object (botocore >= 1.36).",
+    )
+    sign_uploads: bool | None = Field(
+        default=None,
+        description="Whether the signature covers the bytes of uploads, which costs a SHA-256 of "
+        "them; none = over http alone, as TLS protects them too.",
+    )
+    access_key_env: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Environment variable that holds the access key, or the user's name for https, "
+        "ftp and ftps; none = the SDK's own chain (AWS_ACCESS_KEY_ID, profile, role, web "
+        "identity), which alone refreshes temporary keys.",
+    )
+    secret_key_env: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Environment variable that holds the secret key, or the password for https, "
+        "ftp and ftps; none = the SDK's own chain.",
+    )
+    session_token_env: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Environment variable that holds the token of temporary keys; none = no token.",
+    )
+    downloads: Literal["boto3", "obstore"] = Field(
+        default="boto3",
+        description="What brings shards from s3 and obs; `obstore` needs that package and is no "
+        "faster here (docs/stores.md).",
+    )
+    max_attempts: int = Field(
+        default=5, ge=1, le=20, description="How often one operation is tried before it fails."
+    )
+    connect_timeout_s: float = Field(
+        default=5, gt=0, description="Longest wait for a connection, in seconds."
+    )
+    read_timeout_s: float = Field(
+        default=10, gt=0, description="Longest silence in the middle of an answer, in seconds."
+    )
+
+    @model_validator(mode="after")
+    def _keys_come_in_pairs(self) -> Self:
+        if (self.access_key_env is None) != (self.secret_key_env is None):
+            raise ValueError("access_key_env and secret_key_env: expected both or neither")
+        if self.session_token_env is not None and self.access_key_env is None:
+            raise ValueError(
+                "session_token_env: expected access_key_env and secret_key_env with it"
+            )
+        return self
+
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+
+
+_EXPECTED = "a scheme as `s3`, or how URIs begin, as `s3://BUCKET` or `s3://BUCKET/PREFIX`"
+
+
+def fitting_key(uri: str, keys: Iterable[str]) -> str | None:
+    """The key of `keys` that holds for a URI; None where none does."""
+    names = _names(uri) if "://" in uri else ["file"]
+    fitting = [key for key in keys if names[: len(_names(key))] == _names(key)]
+    return max(fitting, key=lambda key: len(_names(key)), default=None)
+
+
+def key_fault(key: str, schemes: Iterable[str]) -> str | None:
+    """What is wrong with a key of `stores`: `KEY: expected ..., found ...`; None where nothing."""
+    scheme, mark, rest = key.partition("://")
+    known = ", ".join(sorted(schemes))
+    wrong = not _SCHEME.fullmatch(scheme) or (mark and not all(_clean(n) for n in rest.split("/")))
+    if wrong:
+        return f"{settings_name(key)}: expected {_EXPECTED}, found {key!r}"
+    if scheme not in schemes:
+        return (
+            f"{settings_name(key)}: there is no store for the scheme {scheme!r} (known: {known}); "
+            f"expected {_EXPECTED}"
+        )
+    return None
+
+
+def settings_name(key: str) -> str:
+    """How messages name a key: `stores.s3`, `stores["s3://bucket"]`."""
+    return f"stores.{key}" if _SCHEME.fullmatch(key) else f'stores["{key}"]'
+
+
+def _names(uri: str) -> list[str]:
+    scheme, _, rest = uri.partition("://")
+    return [scheme.lower(), *(name for name in rest.split("/") if name)]
+
+
+def _clean(name: str) -> bool:
+    """Whether a bucket, host or part of a prefix can be meant; user names are no part of a key."""
+    return name not in ("", ".", "..") and not re.search(r"[\s?#@\\]", name)

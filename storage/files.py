@@ -1,0 +1,70 @@
+"""Local files: atomic writes that survive a power cut, and the system's errors in words."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from storage.errors import MissingObject, StoreError
+from storage.uris import TEMPORARY_PREFIX
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def file_errors(name: str | Path) -> Iterator[None]:
+    """Turns `OSError` inside into `StoreError` that names `name`, the file and the cure."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingObject(f"{name}: there is no such file ({error.filename or name})") from error
+    except OSError as error:
+        raise StoreError(_explained(name, error)) from error
+
+
+def _explained(name: str | Path, error: OSError) -> str:
+    where = error.filename or name
+    if error.errno in _FULL:
+        return f"{name}: the disk is full while writing {where}; free space there"
+    if error.errno in _FORBIDDEN:
+        return (
+            f"{name}: no permission for {where} ({error.strerror}, uid {os.getuid()}); "
+            "check its owner and mode"
+        )
+    if error.errno == errno.EISDIR:
+        return f"{name}: there is a folder of this name ({where})"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{name}: a part of the path is a file, not a folder ({where})"
+    return f"{name}: {error.strerror or error} ({where})"
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write; it appears at `path`, whole and synced, when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-{path.name[:200]}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

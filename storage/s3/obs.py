@@ -1,0 +1,47 @@
+"""Huawei OBS, told from its URI or its endpoint, and what it refuses although it speaks S3: the
+bucket's name in the path, and so buckets with dots over https.
+"""
+
+from urllib.parse import urlsplit
+
+from storage.config import StoreConfig
+from storage.errors import StoreError
+
+_DOMAINS = (".myhuaweicloud.com", ".myhuaweicloud.cn", ".myhuaweicloud.eu")
+
+
+def is_obs(scheme: str, config: StoreConfig) -> bool:
+    """Whether the rules of OBS hold: for `obs://`, and for `s3://` at an endpoint of OBS."""
+    return scheme == "obs" or _at_huawei(config)
+
+
+def check_obs(uri: str, bucket: str, config: StoreConfig, name: str) -> None:
+    """Raise `StoreError` for what OBS would refuse; `name` is what messages call the settings."""
+    if "." in bucket:
+        raise StoreError(
+            f"{uri}: obs needs the bucket in the host name, where {bucket!r} breaks "
+            "https; use a bucket without dots"
+        )
+    if config.endpoint_url is None:
+        raise StoreError(
+            f"{uri}: {name}.endpoint_url is missing; expected https://obs.REGION.myhuaweicloud.com"
+        )
+    if not _at_huawei(config):
+        return
+    if config.addressing == "path":
+        raise StoreError(
+            f"{uri}: path-style addressing is refused by OBS; set {name}.addressing: virtual"
+        )
+    if _host(config).startswith(f"{bucket}."):
+        raise StoreError(
+            f"{uri}: {name}.endpoint_url: expected https://obs.REGION.myhuaweicloud.com without "
+            f"the bucket, found {config.endpoint_url!r}"
+        )
+
+
+def _at_huawei(config: StoreConfig) -> bool:
+    return _host(config).endswith(_DOMAINS)
+
+
+def _host(config: StoreConfig) -> str:
+    return (urlsplit(config.endpoint_url or "").hostname or "").rstrip(".")

@@ -1,0 +1,282 @@
+"""One object from a store into an open file, through whatever happens on the way.
+
+A request that breaks off is followed by another from the byte it reached; one that brings next to
+nothing for ten seconds is dropped; a straggler gets a second request beside it, and the first bytes
+to come are taken (hedged requests: Dean and Barroso, The Tail at Scale, CACM 2013). A store that is
+away is waited for. Every byte is hashed as it is written, so nothing is read again.
+"""
+
+import os
+import random
+import statistics
+import sys
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+import xxhash
+
+from storage.errors import ShortObject, StoreError, StoreUnavailable
+from storage.store import Download, Store
+from storage.uris import join
+
+PROGRESS_S = 10.0
+"""A fetch that gets fewer than `PROGRESS_BYTES` in this time drops its requests."""
+PROGRESS_BYTES = 64 << 10
+PATIENCE_S = 600.0
+"""How long a store may bring nothing before the fetch fails."""
+HEDGE_FACTOR, HEDGE_LEAST_S = 3.0, 1.0
+"""A fetch that takes this many times the median of earlier ones, and this long, is a straggler."""
+MEDIAN_OF, MEDIAN_NEEDS = 32, 3
+DOWNLOADS = 3
+"""How often bytes are fetched that arrive wrong."""
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 3.0
+"""Waits between requests: uniform(0, min(longest, first * 2^failures)), "full jitter"."""
+TICK_S = 0.2
+
+
+class FetchCounts(NamedTuple):
+    """What fetching came to since the fetcher was made."""
+
+    fetched_bytes: int = 0
+    retries: int = 0
+    hedges: int = 0
+
+
+Write = Callable[[memoryview, int], None]
+"""Keeps bytes at a position, both counted from the first byte asked for."""
+
+
+class Fetcher:
+    """Fetches objects for many threads; `close` ends what is under way."""
+
+    def __init__(self, progress_s: float = PROGRESS_S, patience_s: float = PATIENCE_S) -> None:
+        self.progress_s, self.patience_s = progress_s, patience_s
+        self.counts = FetchCounts()
+        self.closed = threading.Event()
+        self._lock = threading.Lock()
+        self._s_per_byte: defaultdict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=MEDIAN_OF)
+        )
+
+    def fetch(self, store: Store, key: str, size_bytes: int, descriptor: int) -> str:
+        """Write the object's first `size_bytes` to the file `descriptor`, from its start.
+
+        Returns their xxh3-64 in hex. Raises `ShortObject` where the object has fewer bytes,
+        `MissingObject`, `StoreError` where the store refuses, `StoreUnavailable` where it brought
+        nothing for `patience_s`, or after `close`, and `OSError` of the file.
+        """
+        started_s = time.monotonic()
+        digest = xxhash.xxh3_64()
+
+        def write(fresh: memoryview, position_bytes: int) -> None:
+            digest.update(fresh)
+            written = 0
+            while written < len(fresh):
+                written += os.pwrite(descriptor, fresh[written:], position_bytes + written)
+
+        self._transfer(store, key, 0, size_bytes, write)
+        with self._lock:
+            self._s_per_byte[store.uri].append((time.monotonic() - started_s) / max(size_bytes, 1))
+        return digest.hexdigest()
+
+    def fetch_range(
+        self,
+        store: Store,
+        key: str,
+        offset_bytes: int,
+        length_bytes: int,
+        right: Callable[[bytearray], bool],
+    ) -> bytearray:
+        """A part of an object, fetched again while `right` says that its bytes are wrong.
+
+        Raises `StoreError` where they stay so, and as `fetch`.
+        """
+        for attempt in range(DOWNLOADS):
+            if attempt:
+                self.wait(attempt - 1)
+            data = bytearray(length_bytes)
+
+            def write(fresh: memoryview, position_bytes: int, data: bytearray = data) -> None:
+                data[position_bytes : position_bytes + len(fresh)] = fresh
+
+            with suppress(ShortObject):
+                self._transfer(store, key, offset_bytes, length_bytes, write)
+                if right(data):
+                    return data
+        raise StoreError(
+            f"{join(store.uri, key)}: {length_bytes} bytes at {offset_bytes} are damaged, fetched "
+            f"{DOWNLOADS} times; pack or upload this data set again"
+        )
+
+    def _transfer(
+        self, store: Store, key: str, offset_bytes: int, length_bytes: int, write: Write
+    ) -> None:
+        transfer = _Transfer(self, store, key, offset_bytes, length_bytes, write)
+        try:
+            transfer.run()
+        finally:
+            transfer.cancel()
+
+    def wait(self, failures: int) -> None:
+        """The wait after that many failures in a row; counts a retry."""
+        longest_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(failures, 10))
+        self.closed.wait(random.uniform(0, longest_s))
+        self.count(retries=1)
+
+    def close(self) -> None:
+        """Make every fetch fail soon: the job ends."""
+        self.closed.set()
+
+    def count(self, fetched_bytes: int = 0, retries: int = 0, hedges: int = 0) -> None:
+        """Add to `counts`."""
+        added = (fetched_bytes, retries, hedges)
+        with self._lock:
+            self.counts = FetchCounts(*map(sum, zip(self.counts, added, strict=True)))
+
+    def straggles_after_s(self, store: Store, size_bytes: int) -> float:
+        """After how long a fetch of this size is a straggler; infinity before there is a median of
+        this store's."""
+        with self._lock:
+            earlier = self._s_per_byte[store.uri]
+            if len(earlier) < MEDIAN_NEEDS:
+                return float("inf")
+            usual_s = statistics.median(earlier) * size_bytes
+        return max(HEDGE_FACTOR * usual_s, HEDGE_LEAST_S)
+
+
+class _Transfer:
+    """Bytes of one object on their way: the requests for them, and how far they have come.
+
+    `covered_bytes`, and all positions, count from `offset_bytes`.
+    """
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        store: Store,
+        key: str,
+        offset_bytes: int,
+        size_bytes: int,
+        write: Write,
+    ) -> None:
+        self.fetcher, self.store, self.key = fetcher, store, key
+        self.offset_bytes, self.size_bytes, self.write = offset_bytes, size_bytes, write
+        self.covered_bytes = 0
+        self._changed = threading.Condition()
+        self._live: list[Download] = []
+        self._failure: BaseException | None = None
+        self._over = False
+        self._failures = 0
+        self._hedge_s = time.monotonic() + fetcher.straggles_after_s(store, size_bytes)
+        self._advanced_s = self._watched_s = time.monotonic()
+        self._mark_bytes = 0
+
+    def run(self) -> None:
+        """Send requests until every byte is there. Raises as `Fetcher.fetch`."""
+        self._send()
+        while self.covered_bytes < self.size_bytes:
+            if not self._live:
+                self._send_again()
+            elif time.monotonic() >= self._hedge_s:
+                self._hedge_s = float("inf")
+                self.fetcher.count(hedges=1)
+                self._send()
+            with self._changed:
+                if self._live and self.covered_bytes < self.size_bytes:
+                    self._changed.wait(TICK_S)
+            self._check_open()
+            self._watch()
+
+    def cancel(self) -> None:
+        """End all requests; none writes to the file afterwards, whose number may be another's."""
+        with self._changed:
+            self._over = True
+        self._drop()
+
+    @property
+    def _uri(self) -> str:
+        return join(self.store.uri, self.key)
+
+    def _check_open(self) -> None:
+        if self.fetcher.closed.is_set():
+            raise StoreUnavailable(f"{self._uri}: given up, as the job ends")
+
+    def _watch(self) -> None:
+        """Note progress; without any for long, drop the requests."""
+        now_s = time.monotonic()
+        if self.covered_bytes - self._mark_bytes >= PROGRESS_BYTES:
+            self._mark_bytes, self._advanced_s, self._failures = self.covered_bytes, now_s, 0
+            self._watched_s = now_s
+        elif now_s - self._watched_s >= self.fetcher.progress_s:
+            self._failure = StoreUnavailable(
+                f"{self._uri}: {self.covered_bytes - self._mark_bytes} bytes in "
+                f"{self.fetcher.progress_s:g} s, the store hardly answers"
+            )
+            self._drop()
+
+    def _drop(self) -> None:
+        with self._changed:
+            dropped, self._live = self._live, []
+        for download in dropped:
+            download.cancel()
+
+    def _send(self) -> None:
+        """Start a request for what is missing, in a thread of its own."""
+        self._check_open()
+        self._watched_s = time.monotonic()
+        with self._changed:
+            position_bytes = self.covered_bytes
+            download = self.store.download(
+                self.key,
+                self.offset_bytes + position_bytes,
+                self.size_bytes - position_bytes,
+            )
+            self._live.append(download)
+        threading.Thread(
+            target=self._bring, args=(download, position_bytes), name="request", daemon=True
+        ).start()
+
+    def _send_again(self) -> None:
+        """After a failure: wait, and ask for the rest, where that can help."""
+        failure = self._failure or StoreUnavailable(f"{self._uri}: the answer ended too early")
+        waited_s = time.monotonic() - self._advanced_s
+        if not isinstance(failure, StoreUnavailable):
+            raise failure
+        if waited_s >= self.fetcher.patience_s:
+            raise StoreUnavailable(f"{failure}; waited for {waited_s:.0f} s") from failure
+        self.fetcher.wait(self._failures)
+        self._failures += 1
+        self._failure = None
+        self._send()
+
+    def _bring(self, download: Download, start_bytes: int) -> None:
+        """Write what a request brings, to its end."""
+        position_bytes = start_bytes
+        with suppress(StoreError, OSError):  # `run` raises whatever it was
+            try:
+                for block in download:
+                    self._take(block, position_bytes)
+                    position_bytes += len(block)
+            finally:
+                self.fetcher.count(fetched_bytes=position_bytes - start_bytes)
+                with self._changed:
+                    if download in self._live:
+                        self._live.remove(download)
+                        self._failure = sys.exception()
+                    self._changed.notify_all()
+
+    def _take(self, block: bytes, position_bytes: int) -> None:
+        """Write those bytes of a block that no other request has brought before."""
+        with self._changed:
+            if self._over or self.covered_bytes >= self.size_bytes:
+                return
+            known_bytes = self.covered_bytes - position_bytes
+            fresh = memoryview(block)[known_bytes : self.size_bytes - position_bytes]
+            self.write(fresh, self.covered_bytes)
+            self.covered_bytes += len(fresh)
+            if self.covered_bytes >= self.size_bytes and len(self._live) > 1:
+                self._changed.notify_all()  # alone, it comes to its own end at once

@@ -1,0 +1,42 @@
+"""URIs and keys: split, joined, checked, and shown without passwords."""
+
+import re
+
+from storage.errors import StoreError
+
+TEMPORARY_PREFIX = ".tmp-"
+"""File names that start so are unfinished writes: never listed, never a key."""
+
+
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """`scheme://rest` -> (scheme in lower case, rest); a plain path has the scheme `file`."""
+    match = _URI.fullmatch(uri)
+    return (match[1].lower(), match[2]) if match else ("file", uri)
+
+
+def join(uri: str, *keys: str) -> str:
+    """The URI of a key under `uri`: parts joined by single slashes, empty parts dropped."""
+    rest = [part for part in (key.strip("/") for key in keys) if part]
+    root = uri if uri.endswith("://") else uri.removesuffix("/")
+    return "/".join([root, *rest]) if rest else uri
+
+
+def checked_key(key: str, uri: str) -> str:
+    """`key` if it stays under the root `uri` on every store, else `StoreError`."""
+    parts = key.split("/")
+    climbs = key.startswith("/") or any(part in ("", ".", "..") for part in parts)
+    temporary = any(part.startswith(TEMPORARY_PREFIX) for part in parts)
+    if climbs or temporary or "\\" in key or "\0" in key:
+        raise StoreError(
+            f"{uri}: {key!r} is not a key: expected names joined by single '/', relative to the "
+            f"store's root, without '..', '.', '\\' and names that start with {TEMPORARY_PREFIX!r}"
+        )
+    return key
+
+
+def without_password(text: str) -> str:
+    """The text with the `user:password@` of every URI in it replaced by `***@`."""
+    return re.sub(r"://[^/@\s'\"]+@", "://***@", text)

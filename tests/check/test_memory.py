@@ -1,0 +1,132 @@
+"""The predicted memory of a step against the peak of real steps, counted in the same way."""
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adapt.batch import Batch
+from adapt.check.memory import (
+    MARGIN_BYTES,
+    LiveStorages,
+    Peak,
+    batch_hw,
+    predicted_bytes,
+    step_peak,
+)
+from adapt.engine.engine import Engine
+from adapt.errors import JobError
+from adapt.methods import METHODS, build_method
+from adapt.models import ARCHITECTURES, build_segmenter
+from adapt.spec.job_spec import JobSpec, load_spec, parse_spec
+from adapt.stream.config import DomainConfig
+from tests.conftest import tiny_values
+from tests.networks import tiny_model
+
+SPECS = Path(__file__).resolve().parents[2] / "job_specs"
+LARGE_HW = (192, 256)
+"""Large enough for activations to outweigh what optimizers need for a moment."""
+PIXELS = torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]])
+CASES = [
+    pytest.param("deeplab_v2", "advent", {"accumulate": 2, "clip_norm": 1.0}),
+    pytest.param("unet", "minent", {}, marks=pytest.mark.slow),
+    pytest.param("pspnet", "fcns_in_the_wild", {"precision": "bf16"}, marks=pytest.mark.slow),
+]
+
+
+def job_of(
+    architecture: str, method: str, size_hw: tuple[int, int] = LARGE_HW, **train: Any
+) -> JobSpec:
+    values = tiny_values("data", "runs")
+    values["model"], values["method"] = tiny_model(architecture), {"name": method}
+    values["train"] |= train
+    for domain in ("source", "target"):
+        values[domain] = {**values[domain], "size_hw": list(size_hw)}
+    return parse_spec(values, "tiny")
+
+
+def real_peak(job: JobSpec) -> Peak:
+    """The peak of real steps of one rank on random images."""
+
+    def engine() -> Engine:
+        method = build_method(job.method, build_segmenter(job.model, job.classes.num_classes))
+        method.observe_source(PIXELS)
+        return Engine(method, job.train, job.optim, torch.device("cpu"))
+
+    def batch(domain: DomainConfig, labelled: bool) -> Batch:
+        size, size_hw = domain.batch_size, batch_hw("source", domain, {})
+        labels = torch.randint(0, 4, (size, *size_hw)) if labelled else None
+        return Batch(torch.randn(size, 3, *size_hw), labels, ("x",) * size)
+
+    def batches() -> tuple[Batch, Batch | None]:
+        target = job.target if METHODS[job.method.name].needs_target else None
+        return batch(job.source, True), None if target is None else batch(target, False)
+
+    return step_peak(engine, batches)
+
+
+@pytest.mark.parametrize(("architecture", "method", "train"), CASES)
+def test_the_prediction_is_the_peak_of_a_real_step(
+    architecture: str, method: str, train: dict[str, Any]
+) -> None:
+    job = job_of(architecture, method, **train)
+    predicted, found = predicted_bytes(job, 1), real_peak(job)
+    assert predicted.total == pytest.approx(found.total, rel=0.01)
+    assert predicted == pytest.approx(found, rel=0.02, abs=100_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(ARCHITECTURES)))
+def test_every_network_and_method_is_predicted(number: int) -> None:
+    names = list(METHODS)
+    job = job_of(list(ARCHITECTURES)[number], names[number % len(names)], (64, 96))
+    assert predicted_bytes(job, 1).total == pytest.approx(real_peak(job).total, rel=0.01)
+
+
+def test_the_papers_step_is_predicted_without_its_memory() -> None:
+    job = load_spec(SPECS / "gta5_to_cityscapes" / "advent.yaml")
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = predicted_bytes(job, 1)
+    assert 6e9 < peak.total < peak.needed < 16e9, "the papers' cards have 11 and 16 GB"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 1_000_000
+
+
+def test_ranks_accumulation_and_synchronised_norms_are_counted() -> None:
+    def activations(num_ranks: int, **train: Any) -> int:
+        job = job_of("bisenet", "source_only", (512, 768), **train)
+        return predicted_bytes(job, num_ranks).activations
+
+    whole, halved = activations(1), activations(2)
+    assert halved < 0.6 * whole
+    assert activations(1, accumulate=2) == pytest.approx(halved, rel=0.1)
+    assert activations(2, sync_batch_norm=True) > 1.1 * halved
+
+
+def test_sizes_come_from_the_crop_then_the_spec_then_the_shards() -> None:
+    domain = {"dataset": "d", "uri": "u"}
+    crop = {"augment": {"crop_hw": [8, 9]}, "size_hw": [4, 5]}
+    packed = {"source": (2, 3)}
+
+    def size(**more: Any) -> tuple[int, int]:
+        return batch_hw("source", DomainConfig.from_values({**domain, **more}, "source"), packed)
+
+    assert [size(**crop), size(size_hw=[4, 5]), size()] == [(8, 9), (4, 5), (2, 3)]
+    with pytest.raises(JobError, match=r"target.size_hw: expected a size, by which the memory"):
+        batch_hw("target", DomainConfig.from_values(domain, "target"), packed)
+
+
+def test_the_peak_says_what_was_alive_then() -> None:
+    with LiveStorages() as live:
+        kept = torch.zeros(1000)
+        passing = torch.zeros(3000)
+        view = passing[:10]
+        del passing, view
+        later = torch.zeros(2000)
+        live.mark({"parameters": [kept], "optimizer": [later]})
+    peak = live.peak()
+    assert peak == Peak(parameters=4000, activations=12_000)
+    assert peak.total == 16_000
+    assert peak.needed == MARGIN_BYTES + 17_600
+    assert LiveStorages().peak() == Peak()

@@ -1,0 +1,189 @@
+"""Saving in the background: in order, one at a time, never in training's way, never lost."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adapt.checkpoint import saver as saving
+from adapt.checkpoint.run_folder import RunFolder, Saved
+from adapt.checkpoint.saver import Saver, Snapshot, in_memory, snapshot_of
+from storage.errors import StoreError, StoreUnavailable
+from storage.stores import Stores
+
+
+class Gate:
+    """A run's folder whose saves wait for permission, or are refused."""
+
+    def __init__(self, folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open, self.refuse = threading.Event(), 0
+        self.error: StoreError = StoreUnavailable("the store is away")
+        self.steps: list[int] = []
+        self.at_once = self.most = 0
+        save = folder.save
+
+        def gated(step: int, *rest: Any) -> Saved:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            try:
+                assert self.open.wait(30)
+                if self.refuse:
+                    self.refuse -= 1
+                    raise self.error
+                self.steps.append(step)
+                return save(step, *rest)
+            finally:
+                self.at_once -= 1
+
+        monkeypatch.setattr(folder, "save", gated)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(Stores().open(str(tmp_path / "run")))
+
+
+@pytest.fixture
+def gate(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    return Gate(folder, monkeypatch)
+
+
+def snapshot(step: int, score: float | None = None) -> Snapshot:
+    weights = {"w": torch.full((3,), float(step))}
+    return snapshot_of(step, {"step": step}, weights, "seed: 1\n", {}, score)
+
+
+def saver(folder: RunFolder, keep: int = 9) -> Saver:
+    return Saver(folder, keep, lambda _saved, _score: None)
+
+
+def quiet() -> None:
+    """Nobody watches."""
+
+
+def test_submitting_waits_for_nothing(folder: RunFolder, gate: Gate) -> None:
+    one = saver(folder)
+    started_s = time.monotonic()
+    one.submit(snapshot(1))
+    assert time.monotonic() - started_s < 1 and one.busy and one.durable is None
+    gate.open.set()
+    durable = one.finish(None, 30, quiet)
+    assert durable is not None and durable.step == 1 and not one.busy
+    assert folder.names() == ["step-00000001"]
+
+
+def test_one_upload_at_a_time_and_the_newest_wait_wins(folder: RunFolder, gate: Gate) -> None:
+    one = saver(folder)
+    one.submit(snapshot(1))
+    while not gate.at_once:
+        time.sleep(0.01)
+    for step in (2, 3, 4):
+        one.submit(snapshot(step))
+    gate.open.set()
+    one.finish(None, 30, quiet)
+    assert gate.steps == [1, 4] and gate.most == 1
+
+
+def test_a_failed_save_is_a_warning_and_the_next_one_works(
+    folder: RunFolder, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = saver(folder)
+    gate.open.set()
+    gate.refuse = 1
+    with caplog.at_level(logging.WARNING):
+        one.submit(snapshot(1))
+        one.finish(None, 30, quiet)
+    assert "checkpoint of step 1 could not be stored, training goes on" in caplog.text
+    assert one.durable is None and folder.names() == []
+    one.submit(snapshot(2))
+    one.finish(None, 30, quiet)
+    assert folder.names() == ["step-00000002"]
+
+
+def test_a_best_that_failed_is_tried_until_it_is_stored_and_marked(
+    folder: RunFolder, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "RETRY_S", 0.05)
+    marked: list[tuple[str, float]] = []
+    one = Saver(folder, 9, lambda saved, score: marked.append((saved.name, score)))
+    gate.open.set()
+    gate.refuse = 3
+    one.submit(snapshot(1, score=0.5))
+    one.finish(None, 30, quiet)
+    best = folder.best()
+    assert best is not None and (best.name, best.score) == ("step-00000001", 0.5)
+    assert marked == [("step-00000001", 0.5)]
+
+
+def test_the_last_save_is_tried_until_time_is_up(
+    folder: RunFolder, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "RETRY_S", 0.05)
+    one = saver(folder)
+    gate.open.set()
+    gate.refuse = 2
+    durable = one.finish(snapshot(7), 30, quiet)
+    assert durable is not None and durable.step == 7
+    gate.refuse = 10**6
+    with pytest.raises(StoreError, match="the store is away"):
+        one.finish(snapshot(8), 0.5, quiet)
+    assert folder.names() == ["step-00000007"]
+
+
+@pytest.mark.parametrize("score", [None, 0.5])
+def test_a_store_that_refuses_is_not_waited_for(
+    folder: RunFolder, gate: Gate, score: float | None
+) -> None:
+    one = saver(folder)
+    gate.open.set()
+    gate.refuse, gate.error = 10**6, StoreError("no room")
+    one.submit(snapshot(1, score))
+    started_s = time.monotonic()
+    with pytest.raises(StoreError, match="no room"):
+        one.finish(snapshot(2), 60, quiet)
+    assert time.monotonic() - started_s < 20
+
+
+def test_a_store_that_hangs_is_not_waited_for_longer_than_asked(
+    folder: RunFolder, gate: Gate
+) -> None:
+    one, beats = saver(folder), []
+    started_s = time.monotonic()
+    with pytest.raises(StoreError, match=r"saving step 3 took more than 2 s"):
+        one.finish(snapshot(3), 2, lambda: beats.append(1))
+    assert 1.5 < time.monotonic() - started_s < 10 and len(beats) >= 2
+    gate.open.set()
+
+
+def test_a_copy_is_apart_and_shared_memory_stays_one() -> None:
+    tensor = torch.arange(4.0)
+    copied = in_memory({"a": tensor, "b": [tensor.detach()], "c": (1, "x", None)})
+    tensor += 1
+    assert torch.equal(copied["a"], torch.arange(4.0)) and copied["b"][0] is copied["a"]
+    assert copied["c"] == (1, "x", None)
+    empty = in_memory({"a": torch.empty(0), "b": torch.empty(0, dtype=torch.int64)})
+    assert empty["b"].dtype == torch.int64
+
+
+def test_views_of_one_memory_keep_their_values() -> None:
+    whole = torch.arange(6.0).reshape(2, 3)
+    copied = in_memory({"whole": whole, "turned": whole.t(), "row": whole[0]})
+    assert torch.equal(copied["turned"], whole.t()) and torch.equal(copied["row"], whole[0])
+
+
+def test_a_full_scratch_disk_stops_no_save(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_given: Any, **_named: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    one = saver(folder)
+    assert one.finish(snapshot(1), 30, quiet) is not None
+    monkeypatch.undo()
+    found = folder.newest_valid()
+    assert found is not None and found[1] == {"step": 1}

@@ -1,0 +1,244 @@
+"""The command `models` as users run it: what it lists and describes, and what it refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapt.cli import network_tables
+from adapt.cli.network_tables import fitting_encoders
+from adapt.models import ARCHITECTURES, ENCODERS
+from adapt.models.demands import PYRAMID, Demands
+from adapt.models.encoders.timm import TESTED_ENCODERS
+from tests.commands import Ended, call
+
+FEW_ENCODERS = ("resnet18", "pnasnet5large")
+SIZE = ("--size", "64x128")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def listings(folder: Path) -> tuple[Ended, Ended]:
+    """The tables and the same as JSON, with a few of timm's encoders alone, each counted once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("adapt.models.encoders.timm.TESTED_ENCODERS", FEW_ENCODERS)
+        for describe in (network_tables.describe_architecture, network_tables.describe_encoder):
+            patch.setattr(network_tables, describe.__name__, once(describe))
+        return call("models", *SIZE, folder=folder), call("models", *SIZE, "--json", folder=folder)
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with its earlier results for the same arguments."""
+    results: dict[str, Any] = {}
+
+    def remembered(*arguments: Any) -> Any:
+        if repr(arguments) not in results:
+            results[repr(arguments)] = function(*arguments)
+        return results[repr(arguments)]
+
+    return remembered
+
+
+@pytest.fixture(scope="module")
+def listing(listings: tuple[Ended, Ended]) -> Ended:
+    assert listings[0].code == 0, listings[0].err
+    return listings[0]
+
+
+@pytest.fixture(scope="module")
+def facts(listings: tuple[Ended, Ended]) -> dict[str, Any]:
+    assert listings[1].code == 0, listings[1].err
+    return json.loads(listings[1].out)
+
+
+def described(folder: Path, *more: str) -> dict[str, Any]:
+    ended = call("models", *more, *SIZE, "--json", folder=folder)
+    assert ended.code == 0 and ended.err == "", ended.err
+    return json.loads(ended.out)
+
+
+def cells(text: str) -> list[list[str]]:
+    """The cells of each line of a table."""
+    lines = [line.replace("┃", "│") for line in text.splitlines() if line[:1] in ("│", "┃")]
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+
+
+def test_every_architecture_and_encoder_has_its_numbers(
+    listing: Ended, facts: dict[str, Any]
+) -> None:
+    rows = cells(listing.out)
+    assert [one["name"] for one in facts["architectures"]] == list(ARCHITECTURES)
+    assert [one["name"] for one in facts["encoders"]] == [*ENCODERS, *FEW_ENCODERS]
+    for one in facts["architectures"]:
+        costs = [str(one["output_stride"]), *cost_cells(one)]
+        head = f"main {one['heads']['main']:g}"
+        assert [one["name"], one["encoder"], *costs, head] in rows
+    for one in facts["encoders"]:
+        strides = ", ".join(map(str, one["output_strides"]))
+        channels = ", ".join(str(stage["channels"]) for stage in one["stages"])
+        words = [one["weights"] or one["name"], one["licence"] or "-", strides]
+        assert [*words, *cost_cells(one), channels] in rows
+
+
+def cost_cells(one: dict[str, Any]) -> list[str]:
+    return [f"{one['parameters'] / 1e6:.2f}", f"{one['macs'] / 1e9:.2f}"]
+
+
+def test_listed_numbers_are_the_known_ones(listing: Ended, facts: dict[str, Any]) -> None:
+    architectures = {one["name"]: one for one in facts["architectures"]}
+    assert architectures["deeplab_v2"]["parameters"] == 44_601_560
+    assert architectures["bisenet"]["heads"] == {"main": 1, "aux_8": 1, "aux_16": 1}
+    assert architectures["icnet"]["heads"] == {"main": 1, "aux_8": 0.4, "aux_16": 0.16}
+    encoders = {one["name"]: one for one in facts["encoders"]}
+    resnet = encoders["resnet18"]
+    assert (resnet["parameters"], resnet["output_strides"]) == (11_176_512, [8, 16, 32])
+    assert (resnet["weights"], resnet["licence"]) == ("resnet18.tv_in1k", "bsd-3-clause")
+    assert encoders["pnasnet5large"]["output_strides"] == [32]
+    assert encoders["frrn_a"]["output_strides"] == [16] and encoders["frrn_a"]["weights"] is None
+    assert "Any other backbone of timm" in " ".join(listing.out.split())
+    assert "29/29" in listing.err
+
+
+def test_size_and_classes_change_the_costs(folder: Path) -> None:
+    usual = described(folder, "--architecture", "unet")
+    more = described(folder, "--architecture", "unet", "--classes", "20")
+    assert more["parameters"] - usual["parameters"] == (64 + 1) + (256 + 1)
+    assert more["macs"] - usual["macs"] == 64 * 64 * 128 + 256 * 16 * 32
+    ended = call("models", "--architecture", "unet", "--size", "128x256", "--json", folder=folder)
+    larger = json.loads(ended.out)
+    assert larger["size_hw"] == [128, 256] and larger["macs"] == 4 * usual["macs"]
+
+
+def test_one_network_is_described(folder: Path) -> None:
+    values = ("--architecture", "pspnet", "--encoder", "resnet18", "--output-stride", "16")
+    found = described(folder, *values)
+    chosen = [found[key] for key in ("name", "encoder", "output_stride", "num_classes", "heads")]
+    assert chosen == ["pspnet", "resnet18", 16, 19, {"main": 1, "aux": 0.4}]
+    assert [stage["reduction"] for stage in found["stages"]] == [2, 4, 8, 16, 16]
+    assert {key["name"]: key["default"] for key in found["keys"]} == {
+        "encoder": "resnet101s",
+        "aux": True,
+        "weight_aux": 0.4,
+    }
+    groups = {one["name"]: one for one in found["groups"]}
+    assert groups["decoder.main.1"]["macs"] == 1024 * 512 * 9 * 4 * 8
+    assert groups["decoder.main.0"]["shapes"] == [[1024, 4, 8]]
+    for key in ("parameters", "macs"):
+        assert sum(one[key] for one in found["groups"]) == found[key]
+
+
+def test_tables_of_one_network_have_the_same_numbers(folder: Path) -> None:
+    found = described(folder, "--architecture", "bisenet")
+    ended = call("models", "--architecture", "bisenet", *SIZE, folder=folder)
+    assert ended.code == 0 and ended.err == ""
+    rows = cells(ended.out)
+    assert ["total", "13,494,777", f"{found['macs'] / 1e9:.2f}", ""] in rows
+    for one in found["groups"]:
+        shapes = ", ".join(" x ".join(map(str, shape)) for shape in one["shapes"])
+        cost = [f"{one['parameters']:,}", f"{one['macs'] / 1e9:.2f}"]
+        assert [one["name"], *cost, shapes] in rows
+    assert ["1/32", "512"] in rows
+    assert ["aux_16 1"] in [row[-1:] for row in rows]
+    assert ["output_stride", "32", "Reads stages at 1/16 and 1/32."] in rows
+    assert ["aux", "true", "Heads on the context path at 1/8 and 1/16 (the paper's)."] in rows
+
+
+def test_one_encoder_is_described(folder: Path) -> None:
+    found = described(folder, "--encoder", "vgg16.tv_in1k", "--output-stride", "8")
+    assert [stage["channels"] for stage in found["stages"]] == [64, 128, 256, 512, 512]
+    assert (found["output_stride"], found["output_strides"]) == (8, [8, 16, 32])
+    assert found["weights"] == "vgg16.tv_in1k"
+    assert found["parameters"] == sum(one["parameters"] for one in found["groups"])
+    ended = call("models", "--encoder", "caffe_resnet14", *SIZE, folder=folder)
+    rows = cells(ended.out)
+    assert ["1/8", "2048"] in rows and ["total", "8,015,936", "1.27", ""] in rows
+    assert "decoder" not in ended.out
+
+
+def test_strides_are_those_that_timm_encoders_can_have(folder: Path) -> None:
+    found = described(folder, "--encoder", "convnext_atto")
+    assert found["output_strides"] == [8, 16, 32]
+    assert found["output_stride"] == 32
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--size", "512"], "--size: expected height x width, from 32 to 65536 pixels each, such"),
+        (["--size", "512"], "found '512'"),
+        (["--size", "31x64"], "found '31x64'"),
+        (["--size", "64x65537"], "found '64x65537'"),
+        (["--size", "-64x64"], "found '-64x64'"),
+        (["--size", "64 x 64"], "found '64 x 64'"),
+        (["--output-stride", "8"], "--output-stride: expected --architecture or --encoder beside"),
+        (
+            ["--output-stride", "4", "--encoder", "vgg16"],
+            "model.output_stride: expected 8, 16 or 32",
+        ),
+        (["--architecture", "pspnt"], "model.architecture: found 'pspnt'; did you mean 'pspnet'?"),
+        (["--encoder", "resnt18"], "found 'resnt18'; did you mean 'resnet18'?"),
+        (
+            ["--architecture", "unet", "--encoder", "resnet18"],
+            "model.output_stride: unet expected each stage half the one before it",
+        ),
+        (
+            ["--architecture", "frrn", "--encoder", "resnet18"],
+            "model.encoder: Input should be 'frrn_a' or 'frrn_b', got 'resnet18'",
+        ),
+        (
+            ["--architecture", "pspnet", "--encoder", "caffe_resnet50", "--output-stride", "16"],
+            "model.output_stride: expected 8, the only one of encoder 'caffe_resnet50', found 16",
+        ),
+        (
+            ["--encoder", "hrnet_w18_small"],
+            "model.encoder: expected an encoder of images of any size, found 'hrnet_w18_small'",
+        ),
+    ],
+    ids=str,
+)
+def test_mistakes_end_with_2_and_one_message(argv: list[str], message: str, folder: Path) -> None:
+    ended = call("models", *argv, folder=folder)
+    assert ended.code == 2 and ended.out == ""
+    assert ended.err.startswith("JobError ") and ended.err.count("JobError") == 1
+    assert message in ended.err and "Traceback" not in ended.err
+
+
+def test_wrong_usage_ends_with_2(folder: Path) -> None:
+    ended = call("models", "--classes", "0", folder=folder)
+    assert ended.code == 2 and "--classes" in ended.err
+
+
+def test_the_command_explains_itself(folder: Path) -> None:
+    ended = call("models", "--help", folder=folder)
+    options = ("--architecture", "--encoder", "--output-stride", "--size", "--classes", "--json")
+    assert ended.code == 0 and all(option in ended.out for option in options)
+
+
+@pytest.mark.parametrize(
+    ("demands", "words"),
+    [
+        (Demands(), "any"),
+        (Demands(encoders=("frrn_a", "frrn_b")), "only frrn_a, frrn_b"),
+        (PYRAMID, "with stages 1/4, 1/8, 1/16, 1/32"),
+        (Demands(reductions=(4,), halving=True), "with stages 1/4, each stage half the one before"),
+        (Demands(num_stages=3), "with 3 stages or more"),
+    ],
+)
+def test_which_encoders_fit_in_words(demands: Demands, words: str) -> None:
+    assert fitting_encoders(demands) == words
+
+
+@pytest.mark.slow
+def test_every_tested_encoder_has_weights_with_a_licence(folder: Path) -> None:
+    ended = call("models", "--json", folder=folder)
+    encoders = {one["name"]: one for one in json.loads(ended.out)["encoders"]}
+    assert list(encoders) == [*ENCODERS, *TESTED_ENCODERS]
+    for name in TESTED_ENCODERS:
+        assert encoders[name]["weights"].startswith(f"{name}.")
+        assert encoders[name]["licence"] in ("apache-2.0", "bsd-3-clause", "mit")

@@ -1,0 +1,101 @@
+"""Which optimizer moves what, and how fast."""
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from adapt.engine.optim import OptimConfig, build_optimizers, schedule_length, set_lr
+from adapt.errors import JobError
+from adapt.methods import METHODS, build_method
+from adapt.methods.method import Method
+from adapt.models import build_segmenter
+from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
+
+
+@pytest.fixture(scope="module")
+def advent() -> Method:
+    return _method("advent")
+
+
+def _method(name: str, **model: Any) -> Method:
+    config = DeepLabV2Config(encoder="resnet18", weights="none", **model)
+    return build_method(METHODS[name].Config(), build_segmenter(config, num_classes=5))
+
+
+def test_one_sgd_and_an_adam_for_each_adversary(advent: Method) -> None:
+    optimizers = build_optimizers(OptimConfig(), advent)
+    kinds = {name: type(optimizer) for name, optimizer in optimizers.items()}
+    assert kinds == {
+        "segmenter": torch.optim.SGD,
+        "discriminator_main": torch.optim.Adam,
+        "discriminator_aux": torch.optim.Adam,
+    }
+    encoder, head = optimizers["segmenter"].param_groups
+    assert (encoder["name"], encoder["lr"]) == ("encoder", 2.5e-4)
+    assert (head["name"], head["lr"]) == ("head", pytest.approx(2.5e-3))
+    assert encoder["momentum"] == head["momentum"] == 0.9
+    assert encoder["weight_decay"] == head["weight_decay"] == 5e-4
+    (adam,) = optimizers["discriminator_main"].param_groups
+    assert (adam["lr"], adam["betas"], adam["weight_decay"]) == (1e-4, (0.9, 0.99), 0)
+
+
+def test_every_trainable_parameter_is_moved_once(advent: Method) -> None:
+    optimizers = build_optimizers(OptimConfig(), advent)
+    moved = [
+        id(parameter)
+        for optimizer in optimizers.values()
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
+    assert sorted(moved) == sorted(id(p) for p in advent.parameters() if p.requires_grad)
+
+
+def test_adamw_for_the_segmenter_alone(advent: Method) -> None:
+    optimizers = build_optimizers(OptimConfig(name="adamw", lr=1e-4, weight_decay=0.01), advent)
+    assert type(optimizers["segmenter"]) is torch.optim.AdamW
+    assert optimizers["segmenter"].param_groups[1]["weight_decay"] == 0.01
+    assert type(optimizers["discriminator_aux"]) is torch.optim.Adam
+
+
+def test_all_rates_follow_the_schedule(advent: Method) -> None:
+    config = OptimConfig(schedule_steps=250_000)
+    optimizers = build_optimizers(config, advent)
+    for _ in range(2):
+        set_lr(optimizers, config, step=50_000, total_steps=120_000)
+        encoder, head = (group["lr"] for group in optimizers["segmenter"].param_groups)
+        (adversary,) = (group["lr"] for group in optimizers["discriminator_aux"].param_groups)
+        assert encoder == pytest.approx(0.00020451303651271462, rel=1e-14)
+        assert head == pytest.approx(0.002045130365127146, rel=1e-14)
+        assert adversary == pytest.approx(8.180521460508584e-05, rel=1e-14)
+
+
+def test_the_schedule_survives_saved_optimizers(advent: Method) -> None:
+    config = OptimConfig()
+    optimizers = build_optimizers(config, advent)
+    set_lr(optimizers, config, step=5, total_steps=10)
+    fresh = build_optimizers(config, advent)
+    fresh["segmenter"].load_state_dict(optimizers["segmenter"].state_dict())
+    set_lr(fresh, config, step=0, total_steps=10)
+    assert [group["lr"] for group in fresh["segmenter"].param_groups] == [2.5e-4, 2.5e-3]
+
+
+def test_schedule_length() -> None:
+    assert schedule_length(OptimConfig(), 500) == 500
+    assert schedule_length(OptimConfig(schedule_steps=900), 500) == 900
+    message = r"optim.schedule_steps: expected at least train.steps \(500\), found 400"
+    with pytest.raises(JobError, match=message):
+        schedule_length(OptimConfig(schedule_steps=400), 500)
+
+
+@pytest.mark.parametrize(
+    "values", [{"lr": 0}, {"momentum": 1}, {"adversary_betas": (0.9, 1.0)}, {"name": "lamb"}]
+)
+def test_senseless_values_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        OptimConfig(**values)
+
+
+def test_every_field_says_what_it_is_for() -> None:
+    assert all(field.description for field in OptimConfig.model_fields.values())

@@ -1,0 +1,150 @@
+"""What ranks say of themselves, what it comes to, and what the entry point makes of errors."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import adapt.launch.status
+import entrypoint
+from adapt.launch.status import (
+    RankStatus,
+    Watch,
+    WorkerStatus,
+    clear_leftovers,
+    verdict_of,
+    write_failure,
+)
+from adapt.places import Place
+from adapt.ranks import RankLost
+from storage.errors import StoreError
+
+
+@pytest.fixture(autouse=True)
+def parent_may_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapt.launch.status, "die_with_parent", lambda: None)
+
+
+def test_a_rank_tells_its_start_its_beats_and_its_end(tmp_path: Path) -> None:
+    status = WorkerStatus(tmp_path, 3)
+    (started,) = adapt.launch.status.read_statuses(tmp_path)
+    assert started.rank == 3 and started.exit_code is None
+    status.beat()
+    beat = tmp_path / "rank-3.beat"
+    beat.unlink()
+    status.beat()
+    assert not beat.exists(), "at most one a second"
+    status.ended(4, "DataError", "shard 7", "Traceback")
+    (ended,) = adapt.launch.status.read_statuses(tmp_path)
+    assert ended[3:] == (4, "DataError", "shard 7", "Traceback")
+
+
+def test_without_a_folder_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status = WorkerStatus(None, 0)
+    status.beat()
+    status.ended(1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clock_set_back_stalls_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    WorkerStatus(tmp_path, 0)
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    watch, beat = Watch(tmp_path, 10), tmp_path / "rank-0.beat"
+    for age_s in (0, 8, 16, 24):
+        now_s[0] = 100 + age_s
+        beat.touch()
+        os.utime(beat, (age_s, age_s))  # long before the start, by the file system's clock
+        assert not watch.stalled()
+    now_s[0] += 11
+    assert [status.rank for status in watch.stalled()] == [0]
+
+
+def ended(*codes: int | None) -> list[RankStatus]:
+    return [RankStatus(rank, 1, float(rank), code) for rank, code in enumerate(codes)]
+
+
+def test_folders_of_earlier_lives_are_cleared(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name, pid in (("mine", os.getpid()), ("gone", gone.pid), ("another", os.getppid())):
+        (tmp_path / f"segadapt-status-{name}").mkdir()
+        supervisor = json.dumps([pid, 1200])
+        (tmp_path / f"segadapt-status-{name}/supervisor.json").write_text(supervisor)
+    (tmp_path / "segadapt-status-new").mkdir()
+    clear_leftovers(tmp_path)
+    left = sorted(path.name.rpartition("-")[2] for path in tmp_path.iterdir())
+    assert left == ["another", "new"]
+
+
+@pytest.mark.parametrize(
+    ("torchrun", "codes", "first", "asked", "expected"),
+    [
+        (0, [0, 0], None, False, 0),
+        (1, [75, 4], (1, 4), False, 4),
+        (1, [2, 3], (1, 3), False, 2),
+        (1, [75, 75], (0, 75), False, 75),
+        (1, [75, None], (0, 75), False, 75),
+        (1, [75, None], (1, -9), False, 137),
+        (1, [75, None], (1, -11), True, 75),
+        (1, [3, None], None, True, 3),
+        (1, [None, None], (0, 7), False, 1),
+        (1, [0, 0], (0, -11), False, 0),
+        (-9, [], None, False, 137),
+        (1, [], None, True, 75),
+        (3, [None, None], None, False, 3),
+        (3, [None, None], (0, 3), False, 3),
+        (75, [None, None], None, False, 75),
+        (134, [None, None], None, False, 1),
+    ],
+)
+def test_what_statuses_come_to(
+    torchrun: int,
+    codes: list[int | None],
+    first: tuple[int, int] | None,
+    asked: bool,
+    expected: int,
+) -> None:
+    verdict = verdict_of(torchrun, ended(*codes), first, 2, asked)
+    assert verdict.exit_code == expected
+
+
+@pytest.mark.parametrize("size", [10, 5000])
+def test_the_failure_file_keeps_the_message_and_the_last_bytes(size: int, tmp_path: Path) -> None:
+    write_failure(tmp_path / "failure", "DataError", "shard 7", "x" * size + "end")
+    text = (tmp_path / "failure").read_text()
+    assert text.startswith("DataError: shard 7\n") and text.endswith("xend") and len(text) <= 4000
+    write_failure(tmp_path / "no" / "folder", "Kind", "message")
+    write_failure(None, "Kind", "message")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 2, "train.precision=bf16"),
+        (OSError(errno.ENOSPC, "full", "/data/x"), 3, "/data/x; SEGADAPT_SCRATCH_DIR"),
+        (OSError(errno.ENOSPC, "full"), 3, "stream.cache_gb"),
+        (OSError(errno.EROFS, "read-only", "/scratch/x"), 2, "SEGADAPT_SCRATCH_DIR"),
+        (OSError(errno.EACCES, "denied", "/scratch/x"), 2, "SEGADAPT_SCRATCH_DIR"),
+        (OSError(errno.EACCES, "denied", "/elsewhere/x"), 1, "a bug"),
+        (StoreError("away"), 3, "away"),
+        (RankLost("gone"), 75, "gone"),
+        (ValueError("odd"), 1, "a bug"),
+    ],
+    ids=str,
+)
+def test_errors_end_with_the_code_that_fits_and_say_what_helps(
+    error: Exception, code: int, said: str
+) -> None:
+    failed = entrypoint._failure(error, Place("local", {}, Path("/scratch")))
+    assert failed.exit_code == code and said in failed.message
+    assert type(error).__name__ in failed.traceback_text

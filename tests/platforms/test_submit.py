@@ -1,0 +1,263 @@
+"""Jobs handed to a platform, through the commands and a platform that lives in this process."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from adapt.platforms import PLATFORMS
+from adapt.platforms.platform import Finding, JobStatus, Platform, Profile, Request, Submission
+from adapt.platforms.submit import name_of
+from storage.errors import StoreUnavailable
+from tests.commands import ROOT, Ended, call
+from tests.conftest import tiny_values
+
+
+class PretendProfile(Profile):
+    """A platform's profile with a key of its own."""
+
+    platform: Literal["pretend"]
+    site: str = "here"
+
+
+class Pretend:
+    """A platform whose jobs end one after another as `endings` says."""
+
+    def __init__(self, endings: list[JobStatus]) -> None:
+        self.endings, self.requests, self.stopped = endings, [], []  # type: ignore[var-annotated]
+        self.outages = 0
+
+    def submit(self, request: Request) -> str:
+        self.requests.append(request)
+        return f"pretend-{len(self.requests)}"
+
+    def status(self, job: str) -> JobStatus:
+        if self.outages:
+            self.outages -= 1
+            raise StoreUnavailable("pretend: does not answer")
+        return self.endings[int(job.rpartition("-")[2]) - 1]._replace(job=job)
+
+    def logs(self, job: str, follow: bool) -> Iterator[str]:
+        yield f"log of {job}"
+
+    def stop(self, job: str) -> None:
+        self.stopped.append(job)
+
+    def jobs(self) -> list[JobStatus]:
+        return [self.status("pretend-1")]
+
+    def check(self, request: Request) -> Iterator[Finding]:
+        yield Finding("site", True, "here")
+
+
+def request(submission: Submission, profile: PretendProfile) -> Request:
+    environment = submission.environment(profile, 60)
+    return {"name": submission.name, "site": profile.site, "environment": environment}
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> Pretend:
+    pretend = Pretend([JobStatus("", "done", "well", 0)])
+
+    def connect(profile: PretendProfile, environment: Mapping[str, str]) -> Pretend:
+        if profile.site == "away":
+            raise StoreUnavailable("pretend: does not answer")
+        return pretend
+
+    row = Platform(PretendProfile, request, connect, lambda _: 60.0, lambda _: False)
+    monkeypatch.setitem(PLATFORMS, "pretend", row)
+    return pretend
+
+
+def submit(folder: Path, *argv: str, **keys: Any) -> Ended:
+    values = tiny_values("data", "runs")
+    profile = {"platform": "pretend", "image": "segadapt:1", "gpus": 2, "price_per_hour": 3.5}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+    (folder / "profile.yaml").write_text(yaml.safe_dump({**profile, "nodes": 1, **keys}))
+    return call("submit", "tiny.yaml", "--to", "profile.yaml", *argv, folder=folder)
+
+
+def test_the_request_is_shown_and_nothing_sent(platform: Pretend, tmp_path: Path) -> None:
+    ended = submit(tmp_path, "--dry-run")
+    shown = yaml.safe_load(ended.out)
+    assert ended.code == 0 and not platform.requests
+    assert shown["site"] == "here" and shown["environment"]["SEGADAPT_JOB"] == shown["name"]
+    assert shown["environment"]["SEGADAPT_GRACE_S"] == "60"
+
+
+def test_what_will_run_is_said_and_asked(platform: Pretend, tmp_path: Path) -> None:
+    ended = submit(tmp_path)
+    assert ended.code == 2 and not platform.requests
+    for said in ("tiny", "segadapt:1", "1 node x 2 GPUs", "60 s from", "3.50 USD an hour", "runs"):
+        assert said in ended.err
+    assert "say --yes, or --dry-run" in ended.err
+
+
+def test_a_submitted_job_is_reached_by_its_name(platform: Pretend, tmp_path: Path) -> None:
+    ended = submit(tmp_path, "--yes", "--json")
+    name = json.loads(ended.out)["job"]
+    assert ended.code == 0 and name.startswith("tiny-") and platform.requests[0]["name"] == name
+    for command in (f"logs {name} -f", f"stop {name}", f"download-best {name} --out best"):
+        assert command in ended.err
+    assert call("status", name, folder=tmp_path).out == "pretend-1 done (exit code 0): well\n"
+    assert call("logs", name, folder=tmp_path).out == "log of pretend-1\n"
+    assert call("stop", name, folder=tmp_path).code == 0 and platform.stopped == ["pretend-1"]
+    listed = json.loads(call("jobs", "--json", folder=tmp_path).out)
+    assert [(job["job"], job["state"]) for job in listed] == [(name, "done")]
+    assert name in call("jobs", folder=tmp_path).out
+
+
+def test_jobs_of_other_machines_are_reached_by_their_profile(
+    platform: Pretend, tmp_path: Path
+) -> None:
+    submit(tmp_path, "--dry-run")
+    there = ("--to", "profile.yaml")
+    assert "done" in call("status", "pretend-1", *there, folder=tmp_path).out
+    assert "pretend-1" in call("jobs", *there, "--json", folder=tmp_path).out
+
+
+def test_an_unknown_job_is_named(platform: Pretend, tmp_path: Path) -> None:
+    ended = call("status", "nothing", folder=tmp_path)
+    assert ended.code == 2 and "nothing: expected a job that was submitted from here" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (JobStatus("", "done", exit_code=0), 0),
+        (JobStatus("", "failed", "out of memory", 137), 137),
+        (JobStatus("", "failed"), 1),
+        (JobStatus("", "stopped"), 75),
+        (JobStatus("", "interrupted", exit_code=75), 75),
+    ],
+)
+def test_a_followed_job_gives_its_exit_code(
+    status: JobStatus, code: int, platform: Pretend, tmp_path: Path
+) -> None:
+    platform.endings = [status]
+    ended = submit(tmp_path, "--yes", "--follow")
+    assert ended.code == code and ended.out == "log of pretend-1\n"
+    assert f"pretend-1 {status.state}" in ended.err
+
+
+def test_what_was_reclaimed_is_submitted_again(platform: Pretend, tmp_path: Path) -> None:
+    reclaimed = JobStatus("", "interrupted", exit_code=75)
+    platform.endings = [reclaimed, reclaimed, JobStatus("", "done", exit_code=0)]
+    assert submit(tmp_path, "-y", "-f", "--restart", "2").code == 0
+    names = [request["name"] for request in platform.requests]
+    assert len(set(names)) == 3 and names[1].endswith("-r2") and names[2].endswith("-r3")
+    platform.requests.clear()
+    assert submit(tmp_path, "-y", "-f", "--restart", "1").code == 75
+    assert len(platform.requests) == 2
+
+
+def test_an_outage_of_the_platform_does_not_end_the_following(
+    platform: Pretend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapt.platforms.platform.AGAIN_S", 0.01)
+    platform.outages = 3
+    ended = submit(tmp_path, "--yes", "--follow")
+    assert (ended.code, ended.out) == (0, "log of pretend-1\n")
+    assert ended.err.count("does not answer; it is asked again for 10 minutes") == 1
+    monkeypatch.setattr("adapt.platforms.platform.PATIENCE_S", 0.02)
+    platform.outages = 1000
+    assert submit(tmp_path, "--yes", "--follow").code == 3
+
+
+def test_restarts_need_somebody_who_follows(platform: Pretend, tmp_path: Path) -> None:
+    ended = submit(tmp_path, "--yes", "--restart", "1")
+    assert ended.code == 2 and "--restart: expected --follow beside it" in ended.err
+
+
+def test_a_platform_that_is_away_leaves_the_job_unknown(platform: Pretend, tmp_path: Path) -> None:
+    submit(tmp_path, "--yes")
+    record = tmp_path / "state/segadapt/jobs.jsonl"
+    record.write_text(record.read_text().replace('"here"', '"away"'))
+    ended = call("jobs", "--json", folder=tmp_path)
+    assert json.loads(ended.out)[0]["state"] == "unknown" and "does not answer" in ended.out
+
+
+def test_variables_that_only_say_where_a_secret_is_are_none(
+    platform: Pretend, tmp_path: Path
+) -> None:
+    environment = {"AWS_WEB_IDENTITY_TOKEN_FILE": "/token", "TOKENIZERS_PARALLELISM": "true"}
+    assert submit(tmp_path, "--yes", environment=environment).code == 0
+
+
+def test_jobs_of_platforms_that_are_no_more_are_told(platform: Pretend, tmp_path: Path) -> None:
+    submit(tmp_path, "--yes")
+    record = tmp_path / "state/segadapt/jobs.jsonl"
+    record.write_text(record.read_text().replace('"pretend", {', '"pretent", {'))
+    ended = call("jobs", "--json", folder=tmp_path)
+    (found,) = json.loads(ended.out)
+    assert found["state"] == "unknown" and "did you mean 'pretend'" in found["detail"]
+
+
+def test_damaged_records_are_named(platform: Pretend, tmp_path: Path) -> None:
+    (tmp_path / "state/segadapt").mkdir(parents=True)
+    (tmp_path / "state/segadapt/jobs.jsonl").write_text("{")
+    ended = call("jobs", folder=tmp_path)
+    assert ended.code == 2 and "jobs.jsonl: damaged" in ended.err
+
+
+def test_records_that_cannot_be_written_do_not_hide_the_job(
+    platform: Pretend, tmp_path: Path
+) -> None:
+    (tmp_path / "state").write_text("a file")
+    ended = submit(tmp_path, "--yes")
+    assert ended.code == 2 and "the job pretend-1 runs, but cannot be noted here" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"platform": "pretent"}, "platform: found 'pretent'; did you mean 'pretend'?"),
+        ({"nodes": 0}, "nodes: expected"),
+        ({"imag": "x"}, "imag: "),
+        ({"environment": {"1A": "x"}}, "environment: expected names of letters, digits and `_`"),
+        ({"environment": {"A-B": "x"}}, "found 'A-B'"),
+        ({"platform": ["pretend"]}, "platform: found ['pretend'] (known: "),
+        (
+            {"environment": {"MLFLOW_TRACKING_PASSWORD": "hunter2", "OBS_ACCESS_KEY": "hunter2"}},
+            "environment: expected no secrets, found MLFLOW_TRACKING_PASSWORD, OBS_ACCESS_KEY; "
+            "name it in `secrets`",
+        ),
+        (
+            {"environment": {"MLFLOW_TRACKING_URI": "http://me:hunter2@mlflow:5000"}},
+            "MLFLOW_TRACKING_URI: expected no password, found http://***@mlflow:5000",
+        ),
+        ({"nodes": 3}, "source.batch_size: expected a multiple of 6"),
+    ],
+)
+def test_mistakes_are_named(
+    keys: dict[str, Any], said: str, platform: Pretend, tmp_path: Path
+) -> None:
+    ended = submit(tmp_path, "--yes", **keys)
+    assert ended.code == 2 and said in ended.err and not platform.requests
+    assert "hunter2" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        ("advent", "advent-261127-234501"),
+        ("My_Run.2", "my-run-2-261127-234501"),
+        ("2 towns", "job-2-towns-261127-234501"),
+        ("x" * 90, "x" * 26 + "-261127-234501"),
+    ],
+)
+def test_names_are_labels(run: str, expected: str) -> None:
+    assert name_of(run, datetime(2026, 11, 27, 23, 45, 1), 1) == expected
+    again = name_of(run, datetime(2026, 11, 27, 23, 45, 1), 12)
+    assert again.endswith("-r12") and len(again) <= 40
+
+
+def test_the_ranks_of_a_job_do_not_import_platforms() -> None:
+    code = "import sys, adapt.cli; sys.exit('adapt.platforms' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

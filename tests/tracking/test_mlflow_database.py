@@ -1,0 +1,69 @@
+"""The database file that stands in for an MLflow server: there whole or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from adapt.tracking.mlflow_database import embedded_folder, embedded_tracking_uri, make_database
+
+MAKE = (
+    "import sys; from adapt.tracking.mlflow_database import make_database; "
+    "make_database(sys.argv[1])"
+)
+
+
+def test_a_new_file_has_tables_and_stays_as_it_is(tmp_path: Path) -> None:
+    uri = embedded_tracking_uri(tmp_path / "runs")
+    make_database(uri)
+    assert embedded_folder(uri) == tmp_path / "runs"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mlflow.db"]
+    MlflowClient(tracking_uri=uri).create_experiment("kept")
+    make_database(uri)
+    assert MlflowClient(tracking_uri=uri).get_experiment_by_name("kept") is not None
+
+
+def test_a_kill_while_tables_are_made_leaves_nothing_that_stops_the_next(tmp_path: Path) -> None:
+    uri, temporary = embedded_tracking_uri(tmp_path / "runs"), tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    process = subprocess.Popen([sys.executable, "-c", MAKE, uri], env=environment)
+    while not list(temporary.glob("*/made.db")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "runs" / "mlflow.db").exists(), "only whole files get their name"
+    make_database(uri)
+    assert MlflowClient(tracking_uri=uri).get_experiment_by_name("Default") is not None
+
+
+def test_of_two_that_make_it_at_once_one_is_taken(tmp_path: Path) -> None:
+    uri = embedded_tracking_uri(tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(make_database, [uri, uri]))
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_without_hard_links_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_paths: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    uri = embedded_tracking_uri(tmp_path)
+    make_database(uri)
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    assert MlflowClient(tracking_uri=uri).search_experiments()
+
+
+def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").mkdir()
+    with pytest.raises(OSError, match=r"mlflow\.db"):
+        make_database(embedded_tracking_uri(tmp_path))
+    assert embedded_folder("http://127.0.0.1:5000") is None
