@@ -1,4 +1,4 @@
-"""The failures a user can mend, each with its exit code; storage has its own,
+"""The failures that a user can fix, each with its exit code; storage has its own,
 `storage.errors.StoreError` (3).
 
 Anything else that escapes is a bug in SegAdapt and ends with exit code 1.
@@ -7,17 +7,22 @@ Anything else that escapes is a bug in SegAdapt and ends with exit code 1.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from storage.errors import FixableError
 
-class JobError(Exception):
+MAX_SHOWN = 10
+"""How many of many names or files a message lists."""
+
+
+class JobError(FixableError):
     """The job spec or the command line is wrong.
 
-    Names the key, what was expected and what was found.
+    Names the key, what was expected and what was got.
     """
 
     exit_code = 2
 
 
-class DataError(Exception):
+class DataError(FixableError):
     """The data contradicts what its layout or its manifest promises.
 
     Names the file or shard.
@@ -34,7 +39,7 @@ class Interrupted(Exception):
 
 
 def known_names(found: object, known: Iterable[str]) -> str:
-    """`found 'x'; did you mean 'y'? (known: ...)`, the tail of every message about an unknown name.
+    """`got 'x'; did you mean 'y'? (known: ...)`, the tail of every message about an unknown name.
 
     The hint is for texts that are like a known name; nothing is listed where nothing is known.
     """
@@ -42,7 +47,4 @@ def known_names(found: object, known: Iterable[str]) -> str:
     close = get_close_matches(found, names, n=1, cutoff=0.5) if isinstance(found, str) else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
     listed = f" (known: {', '.join(names)})" if names else ""
-    return f"found {found!r}{hint}{listed}"
-
-
-MAX_SHOWN = 10
+    return f"got {found!r}{hint}{listed}"

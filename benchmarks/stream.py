@@ -308,7 +308,7 @@ def main() -> None:
     given.rounds = given.rounds or (1 if given.quick else 3)
     if given.samples % 2 or given.samples <= data.WARM_UP_SAMPLES:
         least = data.WARM_UP_SAMPLES
-        parser.error(f"--samples: expected an even number over {least}, found {given.samples}")
+        parser.error(f"--samples: expected an even number over {least}, got {given.samples}")
     COMMANDS[given.command](given)
 
 

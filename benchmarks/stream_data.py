@@ -159,7 +159,7 @@ def pictures(
     their second turn) in the place of the made-up ones."""
     found = sorted(p for p in folder.rglob("*") if p.suffix in (".png", ".jpg")) if folder else []
     if folder is not None and not found:
-        raise SystemExit(f"--images: expected a folder with .png or .jpg files, found {folder}")
+        raise SystemExit(f"--images: expected a folder with .png or .jpg files, got {folder}")
     seed = first_seed
     while True:
         made = scene(seed, size_hw, noise)

@@ -106,7 +106,7 @@ def key_fault(key: str, schemes: Iterable[str]) -> str | None:
     known = ", ".join(sorted(schemes))
     wrong = not _SCHEME.fullmatch(scheme) or (mark and not all(_clean(n) for n in rest.split("/")))
     if wrong:
-        return f"{settings_name(key)}: expected {_EXPECTED}, found {key!r}"
+        return f"{settings_name(key)}: expected {_EXPECTED}, got {key!r}"
     if scheme not in schemes:
         return (
             f"{settings_name(key)}: there is no store for the scheme {scheme!r} (known: {known}); "

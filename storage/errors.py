@@ -1,8 +1,25 @@
-"""What stores raise. Every message names the URI."""
+"""What stores raise, and the base of every failure that a user can fix."""
 
 
-class StoreError(Exception):
-    """A store could not do what was asked, after retries. Names the URI and the cure."""
+class FixableError(Exception):
+    """A failure that the user can fix: `problem` names the place, what was expected and what was
+    got; `fix` says what to do, as an imperative without a full stop, or is empty.
+
+    `str(error)` is `PROBLEM. Fix: FIX.`
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, fix: str = "") -> None:
+        super().__init__(problem, fix)
+        self.problem, self.fix = problem, fix
+
+    def __str__(self) -> str:
+        return f"{self.problem}. Fix: {self.fix}." if self.fix else self.problem
+
+
+class StoreError(FixableError):
+    """A store could not do what was asked, after retries. Names the URI."""
 
     exit_code = 3
 

@@ -303,4 +303,4 @@ def test_numbers_of_samples_that_cannot_be_measured_are_refused(
     monkeypatch.setattr(sys, "argv", ["stream.py", "measure", "--samples", count])
     with pytest.raises(SystemExit):
         stream.main()
-    assert f"--samples: expected an even number over 4, found {count}" in capsys.readouterr().err
+    assert f"--samples: expected an even number over 4, got {count}" in capsys.readouterr().err

@@ -89,8 +89,7 @@ def _shards(split: PackedSplit) -> str:
     for key, size_bytes in expected.items():
         if listed[key] != size_bytes:
             raise DataError(
-                f"{split.store.uri}/{key}: expected {size_bytes} bytes, found {listed[key]}; "
-                f"{REPAIR}"
+                f"{split.store.uri}/{key}: expected {size_bytes} bytes, got {listed[key]}; {REPAIR}"
             )
     return f"all {len(expected)} are there, {sum(expected.values()) / 1e6:.1f} MB"
 

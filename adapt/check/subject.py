@@ -92,6 +92,8 @@ class Subject:
 
 
 def red(what: str, error: JobError | DataError | StoreError) -> Finding:
-    """A failure as a line: what its message says up to the first semicolon, and the cure."""
-    found, _, cure = str(error).partition("; ")
-    return Finding(what, False, found, cure, error.exit_code)
+    """A failure as a line: the problem and its fix."""
+    if error.fix:
+        return Finding(what, False, error.problem, error.fix, error.exit_code)
+    found, _, fix = error.problem.partition("; ")  # TODO: every fix becomes an attribute
+    return Finding(what, False, found, fix, error.exit_code)

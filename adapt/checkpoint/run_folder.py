@@ -219,7 +219,7 @@ class RunFolder:
         found = _sha256(folder / file)
         if found != expected:
             raise DataError(
-                f"{name}/{file}: expected sha256 {expected[:12]}..., found {found[:12]}..."
+                f"{name}/{file}: expected sha256 {expected[:12]}..., got {found[:12]}..."
             )
 
 
@@ -235,7 +235,7 @@ def fetch_weights(
     if sha256 is not None and found != sha256:
         path.unlink()
         raise DataError(
-            f"{store.uri}/{key}: expected sha256 {sha256}, found {found}: download it again"
+            f"{store.uri}/{key}: expected sha256 {sha256}, got {found}: download it again"
         )
     return load_file(path)
 

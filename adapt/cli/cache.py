@@ -62,6 +62,6 @@ def _full_id(cache: ShardCache, beginning: str) -> str:
     if len(fitting) != 1:
         raise JobError(
             f"DATASET_ID: expected the beginning of one of {', '.join(ids) or 'no data sets'}, "
-            f"found {beginning!r}"
+            f"got {beginning!r}"
         )
     return fitting[0]

@@ -72,9 +72,7 @@ def models(
     elif encoder is not None:
         _show_encoder(encoder, output_stride, size_hw, as_json)
     elif output_stride is not None:
-        raise JobError(
-            "--output-stride: expected --architecture or --encoder beside it, found none"
-        )
+        raise JobError("--output-stride: expected --architecture or --encoder beside it, got none")
     else:
         _list(size_hw, classes, as_json)
 
@@ -86,7 +84,7 @@ def parsed_size(text: str) -> tuple[int, int]:
     if not all(LEAST_PX <= side <= MOST_PX for side in (height, width)):
         raise JobError(
             f"--size: expected height x width, from {LEAST_PX} to {MOST_PX} pixels each, such as "
-            f"512x1024, found {text!r}"
+            f"512x1024, got {text!r}"
         )
     return height, width
 

@@ -114,7 +114,7 @@ def describe_encoder(
     Raises `JobError` for a name or an output stride that there is not.
     """
     if output_stride not in (None, *OUTPUT_STRIDES):
-        raise JobError(f"model.output_stride: expected 8, 16 or 32, found {output_stride}")
+        raise JobError(f"model.output_stride: expected 8, 16 or 32, got {output_stride}")
     built = dict(_at_each_stride(name))
     chosen = output_stride or max(built, default=UNDILATED_STRIDE)
     encoder = built[chosen] if chosen in built else encoder_without_memory(name, chosen)

@@ -35,7 +35,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if isinstance(key, list | dict):
-                raise JobError(f"line {line}: expected a name before the colon, found {key}")
+                raise JobError(f"line {line}: expected a name before the colon, got {key}")
             if key in seen:
                 raise JobError(f"{key}: stands twice, on lines {seen[key]} and {line}; keep one")
             seen[key] = line
@@ -95,7 +95,7 @@ def read_yaml(where: Path | str, environment: Mapping[str, str] = MappingProxyTy
         raise JobError(f"{name}: is not text in UTF-8") from error
     values = parse_yaml(text, name)
     if not isinstance(values, dict):
-        raise JobError(f"{name}: expected keys and values, found {type(values).__name__}")
+        raise JobError(f"{name}: expected keys and values, got {type(values).__name__}")
     return values
 
 
@@ -114,7 +114,7 @@ def _stores(name: str, environment: Mapping[str, str]) -> Stores:
     if endpoint is None and name.startswith("obs://"):
         raise JobError(
             f"{name}: expected the endpoint of OBS in AWS_ENDPOINT_URL_S3, as "
-            "https://obs.REGION.myhuaweicloud.com, found nothing"
+            "https://obs.REGION.myhuaweicloud.com, got nothing"
         )
     return Stores({"obs": StoreConfig(endpoint_url=endpoint)} if endpoint else {}, environment)
 
@@ -176,7 +176,7 @@ def validate(model: type[Model], values: Mapping[str, Any]) -> Model:
         return model.model_validate_json(json.dumps(values), strict=True)
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
-            raise JobError(f"expected plain values, found {error}") from error
+            raise JobError(f"expected plain values, got {error}") from error
         schema = model.model_json_schema()
         lines = [_line(schema, one) for one in error.errors(include_url=False)]
         raise JobError("\n".join(dict.fromkeys(lines))) from error

@@ -49,7 +49,7 @@ class LabelSpace(RootModel[tuple[SegmentationClass, ...]]):
     def check(self) -> "LabelSpace":
         """Names are unique, and an id of a dataset belongs to one class."""
         if not 2 <= len(self.root) < IGNORED:
-            raise ValueError(f"expected 2 to {IGNORED - 1} classes, found {len(self.root)}")
+            raise ValueError(f"expected 2 to {IGNORED - 1} classes, got {len(self.root)}")
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
             raise ValueError(f"two classes are named {twice[0]!r}")

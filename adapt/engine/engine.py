@@ -226,7 +226,7 @@ class Engine:
             listed = "\n".join(f"  step {step + 1}: {', '.join(k)}" for step, k in self.bad_steps)
             raise JobError(
                 f"train.max_bad_steps: expected at most {self.train_config.max_bad_steps} steps "
-                f"whose loss or gradient is not finite, found {len(self.bad_steps)}; lower "
+                f"whose loss or gradient is not finite, got {len(self.bad_steps)}; lower "
                 f"optim.lr, set train.clip_norm, or look at these samples:\n{listed}"
             )
 

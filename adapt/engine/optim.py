@@ -68,7 +68,7 @@ class OptimConfig(Section):
         if self.sgd_multiplicity != "none" and self.name != "sgd":
             raise ValueError(
                 f"sgd_multiplicity: expected none with name {self.name}, "
-                f"found {self.sgd_multiplicity}: it repeats updates of sgd"
+                f"got {self.sgd_multiplicity}: it repeats updates of sgd"
             )
         return self
 
@@ -107,7 +107,7 @@ def schedule_length(config: OptimConfig, total_steps: int) -> int:
     length = config.schedule_steps or total_steps
     if length < total_steps:
         raise JobError(
-            f"optim.schedule_steps: expected at least train.steps ({total_steps}), found {length}: "
+            f"optim.schedule_steps: expected at least train.steps ({total_steps}), got {length}: "
             "the learning rate would be 0 from there on"
         )
     return length

@@ -64,7 +64,7 @@ class EvaluateConfig(InferenceConfig):
         subset = self.select_by.removeprefix("miou_")
         if subset != self.select_by and subset not in self.subsets:
             raise ValueError(
-                f"select_by: expected a reported score, found {self.select_by!r} without "
+                f"select_by: expected a reported score, got {self.select_by!r} without "
                 f"{subset!r} in evaluate.subsets; add it there"
             )
         return self

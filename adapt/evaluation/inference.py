@@ -55,7 +55,7 @@ class InferenceConfig(Section):
         ):
             found = "none" if window is None else str(list(window))
             raise ValueError(
-                f"window_stride_hw: expected at most window_hw, found {list(stride)} with "
+                f"window_stride_hw: expected at most window_hw, got {list(stride)} with "
                 f"window_hw {found}"
             )
         return self

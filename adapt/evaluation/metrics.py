@@ -96,7 +96,7 @@ def subset_classes(subsets: Iterable[str], names: Sequence[str]) -> dict[str, tu
         missing = [name for name in SUBSETS[subset] if name not in names]
         if missing:
             raise JobError(
-                f"evaluate.subsets: expected subsets of the job's classes, found {subset!r}, which "
+                f"evaluate.subsets: expected subsets of the job's classes, got {subset!r}, which "
                 f"has {', '.join(map(repr, missing))} beside; remove it or train cityscapes19 or "
                 "cityscapes16"
             )

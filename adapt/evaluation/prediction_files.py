@@ -87,7 +87,7 @@ def ids_of_classes(classes: LabelSpace, dataset: str) -> Pixels:
     missing = [entry.name for entry in classes.root if not entry.ids.get(dataset)]
     if missing:
         raise JobError(
-            f"classes: expected an id of dataset {dataset!r} for every class, found none for "
+            f"classes: expected an id of dataset {dataset!r} for every class, got none for "
             f"{', '.join(map(repr, missing))}; a prediction cannot be written without"
         )
     return np.array([entry.ids[dataset][0] for entry in classes.root], np.uint8)
@@ -99,7 +99,7 @@ def _size_in(split: PackedSplit, size_hw: tuple[int, int] | None) -> SizeOf:
         return lambda _index, _sample: size_hw
     if split.manifest.size_hw is not None:
         raise JobError(
-            f"size_hw: expected the size of the predictions, found none, and {split.store.uri}/"
+            f"size_hw: expected the size of the predictions, got none, and {split.store.uri}/"
             f"{split.split} was packed at {list(split.manifest.size_hw)}, so the originals' is not "
             "known (Cityscapes: 1024 2048)"
         )

@@ -230,7 +230,7 @@ def _say(line: str) -> None:
 def _wait_for_name(place: Place, stop: Stop) -> None:
     """Return once the first node's name is known: it may get its name after this node started."""
     if place.master_addr is None:
-        raise JobError("PET_MASTER_ADDR: expected the first node's name, found nothing")
+        raise JobError("PET_MASTER_ADDR: expected the first node's name, got nothing")
     deadline_s = time.monotonic() + NAME_PATIENCE_S
     while not stop.asked:
         try:
@@ -239,7 +239,7 @@ def _wait_for_name(place: Place, stop: Stop) -> None:
         except OSError as error:
             if time.monotonic() > deadline_s:
                 raise JobError(
-                    f"PET_MASTER_ADDR: expected the first node's name, found "
+                    f"PET_MASTER_ADDR: expected the first node's name, got "
                     f"{place.master_addr!r}, unknown for {NAME_PATIENCE_S:g} s: {error}"
                 ) from error
         time.sleep(POLL_S)

@@ -77,7 +77,7 @@ def _feature_discriminators(
     if len(config.weight_adv) > len(channels):
         raise JobError(
             f"method.weight_adv: expected at most one weight for each of {len(channels)} stages of "
-            f"the encoder, found {len(config.weight_adv)}: {list(config.weight_adv)}"
+            f"the encoder, got {len(config.weight_adv)}: {list(config.weight_adv)}"
         )
     adapted = range(len(channels) - 1, len(channels) - 1 - len(config.weight_adv), -1)
     width = config.discriminator_width

@@ -139,6 +139,6 @@ def adapted_heads(segmenter: Segmenter, weights: Sequence[float], key: str) -> t
     if len(weights) > len(segmenter.head_names):
         raise JobError(
             f"{key}: expected at most one weight for each head of the model "
-            f"({', '.join(segmenter.head_names)}), found {len(weights)}: {list(weights)}"
+            f"({', '.join(segmenter.head_names)}), got {len(weights)}: {list(weights)}"
         )
     return segmenter.head_names[: len(weights)]

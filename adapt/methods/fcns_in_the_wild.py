@@ -111,7 +111,7 @@ class FCNsInTheWild(Method):
         self._sizes_known = self._sizes_known or bool(self.sizes.any())
         if not self._sizes_known:
             raise JobError(
-                "method.weight_sizes: expected the sizes of classes in the source, found none: "
+                "method.weight_sizes: expected the sizes of classes in the source, got none: "
                 "call method.observe_source with the pixels of each class in each source image"
             )
         height, width = features.shape[-2:]

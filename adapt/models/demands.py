@@ -32,7 +32,7 @@ class Demands(NamedTuple):
         if len(encoder.reductions) < self.num_stages:
             raise JobError(
                 f"model.encoder: expected at least {self.num_stages} stages for {architecture}, "
-                f"found {len(encoder.reductions)} with {encoder.name!r}"
+                f"got {len(encoder.reductions)} with {encoder.name!r}"
             )
         missing = [one for one in self.reductions if one not in encoder.reductions]
         if missing:
@@ -48,7 +48,7 @@ class Demands(NamedTuple):
         key = "model.output_stride" if dilated else "model.encoder"
         cure = f"set {key}: {UNDILATED_STRIDE}" if dilated else "choose another encoder"
         return JobError(
-            f"{key}: {architecture} expected {expected}, found {listed(encoder.reductions)} with "
+            f"{key}: {architecture} expected {expected}, got {listed(encoder.reductions)} with "
             f"encoder {encoder.name!r} at output stride {encoder.output_stride}; {cure}"
         )
 

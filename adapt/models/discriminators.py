@@ -37,7 +37,7 @@ class FullyConvolutionalDiscriminator(nn.Module):
         if min(maps.shape[-2:]) < self.smallest_side_px:
             raise JobError(
                 f"size_hw: expected at least {self.smallest_side_px} pixels a side for a "
-                f"discriminator, found {tuple(maps.shape[-2:])}"
+                f"discriminator, got {tuple(maps.shape[-2:])}"
             )
         *hidden, last = self.convs
         for conv in hidden:

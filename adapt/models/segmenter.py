@@ -165,6 +165,6 @@ class Segmenter(nn.Module):
                 continue
             if own.shape[:1] == (self.num_classes,) and found.shape[1:] == own.shape[1:]:
                 raise JobError(
-                    f"model: expected weights for {self.num_classes} classes, found "
+                    f"model: expected weights for {self.num_classes} classes, got "
                     f"{found.shape[0]} ({key})"
                 )

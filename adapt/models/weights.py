@@ -37,13 +37,13 @@ def read_weights(
     that is not what it should be.
     """
     if not path.is_file():
-        raise JobError(f"{key}: expected a file, found none at {path}")
+        raise JobError(f"{key}: expected a file, got none at {path}")
     if sha256 is not None:
         _check_digest(path, sha256)
     content = _unwrapped(_read(path, key))
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise JobError(f"{key}: expected tensors by name, found none in {path.name}")
+        raise JobError(f"{key}: expected tensors by name, got none in {path.name}")
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
@@ -101,7 +101,7 @@ def check_description(
             spec_key = "classes" if field == "num_classes" else f"model.{field}"
             raise JobError(
                 f"{spec_key}: expected {json.dumps(value)}, with which the weights at {key} were "
-                f"trained, found {json.dumps(wanted.get(field))}; change it or name other weights"
+                f"trained, got {json.dumps(wanted.get(field))}; change it or name other weights"
             )
 
 
@@ -124,13 +124,13 @@ def _read(path: Path, key: str) -> Mapping[str, Any]:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise _unreadable(path, key, error) from error
-    raise JobError(f"{key}: expected a .safetensors, .pth or .pt file, found {path.name!r}")
+    raise JobError(f"{key}: expected a .safetensors, .pth or .pt file, got {path.name!r}")
 
 
 def _unreadable(path: Path, key: str, error: Exception) -> JobError:
     reason = str(error).partition("\n")[0]
     return JobError(
-        f"{key}: expected a file of tensors, found {path.name}, which cannot be read as one "
+        f"{key}: expected a file of tensors, got {path.name}, which cannot be read as one "
         f"({reason})"
     )
 
@@ -149,4 +149,4 @@ def _check_digest(path: Path, sha256: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256.lower():
-        raise JobError(f"model.weights_sha256: expected {sha256}, found {found} for {path.name}")
+        raise JobError(f"model.weights_sha256: expected {sha256}, got {found} for {path.name}")

@@ -48,7 +48,7 @@ def volcano(environment: Mapping[str, str], root: Path) -> Place | None:
         return None
     if not environment.get("VC_WORKER_HOSTS"):
         raise JobError(
-            "VC_WORKER_HOSTS: expected the pods of a task named `worker`, found nothing; give the "
+            "VC_WORKER_HOSTS: expected the pods of a task named `worker`, got nothing; give the "
             "Volcano job one task of that name and the plugins env and svc"
         )
     return _pod(

@@ -48,7 +48,7 @@ def _position(environment: Mapping[str, str], hosts: list[str]) -> tuple[int, in
     if node >= nodes or (nodes > 1 and nodes != len(hosts)):
         raise JobError(
             f"VC_TASK_INDEX, VC_WORKER_HOSTS: expected a node below {nodes} and {nodes} hosts, as "
-            f"MA_NUM_HOSTS says, found {node} and {len(hosts)}"
+            f"MA_NUM_HOSTS says, got {node} and {len(hosts)}"
         )
     return nodes, node
 
@@ -67,5 +67,5 @@ def _only_spec(folder: str | None) -> str | None:
     files = sorted([*Path(folder).glob("*.yaml"), *Path(folder).glob("*.yml")])
     if len(files) != 1:
         found = ", ".join(file.name for file in files) or "none"
-        raise JobError(f"{folder}: expected one job spec in the channel spec, found {found}")
+        raise JobError(f"{folder}: expected one job spec in the channel spec, got {found}")
     return str(files[0])

@@ -104,7 +104,7 @@ def _with_spec(environment: Mapping[str, str], given: Mapping[str, str]) -> Mapp
         return environment
     if found != {str(number) for number in range(len(found))}:
         raise JobError(
-            f"hyperparameters: expected {SPEC_PARTS}0 and so on, without gaps, found "
+            f"hyperparameters: expected {SPEC_PARTS}0 and so on, without gaps, got "
             f"{', '.join(f'{SPEC_PARTS}{part}' for part in sorted(found))}"
         )
     parts = (given[f"{SPEC_PARTS}{number}"] for number in range(len(found)))
@@ -115,9 +115,7 @@ def _spec_channel(folder: Path) -> str | None:
     channel = folder / "input/data/spec"
     files = sorted([*channel.glob("*.yaml"), *channel.glob("*.yml")])
     if len(files) > 1:
-        raise JobError(
-            f"{channel}: expected one job spec, found {', '.join(f.name for f in files)}"
-        )
+        raise JobError(f"{channel}: expected one job spec, got {', '.join(f.name for f in files)}")
     return str(files[0]) if files else None
 
 

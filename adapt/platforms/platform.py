@@ -80,7 +80,7 @@ class Profile(Section):
     def _of_variables(cls, environment: dict[str, str]) -> dict[str, str]:
         for name in environment:
             if re.fullmatch(VARIABLE, name) is None:
-                raise ValueError(f"expected names of letters, digits and `_`, found {name!r}")
+                raise ValueError(f"expected names of letters, digits and `_`, got {name!r}")
         return environment
 
     @field_validator("environment")
@@ -88,7 +88,7 @@ class Profile(Section):
     def _without_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
         found = [name for name in environment if SECRET.search(name) and not FILE.search(name)]
         if found:
-            raise ValueError(f"expected no secrets, found {', '.join(found)}; {cls.secrets_go}")
+            raise ValueError(f"expected no secrets, got {', '.join(found)}; {cls.secrets_go}")
         return environment
 
     @field_validator("environment")
@@ -97,7 +97,7 @@ class Profile(Section):
         for name, value in environment.items():
             if without_password(value) != value:
                 raise ValueError(
-                    f"{name}: expected no password, found {without_password(value)}; requests and "
+                    f"{name}: expected no password, got {without_password(value)}; requests and "
                     "logs show it: name a secret that holds MLFLOW_TRACKING_USERNAME and "
                     "MLFLOW_TRACKING_PASSWORD"
                 )

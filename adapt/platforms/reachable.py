@@ -57,6 +57,6 @@ def _line(key: str, uri: str, offers: list[str]) -> str:
     *first, last = ["the URI of a store", *offers]
     expected = f"{', '.join(first)} or {last}" if first else last
     return (
-        f"{key}: expected {expected}, found {uri!r}, a path that the job's container does not "
+        f"{key}: expected {expected}, got {uri!r}, a path that the job's container does not "
         "have or that is lost with it"
     )

@@ -15,7 +15,7 @@ def matching(
     def check(text: str) -> str:
         too_long = longest is not None and len(text) > longest
         if too_long or re.fullmatch(pattern, text) is None:
-            raise ValueError(f"expected {expected}" + (f", found {text!r}" if shown else ""))
+            raise ValueError(f"expected {expected}" + (f", got {text!r}" if shown else ""))
         return text
 
     return AfterValidator(check)

@@ -102,7 +102,7 @@ class JobSpec(Section):
         if scheme in BY_SMART_OPEN:
             raise ValueError(
                 "checkpoint.uri: expected a store that lists and deletes (file, s3 or obs), "
-                f"found {scheme}://"
+                f"got {scheme}://"
             )
 
     def _check_schedule(self) -> None:
@@ -147,7 +147,7 @@ class JobSpec(Section):
                 if variable is not None and not environment.get(variable):
                     raise JobError(
                         f"{settings_name(store)}.{key}: expected the secret in environment "
-                        f"variable {variable}, found none; export it before starting the job"
+                        f"variable {variable}, got none; export it before starting the job"
                     )
 
     def check_ranks(self, num_ranks: int) -> None:

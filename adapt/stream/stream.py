@@ -251,7 +251,7 @@ def _order(
                 raise JobError(
                     f"stream.rare_class_min_pixels: expected less than {pixels.max(initial=0)}, "
                     f"the most that a sample of {split.store.uri}/{split.split} shows of a class, "
-                    f"found {config.rare_class_min_pixels}"
+                    f"got {config.rare_class_min_pixels}"
                 )
     return ORDERS[sampling](
         split.shard_sizes,

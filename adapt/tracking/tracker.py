@@ -67,7 +67,7 @@ class TrackingConfig(Section):
                 "MLFLOW_TRACKING_PASSWORD in the job's environment instead"
             )
         if re.split(r"[:+]", uri)[0] not in _SCHEMES:
-            raise ValueError(f"expected a URI of {', '.join(_SCHEMES)}; found {uri!r}")
+            raise ValueError(f"expected a URI of {', '.join(_SCHEMES)}; got {uri!r}")
         return uri
 
 

@@ -72,7 +72,7 @@ def start_adversaries(job: JobSpec, stores: Stores, method: Method) -> None:
             weights = read_weights(path, key=key)
         differences = misfit(adversary.state_dict(), weights)
         if differences:
-            raise JobError(f"{key}: expected weights of a discriminator, found {differences}")
+            raise JobError(f"{key}: expected weights of a discriminator, got {differences}")
         adversary.load_state_dict(weights)
 
 

@@ -100,11 +100,11 @@ def _networks_and_split(
         raise JobError("validation: missing, expected a split to predict on")
     uris = [checkpoints] if isinstance(checkpoints, str) else list(checkpoints)
     if not uris:
-        raise JobError("checkpoints: expected at least one, found none")
+        raise JobError("checkpoints: expected at least one, got none")
     factors = [1 / len(uris)] * len(uris) if weights is None else list(weights)
     if len(factors) != len(uris):
         raise JobError(
-            f"weights: expected a number for each checkpoint, found {len(factors)} for {len(uris)}"
+            f"weights: expected a number for each checkpoint, got {len(factors)} for {len(uris)}"
         )
     device = prepare_device(place.local_rank)
     stores = open_stores(job, place)

@@ -35,7 +35,7 @@ def check_obs(uri: str, bucket: str, config: StoreConfig, name: str) -> None:
     if _host(config).startswith(f"{bucket}."):
         raise StoreError(
             f"{uri}: {name}.endpoint_url: expected https://obs.REGION.myhuaweicloud.com without "
-            f"the bucket, found {config.endpoint_url!r}"
+            f"the bucket, got {config.endpoint_url!r}"
         )
 
 

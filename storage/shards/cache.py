@@ -216,7 +216,7 @@ class ShardCache:
                 continue
             if found == shard.xxh3:
                 return
-            fault = f"expected xxh3 {shard.xxh3}, found {found}"
+            fault = f"expected xxh3 {shard.xxh3}, got {found}"
         raise StoreError(f"{_damaged(shard, fault)}; downloaded {DOWNLOADS} times")
 
     def _reserve(self, shard: "_Shard", part: Path) -> bool:
@@ -289,9 +289,9 @@ def _fault(shard: _Shard, path: Path) -> str | None:
     """What is wrong with the bytes at `path`, or None; the size is compared first."""
     size_bytes = path.stat().st_size
     if size_bytes != shard.size_bytes:
-        return f"expected {shard.size_bytes} bytes, found {size_bytes}"
+        return f"expected {shard.size_bytes} bytes, got {size_bytes}"
     found = xxh3_of(path)
-    return None if found == shard.xxh3 else f"expected xxh3 {shard.xxh3}, found {found}"
+    return None if found == shard.xxh3 else f"expected xxh3 {shard.xxh3}, got {found}"
 
 
 def _damaged(shard: _Shard, fault: str) -> str:

@@ -169,7 +169,7 @@ def test_a_profile_that_is_none_is_refused(tiny_uri: str, tmp_path: Path) -> Non
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_values(tiny_uri, "runs")))
     (tmp_path / "profile.yaml").write_text("platform: sagemakr\n")
     ended = call("check", "tiny.yaml", "--to", "profile.yaml", folder=tmp_path)
-    assert ended.code == 2 and "platform: found 'sagemakr'; did you mean 'sagemaker'" in ended.err
+    assert ended.code == 2 and "platform: got 'sagemakr'; did you mean 'sagemaker'" in ended.err
 
 
 def test_the_first_red_line_gives_the_code() -> None:
@@ -334,7 +334,7 @@ def test_a_shard_that_is_truncated(damaged: Path, tmp_path: Path) -> None:
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-512])
     found = source_of(subject(tmp_path, str(damaged)))
-    message = f"{shard.name}: expected {len(whole)} bytes, found {len(whole) - 512}"
+    message = f"{shard.name}: expected {len(whole)} bytes, got {len(whole) - 512}"
     assert_red(found, "source shards", 4, message, "pack the split again (--overwrite)")
 
 
@@ -704,9 +704,9 @@ def test_a_request_that_the_platform_would_refuse(
     on_double: Callable[..., None], tmp_path: Path
 ) -> None:
     client = Double()
-    on_double(client, "name: expected at most 24 characters, found 40; shorten it")
+    on_double(client, "name: expected at most 24 characters, got 40; shorten it")
     lines = list(platform_findings(subject(tmp_path, profile={})))
-    assert_red(lines, "request", 2, "name: expected at most 24 characters, found 40; shorten it")
+    assert_red(lines, "request", 2, "name: expected at most 24 characters, got 40; shorten it")
     assert client.asked == []
 
 

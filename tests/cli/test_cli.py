@@ -111,7 +111,7 @@ def test_check_answers_with_a_spec_that_is_valid_itself(spec: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.stepz=3", "train.stepz: unknown key, found 'stepz'; did you mean 'steps'?"),
+        ("train.stepz=3", "train.stepz: unknown key, got 'stepz'; did you mean 'steps'?"),
         ("train.steps=10k", "train.steps: expected a positive integer, got '10k'"),
         (
             "stores={s3: {access_key_env: NO_SUCH_KEY, secret_key_env: NO_SUCH_SECRET}}",
@@ -215,7 +215,7 @@ def test_labels_are_packed_as_the_train_ids_of_a_spec(spec: Path, tmp_path: Path
     [
         (
             ("--slice", "2/2"),
-            "--slice: expected I/N with I from 0 to N - 1, as in 0/4, found '2/2'",
+            "--slice: expected I/N with I from 0 to N - 1, as in 0/4, got '2/2'",
         ),
         (("--classes", "camvid12"), "did you mean 'camvid11'"),
         (("--classes", "camvid11", "--unlabelled"), "--classes: there are no labels to map"),
@@ -322,7 +322,7 @@ def test_an_ensemble_of_one_twice_is_itself(finished: Path) -> None:
     ended = call("evaluate", "tiny.yaml", *twice, "--json", folder=finished)
     assert json.loads(ended.out)["miou"] == best["score"], ended.err
     weighed = call("evaluate", "tiny.yaml", *twice, "--weight", "0.3", folder=finished)
-    refused(weighed, 2, "weights: expected a number for each checkpoint, found 1 for 2")
+    refused(weighed, 2, "weights: expected a number for each checkpoint, got 1 for 2")
 
 
 def test_predict_writes_ids_and_colours(finished: Path) -> None:

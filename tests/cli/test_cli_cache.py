@@ -39,7 +39,7 @@ def test_ls_names_data_sets_and_sizes(folder: Path) -> None:
 def test_clear_takes_the_beginning_of_an_id_or_everything(folder: Path) -> None:
     ended = cache(folder, "clear", "aa")
     assert ended.code == 2
-    assert "DATASET_ID: expected the beginning of one of aa11, aa22, found 'aa'" in ended.err
+    assert "DATASET_ID: expected the beginning of one of aa11, aa22, got 'aa'" in ended.err
     assert "freed 3.0 MB" in cache(folder, "clear", "aa1").err
     assert [entry["dataset_id"] for entry in json.loads(cache(folder, "ls", "--json").out)] == [
         "aa22"

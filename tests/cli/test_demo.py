@@ -54,7 +54,7 @@ def test_the_demo_ends_with_table_picture_and_the_next_command(tmp_path: Path) -
 
 
 def test_an_unknown_method_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"--method: .*found 'adven'; did you mean 'advent'"):
+    with pytest.raises(JobError, match=r"--method: .*got 'adven'; did you mean 'advent'"):
         run(tmp_path, "adven")
     assert not list(tmp_path.iterdir())
 

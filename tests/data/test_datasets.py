@@ -189,7 +189,7 @@ def test_unknown_ids_are_named(tmp_path: Path) -> None:
 
 
 def test_unknown_layout() -> None:
-    with pytest.raises(JobError, match=r"dataset: .*found 'cityscape'; did you mean 'cityscapes'"):
+    with pytest.raises(JobError, match=r"dataset: .*got 'cityscape'; did you mean 'cityscapes'"):
         known_layout("cityscape")
 
 

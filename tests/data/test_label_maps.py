@@ -92,7 +92,7 @@ def test_every_space_by_name_and_back(name: str) -> None:
 
 def test_an_unknown_space_names_the_known() -> None:
     with pytest.raises(
-        JobError, match=r"^classes: .*found 'cityscapes9'; did you mean 'cityscapes19'"
+        JobError, match=r"^classes: .*got 'cityscapes9'; did you mean 'cityscapes19'"
     ):
         LabelSpace.named("cityscapes9")
 
@@ -121,7 +121,7 @@ def test_unknown_dataset_names_the_known() -> None:
         (custom(ids={"airsim": ["2"]}), "valid integer"),
         (custom(colour=[0, 0]), "colour"),
         (custom(color=[0, 0, 0]), "Extra inputs are not permitted"),
-        (custom()[:1], "expected 2 to 254 classes, found 1"),
+        (custom()[:1], "expected 2 to 254 classes, got 1"),
     ],
 )
 def test_mistakes_are_named(classes: Any, message: str) -> None:

@@ -84,7 +84,7 @@ def test_the_schedule_survives_saved_optimizers(advent: Method) -> None:
 def test_schedule_length() -> None:
     assert schedule_length(OptimConfig(), 500) == 500
     assert schedule_length(OptimConfig(schedule_steps=900), 500) == 900
-    message = r"optim.schedule_steps: expected at least train.steps \(500\), found 400"
+    message = r"optim.schedule_steps: expected at least train.steps \(500\), got 400"
     with pytest.raises(JobError, match=message):
         schedule_length(OptimConfig(schedule_steps=400), 500)
 

@@ -257,7 +257,7 @@ def test_predictions_leave_the_networks_as_they_were(tiny_uri: str, tmp_path: Pa
         ({"window_hw": [0, 5]}, "window_hw.0: expected .*, got 0"),
         (
             {"window_stride_hw": [5, 5]},
-            r"window_stride_hw: expected at most window_hw, found \[5, 5\] with window_hw none",
+            r"window_stride_hw: expected at most window_hw, got \[5, 5\] with window_hw none",
         ),
         (
             {"window_hw": [9, 4], "window_stride_hw": [5, 5]},

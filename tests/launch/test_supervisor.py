@@ -286,7 +286,7 @@ def test_a_name_that_stays_unknown_or_is_not_given_is_a_mistake(
     unknown = of_two_nodes(tmp_path, "nobody.invalid")
     with pytest.raises(JobError, match=r"PET_MASTER_ADDR: .*'nobody.invalid', unknown"):
         supervise([], unknown, 1, 60, print)
-    with pytest.raises(JobError, match=r"PET_MASTER_ADDR: .*found nothing"):
+    with pytest.raises(JobError, match=r"PET_MASTER_ADDR: .*got nothing"):
         supervise([], of_two_nodes(tmp_path, None), 1, 60, print)
 
 

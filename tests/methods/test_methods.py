@@ -263,7 +263,7 @@ def test_fcns_in_the_wild_who_learns_from_which_term() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "advant"}, "method.name: found 'advant'; did you mean 'advent'"),
+        ({"name": "advant"}, "method.name: got 'advant'; did you mean 'advent'"),
         ({"name": "advent", "weight": 1}, "method.weight: Extra inputs"),
         ({"name": "minent", "ranking": 0}, "method.ranking: .*greater than 0"),
         ({"name": "minent", "class_prior": {"mu": 2}}, "method.class_prior.mu: "),
@@ -326,7 +326,7 @@ def test_one_weight_adapts_the_main_head_alone(name: str) -> None:
     [("adaptsegnet", "weight_adv"), ("advent", "weight_adv"), ("minent", "weight_ent")],
 )
 def test_more_weights_than_heads_are_refused(name: str, key: str) -> None:
-    message = rf"method.{key}: .* each head of the model \(main\), found 2: \[0.001, 0.0002\]"
+    message = rf"method.{key}: .* each head of the model \(main\), got 2: \[0.001, 0.0002\]"
     with pytest.raises(JobError, match=message):
         _build(name, model={"aux": False})
 

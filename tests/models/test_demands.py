@@ -51,42 +51,42 @@ def test_an_encoder_that_fits_passes(demands: Demands, encoder: Encoder) -> None
         (
             Demands(encoders=("own_a", "own_b")),
             Described(2, 4, name="own_c"),
-            "model.encoder: expected one of some_net's own, found 'own_c'; did you mean 'own_b'? "
+            "model.encoder: expected one of some_net's own, got 'own_c'; did you mean 'own_b'? "
             "(known: own_a, own_b)",
         ),
         (
             Demands(),
             Described(8),
-            "model.encoder: expected at least 2 stages for some_net, found 1 with 'bare'",
+            "model.encoder: expected at least 2 stages for some_net, got 1 with 'bare'",
         ),
         (
             Demands(num_stages=4),
             Described(4, 8, 16),
-            "model.encoder: expected at least 4 stages for some_net, found 3 with 'bare'",
+            "model.encoder: expected at least 4 stages for some_net, got 3 with 'bare'",
         ),
         (
             PYRAMID,
             Described(2, 4, 8, 16, 16),
-            "model.output_stride: some_net expected stages reduced by 1/4, 1/8, 1/16, 1/32, found "
+            "model.output_stride: some_net expected stages reduced by 1/4, 1/8, 1/16, 1/32, got "
             "1/2, 1/4, 1/8, 1/16, 1/16 with encoder 'bare' at output stride 16; set "
             "model.output_stride: 32",
         ),
         (
             PYRAMID,
             Described(8, 16, 32),
-            "model.encoder: some_net expected stages reduced by 1/4, 1/8, 1/16, 1/32, found 1/8, "
+            "model.encoder: some_net expected stages reduced by 1/4, 1/8, 1/16, 1/32, got 1/8, "
             "1/16, 1/32 with encoder 'bare' at output stride 32; choose another encoder",
         ),
         (
             Demands(halving=True),
             Described(2, 4, 8, 8),
-            "model.output_stride: some_net expected each stage half the one before it, found 1/2, "
+            "model.output_stride: some_net expected each stage half the one before it, got 1/2, "
             "1/4, 1/8, 1/8 with encoder 'bare' at output stride 8; set model.output_stride: 32",
         ),
         (
             Demands(halving=True),
             Described(4, 8, 32),
-            "model.encoder: some_net expected each stage half the one before it, found 1/4, 1/8, "
+            "model.encoder: some_net expected each stage half the one before it, got 1/4, 1/8, "
             "1/32 with encoder 'bare' at output stride 32; choose another encoder",
         ),
     ],
@@ -104,5 +104,5 @@ def test_demands_are_checked_before_weights_are_looked_for(
     strict = ARCHITECTURES["deeplab_v2"]._replace(demands=Demands(encoders=("own",)))
     monkeypatch.setitem(ARCHITECTURES, "deeplab_v2", strict)
     values = {"architecture": "deeplab_v2", "encoder": "resnet18", "weights": "imagenet"}
-    with pytest.raises(JobError, match="expected one of deeplab_v2's own, found 'resnet18'"):
+    with pytest.raises(JobError, match="expected one of deeplab_v2's own, got 'resnet18'"):
         build_segmenter(values)

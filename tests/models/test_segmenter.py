@@ -220,7 +220,7 @@ def test_load_weights_names_what_misfits() -> None:
 
 def test_load_weights_says_plainly_that_the_classes_are_others() -> None:
     state = build_segmenter(_build().config, num_classes=16).state_dict()
-    expected = r"expected weights for 5 classes, found 16 \(decoder.heads.0.branches.0.weight\)"
+    expected = r"expected weights for 5 classes, got 16 \(decoder.heads.0.branches.0.weight\)"
     with pytest.raises(JobError, match=expected):
         _build().load_weights(state)
 

@@ -40,9 +40,7 @@ def test_safetensors_are_read_and_their_digest_checked(
     save_file(tensors, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert read_weights(path, sha256=digest.upper()).keys() == tensors.keys()
-    with pytest.raises(
-        JobError, match=f"model.weights_sha256: expected {'0' * 64}, found {digest}"
-    ):
+    with pytest.raises(JobError, match=f"model.weights_sha256: expected {'0' * 64}, got {digest}"):
         read_weights(path, sha256="0" * 64)
 
 
@@ -63,10 +61,10 @@ def test_files_that_hold_no_tensors_are_named(
         (tmp_path / name).write_bytes(b"not weights at all")
     (tmp_path / "nothing.pth").write_bytes(b"")
     messages = {
-        "absent.pth": "expected a file, found none",
+        "absent.pth": "expected a file, got none",
         "code.pth": "cannot be read as one",
-        "empty.pth": "expected tensors by name, found none in empty.pth",
-        "list.pt": "expected tensors by name, found none in list.pt",
+        "empty.pth": "expected tensors by name, got none in empty.pth",
+        "list.pt": "expected tensors by name, got none in list.pt",
         "garbage.pth": "cannot be read as one",
         "garbage.safetensors": "cannot be read as one",
         "nothing.pth": "cannot be read as one",

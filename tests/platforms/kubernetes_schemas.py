@@ -95,7 +95,7 @@ def _between_fields(manifest: dict[str, Any]) -> Iterator[Fault]:
     if manifest["kind"] == "TrainJob":
         for one in manifest.get("spec", {}).get("trainer", {}).get("env", []):
             if one["name"].startswith("PET_"):
-                yield Fault("spec.trainer.env", f"must not have reserved envs, found {one['name']}")
+                yield Fault("spec.trainer.env", f"must not have reserved envs, got {one['name']}")
     if manifest["apiVersion"] == "batch/v1" and "podFailurePolicy" in manifest["spec"]:
         yield from _pod_failure_policy(manifest["spec"])
     for template in pod_templates(manifest):

@@ -202,7 +202,7 @@ def check_types(value: Any, kind: str, path: str = "body") -> None:
     plain = {"str": str, "int": int, "bool": bool}
     if kind in plain:
         if type(value) is not plain[kind]:
-            raise refused(f"{path}: expected {kind}, found {value!r}")
+            raise refused(f"{path}: expected {kind}, got {value!r}")
     elif kind.startswith("list["):
         if not isinstance(value, list):
             raise refused(f"{path}: expected a list")

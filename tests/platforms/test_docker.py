@@ -104,11 +104,11 @@ def test_what_the_profile_leaves_out_is_the_engines_default() -> None:
         ({"image": "Team/SegAdapt:1"}, "image: expected [REGISTRY/]NAME:TAG, NAME in lower case"),
         ({"nodes": 2}, "nodes: expected 1, since an engine is one machine, got 2"),
         ({"engine_uri": "machine:2375"}, "engine_uri: expected one of unix:// tcp:// ssh://"),
-        ({"network": "my net"}, "network: expected the name of a network, found 'my net'"),
-        ({"user": "ma-user"}, "user: expected numbers, USER:GROUP, found 'ma-user'"),
+        ({"network": "my net"}, "network: expected the name of a network, got 'my net'"),
+        ({"user": "ma-user"}, "user: expected numbers, USER:GROUP, got 'ma-user'"),
         (
             {"environment": {"A-B": "1"}},
-            "environment: expected names of letters, digits and `_`, found 'A-B'",
+            "environment: expected names of letters, digits and `_`, got 'A-B'",
         ),
         (
             {"secrets": ["KEY=abc"]},
@@ -121,7 +121,7 @@ def test_what_the_profile_leaves_out_is_the_engines_default() -> None:
         ({"gpus": 2, "gpu_ids": ["1"]}, "gpu_ids: expected 2 of them, as gpus says, got 1"),
         (
             {"mounts": [{"source": "./data", "target": "/data"}]},
-            "mounts.0.source: expected an absolute path or a volume's name, found './data'",
+            "mounts.0.source: expected an absolute path or a volume's name, got './data'",
         ),
         (
             {"mounts": [{"source": "/data", "target": "data"}]},
@@ -133,7 +133,7 @@ def test_what_the_profile_leaves_out_is_the_engines_default() -> None:
         ),
         ({"memory_gb": 0.001}, "memory_gb: expected a number >= 0.1 or null, got 0.001"),
         ({"grace_s": 0}, "grace_s: expected a positive integer, got 0"),
-        ({"shm": 1}, "shm: unknown key, found 'shm'; did you mean 'shm_gb'?"),
+        ({"shm": 1}, "shm: unknown key, got 'shm'; did you mean 'shm_gb'?"),
     ],
 )
 def test_what_an_engine_would_refuse_is_refused_by_its_key(
@@ -171,7 +171,7 @@ def test_checkpoints_that_would_be_lost_with_the_container_are_refused(
         asked("/data/gta5", runs, mounts=MOUNTS, read_only_root=read_only_root)
     assert str(caught.value) == (
         "checkpoint.uri: expected the URI of a store, a writable folder that mounts of the profile "
-        f"brings or a path below /data/runs, found {runs!r}, a path that the job's container does "
+        f"brings or a path below /data/runs, got {runs!r}, a path that the job's container does "
         "not have or that is lost with it"
     )
 

@@ -287,7 +287,7 @@ def test_checkpoints_that_would_go_with_the_pod_are_refused(runs: str) -> None:
     (line,) = refused("/data/town", runs, DATA)
     assert line.startswith(
         "checkpoint.uri: expected the URI of a store or a path below a mount of `volumes` that has "
-        f"`read_only: false`, found {runs!r}"
+        f"`read_only: false`, got {runs!r}"
     )
     (line,) = refused("/data/town", runs, DATA, RUNS)
     assert "or a path below /runs/, found" in line

@@ -95,12 +95,12 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"region": "North 4"}, "region: expected a region, as in cn-north-4, found 'North 4'"),
+        ({"region": "North 4"}, "region: expected a region, as in cn-north-4, got 'North 4'"),
         ({"endpoint": "modelarts.x"}, "endpoint: expected the URL of the API without a path"),
         ({"endpoint": "https://x/v2"}, "endpoint: expected the URL of the API without a path"),
         ({"project_id": "cn-north-4"}, "project_id: expected 32 digits of 0-9 and a-f, found"),
         ({"workspace_id": "mine"}, "workspace_id: expected 0 or 32 digits"),
-        ({"image": "segadapt"}, "image: expected ORGANIZATION/NAME:TAG of SWR, found 'segadapt'"),
+        ({"image": "segadapt"}, "image: expected ORGANIZATION/NAME:TAG of SWR, got 'segadapt'"),
         ({"image": "town/segadapt"}, "image: expected ORGANIZATION/NAME:TAG of SWR"),
         (
             {"image": "docker.io/town/segadapt:1"},
@@ -108,7 +108,7 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ),
         (
             {"image": "swr.cn-south-1.myhuaweicloud.com/town/segadapt:1"},
-            "image: expected an image of the region cn-north-4, found 'swr.cn-south-1",
+            "image: expected an image of the region cn-north-4, got 'swr.cn-south-1",
         ),
         ({"nodes": 0}, "nodes: expected a positive integer, got 0"),
         ({"max_hours": 0}, "max_hours: expected a positive integer or null, got 0"),
@@ -127,17 +127,17 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ({**POOL, "flavor_id": None}, "flavor_id: missing, expected one of modelarts.pool.vis"),
         (
             {**POOL, "flavor_id": "modelarts.pool.visual.4xlarge"},
-            "gpus: expected 4, the cards of modelarts.pool.visual.4xlarge, found 1",
+            "gpus: expected 4, the cards of modelarts.pool.visual.4xlarge, got 1",
         ),
         ({"priority": 2}, "priority: expected none without pool_id"),
-        ({**POOL, "priority": 4}, "priority: expected 1 or 2 or 3 or null, found 4"),
-        ({"log_uri": "/towns/logs"}, "log_uri: expected obs://BUCKET/FOLDER, found '/towns/logs'"),
+        ({**POOL, "priority": 4}, "priority: expected 1 or 2 or 3 or null, got 4"),
+        ({"log_uri": "/towns/logs"}, "log_uri: expected obs://BUCKET/FOLDER, got '/towns/logs'"),
         (
             {"inputs": {"source": "s3://towns/tiny"}},
-            "inputs.source: expected obs://BUCKET/FOLDER, found 's3://towns/tiny'",
+            "inputs.source: expected obs://BUCKET/FOLDER, got 's3://towns/tiny'",
         ),
         ({"inputs": {"source": "obs://towns//a"}}, "inputs.source: expected obs://BUCKET/FOLDER"),
-        ({"inputs": {"sources": "obs://towns/a"}}, "inputs.sources: unknown key, found 'sources'"),
+        ({"inputs": {"sources": "obs://towns/a"}}, "inputs.sources: unknown key, got 'sources'"),
         (
             {"outputs": {"checkpoints": "obs://towns/tiny/runs"}},
             "outputs.checkpoints: expected a folder apart from the inputs, found",
@@ -148,15 +148,15 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ),
         (
             {"nodes": 2},
-            "outputs.checkpoints: expected nodes 1, found 2: every node has a folder of its own",
+            "outputs.checkpoints: expected nodes 1, got 2: every node has a folder of its own",
         ),
         (
             {"volumes": [{**MOUNT, "kind": "nfs"}]},
-            "volumes.0: expected source SERVER:/PATH for nfs, found '/towns'",
+            "volumes.0: expected source SERVER:/PATH for nfs, got '/towns'",
         ),
         (
             {"volumes": [{**MOUNT, "source": "obs://towns"}]},
-            "volumes.0: expected source /BUCKET/FOLDER for obs, found 'obs://towns'",
+            "volumes.0: expected source /BUCKET/FOLDER for obs, got 'obs://towns'",
         ),
         (
             {"volumes": [{**MOUNT, "read_only": True}]},
@@ -173,7 +173,7 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ),
         (
             {"notification": {"topic_urn": "me", "events": ["JobFailed"]}},
-            "notification.topic_urn: expected the URN of a topic, urn:smn:..., found 'me'",
+            "notification.topic_urn: expected the URN of a topic, urn:smn:..., got 'me'",
         ),
         (
             {"notification": {"topic_urn": "urn:smn:x", "events": ["JobLost"]}},
@@ -210,7 +210,7 @@ def test_a_secret_in_place_of_its_variables_name_is_not_shown() -> None:
         ),
         (
             {"environment": {f"A{number}": "1" for number in range(100)}},
-            "environment: expected at most 100 variables with secrets and the job's own, found 104",
+            "environment: expected at most 100 variables with secrets and the job's own, got 104",
         ),
         (
             {"inputs": {"source": "obs://towns/tiny"}},
@@ -248,7 +248,7 @@ def test_paths_that_the_nodes_do_not_have_are_refused_by_key_with_the_cure() -> 
     assert lines[0] == (
         "source.uri: expected the URI of a store, inputs.source in the profile, a path below "
         "/mnt/share, a path below /mnt/runs, a path below /mnt/towns or a path below "
-        "/opt/segadapt, found 'data/tiny', a path that the job's container does not have or that "
+        "/opt/segadapt, got 'data/tiny', a path that the job's container does not have or that "
         "is lost with it"
     )
     keys = [line.partition(":")[0] for line in lines]

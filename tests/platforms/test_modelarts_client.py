@@ -108,7 +108,7 @@ def test_secrets_are_filled_in_with_a_warning(
         client.submit(body_of(secrets=["MLFLOW_TRACKING_PASSWORD"]))
     assert "secrets: ModelArts keeps MLFLOW_TRACKING_PASSWORD readable for everyone" in caplog.text
     assert "swordfish" not in caplog.text
-    with pytest.raises(JobError, match="secrets: expected variable OTHER, found none; export it"):
+    with pytest.raises(JobError, match="secrets: expected variable OTHER, got none; export it"):
         client.submit(body_of(secrets=["OTHER"]))
 
 
@@ -459,8 +459,8 @@ def test_the_endpoint_is_that_of_the_region() -> None:
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("HUAWEICLOUD_SDK_AK", "access_key_env: expected variable HUAWEICLOUD_SDK_AK, found none"),
-        ("HUAWEICLOUD_SDK_SK", "secret_key_env: expected variable HUAWEICLOUD_SDK_SK, found none"),
+        ("HUAWEICLOUD_SDK_AK", "access_key_env: expected variable HUAWEICLOUD_SDK_AK, got none"),
+        ("HUAWEICLOUD_SDK_SK", "secret_key_env: expected variable HUAWEICLOUD_SDK_SK, got none"),
         ("HUAWEICLOUD_SDK_PROJECT_ID", "project_id_env: expected variable HUAWEICLOUD_SDK_PROJECT"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_path_of_this_machine_is_told_by_key_with_all_cures() -> None:
     lines = unreachable(job("data/tiny", "runs"), PROFILE, cures, ["/mnt/a", "/mnt/b/"])
     assert lines[0] == (
         "source.uri: expected the URI of a store, channels.source in the profile, a path below "
-        "/mnt/a, a path below /mnt/b/ or a path below /opt/segadapt, found 'data/tiny', a path "
+        "/mnt/a, a path below /mnt/b/ or a path below /opt/segadapt, got 'data/tiny', a path "
         "that the job's container does not have or that is lost with it"
     )
     keys = [line.partition(":")[0] for line in lines]
@@ -42,7 +42,7 @@ def test_a_path_of_this_machine_is_told_by_key_with_all_cures() -> None:
     assert "/opt/segadapt" not in lines[1]
     alone = unreachable(job(runs="/runs"), PROFILE, {})
     assert len(alone) == 1 and alone[0].startswith(
-        "checkpoint.uri: expected the URI of a store, found '/runs', a path that"
+        "checkpoint.uri: expected the URI of a store, got '/runs', a path that"
     )
 
 

@@ -116,7 +116,7 @@ NO_SECRETS = r"SageMaker gives a job no secrets, and its API shows variables as 
         ({"region": "Frankfurt"}, r"region: expected a region's code, such as us-east-1, found .*"),
         (
             {"endpoint_urls": {"ecr": "nowhere"}},
-            r"endpoint_urls: expected https://HOST for ecr, found 'nowhere'",
+            r"endpoint_urls: expected https://HOST for ecr, got 'nowhere'",
         ),
         ({"role_arn": None}, r"role_arn: missing, expected a text"),
         ({"image": "segadapt:0.1.0"}, r"image: expected an image of a private ECR repository, .*"),
@@ -174,18 +174,18 @@ def test_names_that_only_sound_like_secrets_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"role_arn": "segadapt"}, r"role_arn: expected at least 20 characters, found 8"),
-        ({"instance_type": "ml.g5.3xlarge"}, r"instance_type: .* found 'ml.g5.3xlarge' \(known:.*"),
+        ({"role_arn": "segadapt"}, r"role_arn: expected at least 20 characters, got 8"),
+        ({"instance_type": "ml.g5.3xlarge"}, r"instance_type: .* got 'ml.g5.3xlarge' \(known:.*"),
         ({"environment": {"LONG": "x" * 600}}, r"environment.LONG: .* most 512 characters, .* 600"),
-        ({"retries": 31}, r"retries: expected at most 30, found 31"),
-        ({"keep_alive_s": 21_601}, r"keep_alive_s: expected at most 21600, found 21601"),
+        ({"retries": 31}, r"retries: expected at most 30, got 31"),
+        ({"keep_alive_s": 21_601}, r"keep_alive_s: expected at most 21600, got 21601"),
         ({"kms_key": "key with blanks"}, r"kms_key: expected a text of the form .*"),
-        ({"tags": {"a": "x" * 257}}, r"tags.1.Value: expected at most 256 characters, found 257"),
-        ({"output_uri": "/opt/ml"}, r"output_uri: expected s3://BUCKET/PREFIX, found '/opt/ml'"),
+        ({"tags": {"a": "x" * 257}}, r"tags.1.Value: expected at most 256 characters, got 257"),
+        ({"output_uri": "/opt/ml"}, r"output_uri: expected s3://BUCKET/PREFIX, got '/opt/ml'"),
         ({"checkpoint_uri": "obs://b"}, r"checkpoint_uri: expected s3://BUCKET/PREFIX, found .*"),
         (
             {"channels": {"target": {"uri": "data/city"}}},
-            r"channels.target.uri: expected s3://BUCKET/PREFIX, found 'data/city'",
+            r"channels.target.uri: expected s3://BUCKET/PREFIX, got 'data/city'",
         ),
         (
             {
@@ -194,7 +194,7 @@ def test_names_that_only_sound_like_secrets_pass(tmp_path: Path) -> None:
                     "target": {"uri": "s3://b/" + "x" * 1024},
                 }
             },
-            r"channels.target.uri: expected at most 1024 characters, found 1032",
+            r"channels.target.uri: expected at most 1024 characters, got 1032",
         ),
         (
             {"vpc": {"subnets": [], "security_groups": ["sg-1"]}},
@@ -226,7 +226,7 @@ def test_file_paths_of_this_machine_are_refused(tmp_path: Path) -> None:
     said = str(caught.value).splitlines()
     assert said[0] == (
         "source.uri: expected the URI of a store, channels.source in the profile or a path below "
-        "/opt/segadapt, found 'data/tiny', a path that the job's container does not have or that "
+        "/opt/segadapt, got 'data/tiny', a path that the job's container does not have or that "
         "is lost with it"
     )
     assert said[1].startswith("checkpoint.uri: expected the URI of a store or checkpoint_uri in")

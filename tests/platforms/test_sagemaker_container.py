@@ -248,7 +248,7 @@ def test_a_mistake_in_a_hyperparameter_says_why_too(
     answer = {"TrainingJobName": "j", "TrainingJobStatus": "Failed", "SecondaryStatus": "Failed"}
     status = status_of({**answer, "FailureReason": f"AlgorithmError: {reason}, exit code: {code}"})
     assert (status.state, status.exit_code) == ("failed", 2)
-    assert "train.stepz: unknown key, found 'stepz'; did you mean 'steps'?" in status.detail
+    assert "train.stepz: unknown key, got 'stepz'; did you mean 'steps'?" in status.detail
 
 
 def test_machines_are_told_the_network_between_them(tmp_path: Path) -> None:

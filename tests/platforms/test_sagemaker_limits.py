@@ -31,14 +31,14 @@ def test_what_aws_allows_passes() -> None:
     [
         ({"TrainingJobName": "my_town"}, r"<TrainingJobName>: expected a text of the form .*"),
         ({"TrainingJobName": "a" * 64}, r"<TrainingJobName>: expected at most 63 characters, fo.*"),
-        ({"TrainingJobName": ""}, r"<TrainingJobName>: expected at least 1 characters, found 0.*"),
-        ({"RoleArn": "segadapt"}, r"<RoleArn>: expected at least 20 characters, found 8.*"),
+        ({"TrainingJobName": ""}, r"<TrainingJobName>: expected at least 1 characters, got 0.*"),
+        ({"RoleArn": "segadapt"}, r"<RoleArn>: expected at least 20 characters, got 8.*"),
         ({"OutputDataConfig": {}}, r"<OutputDataConfig.S3OutputPath>: missing"),
         ({"Town": 1}, r"<Town>: is no part of this request; is boto3 too old\?"),
-        ({"EnableManagedSpotTraining": "yes"}, r"<Ena.*>: expected a boolean, found 'yes'"),
+        ({"EnableManagedSpotTraining": "yes"}, r"<Ena.*>: expected a boolean, got 'yes'"),
         ({"RetryStrategy": {"MaximumRetryAttempts": True}}, r"<Ret.*>: expected a integer, .*True"),
-        ({"RetryStrategy": {"MaximumRetryAttempts": 0}}, r"<.*>: expected at least 1, found 0"),
-        ({"RetryStrategy": {"MaximumRetryAttempts": 31}}, r"<.*>: expected at most 30, found 31"),
+        ({"RetryStrategy": {"MaximumRetryAttempts": 0}}, r"<.*>: expected at least 1, got 0"),
+        ({"RetryStrategy": {"MaximumRetryAttempts": 31}}, r"<.*>: expected at most 30, got 31"),
         ({"Environment": {"A": "x" * 513}}, r"<Environment.A>: expected at most 512 characters.*"),
         ({"Environment": {"A-B": "x"}}, r"<Environment.A-B>: expected a text of the form .*'A-B'"),
         ({"Environment": {f"A{n}": "" for n in range(101)}}, r"<Environment>: .* 100 entries, .*"),
@@ -46,12 +46,12 @@ def test_what_aws_allows_passes() -> None:
         ({"Tags": [{"Key": "a;b", "Value": ""}]}, r"<Tags.0.Key>: expected a text of the form .*"),
         (
             {"ResourceConfig": {"InstanceType": "g5.xlarge"}},
-            r"<ResourceConfig.InstanceType>: expected a name that AWS knows, found 'g5.xlarge' "
+            r"<ResourceConfig.InstanceType>: expected a name that AWS knows, got 'g5.xlarge' "
             r"\(known: .*ml.g5.xlarge.*\); new ones need a new boto3",
         ),
         (
             {"OutputDataConfig": {"S3OutputPath": "s3://b", "CompressionType": "ZIP"}},
-            r"<.*CompressionType>: expected a name .* found 'ZIP' \(known: GZIP, NONE\); new .*",
+            r"<.*CompressionType>: expected a name .* got 'ZIP' \(known: GZIP, NONE\); new .*",
         ),
     ],
 )

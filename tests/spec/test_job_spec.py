@@ -41,33 +41,33 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
         ("train.steps=10k", "train.steps: expected a positive integer, got '10k'"),
         ("train.steps=0", "train.steps: expected a positive integer, got 0"),
         ("train.steps=true", "train.steps: expected a positive integer, got True"),
-        ("train.step=5", "train.step: unknown key, found 'step'; did you mean 'steps'?"),
-        ("trian.steps=5", "trian: unknown key, found 'trian'; did you mean 'train'?"),
-        ("train.precision=fp16", "train.precision: expected fp32 or bf16, found 'fp16'"),
+        ("train.step=5", "train.step: unknown key, got 'step'; did you mean 'steps'?"),
+        ("trian.steps=5", "trian: unknown key, got 'trian'; did you mean 'train'?"),
+        ("train.precision=fp16", "train.precision: expected fp32 or bf16, got 'fp16'"),
         ("optim.lr=fast", "optim.lr: expected a number > 0, got 'fast'"),
         ("source.size_hw=[48]", "source.size_hw.1: missing, expected an integer"),
         ("source.size_hw=48", "source.size_hw: expected a list of 2 or null, got 48"),
         (
             "method.name=adven",
-            "method.name: expected a known name, found 'adven'; did you mean 'advent'?",
+            "method.name: expected a known name, got 'adven'; did you mean 'advent'?",
         ),
         ("method={}", "method.name: missing, expected a name"),
         (
             "method.weight=1",
-            "method.weight: unknown key, found 'weight'; did you mean 'weight_adv'?",
+            "method.weight: unknown key, got 'weight'; did you mean 'weight_adv'?",
         ),
         ("model.encoder=7", "model.encoder: expected a text, got 7"),
         ("source.augment.scale=[2.0, 1.0]", "source.augment: scale: expected 0 < low <= high"),
         (
             "classes=cityscape19",
-            "classes: expected a label space or a list of classes, found 'cityscape19'; did you",
+            "classes: expected a label space or a list of classes, got 'cityscape19'; did you",
         ),
         ("classes.1.colour=[1, 2]", "classes.1.colour.2: missing, expected an integer"),
         ("classes.1.ids.tiny=[0]", "classes: id 0 of 'tiny' is given to 'band 0' and 'band 1'"),
         ("source.dataset=tinny", "source.dataset: classes: expected ids for dataset 'tinny'"),
         ("validation.dataset=x", "validation.dataset: classes: expected ids for dataset 'x'"),
         ("target=null", "target: missing, expected a domain to adapt to with method advent"),
-        ("stores.s4.region=x", "stores.s4: there is no such store, found 's4'; did you mean 's3'?"),
+        ("stores.s4.region=x", "stores.s4: there is no such store, got 's4'; did you mean 's3'?"),
         (
             "stores={'s3://b/': {region: x}}",
             'stores["s3://b/"]: expected a scheme as `s3`, or how URIs begin, as `s3://BUCKET`',
@@ -79,7 +79,7 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
         ),
         (
             "optim.schedule_steps=5",
-            "optim.schedule_steps: expected at least train.steps (6), found 5",
+            "optim.schedule_steps: expected at least train.steps (6), got 5",
         ),
         ("source=null", "source: expected keys and values, got None"),
     ],
@@ -91,7 +91,7 @@ def test_mistakes_are_named_by_key(tiny_job: dict[str, Any], override: str, mess
 
 
 def test_the_only_value_that_fits_is_told(tiny_job: dict[str, Any]) -> None:
-    with pytest.raises(JobError, match=r"^model.output_stride: expected 32, found 8$"):
+    with pytest.raises(JobError, match=r"^model.output_stride: expected 32, got 8$"):
         changed(tiny_job, "model={architecture: gcn, output_stride: 8}")
 
 
@@ -121,7 +121,7 @@ def test_yaml_scalars_are_those_of_json() -> None:
         ("a: 1\nb: 2\na: 3", "a: stands twice, on lines 1 and 3; keep one"),
         ("a: [1, 2", "job.yaml: line 1 is not valid YAML"),
         ("- 1\n- 2", "job.yaml: expected keys and values, found list"),
-        ("a: 1\nuri: {{bucket}}", "line 2: expected a name before the colon, found {'bucket'"),
+        ("a: 1\nuri: {{bucket}}", "line 2: expected a name before the colon, got {'bucket'"),
     ],
 )
 def test_wrong_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -263,7 +263,7 @@ def test_a_stop_while_data_does_not_come_saves_the_last_step(
 def test_a_stop_inside_an_evaluation_repeats_it(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapt.trainer.trainer import trainer
+    from adapt.trainer import trainer
 
     calm = job_of(tiny_job, f"checkpoint.uri={tmp_path / 'calm'}")
     expected, _ = run(calm, place)
@@ -397,7 +397,7 @@ def test_discriminators_can_start_from_files(tiny_job: dict[str, Any], place: Pl
         (("method.weight_adv=[1.0, 1.0, 1.0]",), "method.weight_adv: expected at most one weight"),
         (
             ("method.discriminator_uris.third=x.pth",),
-            "method.discriminator_uris.third: expected an adapted head, found 'third'",
+            "method.discriminator_uris.third: expected an adapted head, got 'third'",
         ),
         (("optim.sgd_multiplicity=official",), "optim.sgd_multiplicity: expected none with enco"),
         (

@@ -119,7 +119,7 @@ def test_the_spec_s_views_and_subsets_are_used(
 def test_weights_must_match(
     tiny_job: dict[str, Any], place: Place, count: int, weights: list[float], found: str
 ) -> None:
-    message = f"weights: expected a number for each checkpoint, found {found}"
+    message = f"weights: expected a number for each checkpoint, got {found}"
     with pytest.raises(JobError, match=message):
         evaluate_checkpoint(job_of(tiny_job), place, ["a", "b"][:count], weights)
 

@@ -73,12 +73,12 @@ def check_size(found_hw: tuple[int, int], size_hw: tuple[int, int] | None, name:
     if size_hw is not None and found_hw != tuple(size_hw):
         raise DataError(
             f"{name}: expected an image of {list(size_hw)} pixels (height, width) as its label and "
-            f"the index have, found {list(found_hw)}; pack the split again (--overwrite)"
+            f"the index have, got {list(found_hw)}; pack the split again (--overwrite)"
         )
     if max(found_hw) > MAX_SIDE_PX or found_hw[0] * found_hw[1] > MAX_PIXELS:
         raise DataError(
             f"{name}: expected an image with sides of at most {MAX_SIDE_PX} pixels and "
-            f"{MAX_PIXELS} pixels in all, found {list(found_hw)} (height, width)"
+            f"{MAX_PIXELS} pixels in all, got {list(found_hw)} (height, width)"
         )
 
 

@@ -37,7 +37,7 @@ def qoi_size_hw(data: Encoded) -> tuple[int, int]:
     """(height, width) in pixels by the 14-byte header, if the bytes can hold them."""
     magic, width_px, height_px, _, _ = QOI_HEADER.unpack_from(data)
     if magic != b"qoif":
-        raise ValueError(f"expected it to start with b'qoif', found {magic!r}")
+        raise ValueError(f"expected it to start with b'qoif', got {magic!r}")
     pixels_bytes = len(data) - QOI_HEADER.size - QOI_END_BYTES
     refuse_more_than(QOI_PIXELS_PER_BYTE * pixels_bytes, height_px, width_px, len(data))
     return height_px, width_px
@@ -51,7 +51,7 @@ def jpeg_size_hw(data: Encoded) -> tuple[int, int]:
     refuse_more_than(JPEG_PIXELS_PER_BYTE * len(data), int(height_px), int(width_px), len(data))
     num_scans = 1 if has_one_scan(data) else len(re.findall(rb"\xff\xda", data))
     if num_scans > MAX_JPEG_SCANS:
-        raise ValueError(f"expected at most {MAX_JPEG_SCANS} scans, found {num_scans}")
+        raise ValueError(f"expected at most {MAX_JPEG_SCANS} scans, got {num_scans}")
     return int(height_px), int(width_px)
 
 
@@ -70,7 +70,7 @@ def has_one_scan(data: Encoded) -> bool:
         if marker == START_OF_SCAN:
             return data[position + 4] == sequential_components
         if marker < 0xFFC0 or 0xFFD0 <= marker <= 0xFFD9:
-            raise ValueError(f"expected a segment at byte {position}, found 0x{marker:04x}")
+            raise ValueError(f"expected a segment at byte {position}, got 0x{marker:04x}")
         if marker in STARTS_OF_FRAMES - PROGRESSIVE:
             sequential_components = data[position + 9]
         position += 2 + length_bytes

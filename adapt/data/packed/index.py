@@ -133,7 +133,7 @@ def parse_array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     descr, by_columns = header[1].decode(), header[2] == b"True"
     expected, axes = ARRAYS[name]
     if descr != expected and not (expected == "U" and descr.startswith("<U")):
-        raise ValueError(f"{name}: expected type {expected}, found {descr}")
+        raise ValueError(f"{name}: expected type {expected}, got {descr}")
     dtype, shape = np.dtype(descr), tuple(int(part) for part in header.groups()[2:] if part)
     size_bytes = len(data) - header.end()
     if len(shape) != axes or math.prod(shape) * dtype.itemsize != size_bytes:
@@ -148,7 +148,7 @@ def check_index(manifest: Manifest, index: Index, uri: str) -> None:
     lengths = {len(getattr(index, field.name)) for field in fields(Index)}
     if lengths != {manifest.num_samples}:
         raise DataError(
-            f"{uri}: expected {manifest.num_samples} rows in each array, found {sorted(lengths)}; "
+            f"{uri}: expected {manifest.num_samples} rows in each array, got {sorted(lengths)}; "
             f"{CURE}"
         )
     check_names(index, uri)
@@ -174,7 +174,7 @@ def check_names(index: Index, uri: str) -> None:
     if unknown:
         raise DataError(
             f"{uri}: suffix: expected {', '.join(IMAGE_SUFFIXES)}, "
-            f"found {reprlib.repr(unknown[0])}; {CURE}"
+            f"got {reprlib.repr(unknown[0])}; {CURE}"
         )
     (key, times), *_ = Counter(index.keys.tolist()).most_common(1) or [("", 1)]
     if times > 1:
@@ -183,7 +183,7 @@ def check_names(index: Index, uri: str) -> None:
         if not key.isprintable() or "/" in key or "\\" in key or key in ("", ".", ".."):
             raise DataError(
                 f"{uri}: expected keys that are plain names without '/' and '\\', "
-                f"found {reprlib.repr(key)}; {CURE}"
+                f"got {reprlib.repr(key)}; {CURE}"
             )
 
 
@@ -196,7 +196,7 @@ def check_sizes(index: Index, uri: str) -> None:
         row = int(wrong.argmax())
         raise DataError(
             f"{uri}: sample {index.keys[row]!s}: expected sides of at most {MAX_SIDE_PX} pixels "
-            f"and {MAX_PIXELS} pixels in all, found {heights_px[row]}x{widths_px[row]}; {CURE}"
+            f"and {MAX_PIXELS} pixels in all, got {heights_px[row]}x{widths_px[row]}; {CURE}"
         )
 
 

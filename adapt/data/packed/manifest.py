@@ -142,7 +142,7 @@ class Manifest(Section):
 def refuse_large(size_bytes: int, max_bytes: int, uri: str, cure: str) -> None:
     """`DataError` for an object of so many bytes or more, that readers do not parse."""
     if size_bytes > max_bytes:
-        raise DataError(f"{uri}: expected at most {max_bytes} bytes, found {size_bytes}: {cure}")
+        raise DataError(f"{uri}: expected at most {max_bytes} bytes, got {size_bytes}: {cure}")
 
 
 def parse_manifest(data: bytes, uri: str) -> Manifest:
@@ -154,7 +154,7 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
         version = content.get("format_version") if isinstance(content, dict) else None
         if version != FORMAT_VERSION:
             raise DataError(
-                f"{uri}: expected format_version {FORMAT_VERSION}, found {version!r}; "
+                f"{uri}: expected format_version {FORMAT_VERSION}, got {version!r}; "
                 "pack the data again (--overwrite)"
             )
         manifest = Manifest.model_validate(content)
@@ -164,7 +164,7 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
         raise DataError(f"{uri}: not a manifest: {error}; {CURE}") from error
     if manifest.num_samples < 1:
         raise DataError(
-            f"{uri}: num_samples: expected at least 1, found {manifest.num_samples}: "
+            f"{uri}: num_samples: expected at least 1, got {manifest.num_samples}: "
             "the split is empty; pack it again (--overwrite)"
         )
     return manifest
@@ -174,5 +174,5 @@ def first_fault(error: ValidationError) -> str:
     """`key: what was expected, found ...` of the first of a model's complaints."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
-    found = "" if first["type"] == "missing" else f", found {reprlib.repr(first['input'])}"
+    found = "" if first["type"] == "missing" else f", got {reprlib.repr(first['input'])}"
     return f"{key}: {first['msg']}{found}"

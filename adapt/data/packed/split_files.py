@@ -53,7 +53,7 @@ def read_manifest(store: Store, split: str) -> tuple[Manifest, Index]:
     manifest = parse_manifest(read_object(store, split, "manifest.json", MAX_MANIFEST_BYTES), uri)
     if manifest.split != split:
         raise DataError(
-            f"{uri}: split: expected {split!r}, the folder it lies in, found {manifest.split!r}: "
+            f"{uri}: split: expected {split!r}, the folder it lies in, got {manifest.split!r}: "
             f"move it to a folder of that name, or {CURE}"
         )
     uri = f"{store.uri}/{split}/index.npz"

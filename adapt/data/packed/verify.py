@@ -158,7 +158,7 @@ def checksum_faults(split: Split, shard: int, path: Path) -> list[str]:
         "xxh3": (info.xxh3, xxh3),
     }
     return [
-        f"{what}: expected {expected}, found {found}"
+        f"{what}: expected {expected}, got {found}"
         for what, (expected, found) in pairs.items()
         if expected != found
     ]
@@ -216,7 +216,7 @@ def sample_faults(split: Split, row: int, file: BinaryIO, shard: str) -> list[st
     faults = [f"{name}: a WebDataset reader ends its key at the first dot"] if "." in key else []
     expected, found = int(split.index.xxh3[row]), xxh3_of_parts(parts)
     if found != expected:
-        faults.append(f"{name}: xxh3: expected {expected:016x}, found {found:016x}")
+        faults.append(f"{name}: xxh3: expected {expected:016x}, got {found:016x}")
     for check, data in zip((image_fault, label_fault), parts, strict=False):
         fault = check(split, row, data, name)
         faults += [fault] if fault else []
@@ -255,7 +255,7 @@ def label_fault(split: Split, row: int, data: bytes, name: str) -> str | None:
     identity = int((found != expected).argmax())
     return (
         f"{name}: label: expected {expected[identity]} pixels of id {identity}, "
-        f"found {found[identity]}"
+        f"got {found[identity]}"
     )
 
 

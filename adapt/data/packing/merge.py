@@ -58,7 +58,7 @@ def merge(store: Store, split: str) -> Manifest:
     num_samples = sum(len(record.rows) for record in kept)
     if num_samples != wanted.plan.num_samples:
         raise DataError(
-            f"{uri}: expected {wanted.plan.num_samples} samples in all shards, found "
+            f"{uri}: expected {wanted.plan.num_samples} samples in all shards, got "
             f"{num_samples}: the records are damaged; pack again with --overwrite"
         )
     return complete(store, wanted.plan, kept)
@@ -120,7 +120,7 @@ def fault_of(number: int, records: Records, there: Mapping[str, int], wanted: Wa
     if record.shard.name != file_name or record.shard.num_samples != len(record.rows):
         return "its record is damaged"
     if there.get(file_name) != record.shard.size_bytes:
-        return f"expected {record.shard.size_bytes} bytes, found {there.get(file_name, 'nothing')}"
+        return f"expected {record.shard.size_bytes} bytes, got {there.get(file_name, 'nothing')}"
     return None
 
 

@@ -60,9 +60,7 @@ class Slice(NamedTuple):
         """`I/N` -> slice. `JobError` for anything else."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
         if match is None or int(match[1]) >= int(match[2]):
-            raise JobError(
-                f"--slice: expected I/N with I from 0 to N - 1, as in 0/4, found {text!r}"
-            )
+            raise JobError(f"--slice: expected I/N with I from 0 to N - 1, as in 0/4, got {text!r}")
         return cls(int(match[1]), int(match[2]))
 
     def shards(self, num_shards: int) -> range:
@@ -168,22 +166,20 @@ def check_arguments(
 ) -> None:
     """`JobError` for arguments that no packing can have."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
-        raise JobError(f"--split: expected letters, digits, '_' and '-', found {split!r}")
+        raise JobError(f"--split: expected letters, digits, '_' and '-', got {split!r}")
     if profile not in get_args(Profile):
         raise JobError(f"--profile: {known_names(profile, get_args(Profile))}")
     if size_hw is not None and (len(size_hw) != 2 or min(size_hw) < 1):
-        raise JobError(
-            f"--size-hw: expected a positive height and width in pixels, found {size_hw}"
-        )
+        raise JobError(f"--size-hw: expected a positive height and width in pixels, got {size_hw}")
     if size_hw is not None and too_large(size_hw):
-        raise JobError(f"--size-hw: expected {LARGEST}, found {in_words(size_hw)}")
+        raise JobError(f"--size-hw: expected {LARGEST}, got {in_words(size_hw)}")
     if profile == "original" and size_hw is not None:
         raise JobError(
             "--size-hw: profile 'original' keeps the files as they are; leave the size out"
         )
     if not 1 <= shard_bytes <= MAX_SHARD_BYTES:
         expected = "a positive size" if shard_bytes < 1 else f"at most {MAX_SHARD_BYTES // 10**6}"
-        raise JobError(f"--shard-mb: expected {expected}, found {shard_bytes} bytes")
+        raise JobError(f"--shard-mb: expected {expected}, got {shard_bytes} bytes")
 
 
 def make_plan(

@@ -158,5 +158,5 @@ def wrong_output_stride(name: str, only: int, found: int) -> JobError:
     another.
     """
     return JobError(
-        f"model.output_stride: expected {only}, the only one of encoder {name!r}, found {found}"
+        f"model.output_stride: expected {only}, the only one of encoder {name!r}, got {found}"
     )

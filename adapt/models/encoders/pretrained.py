@@ -75,7 +75,7 @@ def _from_package() -> dict[str, Tensor]:
     if shapes != [tensor.shape for tensor in expected.values()]:
         raise JobError(
             f"model.weights: expected the {len(expected)} tensors of {PACKAGED_ENCODER} in {path}, "
-            f"found {len(shipped)} of other shapes; {CURE}"
+            f"got {len(shipped)} of other shapes; {CURE}"
         )
     return dict(zip(expected, shipped.values(), strict=True))
 
@@ -87,7 +87,7 @@ def _from_hub(name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise JobError(
-            f"model.weights: expected 'imagenet' weights of {name!r} from timm's hub, found none "
+            f"model.weights: expected 'imagenet' weights of {name!r} from timm's hub, got none "
             f"({reason}); {CURE}"
         ) from error
 

@@ -139,7 +139,7 @@ def _create_backbone(name: str, output_stride: int) -> Any:
         backbone = _dilated_or_as_it_is(name, output_stride)
     except RuntimeError as error:
         raise JobError(
-            f"model.encoder: expected an encoder of stages, found {name!r}: {error}"
+            f"model.encoder: expected an encoder of stages, got {name!r}: {error}"
         ) from error
     if next(backbone.parameters()).is_meta:
         _check_stages(name, backbone)
@@ -201,12 +201,12 @@ def _check_stages(name: str, backbone: Any) -> None:
             stages = backbone.eval()(torch.empty(1, 3, *PROBE_HW, device="meta"))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise JobError(
-            f"model.encoder: expected an encoder of images of any size, found {name!r}, which "
+            f"model.encoder: expected an encoder of images of any size, got {name!r}, which "
             f"refuses {PROBE_HW[0]}x{PROBE_HW[1]} ({error})"
         ) from error
     if [stage.shape[1] for stage in stages] != channels:
         raise JobError(
-            f"model.encoder: expected stages of {', '.join(map(str, channels))} channels, found "
+            f"model.encoder: expected stages of {', '.join(map(str, channels))} channels, got "
             f"{[tuple(stage.shape) for stage in stages]} with {name!r}"
         )
     backbone.train()

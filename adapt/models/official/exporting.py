@@ -34,7 +34,7 @@ def export_checkpoint(checkpoint: Path, out: Path, style: Style) -> ExportReport
     not have.
     """
     if out.suffix != ".pth":
-        raise JobError(f"--out: expected a .pth file, found {out.name!r}")
+        raise JobError(f"--out: expected a .pth file, got {out.name!r}")
     weights = checkpoint / WEIGHTS if checkpoint.is_dir() else checkpoint
     network = _official_network(weights, style)
     written = [_save(network, out)]
@@ -61,12 +61,12 @@ def adversaries_of(state_path: Path) -> dict[str, dict[str, Tensor]]:
 
 def _official_network(weights: Path, style: Style) -> dict[str, Tensor]:
     if not weights.is_file():
-        raise JobError(f"CHECKPOINT: expected a file, found none at {weights}")
+        raise JobError(f"CHECKPOINT: expected a file, got none at {weights}")
     described = read_description(weights, key="CHECKPOINT")
     if described is None or described.get("architecture") != "deeplab_v2":
         raise JobError(
             f"CHECKPOINT: expected weights that say they are deeplab_v2's, as run and "
-            f"import-checkpoint write them, found {described} in {weights.name}"
+            f"import-checkpoint write them, got {described} in {weights.name}"
         )
     heads = official_heads(described["encoder"], 2 if described["aux"] else 1, style)
     return {official_name(key, heads): tensor for key, tensor in load_file(weights).items()}

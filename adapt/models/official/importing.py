@@ -86,7 +86,7 @@ def import_checkpoint(
     shapes fit no network, or that does not show what an option must say.
     """
     if out.suffix != ".safetensors":
-        raise JobError(f"--out: expected a .safetensors file, found {out.name!r}")
+        raise JobError(f"--out: expected a .safetensors file, got {out.name!r}")
     state = read_weights(file, key="FILE")
     found = _recognise(state, encoder, num_classes, aspp_branches, pixels)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -137,13 +137,13 @@ def _network(
     heads = VGG_HEAD if encoder == "caffe_vgg16" else _resnet_heads(state)
     first = f"{heads[0]}.conv2d_list.0.weight"
     if first not in state:
-        raise JobError(f"FILE: expected a head with {first} on {encoder}, found none")
+        raise JobError(f"FILE: expected a head with {first} on {encoder}, got none")
     classes = state[first].shape[0]
     if num_classes not in (None, classes):
-        raise JobError(f"--num-classes: found {num_classes}, the file's head has {classes} classes")
+        raise JobError(f"--num-classes: got {num_classes}, the file's head has {classes} classes")
     if aspp_branches not in (2, 4):
         raise JobError(
-            f"--aspp-branches: expected 2 (AdaptSegNet's networks) or 4 (ADVENT's), found "
+            f"--aspp-branches: expected 2 (AdaptSegNet's networks) or 4 (ADVENT's), got "
             f"{aspp_branches}: both have the same keys, and the wrong number gives wrong logits"
         )
     values = {"encoder": encoder, "aspp_branches": aspp_branches, "aux": len(heads) == 2}
@@ -173,7 +173,7 @@ def _resnet_heads(state: Mapping[str, Tensor]) -> tuple[str, ...]:
     if heads is None:
         raise JobError(
             f"FILE: expected {main} on {MAIN_CHANNELS} channels with or without {aux} on "
-            f"{AUX_CHANNELS}, or {aux} alone on {MAIN_CHANNELS}, found {channels}"
+            f"{AUX_CHANNELS}, or {aux} alone on {MAIN_CHANNELS}, got {channels}"
         )
     return heads
 
@@ -188,7 +188,7 @@ def _caffe_encoder(state: dict[str, Tensor], encoder: str | None, pixels: Pixels
         shown = ", ".join(list(state)[:4])
         raise JobError(f"FILE: expected {UNDERSTOOD}; found keys such as {shown}")
     if encoder not in (None, fits):
-        raise JobError(f"--encoder: found {encoder!r}, the file's layers are those of {fits}")
+        raise JobError(f"--encoder: got {encoder!r}, the file's layers are those of {fits}")
     if not is_init:
         _check_pixels(fits, pixels)
     network = build_encoder(fits, output_stride=8)
@@ -224,7 +224,7 @@ def _encoder_names(state: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[st
 def _check_pixels(encoder: str, pixels: Pixels | None) -> None:
     if pixels != "bgr_mean":
         raise JobError(
-            f"--pixels: expected bgr_mean, found {pixels}: {encoder} is Caffe's, which reads BGR "
+            f"--pixels: expected bgr_mean, got {pixels}: {encoder} is Caffe's, which reads BGR "
             "minus the mean; weights of torchvision have the same names, other strides and read "
             "RGB: for those name a timm encoder, such as --encoder resnet101. Say --pixels "
             "bgr_mean if the file was trained by Caffe"
@@ -259,7 +259,7 @@ def _depth(state: Mapping[str, Tensor]) -> str:
         known = ", ".join(f"{name} {list(count)}" for count, name in RESNET_DEPTHS.items())
         raise JobError(
             f"FILE: expected {UNDERSTOOD}; a ResNet's bottlenecks in layer1 to layer4 are {known}, "
-            f"found {list(blocks)}, with keys such as {', '.join(list(state)[:4])}"
+            f"got {list(blocks)}, with keys such as {', '.join(list(state)[:4])}"
         )
     return RESNET_DEPTHS[blocks]
 

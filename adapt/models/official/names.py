@@ -53,7 +53,7 @@ def official_heads(encoder: str, count: int, style: Style) -> tuple[str, ...]:
         return VGG_HEAD
     raise JobError(
         f"model.encoder: expected one of the papers' ({', '.join(BLOCKS)}, or caffe_vgg16 with "
-        f"model.aux: false), found {encoder!r} with {count} heads, for which they have no names"
+        f"model.aux: false), got {encoder!r} with {count} heads, for which they have no names"
     )
 
 

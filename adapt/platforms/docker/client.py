@@ -101,7 +101,7 @@ class DockerClient:
         value = self._environment.get(name)
         if not value:
             raise JobError(
-                f"secrets: expected the variable {name} in this environment, found nothing; "
+                f"secrets: expected the variable {name} in this environment, got nothing; "
                 f"export {name}=..., or take it out of the profile"
             )
         return value

@@ -51,7 +51,7 @@ def _variables(submission: Submission, profile: DockerProfile) -> dict[str, str]
     spec = submission.spec_base64()
     if len(spec) + len("SEGADAPT_SPEC_BASE64=") >= VARIABLE_BYTES:
         raise JobError(
-            f"SPEC: expected at most {VARIABLE_BYTES} characters in base64, found {len(spec)}; "
+            f"SPEC: expected at most {VARIABLE_BYTES} characters in base64, got {len(spec)}; "
             "shorten it (classes take most), or put it into a store: docker run IMAGE run URI"
         )
     hidden = {} if profile.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}

@@ -26,7 +26,7 @@ def request(submission: Submission, profile: KubernetesProfile) -> Request:
     if len(name) > LONGEST_NAME or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
         raise JobError(
             f"name: expected lower-case letters, digits and `-`, a letter first, at most "
-            f"{LONGEST_NAME} characters, found {name!r}; name the job spec so"
+            f"{LONGEST_NAME} characters, got {name!r}; name the job spec so"
         )
     _check_uris(submission, profile)
     service = profile.kind == "indexed_job" and profile.nodes > 1

@@ -162,7 +162,7 @@ class KubernetesProfile(Profile):
     @classmethod
     def _image(cls, image: str) -> str:
         if not re.fullmatch(r"[^\s:@/]\S*", image) or "://" in image:
-            raise ValueError(f"expected REGISTRY/NAME:TAG or @sha256:..., found {image!r}")
+            raise ValueError(f"expected REGISTRY/NAME:TAG or @sha256:..., got {image!r}")
         return image
 
     @field_validator("environment")
@@ -177,7 +177,7 @@ class KubernetesProfile(Profile):
     def _fits(self) -> Self:
         for key, kind in _ONLY_FOR.items():
             if self._says(key) and kind != self.kind:
-                raise ValueError(f"{key}: is for `kind: {kind}`, found {self.kind}; leave it out")
+                raise ValueError(f"{key}: is for `kind: {kind}`, got {self.kind}; leave it out")
         for key, why in _NOT_FOR.get(self.kind, {}).items():
             if self._says(key):
                 raise ValueError(f"{key}: not for `kind: {self.kind}`: {why}; leave it out")
@@ -188,7 +188,7 @@ class KubernetesProfile(Profile):
             )
         paths = [volume.mount_path.rstrip("/") for volume in self.volumes]
         if len(set(paths)) < len(paths):
-            raise ValueError(f"volumes: expected different mount_paths, found {paths}")
+            raise ValueError(f"volumes: expected different mount_paths, got {paths}")
         return self
 
     def _says(self, key: str) -> bool:

@@ -169,5 +169,5 @@ def _throttled(error: StoreUnavailable) -> bool:
 def _variable(environment: Mapping[str, str], name: str, key: str) -> str:
     value = environment.get(name, "").strip()
     if not value:
-        raise JobError(f"{key}: expected variable {name}, found none; export it and try again")
+        raise JobError(f"{key}: expected variable {name}, got none; export it and try again")
     return value

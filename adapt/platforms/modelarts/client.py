@@ -138,9 +138,7 @@ def with_secrets(request: Request, environment: Mapping[str, str]) -> Request:
     for name in _secret_names(request):
         value = environment.get(name)
         if not value:
-            raise JobError(
-                f"secrets: expected variable {name}, found none; export it and try again"
-            )
+            raise JobError(f"secrets: expected variable {name}, got none; export it and try again")
         variables[name] = value
     return body
 

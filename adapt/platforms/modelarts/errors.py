@@ -51,7 +51,7 @@ def explained(error: Exception, profile: ModelArtsProfile, endpoint: str) -> Exc
 
     if isinstance(error, exceptions.HostUnreachableException):
         return JobError(
-            f"region: there is no host {endpoint}; expected a region that has ModelArts, found "
+            f"region: there is no host {endpoint}; expected a region that has ModelArts, got "
             f"{profile.region!r}, or its URL as endpoint"
         )
     if isinstance(error, exceptions.SslHandShakeException):

@@ -80,7 +80,7 @@ class Volume(Section):
         form = r"[^/:]+:/.*" if self.kind == "nfs" else r"/[a-z0-9][a-z0-9.-]+(/.*)?"
         if re.fullmatch(form, self.source) is None:
             expected = "SERVER:/PATH" if self.kind == "nfs" else "/BUCKET/FOLDER"
-            raise ValueError(f"expected source {expected} for {self.kind}, found {self.source!r}")
+            raise ValueError(f"expected source {expected} for {self.kind}, got {self.source!r}")
         if self.read_only and self.kind != "nfs":
             raise ValueError(f"expected read_only false for {self.kind}: only nfs knows it")
         return self
@@ -208,7 +208,7 @@ class ModelArtsProfile(Profile):
     def _check_image(self) -> None:
         found = _IMAGE.fullmatch(self.image)
         if found is None:
-            raise ValueError(f"image: expected ORGANIZATION/NAME:TAG of SWR, found {self.image!r}")
+            raise ValueError(f"image: expected ORGANIZATION/NAME:TAG of SWR, got {self.image!r}")
         host = found["host"]
         if host and not host.startswith("swr.") and ".swr" not in host:
             raise ValueError(
@@ -217,7 +217,7 @@ class ModelArtsProfile(Profile):
             )
         if host and host.startswith("swr.") and not host.startswith(f"swr.{self.region}."):
             raise ValueError(
-                f"image: expected an image of the region {self.region}, found {self.image!r}"
+                f"image: expected an image of the region {self.region}, got {self.image!r}"
             )
 
     def _check_machine(self) -> None:
@@ -231,12 +231,12 @@ class ModelArtsProfile(Profile):
             )
         elif self.flavor_id is not None and cards is None:
             raise ValueError(
-                f"flavor_id: expected one of {', '.join(POOL_FLAVORS)} in a dedicated pool, found "
+                f"flavor_id: expected one of {', '.join(POOL_FLAVORS)} in a dedicated pool, got "
                 f"{self.flavor_id!r}"
             )
         if cards is not None and cards != self.gpus:
             raise ValueError(
-                f"gpus: expected {cards}, the cards of {self.flavor_id}, found {self.gpus}"
+                f"gpus: expected {cards}, the cards of {self.flavor_id}, got {self.gpus}"
             )
 
     def _check_public(self, cards: int | None) -> None:
@@ -255,7 +255,7 @@ class ModelArtsProfile(Profile):
         paths = [volume.path.rstrip("/") for volume in self.volumes]
         twice = sorted({path for path in paths if paths.count(path) > 1})
         if twice:
-            raise ValueError(f"volumes: expected a path for each, found {twice[0]} twice")
+            raise ValueError(f"volumes: expected a path for each, got {twice[0]} twice")
         read = [self.inputs.source, self.inputs.target, self.inputs.validation]
         taken = {obs_folder(uri): "the inputs" for uri in read if uri}
         for key in ("checkpoints", "model"):
@@ -266,12 +266,12 @@ class ModelArtsProfile(Profile):
             other = next((taken[one] for one in taken if folder.startswith(one)), None)
             if other is not None:
                 raise ValueError(
-                    f"outputs.{key}: expected a folder apart from {other}, found {uri!r}"
+                    f"outputs.{key}: expected a folder apart from {other}, got {uri!r}"
                 )
             taken[folder] = "outputs.checkpoints"
         if self.outputs.checkpoints and self.nodes > 1:
             raise ValueError(
-                f"outputs.checkpoints: expected nodes 1, found {self.nodes}: every node has a "
+                f"outputs.checkpoints: expected nodes 1, got {self.nodes}: every node has a "
                 "folder of its own there, and ModelArts uploads them over one another; mount a "
                 "volume, or let checkpoint.uri of the job spec be in OBS"
             )

@@ -43,7 +43,7 @@ def request(submission: Submission, profile: ModelArtsProfile) -> Request:
     name = submission.name
     name = name if name.startswith(NAME_PREFIX) else NAME_PREFIX + name
     if re.fullmatch(r"[A-Za-z0-9_-]+", name) is None or len(name) > MAX_NAME:
-        raise JobError(f"name: expected up to {MAX_NAME} letters, digits, _ and -, found {name!r}")
+        raise JobError(f"name: expected up to {MAX_NAME} letters, digits, _ and -, got {name!r}")
     return {
         "kind": "job",
         "metadata": {
@@ -85,7 +85,7 @@ def _variables(submission: Submission, profile: ModelArtsProfile) -> dict[str, A
     if len(found) > MAX_VARIABLES:
         raise JobError(
             f"environment: expected at most {MAX_VARIABLES} variables with secrets and the job's "
-            f"own, found {len(found)}"
+            f"own, got {len(found)}"
         )
     _check_stores(submission.job, profile, found)
     return found
@@ -119,9 +119,9 @@ def _check_value(where: str, name: str, value: str, profile: ModelArtsProfile) -
     if name in profile.secrets:
         raise JobError(f"{where}: stands in secrets too; remove it from environment")
     if len(value) > MAX_VALUE:
-        raise JobError(f"{where}: expected at most {MAX_VALUE} characters, found {len(value)}")
+        raise JobError(f"{where}: expected at most {MAX_VALUE} characters, got {len(value)}")
     if re.search(r"\$[A-Za-z_{(]", value):
-        raise JobError(f"{where}: ModelArts replaces no variables in values, found {value!r}")
+        raise JobError(f"{where}: ModelArts replaces no variables in values, got {value!r}")
 
 
 def _check_stores(job: "JobSpec", profile: ModelArtsProfile, variables: Mapping[str, Any]) -> None:
@@ -187,7 +187,7 @@ def _outputs(job: "JobSpec", profile: ModelArtsProfile) -> list[dict[str, Any]]:
         if re.fullmatch(r"[\w.-]+", job.name, re.ASCII) is None:
             raise JobError(
                 f"name: expected letters, digits, _ . and - for a run with outputs.{name}, "
-                f"found {job.name!r}"
+                f"got {job.name!r}"
             )
         # a folder for each run: ModelArts refuses two jobs that write to the same one
         found.append(_channel(name, f"{obs_folder(uri)}{job.name}/"))

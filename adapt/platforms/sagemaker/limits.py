@@ -54,7 +54,7 @@ def _service(name: str) -> Any:
 
 def _complaints(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
     if type(value) is not _KINDS[shape.type_name]:
-        yield path, f"expected a {shape.type_name}, found {value!r}"
+        yield path, f"expected a {shape.type_name}, got {value!r}"
         return
     yield from ((path, complaint) for complaint in _size(shape, value))
     if shape.type_name == "structure":
@@ -94,9 +94,9 @@ def _size(shape: Any, value: Any) -> Iterator[str]:
     found = value if is_number else len(value)
     unit = "" if is_number else " characters" if shape.type_name == "string" else " entries"
     if least is not None and found < least:
-        yield f"expected at least {least}{unit}, found {found}"
+        yield f"expected at least {least}{unit}, got {found}"
     if most is not None and found > most:
-        yield f"expected at most {most}{unit}, found {found}"
+        yield f"expected at most {most}{unit}, got {found}"
 
 
 def _text(shape: Any, value: str) -> Iterator[str]:
@@ -104,10 +104,10 @@ def _text(shape: Any, value: str) -> Iterator[str]:
         close = get_close_matches(value, shape.enum, n=3, cutoff=0.5)
         known = shape.enum if len(shape.enum) <= _LISTED else close
         listed = f" (known: {', '.join(known)})" if known else ""
-        yield f"expected a name that AWS knows, found {value!r}{listed}; new ones need a new boto3"
+        yield f"expected a name that AWS knows, got {value!r}{listed}; new ones need a new boto3"
     pattern = shape.metadata.get("pattern")
     if pattern and not _compiled(pattern).fullmatch(value):
-        yield f"expected a text of the form {pattern}, found {value!r}"
+        yield f"expected a text of the form {pattern}, got {value!r}"
 
 
 @cache

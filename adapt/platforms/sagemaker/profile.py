@@ -135,14 +135,14 @@ class SageMakerProfile(Profile):
     @classmethod
     def _has_none(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
         if secrets:
-            raise ValueError(f"expected none, found {', '.join(secrets)}; {NO_SECRETS}")
+            raise ValueError(f"expected none, got {', '.join(secrets)}; {NO_SECRETS}")
         return secrets
 
     @field_validator("region")
     @classmethod
     def _is_a_region(cls, region: str) -> str:
         if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-\d", region):
-            raise ValueError(f"expected a region's code, such as us-east-1, found {region!r}")
+            raise ValueError(f"expected a region's code, such as us-east-1, got {region!r}")
         return region
 
     @field_validator("endpoint_urls")
@@ -150,7 +150,7 @@ class SageMakerProfile(Profile):
     def _are_addresses(cls, urls: dict[Service, str]) -> dict[Service, str]:
         for service, url in urls.items():
             if not re.match(r"https?://\w", url):
-                raise ValueError(f"expected https://HOST for {service}, found {url!r}")
+                raise ValueError(f"expected https://HOST for {service}, got {url!r}")
         return urls
 
     @field_validator("image")
@@ -159,7 +159,7 @@ class SageMakerProfile(Profile):
         if not IMAGE.fullmatch(image):
             raise ValueError(
                 "expected an image of a private ECR repository, ACCOUNT.dkr.ecr.REGION."
-                f"amazonaws.com/NAME:TAG, found {image!r}; push it there (docs/platforms/"
+                f"amazonaws.com/NAME:TAG, got {image!r}; push it there (docs/platforms/"
                 "sagemaker.md)"
             )
         return image
@@ -191,7 +191,7 @@ class SageMakerProfile(Profile):
     def _machine(self) -> str | None:
         machine, gpus = self.instance_type, gpus_of(self.instance_type)
         if machine.startswith("ml.trn"):
-            return f"instance_type: expected NVIDIA GPUs or a CPU, found {machine} (Trainium)"
+            return f"instance_type: expected NVIDIA GPUs or a CPU, got {machine} (Trainium)"
         if gpus is not None and gpus != self.gpus:
             return f"gpus: expected {gpus}, as {machine} has, got {self.gpus}; leave the key out"
         if has_own_disk(machine):
@@ -230,6 +230,6 @@ class SageMakerProfile(Profile):
         if match["region"] == self.region:
             return None
         return (
-            f"image: expected one in the job's region ({self.region}), found {match['region']}; "
+            f"image: expected one in the job's region ({self.region}), got {match['region']}; "
             "push or replicate it there"
         )

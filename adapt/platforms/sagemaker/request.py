@@ -174,7 +174,7 @@ def _check_uris(job: "JobSpec", profile: SageMakerProfile) -> None:
     ours |= {f"channels.{name}.uri": channel.uri for name, channel in profile.channels.items()}
     ours |= {"checkpoint_uri": profile.checkpoint_uri} if profile.checkpoint_uri else {}
     lines = [
-        f"{key}: expected s3://BUCKET/PREFIX, found {uri!r}"
+        f"{key}: expected s3://BUCKET/PREFIX, got {uri!r}"
         for key, uri in ours.items()
         if split_uri(uri)[0] != "s3"
     ]

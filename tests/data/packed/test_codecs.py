@@ -81,7 +81,7 @@ def test_another_size_than_expected_is_refused_unread(suffix: str) -> None:
     images = noise(16, 8)
     data = png(images) if suffix == "png" else codecs.encode_image(images, suffix)
     broken = data[:-30] if suffix != "jpg" else data[:640]
-    message = r"k: expected an image of \[8, 16\] pixels .*, found \[16, 8\]; pack the split again"
+    message = r"k: expected an image of \[8, 16\] pixels .*, got \[16, 8\]; pack the split again"
     with pytest.raises(DataError, match=message):
         codecs.decode_image(broken, suffix, "k", size_hw=(8, 16))
 
@@ -128,7 +128,7 @@ def test_the_flattest_jpegs_hold_what_they_promise() -> None:
 @pytest.mark.parametrize("num_scans", [400, 600])
 def test_jpegs_of_endless_scans_are_refused(num_scans: int) -> None:
     data = forged.endless_jpeg((64, 64), num_scans)
-    message = "Inconsistent progression" if num_scans == 400 else r"at most 500 scans, found 606"
+    message = "Inconsistent progression" if num_scans == 400 else r"at most 500 scans, got 606"
     with pytest.raises(DataError, match=message):
         codecs.decode_image(data, "jpg", "k")
 
@@ -144,7 +144,7 @@ def test_scans_are_counted_only_where_decoders_read_them_all() -> None:
 def test_what_hides_between_the_segments_of_a_jpeg_is_refused() -> None:
     data = codecs.encode_image(noise(8, 8), "jpg")
     for hidden in (b"\xff\x01", b"\xff\xd0"):
-        with pytest.raises(DataError, match=r"k: .* expected a segment at byte 2, found 0xff"):
+        with pytest.raises(DataError, match=r"k: .* expected a segment at byte 2, got 0xff"):
             codecs.decode_image(data[:2] + hidden + data[2:], "jpg", "k")
 
 

@@ -100,9 +100,9 @@ def test_a_damaged_index_is_named(packed: Store) -> None:
     [
         (b"{", "train/manifest.json: not a manifest"),
         (b"\xff", "train/manifest.json: not a manifest"),
-        (b"[]", "expected format_version 3, found None"),
+        (b"[]", "expected format_version 3, got None"),
         (b"[" * 100_000, "train/manifest.json: not a manifest"),
-        (b'{"format_version": 1}', "expected format_version 3, found 1; pack the data again"),
+        (b'{"format_version": 1}', "expected format_version 3, got 1; pack the data again"),
         (b'{"format_version": 3}', "manifest.json: dataset: Field required"),
     ],
 )
@@ -121,14 +121,14 @@ def test_an_unknown_field_is_named(packed: Store) -> None:
 @pytest.mark.parametrize("num_samples", [0, -1])
 def test_an_empty_split_is_named(packed: Store, num_samples: int) -> None:
     edit(packed, num_samples=num_samples, shards=[])
-    message = rf"train/manifest.json: num_samples: .* found {num_samples}: the split is empty"
+    message = rf"train/manifest.json: num_samples: .* got {num_samples}: the split is empty"
     with pytest.raises(DataError, match=message):
         read_manifest(packed, "train")
 
 
 def test_wrong_counts_are_named(packed: Store) -> None:
     edit(packed, num_samples=4)
-    with pytest.raises(DataError, match=r"index.npz: expected 4 rows in each array, found \[5\]"):
+    with pytest.raises(DataError, match=r"index.npz: expected 4 rows in each array, got \[5\]"):
         read_manifest(packed, "train")
 
 
@@ -245,7 +245,7 @@ def test_two_shards_of_one_name_are_refused(packed: Store) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"split": "val"}, "split: expected 'train', the folder it lies in, found 'val'"),
+        ({"split": "val"}, "split: expected 'train', the folder it lies in, got 'val'"),
         ({"split": "../val"}, "split: String should match"),
         ({"id_pixels": {"256": 5}}, "id_pixels.256"),
         ({"id_pixels": {"-1": 5}}, "id_pixels.-1"),
@@ -273,7 +273,7 @@ def test_files_that_are_too_large_are_not_parsed(
     monkeypatch.setattr(f"adapt.data.packed.split_files.{limit}", size_bytes)
     manifest, index = read_manifest(packed, "train")
     monkeypatch.setattr(f"adapt.data.packed.split_files.{limit}", size_bytes - 1)
-    message = rf"train/{name}: expected at most {size_bytes - 1} bytes, found {size_bytes}"
+    message = rf"train/{name}: expected at most {size_bytes - 1} bytes, got {size_bytes}"
     with pytest.raises(DataError, match=message):
         read_manifest(packed, "train")
     with pytest.raises(DataError, match=rf"{message}: pack (fewer|with larger)"):
@@ -292,7 +292,7 @@ def test_images_larger_than_any_camera_s_are_refused(
     heights, widths = index.height_px.copy(), index.width_px.copy()
     heights[2], widths[2] = height_px, width_px
     rewrite(packed, height_px=heights, width_px=widths)
-    message = rf"index.npz: sample {index.keys[2]}: .* found {height_px}x{width_px}; pack the"
+    message = rf"index.npz: sample {index.keys[2]}: .* got {height_px}x{width_px}; pack the"
     with pytest.raises(DataError, match=message):
         read_manifest(packed, "train")
 
@@ -303,13 +303,13 @@ def test_images_larger_than_any_camera_s_are_refused(
 def test_keys_that_could_lead_elsewhere_are_refused(key: str, packed: Store) -> None:
     _, index = read_manifest(packed, "train")
     rewrite(packed, keys=np.array([key, *index.keys[1:].tolist()]))
-    with pytest.raises(DataError, match=r"index.npz: expected keys that are plain names .*found '"):
+    with pytest.raises(DataError, match=r"index.npz: expected keys that are plain names .*got '"):
         read_manifest(packed, "train")
 
 
 def test_unknown_suffixes_are_refused(packed: Store) -> None:
     rewrite(packed, suffix=np.array(["qoi"] * 4 + ["exe"]))
-    with pytest.raises(DataError, match=r"index.npz: suffix: expected qoi, png, jpg, found 'exe'"):
+    with pytest.raises(DataError, match=r"index.npz: suffix: expected qoi, png, jpg, got 'exe'"):
         read_manifest(packed, "train")
 
 

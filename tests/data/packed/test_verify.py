@@ -127,8 +127,8 @@ def test_one_flipped_bit_is_named(place: str, packed: Store) -> None:
     data[offset] ^= 1
     packed.put(f"train/{shard}", bytes(data))
     faults = faults_of(packed)
-    assert faults[0].startswith(f"{shard}: sha256: expected {manifest.shards[1].sha256}, found ")
-    assert faults[1].startswith(f"{shard}: xxh3: expected {manifest.shards[1].xxh3}, found ")
+    assert faults[0].startswith(f"{shard}: sha256: expected {manifest.shards[1].sha256}, got ")
+    assert faults[1].startswith(f"{shard}: xxh3: expected {manifest.shards[1].xxh3}, got ")
     key = index.keys[row]
     if place == "image":
         assert any(fault.startswith(f"{shard}: {key}: xxh3: expected ") for fault in faults)
@@ -142,7 +142,7 @@ def test_a_truncated_shard_is_named(packed: Store) -> None:
     shard = manifest.shards[0]
     packed.put(f"train/{shard.name}", packed.get(f"train/{shard.name}")[:1500])
     faults = faults_of(packed)
-    assert faults[0] == f"{shard.name}: size: expected {shard.size_bytes} bytes, found 1500 bytes"
+    assert faults[0] == f"{shard.name}: size: expected {shard.size_bytes} bytes, got 1500 bytes"
     keys = [str(key) for key in index.keys[index.shard == 0]]
     assert [f"{shard.name}: {key}: lies beyond the shard's end" for key in keys] == faults[-2:]
 
@@ -153,7 +153,7 @@ def test_a_sample_that_is_another_s_is_named(packed: Store) -> None:
     xxh3[2] += 1
     rewrite(packed, xxh3=xxh3)
     name = f"shard-{index.shard[2]:05d}.tar: {index.keys[2]}"
-    assert faults_of(packed) == [f"{name}: xxh3: expected {xxh3[2]:016x}, found {xxh3[2] - 1:016x}"]
+    assert faults_of(packed) == [f"{name}: xxh3: expected {xxh3[2]:016x}, got {xxh3[2] - 1:016x}"]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_other_counts_of_ids_are_named(packed: Store) -> None:
     changed = manifest.model_copy(update={"id_pixels": totals})
     index = dataclasses.replace(index, id_pixels=counts)
     write_unchecked(packed, changed, index.to_bytes())
-    message = f"label: expected {counts[0, 0]} pixels of id 0, found {counts[0, 0] - 3}"
+    message = f"label: expected {counts[0, 0]} pixels of id 0, got {counts[0, 0] - 3}"
     assert faults_of(packed) == [f"shard-00000.tar: {index.keys[0]}: {message}"]
 
 

@@ -301,17 +301,17 @@ def test_a_failing_store_is_named(make_raw: MakeRaw, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"split": "../val"}, "--split: expected letters, digits"),
-        ({"split": "test"}, "--split: gta5 has no such split; found 'test'"),
-        ({"profile": "exakt"}, "--profile: found 'exakt'; did you mean 'exact'"),
+        ({"split": "test"}, "--split: gta5 has no such split; got 'test'"),
+        ({"profile": "exakt"}, "--profile: got 'exakt'; did you mean 'exact'"),
         (
             {"size_hw": (0, 5)},
-            r"--size-hw: expected a positive height and width in pixels, found \(0, 5\)",
+            r"--size-hw: expected a positive height and width in pixels, got \(0, 5\)",
         ),
         ({"profile": "original", "size_hw": (9, 16)}, "--size-hw: profile 'original' keeps"),
         ({"size_hw": (1, 40_000)}, "--size-hw: expected sides of at most 32768 .*found 1x40000"),
-        ({"size_hw": (20_000, 20_000)}, "268435456 pixels in all, found 20000x20000"),
-        ({"shard_bytes": 0}, "--shard-mb: expected a positive size, found 0 bytes"),
-        ({"shard_bytes": 2**41}, "--shard-mb: expected at most 17179, found 2199023255552 bytes"),
+        ({"size_hw": (20_000, 20_000)}, "268435456 pixels in all, got 20000x20000"),
+        ({"shard_bytes": 0}, "--shard-mb: expected a positive size, got 0 bytes"),
+        ({"shard_bytes": 2**41}, "--shard-mb: expected at most 17179, got 2199023255552 bytes"),
         (
             {"label_space": LABEL_SPACES["camvid11"]},
             "classes: expected ids for dataset 'gta5' in at least one class",
@@ -320,7 +320,7 @@ def test_a_failing_store_is_named(make_raw: MakeRaw, tmp_path: Path) -> None:
             {"label_space": LABEL_SPACES["cityscapes19"], "unlabelled": True},
             "--classes: there are no labels to map",
         ),
-        ({"dataset": "gta"}, "dataset: expected a raw layout, found 'gta'; did you mean 'gta5'"),
+        ({"dataset": "gta"}, "dataset: expected a raw layout, got 'gta'; did you mean 'gta5'"),
     ],
 )
 def test_wrong_arguments_are_named(

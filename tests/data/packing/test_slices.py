@@ -152,7 +152,7 @@ def test_many_missing_shards_are_counted(pack_slice: PackSlice, store: Store) ->
         ("rows", [], "its record is damaged"),
         ("rows", None, "no record that can be read"),
         ("libraries", {"Pillow": "1.0"}, r"made by Pillow 1\.0, others by Pillow \d.*qoi"),
-        ("size_bytes", 5, r"expected 5 bytes, found \d+"),
+        ("size_bytes", 5, r"expected 5 bytes, got \d+"),
         ("name", "shard-00000.tar", "its record is damaged"),
         ("profile", "small", "of another packing .profile is 'small' there, 'exact' asked"),
     ],
@@ -177,7 +177,7 @@ def test_a_lost_shard_is_named(pack_slice: PackSlice, store: Store) -> None:
     for number in range(NUM_SLICES):
         pack_slice(number)
     store.delete("train/shard-00003.tar")
-    with pytest.raises(DataError, match=r"shard-00003: expected \d+ bytes, found nothing"):
+    with pytest.raises(DataError, match=r"shard-00003: expected \d+ bytes, got nothing"):
         merge(store, "train")
 
 
@@ -230,7 +230,7 @@ def test_samples_that_are_missing_are_counted(pack_slice: PackSlice, store: Stor
     for number in range(5):
         key = f"train/shard-{number:05d}.json"
         store.put(key, store.get(key).replace(b'"num_samples": 9', b'"num_samples": 10'))
-    with pytest.raises(DataError, match=r"expected 10 samples in all shards, found 9"):
+    with pytest.raises(DataError, match=r"expected 10 samples in all shards, got 9"):
         merge(store, "train")
 
 

@@ -145,11 +145,11 @@ def test_losses_count_the_hardest_pixels_of_each_head() -> None:
         ({"encoder": "frrn_c"}, "model.encoder: .*'frrn_a' or 'frrn_b', got 'frrn_c'"),
         (
             {"encoder": "frrn_b"},
-            "model.output_stride: expected 32, the only one of encoder 'frrn_b', found 16",
+            "model.output_stride: expected 32, the only one of encoder 'frrn_b', got 16",
         ),
         (
             {"output_stride": 32},
-            "model.output_stride: expected 16, the only one of encoder 'frrn_a', found 32",
+            "model.output_stride: expected 16, the only one of encoder 'frrn_a', got 32",
         ),
         ({"weights": "imagenet"}, "model.weights: .*'none', got 'imagenet'"),
         ({"hardest_pixels": 0}, "model.hardest_pixels: .*greater than or equal to 1, got 0"),

@@ -126,12 +126,12 @@ def test_any_encoder_whose_stages_halve_takes_its_place(encoder: str) -> None:
     [
         (
             {"encoder": "resnet18"},
-            r"model.output_stride: unet expected each stage half the one before it, found 1/2, "
+            r"model.output_stride: unet expected each stage half the one before it, got 1/2, "
             r"1/4, 1/8, 1/16, 1/16 .*'resnet18' at output stride 16; set model.output_stride: 32",
         ),
         (
             {"output_stride": 32},
-            "model.output_stride: expected 16, the only one of encoder 'unet', found 32",
+            "model.output_stride: expected 16, the only one of encoder 'unet', got 32",
         ),
         ({"encoder": "resnet18", "output_stride": 8}, "model.output_stride: .* 16 or 32, got 8"),
         (

@@ -106,8 +106,8 @@ def test_pixels_are_what_the_weights_were_trained_on() -> None:
 @pytest.mark.parametrize(
     ("name", "output_stride", "message"),
     [
-        ("resnet1O1", 8, "model.encoder: .* found 'resnet1O1'; did you mean 'resnet101'"),
-        ("zzz", 8, "model.encoder: .* a name that timm knows, found 'zzz' .*resnet18"),
+        ("resnet1O1", 8, "model.encoder: .* got 'resnet1O1'; did you mean 'resnet101'"),
+        ("zzz", 8, "model.encoder: .* a name that timm knows, got 'zzz' .*resnet18"),
         ("zzz", 8, "model.encoder: expected one of the papers' .*caffe_resnet101, .*resnet18"),
         ("cafe_resnet101", 8, "model.encoder: .* did you mean 'caffe_resnet101'"),
         ("resnet50.nonsense", 32, "model.encoder: expected an encoder of stages"),
@@ -125,7 +125,7 @@ def test_what_cannot_be_built_is_named(name: str, output_stride: int, message: s
 def test_encoders_of_our_own_have_one_output_stride(name: str) -> None:
     own = own_output_stride(name)
     for other in {8, 16, 32} - {own}:
-        expected = f"model.output_stride: expected {own}, the only one of .*{name}.*, found {other}"
+        expected = f"model.output_stride: expected {own}, the only one of .*{name}.*, got {other}"
         with pytest.raises(JobError, match=expected):
             build_encoder(name, other)
 
@@ -266,9 +266,7 @@ def test_weights_come_from_the_hubs_cache_under_their_full_name(
 
 def test_weights_that_nobody_has_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(
-        JobError, match=r"'mnasnet_050' from timm's hub, found none \(No pretrained"
-    ):
+    with pytest.raises(JobError, match=r"'mnasnet_050' from timm's hub, got none \(No pretrained"):
         imagenet_weights("mnasnet_050")
 
 

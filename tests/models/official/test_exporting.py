@@ -73,9 +73,9 @@ def test_weights_without_description_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
     with pytest.raises(JobError, match=r"CHECKPOINT: expected weights that say .* found None"):
         export_checkpoint(tmp_path / "weights.safetensors", tmp_path / "x.pth", "advent")
-    with pytest.raises(JobError, match=r"CHECKPOINT: expected a file, found none"):
+    with pytest.raises(JobError, match=r"CHECKPOINT: expected a file, got none"):
         export_checkpoint(tmp_path / "nowhere", tmp_path / "x.pth", "advent")
-    with pytest.raises(JobError, match=r"--out: expected a .pth file, found 'x.pt'"):
+    with pytest.raises(JobError, match=r"--out: expected a .pth file, got 'x.pt'"):
         export_checkpoint(tmp_path / "weights.safetensors", tmp_path / "x.pt", "advent")
 
 

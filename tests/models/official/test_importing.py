@@ -148,7 +148,7 @@ def test_vgg16_of_imagenet(tmp_path: Path, bare: bool) -> None:
     if not bare:
         theirs["classifier.0.weight"] = torch.zeros(3, 3)
     file = _save(tmp_path, theirs)
-    with pytest.raises(JobError, match="--pixels: expected bgr_mean, found None"):
+    with pytest.raises(JobError, match="--pixels: expected bgr_mean, got None"):
         _imported(file)
     report, tensors = _imported(file, pixels="bgr_mean")
     assert report.what == "encoder caffe_vgg16" and len(report.mapped) == 26
@@ -196,7 +196,7 @@ def test_the_classifier_of_torchvisions_vgg_has_other_names_than_timms(tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "--aspp-branches: expected 2 .* or 4 .*, found None"),
+        ({}, "--aspp-branches: expected 2 .* or 4 .*, got None"),
         ({"aspp_branches": 3}, "--aspp-branches: .* found 3"),
         ({"aspp_branches": 2, "num_classes": 16}, "--num-classes: found 16, .* has 19 classes"),
     ],
@@ -226,7 +226,7 @@ def _with(change: dict[str, Tensor | None]) -> dict[str, Tensor]:
         ({"surprise": torch.zeros(1)}, "unexpected: encoder.surprise"),
         (
             {"layer5.conv2d_list.0.weight": torch.zeros(16, 1024, 3, 3)},
-            "expected weights for 19 classes, found 16",
+            "expected weights for 19 classes, got 16",
         ),
     ],
 )
@@ -247,9 +247,9 @@ def test_a_vgg_with_another_head_is_refused(tmp_path: Path) -> None:
 def test_files_of_nothing_known_are_refused(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"FILE: expected the init file.*keys such as a.weight"):
         _imported(_save(tmp_path, {"a.weight": torch.zeros(2)}))
-    with pytest.raises(JobError, match=r"--encoder: found 'caffe_resnet101', .* caffe_resnet14"):
+    with pytest.raises(JobError, match=r"--encoder: got 'caffe_resnet101', .* caffe_resnet14"):
         _imported(_save(tmp_path, _init_file()), encoder="caffe_resnet101")
-    with pytest.raises(JobError, match=r"--out: expected a .safetensors file, found 'x.pth'"):
+    with pytest.raises(JobError, match=r"--out: expected a .safetensors file, got 'x.pth'"):
         import_checkpoint(_save(tmp_path, {"a": torch.zeros(1)}), tmp_path / "x.pth")
 
 

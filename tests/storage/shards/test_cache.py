@@ -119,7 +119,7 @@ def test_a_copy_that_disappears_is_fetched_again(store: CountedStore, folder: Pa
 @pytest.mark.parametrize(
     ("stored", "fault"),
     [
-        (WRONG, f"expected xxh3 {XXH3}, found {xxhash.xxh3_64(WRONG).hexdigest()}"),
+        (WRONG, f"expected xxh3 {XXH3}, got {xxhash.xxh3_64(WRONG).hexdigest()}"),
         (DATA[:-7], "expected 300000 bytes, the object has fewer"),
     ],
 )

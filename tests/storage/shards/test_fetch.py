@@ -317,7 +317,7 @@ def test_threads_fetch_side_by_side(tmp_path: Path) -> None:
 
 
 WAYS_TO_BE_WRONG = {
-    "another byte": (some(len(DATA), WRONG), f"expected xxh3 {XXH3}, found "),
+    "another byte": (some(len(DATA), WRONG), f"expected xxh3 {XXH3}, got "),
     "too short": (failing(ShortObject(URI)), f"expected {len(DATA)} bytes"),
 }
 
