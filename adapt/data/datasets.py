@@ -206,7 +206,7 @@ def read_ids(path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path}: corrupt label: {error}") from error
     if mode not in ("L", "P") and not mode.startswith("I"):
         raise DataError(
-            f"{path}: expected a single-channel PNG of ids, found mode {mode} (a colour picture?)"
+            f"{path}: expected a single-channel PNG of ids, got mode {mode} (a colour picture?)"
         )
     return narrow(ids, path)
 

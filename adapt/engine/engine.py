@@ -169,7 +169,7 @@ class Engine:
                 optimizer.load_state_dict(state["optimizers"][name])
         except (RuntimeError, ValueError, KeyError) as error:
             raise JobError(
-                "checkpoint.uri: expected a checkpoint of this model and method, found another one "
+                "checkpoint.uri: expected a checkpoint of this model and method, got another one "
                 f"({error}); name the run anew or remove the old checkpoints"
             ) from error
         self.step_count = state["step"]

@@ -146,7 +146,7 @@ class Segmenter(nn.Module):
         if differences:
             raise JobError(
                 f"model: expected weights of {self.config.architecture} on {self.config.encoder} "
-                f"with {self.num_classes} classes, found others ({differences})"
+                f"with {self.num_classes} classes, got others ({differences})"
             )
         self.load_state_dict(state, strict=False)
 

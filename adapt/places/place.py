@@ -119,7 +119,7 @@ def number_of_nodes(environment: Mapping[str, str]) -> int | None:
     least, _, most = environment.get("PET_NNODES", "").partition(":")
     if most and least != most:
         raise JobError(
-            f"PET_NNODES: expected a number of nodes, found the range {least}:{most}: each node "
+            f"PET_NNODES: expected a number of nodes, got the range {least}:{most}: each node "
             "would train alone; ask the platform for a fixed number"
         )
     return number({"PET_NNODES": least}, "PET_NNODES")

@@ -135,7 +135,7 @@ def _channels(config: Path, root: Path) -> list[str]:
     for name, how in _read(config / "inputdataconfig.json").items():
         if how.get("TrainingInputMode") == "Pipe":
             raise JobError(
-                f"channel {name}: expected the input mode File or FastFile, found Pipe, which "
+                f"channel {name}: expected the input mode File or FastFile, got Pipe, which "
                 "cannot be read in random order"
             )
         if name in CHANNELS:
@@ -151,7 +151,7 @@ def _channels(config: Path, root: Path) -> list[str]:
 def _check_writable(checkpoints: Path) -> None:
     if not _writable(checkpoints):
         raise JobError(
-            f"{checkpoints}: expected a folder that uid {os.getuid()} may write to, found one of "
+            f"{checkpoints}: expected a folder that uid {os.getuid()} may write to, got one of "
             "another user: SageMaker mirrors the checkpoints from there; let the image run as root "
             "(USER root, step 3 of docs/platforms/sagemaker.md), or leave checkpoint_uri out of "
             "the profile"

@@ -167,7 +167,7 @@ def test_synthia_parsed_labels(make_raw: MakeRaw) -> None:
 def test_colour_pictures_are_no_labels(mode: str, tmp_path: Path) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "a.png")
     with pytest.raises(
-        DataError, match=rf"a.png: expected a single-channel PNG of ids, found mode {mode}"
+        DataError, match=rf"a.png: expected a single-channel PNG of ids, got mode {mode}"
     ):
         DATASETS["folders"].read_label(tmp_path / "a.png")
 

@@ -170,7 +170,7 @@ def test_too_many_bad_steps_end_the_job_with_their_list() -> None:
     state = copy.deepcopy(one.state_dict())
     resumed = engine("source_only", max_bad_steps=1)
     resumed.load_state_dict(state)
-    with pytest.raises(JobError, match=r"max_bad_steps: expected at most 1 .* found 2") as ended:
+    with pytest.raises(JobError, match=r"max_bad_steps: expected at most 1 .* got 2") as ended:
         resumed.step(poisoned(2), None)
     assert "step 1: good.png, bad.png\n  step 2: good.png, bad.png" in str(ended.value)
 

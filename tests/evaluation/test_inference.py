@@ -261,7 +261,7 @@ def test_predictions_leave_the_networks_as_they_were(tiny_uri: str, tmp_path: Pa
         ),
         (
             {"window_hw": [9, 4], "window_stride_hw": [5, 5]},
-            r"window_stride_hw: .* found \[5, 5\] with window_hw \[9, 4\]",
+            r"window_stride_hw: .* got \[5, 5\] with window_hw \[9, 4\]",
         ),
     ],
 )

@@ -228,7 +228,7 @@ def test_features_are_what_the_discriminators_see() -> None:
 
 
 def test_more_weights_than_stages_are_refused() -> None:
-    with pytest.raises(JobError, match=r"method.weight_adv: .* each of 5 stages .* found 6"):
+    with pytest.raises(JobError, match=r"method.weight_adv: .* each of 5 stages .* got 6"):
         _build("adaptsegnet", space="features", weight_adv=(0.1,) * 6)
 
 

@@ -73,7 +73,7 @@ def test_a_logit_for_every_32_pixels(size_hw: tuple[int, int]) -> None:
 
 
 def test_smaller_maps_are_refused() -> None:
-    with pytest.raises(JobError, match=r"at least 32 pixels a side .* found \(31, 64\)"):
+    with pytest.raises(JobError, match=r"at least 32 pixels a side .* got \(31, 64\)"):
         FullyConvolutionalDiscriminator(3, width=4)(torch.zeros(1, 3, 31, 64))
 
 

@@ -261,7 +261,7 @@ def test_plain_values_make_the_network_that_their_config_makes() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, r"model.architecture: found None \(known: bisenet, .*unet\)"),
+        ({}, r"model.architecture: got None \(known: bisenet, .*unet\)"),
         ({"architecture": "gcn", "output_stride": 8}, "model.output_stride: .* 32, got 8"),
         ({"architecture": "deeplab_2"}, "model.architecture: .*did you mean 'deeplab_v2'"),
         ({"architecture": "deeplab_v2", "aspp_branches": 3}, "model.aspp_branches: .*got 3"),

@@ -170,7 +170,7 @@ def test_sagemakers_hyperparameters_and_channels_are_overrides(tmp_path: Path) -
     [
         ("{", "hyperparameters.json: expected JSON"),
         ('{"spec_base64_0": "a", "spec_base64_2": "b"}', "expected spec_base64_0 and so on"),
-        ('{"spec_base64_x": "a"}', "without gaps, found spec_base64_x"),
+        ('{"spec_base64_x": "a"}', "without gaps, got spec_base64_x"),
     ],
 )
 def test_hyperparameters_that_are_none_are_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_the_channel_spec_holds_one_job(tmp_path: Path) -> None:
     root = written({**SAGEMAKER, "opt/ml/input/data/spec/a.yaml": ""}, tmp_path)
     assert find_place({}, root).spec == str(root / "opt/ml/input/data/spec/a.yaml")
     written({"opt/ml/input/data/spec/b.yml": ""}, tmp_path)
-    with pytest.raises(JobError, match=r"expected one job spec, found a\.yaml, b\.yml"):
+    with pytest.raises(JobError, match=r"expected one job spec, got a\.yaml, b\.yml"):
         find_place({}, root)
 
 
@@ -254,7 +254,7 @@ def test_nodes_come_from_torchruns_variables(tmp_path: Path) -> None:
 
 def test_ranges_of_nodes_are_refused(tmp_path: Path) -> None:
     assert find_place(PET | {"PET_NNODES": "2:2"}, tmp_path).num_nodes == 2
-    with pytest.raises(JobError, match=r"PET_NNODES: expected a number of nodes, found .* 1:4"):
+    with pytest.raises(JobError, match=r"PET_NNODES: expected a number of nodes, got .* 1:4"):
         find_place(PET | {"PET_NNODES": "1:4"}, tmp_path)
 
 

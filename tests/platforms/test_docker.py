@@ -184,7 +184,7 @@ def test_paths_that_no_mount_brings_are_refused_by_key_with_the_cure() -> None:
     assert keys == ["source.uri", "target.uri", "validation.uri", "model.weights_uri"]
     assert lines[0].startswith(
         "source.uri: expected the URI of a store, a folder that mounts of the profile brings, a "
-        "path below /data/runs, a path below /data/gta5 or a path below /opt/segadapt, found"
+        "path below /data/runs, a path below /data/gta5 or a path below /opt/segadapt, got"
     )
 
 

@@ -316,7 +316,7 @@ def test_names_are_taken_once(stack: Stack, sleeper: Callable[..., Request]) -> 
 def test_only_jobs_of_ours_are_touched(stack: Stack) -> None:
     other = stack.engine.docker("create", "--network=host", stack.image)
     for ask in (stack.client.status, stack.client.stop):
-        with pytest.raises(JobError, match="JOB: expected a job of SegAdapt, found another"):
+        with pytest.raises(JobError, match="JOB: expected a job of SegAdapt, got another"):
             ask(other)
     with pytest.raises(JobError, match="JOB: the engine has no such job"):
         stack.client.status("absent")

@@ -212,8 +212,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"restarts": -1}, "restarts: expected an integer >= 0"),
     ({"environment": {"PET_NNODES": "2"}}, "environment: PET_NNODES: names .* PET_ are the plat"),
     ({"environment": {"A-B": "2"}}, "environment: expected names of letters, digits.*'A-B'"),
-    ({"runtime": "torch"}, "runtime: is for `kind: trainjob`, found indexed_job; leave it out"),
-    ({"queue": "low"}, "queue: is for `kind: volcano`, found indexed_job; leave it out"),
+    ({"runtime": "torch"}, "runtime: is for `kind: trainjob`, got indexed_job; leave it out"),
+    ({"queue": "low"}, "queue: is for `kind: volcano`, got indexed_job; leave it out"),
     ({"kind": "trainjob", "restarts": 1}, "restarts: not for `kind: trainjob`: its runtime"),
     ({"kind": "trainjob", "keep_hours": 1}, "keep_hours: not for `kind: trainjob`"),
     ({"kind": "trainjob", "priority_class": "a"}, "priority_class: not for `kind: trainjob`"),
@@ -290,7 +290,7 @@ def test_checkpoints_that_would_go_with_the_pod_are_refused(runs: str) -> None:
         f"`read_only: false`, got {runs!r}"
     )
     (line,) = refused("/data/town", runs, DATA, RUNS)
-    assert "or a path below /runs/, found" in line
+    assert "or a path below /runs/, got" in line
     assert refused("/data/town", "/runs", DATA, RUNS) == []
 
 

@@ -98,13 +98,13 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ({"region": "North 4"}, "region: expected a region, as in cn-north-4, got 'North 4'"),
         ({"endpoint": "modelarts.x"}, "endpoint: expected the URL of the API without a path"),
         ({"endpoint": "https://x/v2"}, "endpoint: expected the URL of the API without a path"),
-        ({"project_id": "cn-north-4"}, "project_id: expected 32 digits of 0-9 and a-f, found"),
+        ({"project_id": "cn-north-4"}, "project_id: expected 32 digits of 0-9 and a-f, got"),
         ({"workspace_id": "mine"}, "workspace_id: expected 0 or 32 digits"),
         ({"image": "segadapt"}, "image: expected ORGANIZATION/NAME:TAG of SWR, got 'segadapt'"),
         ({"image": "town/segadapt"}, "image: expected ORGANIZATION/NAME:TAG of SWR"),
         (
             {"image": "docker.io/town/segadapt:1"},
-            "image: expected an image of SWR, found one of docker.io; ModelArts pulls no other",
+            "image: expected an image of SWR, got one of docker.io; ModelArts pulls no other",
         ),
         (
             {"image": "swr.cn-south-1.myhuaweicloud.com/town/segadapt:1"},
@@ -140,11 +140,11 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ({"inputs": {"sources": "obs://towns/a"}}, "inputs.sources: unknown key, got 'sources'"),
         (
             {"outputs": {"checkpoints": "obs://towns/tiny/runs"}},
-            "outputs.checkpoints: expected a folder apart from the inputs, found",
+            "outputs.checkpoints: expected a folder apart from the inputs, got",
         ),
         (
             {"outputs": {"checkpoints": "obs://towns/a", "model": "obs://towns/a/b"}},
-            "outputs.model: expected a folder apart from outputs.checkpoints, found",
+            "outputs.model: expected a folder apart from outputs.checkpoints, got",
         ),
         (
             {"nodes": 2},
@@ -164,9 +164,9 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ),
         (
             {"volumes": [{**MOUNT, "path": "/cache"}]},
-            "volumes.0.path: expected a folder that nothing else uses, as in /mnt/data, found",
+            "volumes.0.path: expected a folder that nothing else uses, as in /mnt/data, got",
         ),
-        ({"volumes": [MOUNT, MOUNT]}, "volumes: expected a path for each, found /mnt/towns twice"),
+        ({"volumes": [MOUNT, MOUNT]}, "volumes: expected a path for each, got /mnt/towns twice"),
         (
             {"volumes": [{"kind": "nfs", "source": "1.2.3.4:/a", "path": "/mnt/a"}]},
             "volumes: expected no nfs without pool_id; SFS Turbo needs a pool",
@@ -289,7 +289,7 @@ def test_a_run_whose_name_is_no_folder_in_obs_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["x" * 60, "a b"])
 def test_a_name_that_modelarts_refuses_is_refused(name: str) -> None:
-    with pytest.raises(JobError, match="name: expected up to 64 letters, digits, _ and -, found"):
+    with pytest.raises(JobError, match="name: expected up to 64 letters, digits, _ and -, got"):
         request(submission_of(name=name), profile_of())
 
 

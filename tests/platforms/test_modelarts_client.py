@@ -120,7 +120,7 @@ def test_what_the_double_does_not_know_it_refuses(
     for wrong, said in (
         ({**body, "more": 1}, "body: unknown field more"),
         ({**body, "spec": {"resource": {"node_count": "1"}}}, "node_count: expected int"),
-        (body_of(secrets=["A"]), "environments.A: expected str, found"),
+        (body_of(secrets=["A"]), "environments.A: expected str, got"),
     ):
         with pytest.raises(JobError, match=said):
             client.api.create(wrong)

@@ -202,7 +202,7 @@ def test_a_spec_may_come_as_a_channel(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").touch()
     assert find_place(marks, tmp_path).spec == str(tmp_path / "tiny.yaml")
     (tmp_path / "more.yml").touch()
-    with pytest.raises(JobError, match=r"one job spec in the channel spec, found more\.yml, tiny"):
+    with pytest.raises(JobError, match=r"one job spec in the channel spec, got more\.yml, tiny"):
         find_place(marks, tmp_path)
     with pytest.raises(JobError, match="expected one job spec in the channel spec, got none"):
         find_place(marks | {"spec": str(tmp_path / "no")}, tmp_path)

@@ -113,7 +113,7 @@ NO_SECRETS = r"SageMaker gives a job no secrets, and its API shows variables as 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"region": "Frankfurt"}, r"region: expected a region's code, such as us-east-1, found .*"),
+        ({"region": "Frankfurt"}, r"region: expected a region's code, such as us-east-1, got .*"),
         (
             {"endpoint_urls": {"ecr": "nowhere"}},
             r"endpoint_urls: expected https://HOST for ecr, got 'nowhere'",
@@ -122,16 +122,16 @@ NO_SECRETS = r"SageMaker gives a job no secrets, and its API shows variables as 
         ({"image": "segadapt:0.1.0"}, r"image: expected an image of a private ECR repository, .*"),
         (
             {"region": "eu-west-1"},
-            r"image: expected one in the job's region \(eu-west-1\), found us-east-1; push or .*",
+            r"image: expected one in the job's region \(eu-west-1\), got us-east-1; push or .*",
         ),
-        ({"secrets": ["TOKEN"]}, rf"secrets: expected none, found TOKEN; {NO_SECRETS}.*"),
+        ({"secrets": ["TOKEN"]}, rf"secrets: expected none, got TOKEN; {NO_SECRETS}.*"),
         (
             {"environment": {"MLFLOW_TRACKING_PASSWORD": "x", "A": "b"}},
-            rf"environment: expected no secrets, found MLFLOW_TRACKING_PASSWORD; {NO_SECRETS}.*",
+            rf"environment: expected no secrets, got MLFLOW_TRACKING_PASSWORD; {NO_SECRETS}.*",
         ),
         (
             {"environment": {"AWS_SECRET_ACCESS_KEY": "x", "HF_TOKEN": "y"}},
-            r"environment: expected no secrets, found AWS_SECRET_ACCESS_KEY, HF_TOKEN; .*",
+            r"environment: expected no secrets, got AWS_SECRET_ACCESS_KEY, HF_TOKEN; .*",
         ),
         ({"network_isolation": True}, r"network_isolation: expected false, got true: an isol.*"),
         ({"tags": {"segadapt": "x"}}, r"tags: expected other tags than segadapt, by which .*"),
@@ -182,7 +182,7 @@ def test_names_that_only_sound_like_secrets_pass(tmp_path: Path) -> None:
         ({"kms_key": "key with blanks"}, r"kms_key: expected a text of the form .*"),
         ({"tags": {"a": "x" * 257}}, r"tags.1.Value: expected at most 256 characters, got 257"),
         ({"output_uri": "/opt/ml"}, r"output_uri: expected s3://BUCKET/PREFIX, got '/opt/ml'"),
-        ({"checkpoint_uri": "obs://b"}, r"checkpoint_uri: expected s3://BUCKET/PREFIX, found .*"),
+        ({"checkpoint_uri": "obs://b"}, r"checkpoint_uri: expected s3://BUCKET/PREFIX, got .*"),
         (
             {"channels": {"target": {"uri": "data/city"}}},
             r"channels.target.uri: expected s3://BUCKET/PREFIX, got 'data/city'",

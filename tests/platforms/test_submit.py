@@ -222,15 +222,15 @@ def test_records_that_cannot_be_written_do_not_hide_the_job(
         ({"imag": "x"}, "imag: "),
         ({"environment": {"1A": "x"}}, "environment: expected names of letters, digits and `_`"),
         ({"environment": {"A-B": "x"}}, "got 'A-B'"),
-        ({"platform": ["pretend"]}, "platform: found ['pretend'] (known: "),
+        ({"platform": ["pretend"]}, "platform: got ['pretend'] (known: "),
         (
             {"environment": {"MLFLOW_TRACKING_PASSWORD": "hunter2", "OBS_ACCESS_KEY": "hunter2"}},
-            "environment: expected no secrets, found MLFLOW_TRACKING_PASSWORD, OBS_ACCESS_KEY; "
+            "environment: expected no secrets, got MLFLOW_TRACKING_PASSWORD, OBS_ACCESS_KEY; "
             "name it in `secrets`",
         ),
         (
             {"environment": {"MLFLOW_TRACKING_URI": "http://me:hunter2@mlflow:5000"}},
-            "MLFLOW_TRACKING_URI: expected no password, found http://***@mlflow:5000",
+            "MLFLOW_TRACKING_URI: expected no password, got http://***@mlflow:5000",
         ),
         ({"nodes": 3}, "source.batch_size: expected a multiple of 6"),
     ],

@@ -75,7 +75,7 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
         ("stores={'s4://b': {region: x}}", 'stores["s4://b"]: there is no store for the scheme'),
         (
             "checkpoint.uri=https://host/runs",
-            "checkpoint.uri: expected a store that lists and deletes (file, s3 or obs), found http",
+            "checkpoint.uri: expected a store that lists and deletes (file, s3 or obs), got http",
         ),
         (
             "optim.schedule_steps=5",
@@ -120,7 +120,7 @@ def test_yaml_scalars_are_those_of_json() -> None:
     [
         ("a: 1\nb: 2\na: 3", "a: stands twice, on lines 1 and 3; keep one"),
         ("a: [1, 2", "job.yaml: line 1 is not valid YAML"),
-        ("- 1\n- 2", "job.yaml: expected keys and values, found list"),
+        ("- 1\n- 2", "job.yaml: expected keys and values, got list"),
         ("a: 1\nuri: {{bucket}}", "line 2: expected a name before the colon, got {'bucket'"),
     ],
 )

@@ -100,7 +100,7 @@ class CaffeResNet(Encoder):
         if differences:
             raise JobError(
                 f"{WEIGHTS_KEY}: expected weights of encoder {self.name!r} as the papers name "
-                f"them, found others ({differences}); files of whole networks go through "
+                f"them, got others ({differences}); files of whole networks go through "
                 "import-checkpoint; weights of torchvision and timm, which have their strides "
                 "elsewhere and read RGB, need a timm encoder such as resnet101"
             )

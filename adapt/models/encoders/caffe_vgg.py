@@ -65,7 +65,7 @@ class CaffeVGG16(Encoder):
         if differences:
             raise JobError(
                 f"{WEIGHTS_KEY}: expected weights of encoder {self.name!r} as the papers name "
-                f"them, found others ({differences}); files of whole networks and of ImageNet's "
+                f"them, got others ({differences}); files of whole networks and of ImageNet's "
                 "VGG-16 go through import-checkpoint; torchvision's and timm's VGG-16 read RGB and "
                 "need a timm encoder such as vgg16 with model.output_stride: 32"
             )

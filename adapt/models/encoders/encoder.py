@@ -73,7 +73,7 @@ class Encoder(nn.Module, ABC):
         none.
         """
         raise JobError(
-            f"model.weights: expected none with encoder {self.name!r}, found imagenet: no hub has "
+            f"model.weights: expected none with encoder {self.name!r}, got imagenet: no hub has "
             "its weights; set model.weights_uri to a file that import-checkpoint made of the "
             "papers', or model.weights: none to start from random ones"
         )
@@ -127,7 +127,7 @@ class PlainEncoder(Encoder):
         differences = misfit(self.state_dict(), state)
         if differences:
             raise JobError(
-                f"{WEIGHTS_KEY}: expected weights of encoder {self.name!r}, found others "
+                f"{WEIGHTS_KEY}: expected weights of encoder {self.name!r}, got others "
                 f"({differences})"
             )
         self.load_state_dict(state, strict=False)
@@ -140,7 +140,7 @@ class PlainEncoder(Encoder):
     def imagenet_weights(self) -> Mapping[str, Tensor]:
         """There are none anywhere: `JobError`."""
         raise JobError(
-            f"model.weights: expected none with encoder {self.name!r}, found imagenet: its paper "
+            f"model.weights: expected none with encoder {self.name!r}, got imagenet: its paper "
             "trains it from scratch and no hub has its weights; set model.weights: none"
         )
 
@@ -148,7 +148,7 @@ class PlainEncoder(Encoder):
 def no_multiplicity(name: str) -> JobError:
     """The error to raise for an encoder that no program of the papers trains."""
     return JobError(
-        f"optim.sgd_multiplicity: expected none with encoder {name!r}, found another: the "
+        f"optim.sgd_multiplicity: expected none with encoder {name!r}, got another: the "
         "papers' programs train only the encoders caffe_*"
     )
 

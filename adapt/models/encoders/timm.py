@@ -96,7 +96,7 @@ class TimmEncoder(Encoder):
         if differences:
             raise JobError(
                 f"{WEIGHTS_KEY}: expected weights of encoder {self.name!r}, "
-                f"found others ({differences}){_papers_hint(fitting)}"
+                f"got others ({differences}){_papers_hint(fitting)}"
             )
         self.backbone.load_state_dict(fitting, strict=False)
         return LoadReport(len(fitting), tuple(dropped))

@@ -186,7 +186,7 @@ def _caffe_encoder(state: dict[str, Tensor], encoder: str | None, pixels: Pixels
         fits = _depth({name: state[key] for key, name in names.items()})
     if fits is None:
         shown = ", ".join(list(state)[:4])
-        raise JobError(f"FILE: expected {UNDERSTOOD}; found keys such as {shown}")
+        raise JobError(f"FILE: expected {UNDERSTOOD}; got keys such as {shown}")
     if encoder not in (None, fits):
         raise JobError(f"--encoder: got {encoder!r}, the file's layers are those of {fits}")
     if not is_init:

@@ -122,7 +122,7 @@ class DockerClient:
             container = self._engine.containers.get(job)
         if JOB_LABEL not in container.labels:
             raise JobError(
-                f"JOB: expected a job of SegAdapt, found another container, {job!r}; "
+                f"JOB: expected a job of SegAdapt, got another container, {job!r}; "
                 "`jobs --to PROFILE` lists the jobs"
             )
         return container

@@ -212,7 +212,7 @@ class ModelArtsProfile(Profile):
         host = found["host"]
         if host and not host.startswith("swr.") and ".swr" not in host:
             raise ValueError(
-                f"image: expected an image of SWR, found one of {host}; ModelArts pulls no other: "
+                f"image: expected an image of SWR, got one of {host}; ModelArts pulls no other: "
                 "docker tag and docker push it to your organization there"
             )
         if host and host.startswith("swr.") and not host.startswith(f"swr.{self.region}."):

@@ -210,7 +210,7 @@ HOSTILE_NAMES = [
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_shards_with_names_that_could_lead_elsewhere_are_refused(name: str, packed: Store) -> None:
     edit_shard(packed, name=name)
-    with pytest.raises(DataError, match=r"train/manifest.json: shards.1.name: .*, found .*--overw"):
+    with pytest.raises(DataError, match=r"train/manifest.json: shards.1.name: .*, got .*--overw"):
         read_manifest(packed, "train")
 
 
@@ -232,7 +232,7 @@ def test_shards_with_names_that_could_lead_elsewhere_are_refused(name: str, pack
 )
 def test_impossible_shards_are_refused(key: str, value: object, packed: Store) -> None:
     edit_shard(packed, **{key: value})
-    with pytest.raises(DataError, match=rf"train/manifest.json: shards.1.{key}: .*found .*--overw"):
+    with pytest.raises(DataError, match=rf"train/manifest.json: shards.1.{key}: .*got .*--overw"):
         read_manifest(packed, "train")
 
 
@@ -249,8 +249,8 @@ def test_two_shards_of_one_name_are_refused(packed: Store) -> None:
         ({"split": "../val"}, "split: String should match"),
         ({"id_pixels": {"256": 5}}, "id_pixels.256"),
         ({"id_pixels": {"-1": 5}}, "id_pixels.-1"),
-        ({"id_pixels": {"7": -5}}, "id_pixels.7: .*found -5"),
-        ({"size_hw": [1, 10**9]}, "size_hw.1: .*found 1000000000"),
+        ({"id_pixels": {"7": -5}}, "id_pixels.7: .*got -5"),
+        ({"size_hw": [1, 10**9]}, "size_hw.1: .*got 1000000000"),
         ({"label_space": {"name": "x", "classes": ["road"]}}, "label_space.classes"),
         ({"label_space": {"name": "x", "classes": ["a"] * 255}}, "label_space.classes"),
     ],
@@ -360,14 +360,14 @@ HOSTILE_ARRAYS: dict[str, tuple[str, bytes, str]] = {
     "negative": ("shard", npy("<i4", "(-5,)", b"\0" * 20), STRANGE),
     "no axes": ("shard", npy("<i4", "()", b"\0" * 4), STRANGE),
     "objects": ("keys", npy("|O", "(5,)", b"\x80\4N."), STRANGE),
-    "long integers": ("shard", npy("<i8", "(5,)", b"\0" * 40), "expected type <i4, found <i8"),
+    "long integers": ("shard", npy("<i8", "(5,)", b"\0" * 40), "expected type <i4, got <i8"),
     "floats": ("xxh3", npy("<f8", "(5,)", b"\0" * 40), STRANGE),
-    "signed": ("xxh3", npy("<i8", "(5,)", b"\0" * 40), "xxh3: expected type <u8, found <i8"),
+    "signed": ("xxh3", npy("<i8", "(5,)", b"\0" * 40), "xxh3: expected type <u8, got <i8"),
     "other byte order": ("keys", npy(">U1", "(5,)", b"\0" * 20), STRANGE),
     "bytes": ("keys", npy("|S1", "(5,)", b"abcde"), STRANGE),
-    "no text": ("keys", npy("<i4", "(5,)", b"\0" * 20), "keys: expected type U, found <i4"),
+    "no text": ("keys", npy("<i4", "(5,)", b"\0" * 20), "keys: expected type U, got <i4"),
     "no characters": ("keys", npy("<U1", "(5,)", b"\xff" * 20), "keys: text with numbers"),
-    "empty text": ("suffix", npy("<U0", "(1000000000000,)"), "5 rows in each array, found"),
+    "empty text": ("suffix", npy("<U0", "(1000000000000,)"), "5 rows in each array, got"),
     "version 2": ("shard", npy("<i4", "(5,)", b"\0" * 20, version=b"\2\0"), STRANGE),
     "another length": ("shard", npy("<i4", "(5,)", b"\0" * 20, length=64), STRANGE),
     "junk": ("shard", b"junk", STRANGE),

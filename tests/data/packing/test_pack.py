@@ -308,7 +308,7 @@ def test_a_failing_store_is_named(make_raw: MakeRaw, tmp_path: Path) -> None:
             r"--size-hw: expected a positive height and width in pixels, got \(0, 5\)",
         ),
         ({"profile": "original", "size_hw": (9, 16)}, "--size-hw: profile 'original' keeps"),
-        ({"size_hw": (1, 40_000)}, "--size-hw: expected sides of at most 32768 .*found 1x40000"),
+        ({"size_hw": (1, 40_000)}, "--size-hw: expected sides of at most 32768 .*got 1x40000"),
         ({"size_hw": (20_000, 20_000)}, "268435456 pixels in all, got 20000x20000"),
         ({"shard_bytes": 0}, "--shard-mb: expected a positive size, got 0 bytes"),
         ({"shard_bytes": 2**41}, "--shard-mb: expected at most 17179, got 2199023255552 bytes"),

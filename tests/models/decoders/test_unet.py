@@ -136,7 +136,7 @@ def test_any_encoder_whose_stages_halve_takes_its_place(encoder: str) -> None:
         ({"encoder": "resnet18", "output_stride": 8}, "model.output_stride: .* 16 or 32, got 8"),
         (
             {"weights": "imagenet"},
-            "model.weights: expected none with encoder 'unet', found imagenet: its paper trains "
+            "model.weights: expected none with encoder 'unet', got imagenet: its paper trains "
             "it from scratch .*set model.weights: none",
         ),
     ],

@@ -112,7 +112,7 @@ def test_pixels_are_what_the_weights_were_trained_on() -> None:
         ("cafe_resnet101", 8, "model.encoder: .* did you mean 'caffe_resnet101'"),
         ("resnet50.nonsense", 32, "model.encoder: expected an encoder of stages"),
         ("hrnet_w18_small", 32, "model.encoder: expected an encoder of images of any size"),
-        ("nasnetalarge", 16, "model.output_stride: expected 32, .* found 16; its cells reduce"),
+        ("nasnetalarge", 16, "model.output_stride: expected 32, .* got 16; its cells reduce"),
         ("vit_tiny_patch16_224", 32, "model.encoder: .* any size, .* which refuses 97x161"),
     ],
 )
@@ -133,7 +133,7 @@ def test_encoders_of_our_own_have_one_output_stride(name: str) -> None:
 @pytest.mark.parametrize("name", ENCODERS)
 def test_no_hub_has_encoders_of_our_own(name: str) -> None:
     encoder = build_encoder(name, own_output_stride(name))
-    message = f"model.weights: expected none with .*'{name}', found imagenet.*model.weights: none"
+    message = f"model.weights: expected none with .*'{name}', got imagenet.*model.weights: none"
     with pytest.raises(JobError, match=message):
         encoder.imagenet_weights()
 
@@ -223,7 +223,7 @@ def test_package_with_other_tensors_is_refused(
 ) -> None:
     tensors = {"a.weight": torch.zeros(2, 3), "a.bias": torch.zeros(2)}
     monkeypatch.setattr(pretrained.torch, "load", lambda *args, **options: tensors)
-    with pytest.raises(JobError, match=r"expected the 296 tensors of .* found 2 of other shapes"):
+    with pytest.raises(JobError, match=r"expected the 296 tensors of .* got 2 of other shapes"):
         imagenet_weights("tf_efficientnet_lite0")
 
 

@@ -197,8 +197,8 @@ def test_the_classifier_of_torchvisions_vgg_has_other_names_than_timms(tmp_path:
     ("options", "message"),
     [
         ({}, "--aspp-branches: expected 2 .* or 4 .*, got None"),
-        ({"aspp_branches": 3}, "--aspp-branches: .* found 3"),
-        ({"aspp_branches": 2, "num_classes": 16}, "--num-classes: found 16, .* has 19 classes"),
+        ({"aspp_branches": 3}, "--aspp-branches: .* got 3"),
+        ({"aspp_branches": 2, "num_classes": 16}, "--num-classes: got 16, .* has 19 classes"),
     ],
 )
 def test_what_a_network_does_not_show_must_be_said(
@@ -219,9 +219,9 @@ def _with(change: dict[str, Tensor | None]) -> dict[str, Tensor]:
     [
         (
             {"layer5.conv2d_list.0.weight": torch.zeros(19, 512, 3, 3)},
-            "FILE: expected layer6 on 2048 channels .* found .*'layer5': 512",
+            "FILE: expected layer6 on 2048 channels .* got .*'layer5': 512",
         ),
-        ({"layer2.1.conv3.weight": torch.zeros(1)}, r"FILE: .* found \[1, 2, 1, 1\]"),
+        ({"layer2.1.conv3.weight": torch.zeros(1)}, r"FILE: .* got \[1, 2, 1, 1\]"),
         ({"conv1.weight": None}, "missing: encoder.conv1.weight"),
         ({"surprise": torch.zeros(1)}, "unexpected: encoder.surprise"),
         (

@@ -293,7 +293,7 @@ def test_obs_refuses_paths_before_any_request(scheme: str, domain: str) -> None:
     with pytest.raises(StoreError, match=r"'my.bucket' breaks https"):
         Stores({scheme: StoreConfig(endpoint_url=endpoint)}).open(f"{scheme}://my.bucket")
     inside = StoreConfig(endpoint_url=endpoint.replace("obs.", "bucket.obs."))
-    with pytest.raises(StoreError, match=r"endpoint_url: expected https://obs.REGION.*found"):
+    with pytest.raises(StoreError, match=r"endpoint_url: expected https://obs.REGION.*got"):
         Stores({scheme: inside}).open(key)
 
 
