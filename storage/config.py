@@ -61,11 +61,6 @@ class StoreConfig(BaseModel):
         min_length=1,
         description="Environment variable that holds the token of temporary keys; none = no token.",
     )
-    downloads: Literal["boto3", "obstore"] = Field(
-        default="boto3",
-        description="What brings shards from s3 and obs; `obstore` needs that package and is no "
-        "faster here (docs/stores.md).",
-    )
     max_attempts: int = Field(
         default=5, ge=1, le=20, description="How often one operation is tried before it fails."
     )

@@ -34,3 +34,7 @@ class StoreUnavailable(StoreError):
 
 class ShortObject(StoreError):
     """The object ends before the bytes that were asked for."""
+
+
+class DamagedObject(StoreError):
+    """The bytes of the object are not those that its checksum promises."""

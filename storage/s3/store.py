@@ -16,14 +16,13 @@ from boto3.s3.transfer import TransferConfig
 from storage.config import StoreConfig, settings_name
 from storage.credentials import find_keys
 from storage.downloads import BlockDownload, Body, stopper
-from storage.errors import MissingObject, StoreError, StoreUnavailable
+from storage.errors import MissingObject, StoreError
 from storage.files import atomic_file, file_errors
 from storage.retry import retried
 from storage.s3.answers import PATH_REFUSED, RANGE_IGNORED
 from storage.s3.client import S3Clients
 from storage.s3.errors import S3Errors
 from storage.s3.obs import check_obs, is_obs
-from storage.s3.obstore import ObstoreBodies
 from storage.store import Download, ObjectInfo, whole_part
 from storage.uris import checked_key, join, split_uri
 
@@ -65,7 +64,6 @@ class S3Store:
             addressing = "virtual" if addressing == "auto" else addressing
         self.clients = S3Clients(config, addressing, find_keys(self.name, config, environment))
         self.errors = S3Errors(self.bucket, self.name, self.clients)
-        self._obstore = ObstoreBodies(self.bucket, self.clients, self.name)
 
     def get(self, key: str) -> bytes:
         """The whole object; a body that ends early is fetched again."""
@@ -94,11 +92,12 @@ class S3Store:
     ) -> Download:
         """One request for the object from an offset on, or for a part of it."""
         where = self._where(key)
-        by_boto3 = self.config.downloads == "boto3" or not ObstoreBodies.usable_here()
-        opened = self._body_from if by_boto3 else self._body_by_obstore
         uri = join(self.uri, key)
-        part = (offset_bytes, length_bytes)
-        return BlockDownload(uri, offset_bytes, lambda: opened(uri, where, *part), length_bytes)
+
+        def opened() -> Body:
+            return self._body_from(uri, where, offset_bytes, length_bytes)
+
+        return BlockDownload(uri, offset_bytes, opened, length_bytes)
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole object: in one request, or in parts from 32 MiB on."""
@@ -143,19 +142,6 @@ class S3Store:
     def _where(self, key: str) -> dict[str, str]:
         checked_key(key, self.uri)
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{key}" if self.prefix else key}
-
-    def _body_by_obstore(
-        self, uri: str, where: Mapping[str, str], offset_bytes: int, length_bytes: int | None
-    ) -> Body:
-        try:
-            body = self._obstore.opened(where["Key"], offset_bytes, length_bytes)
-        except OSError as error:
-            self._body_from(uri, where, offset_bytes, 1).file.close()  # it says what is wrong
-            raise StoreUnavailable(
-                f"{uri}: obstore failed, where boto3 does not: {error}"
-            ) from error
-        self.errors.worked()
-        return body
 
     def _body_from(
         self, uri: str, where: Mapping[str, str], offset_bytes: int, length_bytes: int | None

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.errors import ShortObject, StoreError, StoreUnavailable
+from storage.errors import DamagedObject, ShortObject, StoreError, StoreUnavailable
 from storage.files import file_errors, sync_folder
 from storage.local import LocalStore
 from storage.shards.cache_files import (
@@ -140,7 +140,7 @@ class ShardCache:
         if path not in self._verified:
             fault = _fault(shard, path)
             if fault:
-                raise StoreError(_damaged(shard, fault))
+                raise _damaged(shard, fault)
             self._verified.add(path)
         return OpenShard(os.open(path, os.O_RDONLY))
 
@@ -206,18 +206,19 @@ class ShardCache:
 
     def _fetch(self, shard: "_Shard", descriptor: int) -> None:
         """Fetch the right bytes into a file, again while they are wrong."""
-        for attempt in range(DOWNLOADS):
-            if attempt:
-                self.fetcher.wait(attempt - 1)
+
+        def fetched() -> None:
+            found = self.fetcher.fetch(shard.store, shard.key, shard.size_bytes, descriptor)
+            if found != shard.xxh3:
+                raise DamagedObject(f"expected xxh3 {shard.xxh3}, got {found}")
+
+        try:
+            self.fetcher.policy(DOWNLOADS, on=(ShortObject, DamagedObject)).call(fetched)
+        except ShortObject as error:
             fault = f"expected {shard.size_bytes} bytes, the object has fewer"
-            try:
-                found = self.fetcher.fetch(shard.store, shard.key, shard.size_bytes, descriptor)
-            except ShortObject:
-                continue
-            if found == shard.xxh3:
-                return
-            fault = f"expected xxh3 {shard.xxh3}, got {found}"
-        raise StoreError(f"{_damaged(shard, fault)}; downloaded {DOWNLOADS} times")
+            raise _damaged(shard, f"{fault}; downloaded {DOWNLOADS} times") from error
+        except DamagedObject as error:
+            raise _damaged(shard, f"{error}; downloaded {DOWNLOADS} times") from error
 
     def _reserve(self, shard: "_Shard", part: Path) -> bool:
         """Claim room by a file of the shard's size, whose blocks the download fills. Once there was
@@ -294,5 +295,8 @@ def _fault(shard: _Shard, path: Path) -> str | None:
     return None if found == shard.xxh3 else f"expected xxh3 {shard.xxh3}, got {found}"
 
 
-def _damaged(shard: _Shard, fault: str) -> str:
-    return f"{shard.uri}: truncated or damaged shard: {fault}; pack or upload this data set again"
+def _damaged(shard: _Shard, fault: str) -> StoreError:
+    return StoreError(
+        f"{shard.uri}: truncated or damaged shard: {fault}",
+        fix="pack or upload this dataset again",
+    )

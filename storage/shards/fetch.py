@@ -7,7 +7,6 @@ away is waited for. Every byte is hashed as it is written, so nothing is read ag
 """
 
 import os
-import random
 import statistics
 import sys
 import threading
@@ -19,7 +18,8 @@ from typing import NamedTuple
 
 import xxhash
 
-from storage.errors import ShortObject, StoreError, StoreUnavailable
+from storage.errors import DamagedObject, ShortObject, StoreError, StoreUnavailable
+from storage.retry import Retry
 from storage.store import Download, Store
 from storage.uris import join
 
@@ -34,7 +34,7 @@ MEDIAN_OF, MEDIAN_NEEDS = 32, 3
 DOWNLOADS = 3
 """How often bytes are fetched that arrive wrong."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 3.0
-"""Waits between requests: uniform(0, min(longest, first * 2^failures)), "full jitter"."""
+"""Bounds of the waits between requests (storage/retry.py)."""
 TICK_S = 0.2
 
 
@@ -95,22 +95,26 @@ class Fetcher:
 
         Raises `StoreError` where they stay so, and as `fetch`.
         """
-        for attempt in range(DOWNLOADS):
-            if attempt:
-                self.wait(attempt - 1)
+
+        def fetched() -> bytearray:
             data = bytearray(length_bytes)
 
-            def write(fresh: memoryview, position_bytes: int, data: bytearray = data) -> None:
+            def write(fresh: memoryview, position_bytes: int) -> None:
                 data[position_bytes : position_bytes + len(fresh)] = fresh
 
-            with suppress(ShortObject):
-                self._transfer(store, key, offset_bytes, length_bytes, write)
-                if right(data):
-                    return data
-        raise StoreError(
-            f"{join(store.uri, key)}: {length_bytes} bytes at {offset_bytes} are damaged, fetched "
-            f"{DOWNLOADS} times; pack or upload this data set again"
-        )
+            self._transfer(store, key, offset_bytes, length_bytes, write)
+            if not right(data):
+                raise DamagedObject(f"{join(store.uri, key)}: wrong checksum")
+            return data
+
+        try:
+            return self.policy(DOWNLOADS, on=(ShortObject, DamagedObject)).call(fetched)
+        except (ShortObject, DamagedObject) as error:
+            raise StoreError(
+                f"{join(store.uri, key)}: {length_bytes} bytes at {offset_bytes} are damaged, "
+                f"fetched {DOWNLOADS} times",
+                fix="pack or upload this dataset again",
+            ) from error
 
     def _transfer(
         self, store: Store, key: str, offset_bytes: int, length_bytes: int, write: Write
@@ -121,10 +125,23 @@ class Fetcher:
         finally:
             transfer.cancel()
 
+    def policy(self, max_attempts: int, on: tuple[type[Exception], ...]) -> Retry:
+        """Retries after those errors, counted; their waits end with `close`."""
+        return Retry(
+            max_attempts,
+            first_wait_s=FIRST_DELAY_S,
+            longest_wait_s=LONGEST_DELAY_S,
+            on=on,
+            wait=self._wait,
+        )
+
     def wait(self, failures: int) -> None:
-        """The wait after that many failures in a row; counts a retry."""
-        longest_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(failures, 10))
-        self.closed.wait(random.uniform(0, longest_s))
+        """The wait after that many failures in a row (>= 1); counts a retry."""
+        self._wait(self.policy(1, ()).wait_s(failures))
+
+    def _wait(self, wait_s: float) -> None:
+        """Returns nothing: after `close`, the next attempt itself raises the reason."""
+        self.closed.wait(wait_s)
         self.count(retries=1)
 
     def close(self) -> None:
@@ -248,8 +265,8 @@ class _Transfer:
             raise failure
         if waited_s >= self.fetcher.patience_s:
             raise StoreUnavailable(f"{failure}; waited for {waited_s:.0f} s") from failure
-        self.fetcher.wait(self._failures)
         self._failures += 1
+        self.fetcher.wait(self._failures)
         self._failure = None
         self._send()
 

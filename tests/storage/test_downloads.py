@@ -1,6 +1,5 @@
 """Downloads from S3: bytes as they arrive, one attempt each, and an end when they are cancelled."""
 
-import importlib.util
 import multiprocessing
 import os
 import threading
@@ -23,23 +22,14 @@ from tests.storage.places import WebServer
 
 DATA = os.urandom(3 << 20)
 LONG_S = 20.0
-_NO_OBSTORE = "obstore is not installed (the extra `fast`)"
-HAS_OBSTORE = importlib.util.find_spec("obstore") is not None
 
 
-@pytest.fixture(
-    params=[
-        "boto3",
-        pytest.param("obstore", marks=pytest.mark.skipif(not HAS_OBSTORE, reason=_NO_OBSTORE)),
-    ]
-)
-def store(
-    request: pytest.FixtureRequest, s3_server: S3Server, s3_uri: str, proxy: FaultProxy
-) -> Store:
+@pytest.fixture
+def store(s3_server: S3Server, s3_uri: str, proxy: FaultProxy) -> Store:
     """A store behind the proxy with the object `k`, which has answered once."""
     stores_of(s3_server).open(s3_uri).put("k", DATA)
     behind = s3_server._replace(endpoint_url=proxy.endpoint_url)
-    store = stores_of(behind, downloads=request.param, read_timeout_s=LONG_S).open(s3_uri)
+    store = stores_of(behind, read_timeout_s=LONG_S).open(s3_uri)
     assert store.exists("k")
     return store
 
@@ -120,8 +110,7 @@ def test_a_download_is_one_attempt(
     proxy.order(fault)
     with pytest.raises(StoreUnavailable, match=r"/k: "):
         list(store.download("k"))
-    explaining = 1 if getattr(store, "config").downloads == "obstore" else 0  # noqa: B009
-    assert len(proxy.ranges("/k")) == requests + 1 + explaining
+    assert len(proxy.ranges("/k")) == requests + 1
     assert waits == []
     assert b"".join(store.download("k")) == DATA
 
@@ -187,13 +176,6 @@ def test_a_range_that_is_ignored_is_named(http_server: WebServer, s3_server: S3S
     assert b"".join(store.download("k")) == DATA
     with pytest.raises(StoreError, match=r"/k: asked for bytes from 5 on, .* Range header on"):
         list(store.download("k", 5))
-
-
-@pytest.mark.skipif(HAS_OBSTORE, reason="obstore is installed")
-def test_obstore_that_is_not_there_is_named(s3_server: S3Server, s3_uri: str) -> None:
-    store = stores_of(s3_server, downloads="obstore").open(s3_uri)
-    with pytest.raises(StoreError, match=r"stores.s3.downloads: .*pip install obstore"):
-        list(store.download("k"))
 
 
 class Broken:

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from storage.config import StoreConfig, fitting_key
 from storage.errors import MissingObject, ShortObject, StoreError, StoreUnavailable
-from storage.retry import retried
 from storage.store import ObjectInfo, Store
 from storage.stores import BY_SMART_OPEN, STORES, Stores, open_store
 from storage.uris import checked_key, join, split_uri
@@ -343,6 +342,7 @@ def test_join() -> None:
         ({"endpoint_url": "obs.example.com"}, "endpoint_url"),
         ({"endpoint_url": "https://obs.example.com/bucket"}, "endpoint_url"),
         ({"key": "secret"}, "Extra inputs"),
+        ({"downloads": "obstore"}, "Extra inputs"),
         ({"max_attempts": 0}, "max_attempts"),
     ],
 )
@@ -353,29 +353,3 @@ def test_a_wrong_config_is_refused(fields: dict[str, object], message: str) -> N
 
 def test_every_field_of_the_config_is_described() -> None:
     assert all(field.description for field in StoreConfig.model_fields.values())
-
-
-def test_retries_are_bounded_and_jittered(waits: list[float]) -> None:
-    calls = []
-
-    def fails() -> None:
-        calls.append(1)
-        raise StoreUnavailable("away")
-
-    with pytest.raises(StoreUnavailable, match=r"away"):
-        retried(fails, max_attempts=9, first_delay_s=1.0, longest_delay_s=4.0)
-    assert len(calls) == 9
-    assert len(waits) == 8
-    assert all(0 <= wait <= min(4, 2**n) for n, wait in enumerate(waits))
-    assert len(set(waits)) == 8
-
-
-def test_only_passing_failures_are_retried(waits: list[float]) -> None:
-    outcomes = iter([StoreUnavailable("once"), StoreError("for good")])
-
-    def fails() -> None:
-        raise next(outcomes)
-
-    with pytest.raises(StoreError, match=r"for good"):
-        retried(fails, max_attempts=9)
-    assert len(waits) == 1

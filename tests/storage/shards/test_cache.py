@@ -127,7 +127,8 @@ def test_a_shard_that_stays_wrong_is_named_after_three_downloads(
     store: CountedStore, folder: Path, stored: bytes, fault: str
 ) -> None:
     store.put(KEY, stored)
-    message = f"{store.uri}/{KEY}: truncated or damaged shard: {fault}; .*; downloaded 3 times"
+    where = f"{store.uri}/{KEY}"
+    message = f"{where}: truncated or damaged shard: {fault}; downloaded 3 times. Fix: pack or"
     with pytest.raises(StoreError, match=message):
         _open(ShardCache(folder), store)
     assert store.num_downloads >= 3
