@@ -48,6 +48,7 @@ COPY entrypoint.py /opt/segadapt/
 COPY storage /opt/segadapt/storage
 COPY adapt /opt/segadapt/adapt
 COPY job_specs /opt/segadapt/job_specs
+RUN chmod +x /opt/segadapt/entrypoint.py && ln -s /opt/segadapt/entrypoint.py /opt/venv/bin/segadapt
 RUN /opt/venv/bin/python -m compileall -q --invalidation-mode checked-hash /opt/segadapt
 
 # The servers of compose.yaml: `weed` (an S3 store) and `mlflow`. Not part of the job's image.

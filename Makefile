@@ -7,7 +7,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadgroup
 .PHONY: demo test fuzz fast lint docs lock stack chaos bench clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python entrypoint.py demo
+	$(BIN)/segadapt demo
 
 # All tests. The fuzzer runs beside the others for five minutes (`make fuzz`: ten, FUZZ_S says others);
 # what it says is shown at the end. Whatever ends this ends it too.
@@ -54,10 +54,11 @@ chaos: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.methods toy_town
 
-$(VENV)/.installed: requirements.txt requirements-submit.txt requirements-dev.txt
+$(VENV)/.installed: requirements.txt requirements-submit.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 clean:

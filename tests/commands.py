@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-import entrypoint
+from adapt.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 FORGOTTEN = ("MLFLOW_TRACKING_URI", "TORCHELASTIC_RUN_ID", "PET_NNODES", "PET_NPROC_PER_NODE")
@@ -50,7 +50,7 @@ def call(*argv: object, folder: Path, environment: Mapping[str, str] | None = No
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        code = entrypoint.main()
+        code = main()
     return Ended(code, out.getvalue(), err.getvalue())
 
 

@@ -13,6 +13,7 @@ import typer.exceptions
 import yaml
 from pydantic import BaseModel
 
+import adapt
 from adapt.cli import app
 from adapt.data.datasets import DATASETS
 from adapt.data.label_maps import LABEL_SPACES
@@ -26,6 +27,7 @@ from storage.stores import STORES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PROGRAM = re.compile(r"(?:^\s*|[;&|] |\w=\S+ )segadapt |entrypoint\.py ")
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
@@ -41,11 +43,12 @@ def anchors(page: Path) -> set[str]:
 
 
 def command_lines(text: str) -> Iterator[list[str]]:
-    """The arguments of every `entrypoint.py ...` in shell blocks and in inline code."""
+    """The arguments of every command of ours in shell blocks and in inline code."""
     shell = [*re.findall(r"```sh\n(.*?)```", text, re.DOTALL), *re.findall(r"`([^`\n]+)`", text)]
     for line in "\n".join(shell).splitlines():
-        if "entrypoint.py " in line and not line.lstrip().startswith("#"):
-            yield shlex.split(line.partition("entrypoint.py ")[2], comments=True)
+        found = PROGRAM.search(line)
+        if found and not line.lstrip().startswith("#"):
+            yield shlex.split(line[found.end() :], comments=True)
 
 
 def parse_command(arguments: list[str]) -> None:
@@ -76,7 +79,7 @@ def test_commands_that_pages_name_exist(page: Path) -> None:
 
 
 def test_a_command_that_does_not_exist_would_be_found() -> None:
-    page = "Say `python entrypoint.py check SPEC --sett a=1`.\n```sh\npython entrypoint.py fly\n```"
+    page = "Type `segadapt check SPEC --sett a=1`.\n```sh\npython entrypoint.py fly\n```"
     fly, misspelt = command_lines(page)
     with pytest.raises(typer.exceptions.TyperException, match="--sett"):
         parse_command(misspelt)
@@ -295,7 +298,7 @@ def test_what_the_dockerfile_copies_is_there_and_reaches_the_builder() -> None:
 
 
 def test_versions_agree() -> None:
-    (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    version = adapt.__version__
     assert f'image.version="{version}"' in DOCKERFILE
     assert COMPOSE["services"]["job"]["image"] == f"segadapt:{version}"
     assert version in (ROOT / "CHANGELOG.md").read_text()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from adapt.cli import cache, check, checkpoints, data, jobs, models, platforms, tracking
+from adapt.cli import cache, check, checkpoints, data, jobs, models, platforms, specs, tracking
 from adapt.cli.options import console
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train segmentation networks for streets nobody labelled. One job spec, any platform.",
 )
-for part in (jobs, check, data, cache, models, checkpoints, tracking, platforms):
+for part in (jobs, check, specs, data, cache, models, checkpoints, tracking, platforms):
     app.add_typer(part.commands)
 
 

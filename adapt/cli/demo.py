@@ -25,6 +25,7 @@ from adapt.evaluation.pictures import comparison_sheet
 from adapt.models.weights import WEIGHTS
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, load_spec
+from adapt.spec.shipped import shipped_dir
 from adapt.tracking.mlflow_database import embedded_tracking_uri
 from adapt.trainer.opening import open_run_folder, open_stores
 from adapt.trainer.run import run_job
@@ -32,7 +33,7 @@ from adapt.trainer.score import evaluate_checkpoint
 from storage.store import Store
 from storage.stores import Stores
 
-SPECS = Path(__file__).resolve().parents[2] / "job_specs" / "toy_town"
+SPECS = shipped_dir() / "toy_town"
 SIZE_HW = (96, 192)
 GAME_IMAGES = 400
 GAP = 1.4

@@ -104,7 +104,7 @@ def _launch(job: "JobSpec", place: Place, processes: int | None) -> int:
     processes = processes or place.processes or max(1, torch.cuda.device_count())
     job.check_environment(place.environment)
     job.check_ranks(processes * place.num_nodes)
-    code = launch(job, place, processes, [str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])
+    code = launch(job, place, processes, ["--module", "adapt", *sys.argv[1:]])
     return place.interrupted_code if code == Interrupted.exit_code else code
 
 
@@ -162,5 +162,5 @@ def _say_outcome(job: "JobSpec", place: Place, outcome: "Outcome", as_json: bool
     if outcome.best is not None:
         score = f"{job.evaluate.select_by} {outcome.best.score:.2%}"
         console.print(f"best checkpoint: {outcome.best.name}, {score}")
-        command = f"python entrypoint.py download-best {job.name} --out best --tracking-uri {where}"
+        command = f"segadapt download-best {job.name} --out best --tracking-uri {where}"
         console.print(f"fetch it: {command}", highlight=False, soft_wrap=True)

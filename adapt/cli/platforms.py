@@ -172,7 +172,7 @@ def _send(plan: "Plan", client: "Client", as_json: bool) -> str:
         ("stop", f"stop {record.name}"),
         ("fetch the best", f"download-best {record.name} --out best"),
     ):
-        line = f"{what}: python entrypoint.py {command}"
+        line = f"{what}: segadapt {command}"
         console.print(line, highlight=False, soft_wrap=True)
     return name
 

@@ -15,6 +15,7 @@ from adapt.platforms.kubernetes import KUBERNETES
 from adapt.platforms.modelarts import MODELARTS
 from adapt.platforms.platform import Platform, Profile
 from adapt.platforms.sagemaker import SAGEMAKER
+from adapt.spec.shipped import find_file
 
 PLATFORMS: dict[str, Platform] = {
     "sagemaker": SAGEMAKER,
@@ -26,11 +27,12 @@ PLATFORMS: dict[str, Platform] = {
 
 
 def load_profile(path: Path, overrides: Iterable[str] = ()) -> Profile:
-    """Read a profile, a YAML file whose `platform` says which row of PLATFORMS it is for.
+    """Read a profile, whose `platform` names its row of PLATFORMS: a YAML file, or a shipped one by
+    its name (`platforms/docker`).
 
     Raises `JobError` with a line for each mistake.
     """
-    values = with_overrides(read_yaml(path), overrides)
+    values = with_overrides(read_yaml(find_file(path)), overrides)
     name = values.get("platform")
     try:
         if not isinstance(name, str) or name not in PLATFORMS:

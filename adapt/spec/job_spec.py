@@ -26,6 +26,7 @@ from adapt.evaluation.metrics import subset_classes
 from adapt.methods import METHODS
 from adapt.models import ARCHITECTURES
 from adapt.models.config import SegmenterConfig
+from adapt.spec.shipped import find_file
 from adapt.stream.config import DomainConfig, StreamConfig
 from adapt.tracking.tracker import TrackingConfig
 from storage.config import StoreConfig, fitting_key, key_fault, settings_name
@@ -175,10 +176,12 @@ def load_spec(
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> JobSpec:
-    """Read a job spec from a path, a URI or `env:VARIABLE` (see `read_yaml`).
+    """Read a job spec from a path, a URI or `env:VARIABLE` (see `read_yaml`), or a shipped one by
+    its name, as `toy_town/advent`.
 
     The run is named after the file unless the spec says otherwise. Raises `JobError`, `StoreError`.
     """
+    where = find_file(where)
     values = read_yaml(where, environment)
     name = Path(str(where).removeprefix(IN_VARIABLE)).stem
     try:

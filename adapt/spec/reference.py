@@ -215,7 +215,7 @@ _OPENING = dedent("""\
 
     **How it is read.** Types are strict, as in JSON: `steps: "500"`, an unknown key and a key that
     stands twice are errors, and every mistake is named by its key path, all of them at once. `2e-4`
-    is a number, `off` is a text. `python entrypoint.py check SPEC --spec` says whether a spec is
+    is a number, `off` is a text. `segadapt check SPEC --spec` says whether a spec is
     valid and what it comes to, without touching data or GPU; without `--spec` it looks at
     [everything else](check.md) too.
 
@@ -224,8 +224,8 @@ _OPENING = dedent("""\
     lists are numbers:
 
     ```sh
-    python entrypoint.py check SPEC --spec --set train.steps=500 --set source.size_hw=[360,640]
-    python entrypoint.py check SPEC --spec --set classes.0.name=street
+    segadapt check SPEC --spec --set train.steps=500 --set source.size_hw=[360,640]
+    segadapt check SPEC --spec --set classes.0.name=street
     ```
 
     **Resolved spec.** The spec with its overrides and all defaults filled in is saved as
@@ -238,7 +238,7 @@ _OPENING = dedent("""\
 
     **Editors.** Write `# yaml-language-server: $schema=PATH/TO/job_specs/schema.json` into a spec's
     first line, and an editor with a YAML language server completes keys and marks mistakes.
-    `python entrypoint.py schema` prints the same schema.
+    `segadapt schema` prints the same schema.
     """)
 
 

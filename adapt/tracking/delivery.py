@@ -101,7 +101,7 @@ class Delivery(threading.Thread):
         if self._spool.waiting:
             log.warning(
                 "MLflow at %s has not received %d entries; they stay in %s: start the job again "
-                "with this folder, or send them with `python entrypoint.py sync-metrics %s`",
+                "with this folder, or send them with `segadapt sync-metrics %s`",
                 without_password(self._uri),
                 self._spool.waiting,
                 self._spool.path,

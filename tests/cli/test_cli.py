@@ -24,7 +24,7 @@ from tests.conftest import TINY_HW, tiny_values, write_raw_folders
 COMMANDS = [
     "run", "check", "pack", "merge", "verify", "inspect", "evaluate", "predict", "download-best",
     "import-checkpoint", "export-checkpoint", "demo", "schema", "models", "cache", "sync-metrics",
-    "submit", "jobs", "status", "logs", "stop", "train",
+    "submit", "jobs", "status", "logs", "stop", "train", "specs",
 ]  # fmt: skip
 SECONDS = 15
 """What `within seconds` means on a busy machine of two cores."""

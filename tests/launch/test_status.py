@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import adapt.launch.status
-import entrypoint
+from adapt.cli.main import _failure
 from adapt.launch.status import (
     RankStatus,
     Watch,
@@ -145,6 +145,6 @@ def test_the_failure_file_keeps_the_message_and_the_last_bytes(size: int, tmp_pa
 def test_errors_end_with_the_code_that_fits_and_say_what_helps(
     error: Exception, code: int, said: str
 ) -> None:
-    failed = entrypoint._failure(error, Place("local", {}, Path("/scratch")))
+    failed = _failure(error, Place("local", {}, Path("/scratch")))
     assert failed.exit_code == code and said in failed.message
     assert type(error).__name__ in failed.traceback_text

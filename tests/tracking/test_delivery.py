@@ -92,7 +92,7 @@ def test_absent_server_costs_no_time_and_leaves_the_spool(
     assert tracker.pending == 1003
     assert len(spool.read_text().splitlines()) == 1003
     assert f"has not received 1003 entries; they stay in {spool}" in caplog.text
-    assert f"`python entrypoint.py sync-metrics {spool}`" in caplog.text
+    assert f"`segadapt sync-metrics {spool}`" in caplog.text
 
     assert deliver_spool(spool, sqlite_uri, DELIVERY_S) == (1003, 0)
     run = only_run(sqlite_uri, "absent")

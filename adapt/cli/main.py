@@ -1,0 +1,100 @@
+"""Runs one command and turns its failure into an exit code; `adapt.__main__` starts it.
+
+0 done, 2 job spec or command line, 3 storage, 4 data, 75 interrupted and saved (run the same
+command again), 1 a bug.
+"""
+
+import errno
+import os
+import sys
+import traceback
+from typing import NamedTuple
+
+from adapt.cli import app, say_error
+from adapt.errors import DataError, Interrupted, JobError
+from adapt.launch.status import WorkerStatus, write_failure
+from adapt.places import Place, failure_file, find_place
+from storage.errors import StoreError
+
+PROGRAM = "segadapt"
+"""The name in messages, and in the variable by which a shell asks for completions."""
+
+GPU_MEMORY = (
+    "the GPU has no memory left; less is needed with train.precision=bf16, a smaller batch_size of "
+    "source and target (with train.accumulate the same samples a step), and smaller images "
+    "(augment.crop_hw, size_hw)"
+)
+
+
+class Failed(NamedTuple):
+    """How a command ended that did not go well; `kind` is empty where it was said already."""
+
+    exit_code: int
+    kind: str = ""
+    message: str = ""
+    traceback_text: str = ""
+
+
+def main() -> int:
+    """Run one command; the exit code, which a rank also leaves for the process that started it."""
+    try:
+        place = find_place(os.environ)
+    except JobError as error:  # the platform contradicts itself
+        say_error(str(error), kind=type(error).__name__)
+        write_failure(failure_file(os.environ), type(error).__name__, str(error))
+        return error.exit_code
+    status = WorkerStatus(place.status_dir, place.rank)
+    failed = _ended(place, status)
+    status.ended(*failed)
+    if failed.kind and failed.exit_code != Interrupted.exit_code and not place.launched:
+        write_failure(place.failure_file, *failed[1:])
+    return failed.exit_code
+
+
+def _ended(place: Place, status: WorkerStatus) -> Failed:
+    try:
+        app(prog_name=PROGRAM, obj=status)
+    except SystemExit as ended:  # typer's own end: done, wrong usage (2) or Ctrl-C (130)
+        return Failed(int(ended.code or 0))
+    except Exception as error:  # noqa: BLE001 - the one broad catch: a bug ends with 1
+        failed = _failure(error, place)
+        if failed.kind == "Bug":
+            traceback.print_exc()
+        say_error(failed.message, kind=failed.kind)
+        return failed
+    raise AssertionError("typer ends a command with SystemExit")
+
+
+def _failure(error: Exception, place: Place) -> Failed:
+    text = "".join(traceback.format_exception(error))
+    if isinstance(error, JobError | DataError | StoreError | Interrupted):
+        return Failed(error.exit_code, type(error).__name__, str(error), text)
+    torch = sys.modules.get("torch")  # importing it takes seconds, which most commands spare
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        message = f"{GPU_MEMORY} [{str(error).splitlines()[0]}]"
+        return Failed(JobError.exit_code, "OutOfMemoryError", message, text)
+    if isinstance(error, OSError):
+        trouble = _disk_trouble(error, place)
+        if trouble is not None:
+            code = StoreError.exit_code if error.errno == errno.ENOSPC else JobError.exit_code
+            return Failed(code, "DiskError", trouble, text)
+    return Failed(
+        1, "Bug", "this is a bug in SegAdapt: please report it with the lines above", text
+    )
+
+
+def _disk_trouble(error: OSError, place: Place) -> str | None:
+    """What to do about a full disk, or a scratch folder that cannot be written."""
+    if error.errno == errno.ENOSPC:
+        where = error.filename or f"perhaps that of {place.scratch_dir}"
+        return (
+            f"a disk is full: {where}; SEGADAPT_SCRATCH_DIR names a folder on another one, "
+            "stream.cache_gb bounds the cache"
+        )
+    in_scratch = str(error.filename or "").startswith(str(place.scratch_dir))
+    if error.errno in (errno.EROFS, errno.EACCES) and in_scratch:
+        return (
+            f"{error.filename}: {error.strerror}; SEGADAPT_SCRATCH_DIR names a folder that can be "
+            "written"
+        )
+    return None

@@ -1,0 +1,65 @@
+"""The job specs, platform profiles and JSON schema that come with SegAdapt: `job_specs` beside the
+package in the repository and the image, `adapt/job_specs` in an installation from a wheel.
+"""
+
+import shutil
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+from adapt.errors import JobError, known_names
+
+SCHEMA = "schema.json"
+PROFILES = "platforms"
+
+
+def shipped_dir() -> Path:
+    """The folder of shipped files."""
+    package = Path(str(resources.files("adapt")))
+    installed = package / "job_specs"
+    return installed if installed.is_dir() else package.parent / "job_specs"
+
+
+def shipped_names() -> list[str]:
+    """Every shipped job spec and profile, as `toy_town/advent`, sorted."""
+    return sorted(_name(path) for path in shipped_dir().glob("*/*.yaml"))
+
+
+def shipped_path(name: str) -> Path:
+    """The file of a shipped spec or profile.
+
+    Raises `JobError` for an unknown name.
+    """
+    names = shipped_names()
+    if name not in names:
+        raise JobError(f"NAME: expected a shipped job spec, {known_names(name, names)}")
+    return shipped_dir() / f"{name}.yaml"
+
+
+def find_file(where: Path | str) -> Path | str:
+    """`where` itself, or where there is no such file the shipped one of that name."""
+    if Path(where).exists() or str(where) not in shipped_names():
+        return where
+    return shipped_path(str(where))
+
+
+def copy_shipped(name: str, out: Path) -> Iterator[Path]:
+    """Copy a shipped file, or a folder of them, below `out`, and the schema that editors read.
+
+    Yields each written path. Raises `JobError` for an unknown name, and rather than overwrite.
+    """
+    names = [one for one in shipped_names() if one.startswith(f"{name}/")] or [name]
+    sources = [shipped_path(one) for one in names]
+    targets = [out / source.relative_to(shipped_dir()) for source in sources]
+    for target in targets:
+        if target.exists():
+            raise JobError(f"--out: expected no file at {target}", fix="choose another folder")
+    for source, target in zip(sources, targets, strict=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        yield target
+    shutil.copyfile(shipped_dir() / SCHEMA, out / SCHEMA)
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(shipped_dir()).with_suffix("").as_posix()
