@@ -28,7 +28,8 @@ import torch
 
 from adapt.batch import Batch
 from adapt.checkpoint.run_folder import RunFolder
-from adapt.checkpoint.saver import Saver, snapshot_of
+from adapt.checkpoint.saver import Saver
+from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.engine.engine import Engine, TrainConfig, prepare_device
 from adapt.engine.optim import OptimConfig
 from adapt.methods import build_method
@@ -81,7 +82,8 @@ def submit(engine: Engine, saver: Saver) -> None:
     """Copy the state and hand it to the saving thread."""
     weights = engine.method.segmenter.state_dict()
     state = {"engine": engine.state_dict()}
-    saver.submit(snapshot_of(engine.step_count, state, weights, "", {}))
+    moment = Moment(engine.step_count, 0, time.monotonic())
+    saver.submit(Snapshot(moment, state, weights, "", {}).copied())
 
 
 def save_alone_s(engine: Engine, saver: Saver) -> float:

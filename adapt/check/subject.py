@@ -46,6 +46,11 @@ class Subject:
         nodes = self.place.num_nodes if self.profile is None else self.profile.nodes
         return nodes * self.local_ranks
 
+    @property
+    def place_of_job(self) -> Place:
+        """This place with the ranks of the whole job."""
+        return replace(self.place, num_ranks=self.num_ranks)
+
     @cached_property
     def stores(self) -> Stores:
         """The stores of the job, with the secrets of this process."""

@@ -17,7 +17,7 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
+from adapt.checkpoint.snapshot import Snapshot
 from adapt.config.section import Section
 from adapt.errors import DataError
 from adapt.models.weights import STATE, WEIGHTS
@@ -73,24 +74,17 @@ class RunFolder:
     def __init__(self, store: Store, uri: str | None = None) -> None:
         self.store, self.uri = store, uri or store.uri
 
-    def save(
-        self,
-        step: int,
-        state: Mapping[str, Any],
-        weights: Mapping[str, Tensor],
-        spec_text: str,
-        description: Mapping[str, str],
-    ) -> Saved:
-        """Write the checkpoint of `step` durably and point LATEST, which is for people, at it.
+    def save(self, snapshot: Snapshot) -> Saved:
+        """Write a checkpoint durably and point LATEST, which is for people, at it.
 
-        `description` goes into the header of the weights' file. Raises `StoreError`.
+        Raises `StoreError`.
         """
-        name = self._free_name(step)
-        tensors = {key: t.detach().cpu().contiguous() for key, t in weights.items()}
+        name = self._free_name(snapshot.step)
+        tensors = {key: t.detach().cpu().contiguous() for key, t in snapshot.weights.items()}
         writers: dict[str, Callable[[Path], object]] = {
-            WEIGHTS: lambda path: path.write_bytes(as_bytes(tensors, dict(description))),
-            STATE: lambda path: torch.save(dict(state), path),
-            SPEC: lambda path: path.write_text(spec_text),
+            WEIGHTS: lambda path: path.write_bytes(as_bytes(tensors, dict(snapshot.description))),
+            STATE: lambda path: torch.save(dict(snapshot.state), path),
+            SPEC: lambda path: path.write_text(snapshot.spec_text),
         }
         digests = {}
         for file, write in writers.items():
@@ -98,7 +92,7 @@ class RunFolder:
                 write(path)
                 digests[file] = _sha256(path)
                 self.store.put_file(f"{name}/{file}", path)
-        manifest = {"step": step, "sha256": digests}
+        manifest = {"step": snapshot.step, "sha256": digests}
         self.store.put(f"{name}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
         self.store.put("LATEST", name.encode())
         return Saved(name, join(self.uri, name, WEIGHTS), digests[WEIGHTS])
@@ -235,7 +229,7 @@ def fetch_weights(
     if sha256 is not None and found != sha256:
         path.unlink()
         raise DataError(
-            f"{store.uri}/{key}: expected sha256 {sha256}, got {found}: download it again"
+            f"{store.uri}/{key}: expected sha256 {sha256}, got {found}", fix="download it again"
         )
     return load_file(path)
 

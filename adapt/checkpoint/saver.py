@@ -7,14 +7,11 @@ will not come back. A failed upload is a warning: training goes on, and the next
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from threading import Condition, Thread
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
 
 from adapt.checkpoint.run_folder import RunFolder, Saved
+from adapt.checkpoint.snapshot import Moment, Snapshot
 from storage.errors import StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -23,32 +20,6 @@ RETRY_S = 10.0
 """Pause after a failed upload of a best checkpoint, or of the job's last."""
 
 _BEAT_S = 1.0
-
-
-class Snapshot(NamedTuple):
-    """A checkpoint in memory, apart from what training goes on changing.
-
-    `score` is set where it is the best so far.
-    """
-
-    step: int
-    state: Mapping[str, Any]
-    weights: Mapping[str, Tensor]
-    spec_text: str
-    description: Mapping[str, str]
-    score: float | None = None
-
-
-class Durable(NamedTuple):
-    """The last checkpoint that is stored: its step, and `time.monotonic()` of its copy."""
-
-    step: int
-    taken_s: float
-
-    @property
-    def age_s(self) -> float:
-        """How much work a kill now would cost, in seconds."""
-        return time.monotonic() - self.taken_s
 
 
 class Saver:
@@ -60,11 +31,11 @@ class Saver:
     def __init__(
         self, folder: RunFolder, keep: int, on_best: Callable[[Saved, float], None]
     ) -> None:
-        self.durable: Durable | None = None
+        self.durable: Moment | None = None
         self._folder, self._keep, self._on_best = folder, keep, on_best
         self._changed = Condition()
-        self._flying: tuple[Snapshot, float] | None = None
-        self._waiting: tuple[Snapshot, float] | None = None
+        self._flying: Snapshot | None = None
+        self._waiting: Snapshot | None = None
         self._error: StoreError | None = None
         self._retry_s = RETRY_S
         self._closed = self._ended = False
@@ -85,12 +56,12 @@ class Saver:
         """Store a snapshot soon; it takes the place of one that still waits."""
         with self._changed:
             assert not self._ended, "the saving thread has ended; its traceback is above"
-            self._waiting = (snapshot, time.monotonic())
+            self._waiting = snapshot
             self._changed.notify_all()
 
     def finish(
         self, snapshot: Snapshot | None, timeout_s: float, beat: Callable[[], None]
-    ) -> Durable | None:
+    ) -> Moment | None:
         """Store what waits, then `snapshot`; return what is stored after at most `timeout_s`.
 
         Calls `beat` about once a second. A store that is away is waited for; one that refuses, as
@@ -121,7 +92,7 @@ class Saver:
             self._changed.notify_all()
 
     def _has(self, snapshot: Snapshot) -> bool:
-        return self.durable is not None and self.durable.step == snapshot.step and not self._error
+        return self.durable is not None and self.durable == snapshot.moment and not self._error
 
     def _wait_until_idle(self, deadline_s: float, beat: Callable[[], None]) -> bool:
         with self._changed:
@@ -152,9 +123,9 @@ class Saver:
                     return
                 self._flying, self._waiting = self._waiting, None
             assert self._flying is not None
-            error = self._stored(*self._flying)
+            error = self._stored(self._flying)
             with self._changed:
-                again = error is not None and self._flying[0].score is not None
+                again = error is not None and self._flying.score is not None
                 if again and self._waiting is None:
                     self._waiting = self._flying
                 self._flying, self._error = None, error
@@ -162,12 +133,12 @@ class Saver:
                 if again and not self._closed:
                     self._changed.wait_for(lambda: self._closed, self._retry_s)
 
-    def _stored(self, snapshot: Snapshot, taken_s: float) -> StoreError | None:
+    def _stored(self, snapshot: Snapshot) -> StoreError | None:
         """Store, mark and clean up; the error where the store refuses."""
         started_s = time.monotonic()
         try:
-            saved = self._folder.save(*snapshot[:5])
-            self.durable = Durable(snapshot.step, taken_s)
+            saved = self._folder.save(snapshot)
+            self.durable = snapshot.moment
             if snapshot.score is not None:
                 self._folder.mark_best(saved, snapshot.score)
                 self._on_best(saved, snapshot.score)
@@ -185,40 +156,6 @@ class Saver:
         log.info("the checkpoint of step %d is stored (%.1f s)", snapshot.step, took_s)
         return None
 
-    def _age(self, durable: Durable) -> str:
+    def _age(self, durable: Moment) -> str:
         minutes = durable.age_s / 60
         return f"the last stored one is step {durable.step}, {minutes:.1f} minutes old"
-
-
-def in_memory(values: Any, copies: dict[tuple[Any, ...], Tensor] | None = None) -> Any:
-    """A deep copy of nested dicts, lists and tuples with every tensor copied to the CPU's memory.
-
-    Tensors that are the same memory stay one.
-    """
-    copies = {} if copies is None else copies
-    if isinstance(values, Tensor):
-        tensor = values.detach()
-        key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
-        if tensor.numel() == 0 or key not in copies:
-            copies[key] = tensor.to("cpu", copy=True).contiguous()
-        return copies[key]
-    if isinstance(values, Mapping):
-        return {key: in_memory(value, copies) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return type(values)(in_memory(value, copies) for value in values)
-    return values
-
-
-def snapshot_of(
-    step: int,
-    state: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
-    spec_text: str,
-    description: Mapping[str, str],
-    score: float | None = None,
-) -> Snapshot:
-    """Copy a checkpoint's content off the device. Waits for the device."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    copied, tensors = in_memory((state, weights))
-    return Snapshot(step, copied, tensors, spec_text, description, score)

@@ -60,11 +60,9 @@ def check(
 
 
 def _print_spec(job: "JobSpec", place: Place, as_json: bool) -> None:
-    from adapt.trainer.networks import check_networks
+    from adapt.trainer.problems import refuse_problems
 
-    job.check_environment(place.environment)
-    job.check_ranks(place.num_ranks)
-    check_networks(job)
+    refuse_problems(job, place)
     if as_json:
         typer.echo(json.dumps(job.resolved()))
         return

@@ -27,7 +27,7 @@ from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, load_spec
 from adapt.spec.shipped import shipped_dir
 from adapt.tracking.mlflow_database import embedded_tracking_uri
-from adapt.trainer.opening import open_run_folder, open_stores
+from adapt.trainer.opening import open_run_folder
 from adapt.trainer.run import run_job
 from adapt.trainer.score import evaluate_checkpoint
 from storage.store import Store
@@ -51,7 +51,7 @@ class DemoResult(NamedTuple):
     @property
     def gain(self) -> float:
         """MIoU that adaptation added, in [-1, 1]."""
-        return self.adapted.score.figures()["miou"] - self.source_only.score.figures()["miou"]
+        return self.adapted.score.metrics()["miou"] - self.source_only.score.metrics()["miou"]
 
 
 def run_demo(
@@ -132,7 +132,7 @@ def train(
 
 def score(job: JobSpec, place: Place) -> Evaluation:
     """Score a finished job's last checkpoint on the camera's test split."""
-    folder = open_run_folder(job, open_stores(job, place))
+    folder = open_run_folder(job, place)
     assert job.validation is not None
     test = job.validation.model_copy(update={"split": "test"})
     last = f"{folder.store.uri}/{folder.names()[-1]}"
@@ -140,7 +140,7 @@ def score(job: JobSpec, place: Place) -> Evaluation:
 
 
 def _copy_last_weights(job: JobSpec, place: Place, path: Path) -> None:
-    folder = open_run_folder(job, open_stores(job, place))
+    folder = open_run_folder(job, place)
     folder.store.get_file(f"{folder.names()[-1]}/{WEIGHTS}", path)
 
 

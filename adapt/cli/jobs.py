@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
@@ -100,10 +101,11 @@ def _launch(job: "JobSpec", place: Place, processes: int | None) -> int:
     import torch
 
     from adapt.launch.supervisor import launch
+    from adapt.trainer.problems import QUICK, refuse_problems
 
     processes = processes or place.processes or max(1, torch.cuda.device_count())
-    job.check_environment(place.environment)
-    job.check_ranks(processes * place.num_nodes)
+    whole = replace(place, num_ranks=processes * place.num_nodes)
+    refuse_problems(job, whole, QUICK)  # the ranks check the networks themselves
     code = launch(job, place, processes, ["--module", "adapt", *sys.argv[1:]])
     return place.interrupted_code if code == Interrupted.exit_code else code
 
@@ -154,7 +156,7 @@ def _say_outcome(job: "JobSpec", place: Place, outcome: "Outcome", as_json: bool
 
     where = without_password(tracking_uri(job, place))
     best = None if outcome.best is None else outcome.best._asdict()
-    answer = {"run": job.name, "step": outcome.step, "best": best, "figures": outcome.figures}
+    answer = {"run": job.name, "step": outcome.step, "best": best, "figures": outcome.metrics}
     if as_json:
         typer.echo(json.dumps({**answer, "tracking_uri": where}))
         return

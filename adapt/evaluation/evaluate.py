@@ -88,7 +88,7 @@ class Score(NamedTuple):
         predicted."""
         return iou(self.matrix).cpu().numpy()
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """The figures that `select_by` names, in [0, 1]."""
         means = {name: miou(self.matrix, classes) for name, classes in self.subsets.items()}
         return {
@@ -101,7 +101,7 @@ class Score(NamedTuple):
         """All of it as plain data: figures, IoU by class (None where NaN) and the matrix."""
         per_class = [_or_none(float(value)) for value in self.iou]
         return {
-            **{name: _or_none(value) for name, value in self.figures().items()},
+            **{name: _or_none(value) for name, value in self.metrics().items()},
             "iou": dict(zip(names, per_class, strict=True)),
             "matrix": self.matrix.tolist(),
         }

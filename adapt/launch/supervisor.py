@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from torch.distributed.run import get_args_parser
 
@@ -43,6 +44,9 @@ from adapt.launch.status import (
 from adapt.places import PLATFORM_VARIABLE, STATUS_VARIABLE, Place
 from adapt.spec.job_spec import JobSpec
 from storage.errors import StoreError
+
+if TYPE_CHECKING:
+    from adapt.tracking.tracker import Status
 
 log = logging.getLogger(__name__)
 
@@ -75,40 +79,24 @@ def launch(job: JobSpec, place: Place, processes: int, command: Sequence[str]) -
 
 
 def end_run(job: JobSpec, place: Place, verdict: Verdict) -> None:
-    """Have the job's MLflow run end with what happened, if the store and the server let us; what
-    MLflow does not take stays for `sync-metrics`."""
-    from adapt.tracking.tracker import Status, Tracker
-    from adapt.trainer.opening import open_run_folder, open_stores
-    from adapt.trainer.tracked_run import TRACKER_FLUSH_S, job_key, known_job_key, tracking_uri
+    """End the job's MLflow run with the verdict, if store and server are reachable."""
+    from adapt.trainer.tracked_run import end_tracked_run
 
-    try:
-        folder = open_run_folder(job, open_stores(job, place))
-        key = known_job_key(folder) if place.node else job_key(folder)
-        if key is None:  # a folder of this node's own, which does not know the run
-            return
-        tracker = Tracker(
-            job.tracking,
-            uri=tracking_uri(job, place),
-            run_name=job.name,
-            job_key=key,
-            spool_dir=place.scratch_dir / "tracking",
-        )
-    except (StoreError, JobError, OSError) as error:
-        log.warning("MLflow is not told how the job ended: %s", error)
-        return
     interrupted = verdict.exit_code == Interrupted.exit_code
     status: Status = "KILLED" if interrupted else "FAILED"
-    patience_s = place.grace_s / 6 if interrupted else TRACKER_FLUSH_S
-    tracker.finish(status, patience_s, f"{verdict.kind}: {verdict.message}")
+    try:
+        end_tracked_run(job, place, status, f"{verdict.kind}: {verdict.message}")
+    except (StoreError, JobError, OSError) as error:
+        log.warning("the end of the job is not reported to MLflow: %s", error)
 
 
 def keep_stacks(job: JobSpec, place: Place, text: str) -> None:
-    """Put the stacks of a stalled node beside the job's checkpoints, if the store lets us."""
-    from adapt.trainer.opening import open_run_folder, open_stores
+    """Put the stacks of a stalled node beside the job's checkpoints, if the store is reachable."""
+    from adapt.trainer.opening import open_run_folder
 
     key = f"stalls/node-{place.node}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.txt"
     try:
-        store = open_run_folder(job, open_stores(job, place)).store
+        store = open_run_folder(job, place).store
         store.put(key, text.encode())
     except (StoreError, JobError, OSError) as error:
         log.warning("the stacks could not be stored: %s", error)

@@ -19,10 +19,10 @@ from adapt.spec.job_spec import JobSpec
 from storage.stores import Stores
 
 
-def check_networks(job: JobSpec) -> None:
-    """Raise `JobError` where model, method and optimizers do not fit one another.
+def check_networks(job: JobSpec) -> Method:
+    """Build all networks and optimizers without memory or weights; the method with them.
 
-    All networks are built, without memory or weights: the code that would stumble later is asked.
+    Raises `JobError` where model, method and optimizers do not fit one another.
     """
     method = build_without_memory(job)
     with torch.device("meta"):
@@ -31,7 +31,8 @@ def check_networks(job: JobSpec) -> None:
         _adversary(method, name)
     starts_nowhere = job.model.weights_uri is None and job.model.start_uri is None
     if job.model.weights == "imagenet" and starts_nowhere and job.model.encoder in ENCODERS:
-        method.segmenter.encoder.imagenet_weights()  # says which weights it needs
+        method.segmenter.encoder.imagenet_weights()  # its error names the weights that it needs
+    return method
 
 
 def build_without_memory(job: JobSpec) -> Method:

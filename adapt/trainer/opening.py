@@ -6,27 +6,21 @@ seconds.
 
 import logging
 import os
-from collections.abc import Mapping
-from threading import Event
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.data.packed.packed_split import PackedSplit, SplitConfig
-from adapt.engine.optim import schedule_length
 from adapt.errors import DataError
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
-from adapt.stream.config import DomainConfig, StreamConfig
-from adapt.stream.stream import Stream, check_state
+from adapt.stream.config import StreamConfig
 from storage.shards.cache import ShardCache
 from storage.stores import Stores
 from storage.uris import join
 
 log = logging.getLogger(__name__)
-
-SOURCE_STREAM, TARGET_STREAM = 0, 1
-DOMAINS = ("source", "target")
-"""The job spec's section of each stream."""
 
 
 class JobData(NamedTuple):
@@ -35,6 +29,33 @@ class JobData(NamedTuple):
     source: PackedSplit
     target: PackedSplit | None
     validation: PackedSplit | None
+
+
+class Opened(NamedTuple):
+    """A job at its place, with all that it reads and writes open."""
+
+    job: JobSpec
+    place: Place
+    stores: Stores
+    cache: ShardCache
+    data: JobData
+    folder: RunFolder
+
+
+@contextmanager
+def open_job(job: JobSpec, place: Place) -> Iterator[Opened]:
+    """Open a job's stores, cache, splits and run folder for as long as the context lasts.
+
+    Raises `JobError`, `StoreError`, and `DataError` where data and spec disagree.
+    """
+    stores, cache = open_stores(job, place), open_cache(job, place)
+    data = open_data(job, stores, cache)
+    try:
+        yield Opened(job, place, stores, cache, data, open_run_folder(job, place, stores))
+    finally:
+        for split in data:
+            if split is not None:
+                split.close()
 
 
 def open_stores(job: JobSpec, place: Place) -> Stores:
@@ -99,41 +120,10 @@ def open_split(
     return split
 
 
-def open_stream(
-    job: JobSpec,
-    domain: DomainConfig,
-    split: PackedSplit,
-    number: int,
-    place: Place,
-    state: Mapping[str, Any] | None,
-    for_device: bool = False,
-    stop: Event | None = None,
-) -> Stream:
-    """This rank's stream over an opened split, from its start or a checkpoint's `state` on.
-
-    Raises `JobError` where the state is of other data or another order.
-    """
-    stream = Stream(
-        split,
-        seed=job.seed,
-        stream=number,
-        batch_size=domain.batch_size,
-        augmentation=domain.augment,
-        config=job.stream.model_copy(update={"threads": decoding_threads(job.stream, place)}),
-        rank=place.rank,
-        num_ranks=place.num_ranks,
-        draw=0 if state is None else state["draw"],
-        planned_draws=schedule_length(job.optim, job.train.steps) * domain.batch_size,
-        for_device=for_device,
-        stop=stop,
-    )
-    if state is not None:
-        check_state(state, stream.state(0), DOMAINS[number])
-    return stream
-
-
-def open_run_folder(job: JobSpec, stores: Stores, outside: str | None = None) -> RunFolder:
-    """The folder in which the job's checkpoints stand; others find that of all runs `outside`."""
+def open_run_folder(job: JobSpec, place: Place, stores: Stores | None = None) -> RunFolder:
+    """The folder of the job's checkpoints. Raises `JobError` for a missing secret."""
+    stores = stores or open_stores(job, place)
+    outside = place.checkpoints_at
     uri = None if outside is None else join(outside, job.name)
     return RunFolder(stores.open(join(job.checkpoint.uri, job.name)), uri)
 

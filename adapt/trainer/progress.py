@@ -3,7 +3,7 @@
 import time
 from typing import NamedTuple
 
-from adapt.checkpoint.saver import Durable
+from adapt.checkpoint.snapshot import Moment
 from adapt.stream.observe import Observed
 
 BAD_SAMPLES = "stream/bad_samples"
@@ -25,7 +25,7 @@ class Progress(NamedTuple):
     wait_share: float
     remaining_s: float
     stream: Observed
-    saved: Durable | None
+    saved: Moment | None
 
 
 class Stretch:

@@ -8,8 +8,12 @@ from adapt.ranks import share_text
 from adapt.spec.job_spec import JobSpec, parse_spec
 from adapt.spec.same_job import check_same_job
 
+Checkpoint = dict[str, Any]
+"""A checkpoint's state: `engine`, `source` and `target` (streams), `evaluated_step`, `figures`
+(metrics of the last evaluation), `run_id`, `undelivered` (metrics that MLflow has not received)."""
 
-def resume(folder: RunFolder, job: JobSpec, leader: bool = True) -> dict[str, Any] | None:
+
+def resume(folder: RunFolder, job: JobSpec, leader: bool = True) -> Checkpoint | None:
     """The newest valid checkpoint's state, None for a new run; all ranks get the leader's choice.
 
     Raises `JobError` where it is of another job.

@@ -1,11 +1,10 @@
-"""The MLflow run of a job: where it is, which key names it, what describes it."""
+"""The MLflow run of a job: its server, its key, its description, its end."""
 
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.errors import Interrupted
@@ -14,7 +13,8 @@ from adapt.spec.job_spec import JobSpec
 from adapt.tracking.mlflow_database import embedded_tracking_uri
 from adapt.tracking.mlflow_run import JOB_TAG
 from adapt.tracking.tracker import Status, Tracker
-from adapt.trainer.opening import JobData
+from adapt.trainer.opening import Opened, open_run_folder
+from adapt.trainer.resume import Checkpoint
 from storage.errors import MissingObject
 from storage.uris import split_uri
 
@@ -32,8 +32,8 @@ def tracking_uri(job: JobSpec, place: Place) -> str:
 
 
 def job_key(folder: RunFolder) -> str:
-    """What identifies the job for MLflow, also after a restart: a mark in the run's folder, made
-    where there is none."""
+    """The job's identity for MLflow, also after a restart: a mark in the run's folder, made where
+    there is none."""
     key = known_job_key(folder)
     if key is None:
         key = uuid.uuid4().hex
@@ -49,25 +49,32 @@ def known_job_key(folder: RunFolder) -> str | None:
         return None
 
 
-@contextmanager
-def _tracking(
-    job: JobSpec, place: Place, folder: RunFolder, data: JobData, state: dict[str, Any] | None
-) -> Iterator[Tracker | None]:
-    """The leader's tracker, ended with the status of what happened inside."""
-    if not place.leader:
-        yield None
-        return
-    tracker = Tracker(
+def open_tracker(
+    job: JobSpec, place: Place, key: str, checkpoint: Checkpoint | None = None
+) -> Tracker:
+    """The tracker of a job's one MLflow run, which `key` names; with what a checkpoint kept."""
+    kept = checkpoint or {}
+    return Tracker(
         job.tracking,
         uri=tracking_uri(job, place),
         run_name=job.name,
-        job_key=job_key(folder),
+        job_key=key,
         spool_dir=place.scratch_dir / "tracking",
-        run_id=(state or {}).get("run_id") or None,
-        resume_step=None if state is None else state["engine"]["step"],
-        restored=(state or {}).get("undelivered", ()),
+        run_id=kept.get("run_id") or None,
+        resume_step=None if checkpoint is None else checkpoint["engine"]["step"],
+        restored=kept.get("undelivered", ()),
     )
-    _describe(job, place, folder, data, tracker)
+
+
+@contextmanager
+def tracked_run(opened: Opened, checkpoint: Checkpoint | None) -> Iterator[Tracker | None]:
+    """The leader's tracker, None elsewhere; ends the run with the status of the context."""
+    if not opened.place.leader:
+        yield None
+        return
+    place = opened.place
+    tracker = open_tracker(opened.job, place, job_key(opened.folder), checkpoint)
+    _describe(opened, tracker)
     status: Status = "FAILED"
     try:
         yield tracker
@@ -81,13 +88,26 @@ def _tracking(
         tracker.finish(status, min(TRACKER_FLUSH_S, place.grace_s / 6), why)
 
 
-def _describe(
-    job: JobSpec, place: Place, folder: RunFolder, data: JobData, tracker: Tracker
-) -> None:
+def end_tracked_run(job: JobSpec, place: Place, status: Status, why: str) -> None:
+    """End the MLflow run of a job whose ranks could not; metrics that MLflow does not receive stay
+    for `sync-metrics`.
+
+    A node that does not know the run, since the run's folder is its own, leaves it alone. Raises
+    `StoreError`, `JobError`.
+    """
+    folder = open_run_folder(job, place)
+    key = known_job_key(folder) if place.node else job_key(folder)
+    timeout_s = place.grace_s / 6 if status == "KILLED" else TRACKER_FLUSH_S
+    if key is not None:
+        open_tracker(job, place, key).finish(status, timeout_s, why)
+
+
+def _describe(opened: Opened, tracker: Tracker) -> None:
+    job, place, data = opened.job, opened.place, opened.data
     tracker.log_params(job.resolved())
     tracker.log_text(job.to_yaml(), "spec.yaml")
     tags = {
-        "segadapt.checkpoints": folder.uri,
+        "segadapt.checkpoints": opened.folder.uri,
         "segadapt.source": data.source.manifest.dataset_id,
         "segadapt.platform": place.platform,
     }

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from adapt.checkpoint.run_folder import RunFolder, fetch_weights
+from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.errors import DataError
 from adapt.models.weights import read_description
 from storage.errors import MissingObject, StoreError
@@ -23,14 +24,14 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def save(run: RunFolder, step: int) -> str:
     state = {"step": step, "rng": torch.get_rng_state()}
-    return run.save(step, state, WEIGHTS, "seed: 1\n", HEADER).name
+    return run.save(Snapshot(Moment(step, 0, 0.0), state, WEIGHTS, "seed: 1\n", HEADER)).name
 
 
 def test_what_is_saved_is_found_again(tmp_path: Path) -> None:
     run = folder(tmp_path)
     assert run.newest_valid() is None
     save(run, 5)
-    saved = run.save(10, {"step": 10}, WEIGHTS, "seed: 2\n", HEADER)
+    saved = run.save(Snapshot(Moment(10, 0, 0.0), {"step": 10}, WEIGHTS, "seed: 2\n", HEADER))
     found = run.newest_valid()
     assert found is not None and found[0] == saved.name and found[1]["step"] == 10
     assert run.spec_text(saved.name) == "seed: 2\n"
@@ -124,7 +125,7 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     run = folder(tmp_path)
     assert run.best() is None
     for step in (1, 2, 3, 4, 5):
-        saved = run.save(step, {"step": step}, WEIGHTS, "", HEADER)
+        saved = run.save(Snapshot(Moment(step, 0, 0.0), {"step": step}, WEIGHTS, "", HEADER))
         if step == 2:
             run.mark_best(saved, 0.5)
     run.retain(keep=2, newest="step-00000005")
@@ -145,7 +146,7 @@ def test_clearing_leaves_nothing(tmp_path: Path) -> None:
 def test_downloaded_weights_are_checked(tmp_path: Path) -> None:
     run = folder(tmp_path)
     name = save(run, 1)
-    with pytest.raises(DataError, match=r"expected sha256 0000, got .*: download it again"):
+    with pytest.raises(DataError, match=r"expected sha256 0000, got .*\. Fix: download it again\."):
         fetch_weights(run.store, f"{name}/weights.safetensors", tmp_path / "w", "0000")
     with pytest.raises(MissingObject):
         fetch_weights(run.store, "nothing.safetensors", tmp_path / "w")
@@ -198,7 +199,7 @@ def test_a_damaged_manifest_is_passed_over(tmp_path: Path, content: bytes) -> No
 
 def test_a_damaged_best_loses_its_mark(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = folder(tmp_path)
-    saved = run.save(3, {"step": 3}, WEIGHTS, "", HEADER)
+    saved = run.save(Snapshot(Moment(3, 0, 0.0), {"step": 3}, WEIGHTS, "", HEADER))
     run.mark_best(saved, 0.5)
     assert run.verified_best() == run.best()
     weights = tmp_path / "run" / saved.name / "weights.safetensors"

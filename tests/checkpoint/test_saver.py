@@ -11,7 +11,8 @@ import torch
 
 from adapt.checkpoint import saver as saving
 from adapt.checkpoint.run_folder import RunFolder, Saved
-from adapt.checkpoint.saver import Saver, Snapshot, in_memory, snapshot_of
+from adapt.checkpoint.saver import Saver
+from adapt.checkpoint.snapshot import Moment, Snapshot
 from storage.errors import StoreError, StoreUnavailable
 from storage.stores import Stores
 
@@ -26,7 +27,7 @@ class Gate:
         self.at_once = self.most = 0
         save = folder.save
 
-        def gated(step: int, *rest: Any) -> Saved:
+        def gated(snapshot: Snapshot) -> Saved:
             self.at_once += 1
             self.most = max(self.most, self.at_once)
             try:
@@ -34,8 +35,8 @@ class Gate:
                 if self.refuse:
                     self.refuse -= 1
                     raise self.error
-                self.steps.append(step)
-                return save(step, *rest)
+                self.steps.append(snapshot.step)
+                return save(snapshot)
             finally:
                 self.at_once -= 1
 
@@ -54,7 +55,8 @@ def gate(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 def snapshot(step: int, score: float | None = None) -> Snapshot:
     weights = {"w": torch.full((3,), float(step))}
-    return snapshot_of(step, {"step": step}, weights, "seed: 1\n", {}, score)
+    moment = Moment(step, 0, time.monotonic())
+    return Snapshot(moment, {"step": step}, weights, "seed: 1\n", {}, score).copied()
 
 
 def saver(folder: RunFolder, keep: int = 9) -> Saver:
@@ -157,22 +159,6 @@ def test_a_store_that_hangs_is_not_waited_for_longer_than_asked(
         one.finish(snapshot(3), 2, lambda: beats.append(1))
     assert 1.5 < time.monotonic() - started_s < 10 and len(beats) >= 2
     gate.open.set()
-
-
-def test_a_copy_is_apart_and_shared_memory_stays_one() -> None:
-    tensor = torch.arange(4.0)
-    copied = in_memory({"a": tensor, "b": [tensor.detach()], "c": (1, "x", None)})
-    tensor += 1
-    assert torch.equal(copied["a"], torch.arange(4.0)) and copied["b"][0] is copied["a"]
-    assert copied["c"] == (1, "x", None)
-    empty = in_memory({"a": torch.empty(0), "b": torch.empty(0, dtype=torch.int64)})
-    assert empty["b"].dtype == torch.int64
-
-
-def test_views_of_one_memory_keep_their_values() -> None:
-    whole = torch.arange(6.0).reshape(2, 3)
-    copied = in_memory({"whole": whole, "turned": whole.t(), "row": whole[0]})
-    assert torch.equal(copied["turned"], whole.t()) and torch.equal(copied["row"], whole[0])
 
 
 def test_a_full_scratch_disk_stops_no_save(

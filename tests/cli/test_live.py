@@ -5,7 +5,7 @@ import time
 
 from rich.console import Console
 
-from adapt.checkpoint.saver import Durable
+from adapt.checkpoint.snapshot import Moment
 from adapt.cli.live import LiveLine, describe, progress_bar
 from adapt.stream.observe import Observed
 from adapt.trainer.progress import Progress
@@ -29,7 +29,7 @@ def test_a_report_says_what_was_fetched() -> None:
 
 
 def test_a_report_says_how_old_the_last_stored_checkpoint_is() -> None:
-    said = describe(REPORT._replace(saved=Durable(15, time.monotonic() - 90)))
+    said = describe(REPORT._replace(saved=Moment(15, 0, time.monotonic() - 90)))
     assert "6 ready  saved 15 0:01:30 ago  left" in said
 
 

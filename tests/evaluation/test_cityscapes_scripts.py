@@ -85,7 +85,7 @@ def check_equal(score: Score, found: dict[str, Any]) -> None:
     for name, ours in zip(SPACE.names, score.iou.tolist(), strict=True):
         theirs = found["classScores"][name]
         assert ours == theirs or (math.isnan(ours) and math.isnan(theirs)), name
-    assert score.figures()["miou"] == found["averageScoreClasses"]
+    assert score.metrics()["miou"] == found["averageScoreClasses"]
 
 
 def noisy(ids: np.ndarray, random: np.random.Generator, share: float) -> np.ndarray:

@@ -137,7 +137,7 @@ def test_a_record_of_nothing_has_no_mean() -> None:
 def test_subsets_are_figures_of_their_own(split: PackedSplit, networks: list[Segmenter]) -> None:
     subsets = {"synthia16": (1, 2), "synthia13": (2,)}
     score = Score(torch.tensor([[2, 1, 0], [1, 4, 0], [0, 0, 0]]), subsets)
-    assert list(score.figures()) == ["miou", "pixel_accuracy", "miou_synthia16", "miou_synthia13"]
+    assert list(score.metrics()) == ["miou", "pixel_accuracy", "miou_synthia16", "miou_synthia13"]
     record = score.record(NAMES)
     assert record["miou_synthia16"] == 4 / 6 and record["miou_synthia13"] is None
     assert evaluate(networks[0], split, CPU, subsets=subsets).score.subsets == subsets

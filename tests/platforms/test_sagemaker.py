@@ -315,7 +315,7 @@ def test_every_figure_of_an_evaluation_is_a_metric() -> None:
 
     score = Score(torch.eye(4, dtype=torch.int64), {"synthia16": (0, 1), "synthia13": (0,)})
     drawn = {name.removeprefix("validation:").removesuffix("_percent") for name in METRICS}
-    assert score.figures().keys() <= drawn
+    assert score.metrics().keys() <= drawn
 
 
 def test_a_figure_that_is_not_a_number_is_no_metric() -> None:

@@ -78,10 +78,10 @@ def test_a_job_trains_evaluates_and_leaves_its_best(tiny_job: dict[str, Any], pl
     outcome, seen = run(job, place)
     assert [progress.step for progress in seen] == [1, 2, 3, 4, 5, 6]
     assert outcome.step == 6 and outcome.best is not None
-    assert 0 <= outcome.figures["miou"] <= 1 and outcome.best.score >= outcome.figures["miou"]
+    assert 0 <= outcome.metrics["miou"] <= 1 and outcome.best.score >= outcome.metrics["miou"]
     folder = Path(job.checkpoint.uri) / "tiny"
     evaluation = evaluate_checkpoint(job, place, str(folder / outcome.best.name))
-    assert evaluation.score.figures()["miou"] == outcome.best.score
+    assert evaluation.score.metrics()["miou"] == outcome.best.score
 
 
 def test_the_platform_keeps_the_best_weights_and_its_job_is_named(
@@ -507,17 +507,17 @@ def test_evaluating_needs_a_validation_split(tiny_job: dict[str, Any], place: Pl
 def test_the_target_s_labels_are_never_opened(
     tiny_job: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapt.trainer import run as job_module
+    from adapt.trainer import opening
 
     opened = {}
-    original = job_module.open_data
+    original = opening.open_data
 
     def spy(*args: Any) -> Any:
         data = original(*args)
         opened["tables"] = [None if split is None else split.id_table for split in data]
         return data
 
-    monkeypatch.setattr(job_module, "open_data", spy)
+    monkeypatch.setattr(opening, "open_data", spy)
     run(job_of(tiny_job, "train.steps=1"), place)
     source, target, validation = opened["tables"]
     assert source is not None and target is None and validation is not None

@@ -1,0 +1,68 @@
+"""A checkpoint in memory, as training leaves it with the saving thread."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Moment(NamedTuple):
+    """The state of a job at one point: steps done, the last step that was evaluated, and
+    `time.monotonic()` of the copy."""
+
+    step: int
+    evaluated_step: int
+    taken_s: float
+
+    @property
+    def age_s(self) -> float:
+        """How much work a kill now would cost, in seconds, if this is the last stored state."""
+        return time.monotonic() - self.taken_s
+
+
+class Snapshot(NamedTuple):
+    """A checkpoint in memory, apart from what training goes on changing.
+
+    `state` is what a resume needs, `weights` the segmentation network's, `description` the header
+    of their file; `score` is set where it is the best so far.
+    """
+
+    moment: Moment
+    state: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    spec_text: str
+    description: Mapping[str, str]
+    score: float | None = None
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.moment.step
+
+    def copied(self) -> "Snapshot":
+        """The same off the device, in memory of its own. Waits for the device."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        state, weights = in_memory((self.state, self.weights))
+        return self._replace(state=state, weights=weights)
+
+
+def in_memory(values: Any, copies: dict[tuple[Any, ...], Tensor] | None = None) -> Any:
+    """A deep copy of nested dicts, lists and tuples with every tensor copied to the CPU's memory.
+
+    Tensors that are the same memory stay one.
+    """
+    copies = {} if copies is None else copies
+    if isinstance(values, Tensor):
+        tensor = values.detach()
+        key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+        if tensor.numel() == 0 or key not in copies:
+            copies[key] = tensor.to("cpu", copy=True).contiguous()
+        return copies[key]
+    if isinstance(values, Mapping):
+        return {key: in_memory(value, copies) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(in_memory(value, copies) for value in values)
+    return values

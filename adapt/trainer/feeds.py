@@ -1,0 +1,96 @@
+"""The job's two streams on the device, and how far training has come in each."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from threading import Event
+from typing import Any
+
+from adapt.batch import Batch
+from adapt.engine.engine import Engine
+from adapt.engine.optim import schedule_length
+from adapt.methods import METHODS
+from adapt.stream.config import DomainConfig
+from adapt.stream.feed import Feed
+from adapt.stream.stream import Stream, check_state
+from adapt.trainer.opening import Opened, decoding_threads
+
+DOMAINS = ("source", "target")
+"""The job spec's section of each stream, by the stream's number."""
+
+
+class Feeds:
+    """The batches of `source` and, for methods that need one, of `target`.
+
+    `state` is what a checkpoint keeps: the draws that the network was trained on, not those that
+    are under way.
+    """
+
+    def __init__(self, source: Feed, target: Feed | None) -> None:
+        self.source, self.target = source, target
+        self.streams = [feed.stream for feed in (source, target) if feed is not None]
+        self.samples = sum(stream.batch_size for stream in self.streams)
+        self.trained()
+
+    def next(self) -> tuple[Batch, Batch | None]:
+        """The next step's batches. Raises `Interrupted` on a stop while they do not arrive."""
+        source = next(self.source)
+        return source, None if self.target is None else next(self.target)
+
+    def trained(self) -> None:
+        """Count what `next` returned: the network has been trained on it."""
+        target = None if self.target is None else self.target.state()
+        self.state: dict[str, Any] = {"source": self.source.state(), "target": target}
+
+    @property
+    def wait_s(self) -> float:
+        """Time spent waiting for data so far."""
+        return sum(stream.wait_s for stream in self.streams)
+
+    @property
+    def bad_samples(self) -> int:
+        """How often a bad sample was skipped so far."""
+        return sum(stream.bad_samples for stream in self.streams)
+
+
+@contextmanager
+def open_feeds(
+    opened: Opened, engine: Engine, state: Mapping[str, Any] | None, stop: Event
+) -> Iterator[Feeds]:
+    """This rank's streams, from their start or from a checkpoint's `state` on.
+
+    Raises `JobError` where the state is of other data or another order.
+    """
+    domains = DOMAINS if METHODS[opened.job.method.name].needs_target else DOMAINS[:1]
+    with ExitStack() as stack:
+        feeds = []
+        for domain in domains:
+            saved = None if state is None else state[domain]
+            stream = _stream(opened, domain, saved, engine.device.type == "cuda", stop)
+            stack.callback(stream.close)
+            feeds.append(Feed(stream, engine.method.segmenter.pixels, engine.device))
+        stack.callback(opened.cache.close)  # before the streams, whose threads may wait for it
+        yield Feeds(feeds[0], feeds[1] if len(feeds) > 1 else None)
+
+
+def _stream(
+    opened: Opened, domain: str, state: Mapping[str, Any] | None, for_device: bool, stop: Event
+) -> Stream:
+    job, place = opened.job, opened.place
+    section: DomainConfig = getattr(job, domain)
+    stream = Stream(
+        getattr(opened.data, domain),
+        seed=job.seed,
+        stream=DOMAINS.index(domain),
+        batch_size=section.batch_size,
+        augmentation=section.augment,
+        config=job.stream.model_copy(update={"threads": decoding_threads(job.stream, place)}),
+        rank=place.rank,
+        num_ranks=place.num_ranks,
+        draw=0 if state is None else state["draw"],
+        planned_draws=schedule_length(job.optim, job.train.steps) * section.batch_size,
+        for_device=for_device,
+        stop=stop,
+    )
+    if state is not None:
+        check_state(state, stream.state(0), domain)
+    return stream

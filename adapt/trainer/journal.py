@@ -1,0 +1,111 @@
+"""The journal of a running job: what the live line shows, what MLflow gets, what is drawn."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, tensor
+
+from adapt.checkpoint.run_folder import Saved
+from adapt.checkpoint.snapshot import Moment
+from adapt.engine.engine import Engine
+from adapt.evaluation.evaluate import Evaluation
+from adapt.evaluation.pictures import evaluation_sheet
+from adapt.stream.observe import Observed, Observer
+from adapt.tracking.tracker import Tracker
+from adapt.trainer.feeds import Feeds
+from adapt.trainer.opening import Opened
+from adapt.trainer.progress import BAD_SAMPLES, SUMS, Progress, Stretch
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """Logs a job's losses, speed and evaluations.
+
+    `tracker` is None on every rank but the leader's; `on_progress` gets the live line's content.
+    """
+
+    def __init__(
+        self,
+        opened: Opened,
+        engine: Engine,
+        feeds: Feeds,
+        tracker: Tracker | None,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.tracker = tracker
+        self._job, self._num_ranks = opened.job, opened.place.num_ranks
+        self._engine, self._feeds, self._on_progress = engine, feeds, on_progress
+        self._observer = Observer(feeds.streams, opened.cache)
+        self.start_stretch()
+
+    def start_stretch(self) -> None:
+        """Measure speed from here on: evaluations do not count."""
+        self._stretch = Stretch(self._engine.step_count, self._feeds.wait_s)
+
+    def count_step(self) -> None:
+        """Note how long a step waited for its batches, which were just taken."""
+        self._observer.step()
+
+    def log_losses(self, losses: Mapping[str, Tensor], durable: Moment | None) -> None:
+        """Log losses and speed since the last call; all ranks take part."""
+        step, steps = self._engine.step_count, self._job.train.steps
+        observed = self._observer.take()
+        means, streams = self._over_ranks(losses, observed)
+        speed = self._stretch.measure(step, self._feeds.samples, self._feeds.wait_s)
+        self._on_progress(
+            Progress(
+                step,
+                steps,
+                means,
+                speed.samples_per_s,
+                speed.wait_share,
+                (steps - step) * speed.step_s,
+                observed,
+                durable,
+            )
+        )
+        if self.tracker is not None:
+            metrics = {f"loss/{name}": value for name, value in means.items()}
+            for name, optimizer in self._engine.optimizers.items():
+                metrics[f"lr/{name}"] = optimizer.param_groups[0]["lr"]
+            metrics["speed/samples_per_s"] = speed.samples_per_s
+            metrics["speed/data_wait_share"] = speed.wait_share
+            if durable is not None:
+                metrics["checkpoint/age_s"] = durable.age_s
+            self.tracker.log_metrics(metrics | streams, step)
+
+    def _over_ranks(
+        self, losses: Mapping[str, Tensor], observed: Observed
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Losses averaged over ranks; the streams' metrics too, but for sums."""
+        streams = {f"stream/{name}": value for name, value in observed._asdict().items()}
+        streams[BAD_SAMPLES] = self._feeds.bad_samples
+        for name in SUMS:
+            streams[name] *= self._num_ranks
+        counted = {name: tensor(float(value)) for name, value in streams.items()}
+        means = self._engine.mean_over_ranks({**losses, **counted})
+        return means, {name: means.pop(name) for name in streams}
+
+    def log_evaluation(self, evaluation: Evaluation) -> None:
+        """Log the metrics of an evaluation, its table and its pictures."""
+        step, space = self._engine.step_count, self._job.classes
+        metrics = evaluation.score.metrics()
+        log.info("step %d: %s", step, ", ".join(f"{k} {v:.2%}" for k, v in metrics.items()))
+        if self.tracker is None:
+            return
+        per_class = dict(zip(space.names, evaluation.score.iou.tolist(), strict=True))
+        tracked = {f"validation/{name}": value for name, value in metrics.items()}
+        tracked |= {f"validation/iou/{name}": v for name, v in per_class.items() if v == v}
+        self.tracker.log_metrics(tracked, step)
+        table = evaluation.score.record(space.names)
+        self.tracker.log_table(table, f"evaluations/step-{step:08d}.json")
+        if evaluation.pictures:
+            sheet = evaluation_sheet(evaluation.pictures, space)
+            self.tracker.log_image(sheet, f"pictures/step-{step:08d}.png")
+
+    def register(self, saved: Saved, score: float) -> None:
+        """Register a stored checkpoint as the best."""
+        if self.tracker is not None:
+            by: dict[str, float] = {self._job.evaluate.select_by: score}
+            self.tracker.register_best(saved.weights_uri, saved.sha256, by)

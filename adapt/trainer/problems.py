@@ -1,0 +1,74 @@
+"""The checks of a job that need neither store nor GPU, in one order for all commands: `check` shows
+each as a line; `run`, its supervisor and `submit` refuse the job at the first problem."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from adapt.errors import JobError
+from adapt.places import Place
+from adapt.spec.job_spec import JobSpec
+from adapt.trainer.networks import check_networks
+
+
+class Checked(NamedTuple):
+    """A check and its result: `found` describes what is right, `error` what is wrong."""
+
+    what: str
+    found: str = ""
+    error: JobError | None = None
+
+
+def _batches(job: JobSpec, place: Place) -> str:
+    job.check_ranks(place.num_ranks)
+    sizes = [domain.batch_size for domain in (job.source, job.target) if domain is not None]
+    shares = " and ".join(str(size // place.num_ranks) for size in sizes)
+    return f"{shares} images a rank, {place.num_ranks} rank{'s'[: place.num_ranks > 1]}"
+
+
+def _secrets(job: JobSpec, place: Place) -> str:
+    job.check_environment(place.environment)
+    return "what `stores` names is in the environment" if job.stores else ""
+
+
+def _networks(job: JobSpec, _place: Place) -> str:
+    method = check_networks(job)
+    millions = sum(parameter.numel() for parameter in method.parameters()) / 1e6
+    network = f"{job.model.architecture} on {job.model.encoder}"
+    return f"{network}, {job.method.name}: {millions:.1f} M parameters"
+
+
+CHECKS: Mapping[str, Callable[[JobSpec, Place], str]] = MappingProxyType(
+    {"batches": _batches, "secrets": _secrets, "networks": _networks}
+)
+"""Name -> what is right with the job at a place; raises `JobError`. The quick ones come first: the
+networks are all built, without memory, which takes seconds."""
+
+ALL = tuple(CHECKS)
+QUICK = ("batches", "secrets")
+
+
+def checked(job: JobSpec, place: Place, names: Sequence[str] = ALL) -> Iterator[Checked]:
+    """Every check, each when it is asked for; those without anything to check are left out.
+
+    `place.num_ranks` are the ranks of the whole job, `place.environment` has its secrets.
+    """
+    for name in names:
+        try:
+            found = CHECKS[name](job, place)
+        except JobError as error:
+            yield Checked(name, error=error)
+        else:
+            if found:
+                yield Checked(name, found)
+
+
+def problems(job: JobSpec, place: Place, names: Sequence[str] = ALL) -> Iterator[JobError]:
+    """What is wrong with a job at a place."""
+    return (one.error for one in checked(job, place, names) if one.error is not None)
+
+
+def refuse_problems(job: JobSpec, place: Place, names: Sequence[str] = ALL) -> None:
+    """Raise the first problem."""
+    for error in problems(job, place, names):
+        raise error

@@ -1,0 +1,157 @@
+"""The saves of a running job: when one is due, what it contains, and the last one before the end.
+
+All ranks call the same methods in the same order, since a save shares buffers among them; the
+leader alone stores, in the background.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple, NoReturn
+
+from adapt.checkpoint.saver import Saver
+from adapt.checkpoint.snapshot import Moment, Snapshot
+from adapt.engine.engine import Engine
+from adapt.errors import Interrupted
+from adapt.models.weights import describe
+from adapt.ranks import any_rank, barrier
+from adapt.trainer.feeds import Feeds
+from adapt.trainer.journal import Journal
+from adapt.trainer.opening import Opened
+from storage.errors import StoreError
+
+SAVING_SHARE = 0.6
+"""Of the time between SIGTERM and SIGKILL; the rest is for MLflow and for ending."""
+
+
+class Evaluated(NamedTuple):
+    """The last evaluation: its step (0: none, or to be repeated) and metrics in [0, 1]."""
+
+    step: int = 0
+    metrics: Mapping[str, float] = MappingProxyType({})
+
+
+class Saves:
+    """Saves a job's checkpoints.
+
+    `last` is the moment of the last copy, at first of the state that the job started from. `beat`
+    is called while an end waits for the store.
+    """
+
+    def __init__(
+        self,
+        opened: Opened,
+        engine: Engine,
+        feeds: Feeds,
+        journal: Journal,
+        evaluated: Evaluated,
+        beat: Callable[[], None],
+    ) -> None:
+        self._opened, self._engine, self._feeds = opened, engine, feeds
+        self._tracker, self._beat = journal.tracker, beat
+        self._last = Moment(engine.step_count, evaluated.step, time.monotonic())
+        self._best_score: float | None = None
+        self._saver: Saver | None = None
+        if opened.place.leader:
+            best = opened.folder.verified_best()
+            self._best_score = None if best is None else best.score
+            self._saver = Saver(opened.folder, opened.job.checkpoint.keep, journal.register)
+            self._saver.durable = self._last if engine.step_count else None
+
+    @property
+    def durable(self) -> Moment | None:
+        """The last checkpoint that this process has stored."""
+        return None if self._saver is None else self._saver.durable
+
+    def due(self) -> bool:
+        """Whether the leader's next regular save is due and can begin immediately."""
+        if self._saver is None or self._saver.busy:
+            return False
+        config, step = self._opened.job.checkpoint, self._engine.step_count
+        every = config.every_steps
+        if every is not None and step // every > self._last.step // every:
+            return True
+        return self._last.age_s / 60 >= config.every_minutes
+
+    def is_best(self, evaluated: Evaluated) -> bool:
+        """Whether an evaluation beats all before it; the leader answers."""
+        if self._saver is None:
+            return False
+        return self._best_score is None or self._score(evaluated) > self._best_score
+
+    def save_best(self, evaluated: Evaluated) -> None:
+        """Save, and have the checkpoint marked as the best once it is stored."""
+        self._best_score = self._score(evaluated)
+        self.save(evaluated, self._best_score)
+
+    def save(self, evaluated: Evaluated, score: float | None = None) -> None:
+        """Have the leader store a checkpoint in the background; `score` marks it as the best."""
+        snapshot = self._snapshot(evaluated, score)
+        if self._saver is not None and snapshot is not None:
+            self._saver.submit(snapshot)
+
+    def finish(self, evaluated: Evaluated, timeout_s: float) -> None:
+        """Save, and wait until everything is stored. Raises `StoreError` on a timeout."""
+        end_s = time.monotonic() + timeout_s
+        saver = self._saver
+        try:
+            if saver is not None:
+                saver.finish(None, timeout_s, self._beat)
+            if any_rank(saver is not None and not self._is_stored(saver, evaluated))[0]:
+                snapshot = self._snapshot(evaluated)
+                if saver is not None:
+                    saver.finish(snapshot, end_s - time.monotonic(), self._beat)
+        finally:
+            barrier()
+
+    def stop(self, evaluated: Evaluated, how: str) -> NoReturn:
+        """Save within the platform's grace, and end. Raises `Interrupted`."""
+        step = self._engine.step_count
+        try:
+            self.finish(evaluated, self._opened.place.grace_s * SAVING_SHARE)
+        except StoreError as error:
+            durable = self.durable
+            saved = "nothing is" if durable is None else f"step {durable.step} is"
+            raise Interrupted(
+                f"{how} step {step}, which could not be saved ({saved}): {error}"
+            ) from error
+        raise Interrupted(f"{how} step {step}, everything is saved")
+
+    def close(self) -> None:
+        """End the saving thread once nothing is in flight."""
+        if self._saver is not None:
+            self._saver.close()
+
+    def _score(self, evaluated: Evaluated) -> float:
+        return evaluated.metrics[self._opened.job.evaluate.select_by]
+
+    def _is_stored(self, saver: Saver, evaluated: Evaluated) -> bool:
+        """Whether the state as it is now is in the store."""
+        durable = saver.durable
+        if durable is None or not saver.settled:
+            return False
+        return durable[:2] == (self._engine.step_count, evaluated.step)
+
+    def _snapshot(self, evaluated: Evaluated, score: float | None = None) -> Snapshot | None:
+        """The state as it is now, in memory; None but for the leader."""
+        self._engine.share_buffers()
+        if self._saver is None:
+            return None
+        self._last = Moment(self._engine.step_count, evaluated.step, time.monotonic())
+        state = {
+            "engine": self._engine.state_dict(),
+            **self._feeds.state,
+            "evaluated_step": evaluated.step,
+            "figures": dict(evaluated.metrics),
+            "run_id": "" if self._tracker is None else self._tracker.run_id or "",
+            "undelivered": [] if self._tracker is None else self._tracker.undelivered(),
+        }
+        job = self._opened.job
+        return Snapshot(
+            self._last,
+            state,
+            self._engine.method.segmenter.state_dict(),
+            job.to_yaml(),
+            describe(job.model, job.classes.num_classes),
+            score,
+        ).copied()
