@@ -1,6 +1,6 @@
 """Every collective of a job over several ranks; alone, each does nothing.
 
-A rank whose peer is gone cannot go on: it raises `RankLost`, whatever the backend calls it. Flags
+A rank whose peer is gone cannot continue: it raises `RankLost`, whatever the backend's error. Flags
 and texts travel over gloo in the CPU's memory, so agreeing on them never waits for a GPU.
 """
 
@@ -26,7 +26,7 @@ _LOST = ("gloo/transport", "by peer", "timed out", "Timed out")
 
 
 class RankLost(Interrupted):
-    """Another rank is gone; the same command goes on from the last stored checkpoint."""
+    """Another rank is gone; the same command resumes from the last stored checkpoint."""
 
 
 @contextmanager
@@ -66,8 +66,8 @@ def _peers_needed(collective: Callable[Given, Answer]) -> Callable[Given, Answer
             if not _tells_of_a_lost_peer(error):
                 raise
             raise RankLost(
-                "another rank is gone or did not answer in time; start the job again: it goes on "
-                f"from the last stored checkpoint [{str(error).splitlines()[0]}]"
+                "another rank is gone or did not answer in time; the same command resumes from the "
+                f"last stored checkpoint [{str(error).splitlines()[0]}]"
             ) from error
 
     return guarded

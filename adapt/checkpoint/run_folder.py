@@ -1,12 +1,12 @@
 """Saves a run and finds it again: one folder a step, and pointers written last.
 
     RUN/step-00000500/weights.safetensors   the segmentation network alone, for everybody
-    RUN/step-00000500/state.pt              what resuming needs: engine, streams, MLflow run
+    RUN/step-00000500/state.pt              what a resume needs: engine, streams, MLflow run
     RUN/step-00000500/spec.yaml             the resolved job spec
     RUN/step-00000500/manifest.json         sha256 of the three; written after them
     RUN/LATEST, RUN/BEST.json               written after the manifest
 
-A crash leaves at worst a folder without manifest, which nobody reads. A step that is saved again
+A crash leaves at worst a folder without manifest, which no reader opens. A step that is saved again
 gets a folder of its own (`step-00000500-02`). A reader trusts a folder only when all checksums
 hold, and otherwise takes the one before it. `torch.load` runs with `weights_only`.
 """
@@ -109,13 +109,13 @@ class RunFolder:
         """The newest checkpoint whose checksums hold, as (folder's name, state); None where there
         is none.
 
-        A damaged one is named in a warning and passed over.
+        A damaged one is named in a warning and skipped.
         """
         for name in reversed(self.names()):
             try:
                 return name, self.load(name)
             except (DataError, MissingObject) as error:
-                log.warning("%s/%s: damaged, passed over: %s", self.store.uri, name, error)
+                log.warning("%s/%s: damaged, skipped: %s", self.store.uri, name, error)
         return None
 
     def load(self, name: str) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class RunFolder:
         except MissingObject:
             return None
         except (ValueError, TypeError) as error:
-            log.warning("%s/BEST.json: damaged, passed over: %s", self.store.uri, error)
+            log.warning("%s/BEST.json: damaged, skipped: %s", self.store.uri, error)
             return None
 
     def verified_best(self) -> Best | None:
@@ -169,7 +169,7 @@ class RunFolder:
                 self._fetch_verified(best.name, WEIGHTS, Path(folder))
             except (DataError, MissingObject) as error:
                 log.warning(
-                    "%s/%s: the best checkpoint is damaged, its mark is taken away: %s",
+                    "%s/%s: the best checkpoint is damaged, its mark is removed: %s",
                     self.store.uri,
                     best.name,
                     error,
@@ -181,7 +181,7 @@ class RunFolder:
     def retain(self, keep: int, newest: str) -> None:
         """Delete all but the best and the `keep` newest checkpoints up to `newest`.
 
-        Later ones are damaged ones that a resume passed over: they do not count yet. A manifest
+        Later ones are damaged ones that a resume skipped: they do not count yet. A manifest
         goes first, files after it.
         """
         best = self.best()
@@ -236,7 +236,7 @@ def fetch_weights(
 
 @contextmanager
 def _memory_file(name: str) -> Iterator[Path]:
-    """A file in memory, where the system has such, so that a full scratch disk stops no save."""
+    """A file in memory where the system has such, so that a full scratch disk stops no save."""
     if not hasattr(os, "memfd_create"):
         with tempfile.TemporaryDirectory(prefix="segadapt-save-") as folder:
             yield Path(folder) / name

@@ -1,8 +1,8 @@
 """Saves checkpoints in the background: training waits only for a copy in memory.
 
-At most one upload is in flight. A regular save that falls due meanwhile comes as soon as it ends; a
-new best waits in memory for its turn, and is tried again until it is stored, since its evaluation
-will not come back. A failed upload is a warning: training goes on, and the next save tries again.
+At most one upload is in flight. A regular save that falls due meanwhile follows as soon as it ends.
+A new best waits in memory for its turn and is retried until it is stored, since its evaluation is
+not repeated. A failed upload is a warning: training continues, and the next save tries again.
 """
 
 import logging
@@ -64,8 +64,8 @@ class Saver:
     ) -> Moment | None:
         """Store what waits, then `snapshot`; return what is stored after at most `timeout_s`.
 
-        Calls `beat` about once a second. A store that is away is waited for; one that refuses, as
-        for want of room or rights, is not. Raises `StoreError`, the last upload's, where the last
+        Calls `beat` about once a second. Waits for an unreachable store, not for one that refuses
+        for want of space or rights. Raises `StoreError`, the last upload's, where the last
         snapshot is not stored.
         """
         deadline_s = time.monotonic() + timeout_s
@@ -104,7 +104,7 @@ class Saver:
             return not self.busy
 
     def _refused(self) -> bool:
-        """Whether the last upload failed in a way that waiting does not mend."""
+        """Whether the last upload failed in a way that waiting does not fix."""
         return self._error is not None and not isinstance(self._error, StoreUnavailable)
 
     def _run(self) -> None:
@@ -146,7 +146,7 @@ class Saver:
         except (StoreError, OSError, MemoryError) as error:
             age = "none is stored yet" if self.durable is None else self._age(self.durable)
             log.warning(
-                "the checkpoint of step %d could not be stored, training goes on (%s): %s",
+                "the checkpoint of step %d could not be stored, training continues (%s): %s",
                 snapshot.step,
                 age,
                 error,

@@ -16,7 +16,7 @@ from storage.stores import Stores
 
 
 class Downloaded(NamedTuple):
-    """Where the best checkpoint lies now, and what it is."""
+    """A downloaded best checkpoint: its files, its run, its score."""
 
     weights_path: Path
     spec_path: Path
@@ -50,7 +50,7 @@ def download_best(
         job = _spec_of(client, run)
     except MlflowException as error:
         raise JobError(
-            f"{tracking_uri}: MLflow does not answer as it should: {error.message}"
+            f"{tracking_uri}: expected an answer of MLflow, got: {error.message}"
         ) from error
     uri, sha256 = run.data.tags[BEST_URI_TAG], run.data.tags[BEST_SHA256_TAG]
     out.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,10 @@ def _find(client: Any, wanted: str, metric: str) -> Any:
     runs = runs or by_job or by_name
     if runs is by_name and len({run.info.experiment_id for run in runs}) > 1:
         listed = ", ".join(run.info.run_id for run in runs)
-        raise JobError(f"{wanted}: is a run in several experiments; name one by its id ({listed})")
+        raise JobError(
+            f"{wanted}: expected a run of one name, got runs of several experiments",
+            fix=f"name one by its id ({listed})",
+        )
     if not runs:
         known = ", ".join(sorted(e.name for e in experiments))
         raise JobError(
@@ -83,7 +86,8 @@ def _find(client: Any, wanted: str, metric: str) -> Any:
     scored = [run for run in runs if BEST_URI_TAG in run.data.tags]
     if not scored:
         raise JobError(
-            f"{wanted}: has no best checkpoint yet; it is marked at the first evaluation"
+            f"{wanted}: expected a run with a best checkpoint, got none",
+            fix="wait for the first evaluation, which marks one",
         )
     return max(
         scored, key=lambda run: float(run.data.tags.get(f"best_checkpoint_{metric}", "-inf"))

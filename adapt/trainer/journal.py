@@ -1,4 +1,4 @@
-"""The journal of a running job: what the live line shows, what MLflow gets, what is drawn."""
+"""The journal of a running job: its live line, its metrics in MLflow, its pictures."""
 
 import logging
 from collections.abc import Callable, Mapping

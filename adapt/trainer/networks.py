@@ -45,7 +45,7 @@ def build_without_memory(job: JobSpec) -> Method:
 def build_network(job: JobSpec, stores: Stores) -> Segmenter:
     """The segmentation network with the weights it starts from.
 
-    Raises `JobError` where they do not fit, or say themselves that another network made them.
+    Raises `JobError` where they do not fit, or where their description is of another network.
     """
     model, num_classes = job.model, job.classes.num_classes
     if model.start_uri is not None:
@@ -101,7 +101,7 @@ def _check_description(job: JobSpec, path: Path, key: str) -> None:
 
 @contextmanager
 def _fetched(stores: Stores, uri: str) -> Iterator[Path]:
-    """A file of weights on the local disk, for as long as the context lasts."""
+    """A file of weights on the local disk within the context."""
     address, mark, query = uri.partition("?")  # of a presigned URL
     root, _, name = address.rpartition("/")
     with tempfile.TemporaryDirectory(prefix="segadapt-weights-") as folder:

@@ -1,7 +1,6 @@
-"""Opens what a job reads: its three splits, its starting weights, its run's folder.
+"""Opens a job: its stores, its shard cache, its three splits, its run folder.
 
-Refuses what does not fit. Everything here happens before a network is built, so a mistake costs
-seconds.
+All of it happens before a network is built, so a mistake costs seconds.
 """
 
 import logging
@@ -112,8 +111,9 @@ def open_split(
     packed = split.manifest.dataset
     if packed != section.dataset:
         raise DataError(
-            f"{section.uri}/{section.split}: was packed as {packed!r}, the spec says dataset "
-            f"{section.dataset!r}"
+            f"{section.uri}/{section.split}: expected dataset {section.dataset!r}, got shards "
+            f"packed as {packed!r}",
+            fix="correct dataset or uri in the spec",
         )
     if labelled:
         split.manifest.check_classes(job.classes.names, f"{section.uri}/{section.split}")
@@ -138,11 +138,15 @@ def absent_classes(job: JobSpec, section: SplitConfig, split: PackedSplit) -> li
     present = {int(table[id_]) for id_, pixels in split.manifest.id_pixels.items() if pixels}
     absent = [name for index, name in enumerate(names) if index not in present]
     if len(absent) == len(names):
-        raise DataError(f"{section.uri}: no pixel belongs to any of the classes: check `classes`")
+        raise DataError(
+            f"{section.uri}: expected pixels of the job's classes, got none of any",
+            fix="correct `classes`",
+        )
     return absent
 
 
 def _warn_of_absent_classes(job: JobSpec, source: PackedSplit) -> None:
     absent = absent_classes(job, job.source, source)
     if absent:
-        log.warning("source: no pixel of %s; those classes cannot be learned", ", ".join(absent))
+        listed = ", ".join(absent)
+        log.warning("source: expected pixels of every class, got none of %s, not learned", listed)

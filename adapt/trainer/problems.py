@@ -12,7 +12,7 @@ from adapt.trainer.networks import check_networks
 
 
 class Checked(NamedTuple):
-    """A check and its result: `found` describes what is right, `error` what is wrong."""
+    """A check and its result: `found`, the good news, or `error`."""
 
     what: str
     found: str = ""
@@ -28,7 +28,7 @@ def _batches(job: JobSpec, place: Place) -> str:
 
 def _secrets(job: JobSpec, place: Place) -> str:
     job.check_environment(place.environment)
-    return "what `stores` names is in the environment" if job.stores else ""
+    return "all variables of `stores` are set" if job.stores else ""
 
 
 def _networks(job: JobSpec, _place: Place) -> str:
@@ -41,15 +41,15 @@ def _networks(job: JobSpec, _place: Place) -> str:
 CHECKS: Mapping[str, Callable[[JobSpec, Place], str]] = MappingProxyType(
     {"batches": _batches, "secrets": _secrets, "networks": _networks}
 )
-"""Name -> what is right with the job at a place; raises `JobError`. The quick ones come first: the
-networks are all built, without memory, which takes seconds."""
+"""Name -> check of a job at a place: returns the good news, raises `JobError`. The quick ones come
+first: building all networks, without memory, takes seconds."""
 
 ALL = tuple(CHECKS)
 QUICK = ("batches", "secrets")
 
 
 def checked(job: JobSpec, place: Place, names: Sequence[str] = ALL) -> Iterator[Checked]:
-    """Every check, each when it is asked for; those without anything to check are left out.
+    """Check lazily, one by one; a check without anything to check yields nothing.
 
     `place.num_ranks` are the ranks of the whole job, `place.environment` has its secrets.
     """
@@ -64,7 +64,7 @@ def checked(job: JobSpec, place: Place, names: Sequence[str] = ALL) -> Iterator[
 
 
 def problems(job: JobSpec, place: Place, names: Sequence[str] = ALL) -> Iterator[JobError]:
-    """What is wrong with a job at a place."""
+    """All problems of a job at a place."""
     return (one.error for one in checked(job, place, names) if one.error is not None)
 
 

@@ -1,4 +1,4 @@
-"""What a job says of its speed and its stream while it runs."""
+"""Speed and progress of a running job."""
 
 import time
 from typing import NamedTuple
@@ -7,16 +7,18 @@ from adapt.checkpoint.snapshot import Moment
 from adapt.stream.observe import Observed
 
 BAD_SAMPLES = "stream/bad_samples"
-"""How often `stream.on_bad_sample: skip` passed over a sample, summed over ranks: a metric."""
+"""The metric that counts samples skipped by `stream.on_bad_sample: skip`, over all ranks."""
 
 SUMS = (BAD_SAMPLES, *(f"stream/{name}" for name in ("stalls", "fetched_mb", "retries", "hedges")))
-"""Figures of the stream that are summed over ranks; the others are means."""
+"""Metrics of the stream that are summed over ranks; the others are means."""
 
 
 class Progress(NamedTuple):
-    """What the live line shows: `wait_share` in [0, 1] of the time went into waiting for data, of
-    which `stream` tells more, for this rank alone; `saved` is the last checkpoint that this process
-    has stored."""
+    """The content of the live line.
+
+    `wait_share` in [0, 1] is the time spent waiting for data; `stream` has the details, for this
+    rank alone. `saved` is the last checkpoint that this process has stored.
+    """
 
     step: int
     steps: int

@@ -1,5 +1,4 @@
-"""Puts a job together and sees it through: what it reads, network, method, engine, MLflow run,
-trainer."""
+"""Runs a job from start to end: data, network, method, engine, MLflow run, trainer."""
 
 import logging
 import resource

@@ -1,4 +1,4 @@
-"""The saves of a running job: when one is due, what it contains, and the last one before the end.
+"""The saves of a running job: their time, their content, and the last one before the end.
 
 All ranks call the same methods in the same order, since a save shares buffers among them; the
 leader alone stores, in the background.

@@ -1,5 +1,4 @@
-"""What saved weights are worth: scores and predictions of one checkpoint, or of an ensemble, on a
-job's validation split."""
+"""Scores and predictions of one checkpoint, or of an ensemble, on a job's validation split."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ def evaluate_checkpoint(
     """Evaluate a checkpoint on the job's validation split, or several as an ensemble: the sum of
     their logits with `weights`, by default equal ones.
 
-    A checkpoint is the URI of a file of weights or of the folder that holds `weights.safetensors`;
+    A checkpoint is the URI of a file of weights or of the folder with `weights.safetensors`;
     all are of the job's `model`. `on_image` gets the number of images done, and of all. Raises
     `JobError` where the weights do not fit.
     """
@@ -69,7 +68,7 @@ def predict_checkpoint(
     """Write predictions of the job's validation split, labelled or not, as PNGs; returns their
     number.
 
-    Checkpoints are as in `evaluate_checkpoint`, the rest as in `submission.write_predictions`.
+    Checkpoints are as in `evaluate_checkpoint`, the rest as in `write_predictions`.
     """
     with _networks_and_split(job, place, checkpoints, weights, labelled=False) as opened:
         members, split, device = opened
@@ -97,7 +96,9 @@ def _networks_and_split(
 ) -> Iterator[tuple[list[Member], PackedSplit, torch.device]]:
     """The checkpoints' networks on the device, and the validation split, open."""
     if job.validation is None:
-        raise JobError("validation: missing, expected a split to predict on")
+        raise JobError(
+            "validation: expected a split to predict on, got none", fix="add the section validation"
+        )
     uris = [checkpoints] if isinstance(checkpoints, str) else list(checkpoints)
     if not uris:
         raise JobError("checkpoints: expected at least one, got none")

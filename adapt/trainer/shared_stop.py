@@ -1,4 +1,4 @@
-"""Lets every rank know within a second that one of them was asked to stop.
+"""Tells every rank within a second that one of them received a stop.
 
 A platform may reclaim one node of several, and a rank may be waiting for data or evaluating when
 that happens. Knowing is not agreeing: ranks agree on where to stop by a collective of their own.
@@ -17,7 +17,7 @@ _KEY = "segadapt/stop"
 
 @contextmanager
 def shared(stop: Event) -> Iterator[None]:
-    """Within it, `stop` of every rank is set soon after one rank's is."""
+    """Keep the ranks' `stop` events the same: once one is set, all are within a second."""
     if not dist.is_initialized():
         yield
         return
@@ -42,4 +42,4 @@ def _spread(stop: Event, ended: Event) -> None:
                 stop.set()
                 return
         except (RuntimeError, dist.DistError):
-            return  # the store's process is gone: the next collective says so
+            return  # the store's process is gone: the next collective raises

@@ -52,7 +52,8 @@ def known_job_key(folder: RunFolder) -> str | None:
 def open_tracker(
     job: JobSpec, place: Place, key: str, checkpoint: Checkpoint | None = None
 ) -> Tracker:
-    """The tracker of a job's one MLflow run, which `key` names; with what a checkpoint kept."""
+    """The tracker of a job's one MLflow run, identified by `key`; a checkpoint adds the run's id
+    and the metrics that were not delivered."""
     kept = checkpoint or {}
     return Tracker(
         job.tracking,

@@ -384,14 +384,14 @@ def test_splits_and_sizes_and_classes_that_are_not_there(
 def test_classes_that_have_nothing_to_do_with_the_data(tiny_uri: str, tmp_path: Path) -> None:
     none = [f"classes.{number}.ids={{tiny: [{200 + number}]}}" for number in range(4)]
     found = source_of(subject(tmp_path, tiny_uri, *none))
-    message = "no pixel belongs to any of the classes: check `classes`"
+    message = "expected pixels of the job's classes, got none of any; correct `classes`"
     assert_red(found, "source classes", 4, message)
 
 
 def test_data_of_another_name(damaged: Path, tmp_path: Path) -> None:
     manifest = damaged / "train" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"dataset": "tiny"', '"dataset": "town"'))
-    message = "was packed as 'town', the spec says dataset 'tiny'"
+    message = "expected dataset 'tiny', got shards packed as 'town'"
     assert_red(source_of(subject(tmp_path, str(damaged))), "source", 4, message)
 
 

@@ -99,7 +99,7 @@ def test_a_failed_save_is_a_warning_and_the_next_one_works(
     with caplog.at_level(logging.WARNING):
         one.submit(snapshot(1))
         one.finish(None, 30, quiet)
-    assert "checkpoint of step 1 could not be stored, training goes on" in caplog.text
+    assert "checkpoint of step 1 could not be stored, training continues" in caplog.text
     assert one.durable is None and folder.names() == []
     one.submit(snapshot(2))
     one.finish(None, 30, quiet)

@@ -165,5 +165,10 @@ def test_predictions_are_the_dataset_s_ids_and_need_no_labels(
 
 
 def test_predicting_needs_a_split(tiny_job: dict[str, Any], place: Place, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="validation: missing"):
+    with pytest.raises(JobError, match="validation: expected a split to predict on, got none"):
         predict_checkpoint(job_of(tiny_job, "validation=null"), place, "x", None, tmp_path)
+
+
+def test_evaluating_needs_a_validation_split(tiny_job: dict[str, Any], place: Place) -> None:
+    with pytest.raises(JobError, match="validation: expected a split to predict on, got none"):
+        evaluate_checkpoint(job_of(tiny_job, "validation=null"), place, "anything")

@@ -1,0 +1,80 @@
+"""A job stopped anywhere resumes bit for bit, or refuses to."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adapt.data.packing.pack import pack
+from adapt.errors import Interrupted, JobError
+from adapt.places import Place
+from storage.stores import Stores
+from tests.conftest import write_raw_folders
+from tests.trainer.jobs import job_of, last_weights, run
+
+
+def test_other_samples_than_the_checkpoint_s_are_refused_by_name(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    job = job_of(tiny_job)
+    with pytest.raises(Interrupted):
+        run(job, place, stop_at=2)
+    shutil.copytree(job.source.uri, tmp_path / "moved")
+    with pytest.raises(Interrupted):
+        run(job_of(tiny_job, f"source.uri={tmp_path / 'moved'}"), place, stop_at=3)
+    write_raw_folders(tmp_path / "raw", 22, seed=5)
+    pack("folders", tmp_path / "raw", Stores().open(str(tmp_path)), "train", name="tiny")
+    with pytest.raises(JobError, match=r"target: .* dataset_id '[0-9a-f]{64}', now it is '"):
+        run(job_of(tiny_job, f"target.uri={tmp_path}"), place)
+    for change, message in [
+        ("seed=7", "^seed: "),
+        ("source.batch_size=4", r"^source\.batch_size: "),
+    ]:
+        with pytest.raises(JobError, match=message):
+            run(job_of(tiny_job, change), place)
+
+
+@pytest.mark.parametrize("stops", [(1,), (3,), (2, 4, 5)], ids=str)
+@pytest.mark.parametrize("method", ["advent", "source_only"])
+def test_a_job_stopped_anywhere_ends_bit_identical(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path, method: str, stops: tuple[int, ...]
+) -> None:
+    values = {**tiny_job, "method": {"name": method}}
+    calm = job_of(values, f"checkpoint.uri={tmp_path / 'calm'}")
+    _, expected = run(calm, place)
+    job = job_of(values, f"checkpoint.uri={tmp_path / 'stopped'}", "stream.threads=1")
+    for stop_at in stops:
+        with pytest.raises(Interrupted, match=f"step {stop_at}, everything is saved"):
+            run(job, place, stop_at)
+    _, seen = run(job, place)
+    assert [p.losses for p in seen] == [p.losses for p in expected[stops[-1] :]]
+    for key, value in last_weights(calm).items():
+        assert torch.equal(value, last_weights(job)[key]), key
+
+
+def test_a_damaged_checkpoint_costs_only_its_steps(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calm = job_of(tiny_job, f"checkpoint.uri={tmp_path / 'calm'}")
+    run(calm, place)
+    job = job_of(tiny_job, "checkpoint.every_steps=1")
+    with pytest.raises(Interrupted):
+        run(job, place, stop_at=4)
+    state = Path(job.checkpoint.uri) / "tiny" / "step-00000004" / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with caplog.at_level(logging.WARNING):
+        _, seen = run(job, place)
+    assert "step-00000004: damaged, skipped" in caplog.text and seen[0].step == 4
+    for key, value in last_weights(calm).items():
+        assert torch.equal(value, last_weights(job)[key]), key
+
+
+def test_a_changed_spec_is_refused_by_key(tiny_job: dict[str, Any], place: Place) -> None:
+    run(job_of(tiny_job), place)
+    with pytest.raises(
+        JobError, match=r"^optim.lr: the run's checkpoint was made with 0.00025, the spec says 0.1"
+    ):
+        run(job_of(tiny_job, "optim.lr=0.1"), place)

@@ -1,0 +1,93 @@
+"""Saves at the edges: stops while waiting and evaluating, a kill before a mark."""
+
+from concurrent.futures import Future
+from itertools import count
+from pathlib import Path
+from threading import Event, Timer
+from typing import Any
+
+import pytest
+import torch
+
+from adapt.batch import Sample
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.data.packed.packed_split import PackedSplit
+from adapt.errors import Interrupted
+from adapt.places import Place
+from adapt.stream.host_batch import Decoded
+from adapt.stream.stream import Stream
+from adapt.trainer.run import run_job
+from storage.errors import StoreError
+from tests.trainer.jobs import job_of, last_weights, run
+
+
+def test_a_stop_while_data_does_not_come_saves_the_last_step(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = job_of(tiny_job, f"checkpoint.uri={tmp_path / 'calm'}")
+    run(calm, place)
+    job = job_of(tiny_job, "stream.threads=1")
+    stop, stalled, back = Event(), Event(), Event()
+    read, wait, reads = PackedSplit.read, Stream._waited_for, count()
+
+    def stalling(split: PackedSplit, sample: int) -> Sample:
+        if split.id_table is None and next(reads) >= 8:  # the target's, of the fifth step
+            stalled.set()
+            assert back.wait(60)
+        return read(split, sample)
+
+    def waiting(stream: Stream, future: Future[Decoded]) -> Decoded:
+        if stream.split.id_table is None and stalled.is_set() and not future.done():
+            stop.set()
+            Timer(2, back.set).start()  # or the stream's threads would not end
+        return wait(stream, future)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PackedSplit, "read", stalling)
+        patch.setattr(Stream, "_waited_for", waiting)
+        with pytest.raises(Interrupted, match="waiting for data after step 4, everything is saved"):
+            run_job(job, place, stop)
+    run(job, place)
+    for key, value in last_weights(calm).items():
+        assert torch.equal(value, last_weights(job)[key]), key
+
+
+def test_a_stop_inside_an_evaluation_repeats_it(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapt.trainer import trainer
+
+    calm = job_of(tiny_job, f"checkpoint.uri={tmp_path / 'calm'}")
+    expected, _ = run(calm, place)
+    job = job_of(tiny_job)
+    evaluate, stop = trainer.evaluate, Event()
+
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        stop.set()
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(trainer, "evaluate", stopping)
+    with pytest.raises(Interrupted, match="stopped while evaluating step 3"):
+        run_job(job, place, stop)
+    monkeypatch.undo()
+    outcome, _ = run(job, place)
+    assert outcome == expected
+
+
+def test_a_kill_between_a_new_best_and_its_mark_loses_no_best(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = job_of(tiny_job, f"checkpoint.uri={tmp_path / 'calm'}")
+    expected, _ = run(calm, place)
+    job = job_of(tiny_job)
+
+    def killed(*given: Any) -> None:
+        raise StoreError("the process ends here")
+
+    monkeypatch.setattr(RunFolder, "mark_best", killed)
+    monkeypatch.setattr("adapt.trainer.trainer.PATIENCE_S", 2.0)
+    with pytest.raises(StoreError):
+        run(job, place)
+    monkeypatch.undo()
+    outcome, _ = run(job, place)
+    assert outcome == expected
