@@ -1,14 +1,14 @@
-"""What can be known of a job before money is spent: a line for each thing that may be wrong.
+"""Checks a job before money is spent: a line for each thing that may be wrong.
 
-Each file looks after one concern. All are looked at side by side, since stores and servers that do
-not answer take their time; a concern that is red does not keep the others from being looked at.
+Each file has one concern. All are checked at the same time, since stores and servers that do not
+answer take their time; a red line does not stop the other checks.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-from adapt.check.data import Looked, look_at
+from adapt.check.data import SplitReport, check_split
 from adapt.check.machine import disk_findings, gpu_findings, shm_findings
 from adapt.check.platform import platform_findings
 from adapt.check.spec import spec_findings
@@ -20,34 +20,34 @@ from adapt.platforms.platform import Finding
 
 __all__ = ["Subject", "exit_code_of", "findings"]
 
-Look = Callable[[Subject], Findings]
+Check = Callable[[Subject], Findings]
 
-FIRST: tuple[Look, ...] = (spec_findings,)
-AFTER_DATA: tuple[Look, ...] = (
+FIRST: tuple[Check, ...] = (spec_findings,)
+AFTER_DATA: tuple[Check, ...] = (
     checkpoint_findings,
     tracking_findings,
     weights_findings,
     shm_findings,
 )
 BY_DATA = (disk_findings, gpu_findings)
-"""These wait for what was found of the data."""
+"""These wait for the reports of the splits."""
 
-LAST: tuple[Look, ...] = (platform_findings,)
+LAST: tuple[Check, ...] = (platform_findings,)
 
 
 def findings(subject: Subject) -> Iterator[Finding]:
-    """Everything that was found, in a fixed order, each as soon as all before it are there."""
+    """All findings in a fixed order, each as soon as all before it are known."""
     keys = [key for key in ("source", "target", "validation") if getattr(subject.job, key)]
     num_tasks = len(keys) + len(FIRST + AFTER_DATA + BY_DATA + LAST)
     with ThreadPoolExecutor(num_tasks) as pool:  # one each: some wait for others
-        first = [pool.submit(_all, look, subject) for look in FIRST]
-        data = {key: pool.submit(look_at, subject, key) for key in keys}
-        by_data: list[Look] = [partial(look, splits=partial(_results, data)) for look in BY_DATA]
-        later = [pool.submit(_all, look, subject) for look in (*AFTER_DATA, *by_data, *LAST)]
+        first = [pool.submit(_all, check, subject) for check in FIRST]
+        data = {key: pool.submit(check_split, subject, key) for key in keys}
+        by_data: list[Check] = [partial(check, splits=partial(_results, data)) for check in BY_DATA]
+        later = [pool.submit(_all, check, subject) for check in (*AFTER_DATA, *by_data, *LAST)]
         for one in first:
             yield from one.result()
-        for looked in data.values():
-            yield from looked.result().findings
+        for report in data.values():
+            yield from report.result().findings
         for one in later:
             yield from one.result()
 
@@ -57,9 +57,9 @@ def exit_code_of(found: Iterable[Finding]) -> int:
     return next((one.exit_code for one in found if not one.ok), 0)
 
 
-def _all(look: Look, subject: Subject) -> list[Finding]:
-    return list(look(subject))
+def _all(check: Check, subject: Subject) -> list[Finding]:
+    return list(check(subject))
 
 
-def _results(data: Mapping[str, Future[Looked]]) -> dict[str, Looked]:
+def _results(data: Mapping[str, Future[SplitReport]]) -> dict[str, SplitReport]:
     return {key: one.result() for key, one in data.items()}

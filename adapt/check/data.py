@@ -18,8 +18,8 @@ ATTEMPTS = 5
 REPAIR = "copy the objects there again, or pack the split again (--overwrite)"
 
 
-class Looked(NamedTuple):
-    """What was found of one split; `shard_bytes` and `packed_hw` where its manifest could be read.
+class SplitReport(NamedTuple):
+    """The findings on one split; `shard_bytes` and `packed_hw` where its manifest could be read.
 
     `remote`: whether shards have to be fetched.
     """
@@ -30,25 +30,25 @@ class Looked(NamedTuple):
     remote: bool = False
 
 
-def look_at(subject: Subject, key: str) -> Looked:
-    """Open the split of `source`, `target` or `validation`, and look at its shards.
+def check_split(subject: Subject, key: str) -> SplitReport:
+    """Open the split of `source`, `target` or `validation`, and check its shards.
 
     The target's labels stay unread.
     """
     section: SplitConfig = getattr(subject.job, key)
     only_there = subject.only_there(f"{key}.uri", section.uri)
     if only_there is not None:
-        return Looked((Finding(key, True, only_there),))
+        return SplitReport((Finding(key, True, only_there),))
     cache = open_cache(subject.job, subject.place)
     try:
         split = open_split(subject.job, section, subject.stores, cache, labelled=key != "target")
     except FAILURES as error:
-        return Looked((red(key, error),))
+        return SplitReport((red(key, error),))
     found = tuple(_of_split(subject, key, section, split))
     split.close()
     sizes = tuple(shard.size_bytes for shard in split.manifest.shards)
     remote = split_uri(section.uri)[0] != "file"
-    return Looked(found, sizes, _packed_hw(split), remote)
+    return SplitReport(found, sizes, _packed_hw(split), remote)
 
 
 def _of_split(
@@ -59,9 +59,9 @@ def _of_split(
     yield Finding(key, True, f"{section.uri}/{section.split}: {samples}")
     if key != "target":
         yield _classes(subject, key, section, split)
-    for what, look in ((f"{key} shards", _shards), (f"{key} sample", _sample)):
+    for what, check in ((f"{key} shards", _shards), (f"{key} sample", _sample)):
         try:
-            yield Finding(what, True, look(split))
+            yield Finding(what, True, check(split))
         except FAILURES as error:
             yield red(what, error)
 
@@ -77,19 +77,21 @@ def _classes(subject: Subject, key: str, section: SplitConfig, split: PackedSpli
 
 
 def _shards(split: PackedSplit) -> str:
-    """All shards stand where the manifest says, in its sizes."""
+    """All shards of the manifest are in the store, in their sizes."""
     expected = {f"{split.split}/{one.name}": one.size_bytes for one in split.manifest.shards}
     listed = _listed(split, expected)
     missing = [key for key in expected if key not in listed]
     if missing:
         raise DataError(
-            f"{split.store.uri}: {len(missing)} of {len(expected)} shards are missing, the first "
-            f"is {missing[0]}; {REPAIR}"
+            f"{split.store.uri}: expected {len(expected)} shards, got all but {len(missing)}, the "
+            f"first of which is {missing[0]}",
+            fix=REPAIR,
         )
     for key, size_bytes in expected.items():
         if listed[key] != size_bytes:
             raise DataError(
-                f"{split.store.uri}/{key}: expected {size_bytes} bytes, got {listed[key]}; {REPAIR}"
+                f"{split.store.uri}/{key}: expected {size_bytes} bytes, got {listed[key]}",
+                fix=REPAIR,
             )
     return f"all {len(expected)} are there, {sum(expected.values()) / 1e6:.1f} MB"
 
@@ -116,16 +118,16 @@ def _sample(split: PackedSplit) -> str:
     ]
     name = split.name(0)
     if labelled and xxh3_of_parts(parts) != int(split.index.xxh3[0]):
-        raise DataError(f"{name}: its bytes are not those that were packed (xxh3); {REPAIR}")
+        raise DataError(f"{name}: expected the packed bytes, got others (xxh3)", fix=REPAIR)
     checks = zip((image_fault, label_fault), parts, strict=False)
     for fault in (check(whole, 0, data, name) for check, data in checks):
         if fault is not None:
-            raise DataError(f"{fault}; {REPAIR}")
+            raise DataError(fault, fix=REPAIR)
     return f"{split.key(0)} decodes"
 
 
 def _packed_hw(split: PackedSplit) -> tuple[int, int]:
-    """The size at which images come; of originals the largest height and width."""
+    """The size of the packed images; of originals the largest height and width."""
     if split.manifest.size_hw is not None:
         return split.manifest.size_hw
     return int(split.index.height_px.max()), int(split.index.width_px.max())

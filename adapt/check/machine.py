@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedFakeTensorException,
 )
 
-from adapt.check.data import Looked
+from adapt.check.data import SplitReport
 from adapt.check.memory import Peak, predicted_bytes
 from adapt.check.subject import Findings, Subject, red
 from adapt.errors import JobError
@@ -18,12 +18,12 @@ from adapt.platforms.platform import Finding
 
 SHM = Path("/dev/shm")
 SHM_BYTES = 10**9
-"""What NCCL may take between the ranks of a node; docker's default of 64 MB is too little."""
+"""Need of NCCL between the ranks of a node; docker's default of 64 MB is too little."""
 
 RESERVE_BYTES = 1 << 30
-"""What the shard cache leaves free, for figures and pictures that wait for MLflow."""
+"""Space that the shard cache leaves free, for metrics and pictures buffered for MLflow."""
 
-Splits = Callable[[], Mapping[str, Looked]]
+Splits = Callable[[], Mapping[str, SplitReport]]
 
 
 def shm_findings(subject: Subject) -> Findings:
@@ -34,11 +34,11 @@ def shm_findings(subject: Subject) -> Findings:
         return
     free = _there_or_here(subject, subject.promised_gb.shm, SHM)
     if free is None:
-        yield Finding("/dev/shm", True, "seen only there")
+        yield Finding("/dev/shm", True, "checked only there")
         return
-    cure = "docker run --shm-size=1g, or shm_gb of the profile"
+    fix = "docker run --shm-size=1g, or shm_gb of the profile"
     found = f"{free / 1e9:.2f} GB for {ranks} ranks, {SHM_BYTES / 1e9:.0f} GB needed"
-    yield Finding("/dev/shm", free >= SHM_BYTES, found, cure)
+    yield Finding("/dev/shm", free >= SHM_BYTES, found, fix)
 
 
 def disk_findings(subject: Subject, splits: Splits) -> Findings:
@@ -46,7 +46,7 @@ def disk_findings(subject: Subject, splits: Splits) -> Findings:
     folder = subject.place.scratch_dir
     free = _there_or_here(subject, subject.promised_gb.disk, folder)
     if free is None:
-        yield Finding("disk", True, "seen only there")
+        yield Finding("disk", True, "checked only there")
         return
     sizes = [size for one in splits().values() if one.remote for size in one.shard_bytes]
     room, wanted = free - RESERVE_BYTES, sum(sizes)
@@ -77,45 +77,45 @@ def gpu_findings(subject: Subject, splits: Splits) -> Findings:
         yield red(what, error)
         return
     except (UnsupportedFakeTensorException, DynamicOutputShapeException) as error:
-        yield Finding(what, True, f"not predicted: the network does what {error} stands for")
+        yield Finding(what, True, f"not predicted: {error} in the network has no prediction")
         return
     yield _compared(what, peak, *_gpu_bytes(subject))
 
 
-def _compared(what: str, peak: Peak, limit: float | None, whose: str) -> Finding:
+def _compared(what: str, peak: Peak, limit: float | None, of: str) -> Finding:
     parts = zip(peak._fields, peak, strict=True)
     listed = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts)
-    found = f"{peak.needed / 1e9:.1f} GB of {whose}"
+    found = f"{peak.needed / 1e9:.1f} GB of {of}"
     found += f": {listed}, margin {(peak.needed - peak.total) / 1e9:.2f}"
-    cure = (
+    fix = (
         "raise train.accumulate, lower batch_size or augment.crop_hw, set train.precision: bf16, "
         "or take a larger GPU"
     )
-    return Finding(what, limit is None or peak.needed <= limit, found, cure)
+    return Finding(what, limit is None or peak.needed <= limit, found, fix)
 
 
 def _gpu_bytes(subject: Subject) -> tuple[float | None, str]:
-    """The memory of one GPU, and how to call it."""
+    """The memory of one GPU, and its name in the finding."""
     if subject.profile is not None:
         gb = subject.profile.gpu_memory_gb
         if gb is None:
-            return None, "a GPU whose gpu_memory_gb the profile does not name"
+            return None, "a GPU of unknown memory (no gpu_memory_gb in the profile)"
         return gb * 1e9, f"{gb:.1f} GB"
     if not torch.cuda.is_available():
-        return None, "a GPU that is not here"
+        return None, "a GPU, which this machine lacks"
     found = float(torch.cuda.get_device_properties(0).total_memory)
     return found, f"{found / 1e9:.1f} GB"
 
 
 def _there_or_here(subject: Subject, promised_gb: float | None, folder: Path) -> float | None:
-    """Free bytes: what the profile promises, or without one what is free here; None where it does
-    not say."""
+    """Free bytes: the profile's promise, or without a profile those here; None without a
+    promise."""
     if promised_gb is not None:
         return promised_gb * 1e9
     return _free(folder) if subject.profile is None else None
 
 
 def _free(folder: Path) -> float:
-    """Free bytes of the disk that holds a folder, or would."""
+    """Free bytes of the disk of a folder, which need not exist."""
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     return float(shutil.disk_usage(there).free)

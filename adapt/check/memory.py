@@ -3,7 +3,7 @@
 Networks, losses, backward passes and optimizers are the job's own; PyTorch's fake tensors have
 their shapes and no bytes. What is alive is counted by storage, and its peak found afterwards. Two
 steps are run, since optimizers make their state in the first. The CPU's kernels stand for the
-GPU's: what those need beside their results is in `MARGIN_BYTES` and `MARGIN_SHARE`.
+GPU's: workspaces of those are in `MARGIN_BYTES` and `MARGIN_SHARE`.
 """
 
 import weakref
@@ -32,7 +32,7 @@ MARGIN_BYTES = 1_500_000_000
 """Of the CUDA context and of the workspaces of cuDNN, cuBLAS and NCCL."""
 
 MARGIN_SHARE = 0.1
-"""Of the peak: what PyTorch's allocator loses to rounding and fragments."""
+"""Of the peak: losses of PyTorch's allocator to rounding and fragments."""
 
 Sizes = Mapping[str, tuple[int, int]]
 """Domain -> height and width in pixels of its packed images."""
@@ -56,7 +56,7 @@ class Peak(NamedTuple):
 
     @property
     def needed(self) -> int:
-        """What the GPU should have: the total and the margin."""
+        """The memory that the GPU should have: the total and the margin."""
         return int(self.total * (1 + MARGIN_SHARE)) + MARGIN_BYTES
 
 
@@ -90,7 +90,7 @@ def predicted_bytes(job: JobSpec, num_ranks: int, packed_hw: Sizes = MappingProx
 def step_peak(
     build: Callable[[], Engine], batches: Batches, within: AbstractContextManager[Any] | None = None
 ) -> Peak:
-    """The peak of two steps of the engine that `build` makes, on tensors of whatever kind.
+    """The peak of two steps of the engine that `build` makes, on real or fake tensors.
 
     While a batch is learned from, the one after it is on its way, as on a GPU.
     """
@@ -106,8 +106,7 @@ def step_peak(
 
 
 def use_foreach(engine: Engine) -> None:
-    """Have the optimizers go about all parameters at once, as they do on GPUs, at a price in
-    memory."""
+    """Have the optimizers update all parameters in one call, as on GPUs, at a price in memory."""
     for optimizer in engine.optimizers.values():
         for group in optimizer.param_groups:
             if "foreach" in group:
@@ -117,7 +116,7 @@ def use_foreach(engine: Engine) -> None:
 def batch_hw(key: str, domain: DomainConfig, packed_hw: Sizes) -> tuple[int, int]:
     """Height and width in pixels of a domain's batches.
 
-    Raises `JobError` where neither the spec says it nor `packed_hw`.
+    Raises `JobError` where neither the spec nor `packed_hw` has them.
     """
     size_hw = domain.augment.crop_hw or domain.size_hw or packed_hw.get(key)
     if size_hw is None:
@@ -129,7 +128,7 @@ def batch_hw(key: str, domain: DomainConfig, packed_hw: Sizes) -> tuple[int, int
 
 
 class LiveStorages(TorchDispatchMode):
-    """Notes, within it, when each tensor's storage comes and when it goes."""
+    """Records, within it, when each tensor's storage is allocated and freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,12 +138,12 @@ class LiveStorages(TorchDispatchMode):
         self._here: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
 
     def mark(self, kinds: Mapping[str, list[Tensor]]) -> None:
-        """Say what tensors are: fields of `Peak`; others are activations."""
+        """Name the kind of tensors, a field of `Peak`; others are activations."""
         for kind, tensors in kinds.items():
             self._kinds |= {self._number(tensor): kind for tensor in tensors}
 
     def peak(self) -> Peak:
-        """What was alive at the first moment when most was."""
+        """The storages alive at the peak, the first if there are several."""
         sizes = [
             self._sizes[event] if event >= 0 else -self._sizes[~event] for event in self._events
         ]
@@ -161,7 +160,7 @@ class LiveStorages(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Runs what is called and looks at what it gave."""
+        """Run the function and record the storages of its results."""
         outputs = function(*args, **(kwargs or {}))
         for output in tree_leaves(outputs):
             if isinstance(output, Tensor):
@@ -186,20 +185,20 @@ class LiveStorages(TorchDispatchMode):
 
 
 class _Agreeing(TorchDispatchMode):
-    """Within it tensors without values answer yes, or 1, to whoever asks for one: losses are
-    finite, class ratios are known."""
+    """Within it tensors without values read as true, or 1: losses are finite, class ratios are
+    known."""
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Answers in the tensor's place, or runs what is called."""
+        """Return the value in the tensor's place, or run the function."""
         if function is torch.ops.aten._local_scalar_dense.default:
             return True
         return function(*args, **(kwargs or {}))
 
 
 def _domains(job: JobSpec) -> dict[str, DomainConfig]:
-    """The domains that the method asks for, by key."""
+    """The domains that the method needs, by key."""
     needed = {"source": job.source}
     if METHODS[job.method.name].needs_target and job.target is not None:
         needed["target"] = job.target

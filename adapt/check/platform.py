@@ -1,4 +1,4 @@
-"""The platform: whether it would take the request, as far as its own client can tell."""
+"""The platform: whether it would accept the request, as far as its own client knows."""
 
 from datetime import UTC, datetime
 
@@ -9,7 +9,7 @@ from adapt.platforms.submit import name_of
 
 
 def platform_findings(subject: Subject) -> Findings:
-    """What the client of the profile's platform finds; nothing without a profile."""
+    """The findings of the platform's client; none without a profile."""
     profile = subject.profile
     if profile is None:
         return
@@ -20,7 +20,9 @@ def platform_findings(subject: Subject) -> Findings:
     except FAILURES as error:
         yield red("request", error)
         return
-    yield Finding("request", True, f"{name}: keeps what {profile.platform} says of names and sizes")
+    yield Finding(
+        "request", True, f"{name}: within the rules of {profile.platform} for names and sizes"
+    )
     try:
         yield from platform.connect(profile, subject.place.environment).check(request)
     except FAILURES as error:

@@ -38,26 +38,26 @@ def _probed(store: Store, key: str) -> Finding:
     finally:
         kept = _deleted(store, key)
     if not same:
-        found = f"{store.uri}/{key}: other bytes come back than were written"
-        cure = "look for a proxy or a gateway between; see docs/stores.md"
-        return Finding(WHAT, False, found, cure, StoreError.exit_code)
+        found = f"{store.uri}/{key}: expected the written bytes, got others"
+        fix = "check for a proxy or a gateway between; see docs/stores.md"
+        return Finding(WHAT, False, found, fix, StoreError.exit_code)
     return kept or Finding(WHAT, True, f"{store.uri}: written, read back and deleted")
 
 
 def _deleted(store: Store, key: str) -> Finding | None:
-    """Remove the probe; what is wrong where that fails."""
+    """Remove the probe; a finding where that fails."""
     try:
         store.delete(key)
     except StoreError as error:
         found = f"the probe was written and cannot be deleted: {error}"
-        cure = "give the right to delete, by which old checkpoints go (checkpoint.keep)"
-        return Finding(WHAT, False, found, cure, error.exit_code)
+        fix = "grant the right to delete, which checkpoint.keep needs"
+        return Finding(WHAT, False, found, fix, error.exit_code)
     return None
 
 
 @contextmanager
 def _no_new_folders(uri: str) -> Iterator[None]:
-    """Take away the folders of this machine that a probe made."""
+    """Remove the folders of this machine that a probe made."""
     scheme, path = split_uri(uri)
     folder = Path(path).expanduser().absolute()
     made = [one for one in (folder, *folder.parents) if scheme == "file" and not one.exists()]

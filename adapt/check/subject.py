@@ -1,4 +1,4 @@
-"""What is checked: a job, where it is to run, and how failures become lines of the answer."""
+"""The subject of a check: a job and where it is to run; failures as lines of the answer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,10 +17,10 @@ from storage.stores import Stores
 from storage.uris import split_uri
 
 FAILURES = (JobError, DataError, StoreError)
-"""What becomes a red line; anything else is a bug."""
+"""Failures that become a red line; anything else is a bug."""
 
 _INSIDE = (".svc", ".svc.cluster.local", ".internal")
-"""How names end that only a cluster, or a cloud's own network, knows."""
+"""Endings of names that only a cluster, or a cloud's own network, knows."""
 
 Findings = Iterator[Finding]
 
@@ -58,13 +58,13 @@ class Subject:
 
     @property
     def promised_gb(self) -> Promised:
-        """What the profile promises of a node; nothing without one."""
+        """The resources of a node that the profile promises; none without one."""
         return Promised() if self.profile is None else self.profile.promised_gb()
 
     @property
     def place_there(self) -> Place:
-        """This place with the variables that the job will have: those of the profile, and of its
-        secrets what this process knows."""
+        """This place with the variables that the job will have: those of the profile, and those of
+        its secrets that are set here."""
         if self.profile is None:
             return self.place
         here = self.place.environment
@@ -72,15 +72,15 @@ class Subject:
         return replace(self.place, environment={**secrets, **self.profile.environment})
 
     def only_there(self, key: str, uri: str) -> str | None:
-        """Why a URI of the spec, which stands at `key`, can be looked at on the platform alone;
-        None where it can from here."""
+        """Why the URI at `key` of the spec can be checked on the platform alone; None where it can
+        from here."""
         if self.profile is None:
             return None
         instead = self.profile.replaced().get(key)
         if instead is not None:
-            return f"{instead}: {self.profile.platform}'s to bring, with rights of its own"
+            return f"{instead}: {self.profile.platform}'s to fetch, with rights of its own"
         if split_uri(uri)[0] == "file":
-            return f"{uri}: a folder of {self.profile.platform}'s machines, seen only there"
+            return f"{uri}: a folder of {self.profile.platform}'s machines, checked only there"
         settings = fitting_key(uri, self.job.stores)
         endpoint = None if settings is None else self.job.stores[settings].endpoint_url
         return self.inside(endpoint or uri)
@@ -93,7 +93,7 @@ class Subject:
         web = parts.scheme in ("http", "https")
         if self.profile is None or not web or not (only_name or host.endswith(_INSIDE)):
             return None
-        return f"{host}: a name of {self.profile.platform}'s own network, seen only there"
+        return f"{host}: a name of {self.profile.platform}'s own network, checked only there"
 
 
 def red(what: str, error: JobError | DataError | StoreError) -> Finding:

@@ -15,8 +15,8 @@ def tracking_findings(subject: Subject) -> Findings:
     """Ask the server for the job's experiment; a database file needs none."""
     uri = tracking_uri(subject.job, subject.place_there)
     if uri.startswith("sqlite:"):
-        found = f"figures go to a database file, {uri}"
-        loss = "; it ends with the machine: name a server in tracking.uri to keep them"
+        found = f"metrics go to a database file, {uri}"
+        loss = ", lost with the machine unless tracking.uri names a server"
         yield Finding(WHAT, True, found if subject.profile is None else found + loss)
         return
     only_there = subject.inside(uri)
@@ -35,7 +35,7 @@ def _asked(uri: str, subject: Subject) -> Finding:
         return Finding(WHAT, False, found, cure_of(error), StoreError.exit_code)
     if experiment is not None and experiment.lifecycle_stage == "deleted":
         found = f"{server}: the experiment {name!r} was deleted"
-        cure = "`mlflow experiments restore` it, or choose another tracking.experiment"
-        return Finding(WHAT, False, found, cure)
+        fix = "`mlflow experiments restore` it, or choose another tracking.experiment"
+        return Finding(WHAT, False, found, fix)
     new = "is new" if experiment is None else "is there"
     return Finding(WHAT, True, f"{server} answers; the experiment {name!r} {new}")

@@ -61,11 +61,14 @@ def submit(
     """
     if restart and not following:
         raise JobError("--restart: expected --follow beside it, since somebody has to notice")
+    from adapt.check.subject import Subject
     from adapt.platforms import load_profile
     from adapt.platforms.submit import exit_code_of, facts_of, plan_of
+    from adapt.trainer.problems import WITHOUT_SECRETS, refuse_problems
 
     job, place = job_and_place(spec, overrides)
     profile = load_profile(to)
+    refuse_problems(job, Subject(job, place, profile).place_of_job, WITHOUT_SECRETS)
     plan = plan_of(job, profile)
     if dry_run:
         typer.echo(yaml.safe_dump(plan.request, sort_keys=False, allow_unicode=True), nl=False)

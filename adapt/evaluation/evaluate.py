@@ -1,5 +1,5 @@
-"""Scores a segmentation network on a labelled split: one confusion matrix over all pixels, IoU of
-every class from it.
+"""Scores a segmentation network on a labelled split: one confusion matrix over all pixels, and the
+IoU of every class.
 
 As the papers do it: network in eval mode, main head, logits upsampled to the labels' own size,
 argmax. The matrix is summed on the device in whole numbers, so its value does not depend on batches
@@ -40,10 +40,10 @@ class ValidationConfig(SplitConfig):
 
 
 class EvaluateConfig(InferenceConfig):
-    """When and how to evaluate, and by what to choose the best checkpoint."""
+    """When and how to evaluate, and how to choose the best checkpoint."""
 
     every_steps: int = Field(
-        2000, ge=1, description="Steps between two evaluations (ADVENT's figure)."
+        2000, ge=1, description="Steps between two evaluations (ADVENT's number)."
     )
     subsets: tuple[Literal["synthia16", "synthia13"], ...] = Field(
         (),
@@ -65,7 +65,7 @@ class EvaluateConfig(InferenceConfig):
         if subset != self.select_by and subset not in self.subsets:
             raise ValueError(
                 f"select_by: expected a reported score, got {self.select_by!r} without "
-                f"{subset!r} in evaluate.subsets; add it there"
+                f"{subset!r} in evaluate.subsets. Fix: add it there"
             )
         return self
 
@@ -74,7 +74,7 @@ NO_SUBSETS: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 class Score(NamedTuple):
-    """`matrix` (K, K) int64 pixels, row truth, column prediction; the figures follow from it.
+    """`matrix` (K, K) int64 pixels, row truth, column prediction; the metrics follow from it.
 
     `subsets`: train ids by name, each with a mean of its own, from `metrics.subset_classes`.
     """
@@ -89,7 +89,7 @@ class Score(NamedTuple):
         return iou(self.matrix).cpu().numpy()
 
     def metrics(self) -> dict[str, float]:
-        """The figures that `select_by` names, in [0, 1]."""
+        """The metrics that `select_by` names, in [0, 1]."""
         means = {name: miou(self.matrix, classes) for name, classes in self.subsets.items()}
         return {
             "miou": miou(self.matrix),
@@ -98,7 +98,7 @@ class Score(NamedTuple):
         }
 
     def record(self, names: Sequence[str]) -> dict[str, Any]:
-        """All of it as plain data: figures, IoU by class (None where NaN) and the matrix."""
+        """All of it as plain data: metrics, IoU by class (None where NaN) and the matrix."""
         per_class = [_or_none(float(value)) for value in self.iou]
         return {
             **{name: _or_none(value) for name, value in self.metrics().items()},
@@ -113,8 +113,8 @@ def _or_none(value: float) -> float | None:
 
 
 class Picture(NamedTuple):
-    """What a panel shows: `image` (H, W, 3) uint8, `truth` and `predicted` (h, w) uint8, `logits`
-    (K, h, w)."""
+    """The content of a panel: `image` (H, W, 3) uint8, `truth` and `predicted` (h, w) uint8,
+    `logits` (K, h, w)."""
 
     key: str
     image: np.ndarray
@@ -124,7 +124,7 @@ class Picture(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """A score and the pictures asked for."""
+    """A score and the requested pictures."""
 
     score: Score
     pictures: list[Picture]
@@ -148,8 +148,8 @@ def evaluate(
     """Evaluate a network, or an ensemble, on all of `split`, shared out over ranks; every rank gets
     the same score, the leader the pictures.
 
-    `on_image` is called after each image. Where `stopped` says so before an image on any rank, all
-    ranks raise `Interrupted`. Leaves the networks in the mode they were in.
+    `on_image` is called after each image. Where `stopped` returns true before an image on any rank,
+    all ranks raise `Interrupted`. Leaves the networks in the mode they were in.
     """
     members = members_of(segmenters)
     classes = members[0].segmenter.num_classes
@@ -172,7 +172,7 @@ def evaluate(
                 pictures.append(_picture(split.key(number), sample, predicted, logits))
             on_image()
     if any_rank(early)[0]:
-        raise Interrupted("asked to stop inside an evaluation")
+        raise Interrupted("stopped inside an evaluation")
     matrix = sum_over_ranks(matrix)
     return Evaluation(Score(matrix.cpu(), subsets), pictures)
 

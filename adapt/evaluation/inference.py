@@ -3,7 +3,7 @@ several views of it, by one network or several.
 
 One rule: the logits of every view are brought to the wanted size by their architecture's own
 resizing, a mirrored view's are mirrored back, and all are averaged; several networks' are summed
-with weights (ADVENT's "AdvEnt + MinEnt"). Whoever asks takes the argmax, last. Windows are parts of
+with weights (ADVENT's "AdvEnt + MinEnt"). The caller takes the argmax, last. Windows are parts of
 one view: where they overlap they are averaged, at the image's size, before anything else.
 """
 
@@ -26,7 +26,7 @@ from adapt.stream.feed import normalise
 
 
 class InferenceConfig(Section):
-    """How an image is looked at; by default once, as a whole (the papers)."""
+    """The views of an image that are averaged; by default one, the whole image (the papers)."""
 
     flip: bool = Field(
         False, description="Average the logits with those of the mirrored image (papers: no)."
@@ -39,7 +39,7 @@ class InferenceConfig(Section):
     window_hw: tuple[PositiveInt, PositiveInt] | None = Field(
         None,
         description="Height and width in pixels of windows that slide over the image, for networks "
-        "trained on crops; none: the whole image at once (papers).",
+        "trained on crops; null: the whole image in one pass (papers).",
     )
     window_stride_hw: tuple[PositiveInt, PositiveInt] | None = Field(
         None,
@@ -98,7 +98,7 @@ def predictions(
     views: InferenceConfig = WHOLE_IMAGE,
     threads: int = 2,
 ) -> Generator[Predicted]:
-    """Samples in order, each with its logits at the size in pixels that `size_of` says.
+    """Samples in order, each with its logits at the size in pixels that `size_of` returns.
 
     The networks work in evaluation mode and are left in the mode they were in. Nothing here waits
     for the device.
@@ -145,18 +145,18 @@ def upload(pixels: Tensor, device: torch.device) -> Tensor:
 
 
 def decoded(split: PackedSplit, indices: range, threads: int) -> Iterator[tuple[int, Sample]]:
-    """Samples in order, a few decoded ahead; their shards are let go of behind them."""
+    """Samples in order, a few decoded ahead; their shards are released behind them."""
     shards = split.index.shard[list(indices)].tolist()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         split.want(shards)
         ahead = [pool.submit(split.read, index) for index in indices[: 2 * threads]]
-        for place, index in enumerate(indices):
-            following = place + 2 * threads
+        for position, index in enumerate(indices):
+            following = position + 2 * threads
             if following < len(indices):
                 ahead.append(pool.submit(split.read, indices[following]))
             yield index, ahead.pop(0).result()
-            if shards[place + 1 : place + 2] != [shards[place]]:
-                split.want(shards[place + 1 :])
+            if shards[position + 1 : position + 2] != [shards[position]]:
+                split.want(shards[position + 1 :])
 
 
 def _weighted(

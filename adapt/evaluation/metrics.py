@@ -71,7 +71,7 @@ def miou(matrix: Tensor, classes: Sequence[int] | None = None) -> float:
 
 
 def mean_of_known(values: Sequence[float]) -> float:
-    """Mean of what is not NaN, NaN of nothing.
+    """Mean of the values that are not NaN; NaN without any.
 
     Added one after the other, as cityscapesScripts does: numpy adds in pairs, Python's `sum`
     compensates, and either changes the last digit.
@@ -97,8 +97,8 @@ def subset_classes(subsets: Iterable[str], names: Sequence[str]) -> dict[str, tu
         if missing:
             raise JobError(
                 f"evaluate.subsets: expected subsets of the job's classes, got {subset!r}, which "
-                f"has {', '.join(map(repr, missing))} beside; remove it or train cityscapes19 or "
-                "cityscapes16"
+                f"also has {', '.join(map(repr, missing))}",
+                fix="remove it, or train cityscapes19 or cityscapes16",
             )
         found[subset] = tuple(sorted(names.index(name) for name in SUBSETS[subset]))
     return found

@@ -1,4 +1,4 @@
-"""Pictures of predictions: what a person looks at after an evaluation.
+"""Pictures of predictions, for people.
 
 Pure functions. Pictures are drawn by Pillow alone, every tile at one width, so that rows align.
 """
@@ -50,9 +50,9 @@ def heat_table() -> Pixels:
     """
     anchors = np.array(_HEAT, float)
     lightness = _lightness(anchors)
-    places = (lightness - lightness[0]) / (lightness[-1] - lightness[0])
+    positions = (lightness - lightness[0]) / (lightness[-1] - lightness[0])
     values = np.linspace(0, 1, 256)
-    channels = [np.interp(values, places, anchors[:, channel]) for channel in range(3)]
+    channels = [np.interp(values, positions, anchors[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=1).round().astype(np.uint8)
 
 
@@ -186,10 +186,10 @@ def _with_legend(panel: Image.Image, colours: Colours, names: Sequence[str]) -> 
     """The panel with a line, or several, of coloured squares and class names underneath."""
     if not names:
         return panel
-    places, height = _legend_places(names, panel.width)
+    corners, height = _legend_corners(names, panel.width)
     legend = Image.new("RGB", (panel.width, height), _PAPER)
     draw = ImageDraw.Draw(legend)
-    entries = [*zip(names, colours, places[:-1], strict=True), ("ignored", (0, 0, 0), places[-1])]
+    entries = [*zip(names, colours, corners[:-1], strict=True), ("ignored", (0, 0, 0), corners[-1])]
     for name, colour, (left, top) in entries:
         box = (left, top + 2, left + _TEXT_PX, top + 2 + _TEXT_PX)
         draw.rectangle(box, fill=tuple(int(part) for part in colour), outline=_FRAME)
@@ -197,16 +197,16 @@ def _with_legend(panel: Image.Image, colours: Colours, names: Sequence[str]) -> 
     return panel_grid([panel, legend])
 
 
-def _legend_places(names: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:
-    """Where each entry stands (left, top), broken into lines, and the height of all."""
-    places, left, top = [], _GAP_PX, _GAP_PX
+def _legend_corners(names: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:
+    """The corner (left, top) of each entry, broken into lines, and the height of all."""
+    corners, left, top = [], _GAP_PX, _GAP_PX
     for name in (*names, "ignored"):
         needed = round(_font().getlength(name)) + _TEXT_PX + 4 * _GAP_PX
         if left + needed > width and left > _GAP_PX:
             left, top = _GAP_PX, top + _CAPTION_PX
-        places.append((left, top))
+        corners.append((left, top))
         left += needed
-    return places, top + _CAPTION_PX + _GAP_PX
+    return corners, top + _CAPTION_PX + _GAP_PX
 
 
 def _fitting(text: str, width_px: int) -> str:

@@ -1,8 +1,8 @@
-"""Predictions as PNG files of the dataset's own label ids: what Cityscapes' test server takes.
+"""Predictions as PNG files of the dataset's own label ids, as for Cityscapes' test server.
 
 A file is named after its image, so that the server (and cityscapesScripts) can pair it:
-`berlin_000000_000019.png`. It is looked for in all folders, and a second file whose name begins so
-is refused; the names of pictures in the classes' colours therefore begin otherwise.
+`berlin_000000_000019.png`. The server searches all folders, and refuses a second file of the
+same beginning; the names of pictures in the classes' colours therefore begin otherwise.
 """
 
 from collections.abc import Callable, Sequence
@@ -88,20 +88,21 @@ def ids_of_classes(classes: LabelSpace, dataset: str) -> Pixels:
     if missing:
         raise JobError(
             f"classes: expected an id of dataset {dataset!r} for every class, got none for "
-            f"{', '.join(map(repr, missing))}; a prediction cannot be written without"
+            f"{', '.join(map(repr, missing))}",
+            fix="add the ids, which predictions are written in, to `classes`",
         )
     return np.array([entry.ids[dataset][0] for entry in classes.root], np.uint8)
 
 
 def _size_in(split: PackedSplit, size_hw: tuple[int, int] | None) -> SizeOf:
-    """What says the size of a sample's prediction."""
+    """Index and sample -> size of the prediction in pixels."""
     if size_hw is not None:
         return lambda _index, _sample: size_hw
     if split.manifest.size_hw is not None:
         raise JobError(
             f"size_hw: expected the size of the predictions, got none, and {split.store.uri}/"
-            f"{split.split} was packed at {list(split.manifest.size_hw)}, so the originals' is not "
-            "known (Cityscapes: 1024 2048)"
+            f"{split.split} was packed at {list(split.manifest.size_hw)}",
+            fix="give the originals' size (--size-hw; Cityscapes: 1024 2048)",
         )
 
     def own(number: int, _sample: Sample) -> tuple[int, int]:
@@ -115,5 +116,5 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JobError(
-            f"{folder}: expected a folder to write predictions to: {error.strerror}"
+            f"{folder}: expected a folder for predictions, got: {error.strerror}"
         ) from error

@@ -41,7 +41,6 @@ def plan_of(
     job: "JobSpec", profile: Profile, attempt: int = 1, now: datetime | None = None
 ) -> Plan:
     """What would be sent. Raises `JobError` for what the platform would refuse."""
-    job.check_ranks(profile.nodes * max(1, profile.gpus))
     submission = Submission(name_of(job.name, now or datetime.now(UTC), attempt), job)
     platform = PLATFORMS[profile.platform]
     return Plan(submission, profile, platform, platform.request(submission, profile))

@@ -46,6 +46,10 @@ first: building all networks, without memory, takes seconds."""
 
 ALL = tuple(CHECKS)
 QUICK = ("batches", "secrets")
+"""For a supervisor: its ranks check the networks."""
+
+WITHOUT_SECRETS = ("batches", "networks")
+"""For `submit`: the job gets its secrets from the platform."""
 
 
 def checked(job: JobSpec, place: Place, names: Sequence[str] = ALL) -> Iterator[Checked]:

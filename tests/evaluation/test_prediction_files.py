@@ -157,5 +157,7 @@ def test_a_dataset_without_ids_is_refused(open_test: OpenSplit, tmp_path: Path) 
 def test_a_folder_that_cannot_be_made_is_named(open_test: OpenSplit, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     split = open_test()
-    with pytest.raises(JobError, match=r"file/out: expected a folder to write .*: Not a directory"):
+    with pytest.raises(
+        JobError, match=r"file/out: expected a folder for predictions, got: Not a directory"
+    ):
         write_predictions(varied_network(19), split, tmp_path / "file" / "out", SPACE, CPU)

@@ -243,6 +243,14 @@ def test_mistakes_are_named(
     assert "hunter2" not in ended.err
 
 
+def test_networks_that_do_not_fit_are_refused_before_anything_is_sent(
+    platform: Pretend, tmp_path: Path
+) -> None:
+    ended = submit(tmp_path, "--yes", "--set", "method.weight_adv=[1, 1, 1]")
+    assert ended.code == 2 and "method.weight_adv: expected at most one weight" in ended.err
+    assert not platform.requests
+
+
 @pytest.mark.parametrize(
     ("run", "expected"),
     [
