@@ -1,4 +1,4 @@
-"""The command that looks before money is spent: check."""
+"""The command `check`."""
 
 import json
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ def check(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say beforehand what would go wrong: data, stores, MLflow, weights, machine, GPU memory.
+    """Check a job before it costs money: data, stores, MLflow, weights, machine, GPU memory.
 
-    Writes one probe object where checkpoints go, and deletes it. Ends with the code of the first
-    thing that is wrong: 2 spec or platform, 3 storage or MLflow, 4 data.
+    Writes one probe object where checkpoints go, and deletes it. The exit code is that of the first
+    problem: 2 spec or platform, 3 storage or MLflow, 4 data.
     """
     job, place = job_and_place(spec, overrides)
     if spec_only:
@@ -47,7 +47,7 @@ def check(
     from adapt.platforms import load_profile
 
     subject = Subject(job, place, None if to is None else load_profile(to))
-    with console.status("looking"):
+    with console.status("checking"):
         found = list(findings(subject))
     code = exit_code_of(found)
     if as_json:
@@ -74,6 +74,6 @@ def _table(found: Sequence["Finding"]) -> Table:
     table = Table(show_header=False, show_lines=False)
     for one in found:
         mark = Text("ok", "green") if one.ok else Text("no", "bold red")
-        cure = [] if one.ok or not one.cure else [Text(f"to mend it: {one.cure}", "yellow")]
+        cure = [] if one.ok or not one.cure else [Text(f"Fix: {one.cure}", "yellow")]
         table.add_row(mark, Text(one.what), Group(Text(one.found), *cure))
     return table

@@ -53,7 +53,7 @@ def test_the_command_goes_on_after_a_red_line_and_ends_with_the_first_ones_code(
     assert ended.code == 4, ended.err
     assert ended.out == "" and "Traceback" not in ended.err
     words = " ".join(ended.err.replace("│", " ").split())
-    assert "no validation shards" in words and "to mend it: copy the objects there again" in words
+    assert "no validation shards" in words and "Fix: copy the objects there again" in words
     assert "no MLflow" in words and "ok GPU memory" in words and "ok checkpoint" in words
     assert not (tmp_path / "runs").exists()
 
