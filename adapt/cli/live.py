@@ -18,10 +18,10 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from adapt.trainer.progress import Progress
+    from adapt.trainer.progress import JobProgress
 
 
-def describe(progress: "Progress") -> str:
+def describe(progress: "JobProgress") -> str:
     """One report in words."""
     losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
     left = str(timedelta(seconds=round(progress.remaining_s)))
@@ -64,7 +64,7 @@ class LiveLine:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, progress: "Progress") -> None:
+    def show(self, progress: "JobProgress") -> None:
         """Display a report."""
         if self._live is not None:
             self._live.update(Text(describe(progress)))

@@ -21,8 +21,8 @@ from adapt.data.packed.packed_split import PackedSplit, SplitConfig
 from adapt.errors import Interrupted
 from adapt.evaluation.inference import (
     WHOLE_IMAGE,
+    EnsembleMember,
     InferenceConfig,
-    Member,
     class_map,
     members_of,
     predictions,
@@ -132,7 +132,7 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(
-    segmenters: Segmenter | Sequence[Member],
+    segmenters: Segmenter | Sequence[EnsembleMember],
     split: PackedSplit,
     device: torch.device,
     *,

@@ -64,7 +64,7 @@ class InferenceConfig(Section):
 WHOLE_IMAGE = InferenceConfig()
 
 
-class Member(NamedTuple):
+class EnsembleMember(NamedTuple):
     """A network of an ensemble, and the factor of its logits."""
 
     segmenter: Segmenter
@@ -82,14 +82,14 @@ class Predicted(NamedTuple):
 SizeOf = Callable[[int, Sample], tuple[int, int]]
 
 
-def members_of(segmenters: Segmenter | Sequence[Member]) -> tuple[Member, ...]:
+def members_of(segmenters: Segmenter | Sequence[EnsembleMember]) -> tuple[EnsembleMember, ...]:
     """One network is an ensemble of one."""
-    return tuple(segmenters) if isinstance(segmenters, Sequence) else (Member(segmenters),)
+    return tuple(segmenters) if isinstance(segmenters, Sequence) else (EnsembleMember(segmenters),)
 
 
 @torch.no_grad()
 def predictions(
-    members: Sequence[Member],
+    members: Sequence[EnsembleMember],
     split: PackedSplit,
     indices: range,
     size_of: SizeOf,
@@ -116,7 +116,7 @@ def predictions(
 
 
 def predict(
-    members: Sequence[Member],
+    members: Sequence[EnsembleMember],
     image: Tensor,
     size_hw: tuple[int, int],
     device: torch.device,
@@ -160,7 +160,7 @@ def decoded(split: PackedSplit, indices: range, threads: int) -> Iterator[tuple[
 
 
 def _weighted(
-    member: Member, images: Tensor, size_hw: tuple[int, int], views: InferenceConfig
+    member: EnsembleMember, images: Tensor, size_hw: tuple[int, int], views: InferenceConfig
 ) -> Tensor:
     """One network's share: uint8 (1, 3, H, W) -> logits (K, *size_hw) times its weight."""
     factor = member.weight / (len(views.scales) * (2 if views.flip else 1))

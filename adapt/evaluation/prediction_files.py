@@ -20,8 +20,8 @@ from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import JobError
 from adapt.evaluation.inference import (
     WHOLE_IMAGE,
+    EnsembleMember,
     InferenceConfig,
-    Member,
     SizeOf,
     class_map,
     members_of,
@@ -33,7 +33,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def write_predictions(
-    segmenters: Segmenter | Sequence[Member],
+    segmenters: Segmenter | Sequence[EnsembleMember],
     split: PackedSplit,
     out_dir: Path,
     classes: LabelSpace,

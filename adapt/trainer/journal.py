@@ -14,7 +14,7 @@ from adapt.stream.observe import Observed, Observer
 from adapt.tracking.tracker import Tracker
 from adapt.trainer.feeds import Feeds
 from adapt.trainer.opening import Opened
-from adapt.trainer.progress import BAD_SAMPLES, SUMS, Progress, Stretch
+from adapt.trainer.progress import BAD_SAMPLES, SUMS, JobProgress, Stretch
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Journal:
         engine: Engine,
         feeds: Feeds,
         tracker: Tracker | None,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[JobProgress], None],
     ) -> None:
         self.tracker = tracker
         self._job, self._num_ranks = opened.job, opened.place.num_ranks
@@ -54,7 +54,7 @@ class Journal:
         means, streams = self._over_ranks(losses, observed)
         speed = self._stretch.measure(step, self._feeds.samples, self._feeds.wait_s)
         self._on_progress(
-            Progress(
+            JobProgress(
                 step,
                 steps,
                 means,

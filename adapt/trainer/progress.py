@@ -13,7 +13,7 @@ SUMS = (BAD_SAMPLES, *(f"stream/{name}" for name in ("stalls", "fetched_mb", "re
 """Metrics of the stream that are summed over ranks; the others are means."""
 
 
-class Progress(NamedTuple):
+class JobProgress(NamedTuple):
     """The content of the live line.
 
     `wait_share` in [0, 1] is the time spent waiting for data; `stream` has the details, for this

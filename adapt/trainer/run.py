@@ -21,7 +21,7 @@ from adapt.trainer.journal import Journal
 from adapt.trainer.networks import build_network, start_adversaries
 from adapt.trainer.opening import Opened, open_job
 from adapt.trainer.problems import refuse_problems
-from adapt.trainer.progress import Progress
+from adapt.trainer.progress import JobProgress
 from adapt.trainer.resume import Checkpoint, resume
 from adapt.trainer.saves import Evaluated, Saves
 from adapt.trainer.shared_stop import shared
@@ -39,7 +39,7 @@ def run_job(
     job: JobSpec,
     place: Place,
     stop: Event,
-    on_progress: Callable[[Progress], None] = lambda _progress: None,
+    on_progress: Callable[[JobProgress], None] = lambda _progress: None,
     fresh: bool = False,
     beat: Callable[[], None] = lambda: None,
 ) -> Outcome:

@@ -11,7 +11,7 @@ from adapt.data.packed.packed_split import PackedSplit
 from adapt.engine.engine import prepare_device
 from adapt.errors import JobError
 from adapt.evaluation.evaluate import Evaluation, evaluate
-from adapt.evaluation.inference import Member
+from adapt.evaluation.inference import EnsembleMember
 from adapt.evaluation.metrics import subset_classes
 from adapt.evaluation.prediction_files import write_predictions
 from adapt.models.segmenter import Segmenter
@@ -93,7 +93,7 @@ def _networks_and_split(
     checkpoints: str | Sequence[str],
     weights: Sequence[float] | None,
     labelled: bool,
-) -> Iterator[tuple[list[Member], PackedSplit, torch.device]]:
+) -> Iterator[tuple[list[EnsembleMember], PackedSplit, torch.device]]:
     """The checkpoints' networks on the device, and the validation split, open."""
     if job.validation is None:
         raise JobError(
@@ -112,7 +112,7 @@ def _networks_and_split(
     networks = [_checkpoint_network(job, stores, uri).to(device) for uri in uris]
     split = open_split(job, job.validation, stores, open_cache(job, place), labelled)
     try:
-        yield [Member(*pair) for pair in zip(networks, factors, strict=True)], split, device
+        yield [EnsembleMember(*pair) for pair in zip(networks, factors, strict=True)], split, device
     finally:
         split.cache.close()
         split.close()

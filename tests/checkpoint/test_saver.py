@@ -161,6 +161,17 @@ def test_a_store_that_hangs_is_not_waited_for_longer_than_asked(
     gate.open.set()
 
 
+def test_a_later_moment_of_a_stored_step_is_stored_too(folder: RunFolder) -> None:
+    one, first = saver(folder), snapshot(3)
+    one.finish(first, 30, quiet)
+    evaluated = first._replace(moment=first.moment._replace(evaluated_step=3))
+    durable = one.finish(evaluated, 30, quiet)
+    assert durable == evaluated.moment
+    assert folder.names() == ["step-00000003", "step-00000003-02"]
+    one.finish(evaluated, 30, quiet)
+    assert len(folder.names()) == 2, "what is stored is not stored again"
+
+
 def test_a_full_scratch_disk_stops_no_save(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,10 +8,10 @@ from rich.console import Console
 from adapt.checkpoint.snapshot import Moment
 from adapt.cli.live import LiveLine, describe, progress_bar
 from adapt.stream.observe import Observed
-from adapt.trainer.progress import Progress
+from adapt.trainer.progress import JobProgress
 
 SEEN = Observed(0.4, 12.3, 2, 5.6, 0.0, 0, 0, 1.0)
-REPORT = Progress(20, 100, {"segmentation/main": 0.51234}, 8.04, 0.25, 75.4, SEEN, None)
+REPORT = JobProgress(20, 100, {"segmentation/main": 0.51234}, 8.04, 0.25, 75.4, SEEN, None)
 
 
 def test_a_report_names_step_losses_speed_waiting_and_time_left() -> None:

@@ -13,7 +13,7 @@ from adapt.config.strict_yaml import validate
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import JobError
 from adapt.evaluation.evaluate import EvaluateConfig, Score, evaluate
-from adapt.evaluation.inference import InferenceConfig, Member
+from adapt.evaluation.inference import EnsembleMember, InferenceConfig
 from adapt.evaluation.metrics import SUBSETS
 from adapt.models.segmenter import Segmenter
 from adapt.stream.feed import normalise
@@ -39,7 +39,7 @@ def networks() -> list[Segmenter]:
     return [varied_network(3, seed=5), varied_network(3, seed=6)]
 
 
-def plain_matrix(split: PackedSplit, *members: Member) -> np.ndarray:
+def plain_matrix(split: PackedSplit, *members: EnsembleMember) -> np.ndarray:
     """The papers' programs: numpy's argmax of the weighted sum, then pairs counted one by one."""
     matrix = np.zeros((3, 3), np.int64)
     for number in range(len(split)):
@@ -60,7 +60,7 @@ def plain_matrix(split: PackedSplit, *members: Member) -> np.ndarray:
 def test_a_split_s_matrix_is_that_of_a_plain_loop(
     split: PackedSplit, networks: list[Segmenter]
 ) -> None:
-    expected = plain_matrix(split, Member(networks[0]))
+    expected = plain_matrix(split, EnsembleMember(networks[0]))
     assert np.count_nonzero(expected.sum(axis=0)) > 1  # not one class throughout
     got = evaluate(networks[0].train(), split, CPU)
     assert networks[0].training and got.pictures == []
@@ -72,7 +72,7 @@ def test_an_ensemble_s_matrix_is_that_of_a_plain_loop(
 ) -> None:
     for segmenter in networks:
         segmenter.eval()
-    members = [Member(networks[0], 0.5), Member(networks[1], 0.5)]
+    members = [EnsembleMember(networks[0], 0.5), EnsembleMember(networks[1], 0.5)]
     expected = plain_matrix(split, *members)
     assert not np.array_equal(expected, plain_matrix(split, members[0]))
     assert not np.array_equal(expected, plain_matrix(split, members[1]))

@@ -14,8 +14,8 @@ from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import JobError
 from adapt.evaluation.inference import (
     WHOLE_IMAGE,
+    EnsembleMember,
     InferenceConfig,
-    Member,
     class_map,
     decoded,
     members_of,
@@ -74,7 +74,7 @@ def smooth(height: int = 24, width: int = 36) -> Tensor:
 def logits_of(
     segmenter: Segmenter, image: Tensor, views: InferenceConfig, size_hw: tuple[int, int]
 ) -> Tensor:
-    return predict([Member(segmenter)], image, size_hw, CPU, views)
+    return predict([EnsembleMember(segmenter)], image, size_hw, CPU, views)
 
 
 @torch.no_grad()
@@ -190,7 +190,7 @@ def test_windows_cover_a_side(
 
 def test_an_ensemble_sums_weighted_logits_each_in_its_own_pixels() -> None:
     rgb, bgr, image = shown(), shown(BGR), smooth()
-    members = [Member(rgb, 0.25), Member(bgr, 0.75)]
+    members = [EnsembleMember(rgb, 0.25), EnsembleMember(bgr, 0.75)]
     got = predict(members, image, (24, 36), CPU)
     assert torch.equal(got, 0.25 * (image / 255) + 0.75 * image.flip(0).float())
 
@@ -199,7 +199,7 @@ def test_weights_hold_whatever_the_views() -> None:
     """More views of one member do not outweigh the other."""
     image = smooth()
     views = InferenceConfig(flip=True, scales=(1.0, 1.0))
-    members = [Member(shown(), 0.25), Member(shown(BGR), 0.75)]
+    members = [EnsembleMember(shown(), 0.25), EnsembleMember(shown(BGR), 0.75)]
     torch.testing.assert_close(
         predict(members, image, (24, 36), CPU, views), predict(members, image, (24, 36), CPU)
     )
@@ -207,8 +207,8 @@ def test_weights_hold_whatever_the_views() -> None:
 
 def test_one_network_is_an_ensemble_of_one() -> None:
     segmenter = shown()
-    assert members_of(segmenter) == (Member(segmenter, 1.0),)
-    assert members_of([Member(segmenter, 0.5)]) == (Member(segmenter, 0.5),)
+    assert members_of(segmenter) == (EnsembleMember(segmenter, 1.0),)
+    assert members_of([EnsembleMember(segmenter, 0.5)]) == (EnsembleMember(segmenter, 0.5),)
 
 
 def test_of_equal_logits_the_first_class_wins() -> None:
@@ -238,7 +238,7 @@ def test_samples_come_in_order_with_any_number_of_threads(tiny_uri: str, tmp_pat
 def test_predictions_leave_the_networks_as_they_were(tiny_uri: str, tmp_path: Path) -> None:
     training, evaluating = shown().train(), shown().eval()
     split = open_tiny(tiny_uri, tmp_path)
-    members = [Member(training), Member(evaluating)]
+    members = [EnsembleMember(training), EnsembleMember(evaluating)]
     seen = predictions(members, split, range(5), lambda number, _: (4, 5 + number), CPU)
     first, second = next(seen), next(seen)
     assert not training.training

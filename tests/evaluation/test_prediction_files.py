@@ -15,7 +15,7 @@ from adapt.data.packed.manifest import Profile
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.packing.pack import pack
 from adapt.errors import JobError
-from adapt.evaluation.inference import Member, class_map, predict
+from adapt.evaluation.inference import EnsembleMember, class_map, predict
 from adapt.evaluation.prediction_files import ids_of_classes, write_predictions
 from storage.shards.cache import ShardCache
 from storage.stores import open_store
@@ -86,7 +86,7 @@ def test_files_are_ids_at_the_image_s_own_size(open_test: OpenSplit, tmp_path: P
     ids = ids_of_classes(SPACE, "cityscapes")
     for number in range(3):
         with torch.no_grad():
-            logits = predict([Member(segmenter)], split.read(number).image, IMAGE_HW, CPU)
+            logits = predict([EnsembleMember(segmenter)], split.read(number).image, IMAGE_HW, CPU)
         written = pixels_of(out / f"{split.key(number)}.png", "L")
         np.testing.assert_array_equal(written, ids[class_map(logits).numpy()])
         assert len(np.unique(written)) > 5

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from adapt.config.strict_yaml import with_overrides
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, parse_spec
-from adapt.trainer.progress import Progress
+from adapt.trainer.progress import JobProgress
 from adapt.trainer.run import run_job
 from adapt.trainer.trainer import Outcome
 
@@ -21,10 +21,10 @@ def job_of(values: dict[str, Any], *overrides: str) -> JobSpec:
 
 def run(
     job: JobSpec, place: Place, stop_at: int | None = None, fresh: bool = False
-) -> tuple[Outcome, list[Progress]]:
+) -> tuple[Outcome, list[JobProgress]]:
     stop, seen = Event(), []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: JobProgress) -> None:
         seen.append(progress)
         if progress.step == stop_at:
             stop.set()

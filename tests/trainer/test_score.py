@@ -14,7 +14,7 @@ from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.packing.pack import pack
 from adapt.errors import JobError
 from adapt.evaluation.evaluate import evaluate
-from adapt.evaluation.inference import InferenceConfig, Member, class_map, predict
+from adapt.evaluation.inference import EnsembleMember, InferenceConfig, class_map, predict
 from adapt.models import build_segmenter
 from adapt.models.segmenter import Segmenter
 from adapt.places import Place
@@ -78,7 +78,7 @@ def test_an_ensemble_weighs_its_members_equally_unless_told(
         got = evaluate_checkpoint(
             job, place, checkpoints, weights, lambda done, total: seen.append((done, total))
         )
-        members = [Member(*pair) for pair in zip(networks, expected, strict=True)]
+        members = [EnsembleMember(*pair) for pair in zip(networks, expected, strict=True)]
         plain = evaluate(members, split, CPU, num_pictures=1)
         assert torch.equal(got.score.matrix, plain.score.matrix)
         np.testing.assert_array_equal(got.pictures[0].logits, plain.pictures[0].logits)
@@ -156,7 +156,7 @@ def test_predictions_are_the_dataset_s_ids_and_need_no_labels(
     assert count == 2 and seen == [(1, 2), (2, 2)]
     assert len(list((tmp_path / "out" / "colours").iterdir())) == 2
     split = PackedSplit(store, "train", ShardCache(tmp_path / "cache"), None)
-    members = [Member(segmenter, 0.5) for segmenter in networks]
+    members = [EnsembleMember(segmenter, 0.5) for segmenter in networks]
     with torch.no_grad():
         logits = predict(members, split.read(1).image, TINY_HW, CPU, job.evaluate)
     with Image.open(tmp_path / "out" / f"{split.key(1)}.png") as image:
