@@ -154,7 +154,7 @@ def test_every_subset_can_be_asked_for_and_selected_by() -> None:
     [
         (
             {"subsets": ["synthia13"], "select_by": "miou_synthia16"},
-            "select_by: .*'miou_synthia16' without 'synthia16' in evaluate.subsets; add it",
+            "select_by: .*'miou_synthia16' without 'synthia16' in evaluate.subsets. Fix: add it",
         ),
         ({"subsets": ["synthia12"]}, "subsets.0: .*'synthia12'; did you mean 'synthia1"),
         ({"select_by": "miou_16"}, "select_by: expected .*'miou_16'"),

@@ -125,7 +125,9 @@ def test_a_size_can_be_asked_for(open_test: OpenSplit, tmp_path: Path) -> None:
 
 def test_an_unknown_size_must_be_asked_for(open_test: OpenSplit, tmp_path: Path) -> None:
     split = open_test(profile="exact", packed_hw=(12, 20))
-    with pytest.raises(JobError, match=r"size_hw: .* packed at \[12, 20\], .* not known"):
+    with pytest.raises(
+        JobError, match=r"size_hw: .* packed at \[12, 20\]\. Fix: give the originals' size"
+    ):
         write_predictions(varied_network(19), split, tmp_path / "out", SPACE, CPU)
     assert not (tmp_path / "out").exists()
 
@@ -137,7 +139,10 @@ def test_a_class_is_written_as_its_first_id() -> None:
     ]
     space = LabelSpace.model_validate_json(str(values).replace("'", '"'))
     assert ids_of_classes(space, "cityscapes").tolist() == [8, 23]
-    with pytest.raises(JobError, match=r"classes: .*dataset 'gta5' for every class, .* for 'sky';"):
+    with pytest.raises(
+        JobError,
+        match=r"classes: .*dataset 'gta5' for every class, got none for 'sky'. Fix: add the ids",
+    ):
         ids_of_classes(space, "gta5")
 
 
