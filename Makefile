@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: demo test fuzz fast lint docs lock stack chaos bench clean
+.PHONY: demo test fuzz fast lint docs site lock stack chaos bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/segadapt demo
@@ -35,6 +35,10 @@ lint: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python -m adapt.spec.reference
 
+# The pages as a site in ./site, every link checked; needs no network.
+site: $(VENV)/.installed
+	$(BIN)/python -m mkdocs build --strict
+
 # The packages of the image, all of them, each with its hashes; what still fits is kept as it is.
 # uv gets an environment of its own.
 lock:
@@ -54,7 +58,7 @@ chaos: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.methods toy_town
 
-$(VENV)/.installed: requirements.txt requirements-submit.txt requirements-dev.txt pyproject.toml
+$(VENV)/.installed: requirements.txt requirements-submit.txt requirements-docs.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
@@ -62,4 +66,4 @@ $(VENV)/.installed: requirements.txt requirements-submit.txt requirements-dev.tx
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo stack .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo stack site .pytest_cache .mypy_cache .ruff_cache
