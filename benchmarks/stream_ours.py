@@ -52,7 +52,7 @@ def open_stream(
     return Stream(
         PackedSplit(open_store(uri), "train", cache, TABLE if labelled else None),
         seed=1,
-        stream=0,
+        domain=0,
         batch_size=batch_size,
         augmentation=AugmentConfig(),
         config=StreamConfig(threads=threads),

@@ -54,7 +54,7 @@ class AugmentConfig(Section):
         return self
 
 
-class Wanted(NamedTuple):
+class WantedClass(NamedTuple):
     """A class that a random crop should show on more than `pixels` pixels."""
 
     train_id: int
@@ -79,7 +79,7 @@ def draw_changes(
     sample: Sample,
     config: AugmentConfig,
     random: np.random.Generator,
-    wanted: Wanted | None = None,
+    wanted: WantedClass | None = None,
 ) -> Changes:
     """Draw what is to happen to a sample. With `wanted`, a crop that shows too little of the class
     is drawn again, up to `CROPS` times, as in rare-class sampling (DAFormer, CVPR 2022)."""
@@ -133,7 +133,7 @@ def _shows(
     labels: Tensor | None,
     window: tuple[int, int, int, int],
     size_hw: tuple[int, int],
-    wanted: Wanted,
+    wanted: WantedClass,
 ) -> bool:
     """Whether the window, brought to `size_hw`, shows enough of the class."""
     if labels is None:

@@ -1,51 +1,48 @@
-"""A domain's endless stream of batches: draws in plan order, decoded by threads, ready before they
-are asked for.
+"""A domain's endless stream of batches: draws in planned order, decoded by threads, ready before
+they are requested.
 
 Decoding runs in threads of the rank's own process, since every decoder here releases the GIL and
-moving tensors between DataLoader workers costs as much as the decoding itself. What a stream
-remembers is one integer, the number of its next draw: a bad sample, where it is skipped, is
-replaced by that of the next draw, whatever was skipped before. Samples stay uint8; `feed.py` brings
-them to the device.
+moving tensors between DataLoader workers costs as much as the decoding itself. The whole state of a
+stream is one integer, the number of its next draw. Samples stay uint8; `feed.py` moves them to the
+device.
 """
 
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
-import numpy as np
-import torch
-
-from adapt.batch import IGNORED, Sample
 from adapt.data.packed.packed_split import PackedSplit
-from adapt.errors import DataError, Interrupted, JobError
-from adapt.stream.augment import AugmentConfig, Changes, Wanted, change, draw_changes
-from adapt.stream.config import TRIES, StreamConfig
+from adapt.errors import DataError, Interrupted
+from adapt.stream.augment import AugmentConfig
+from adapt.stream.config import StreamConfig
+from adapt.stream.decoder import Decoder
 from adapt.stream.host_batch import Decoded, HostBatch
 from adapt.stream.malloc import keep_freed_memory
-from adapt.stream.order import AUGMENTATION, ORDERS, Order, philox
+from adapt.stream.orders import ORDERS
+from adapt.stream.orders.order import Drawing
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-"""How often a wait for data looks whether the job is to stop."""
+"""How often a wait for data checks whether the job is to stop."""
 
 
 class Stream:
     """Iterates over this rank's part of the global batches of one domain, for ever.
 
-    `batch_size` is the global one; each rank takes `batch_size / num_ranks` draws of every batch.
-    `draw` is the first draw no batch has been handed out for. `planned_draws` is how many the job's
-    schedule foresees. With `for_device`, samples come in pinned memory and unchanged, with the
-    changes that are to be made on the device. `wait_s` sums the time `next` had to wait,
-    `bad_samples` how often a bad sample was skipped in this rank's batches, both since this stream
-    was made.
+    `domain` is the domain's number in the job (0 source, 1 target). `batch_size` is the global one;
+    each rank takes `batch_size / num_ranks` draws of every batch. `draw` is the first draw that no
+    batch has been handed out for. `planned_draws` is how many the job's schedule foresees. With
+    `for_device`, samples come in pinned memory and unchanged, with the changes that are to be made
+    on the device. `wait_s` sums the time that `next` had to wait, `bad_samples` counts the bad
+    samples skipped in this rank's batches, both since this stream was made.
 
-    `next` raises `StoreError` where a shard cannot be had, `DataError` for a bad sample, by name,
-    and `Interrupted` where it has to wait while `stop` is set.
+    `next` raises `StoreError` where a shard cannot be fetched, `DataError` for a bad sample, by
+    name, and `Interrupted` where it has to wait while `stop` is set. Making it raises `JobError`
+    as `Order.build`.
     """
 
     def __init__(
@@ -53,7 +50,7 @@ class Stream:
         split: PackedSplit,
         *,
         seed: int,
-        stream: int,
+        domain: int,
         batch_size: int,
         augmentation: AugmentConfig,
         config: StreamConfig,
@@ -66,18 +63,18 @@ class Stream:
     ) -> None:
         assert batch_size % num_ranks == 0, "checked when the job starts"
         keep_freed_memory()
-        self.split, self.augmentation, self.batch_size = split, augmentation, batch_size
-        self.seed, self.stream, self.config = seed, stream, config
-        self.order = _order(split, seed, stream, config, planned_draws)
+        self.split, self.config, self.batch_size = split, config, batch_size
+        self.order = ORDERS[config.sampling].build(
+            Drawing(split, seed, domain, planned_draws), config
+        )
         split.random_access = self.order.random_access
         self.rank_size = batch_size // num_ranks
         self.rank_start = rank * self.rank_size
         self.draw = self._planned = draw
         self.wait_s = 0.0
         self.bad_samples = 0
-        self._for_device, self._stop = for_device, stop
-        self._augments = augmentation != AugmentConfig()
-        self._tries = TRIES[config.on_bad_sample]
+        self._stop = stop
+        self._decoder = Decoder(split, self.order, augmentation, config, for_device)
         self._named: set[str] = set()
         self._ready: deque[tuple[int, list[Future[Decoded]]]] = deque()
         self._ready_bytes = 0
@@ -107,7 +104,7 @@ class Stream:
 
     @property
     def next_is_ready(self) -> bool:
-        """Whether `next` would give a batch without waiting, and without an error."""
+        """Whether `next` would return a batch without waiting, and without an error."""
         return bool(self._ready) and all(
             future.done() and future.exception() is None for future in self._ready[0][1]
         )
@@ -117,7 +114,7 @@ class Stream:
         JSON."""
         return {
             "dataset_id": self.split.manifest.dataset_id,
-            "seed": self.seed,
+            "seed": self.order.seed,
             "batch_size": self.batch_size,
             "sampling": self.config.sampling,
             "window_shards": self.config.window_shards,
@@ -150,50 +147,20 @@ class Stream:
         start = self._planned + self.rank_start
         self._want_shards()
         draws = range(start, start + self.rank_size)
-        sizes_bytes = [self.split.decoded_bytes(self.order.sample(draw)) for draw in draws]
-        self._ready.append((sum(sizes_bytes), [self._pool.submit(self._decode, d) for d in draws]))
-        self._ready_bytes += sum(sizes_bytes)
+        size_bytes = self._decoder.decoded_bytes(draws)
+        futures = [self._pool.submit(self._decoder.decode, draw) for draw in draws]
+        self._ready.append((size_bytes, futures))
+        self._ready_bytes += size_bytes
         self._planned += self.batch_size
 
     def _want_shards(self) -> None:
-        """Tell the split, now and then, which shards the plan needs next."""
+        """Pass the shards that the plan needs next to the split, now and then."""
         stop = self._planned + self.batch_size
         if stop <= self._want_again:
             return
         self._want_again = self.order.same_until(stop - 1)
         near = self.order.near(self.draw, stop)
         self.split.want([*near, *self.order.upcoming_shards(stop - 1)], side_by_side=len(near))
-
-    def _decode(self, draw: int) -> Decoded:
-        skipped: dict[str, str] = {}
-        for candidate in range(draw, draw + self._tries):
-            number = self.order.sample(candidate)
-            try:
-                sample = _read(self.split, number)
-            except DataError as error:
-                skipped[self.split.name(number)] = str(error)
-                continue
-            changes = self._changes(sample, draw, candidate) if self._augments else None
-            key = self.split.key(number)
-            if self._for_device:
-                return Decoded(key, _pinned(sample), skipped, changes)
-            return Decoded(key, change(sample, changes) if changes else sample, skipped)
-        raise self._refusal(list(skipped.values()))
-
-    def _changes(self, sample: Sample, draw: int, candidate: int) -> Changes:
-        random = np.random.Generator(philox(self.seed, self.stream, AUGMENTATION, draw))
-        train_id = self.order.wanted_class(candidate)
-        least_pixels = self.config.rare_class_min_pixels // 2
-        wanted = None if train_id is None else Wanted(train_id, least_pixels)
-        return draw_changes(sample, self.augmentation, random, wanted)
-
-    def _refusal(self, faults: list[str]) -> DataError:
-        if self._tries == 1:
-            return DataError(f"{faults[0]}; to train without it, set stream.on_bad_sample: skip")
-        return DataError(
-            f"{self._tries} draws in a row met bad samples only, {len(faults)} of them; the first: "
-            f"{faults[0]}"
-        )
 
     def _report(self, decoded: tuple[Decoded, ...]) -> None:
         for name, fault in (item for one in decoded for item in one.skipped.items()):
@@ -211,76 +178,7 @@ class Stream:
         if len(sizes) > 1:
             keys = ", ".join(one.key for one in decoded)
             raise DataError(
-                f"{self.split.store.uri}/{self.split.split}: a batch holds images of different "
-                f"sizes {sorted(sizes)} ({keys}): set size_hw, or augment.crop_hw"
+                f"{self.split.store.uri}/{self.split.split}: expected images of one size in a "
+                f"batch, got {sorted(sizes)} (samples {keys})",
+                fix="set size_hw, or augment.crop_hw",
             )
-
-
-def check_state(state: Mapping[str, Any], now: Mapping[str, Any], key: str) -> None:
-    """Raise `JobError` naming what differs between a checkpoint's stream and this job's; `key` is
-    the domain's section of the job spec."""
-    for name, cure in _CURES.items():
-        if state[name] != now[name]:
-            raise JobError(
-                f"{key}: the run's checkpoint was made with {name} {state[name]!r}, now it is "
-                f"{now[name]!r}, so its samples cannot be gone on with; {cure}, rename the run, or "
-                "start over with --fresh"
-            )
-
-
-_CURES = {
-    "dataset_id": "put back the data set it was trained on (tag segadapt.* in MLflow)",
-    "seed": "set seed back",
-    "batch_size": "set batch_size back",
-    "sampling": "set stream.sampling back",
-    "window_shards": "set stream.window_shards back",
-}
-
-
-def _order(
-    split: PackedSplit, seed: int, stream: int, config: StreamConfig, planned_draws: int
-) -> Order:
-    """The order of `stream.sampling`; windows, where that needs labels and the split has none."""
-    table, sampling, pixels = split.id_table, config.sampling, None
-    if sampling == "rare_classes":
-        if table is None:
-            sampling = "windows"
-        else:
-            pixels = split.label_pixels(int(table[table != IGNORED].max(initial=0)) + 1)
-            if pixels.max(initial=0) <= config.rare_class_min_pixels:
-                raise JobError(
-                    f"stream.rare_class_min_pixels: expected less than {pixels.max(initial=0)}, "
-                    f"the most that a sample of {split.store.uri}/{split.split} shows of a class, "
-                    f"got {config.rare_class_min_pixels}"
-                )
-    return ORDERS[sampling](
-        split.shard_sizes,
-        seed,
-        stream,
-        config.window_shards,
-        planned_draws,
-        pixels,
-        config.rare_class_temperature,
-        config.rare_class_min_pixels,
-    )
-
-
-def _pinned(sample: Sample) -> Sample:
-    """The sample in memory that a GPU can fetch by itself."""
-    if not torch.cuda.is_available():
-        return sample
-    labels = None if sample.labels is None else sample.labels.pin_memory()
-    return Sample(sample.image.pin_memory(), labels)
-
-
-def _read(split: PackedSplit, number: int) -> Sample:
-    """One sample to train on. Raises as `PackedSplit.read`, and `DataError` where its label does
-    not cover its image."""
-    sample = split.read(number)
-    if sample.labels is not None and sample.labels.shape != sample.image.shape[-2:]:
-        raise DataError(
-            f"{split.name(number)}: its label is {list(sample.labels.shape)} pixels (height, "
-            f"width), its image {list(sample.image.shape[-2:])}: pack the split at size_hw, as "
-            "labels of originals are not resized"
-        )
-    return sample

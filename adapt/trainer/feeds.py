@@ -11,7 +11,8 @@ from adapt.engine.optim import schedule_length
 from adapt.methods import METHODS
 from adapt.stream.config import DomainConfig
 from adapt.stream.feed import Feed
-from adapt.stream.stream import Stream, check_state
+from adapt.stream.state import check_state
+from adapt.stream.stream import Stream
 from adapt.trainer.opening import Opened, decoding_threads
 
 DOMAINS = ("source", "target")
@@ -80,7 +81,7 @@ def _stream(
     stream = Stream(
         getattr(opened.data, domain),
         seed=job.seed,
-        stream=DOMAINS.index(domain),
+        domain=DOMAINS.index(domain),
         batch_size=section.batch_size,
         augmentation=section.augment,
         config=job.stream.model_copy(update={"threads": decoding_threads(job.stream, place)}),

@@ -101,7 +101,7 @@ def opened(this: Round, rank: int, draw: int) -> Stream:
     return Stream(
         PackedSplit(store, "train", cache, TABLE),
         seed=9,
-        stream=0,
+        domain=0,
         batch_size=BATCH_SIZE,
         augmentation=AUGMENTATION,
         config=StreamConfig(

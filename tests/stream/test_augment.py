@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from adapt.batch import IGNORED, Sample
-from adapt.stream.augment import CROPS, AugmentConfig, Wanted, change, draw_changes
+from adapt.stream.augment import CROPS, AugmentConfig, WantedClass, change, draw_changes
 
 
 def sample(height: int = 40, width: int = 60) -> Sample:
@@ -97,7 +97,7 @@ def test_crops_are_drawn_again_until_they_show_the_wanted_class() -> None:
     given = Sample(labels.expand(3, 80, 80), labels)
     config = AugmentConfig(crop_hw=(30, 30), scale=(1.0, 2.0))
 
-    def shown(wanted: Wanted | None) -> list[int]:
+    def shown(wanted: WantedClass | None) -> list[int]:
         found = []
         for seed in range(40):
             changes = draw_changes(given, config, np.random.default_rng(seed), wanted)
@@ -106,7 +106,7 @@ def test_crops_are_drawn_again_until_they_show_the_wanted_class() -> None:
             found.append(int((after == 7).sum()))
         return found
 
-    alone, wanted = shown(None), shown(Wanted(7, pixels=100))
+    alone, wanted = shown(None), shown(WantedClass(7, pixels=100))
     assert sum(pixels > 100 for pixels in wanted) > 1.5 * sum(pixels > 100 for pixels in alone)
     kept = [pair for pair in zip(alone, wanted, strict=True) if pair[0] > 100]
     assert kept and all(before == after for before, after in kept)
@@ -114,7 +114,7 @@ def test_crops_are_drawn_again_until_they_show_the_wanted_class() -> None:
 
 def test_a_wanted_class_that_is_nowhere_ends_after_ten_crops() -> None:
     config, random = AugmentConfig(crop_hw=(8, 8)), np.random.default_rng(1)
-    draw_changes(sample(), config, random, Wanted(250, pixels=0))
+    draw_changes(sample(), config, random, WantedClass(250, pixels=0))
     again = np.random.default_rng(1)
     for _ in range(CROPS - 1):  # zoom, top and left of each crop given up
         again.uniform(*np.log((1.0, 1.0)))

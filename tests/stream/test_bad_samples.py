@@ -14,7 +14,7 @@ from adapt.errors import DataError
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.config import StreamConfig
 from adapt.stream.host_batch import HostBatch
-from adapt.stream.order import ORDERS, Sampling
+from adapt.stream.orders import ORDERS, Sampling
 from adapt.stream.stream import Stream
 from storage.errors import StoreError
 from storage.shards.cache import ShardCache
@@ -24,7 +24,7 @@ from tests.stream.faults import overwrite
 
 TABLE = np.array([0, 1, 2, 3] + [255] * 252, np.uint8)
 COUNT = 12
-HINT = "set stream.on_bad_sample: skip"
+HINT = r"Fix: .*set stream\.on_bad_sample: skip to train without it\."
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def stream_of(
     return Stream(
         PackedSplit(store, "train", ShardCache(tmp_path / "cache"), TABLE, size_hw),
         seed=4,
-        stream=0,
+        domain=0,
         batch_size=4,
         augmentation=AugmentConfig(flip=0.5, brightness=0.4),
         config=StreamConfig.model_validate(config),
@@ -145,7 +145,7 @@ def test_where_all_are_bad_it_gives_up(packed: Store, tmp_path: Path) -> None:
     overwrite(packed, [f"{number:03d}" for number in range(COUNT)], "image")
     stream = stream_of(packed, tmp_path)
     with pytest.raises(
-        DataError, match=r"100 draws in a row .* 12 of them; the first: .*\.tar: \d+: the image"
+        DataError, match=r"100 draws in a row .* 12 of them\. The first: .*\.tar: \d+: the image"
     ):
         next(stream)
     stream.close()
@@ -156,7 +156,7 @@ def test_a_label_of_another_size_than_its_image_is_named(tmp_path: Path, store: 
     pack("folders", tmp_path / "raw", store, "train", name="tiny", profile="original")
     stream = stream_of(store, tmp_path, on_bad_sample="error", size_hw=(24, 32))
     with pytest.raises(
-        DataError, match=r"\d+: its label is \[48, 64\] .* image \[24, 32\]: pack the split at"
+        DataError, match=r"\d+: expected a label of \[24, 32\] .*got \[48, 64\]\. Fix: pack the sp"
     ):
         next(stream)
     stream.close()

@@ -1,27 +1,23 @@
 """The plans: every sample once an epoch, spread by windows, or the papers' multiset; the same for
-everybody."""
+every rank."""
 
 import math
 from collections import Counter
-from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapt.stream.order import (
-    AUGMENTATION,
-    LOOKAHEAD_DRAWS,
-    ORDER,
-    ORDERS,
-    Order,
-    PapersOrder,
-    RareClassOrder,
-    Sampling,
-    WindowOrder,
-    philox,
-)
+from adapt.errors import JobError
+from adapt.stream.config import StreamConfig
+from adapt.stream.orders import ORDERS, Sampling
+from adapt.stream.orders.order import LOOKAHEAD_DRAWS, Order
+from adapt.stream.orders.papers import PapersOrder
+from adapt.stream.orders.random_words import AUGMENTATION, ORDER, philox
+from adapt.stream.orders.rare_classes import RareClassOrder
+from adapt.stream.orders.windows import WindowOrder
+from tests.stream.listed import PlainSplit, built
 
 FROZEN = {
     "windows": [5, 6, 4, 0, 1, 2, 3, 8, 7, 5, 0, 6, 3, 2, 1, 4, 8, 7],
@@ -43,7 +39,7 @@ RARE_PIXELS = np.array(
         [4000, 4000, 4000],
     ]
 )
-EVERY_ORDER = pytest.mark.parametrize("kind", ORDERS.values(), ids=ORDERS)
+EVERY_ORDER = pytest.mark.parametrize("sampling", ORDERS)
 
 sizes = st.lists(st.integers(1, 7), min_size=1, max_size=9).map(tuple)
 
@@ -51,9 +47,9 @@ sizes = st.lists(st.integers(1, 7), min_size=1, max_size=9).map(tuple)
 @settings(max_examples=60, deadline=None)
 @given(sizes, st.integers(0, 2**32), st.integers(0, 1), st.integers(1, 5), st.integers(0, 3))
 def test_an_epoch_draws_every_sample_once(
-    shard_sizes: tuple[int, ...], seed: int, stream: int, window: int, epoch: int
+    shard_sizes: tuple[int, ...], seed: int, domain: int, window: int, epoch: int
 ) -> None:
-    order = WindowOrder(shard_sizes, seed, stream, window)
+    order = WindowOrder(shard_sizes, seed, domain, window)
     draws = range(epoch * order.num_samples, (epoch + 1) * order.num_samples)
     assert sorted(map(order.sample, draws)) == list(range(order.num_samples))
 
@@ -61,9 +57,9 @@ def test_an_epoch_draws_every_sample_once(
 @settings(max_examples=40, deadline=None)
 @given(sizes, st.integers(0, 2**32), st.integers(0, 1), st.integers(1, 60), st.integers(0, 2))
 def test_the_papers_draw_every_sample_equally_often(
-    shard_sizes: tuple[int, ...], seed: int, stream: int, planned: int, shuffle: int
+    shard_sizes: tuple[int, ...], seed: int, domain: int, planned: int, shuffle: int
 ) -> None:
-    order = PapersOrder(shard_sizes, seed, stream, planned_draws=planned)
+    order = PapersOrder(shard_sizes, seed, domain, planned_draws=planned)
     repeats = math.ceil(planned / order.num_samples)
     length = repeats * order.num_samples
     draws = Counter(map(order.sample, range(shuffle * length, (shuffle + 1) * length)))
@@ -71,7 +67,7 @@ def test_the_papers_draw_every_sample_equally_often(
 
 
 def test_the_papers_draw_samples_again_before_others_were_seen() -> None:
-    order = PapersOrder((24_966,), seed=1234, stream=0, planned_draws=250_000)
+    order = PapersOrder((24_966,), seed=1234, domain=0, planned_draws=250_000)
     drawn = np.array([order.sample(draw) for draw in range(274_626)])
     assert (np.bincount(drawn) == 11).all()
     unseen = 1 - len(np.unique(drawn[:24_966])) / 24_966
@@ -80,7 +76,7 @@ def test_the_papers_draw_samples_again_before_others_were_seen() -> None:
 
 def test_the_papers_order_knows_no_shards() -> None:
     one, three = (
-        PapersOrder(sizes, seed=3, stream=0, planned_draws=50) for sizes in ((20,), (5, 8, 7))
+        PapersOrder(sizes, seed=3, domain=0, planned_draws=50) for sizes in ((20,), (5, 8, 7))
     )
     assert [one.sample(draw) for draw in range(150)] == [three.sample(draw) for draw in range(150)]
 
@@ -89,9 +85,9 @@ def test_the_papers_order_knows_no_shards() -> None:
 @settings(max_examples=30, deadline=None)
 @given(sizes, st.integers(1, 4), st.sampled_from([1, 2, 4]))
 def test_ranks_together_draw_what_one_rank_draws(
-    kind: type[Order], shard_sizes: tuple[int, ...], rank_size: int, num_ranks: int
+    sampling: Sampling, shard_sizes: tuple[int, ...], rank_size: int, num_ranks: int
 ) -> None:
-    order, batch = kind(shard_sizes, 3, 0), rank_size * num_ranks
+    order, batch = built(sampling, PlainSplit(shard_sizes), 3, 0), rank_size * num_ranks
     alone = [order.sample(draw) for draw in range(5 * batch)]
     together = [
         order.sample(step * batch + rank * rank_size + slot)
@@ -103,9 +99,9 @@ def test_ranks_together_draw_what_one_rank_draws(
 
 
 @EVERY_ORDER
-def test_epochs_seeds_and_streams_differ(kind: type[Order]) -> None:
-    def draws(seed: int, stream: int, epoch: int) -> list[int]:
-        order = kind((10, 10), seed, stream, planned_draws=20)
+def test_epochs_seeds_and_domains_differ(sampling: Sampling) -> None:
+    def draws(seed: int, domain: int, epoch: int) -> list[int]:
+        order = built(sampling, PlainSplit((10, 10)), seed, domain, planned_draws=20)
         return [order.sample(draw) for draw in range(20 * epoch, 20 * epoch + 20)]
 
     assert len({tuple(draws(*key)) for key in [(1, 0, 0), (1, 0, 1), (2, 0, 0), (1, 1, 0)]}) == 4
@@ -113,16 +109,24 @@ def test_epochs_seeds_and_streams_differ(kind: type[Order]) -> None:
 
 @pytest.mark.parametrize("sampling", ORDERS)
 def test_the_order_never_changes_between_versions(sampling: Sampling) -> None:
-    order = ORDERS[sampling]((3, 4, 2), seed=1234, stream=0, window_shards=2, planned_draws=12)
+    order = built(sampling, PlainSplit((3, 4, 2)), 1234, 0, planned_draws=12, window_shards=2)
     assert [order.sample(draw) for draw in range(18)] == FROZEN[sampling]
 
 
-def test_every_sampling_is_a_row() -> None:
-    assert set(ORDERS) == set(get_args(Sampling))
+def test_every_row_is_a_value_of_the_setting() -> None:
+    for sampling in ORDERS:
+        assert StreamConfig.from_values({"sampling": sampling}, "stream").sampling == sampling
+    with pytest.raises(JobError, match="'windows', 'papers' or 'rare_classes'"):
+        StreamConfig.from_values({"sampling": "random"}, "stream")
+
+
+@EVERY_ORDER
+def test_a_row_describes_itself(sampling: Sampling) -> None:
+    assert ORDERS[sampling].__doc__ and ORDERS[sampling].__doc__ != Order.__doc__
 
 
 def test_a_window_bounds_how_many_shards_are_open_at_once() -> None:
-    order = WindowOrder((5,) * 8, seed=5, stream=0, window_shards=2)
+    order = WindowOrder((5,) * 8, seed=5, domain=0, window_shards=2)
     for window in range(4):
         shards = {order.sample(draw) // 5 for draw in range(10 * window, 10 * window + 10)}
         assert len(shards) == 2
@@ -131,7 +135,7 @@ def test_a_window_bounds_how_many_shards_are_open_at_once() -> None:
 @given(st.integers(0, 100))
 @settings(max_examples=50, deadline=None)
 def test_upcoming_shards_name_the_next_draws_shards_first(draw: int) -> None:
-    order = WindowOrder((5,) * 8, seed=5, stream=0, window_shards=2)
+    order = WindowOrder((5,) * 8, seed=5, domain=0, window_shards=2)
     upcoming = order.upcoming_shards(draw)
     assert order.sample(draw) // 5 in upcoming[:2]
     rest_of_window = range(draw, draw + 10 - draw % 10)
@@ -141,7 +145,7 @@ def test_upcoming_shards_name_the_next_draws_shards_first(draw: int) -> None:
 @given(st.integers(0, 300))
 @settings(max_examples=30, deadline=None)
 def test_the_papers_upcoming_shards_are_those_of_the_next_draws_in_turn(draw: int) -> None:
-    order = PapersOrder((3,) * 50, seed=5, stream=0, planned_draws=300)
+    order = PapersOrder((3,) * 50, seed=5, domain=0, planned_draws=300)
     wanted = [order.sample(later) // 3 for later in range(draw, draw + LOOKAHEAD_DRAWS)]
     assert order.upcoming_shards(draw) == list(dict.fromkeys(wanted))
 

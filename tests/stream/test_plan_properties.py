@@ -8,27 +8,26 @@ import hashlib
 import json
 import subprocess
 import sys
-import threading
 from collections import Counter
-from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapt.batch import Sample
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.config import StreamConfig
-from adapt.stream.order import LOOKAHEAD_DRAWS, ORDERS, Order, RareClassOrder, Sampling
+from adapt.stream.orders import ORDERS, Sampling
+from adapt.stream.orders.order import LOOKAHEAD_DRAWS, Order, ScatteredOrder
+from adapt.stream.orders.rare_classes import RareClassOrder
+from adapt.stream.orders.windows import WindowOrder
 from adapt.stream.stream import Stream
 from tests.commands import ROOT
+from tests.stream.listed import ListedSplit, built, class_pixels
 
 EVERY_ROW = pytest.mark.parametrize("sampling", ORDERS)
-NUM_CLASSES = 4
+SCATTERED = [name for name, row in ORDERS.items() if issubclass(row, ScatteredOrder)]
 
 FROZEN_SHA256 = {
     "windows": "81bf4b17669069ed9c414395a79ddf265864a52ef5d5ce487d492ff5e9053684",
@@ -43,28 +42,27 @@ class Packed(NamedTuple):
 
     shard_sizes: tuple[int, ...]
     seed: int = 1234
-    stream: int = 0
+    domain: int = 0
     window_shards: int = 3
     planned_draws: int = 50
 
     def order(self, sampling: Sampling) -> Order:
         """The plan of one row, made anew."""
-        pixels = class_pixels(sum(self.shard_sizes))
-        return ORDERS[sampling](*self, label_pixels=pixels)
+        split = ListedSplit(self.shard_sizes)
+        return built(
+            sampling, split, self.seed, self.domain, self.planned_draws, self.window_shards
+        )
 
-
-def class_pixels(num_samples: int) -> np.ndarray:
-    """(N, K) pixels of each class, the later classes rarer; no generator whose words may change."""
-    places = np.arange(num_samples * NUM_CLASSES).reshape(-1, NUM_CLASSES)
-    shows = places * 7919 % 11 < [11, 7, 4, 2]
-    return np.where(shows, 3001 + places * 104_729 % 90_001, 0).astype(np.int64)
+    def windows(self) -> WindowOrder:
+        """The plan by windows."""
+        return WindowOrder(self.shard_sizes, self.seed, self.domain, self.window_shards)
 
 
 packed_splits = st.builds(
     Packed,
     shard_sizes=st.lists(st.integers(1, 9), min_size=2, max_size=12).map(tuple),
     seed=st.integers(0, 2**63 - 1),
-    stream=st.integers(0, 1),
+    domain=st.integers(0, 1),
     window_shards=st.integers(1, 5),
     planned_draws=st.integers(1, 200),
 )
@@ -109,7 +107,7 @@ def test_plans_that_differ_in_their_labels_alone_are_told_apart() -> None:
     )
     for draw in range(50):
         assert one.sample(draw) // 10 == one.wanted_class(draw)
-        assert other.sample(draw) // 10 == 1 - other.wanted_class(draw)  # type: ignore[operator]
+        assert other.sample(draw) // 10 == 1 - other.wanted_class(draw)
 
 
 @EVERY_ROW
@@ -117,7 +115,7 @@ def test_plans_that_differ_in_their_labels_alone_are_told_apart() -> None:
 @given(st.integers(0, 2**63 - 1), far_draws)
 def test_no_two_epochs_seeds_or_streams_are_alike(sampling: Sampling, seed: int, draw: int) -> None:
     packed = Packed((12, 12, 12), seed, planned_draws=36)
-    plans = (packed, packed._replace(seed=seed + 1), packed._replace(stream=1))
+    plans = (packed, packed._replace(seed=seed + 1), packed._replace(domain=1))
     parts = [drawn(plan.order(sampling), draw + later, 36) for plan in plans for later in (0, 36)]
     assert len(set(map(tuple, parts))) == 6
 
@@ -125,7 +123,7 @@ def test_no_two_epochs_seeds_or_streams_are_alike(sampling: Sampling, seed: int,
 @settings(max_examples=60, deadline=None)
 @given(packed_splits, st.integers(0, 5))
 def test_windows_share_the_shards_out_and_stay_until_their_end(packed: Packed, epoch: int) -> None:
-    order = packed.order("windows")
+    order = packed.windows()
     draws = range(epoch * order.num_samples, (epoch + 1) * order.num_samples)
     by_window: dict[tuple[int, ...], list[int]] = {}
     for draw in draws:
@@ -141,16 +139,32 @@ def test_windows_share_the_shards_out_and_stay_until_their_end(packed: Packed, e
 @EVERY_ROW
 @settings(max_examples=60, deadline=None)
 @given(packed_splits, far_draws)
-def test_upcoming_shards_hold_what_is_needed_soon_in_order_of_need(
+def test_upcoming_shards_are_each_once_and_first_what_is_near(
     sampling: Sampling, packed: Packed, draw: int
 ) -> None:
     order = packed.order(sampling)
-    upcoming, window = order.upcoming_shards(draw), order.window(draw)
+    upcoming, near = order.upcoming_shards(draw), order.near(draw, draw + 1)
     assert len(set(upcoming)) == len(upcoming)
-    if not window:
-        needed = [shard_of(order, sample) for sample in drawn(order, draw, LOOKAHEAD_DRAWS)]
-        assert upcoming == list(dict.fromkeys(needed))
-        return
+    assert upcoming[: len(near)] == near
+    assert shard_of(order, order.sample(draw)) in near
+
+
+@pytest.mark.parametrize("sampling", SCATTERED)
+@settings(max_examples=60, deadline=None)
+@given(packed_splits, far_draws)
+def test_scattered_orders_need_the_shards_of_the_next_draws(
+    sampling: Sampling, packed: Packed, draw: int
+) -> None:
+    order = packed.order(sampling)
+    needed = [shard_of(order, sample) for sample in drawn(order, draw, LOOKAHEAD_DRAWS)]
+    assert order.upcoming_shards(draw) == list(dict.fromkeys(needed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(packed_splits, far_draws)
+def test_windows_need_their_own_shards_then_the_next_ones(packed: Packed, draw: int) -> None:
+    order = packed.windows()
+    upcoming, window = order.upcoming_shards(draw), order.window(draw)
     epoch = draw - draw % order.num_samples
     start = next(first for first in range(epoch, draw + 1) if order.window(first) == window)
     following = order.window(start + sum(packed.shard_sizes[shard] for shard in window))
@@ -168,7 +182,7 @@ def test_rare_classes_are_drawn_for_what_they_show(
     if not shown.any():
         return
     order = RareClassOrder(
-        *packed, label_pixels=pixels, temperature=temperature, min_pixels=min_pixels
+        packed.shard_sizes, packed.seed, packed.domain, pixels, temperature, min_pixels
     )
     probabilities = order.probabilities
     assert probabilities.sum() == pytest.approx(1)
@@ -177,7 +191,7 @@ def test_rare_classes_are_drawn_for_what_they_show(
     assert (np.diff(probabilities[kept]) <= 0).all(), "a rarer class has the larger share"
     for one in range(draw, draw + 20):
         wanted = order.wanted_class(one)
-        assert wanted is not None and shown[order.sample(one), wanted]
+        assert shown[order.sample(one), wanted]
 
 
 def digests() -> dict[str, str]:
@@ -210,53 +224,6 @@ def test_another_process_has_the_same_plan() -> None:
     assert json.loads(ran.stdout) == digests()
 
 
-class ListedSplit:
-    """A split whose samples are their own numbers; it notes reads from shards nobody wants."""
-
-    def __init__(self, shard_sizes: tuple[int, ...]) -> None:
-        self.shard_sizes = shard_sizes
-        self.id_table = np.minimum(np.arange(256), NUM_CLASSES - 1).astype(np.uint8)
-        self.manifest = SimpleNamespace(dataset_id=hashlib.sha256(b"listed").hexdigest())
-        self.store, self.split = SimpleNamespace(uri="file:///listed"), "train"
-        self.ends = np.cumsum(shard_sizes)
-        self.wanted: set[int] = set()
-        self.unwanted_reads: list[int] = []
-        self.lock = threading.Lock()
-        self.random_access = False
-
-    def label_pixels(self, num_classes: int) -> np.ndarray:
-        """(N, K)"""
-        return class_pixels(int(self.ends[-1]))[:, :num_classes]
-
-    def want(self, shards: Sequence[int], side_by_side: int = 1) -> None:
-        """The shards to keep."""
-        with self.lock:
-            self.wanted = set(shards)
-
-    def read(self, sample: int) -> Sample:
-        """One pixel that holds the sample's number."""
-        with self.lock:
-            if int(np.searchsorted(self.ends, sample, side="right")) not in self.wanted:
-                self.unwanted_reads.append(sample)
-        number = torch.tensor([sample // 256, sample % 256, 7], dtype=torch.uint8)
-        return Sample(number.view(3, 1, 1), torch.zeros(1, 1, dtype=torch.uint8))
-
-    def decoded_bytes(self, sample: int) -> int:
-        """Of one pixel and its label."""
-        return 4
-
-    def key(self, sample: int) -> str:
-        """The sample's number."""
-        return str(sample)
-
-    def name(self, sample: int) -> str:
-        """For messages."""
-        return str(sample)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 def listed_stream(
     packed: Packed,
     sampling: Sampling,
@@ -277,7 +244,7 @@ def listed_stream(
     return Stream(
         ListedSplit(packed.shard_sizes),  # type: ignore[arg-type]
         seed=packed.seed,
-        stream=packed.stream,
+        domain=packed.domain,
         batch_size=batch_size,
         augmentation=AugmentConfig(),
         config=config,

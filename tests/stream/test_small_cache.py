@@ -14,7 +14,7 @@ from adapt.data.packing.pack import pack
 from adapt.platforms.local_stack import S3Server
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.config import StreamConfig
-from adapt.stream.order import ORDERS, Sampling
+from adapt.stream.orders import ORDERS, Sampling
 from adapt.stream.stream import Stream
 from storage.errors import StoreError
 from storage.shards.cache import ShardCache
@@ -57,7 +57,7 @@ def open_stream(packed_uri: str, s3_stores: Stores, tmp_path: Path) -> OpenStrea
         return Stream(
             split,
             seed=3,
-            stream=0,
+            domain=0,
             batch_size=batch_size,
             augmentation=AugmentConfig(),
             config=StreamConfig(sampling=sampling, window_shards=2, rare_class_min_pixels=100),

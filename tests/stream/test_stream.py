@@ -20,8 +20,9 @@ from adapt.stream.augment import AugmentConfig
 from adapt.stream.config import StreamConfig
 from adapt.stream.feed import Feed, normalise, to_device
 from adapt.stream.host_batch import Decoded, HostBatch
-from adapt.stream.order import ORDERS, Sampling
-from adapt.stream.stream import Stream, check_state
+from adapt.stream.orders import ORDERS, Sampling
+from adapt.stream.state import check_state
+from adapt.stream.stream import Stream
 from storage.errors import StoreError
 from storage.shards.cache import ShardCache
 from storage.stores import Stores
@@ -54,7 +55,7 @@ def stream_of(
     return Stream(
         split_of(uri, tmp_path, table),
         seed=9,
-        stream=0,
+        domain=0,
         batch_size=batch_size,
         augmentation=augmentation,
         config=StreamConfig.model_validate(fields),
@@ -163,7 +164,7 @@ def test_images_of_different_sizes_are_refused_by_name(tmp_path: Path) -> None:
     stream = stream_of(str(tmp_path), tmp_path, batch_size=2, augmentation=AugmentConfig())
     with (
         closing(stream),
-        pytest.raises(DataError, match=r"different sizes .*\(.*wide.*\): set size"),
+        pytest.raises(DataError, match=r"one size in a batch, got \[.*wide.*\. Fix: set size"),
     ):
         next(stream)
     cropped = stream_of(str(tmp_path), tmp_path, batch_size=2)

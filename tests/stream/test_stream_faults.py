@@ -25,7 +25,7 @@ from adapt.platforms.local_stack import S3Server
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.config import StreamConfig
 from adapt.stream.host_batch import HostBatch
-from adapt.stream.order import ORDERS, Sampling
+from adapt.stream.orders import ORDERS, Sampling
 from adapt.stream.stream import Stream
 from storage.errors import StoreError
 from storage.shards.cache import ShardCache
@@ -131,7 +131,7 @@ class Bed:
         stream = Stream(
             PackedSplit(self.stores.open(self.uri), "train", cache, TABLE),
             seed=3,
-            stream=0,
+            domain=0,
             batch_size=BATCH_SIZE,
             augmentation=AugmentConfig(flip=0.5),
             config=StreamConfig(threads=2, window_shards=2, sampling=sampling),
@@ -163,8 +163,9 @@ class Bed:
     def shard(self, when: str) -> str:
         """The name of a shard that a stream wants first, or when it knows how long one takes."""
         with self.stream() as stream:
-            window = stream.order.window(0 if when == FIRST else NUM_SAMPLES - 1)
-        return self.manifest.shards[window[0]].name
+            draw = 0 if when == FIRST else NUM_SAMPLES - 1
+            near = stream.order.near(draw, draw + 1)
+        return self.manifest.shards[near[0]].name
 
 
 @pytest.fixture(scope="module")

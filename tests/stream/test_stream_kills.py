@@ -20,7 +20,7 @@ import pytest
 from adapt.data.packed.split_files import read_manifest
 from adapt.data.packing.pack import pack
 from adapt.platforms.local_stack import S3Server
-from adapt.stream.order import ORDERS, Sampling
+from adapt.stream.orders import ORDERS, Sampling
 from storage.shards.shards import xxh3_of
 from storage.store import Store
 from tests.commands import ROOT

@@ -96,7 +96,7 @@ def test_a_target_s_labels_are_never_opened(
     stream = Stream(
         target,
         seed=1,
-        stream=1,
+        domain=1,
         batch_size=5,
         augmentation=AugmentConfig(),
         config=StreamConfig(),
