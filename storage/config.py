@@ -11,6 +11,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from storage.errors import StoreError
+
 
 class StoreConfig(BaseModel):
     """How to reach the stores of one key of `stores`. Secrets stand in environment variables."""
@@ -80,6 +82,16 @@ class StoreConfig(BaseModel):
                 "session_token_env: expected access_key_env and secret_key_env with it"
             )
         return self
+
+    def refuse(self, fields: Iterable[str], name: str, scheme: str) -> None:
+        """Raise `StoreError` for a setting that the scheme does not know; `name` is what messages
+        call these settings."""
+        for field in fields:
+            if getattr(self, field) is not None:
+                raise StoreError(
+                    f"{name}.{field}: expected none, as {scheme} knows no such setting",
+                    fix="remove it",
+                )
 
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")

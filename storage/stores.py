@@ -1,12 +1,17 @@
 """The table of stores: URI scheme -> how its stores are opened. Only this file imports the rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
 from storage.config import StoreConfig, fitting_key, key_fault, settings_name
 from storage.errors import StoreError
 from storage.store import Store
 from storage.uris import split_uri
+
+READ_ONLY = ("http", "https")
+"""Schemes whose stores neither list nor write nor delete: for data and weights, not for
+checkpoints."""
 
 Opener = Callable[[str, StoreConfig, Mapping[str, str], str], Store]
 """URI, settings, environment with the secrets, and the settings' name for messages -> store."""
@@ -26,20 +31,33 @@ def _open_s3(uri: str, config: StoreConfig, environment: Mapping[str, str], name
     return S3Store(uri, config, environment, name)
 
 
-def _open_by_smart_open(
-    uri: str, config: StoreConfig, environment: Mapping[str, str], name: str
-) -> Store:
-    from storage.smart_open.store import SmartOpenStore
+def _open_web(uri: str, config: StoreConfig, environment: Mapping[str, str], name: str) -> Store:
+    from storage.smart_open.store import open_web
 
-    return SmartOpenStore(uri, config, environment, name)
+    return open_web(uri, config, environment, name)
 
 
-BY_SMART_OPEN = (
-    *("http", "https", "webhdfs", "hdfs", "viewfs", "ftp", "ftps", "sftp", "scp", "ssh"),
-    *("gs", "gcs", "az", "azure"),
-)
-"""Schemes whose stores open single objects but cannot list or delete them: good for data and
-weights, no place for checkpoints."""
+def _open_gs(uri: str, config: StoreConfig, _environment: Mapping[str, str], name: str) -> Store:
+    with _package("gs"):
+        from storage.gs.store import open_gs
+    return open_gs(uri, config, name)
+
+
+def _open_az(uri: str, config: StoreConfig, environment: Mapping[str, str], name: str) -> Store:
+    with _package("az"):
+        from storage.az.store import open_az
+    return open_az(uri, config, environment, name)
+
+
+@contextmanager
+def _package(extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise StoreError(
+            f"{extra}://: the package {error.name} is not installed",
+            fix=f"pip install 'segadapt[{extra}]'",
+        ) from error
 
 
 STORES: Mapping[str, Opener] = MappingProxyType(
@@ -47,7 +65,9 @@ STORES: Mapping[str, Opener] = MappingProxyType(
         "file": _open_local,
         "s3": _open_s3,
         "obs": _open_s3,
-        **dict.fromkeys(BY_SMART_OPEN, _open_by_smart_open),
+        **dict.fromkeys(("gs", "gcs"), _open_gs),
+        **dict.fromkeys(("az", "azure"), _open_az),
+        **dict.fromkeys(READ_ONLY, _open_web),
     }
 )
 """URI scheme -> how its stores are opened."""

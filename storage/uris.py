@@ -24,6 +24,17 @@ def join(uri: str, *keys: str) -> str:
     return "/".join([root, *rest]) if rest else uri
 
 
+def bucket_and_prefix(uri: str) -> tuple[str, str, str]:
+    """`scheme://BUCKET/PREFIX` -> (the URI without a slash at its end, BUCKET, `PREFIX/` or
+    nothing). Raises `StoreError`."""
+    scheme, rest = split_uri(uri)
+    bucket, _, prefix = rest.rstrip("/").partition("/")
+    if not bucket:
+        raise StoreError(f"{uri}: expected {scheme}://BUCKET/PREFIX")
+    root = f"{scheme}://{bucket}"
+    return join(root, prefix), bucket, f"{checked_key(prefix, root)}/" if prefix else ""
+
+
 def checked_key(key: str, uri: str) -> str:
     """`key` if it stays under the root `uri` on every store, else `StoreError`."""
     parts = key.split("/")

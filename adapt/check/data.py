@@ -11,7 +11,7 @@ from adapt.errors import DataError
 from adapt.platforms.platform import Finding
 from adapt.trainer.opening import absent_classes, open_cache, open_split
 from storage.retry import retried
-from storage.stores import BY_SMART_OPEN
+from storage.stores import READ_ONLY
 from storage.uris import split_uri
 
 ATTEMPTS = 5
@@ -100,7 +100,7 @@ def _listed(split: PackedSplit, expected: dict[str, int]) -> dict[str, int]:
     """Sizes by key. Where a store cannot list, the last bytes of the first and last shard stand
     for all of them."""
     store = split.store
-    if split_uri(store.uri)[0] not in BY_SMART_OPEN:
+    if split_uri(store.uri)[0] not in READ_ONLY:
         return {one.key: one.size_bytes for one in store.list(f"{split.split}/")}
     for key in {next(iter(expected)), next(reversed(expected))}:
         retried(partial(store.get_range, key, expected[key] - 1, 1), ATTEMPTS)

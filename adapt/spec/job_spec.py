@@ -30,7 +30,7 @@ from adapt.spec.shipped import find_file
 from adapt.stream.config import DomainConfig, StreamConfig
 from adapt.tracking.tracker import TrackingConfig
 from storage.config import StoreConfig, fitting_key, key_fault, settings_name
-from storage.stores import BY_SMART_OPEN, STORES
+from storage.stores import READ_ONLY, STORES
 from storage.uris import split_uri
 
 if TYPE_CHECKING:
@@ -100,10 +100,10 @@ class JobSpec(Section):
             if fault is not None:
                 raise ValueError(fault)
         scheme, _ = split_uri(self.checkpoint.uri)
-        if scheme in BY_SMART_OPEN:
+        if scheme in READ_ONLY:
             raise ValueError(
-                "checkpoint.uri: expected a store that lists and deletes (file, s3 or obs), "
-                f"got {scheme}://"
+                "checkpoint.uri: expected a store that lists and deletes (file, s3, obs, gs or "
+                f"az), got {scheme}://"
             )
 
     def _check_schedule(self) -> None:

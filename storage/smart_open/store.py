@@ -1,184 +1,131 @@
-"""Single objects behind https, gs, az, hdfs, ftp and what else smart_open opens.
+"""`https://` and `http://`: files of a web server, for reading, through smart_open.
 
-These stores read, and write where the scheme can; they neither list nor delete. A write is atomic
-over gs, az and hdfs; over ftp, sftp and webhdfs a reader may see a part. What a URI says of users,
-passwords and signatures (`https://user:password@host/data?sig=...`) goes into requests and never
-into messages.
+smart_open's own reader of web answers waits for full blocks and requests an offset twice; so the
+answer below it is read, which the Range header makes begin at the offset. Users, passwords and
+signatures of a URI (`https://user:password@host/data?sig=...`) go into requests and never into
+messages.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import NoReturn, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
+import requests
+import smart_open
+from urllib3.exceptions import HTTPError
+
+from storage.clients import PerProcess
 from storage.config import StoreConfig
-from storage.downloads import BLOCK_BYTES, BlockDownload, Body, Readable, blocks_of
+from storage.downloads import Body, Readable
 from storage.errors import MissingObject, ShortObject, StoreError
-from storage.files import atomic_file, file_errors
-from storage.retry import retried
-from storage.smart_open.errors import explained
-from storage.smart_open.files import Files
-from storage.smart_open.uri import WEB, find_target
-from storage.store import Download, ObjectInfo, whole_part
-from storage.uris import checked_key
-
-_Result = TypeVar("_Result")
+from storage.http_answers import Failures, body_of, range_header, timeouts_s
+from storage.remote import RemoteStore
+from storage.smart_open.uri import find_target
+from storage.store import ObjectInfo
 
 
-class SmartOpenStore:
-    """`Store` over one place that smart_open reaches, without `list` and `delete`."""
+class WebBucket:
+    """`Bucket` over a folder of a web server; it opens objects and refuses the rest."""
 
     def __init__(
         self, uri: str, config: StoreConfig, environment: Mapping[str, str], name: str
     ) -> None:
-        self.config, self.name = config, name
-        self.target = find_target(uri, config, environment, name)
-        self.uri = self.target.uri
-        self._files = Files(self.target, config, environment, name)
-        self._answered = False
+        self._target = find_target(uri, config, environment, name)
+        self.uri = self._target.uri
+        self._timeout_s = timeouts_s(config)
+        self._failures = Failures(
+            name,
+            f"{name}.access_key_env and .secret_key_env (user and password), ~/.netrc, or the URI",
+        )
+        self._sessions = PerProcess(requests.Session)
 
-    def get(self, key: str) -> bytes:
-        """The whole object."""
-        return self._tried(key, lambda: self._read(key, 0, None))
+    def shown(self, key: str) -> str:
+        """The URI of an object without its query."""
+        return self._target.shown(key)
 
-    def get_range(self, key: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Exactly `length_bytes` (>= 1) from `offset_bytes`."""
-        assert offset_bytes >= 0 and length_bytes >= 1, (offset_bytes, length_bytes)
-        data = self._tried(key, lambda: self._read(key, offset_bytes, length_bytes))
-        return whole_part(data, self.target.shown(key), offset_bytes, length_bytes)
-
-    def get_file(self, key: str, path: Path) -> None:
-        """Download to `path`, atomically."""
-
-        def copied() -> None:
-            body = self._opened(key, 0, None)
-            try:
-                with file_errors(path), atomic_file(path) as file:
-                    for block in blocks_of(body.file):
-                        file.write(block)
-            finally:
-                body.file.close()
-
-        self._tried(key, copied)
-
-    def download(
-        self, key: str, offset_bytes: int = 0, length_bytes: int | None = None
-    ) -> Download:
-        """One attempt to read from an offset on; where a scheme cannot, bytes are read past."""
-        checked_key(key, self.uri)
-
-        def opened() -> Body:
-            body = self._opened(key, offset_bytes, length_bytes)
-            self._answered = True
-            return body
-
-        return BlockDownload(self.target.shown(key), offset_bytes, opened, length_bytes)
-
-    def put(self, key: str, data: bytes) -> None:
-        """Write the whole object."""
-        self._written(key, lambda: iter([data]))
-
-    def put_file(self, key: str, path: Path) -> None:
-        """Write a local file's bytes."""
-        checked_key(key, self.uri)
-
-        def blocks() -> Iterator[bytes]:
-            with path.open("rb") as file:
-                while block := file.read(BLOCK_BYTES):
-                    yield block
-
-        with file_errors(path), path.open("rb"):
-            pass
-        self._written(key, blocks)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Refused: smart_open opens objects and knows no folders."""
-        if "/" in prefix:
-            checked_key(prefix.rpartition("/")[0], self.uri)
-        self._refuse("listed")
+    def opened(self, key: str, offset_bytes: int, length_bytes: int | None) -> Body:
+        """One request; a server without ranges is read past the offset."""
+        with self._explained(key):
+            file: Any = smart_open.open(
+                self._target.address(key),
+                "rb",
+                compression="disable",
+                transport_params={
+                    "user": self._target.user,
+                    "password": self._target.password,
+                    "timeout": self._timeout_s,
+                    "session": self._sessions.get(),
+                    "headers": {"Accept-Encoding": "identity"}
+                    | range_header(offset_bytes, length_bytes),
+                },
+            )
+            body = body_of(file.response, self.shown(key), offset_bytes)
+            return body._replace(file=_Answer(file, body.file))
 
     def exists(self, key: str) -> bool:
-        """Whether the object can be opened."""
+        """Whether the object can be opened; not every web server answers HEAD."""
         try:
-            self._tried(key, lambda: self._read(key, 0, 1))
+            self.opened(key, 0, 1).file.close()
         except MissingObject:
             return False
         except ShortObject:  # it is empty
             return True
         return True
 
-    def delete(self, key: str) -> None:
-        """Refused, as `list`."""
-        checked_key(key, self.uri)
-        self._refuse("deleted")
+    def write(self, key: str, file: BinaryIO, size_bytes: int) -> NoReturn:  # noqa: ARG002
+        """Refused."""
+        self._refuse(f"{self.shown(key)}: {self._target.scheme} is for reading only")
 
-    def _refuse(self, verb: str) -> NoReturn:
-        raise StoreError(
-            f"{self.uri}: objects cannot be {verb} over {self.target.scheme}; checkpoints and data "
-            "sets that are being packed or merged need file, s3 or obs"
-        )
+    def list(self, prefix: str) -> Iterable[ObjectInfo]:  # noqa: ARG002
+        """Refused: web servers know no standard way."""
+        self._refuse(f"{self.uri}: objects cannot be listed over {self._target.scheme}")
 
-    def _read(self, key: str, offset_bytes: int, length_bytes: int | None) -> bytes:
-        body = self._opened(key, offset_bytes, length_bytes)
+    def delete(self, key: str) -> NoReturn:  # noqa: ARG002
+        """Refused."""
+        self._refuse(f"{self.uri}: objects cannot be deleted over {self._target.scheme}")
+
+    def _refuse(self, problem: str) -> NoReturn:
+        raise StoreError(problem, fix="use file, s3, obs, gs or az")
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        """What requests raises inside comes out as a `StoreError`. The causes are cut off: they
+        contain whole URIs."""
+        uri = self.shown(key)
         try:
-            found = bytearray()
-            for block in blocks_of(body.file):
-                found += block
-                if length_bytes is not None and len(found) >= length_bytes:
-                    break
-            return bytes(found[:length_bytes])
-        finally:
-            body.file.close()
+            yield
+        except requests.HTTPError as error:
+            assert error.response is not None  # raise_for_status, which alone raises it, sets it
+            raise self._of_status(key, error.response.status_code) from None
+        except (OSError, HTTPError, ValueError) as error:
+            reason = self._target.hidden(f"{type(error).__name__}: {error}", key)
+            raise self._failures.of_silence(uri, reason) from None
+        self._failures.answered = True
 
-    def _opened(self, key: str, offset_bytes: int, length_bytes: int | None) -> Body:
-        with self._explained(key):
-            body = self._files.opened(checked_key(key, self.uri), offset_bytes, length_bytes)
-        return Body(
-            _Explained(body.file, lambda: self._explained(key)), body.stop, body.length_bytes
-        )
-
-    def _written(self, key: str, blocks: Callable[[], Iterator[bytes]]) -> None:
-        checked_key(key, self.uri)
-        if self.target.scheme in WEB:
-            raise StoreError(
-                f"{self.target.shown(key)}: {self.target.scheme} is for reading only; write to "
-                "file, s3 or obs"
-            )
-
-        def write() -> None:
-            with self._explained(key), self._files.to_write(key) as file:
-                for block in blocks():
-                    file.write(block)
-
-        self._tried(key, write)
-
-    def _tried(self, key: str, operation: Callable[[], _Result]) -> _Result:
-        checked_key(key, self.uri)
-
-        def once() -> _Result:
-            result = operation()
-            self._answered = True
-            return result
-
-        return retried(once, self.config.max_attempts)
-
-    def _explained(self, key: str) -> AbstractContextManager[None]:
-        return explained(self.target, key, self.name, self._answered)
+    def _of_status(self, key: str, status: int) -> StoreError:
+        error = self._failures.of_status(self.shown(key), status, f"status {status}")
+        if isinstance(error, MissingObject) and "%" in key:
+            return MissingObject(error.problem, fix="take names literally: write %20 as a space")
+        return error
 
 
-class _Explained:
-    """A file whose reads fail with `StoreError`s."""
+class _Answer(NamedTuple):
+    """An answer, and smart_open's file, which would end it when nothing refers to it."""
 
-    def __init__(
-        self, file: Readable, explained: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        self._file, self._explained = file, explained
+    owner: Any
+    file: Readable
 
     def read1(self, size: int, /) -> bytes:
         """As `Readable`."""
-        with self._explained():
-            return self._file.read1(size)
+        return self.file.read1(size)
 
     def close(self) -> None:
         """As `Readable`."""
-        self._file.close()
+        self.owner.close()
+
+
+def open_web(
+    uri: str, config: StoreConfig, environment: Mapping[str, str], name: str
+) -> RemoteStore:
+    """The store at `https://HOST/PATH`."""
+    return RemoteStore(WebBucket(uri, config, environment, name), config.max_attempts)

@@ -16,6 +16,88 @@ from tests.check.subjects import (
 from tests.commands import call
 from tests.conftest import tiny_values
 from tests.servers import BUCKET, stores_of
+<<<<<<< HEAD
+=======
+from tests.storage.broken_answers import Answer, Flip
+from tests.storage.faults import FaultProxy
+from tests.storage.s3.test_credentials import TokenStore
+from tests.storage.web_server import Answer as WebAnswer
+from tests.storage.web_server import WebServer
+
+PROFILE = {"platform": "double", "image": "segadapt:1"}
+
+
+@pytest.fixture(scope="module")
+def packed_s3(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny dataset in the S3 server; its URI."""
+    uri = f"s3://{BUCKET}/checked"
+    pack_tiny(tmp_path_factory.mktemp("raw"), stores_of(s3_server).open(uri))
+    return uri
+
+
+@pytest.fixture
+def damaged(tiny_uri: str, tmp_path: Path) -> Path:
+    """A copy of the tiny dataset, to be damaged."""
+    return Path(shutil.copytree(tiny_uri, tmp_path / "packed"))
+
+
+@pytest.fixture
+def web_server() -> Iterator[WebServer]:
+    server = WebServer()
+    yield server
+    server.close()
+
+
+def store_values(endpoint_url: str, **more: object) -> dict[str, object]:
+    named = {"access_key_env": "TEST_ACCESS_KEY", "secret_key_env": "TEST_SECRET_KEY"}
+    return {"endpoint_url": endpoint_url, "region": "us-east-1", **named, **more}
+
+
+def subject(
+    folder: Path,
+    uri: str = "packed",
+    *overrides: str,
+    server: S3Server | None = None,
+    endpoint_url: str = "",
+    profile: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    store: Mapping[str, object] = MappingProxyType({}),
+    runs: str | None = None,
+) -> Subject:
+    """The tiny job on data at `uri`, here or by a profile; `store` changes the store's settings."""
+    values = tiny_values(uri, runs or str(folder / "runs"))
+    variables = {"SEGADAPT_SCRATCH_DIR": str(folder / "scratch"), **environment}
+    if server is not None:
+        values["stores"] = {"s3": store_values(endpoint_url or server.endpoint_url, **store)}
+        secrets = {"TEST_ACCESS_KEY": server.access_key, "TEST_SECRET_KEY": server.secret_key}
+        variables = {**secrets, **variables}
+    job = parse_spec(with_overrides(values, overrides), "tiny")
+    promised = None if profile is None else Profile.from_values({**PROFILE, **profile}, "profile")
+    return Subject(job, find_place(variables), promised)
+
+
+def said(found: Iterable[Finding]) -> dict[str, Finding]:
+    return {one.what: one for one in found}
+
+
+def assert_red(found: Iterable[Finding], what: str, code: int, *parts: str) -> None:
+    """The first red line is this one, with this code, and its words have these parts."""
+    red = [one for one in found if not one.ok]
+    assert red, "nothing is red"
+    assert (red[0].what, red[0].exit_code) == (what, code), red
+    for part in parts:
+        assert part in f"{red[0].found}; {red[0].cure}"
+
+
+def assert_green(found: Iterable[Finding], what: str, *parts: str) -> None:
+    line = said(found)[what]
+    assert line.ok, line
+    for part in parts:
+        assert part in line.found
+
+
+# the command
+>>>>>>> 82d04f4 (gs:// and az:// are full stores that keep checkpoints; the web stays readable; ftp, hdfs and ssh go)
 
 
 def test_a_job_that_will_run_is_green_in_all_lines(

@@ -75,7 +75,8 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
         ("stores={'s4://b': {region: x}}", 'stores["s4://b"]: there is no store for the scheme'),
         (
             "checkpoint.uri=https://host/runs",
-            "checkpoint.uri: expected a store that lists and deletes (file, s3 or obs), got http",
+            "checkpoint.uri: expected a store that lists and deletes (file, s3, obs, gs or az), "
+            "got http",
         ),
         (
             "optim.schedule_steps=5",

@@ -1,10 +1,11 @@
-"""Fixtures of the storage tests: faults to order, and waits that take no time."""
+"""Fixtures of the storage tests: servers, faults to order, and waits that take no time."""
 
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests.storage.cloud_servers import *  # noqa: F403
 from tests.storage.faults import CannedServer
 
 

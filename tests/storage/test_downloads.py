@@ -1,11 +1,13 @@
-"""Downloads from S3: bytes as they arrive, one attempt each, and an end when they are cancelled."""
+"""Downloads: bytes as they arrive, one attempt each, and an end when they are cancelled."""
 
 import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
 
@@ -14,24 +16,50 @@ from storage.downloads import BLOCK_BYTES, BlockDownload, Body, unstoppable
 from storage.errors import MissingObject, ShortObject, StoreError, StoreUnavailable
 from storage.store import Download, Store
 from storage.stores import open_store
-from tests.servers import stores_of
+from tests.servers import BUCKET, stores_of
 from tests.storage.broken_answers import Answer, Cut, Reset, Stall, Trickle
+from tests.storage.cloud_servers import CloudServer
 from tests.storage.faults import FaultProxy
-from tests.storage.place_fixtures import http_server  # noqa: F401
-from tests.storage.places import WebServer
+from tests.storage.web_fixtures import http_server  # noqa: F401
+from tests.storage.web_server import WebServer
 
 DATA = os.urandom(3 << 20)
 LONG_S = 20.0
 
 
+class Remote(NamedTuple):
+    """The store behind the proxy, and one beside it."""
+
+    store: Store
+    direct: Store
+    proxy: FaultProxy
+
+
+@pytest.fixture(params=["s3", "gs", "az"])
+def remote(request: pytest.FixtureRequest) -> Iterator[Remote]:
+    """A store behind a proxy with the object `k`, which has answered once."""
+    scheme, root = request.param, f"{request.param}://{BUCKET}/{uuid4().hex}"
+    server = request.getfixturevalue(f"{scheme}_server")
+    stores = stores_of if scheme == "s3" else CloudServer.stores
+    proxy = FaultProxy(server.endpoint_url)
+    behind = server._replace(endpoint_url=proxy.endpoint_url)
+    found = Remote(
+        stores(behind, read_timeout_s=LONG_S).open(root), stores(server).open(root), proxy
+    )
+    found.direct.put("k", DATA)
+    assert found.store.exists("k")
+    yield found
+    proxy.close()
+
+
 @pytest.fixture
-def store(s3_server: S3Server, s3_uri: str, proxy: FaultProxy) -> Store:
-    """A store behind the proxy with the object `k`, which has answered once."""
-    stores_of(s3_server).open(s3_uri).put("k", DATA)
-    behind = s3_server._replace(endpoint_url=proxy.endpoint_url)
-    store = stores_of(behind, read_timeout_s=LONG_S).open(s3_uri)
-    assert store.exists("k")
-    return store
+def store(remote: Remote) -> Store:
+    return remote.store
+
+
+@pytest.fixture
+def proxy(remote: Remote) -> FaultProxy:
+    return remote.proxy
 
 
 def _ended(download: Download, blocks: list[bytes]) -> tuple[threading.Thread, list[StoreError]]:
@@ -106,17 +134,17 @@ def test_a_body_that_breaks_off_says_where(
 def test_a_download_is_one_attempt(
     store: Store, proxy: FaultProxy, waits: list[float], fault: Answer | Reset
 ) -> None:
-    requests = len(proxy.ranges("/k"))
+    requests = len(proxy.ranges())
     proxy.order(fault)
     with pytest.raises(StoreUnavailable, match=r"/k: "):
         list(store.download("k"))
-    assert len(proxy.ranges("/k")) == requests + 1
+    assert len(proxy.ranges()) == requests + 1
     assert waits == []
     assert b"".join(store.download("k")) == DATA
 
 
-def test_refusals_are_told_apart(store: Store, s3_server: S3Server, s3_uri: str) -> None:
-    stores_of(s3_server).open(s3_uri).put("empty", b"")
+def test_refusals_are_told_apart(store: Store, remote: Remote) -> None:
+    remote.direct.put("empty", b"")
     with pytest.raises(MissingObject, match=r"/gone: there is no such object"):
         list(store.download("gone"))
     for key, offset_bytes in (("k", len(DATA)), ("k", len(DATA) + 9), ("empty", 0)):

@@ -22,7 +22,7 @@ from storage.errors import StoreError, StoreUnavailable
 from storage.store import Store
 from storage.stores import Stores
 from tests.servers import stores_of
-from tests.storage.places import Answer, WebServer, credentials_json
+from tests.storage.web_server import Answer, WebServer, credentials_json
 
 DATA = os.urandom(200_000)
 SOON_S, LATE_S = 60, 7200

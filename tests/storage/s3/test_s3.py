@@ -21,9 +21,9 @@ from storage.stores import Stores
 from tests.servers import BUCKET, DOMAIN_NAME, stores_of
 from tests.storage.broken_answers import Answer
 from tests.storage.faults import CannedServer, FaultProxy
-from tests.storage.place_fixtures import *  # noqa: F403
-from tests.storage.places import Answer as WebAnswer
-from tests.storage.places import WebServer
+from tests.storage.web_fixtures import *  # noqa: F403
+from tests.storage.web_server import Answer as WebAnswer
+from tests.storage.web_server import WebServer
 
 DATA = os.urandom(1 << 20)
 

@@ -1,6 +1,5 @@
-"""Stores behind smart_open: what servers do to them, and what never stands in a message."""
+"""Web servers as stores: their faults, and what never stands in a message."""
 
-import importlib.util
 import socket
 import traceback
 from collections.abc import Callable
@@ -16,8 +15,8 @@ from storage.errors import MissingObject, ShortObject, StoreError, StoreUnavaila
 from storage.shards.cache import ShardCache
 from storage.store import Store
 from storage.stores import Stores, open_store
-from tests.storage.place_fixtures import *  # noqa: F403
-from tests.storage.places import Answer, FtpServer, WebServer
+from tests.storage.web_fixtures import *  # noqa: F403
+from tests.storage.web_server import Answer, WebServer
 
 DATA = bytes(range(256)) * 8000
 PAGE = b"<!DOCTYPE html>\n<title>\n Sign in  please</title>"
@@ -96,7 +95,7 @@ def test_a_download_is_one_attempt(web: Store, http_server: WebServer, waits: li
 def test_a_wrong_range_is_not_taken_for_the_right_bytes(web: Store, http_server: WebServer) -> None:
     wrong = (("Content-Range", f"bytes 0-9/{len(DATA)}"),)
     http_server.answers.append(Answer(206, DATA[:10], wrong))
-    with pytest.raises(StoreUnavailable, match=r"asked for bytes from 5 on, got bytes 0-9"):
+    with pytest.raises(StoreUnavailable, match=r"expected bytes from 5 on, got bytes 0-9"):
         list(web.download("k", 5))
 
 
@@ -165,7 +164,9 @@ def test_secrets_of_a_uri_stand_in_no_message(
 def test_user_and_password_come_from_the_uri_or_the_settings(http_server: WebServer) -> None:
     http_server.files["/data/k"] = DATA
     http_server.login = "me:a secret/word"
-    with pytest.raises(StoreError, match=r"access denied \(401\); the credentials come from store"):
+    with pytest.raises(
+        StoreError, match=r"access denied \(status 401\); the credentials come from store"
+    ):
         open_store(f"{http_server.url}/data").get("k")
     uri = http_server.url.replace("://", "://me:a%20secret%2Fword@")
     assert open_store(f"{uri}/data").get("k") == DATA
@@ -190,68 +191,25 @@ def test_names_are_literal_and_the_message_says_so(web: Store) -> None:
 @pytest.mark.parametrize("call", ["put", "put_file"])
 def test_the_web_is_for_reading_only(web: Store, tmp_path: Path, call: str) -> None:
     (tmp_path / "k").touch()
-    with pytest.raises(StoreError, match=r"/data/new: http is for reading only; write to file, s3"):
+    with pytest.raises(StoreError, match=r"/data/new: http is for reading only. Fix: use file, s3"):
         web.put("new", b"") if call == "put" else web.put_file("new", tmp_path / "k")
 
 
 def test_what_cannot_be_listed_or_deleted_says_where_to_go(web: Store) -> None:
-    with pytest.raises(StoreError, match=r"/data: objects cannot be listed over http; .* need"):
+    with pytest.raises(StoreError, match=r"/data: objects cannot be listed over http. Fix: use f"):
         web.list()
-    with pytest.raises(StoreError, match=r"/data: objects cannot be deleted over http; .* need"):
+    with pytest.raises(StoreError, match=r"/data: objects cannot be deleted over http. Fix: use f"):
         web.delete("k")
-
-
-@pytest.mark.parametrize(
-    ("uri", "module", "package"),
-    [
-        ("gs://bucket/data", "google.cloud.storage", "gcs"),
-        ("gcs://bucket/data", "google.cloud.storage", "gcs"),
-        ("az://container/data", "azure.storage.blob", "azure"),
-        ("azure://container/data", "azure.storage.blob", "azure"),
-        ("sftp://host/data", "paramiko", "ssh"),
-        ("scp://host/data", "paramiko", "ssh"),
-        ("ssh://host/data", "paramiko", "ssh"),
-    ],
-)
-def test_a_missing_package_is_named(uri: str, module: str, package: str) -> None:
-    parents = module.split(".")
-    names = [".".join(parents[: count + 1]) for count in range(len(parents))]
-    if all(importlib.util.find_spec(name) for name in names):
-        pytest.skip(f"{module} is installed")
-    with pytest.raises(StoreError, match=rf"{uri}/k: .*pip install 'smart_open\[{package}\]'"):
-        open_store(uri).get("k")
 
 
 @pytest.mark.parametrize("field", ["endpoint_url", "region", "session_token_env"])
 def test_a_setting_without_meaning_is_refused(field: str) -> None:
     config = StoreConfig(**{**LOGIN, field: "https://x"})  # type: ignore[arg-type]
-    with pytest.raises(StoreError, match=rf"stores.gs.{field}: expected none, as gs knows no such"):
-        Stores({"gs": config}, {"WEB_USER": "u", "WEB_PASSWORD": "p"}).open("gs://bucket")
+    message = rf"stores.https.{field}: expected none, as https knows no such"
+    with pytest.raises(StoreError, match=message):
+        Stores({"https": config}, {"WEB_USER": "u", "WEB_PASSWORD": "p"}).open("https://host")
 
 
 def test_a_uri_without_a_host_is_refused() -> None:
     with pytest.raises(StoreError, match=r"https://...: expected https://HOST/PATH"):
         open_store("https:///data")
-
-
-def test_ftp_signs_in_and_sees_a_transfer_that_breaks(
-    ftp_server: FtpServer, waits: list[float]
-) -> None:
-    ftp_server.login = ("me", "a@b")
-    with pytest.raises(StoreError, match=r"access denied \(401\); the credentials come"):
-        open_store(f"ftp://{ftp_server.host}").get("k")
-    store = open_store(f"ftp://me:a%40b@{ftp_server.host}")
-    assert store.uri == f"ftp://{ftp_server.host}"
-    store.put("k", DATA)
-    ftp_server.cut = 1000
-    with pytest.raises(StoreUnavailable, match=r"/k: the store fails \(error_temp: 426"):
-        list(store.download("k"))
-    ftp_server.cut = 1000
-    assert store.get("k") == DATA
-    assert len(waits) == 1
-
-
-def test_a_machine_without_hadoop_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(StoreError, match=r"hdfs://name/k: there is no program `hdfs`; install"):
-        open_store("hdfs://name").get("k")

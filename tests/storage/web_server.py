@@ -1,19 +1,16 @@
-"""Servers and programs on this machine that stand for what smart_open reaches: the web, WebHDFS,
-FTP and Hadoop's `hdfs`."""
+"""A web server on this machine that does as it is told, over http or https."""
 
 import base64
 import json
 import re
-import socket
 import ssl
 import subprocess
 import threading
 from collections import deque
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from adapt.platforms.local_stack import HOST
 
@@ -35,9 +32,10 @@ class WebRequest(NamedTuple):
 
 
 class WebServer:
-    """Serves `files` (path -> bytes), and WebHDFS below /webhdfs/v1; the next of `answers` goes
-    first. `ranges`: whether it knows Range; `login`: the `user:password` that it wants; `cut`: how
-    many bytes of the next bodies it sends; `page`: what it calls files."""
+    """Serves `files` (path -> bytes); the next of `answers` goes first.
+
+    `ranges`: whether it knows Range; `login`: the `user:password` that it wants; `cuts`: how many
+    bytes of the next bodies it sends; `kind`: the content type of files."""
 
     def __init__(self, certificate: Path | None = None) -> None:
         self.files: dict[str, bytes] = {}
@@ -62,17 +60,14 @@ class WebServer:
         self.http.shutdown()
         self.http.server_close()
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+    def answer(self, method: str, path: str, headers: dict[str, str]) -> Answer:
         """What it says to a request."""
         self.requests.append(WebRequest(method, path, headers))
         if self.answers:
             return self.answers.popleft()
         if self.login and headers.get("authorization") != _basic(self.login):
             return Answer(401)
-        parts = urlsplit(path)
-        name = unquote(parts.path)
-        if name.startswith("/webhdfs/v1/"):
-            return self._webhdfs(method, name, parse_qs(parts.query), body)
+        name = unquote(urlsplit(path).path)
         return self._file(name, headers.get("range", "") if self.ranges else "")
 
     def _file(self, name: str, asked: str) -> Answer:
@@ -88,28 +83,14 @@ class WebServer:
         found = ("Content-Range", f"bytes {start}-{end}/{len(data)}")
         return Answer(206, data[start : end + 1], (*kind, found))
 
-    def _webhdfs(self, method: str, name: str, query: dict[str, list[str]], body: bytes) -> Answer:
-        operation = query["op"][0]
-        if operation == "OPEN":
-            found = self._file(name, "")
-            return found if found.status == 200 else Answer(404, b"FileNotFoundException")
-        if "step" not in query:
-            there = f"{self.url}{quote(name)}?op={operation}&step=2"
-            return Answer(307, headers=(("Location", there),))
-        if operation == "CREATE":
-            self.files[name] = b""
-            return Answer(201)
-        self.files[name] += body
-        return Answer(200)
-
     def _handler(server) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def serve(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                answer = server.answer(self.command, self.path, headers, body)
+                answer = server.answer(self.command, self.path, headers)
                 self.send_response(answer.status)
                 for name, value in answer.headers:
                     self.send_header(name, value)
@@ -147,87 +128,6 @@ def make_certificate(folder: Path) -> Path:
     subprocess.run([*command, "-addext", f"subjectAltName=IP:{HOST}"], check=True, stderr=-3)
     path.write_text(path.read_text() + (folder / "cert.pem").read_text())
     return path
-
-
-class FtpServer:
-    """The commands that a download and an upload need; `files` by path; `cut`: how many bytes of
-    the next file it sends before it says 426."""
-
-    def __init__(self, user: str = "anonymous", password: str = "anonymous@") -> None:
-        self.files: dict[str, bytes] = {}
-        self.login = (user, password)
-        self.cut: int | None = None
-        self.listener = socket.create_server((HOST, 0))
-        self.host = f"{HOST}:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        """End it."""
-        self.listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError):  # the client has gone
-            self._converse(client)
-
-    def _converse(self, client: socket.socket) -> None:
-        user, passive = "", socket.create_server((HOST, 0))
-        with client, passive, client.makefile("rw", encoding="utf-8", newline="") as lines:
-
-            def say(text: str) -> None:
-                lines.write(f"{text}\r\n")
-                lines.flush()
-
-            say("220 ready")
-            for line in lines:
-                command, _, text = line.strip().partition(" ")
-                if command == "USER":
-                    user = text
-                    say("331 password")
-                elif command == "PASS":
-                    say("230 in" if (user, text) == self.login else "530 wrong login")
-                elif command in ("PASV", "EPSV"):
-                    port = passive.getsockname()[1]
-                    say(f"227 ({HOST.replace('.', ',')},{port >> 8},{port & 255})")
-                elif command in ("RETR", "STOR"):
-                    self._transfer(command, text, passive, say)
-                else:
-                    say("200 fine")
-
-    def _transfer(self, command: str, path: str, passive: socket.socket, say) -> None:  # type: ignore[no-untyped-def]
-        if command == "RETR" and path not in self.files:
-            say("550 no such file")
-            return
-        say("150 here")
-        data, _ = passive.accept()
-        with data:
-            if command == "STOR":
-                self.files[path] = data.makefile("rb").read()
-            else:
-                cut, self.cut = self.cut, None
-                data.sendall(self.files[path][:cut])
-                if cut is not None:
-                    say("426 broken off")
-                    return
-        say("226 done")
-
-
-HDFS = """#!/bin/sh
-# dfs -cat URI | dfs -put -f - URI, below the folder $HDFS_ROOT
-last() { for last; do :; done; printf '%s' "${last#*://}"; }
-path="$HDFS_ROOT/$(last "$@")"
-case "$2" in
--cat) exec cat "$path" ;;
--put) mkdir -p "$(dirname "$path")" && cat > "$path.part" && mv "$path.part" "$path" ;;
-esac
-"""
 
 
 def credentials_json(access_key: str, secret_key: str, token: str, expiration: str) -> bytes:

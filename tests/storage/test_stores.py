@@ -1,0 +1,126 @@
+"""The table of stores, their settings, and the parts of URIs: what touches no store."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from storage.config import StoreConfig, fitting_key
+from storage.errors import StoreError
+from storage.stores import Stores
+from storage.uris import bucket_and_prefix, checked_key, join, split_uri
+
+ROWS = ("local", "s3", "gs", "az", "smart_open")
+
+
+def test_the_table_alone_imports_the_rows() -> None:
+    """A row may import itself; `local` also serves the shard cache, which reads files in place."""
+    storage = Path(__file__).resolve().parents[2] / "storage"
+    files = [path.relative_to(storage) for path in storage.rglob("*.py")]
+    assert len(files) > 20
+    for file in files:
+        tree = ast.parse((storage / file).read_text())
+        froms = [one.module for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)]
+        rows = {name.split(".")[1] for name in froms if name and name.startswith("storage.")}
+        foreign = {row for row in rows & set(ROWS) if file.parts[0] not in (row, f"{row}.py")}
+        if file.parts[0] == "shards":
+            foreign -= {"local"}
+        assert not foreign or file.name == "stores.py", f"{file} imports {sorted(foreign)}"
+
+
+def test_bucket_and_prefix() -> None:
+    assert bucket_and_prefix("gs://b") == ("gs://b", "b", "")
+    assert bucket_and_prefix("az://b/c/d/") == ("az://b/c/d", "b", "c/d/")
+    with pytest.raises(StoreError, match=r"gs://: expected gs://BUCKET/PREFIX"):
+        bucket_and_prefix("gs://")
+    with pytest.raises(StoreError, match=r"gs://b: '../c' is not a key"):
+        bucket_and_prefix("gs://b/../c")
+
+
+def test_keys_of_unfinished_writes_are_refused() -> None:
+    with pytest.raises(StoreError, match=r"is not a key"):
+        checked_key("a/.tmp-0123-k", "s3://b")
+
+
+def test_an_unknown_scheme_names_the_known_ones() -> None:
+    with pytest.raises(StoreError, match=r"gopher://b/c: .*'gopher' \(known: az, azure, file, gcs"):
+        Stores().open("gopher://b/c")
+    with pytest.raises(StoreError, match=r"stores.s4: .*'s4' \(known: az, .*; expected a scheme"):
+        Stores({"s4": StoreConfig()})
+
+
+@pytest.mark.parametrize(
+    "key", ["S3", "", "s3:", "s3:/b", "s3://", "s3://b/", "s3://b//c", "s3://b/../c", "https://u@h"]
+)
+def test_a_malformed_key_of_stores_is_named(key: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        Stores({key: StoreConfig()})
+    assert str(caught.value).startswith("stores")
+    assert "expected a scheme as `s3`, or how URIs begin" in str(caught.value)
+    assert repr(key) in str(caught.value)
+
+
+KEYS = ("s3", "s3://data", "s3://data/private", "s3://data/private/x", "https://host", "file")
+
+
+@pytest.mark.parametrize(
+    ("uri", "key"),
+    [
+        ("s3://other/a", "s3"),
+        ("S3://data/a", "s3://data"),
+        ("s3://data", "s3://data"),
+        ("s3://database/a", "s3"),
+        ("s3://data/privately", "s3://data"),
+        ("s3://data/private", "s3://data/private"),
+        ("s3://data/private/x/y", "s3://data/private/x"),
+        ("obs://data/private", None),
+        ("https://host/x", "https://host"),
+        ("http://host/x", None),
+        ("/data/private", "file"),
+    ],
+)
+def test_the_longest_key_holds_for_a_uri(uri: str, key: str | None) -> None:
+    assert fitting_key(uri, KEYS) == fitting_key(uri, reversed(KEYS)) == key
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts"),
+    [
+        ("s3://b/c/d", ("s3", "b/c/d")),
+        ("OBS://b", ("obs", "b")),
+        ("file:///a/b", ("file", "/a/b")),
+        ("a/b", ("file", "a/b")),
+        ("/a b", ("file", "/a b")),
+    ],
+)
+def test_split_uri(uri: str, parts: tuple[str, str]) -> None:
+    assert split_uri(uri) == parts
+
+
+def test_join() -> None:
+    assert join("s3://b/", "c", "", "d/e/") == "s3://b/c/d/e"
+    assert join("s3://b") == "s3://b"
+    assert join("/", "a") == "/a"
+    assert join("file:///", "a") == "file:///a"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"access_key_env": "A"}, "access_key_env and secret_key_env: expected both or neither"),
+        ({"session_token_env": "A"}, "session_token_env: expected access_key_env"),
+        ({"endpoint_url": "obs.example.com"}, "endpoint_url"),
+        ({"endpoint_url": "https://obs.example.com/bucket"}, "endpoint_url"),
+        ({"key": "secret"}, "Extra inputs"),
+        ({"downloads": "obstore"}, "Extra inputs"),
+        ({"max_attempts": 0}, "max_attempts"),
+    ],
+)
+def test_a_wrong_config_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        StoreConfig.model_validate(fields)
+
+
+def test_every_field_of_the_config_is_described() -> None:
+    assert all(field.description for field in StoreConfig.model_fields.values())
