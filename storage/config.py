@@ -23,8 +23,8 @@ class StoreConfig(BaseModel):
         default=None,
         pattern=r"^https?://[^/?#\s]+/?$",
         description="URL of the service, without the bucket "
-        "(`https://obs.REGION.myhuaweicloud.com`); none = AWS, or what AWS_ENDPOINT_URL_S3 "
-        "says. Required for obs.",
+        "(`https://obs.REGION.myhuaweicloud.com`); none = the cloud's own (for s3, AWS or the value "
+        "of AWS_ENDPOINT_URL_S3). Required for obs.",
     )
     region: str | None = Field(
         default=None,
@@ -32,13 +32,14 @@ class StoreConfig(BaseModel):
     )
     addressing: Literal["auto", "virtual", "path"] = Field(
         default="auto",
-        description="Where the bucket stands in a request: in the host (`virtual`) or in the path; "
-        "`auto` = virtual for obs, which refuses paths, and the SDK's choice for s3.",
+        description="Position of the bucket (for az, of the account) in a request: in the host "
+        "(`virtual`) or in the path; `auto` = virtual for obs, which refuses paths, and for az, and "
+        "the SDK's choice for s3.",
     )
     checksums: Literal["when_required", "when_supported"] = Field(
         default="when_required",
-        description="Whether the SDK adds its own checksums to requests; stores other than AWS may "
-        "refuse them or store them inside the object (botocore >= 1.36).",
+        description="When the SDK of s3 and obs adds its own checksums to requests; stores other "
+        "than AWS may refuse them or store them inside the object (botocore >= 1.36).",
     )
     sign_uploads: bool | None = Field(
         default=None,
@@ -48,29 +49,29 @@ class StoreConfig(BaseModel):
     access_key_env: str | None = Field(
         default=None,
         min_length=1,
-        description="Environment variable that holds the access key, or the user's name for https, "
-        "ftp and ftps; none = the SDK's own chain (AWS_ACCESS_KEY_ID, profile, role, web "
+        description="Environment variable with the access key (for az the account's name, for https "
+        "the user's); none = the SDK's own chain (AWS_ACCESS_KEY_ID, profile, role, web "
         "identity), which alone refreshes temporary keys.",
     )
     secret_key_env: str | None = Field(
         default=None,
         min_length=1,
-        description="Environment variable that holds the secret key, or the password for https, "
-        "ftp and ftps; none = the SDK's own chain.",
+        description="Environment variable with the secret key (for az the account's key, for https "
+        "the password); none = the SDK's own chain.",
     )
     session_token_env: str | None = Field(
         default=None,
         min_length=1,
-        description="Environment variable that holds the token of temporary keys; none = no token.",
+        description="Environment variable with the token of temporary keys; none = no token.",
     )
     max_attempts: int = Field(
-        default=5, ge=1, le=20, description="How often one operation is tried before it fails."
+        default=5, ge=1, le=20, description="Attempts of one operation before it fails."
     )
     connect_timeout_s: float = Field(
         default=5, gt=0, description="Longest wait for a connection, in seconds."
     )
     read_timeout_s: float = Field(
-        default=10, gt=0, description="Longest silence in the middle of an answer, in seconds."
+        default=10, gt=0, description="Longest silence inside of an answer, in seconds."
     )
 
     @model_validator(mode="after")
