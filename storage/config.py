@@ -23,8 +23,8 @@ class StoreConfig(BaseModel):
         default=None,
         pattern=r"^https?://[^/?#\s]+/?$",
         description="URL of the service, without the bucket "
-        "(`https://obs.REGION.myhuaweicloud.com`); none = the cloud's own (for s3, AWS or the value "
-        "of AWS_ENDPOINT_URL_S3). Required for obs.",
+        "(`https://obs.REGION.myhuaweicloud.com`); none = the cloud's own (for s3, AWS or the "
+        "value of AWS_ENDPOINT_URL_S3). Required for obs.",
     )
     region: str | None = Field(
         default=None,
@@ -33,8 +33,8 @@ class StoreConfig(BaseModel):
     addressing: Literal["auto", "virtual", "path"] = Field(
         default="auto",
         description="Position of the bucket (for az, of the account) in a request: in the host "
-        "(`virtual`) or in the path; `auto` = virtual for obs, which refuses paths, and for az, and "
-        "the SDK's choice for s3.",
+        "(`virtual`) or in the path; `auto` = virtual for obs, which refuses paths, and for az, "
+        "and the SDK's choice for s3.",
     )
     checksums: Literal["when_required", "when_supported"] = Field(
         default="when_required",
@@ -49,8 +49,8 @@ class StoreConfig(BaseModel):
     access_key_env: str | None = Field(
         default=None,
         min_length=1,
-        description="Environment variable with the access key (for az the account's name, for https "
-        "the user's); none = the SDK's own chain (AWS_ACCESS_KEY_ID, profile, role, web "
+        description="Environment variable with the access key (for az the account's name, for "
+        "https the user's); none = the SDK's own chain (AWS_ACCESS_KEY_ID, profile, role, web "
         "identity), which alone refreshes temporary keys.",
     )
     secret_key_env: str | None = Field(
