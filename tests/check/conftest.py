@@ -9,7 +9,7 @@ import pytest
 from adapt.platforms.local_stack import S3Server
 from tests.conftest import pack_tiny
 from tests.servers import BUCKET, stores_of
-from tests.storage.places import WebServer
+from tests.storage.web_server import WebServer
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from tests.check.subjects import (
     assert_red,
     subject,
 )
-from tests.storage.places import WebServer
+from tests.storage.web_server import WebServer
 
 
 def source_of(one: Subject) -> tuple[Finding, ...]:

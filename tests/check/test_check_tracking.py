@@ -13,8 +13,8 @@ from adapt.platforms.platform import (
     Finding,
 )
 from tests.check.subjects import assert_green, assert_red, subject
-from tests.storage.places import Answer as WebAnswer
-from tests.storage.places import WebServer
+from tests.storage.web_server import Answer as WebAnswer
+from tests.storage.web_server import WebServer
 
 
 def mlflow_of(uri: str, folder: Path, **more: Any) -> list[Finding]:
