@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place, place_here
-from adapt.config.strict_yaml import validate
+from adapt.config.validation import validate
 from adapt.errors import JobError, known_names
 from storage.errors import StoreError
 

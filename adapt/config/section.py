@@ -3,13 +3,12 @@
 Each section stands in its owner's file; `adapt/spec/job_spec.py` collects them.
 """
 
-import json
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Self, Union
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from adapt.errors import JobError
+from adapt.config.validation import validate
 
 
 class Section(BaseModel):
@@ -28,11 +27,9 @@ class Section(BaseModel):
 
         Raises `JobError` with a line for each mistake.
         """
-        try:
-            return cls.model_validate_json(json.dumps(dict(values)), strict=True)
-        except ValidationError as error:
-            lines = [
-                f"{'.'.join(map(str, (key, *one['loc'])))}: {one['msg']}, got {one['input']!r}"
-                for one in error.errors(include_url=False)
-            ]
-            raise JobError("\n".join(lines)) from error
+        return validate(cls, dict(values), key)
+
+
+def one_of(sections: Iterable[type[Section]], tag: str) -> Any:
+    """The union of sections whose key `tag` holds the name of one of them."""
+    return Annotated[Union[tuple(sections)], Field(discriminator=tag)]  # noqa: UP007 - from a table

@@ -6,16 +6,15 @@ error, the second a number and the third a string. Types are checked strictly, a
 
 import base64
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from adapt.errors import JobError, known_names
 from storage.config import StoreConfig
@@ -23,8 +22,6 @@ from storage.stores import Stores
 
 IN_VARIABLE = "env:"
 GZIP = b"\x1f\x8b"
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -37,7 +34,9 @@ class _StrictLoader(yaml.SafeLoader):
             if isinstance(key, list | dict):
                 raise JobError(f"line {line}: expected a name before the colon, got {key}")
             if key in seen:
-                raise JobError(f"{key}: stands twice, on lines {seen[key]} and {line}; keep one")
+                raise JobError(
+                    f"{key}: expected once, got it on lines {seen[key]} and {line}", fix="keep one"
+                )
             seen[key] = line
         return super().construct_mapping(node, deep)
 
@@ -78,6 +77,17 @@ def parse_yaml(text: str, name: str) -> Any:
         raise JobError(
             f"{name}:{line} is not valid YAML: {getattr(error, 'problem', error)}"
         ) from error
+    except _UNREADABLE as error:
+        raise JobError(f"{name}: expected plain values, got {_reason(error)}") from error
+
+
+_UNREADABLE = (ValueError, KeyError, AttributeError, TypeError, RecursionError)
+"""What PyYAML raises for `!!int x`, `!!bool x`, `!!timestamp x`, a number of 5000 digits, and lists
+in lists without end."""
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def read_yaml(where: Path | str, environment: Mapping[str, str] = MappingProxyType({})) -> Any:
@@ -138,7 +148,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[
 
     Raises `JobError`.
     """
-    changed: dict[str, Any] = json.loads(json.dumps(values))
+    changed: dict[str, Any] = deepcopy(dict(values))
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals or not path:
@@ -162,105 +172,7 @@ def _assign(node: Any, keys: list[str], value: Any, path: str) -> None:
 
 
 def _place(node: Any, key: str, path: str) -> int:
-    if isinstance(node, list) and key.isdigit() and int(key) < len(node):
-        return int(key)
-    raise JobError(f"--set {path}: there is no {key!r} to change")
-
-
-def validate(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Values as read from YAML -> model.
-
-    Raises `JobError` with one line for each mistake, by key path.
-    """
-    try:
-        return model.model_validate_json(json.dumps(values), strict=True)
-    except (TypeError, ValueError) as error:
-        if not isinstance(error, ValidationError):
-            raise JobError(f"expected plain values, got {error}") from error
-        schema = model.model_json_schema()
-        lines = [_line(schema, one) for one in error.errors(include_url=False)]
-        raise JobError("\n".join(dict.fromkeys(lines))) from error
-
-
-def _line(schema: dict[str, Any], error: Any) -> str:
-    node, keys = _descend(schema, error["loc"])
-    path = ".".join(keys)
-    kind, found = error["type"], error["input"]
-    if kind == "extra_forbidden":
-        parent, _ = _descend(schema, error["loc"][:-1])
-        hint = known_names(keys[-1], parent.get("properties", {}))
-        return f"{path}: unknown key, {hint}"
-    if kind == "missing":
-        return f"{path}: missing, expected {_expected(node)}"
-    if kind == "union_tag_invalid":
-        context = error["ctx"]
-        known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
-        tag_key = context["discriminator"].strip("'")
-        return f"{path}.{tag_key}: expected a known name, {known_names(context['tag'], known)}"
-    if kind == "union_tag_not_found":
-        return f"{path}.{error['ctx']['discriminator'].strip(chr(39))}: missing, expected a name"
-    if kind == "value_error":
-        return f"{path}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
-    if kind == "literal_error":
-        return f"{path}: expected {_expected(node)}, {known_names(found, node.get('enum', []))}"
-    return f"{path}: expected {_expected(node)}, got {found!r}"
-
-
-def _descend(schema: dict[str, Any], loc: Iterable[str | int]) -> tuple[dict[str, Any], list[str]]:
-    """The schema node at an error's place, and the place as the user wrote it: tags of unions left
-    out."""
-    node, keys = schema, []
-    for key in loc:
-        node = _resolve(schema, node)
-        choices = node.get("discriminator", {}).get("mapping", {})
-        if key in choices:
-            node = {"$ref": choices[key]}
-            continue
-        branches = [node, *(_resolve(schema, branch) for branch in node.get("anyOf", []))]
-        node = next((inner for inner in (_inside(b, key) for b in branches) if inner), {})
-        keys.append(str(key))
-    return _resolve(schema, node), keys
-
-
-def _inside(node: dict[str, Any], key: str | int) -> Any:
-    """The schema of what stands under `key` of a mapping, or at a place of a list; None where there
-    is none."""
-    if isinstance(key, int):
-        return node.get("items") or next(iter(node.get("prefixItems", [])), None)
-    inner = node.get("properties", {}).get(key) or node.get("additionalProperties")
-    return inner if isinstance(inner, dict) else None
-
-
-def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-    return node
-
-
-_KINDS = {
-    "integer": "an integer",
-    "number": "a number",
-    "string": "a text",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "keys and values",
-    "null": "null",
-}
-
-
-def _expected(node: Mapping[str, Any]) -> str:
-    """A schema node in words: `an integer >= 1`, `fp32 or bf16`, `a list of 2`."""
-    if "enum" in node:
-        return " or ".join(map(str, node["enum"]))
-    if "const" in node:
-        return str(node["const"])
-    if "anyOf" in node:
-        return " or ".join(_expected(choice) for choice in node["anyOf"])
-    if node.get("type") == "integer" and node.get("minimum") == 1:
-        return "a positive integer"
-    words = _KINDS.get(str(node.get("type")), "a value")
-    if node.get("type") == "array" and node.get("minItems"):
-        words += f" of {node['minItems']}"
-    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {node[key]:g}" for key, sign in bounds.items() if key in node]
-    return " ".join([words, " and ".join(limits)]).strip()
+    places = [str(number) for number in range(len(node))] if isinstance(node, list) else []
+    if key not in places:
+        raise JobError(f"--set {path}: expected the number of an entry, {known_names(key, places)}")
+    return places.index(key)

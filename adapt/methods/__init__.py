@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from adapt.errors import JobError, known_names
+from adapt.config.section import one_of
+from adapt.config.validation import validate
 from adapt.methods.adaptsegnet import AdaptSegNet
 from adapt.methods.advent import AdvEnt
 from adapt.methods.fcns_in_the_wild import FCNsInTheWild
@@ -20,6 +21,9 @@ METHODS: dict[str, type[Method]] = {
     "advent": AdvEnt,
 }
 
+MethodSection: Any = one_of((row.Config for row in METHODS.values()), "name")
+"""The job spec's `method`: the config of one of `METHODS`."""
+
 
 def build_method(config: Any, segmenter: Segmenter) -> Method:
     """The method whose config this is, around the segmentation network.
@@ -27,9 +31,6 @@ def build_method(config: Any, segmenter: Segmenter) -> Method:
     `config` may be plain values, such as `{"name": "advent"}`. Raises `JobError` for values that do
     not make a config, and where they ask for more heads than the network has.
     """
-    if not isinstance(config, Mapping):
-        return METHODS[config.name](config, segmenter)
-    name = config.get("name")
-    if name not in METHODS:
-        raise JobError(f"method.name: {known_names(name, METHODS)}")
-    return METHODS[name](METHODS[name].Config.from_values(config, "method"), segmenter)
+    if isinstance(config, Mapping):
+        config = validate(MethodSection, dict(config), "method")
+    return METHODS[config.name](config, segmenter)

@@ -1,10 +1,12 @@
 """Segmentation networks: one row an architecture, one row an encoder that is not timm's."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
+from adapt.config.section import one_of
+from adapt.config.validation import validate
 from adapt.errors import JobError, known_names
 from adapt.models.config import SegmenterConfig
 from adapt.models.decoders import (
@@ -136,6 +138,9 @@ ARCHITECTURES: dict[str, Row] = {
     ),
 }
 
+ModelSection: Any = one_of((row.config for row in ARCHITECTURES.values()), "architecture")
+"""The job spec's `model`: the config of one of `ARCHITECTURES`."""
+
 ENCODERS: dict[str, Callable[[str, int], Encoder]] = {
     "caffe_resnet101": CaffeResNet,
     "caffe_resnet50": CaffeResNet,
@@ -165,12 +170,12 @@ def build_segmenter(
     `Segmenter.load_weights`. Raises `JobError` for values that do not make a config, for an unknown
     architecture or encoder, and where the pretrained weights do not fit or cannot be had.
     """
-    if not isinstance(config, SegmenterConfig):
-        config = _row(config.get("architecture")).config.from_values(config, "model")
+    if isinstance(config, Mapping):
+        config = cast(SegmenterConfig, validate(ModelSection, dict(config), "model"))
     needs_file = config.weights_uri is not None and config.start_uri is None
     if needs_file and encoder_weights is None:
         raise ValueError("the weights at weights_uri must be read and passed as encoder_weights")
-    row = _row(config.architecture)
+    row = _architecture(config.architecture)
     encoder = build_encoder(config.encoder, config.output_stride)
     row.demands.check(config.architecture, encoder)
     if encoder_weights is None and config.weights == "imagenet" and config.start_uri is None:
@@ -195,7 +200,8 @@ def build_encoder(name: str, output_stride: int) -> Encoder:
     return TimmEncoder(name, output_stride)
 
 
-def _row(architecture: Any) -> Row:
-    if architecture not in ARCHITECTURES:
-        raise JobError(f"model.architecture: {known_names(architecture, ARCHITECTURES)}")
-    return ARCHITECTURES[architecture]
+def _architecture(name: str) -> Row:
+    if name not in ARCHITECTURES:
+        known = known_names(name, ARCHITECTURES)
+        raise JobError(f"model.architecture: expected a known name, {known}")
+    return ARCHITECTURES[name]

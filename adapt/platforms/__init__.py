@@ -8,7 +8,8 @@ them (`requirements-submit.txt`).
 from collections.abc import Iterable
 from pathlib import Path
 
-from adapt.config.strict_yaml import read_yaml, validate, with_overrides
+from adapt.config.strict_yaml import read_yaml, with_overrides
+from adapt.config.validation import validate
 from adapt.errors import JobError, known_names
 from adapt.platforms.docker import DOCKER
 from adapt.platforms.kubernetes import KUBERNETES
@@ -36,7 +37,7 @@ def load_profile(path: Path, overrides: Iterable[str] = ()) -> Profile:
     name = values.get("platform")
     try:
         if not isinstance(name, str) or name not in PLATFORMS:
-            raise JobError(f"platform: {known_names(name, PLATFORMS)}")
+            raise JobError(f"platform: expected a known name, {known_names(name, PLATFORMS)}")
         return validate(PLATFORMS[name].profile, values)
     except JobError as error:
-        raise JobError(f"{path}: {error}") from error
+        raise JobError(f"{path}: {error.problem}", error.fix) from error

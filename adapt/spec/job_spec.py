@@ -9,14 +9,15 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import Field, model_validator
 
 from adapt.checkpoint.run_folder import CheckpointConfig
 from adapt.config.section import Section
-from adapt.config.strict_yaml import IN_VARIABLE, read_yaml, validate, with_overrides
+from adapt.config.strict_yaml import IN_VARIABLE, read_yaml, with_overrides
+from adapt.config.validation import validate
 from adapt.data.label_maps import LabelSpace
 from adapt.engine.engine import TrainConfig
 from adapt.engine.optim import OptimConfig, schedule_length
@@ -24,7 +25,6 @@ from adapt.errors import JobError, known_names
 from adapt.evaluation.evaluate import EvaluateConfig, ValidationConfig
 from adapt.evaluation.metrics import subset_classes
 from adapt.methods import METHODS
-from adapt.models import ARCHITECTURES
 from adapt.models.config import SegmenterConfig
 from adapt.spec.shipped import find_file
 from adapt.stream.config import DomainConfig, StreamConfig
@@ -37,14 +37,8 @@ if TYPE_CHECKING:
     ModelSection = SegmenterConfig
     MethodSection = Any
 else:
-
-    def _one_of(configs: Iterable[type[Section]], tag: str) -> Any:
-        choices = tuple(configs)
-        union = Union[choices]  # noqa: UP007 - built from a table
-        return Annotated[union, Field(discriminator=tag)] if len(choices) > 1 else union
-
-    ModelSection = _one_of((row.config for row in ARCHITECTURES.values()), "architecture")
-    MethodSection = _one_of((row.Config for row in METHODS.values()), "name")
+    from adapt.methods import MethodSection
+    from adapt.models import ModelSection
 
 
 class JobSpec(Section):
@@ -187,8 +181,8 @@ def load_spec(
     try:
         return parse_spec(with_overrides(values, overrides), default_name=name)
     except JobError as error:
-        between = "\n" if "\n" in str(error) else " "
-        raise JobError(f"{where}:{between}{error}") from error
+        between = "\n" if "\n" in error.problem else " "
+        raise JobError(f"{where}:{between}{error.problem}", error.fix) from error
 
 
 def parse_spec(values: Mapping[str, Any], default_name: str) -> JobSpec:

@@ -62,7 +62,10 @@ def test_a_profile_that_is_none_is_refused(tiny_uri: str, tmp_path: Path) -> Non
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_values(tiny_uri, "runs")))
     (tmp_path / "profile.yaml").write_text("platform: sagemakr\n")
     ended = call("check", "tiny.yaml", "--to", "profile.yaml", folder=tmp_path)
-    assert ended.code == 2 and "platform: got 'sagemakr'; did you mean 'sagemaker'" in ended.err
+    assert (
+        ended.code == 2
+        and "platform: expected a known name, got 'sagemakr'; did you mean 'sagemaker'" in ended.err
+    )
 
 
 def test_the_first_red_line_gives_the_code() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from adapt.config.strict_yaml import validate
+from adapt.config.validation import validate
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import JobError
 from adapt.evaluation.evaluate import EvaluateConfig, Score, evaluate

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adapt.batch import PixelFormat
-from adapt.config.strict_yaml import validate
+from adapt.config.validation import validate
 from adapt.data.packed.codecs import resize_image
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import JobError
@@ -252,7 +252,7 @@ def test_predictions_leave_the_networks_as_they_were(tiny_uri: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"scales": []}, "scales: expected a list of 1"),
+        ({"scales": []}, "scales: expected a list of at least 1, got"),
         ({"scales": [1.0, 0]}, "scales.1: expected a number > 0, got 0"),
         ({"window_hw": [0, 5]}, "window_hw.0: expected .*, got 0"),
         (

@@ -261,12 +261,15 @@ def test_plain_values_make_the_network_that_their_config_makes() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, r"model.architecture: got None \(known: bisenet, .*unet\)"),
+        ({}, r"model.architecture: missing, expected one of bisenet, .*unet"),
         ({"architecture": "gcn", "output_stride": 8}, "model.output_stride: .* 32, got 8"),
         ({"architecture": "deeplab_2"}, "model.architecture: .*did you mean 'deeplab_v2'"),
         ({"architecture": "deeplab_v2", "aspp_branches": 3}, "model.aspp_branches: .*got 3"),
         ({"architecture": "deeplab_v2", "aux": "yes"}, "model.aux: .*got 'yes'"),
-        ({"architecture": "deeplab_v2", "encodre": "x"}, "model.encodre: .*not permitted"),
+        (
+            {"architecture": "deeplab_v2", "encodre": "x"},
+            "model.encodre: unknown key, .*did you mean 'encoder'",
+        ),
     ],
 )
 def test_plain_values_that_make_none_are_named(values: dict[str, Any], message: str) -> None:

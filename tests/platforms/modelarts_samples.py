@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from adapt.config.strict_yaml import validate
+from adapt.config.validation import validate
 from adapt.platforms.modelarts import ModelArtsProfile
 from adapt.platforms.platform import Submission
 from adapt.spec.job_spec import JobSpec, parse_spec

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from adapt.config.strict_yaml import unpacked, validate
+from adapt.config.strict_yaml import unpacked
+from adapt.config.validation import validate
 from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.docker.checks import findings_of_engine, findings_of_probe

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from adapt.config.strict_yaml import validate
+from adapt.config.validation import validate
 from adapt.errors import JobError
 from adapt.places import find_place
 from adapt.platforms import PLATFORMS

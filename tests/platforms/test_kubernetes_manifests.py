@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from adapt.config.strict_yaml import validate
+from adapt.config.validation import validate
 from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.kubernetes.profile import KubernetesProfile
@@ -225,17 +225,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"volumes": [{"mount_path": "/cache/x", "claim": "a"}]},
-        "volumes.0: mount_path: /cache is the job's own",
+        "volumes.0.mount_path: /cache is the job's own",
     ),
     ({"volumes": [{"mount_path": "data", "claim": "a"}]}, "mount_path: expected an absolute path"),
     (
         {"volumes": [{"mount_path": "/data", "claim": "a"}] * 2},
         "volumes: expected different mount_paths",
     ),
-    ({"tolerations": [EQUAL]}, "tolerations.0: value: expected one with `operator: Equal`"),
+    ({"tolerations": [EQUAL]}, "tolerations.0.value: expected one with `operator: Equal`"),
     (
         {"tolerations": [{"operator": "Equal", "value": "a"}]},
-        "tolerations.0: key: missing, expected one with `operator: Equal`",
+        "tolerations.0.key: missing, expected one with `operator: Equal`",
     ),
     ({"tolerations": [{"effect": "NoEntry"}]}, "tolerations.0.effect: expected"),
 ]

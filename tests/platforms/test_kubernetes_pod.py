@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapt.config.strict_yaml import validate
+from adapt.config.validation import validate
 from adapt.places import find_place
 from adapt.platforms import PLATFORMS
 from adapt.platforms.kubernetes.profile import KubernetesProfile

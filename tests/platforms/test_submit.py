@@ -217,12 +217,15 @@ def test_records_that_cannot_be_written_do_not_hide_the_job(
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"platform": "pretent"}, "platform: got 'pretent'; did you mean 'pretend'?"),
+        (
+            {"platform": "pretent"},
+            "platform: expected a known name, got 'pretent'; did you mean 'pretend'?",
+        ),
         ({"nodes": 0}, "nodes: expected"),
         ({"imag": "x"}, "imag: "),
         ({"environment": {"1A": "x"}}, "environment: expected names of letters, digits and `_`"),
         ({"environment": {"A-B": "x"}}, "got 'A-B'"),
-        ({"platform": ["pretend"]}, "platform: got ['pretend'] (known: "),
+        ({"platform": ["pretend"]}, "platform: expected a known name, got ['pretend'] (known: "),
         (
             {"environment": {"MLFLOW_TRACKING_PASSWORD": "hunter2", "OBS_ACCESS_KEY": "hunter2"}},
             "environment: expected no secrets, got MLFLOW_TRACKING_PASSWORD, OBS_ACCESS_KEY; "

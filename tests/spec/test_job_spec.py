@@ -38,7 +38,10 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.steps=10k", "train.steps: expected a positive integer, got '10k'"),
+        (
+            "train.steps=10k",
+            "train.steps: expected a positive integer, got '10k'. Fix: write 10000.",
+        ),
         ("train.steps=0", "train.steps: expected a positive integer, got 0"),
         ("train.steps=true", "train.steps: expected a positive integer, got True"),
         ("train.step=5", "train.step: unknown key, got 'step'; did you mean 'steps'?"),
@@ -51,13 +54,16 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
             "method.name=adven",
             "method.name: expected a known name, got 'adven'; did you mean 'advent'?",
         ),
-        ("method={}", "method.name: missing, expected a name"),
+        ("method={}", "method.name: missing, expected one of adaptsegnet, advent, "),
         (
             "method.weight=1",
             "method.weight: unknown key, got 'weight'; did you mean 'weight_adv'?",
         ),
         ("model.encoder=7", "model.encoder: expected a text, got 7"),
-        ("source.augment.scale=[2.0, 1.0]", "source.augment: scale: expected 0 < low <= high"),
+        (
+            "source.augment.scale=[2.0, 1.0]",
+            "source.augment.scale: expected 0 < low <= high, got [2.0, 1.0]",
+        ),
         (
             "classes=cityscape19",
             "classes: expected a label space or a list of classes, got 'cityscape19'; did you",
@@ -119,7 +125,7 @@ def test_yaml_scalars_are_those_of_json() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", "a: stands twice, on lines 1 and 3; keep one"),
+        ("a: 1\nb: 2\na: 3", "a: expected once, got it on lines 1 and 3. Fix: keep one."),
         ("a: [1, 2", "job.yaml: line 1 is not valid YAML"),
         ("- 1\n- 2", "job.yaml: expected keys and values, got list"),
         ("a: 1\nuri: {{bucket}}", "line 2: expected a name before the colon, got {'bucket'"),
@@ -187,7 +193,7 @@ def test_variables_that_hold_no_spec_are_named(text: str) -> None:
     ("override", "message"),
     [
         ("train.steps", "expected KEY.PATH=VALUE"),
-        ("classes.9.name=x", "there is no '9' to change"),
+        ("classes.9.name=x", "expected the number of an entry, got '9' (known: 0, 1, 2, 3)"),
         ("train.steps=[1", "is not valid YAML"),
     ],
 )

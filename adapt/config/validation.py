@@ -1,0 +1,222 @@
+"""Plain values -> a checked section of a job spec or profile; one error line for each mistake.
+
+pydantic finds the mistakes. Its error types say what is wrong, the models' own types what was
+expected; no other place puts a mistake into words. Types are checked strictly, as in JSON.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from adapt.errors import JobError, known_names
+
+Model = TypeVar("Model")
+
+
+def validate(kind: type[Model], values: Any, under: str = "") -> Model:
+    """Values as read from YAML -> a model, or one of a union of models.
+
+    Raises `JobError` with one line for each mistake, by key path; `under` is the key of `values`.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        mistakes = [_mistake(kind, one, under) for one in error.errors(include_url=False)]
+        raise joined(dict.fromkeys(mistakes)) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise JobError(f"{under or 'values'}: expected plain values, got {error}") from error
+
+
+class Mistake(ValueError):
+    """What a validator of a section raises where there is a fix to name, else `ValueError`."""
+
+    def __init__(self, problem: str, fix: str = "") -> None:
+        super().__init__(problem)
+        self.fix = fix
+
+
+def joined(mistakes: Iterable[tuple[str, str]]) -> JobError:
+    """Pairs of problem and fix -> one error, with a line for each where there are several."""
+    first, *others = mistakes
+    if not others:
+        return JobError(*first)
+    return JobError("\n".join(str(JobError(*pair)) for pair in (first, *others)))
+
+
+class _Spot(NamedTuple):
+    """Key path as the user wrote it, the type expected there, and the section around it."""
+
+    path: str
+    kind: Any
+    around: Any
+
+
+def _mistake(whole: Any, error: Any, under: str) -> tuple[str, str]:
+    """One of pydantic's errors -> problem and fix."""
+    path, kind, around = _descend(whole, error["loc"], under)
+    found = error["input"]
+    match error["type"]:
+        case "extra_forbidden":
+            key = str(error["loc"][-1])
+            return f"{path}: unknown key, {known_names(key, _fields(around))}", ""
+        case "missing":
+            return f"{path}: missing, expected {expected(kind)}", ""
+        case "union_tag_invalid" | "union_tag_not_found":
+            return _wrong_name(path, kind, found), ""
+        case "value_error":
+            raised = error["ctx"]["error"]
+            return _own_words(path, kind, str(raised)), getattr(raised, "fix", "")
+        case "literal_error":
+            known = [str(one) for choice in _parts(kind)[0] for one in get_args(choice)]
+            hint = known_names(found, known if len(known) > 1 else ())
+            return f"{path}: expected {expected(kind)}, {hint}", ""
+        case "json_invalid":
+            return f"{path or 'values'}: expected plain values, got {error['ctx']['error']}", ""
+    return f"{path}: expected {expected(kind)}, got {found!r}", _fix(kind, found)
+
+
+def _wrong_name(path: str, kind: Any, found: Mapping[str, Any]) -> str:
+    """Of a union of sections, where the name that picks one is missing or unknown."""
+    sections, tag = _parts(kind)[0], _tag(kind)
+    known = [name for section in sections for name in _names(section, tag)]
+    key = f"{path}.{tag}" if path else tag
+    if tag not in found:
+        return f"{key}: missing, expected one of {', '.join(sorted(known))}"
+    return f"{key}: expected a known name, {known_names(found[tag], known)}"
+
+
+def _own_words(path: str, kind: Any, text: str) -> str:
+    """A validator's text, which may name a key of its section first: `scale: expected ...`."""
+    names_key = re.split(r"[:.\[]", text)[0] in _fields(kind)
+    return f"{path}{'.' if names_key else ': '}{text}" if path else text
+
+
+def _fix(kind: Any, found: Any) -> str:
+    """What to write for a number that stands there as text: `'10k'`, `'500'`."""
+    number = re.fullmatch(r"([0-9]+)(k|M|)", found) if isinstance(found, str) else None
+    if number is None or not {int, float} & set(_parts(kind)[0]):
+        return ""
+    return f"write {number[1]}{_ZEROS[number[2]]}"
+
+
+_ZEROS = {"": "", "k": "000", "M": "000000"}
+
+
+def _descend(kind: Any, loc: Iterable[str | int], under: str) -> _Spot:
+    """The spot of an error. A name that picks one of a union stands in `loc`, not in the path."""
+    path, around = [under] if under else [], kind
+    for key in loc:
+        tag = _tag(kind)
+        if tag:
+            kind = next(one for one in _parts(kind)[0] if key in _names(one, tag))
+            continue
+        around, kind = kind, _inside(kind, key)
+        path.append(str(key))
+    return _Spot(".".join(path), kind, around)
+
+
+def _inside(kind: Any, key: str | int) -> Any:
+    """The type of what stands under a key of a section or a table, or in a list."""
+    for choice in _parts(kind)[0]:
+        field = _fields(choice).get(str(key))
+        if field is not None:
+            return Annotated[field.annotation, field]
+        if get_origin(choice) in (tuple, list, dict):
+            return get_args(choice)[-1 if get_origin(choice) is dict else 0]
+    return Any
+
+
+def expected(kind: Any) -> str:
+    """A type in words: `an integer >= 2`, `fp32 or bf16`, `a list of 2 or null`."""
+    choices, notes = _parts(kind)
+    return " or ".join(dict.fromkeys(_words(choice, notes) for choice in choices))
+
+
+def _words(kind: Any, notes: list[Any]) -> str:
+    origin, members = get_origin(kind) or kind, get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(str, members))
+    words = "keys and values" if _fields(kind) else _KINDS.get(origin, "a value")
+    if origin is tuple and Ellipsis not in members:
+        words += f" of {len(members)}"
+    limits = _LIMITS.get(origin, {})
+    bounds = [
+        f"{sign} {getattr(note, limit)}"
+        for note in notes
+        for limit, sign in limits.items()
+        if hasattr(note, limit)
+    ]
+    if origin is int and bounds in (["> 0"], [">= 1"]):
+        return "a positive integer"
+    return " ".join([words, " and ".join(bounds)]).strip()
+
+
+_KINDS = {
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    bool: "true or false",
+    tuple: "a list",
+    list: "a list",
+    dict: "keys and values",
+    NoneType: "null",
+}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_SIZES = {"min_length": "of at least", "max_length": "of at most"}
+_LIMITS: dict[Any, dict[str, str]] = {
+    int: _SIGNS,
+    float: _SIGNS,
+    tuple: _SIZES,
+    list: _SIZES,
+    dict: _SIZES,
+    str: {"pattern": "that matches", "min_length": "with a length of at least"},
+}
+
+
+def _fields(kind: Any) -> dict[str, FieldInfo]:
+    """The keys of a section, or of a union of them; none for any other type."""
+    return {
+        key: field
+        for one in _parts(kind)[0]
+        if isinstance(one, type) and issubclass(one, BaseModel)
+        for key, field in one.model_fields.items()
+    }
+
+
+def _tag(kind: Any) -> str:
+    """The key whose value picks one of a union of sections, or nothing."""
+    return next((note.discriminator for note in _parts(kind)[1] if _discriminates(note)), "")
+
+
+def _discriminates(note: Any) -> bool:
+    return isinstance(note, FieldInfo) and isinstance(note.discriminator, str)
+
+
+def _names(section: Any, tag: str) -> tuple[Any, ...]:
+    """The values of its tag by which a section of a union is picked."""
+    return get_args(_fields(section)[tag].annotation)
+
+
+def _parts(kind: Any) -> tuple[list[Any], list[Any]]:
+    """The members of a type that is a union, else itself; and all that it is annotated with."""
+    if get_origin(kind) is Annotated:
+        inner, *notes = get_args(kind)
+        kinds, others = _parts(inner)
+        return kinds, [each for note in notes for each in (note, *_metadata(note))] + others
+    if get_origin(kind) in (Union, UnionType):
+        members = [_parts(member) for member in get_args(kind)]
+        return [one for kinds, _ in members for one in kinds], [n for _, ns in members for n in ns]
+    if isinstance(kind, type) and issubclass(kind, RootModel):
+        return _parts(kind.model_fields["root"].annotation)
+    return [kind], []
+
+
+def _metadata(note: Any) -> Iterable[Any]:
+    return note.metadata if isinstance(note, FieldInfo) else ()
