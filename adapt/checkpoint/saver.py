@@ -38,7 +38,7 @@ class Saver:
         self._waiting: Snapshot | None = None
         self._error: StoreError | None = None
         self._retry_s = RETRY_S
-        self._closed = self._ended = False
+        self._closed = False
         self._thread = Thread(target=self._run, name="saver", daemon=True)
         self._thread.start()
 
@@ -55,7 +55,7 @@ class Saver:
     def submit(self, snapshot: Snapshot) -> None:
         """Store a snapshot soon; it takes the place of one that still waits."""
         with self._changed:
-            assert not self._ended, "the saving thread has ended; its traceback is above"
+            assert self._thread.is_alive(), "the saving thread has ended; its traceback is above"
             self._waiting = snapshot
             self._changed.notify_all()
 
@@ -92,11 +92,11 @@ class Saver:
             self._changed.notify_all()
 
     def _has(self, snapshot: Snapshot) -> bool:
-        return self.durable is not None and self.durable == snapshot.moment and not self._error
+        return self.durable == snapshot.moment and self._error is None
 
     def _wait_until_idle(self, deadline_s: float, beat: Callable[[], None]) -> bool:
         with self._changed:
-            while self.busy and not self._ended and time.monotonic() < deadline_s:
+            while self.busy and self._thread.is_alive() and time.monotonic() < deadline_s:
                 if self._flying is None and self._refused():
                     break
                 beat()
@@ -108,14 +108,6 @@ class Saver:
         return self._error is not None and not isinstance(self._error, StoreUnavailable)
 
     def _run(self) -> None:
-        try:
-            self._store_what_comes()
-        finally:  # also after a bug, which the thread's traceback shows
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
-
-    def _store_what_comes(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._waiting is not None)

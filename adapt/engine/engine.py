@@ -159,7 +159,7 @@ class Engine:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`.
+        """Resume from `state_dict()`.
 
         Raises `JobError` where it belongs to other networks.
         """
@@ -170,7 +170,8 @@ class Engine:
         except (RuntimeError, ValueError, KeyError) as error:
             raise JobError(
                 "checkpoint.uri: expected a checkpoint of this model and method, got another one "
-                f"({error}); name the run anew or remove the old checkpoints"
+                f"({error})",
+                fix="rename the run or remove the old checkpoints",
             ) from error
         self.step_count = state["step"]
         bad_steps = state.get("bad_steps", [])  # older checkpoints have none
@@ -226,8 +227,8 @@ class Engine:
             listed = "\n".join(f"  step {step + 1}: {', '.join(k)}" for step, k in self.bad_steps)
             raise JobError(
                 f"train.max_bad_steps: expected at most {self.train_config.max_bad_steps} steps "
-                f"whose loss or gradient is not finite, got {len(self.bad_steps)}; lower "
-                f"optim.lr, set train.clip_norm, or look at these samples:\n{listed}"
+                f"whose loss or gradient is not finite, got {len(self.bad_steps)}:\n{listed}",
+                fix="lower optim.lr, set train.clip_norm, or check these samples",
             )
 
     def _step_seed(self) -> int:

@@ -20,7 +20,7 @@ MAY_CHANGE = (
     "train.stall_minutes",
     "train.log_every_steps",
 )
-"""What may differ between a checkpoint's spec and the one that resumes it: none of it changes the
+"""Keys that may differ between a checkpoint's spec and the spec that resumes it: none changes the
 weights."""
 
 
@@ -35,8 +35,9 @@ def check_same_job(saved: JobSpec, now: JobSpec) -> None:
         )
         if not kept and before.get(key) != after.get(key):
             raise JobError(
-                f"{key}: the run's checkpoint was made with {before.get(key)!r}, the spec says "
-                f"{after.get(key)!r}; change it back, rename the run, or start over with --fresh"
+                f"{key}: expected {before.get(key)!r}, the value of the run's checkpoint, got "
+                f"{after.get(key)!r}",
+                fix="change it back, rename the run, or start over with --fresh",
             )
 
 

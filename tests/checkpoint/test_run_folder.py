@@ -44,7 +44,7 @@ def test_what_is_saved_is_found_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["truncated", "tampered", "missing", "half-written"])
-def test_a_damaged_checkpoint_is_named_and_passed_over(
+def test_a_damaged_checkpoint_is_named_and_skipped(
     tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = folder(tmp_path)
@@ -67,7 +67,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
 
 
 @pytest.mark.parametrize("harm", ["truncated", "missing"])
-def test_a_checkpoint_whose_spec_is_damaged_is_passed_over(tmp_path: Path, harm: str) -> None:
+def test_a_checkpoint_whose_spec_is_damaged_is_skipped(tmp_path: Path, harm: str) -> None:
     run = folder(tmp_path)
     save(run, 5)
     spec = tmp_path / "run" / save(run, 10) / "spec.yaml"
@@ -189,7 +189,7 @@ def test_retention_does_not_count_damaged_ones_ahead(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"sha256": 3}', b"\xff"])
-def test_a_damaged_manifest_is_passed_over(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_manifest_is_skipped(tmp_path: Path, content: bytes) -> None:
     run = folder(tmp_path)
     save(run, 1)
     (tmp_path / "run" / save(run, 2) / "manifest.json").write_bytes(content)
@@ -210,7 +210,7 @@ def test_a_damaged_best_loses_its_mark(tmp_path: Path, caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"nam'])
-def test_a_damaged_pointer_to_the_best_is_passed_over(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_pointer_to_the_best_is_skipped(tmp_path: Path, content: bytes) -> None:
     run = folder(tmp_path)
     save(run, 1)
     (tmp_path / "run" / "BEST.json").write_bytes(content)

@@ -161,6 +161,19 @@ def test_a_store_that_hangs_is_not_waited_for_longer_than_asked(
     gate.open.set()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_the_saving_thread_is_not_waited_for(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "save", lambda _snapshot: {}["a bug"])
+    one, started_s = saver(folder), time.monotonic()
+    with pytest.raises(StoreError, match="saving step 1 took more than 60 s"):
+        one.finish(snapshot(1), 60, quiet)
+    assert time.monotonic() - started_s < 20
+    with pytest.raises(AssertionError, match="the saving thread has ended"):
+        one.submit(snapshot(2))
+
+
 def test_a_later_moment_of_a_stored_step_is_stored_too(folder: RunFolder) -> None:
     one, first = saver(folder), snapshot(3)
     one.finish(first, 30, quiet)

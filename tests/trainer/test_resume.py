@@ -75,6 +75,6 @@ def test_a_damaged_checkpoint_costs_only_its_steps(
 def test_a_changed_spec_is_refused_by_key(tiny_job: dict[str, Any], place: Place) -> None:
     run(job_of(tiny_job), place)
     with pytest.raises(
-        JobError, match=r"^optim.lr: the run's checkpoint was made with 0.00025, the spec says 0.1"
+        JobError, match=r"^optim.lr: expected 0.00025, the value of the run's checkpoint, got 0.1"
     ):
         run(job_of(tiny_job, "optim.lr=0.1"), place)
