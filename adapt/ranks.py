@@ -63,7 +63,7 @@ def _peers_needed(collective: Callable[Given, Answer]) -> Callable[Given, Answer
         try:
             return collective(*given, **named)
         except RuntimeError as error:
-            if not _tells_of_a_lost_peer(error):
+            if not _is_lost_peer(error):
                 raise
             raise RankLost(
                 "another rank is gone or did not answer in time; the same command resumes from the "
@@ -73,8 +73,8 @@ def _peers_needed(collective: Callable[Given, Answer]) -> Callable[Given, Answer
     return guarded
 
 
-def _tells_of_a_lost_peer(error: RuntimeError) -> bool:
-    """Whether a collective failed for want of a peer rather than by a bug or a full memory.
+def _is_lost_peer(error: RuntimeError) -> bool:
+    """True where a collective failed by a lost peer rather than by a bug or a full memory.
 
     NCCL has its own errors; gloo's are plain, and those of its connections name their source file,
     as does the one for ranks whose tensors differ, a bug that a restart would only repeat.

@@ -15,7 +15,7 @@ WHAT = "checkpoint"
 
 
 def checkpoint_findings(subject: Subject) -> Findings:
-    """Whether checkpoints can be written to `checkpoint.uri`, read, and deleted in the end."""
+    """Write a probe to `checkpoint.uri`, read it and delete it, as checkpoints will be."""
     uri = subject.job.checkpoint.uri
     only_there = subject.only_there("checkpoint.uri", uri)
     if only_there is not None:

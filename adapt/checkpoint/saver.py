@@ -44,12 +44,12 @@ class Saver:
 
     @property
     def busy(self) -> bool:
-        """Whether a snapshot is being stored or waits for it."""
+        """True while a snapshot is being stored or waits for it."""
         return self._flying is not None or self._waiting is not None
 
     @property
     def settled(self) -> bool:
-        """Whether all that was submitted is stored, marks included."""
+        """True where all that was submitted is stored, marks included."""
         return not self.busy and self._error is None
 
     def submit(self, snapshot: Snapshot) -> None:
@@ -65,7 +65,7 @@ class Saver:
         """Store what waits, then `snapshot`; return what is stored after at most `timeout_s`.
 
         Calls `beat` about once a second. Waits for an unreachable store, not for one that refuses
-        for want of space or rights. Raises `StoreError`, the last upload's, where the last
+        for lack of space or rights. Raises `StoreError`, the last upload's, where the last
         snapshot is not stored.
         """
         deadline_s = time.monotonic() + timeout_s
@@ -104,7 +104,7 @@ class Saver:
             return not self.busy
 
     def _refused(self) -> bool:
-        """Whether the last upload failed in a way that waiting does not fix."""
+        """True where the last upload failed in a way that waiting does not fix."""
         return self._error is not None and not isinstance(self._error, StoreUnavailable)
 
     def _run(self) -> None:

@@ -23,7 +23,7 @@ class Moment(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A checkpoint in memory, apart from what training goes on changing.
+    """A checkpoint in memory, apart from the tensors that training keeps changing.
 
     `state` is what a resume needs, `weights` the segmentation network's, `description` the header
     of their file; `score` is set where it is the best so far.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def describe(progress: "JobProgress") -> str:
-    """One report in words."""
+    """One report as a line of text."""
     losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
     left = str(timedelta(seconds=round(progress.remaining_s)))
     seen, fetched = progress.stream, ""

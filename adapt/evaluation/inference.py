@@ -1,4 +1,4 @@
-"""From images to the main head's logits: one pass over the whole image, as in the papers, or
+"""From images to the main head's logits: the whole image once, as in the papers, or
 several views of it, by one network or several.
 
 One rule: the logits of every view are brought to the wanted size by their architecture's own

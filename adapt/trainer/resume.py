@@ -9,8 +9,8 @@ from adapt.spec.job_spec import JobSpec, parse_spec
 from adapt.spec.same_job import check_same_job
 
 Checkpoint = dict[str, Any]
-"""A checkpoint's state: `engine`, `source` and `target` (streams), `evaluated_step`, `figures`
-(metrics of the last evaluation), `run_id`, `undelivered` (metrics that MLflow has not received)."""
+"""A checkpoint's state: engine, streams, step and metrics of the last evaluation, MLflow run, and
+metrics that MLflow has not received. `Saves` writes it."""
 
 
 def resume(folder: RunFolder, job: JobSpec, leader: bool = True) -> Checkpoint | None:

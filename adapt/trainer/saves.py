@@ -64,7 +64,7 @@ class Saves:
         return None if self._saver is None else self._saver.durable
 
     def due(self) -> bool:
-        """Whether the leader's next regular save is due and can begin immediately."""
+        """True where the leader's next regular save is due and can begin immediately."""
         if self._saver is None or self._saver.busy:
             return False
         config, step = self._opened.job.checkpoint, self._engine.step_count
@@ -74,7 +74,7 @@ class Saves:
         return self._last.age_s / 60 >= config.every_minutes
 
     def is_best(self, evaluated: Evaluated) -> bool:
-        """Whether an evaluation beats all before it; the leader answers."""
+        """True on the leader where an evaluation beats all before it."""
         if self._saver is None:
             return False
         return self._best_score is None or self._score(evaluated) > self._best_score
@@ -126,7 +126,7 @@ class Saves:
         return evaluated.metrics[self._opened.job.evaluate.select_by]
 
     def _is_stored(self, saver: Saver, evaluated: Evaluated) -> bool:
-        """Whether the state as it is now is in the store."""
+        """True where the present state is in the store."""
         durable = saver.durable
         if durable is None or not saver.settled:
             return False

@@ -1,4 +1,4 @@
-"""Tells every rank within a second that one of them received a stop.
+"""Spreads a stop that one rank received to all within a second.
 
 A platform may reclaim one node of several, and a rank may be waiting for data or evaluating when
 that happens. Knowing is not agreeing: ranks agree on where to stop by a collective of their own.
