@@ -1,4 +1,4 @@
-"""`stores:` of a job spec: how each store is reached, and which entry holds for a URI.
+"""`stores:` of a job spec: the settings of each store, and which entry holds for a URI.
 
 A key is a scheme (`s3`) or the beginning of URIs (`s3://bucket`, `s3://bucket/prefix`). The longest
 key that a URI begins with holds for it, compared by whole names between slashes, so that two
@@ -15,7 +15,7 @@ from storage.errors import StoreError
 
 
 class StoreConfig(BaseModel):
-    """How to reach the stores of one key of `stores`. Secrets stand in environment variables."""
+    """Settings of the stores of one key of `stores`. Secrets stay in environment variables."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -85,8 +85,8 @@ class StoreConfig(BaseModel):
         return self
 
     def refuse(self, fields: Iterable[str], name: str, scheme: str) -> None:
-        """Raise `StoreError` for a setting that the scheme does not know; `name` is what messages
-        call these settings."""
+        """Raise `StoreError` for a setting that the scheme does not know; `name` is the name of
+        these settings in messages."""
         for field in fields:
             if getattr(self, field) is not None:
                 raise StoreError(
@@ -109,7 +109,7 @@ def fitting_key(uri: str, keys: Iterable[str]) -> str | None:
 
 
 def key_fault(key: str, schemes: Iterable[str]) -> str | None:
-    """What is wrong with a key of `stores`: `KEY: expected ..., found ...`; None where nothing."""
+    """The fault of a key of `stores`, as `KEY: expected ..., got ...`; None for a right one."""
     scheme, mark, rest = key.partition("://")
     known = ", ".join(sorted(schemes))
     wrong = not _SCHEME.fullmatch(scheme) or (mark and not all(_clean(n) for n in rest.split("/")))
@@ -117,14 +117,14 @@ def key_fault(key: str, schemes: Iterable[str]) -> str | None:
         return f"{settings_name(key)}: expected {_EXPECTED}, got {key!r}"
     if scheme not in schemes:
         return (
-            f"{settings_name(key)}: there is no store for the scheme {scheme!r} (known: {known}); "
+            f"{settings_name(key)}: there is no store for the scheme {scheme!r} (known: {known}), "
             f"expected {_EXPECTED}"
         )
     return None
 
 
 def settings_name(key: str) -> str:
-    """How messages name a key: `stores.s3`, `stores["s3://bucket"]`."""
+    """The name of a key in messages: `stores.s3`, `stores["s3://bucket"]`."""
     return f"stores.{key}" if _SCHEME.fullmatch(key) else f'stores["{key}"]'
 
 
@@ -134,5 +134,5 @@ def _names(uri: str) -> list[str]:
 
 
 def _clean(name: str) -> bool:
-    """Whether a bucket, host or part of a prefix can be meant; user names are no part of a key."""
+    """Whether this may be a bucket, host or part of a prefix; user names are no part of a key."""
     return name not in ("", ".", "..") and not re.search(r"[\s?#@\\]", name)

@@ -1,7 +1,7 @@
 """The bytes of one answer as they arrive, for every store whose answers can be read in blocks.
 
-`read1` of a large block costs the least time that urllib3 allows (docs/stores.md), and gives what
-has arrived without waiting for the block to be full: who reads sees at once whether bytes come.
+`read1` of a large block costs the least time that urllib3 allows (docs/stores.md), and returns the
+bytes that have arrived without waiting for a full block: a stalled download is noticed immediately.
 """
 
 import threading
@@ -21,19 +21,19 @@ class Readable(Protocol):
     """An open answer or file."""
 
     def read1(self, size: int, /) -> bytes:
-        """At most `size` bytes as soon as some are there; none at the end."""
+        """At most `size` bytes as soon as some have arrived; none at the end."""
         ...
 
     def close(self) -> None:
-        """Give up what is left, and its connection."""
+        """Drop the rest, and its connection."""
         ...
 
 
 class Body(NamedTuple):
-    """An open answer that stands at the first byte asked for.
+    """An open answer at the first byte that was requested.
 
-    `stop`, called from another thread, makes a `read1` that waits return. `length_bytes` is what
-    the store announced, where `file` does not see by itself that bytes are missing.
+    `stop`, called from another thread, makes a waiting `read1` return. `length_bytes` is the
+    announced length, where `file` does not notice by itself that bytes are missing.
     """
 
     file: Readable
@@ -72,7 +72,7 @@ class BlockDownload:
             body.file.close()
 
     def cancel(self) -> None:
-        """Make the iteration end with `StoreUnavailable`: at once, where bytes are on their way."""
+        """Make the iteration end with `StoreUnavailable`; where it waits for bytes, immediately."""
         with self._lock:
             self._cancelled = True
             if self._body is not None:
@@ -93,8 +93,9 @@ class BlockDownload:
             raise self._broken(arrived_bytes, f"{body.length_bytes} bytes were announced")
         if arrived_bytes == 0:
             raise ShortObject(
-                f"{self.uri}: the object is shorter than asked: bytes from {self.offset_bytes} on "
-                "asked, none there; pack or upload it again"
+                f"{self.uri}: the object is shorter than requested: expected bytes from "
+                f"{self.offset_bytes} on, got none",
+                fix="pack or upload it again",
             )
 
     def _read(self, file: Readable, arrived_bytes: int) -> bytes:
@@ -103,13 +104,14 @@ class BlockDownload:
         except (HTTPError, OSError, EOFError) as error:
             self._check()
             raise self._broken(arrived_bytes, f"{type(error).__name__}: {error}") from error
-        self._check()  # a stopped TLS connection gives bytes that are still encrypted
+        self._check()  # a stopped TLS connection returns bytes that are still encrypted
         return block
 
     def _broken(self, arrived_bytes: int, reason: str) -> StoreUnavailable:
         return StoreUnavailable(
             f"{self.uri}: the answer broke off at byte {self.offset_bytes + arrived_bytes} "
-            f"({reason}); check the network and the store's log"
+            f"({reason})",
+            fix="check the network and the store's log",
         )
 
     def _check(self) -> None:
@@ -125,14 +127,14 @@ def stopper(answer: BaseHTTPResponse) -> Callable[[], None]:
     """`stop` of an answer of urllib3."""
 
     def stop() -> None:
-        with suppress(OSError, RuntimeError, ValueError):  # it came to its end just now
+        with suppress(OSError, RuntimeError, ValueError):  # it ended just now
             answer.shutdown()
 
     return stop
 
 
 def blocks_of(file: Readable) -> Iterator[bytes]:
-    """All that is left."""
+    """The rest."""
     while block := file.read1(BLOCK_BYTES):
         yield block
 

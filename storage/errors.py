@@ -1,4 +1,4 @@
-"""What stores raise, and the base of every failure that a user can fix."""
+"""Errors of stores, and the base of every failure that a user can fix."""
 
 
 class FixableError(Exception):
@@ -19,7 +19,7 @@ class FixableError(Exception):
 
 
 class StoreError(FixableError):
-    """A store could not do what was asked, after retries. Names the URI."""
+    """A request to a store failed, after retries. Names the URI."""
 
     exit_code = 3
 
@@ -29,12 +29,12 @@ class MissingObject(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The store did not answer or broke off; the same request may succeed later."""
+    """The store is unreachable or broke off; the same request may succeed later."""
 
 
 class ShortObject(StoreError):
-    """The object ends before the bytes that were asked for."""
+    """The object ends before the requested bytes."""
 
 
 class DamagedObject(StoreError):
-    """The bytes of the object are not those that its checksum promises."""
+    """The bytes of the object do not match their checksum."""

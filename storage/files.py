@@ -1,4 +1,4 @@
-"""Local files: atomic writes that survive a power cut, and the system's errors in words."""
+"""Local files: atomic writes that survive a power cut, and the system's errors with their fix."""
 
 import errno
 import os
@@ -19,29 +19,29 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def file_errors(name: str | Path) -> Iterator[None]:
-    """Turns `OSError` inside into `StoreError` that names `name`, the file and the cure."""
+    """Turns `OSError` inside into `StoreError` with `name`, the file and the fix."""
     try:
         yield
     except FileNotFoundError as error:
         raise MissingObject(f"{name}: there is no such file ({error.filename or name})") from error
     except OSError as error:
-        raise StoreError(_explained(name, error)) from error
+        raise _explained(name, error) from error
 
 
-def _explained(name: str | Path, error: OSError) -> str:
+def _explained(name: str | Path, error: OSError) -> StoreError:
     where = error.filename or name
     if error.errno in _FULL:
-        return f"{name}: the disk is full while writing {where}; free space there"
+        return StoreError(f"{name}: the disk is full while writing {where}", fix="free space there")
     if error.errno in _FORBIDDEN:
-        return (
-            f"{name}: no permission for {where} ({error.strerror}, uid {os.getuid()}); "
-            "check its owner and mode"
+        return StoreError(
+            f"{name}: no permission for {where} ({error.strerror}, uid {os.getuid()})",
+            fix="check its owner and mode",
         )
     if error.errno == errno.EISDIR:
-        return f"{name}: there is a folder of this name ({where})"
+        return StoreError(f"{name}: there is a folder of this name ({where})")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return f"{name}: a part of the path is a file, not a folder ({where})"
-    return f"{name}: {error.strerror or error} ({where})"
+        return StoreError(f"{name}: a part of the path is a file, not a folder ({where})")
+    return StoreError(f"{name}: {error.strerror or error} ({where})")
 
 
 @contextmanager

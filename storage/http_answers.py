@@ -30,7 +30,9 @@ class Failures:
         if status in _GONE:
             return MissingObject(f"{uri}: there is no such object", fix="check the URI")
         if status == _SHORT:
-            return ShortObject(f"{uri}: the object is shorter than asked", fix="upload it again")
+            return ShortObject(
+                f"{uri}: the object is shorter than requested", fix="upload it again"
+            )
         if status in _DENIED:
             return StoreError(
                 f"{uri}: access denied ({reason}); the credentials come from {self.credentials}",
@@ -48,7 +50,7 @@ class Failures:
         """The error of a request without an answer."""
         kind = StoreUnavailable if self.answered else StoreError
         return kind(
-            f"{uri}: the store does not answer or broke off ({reason})",
+            f"{uri}: the store is unreachable or broke off ({reason})",
             fix=f"check the host, the network, HTTP_PROXY/NO_PROXY and {self.name}",
         )
 
@@ -82,7 +84,7 @@ def body_of(answer: requests.Response, uri: str, offset_bytes: int) -> Body:
         page = WebPage(answer.status_code, title_of(answer.raw.read(PAGE_BYTES)), "")
         answer.close()
         raise StoreError(
-            f"{uri}: a web page came, not the object ({page}): a proxy or login page stands "
+            f"{uri}: expected the object, got a web page ({page}), as of a proxy or login page in "
             "between",
             fix="check the URI, its credentials, HTTP_PROXY/NO_PROXY",
         )

@@ -1,6 +1,6 @@
 """The `Store` protocol: bytes behind keys.
 
-A store knows nothing of training. Every key is relative to the store's root URI
+Every key is relative to the store's root URI
 (`s3://bucket/prefix`), uses `/`, and never climbs out of it. Writes are atomic: a reader sees the
 old bytes or the new ones, never a part.
 """
@@ -20,7 +20,7 @@ class ObjectInfo(NamedTuple):
 
 
 class Download(Protocol):
-    """The bytes of one object from an offset on, as one request brings them."""
+    """The bytes of one object from an offset on, as one request returns them."""
 
     def __iter__(self) -> Iterator[bytes]:
         """Blocks of any size, as they arrive.
@@ -82,10 +82,11 @@ class Store(Protocol):
 
 
 def whole_part(data: bytes, uri: str, offset_bytes: int, length_bytes: int) -> bytes:
-    """`data`, if it is as long as asked, else `ShortObject`."""
+    """`data`, if it has the requested length, else `ShortObject`."""
     if len(data) != length_bytes:
         raise ShortObject(
-            f"{uri}: the object is shorter than asked: {length_bytes} bytes at {offset_bytes} "
-            f"asked, {len(data)} there; pack or upload it again"
+            f"{uri}: the object is shorter than requested: expected {length_bytes} bytes at "
+            f"{offset_bytes}, got {len(data)}",
+            fix="pack or upload it again",
         )
     return data

@@ -1,4 +1,4 @@
-"""The table of stores: URI scheme -> how its stores are opened. Only this file imports the rows."""
+"""The table of stores: URI scheme -> opener. Only this file imports the rows."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ def _open_local(
 
 
 def _open_s3(uri: str, config: StoreConfig, environment: Mapping[str, str], name: str) -> Store:
-    from storage.s3.store import S3Store  # boto3 takes a second to import: only where it is needed
+    from storage.s3.store import S3Store  # importing boto3 takes a second
 
     return S3Store(uri, config, environment, name)
 
@@ -70,11 +70,11 @@ STORES: Mapping[str, Opener] = MappingProxyType(
         **dict.fromkeys(READ_ONLY, _open_web),
     }
 )
-"""URI scheme -> how its stores are opened."""
+"""URI scheme -> opener."""
 
 
 class Stores:
-    """Opens URIs, with the job spec's `stores:` (scheme or beginning of URIs -> config) and its
+    """Opens URIs with the job spec's `stores:` (scheme or beginning of URIs -> config) and its
     secrets."""
 
     def __init__(

@@ -36,7 +36,7 @@ def bucket_and_prefix(uri: str) -> tuple[str, str, str]:
 
 
 def checked_key(key: str, uri: str) -> str:
-    """`key` if it stays under the root `uri` on every store, else `StoreError`."""
+    """`key` if it stays under the root `uri` on every store. Raises `StoreError`."""
     parts = key.split("/")
     climbs = key.startswith("/") or any(part in ("", ".", "..") for part in parts)
     temporary = any(part.startswith(TEMPORARY_PREFIX) for part in parts)

@@ -1,4 +1,4 @@
-"""Web pages where bytes were expected: of a proxy that wants a login, a portal, a wrong address."""
+"""Web pages in the place of bytes: of a proxy that requires a login, a portal, a wrong address."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 _IDS = ("x-amz-request-id", "x-amz-id-2", "x-obs-request-id")
 """Headers that S3 stores add to every answer, and web servers to none."""
 
-_PASSING = (502, 503, 504)
+_TRANSIENT = (502, 503, 504)
 _TITLE = re.compile(rb"<title[^>]*>\s*(.*?)\s*</title>", re.IGNORECASE | re.DOTALL)
 PAGE_BYTES = 64 << 10
 _PROXY_WANTS_LOGIN = 407
@@ -16,10 +16,10 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class WebPage(Exception):
-    """An answer that is no store's; `passes` where asking again may help."""
+    """An answer that is no store's; `is_transient` where a retry may help."""
 
     def __init__(self, status: int, title: str, location: str) -> None:
-        self.passes = status in _PASSING
+        self.is_transient = status in _TRANSIENT
         self.status = status
         named = f", title {title!r}" if title else ""
         to = f", it redirects to {location}" if location else ""
@@ -27,7 +27,7 @@ class WebPage(Exception):
 
 
 def is_html(headers: Mapping[str, str], body: bytes = b"") -> bool:
-    """Whether an answer calls itself HTML, or looks so."""
+    """Whether an answer is HTML by its content type or its beginning."""
     start = body.lstrip()[:14].lower()
     kind = headers.get("content-type", "").lower()
     return "html" in kind or start.startswith((b"<!doctype html", b"<html"))
@@ -41,14 +41,14 @@ def title_of(body: bytes) -> str:
 
 
 def host_of(headers: Mapping[str, str]) -> str:
-    """Where an answer redirects to, without the path and query, which may hold secrets."""
+    """The target of a redirect, without the path and query, which may contain secrets."""
     parts = urlsplit(headers.get("location", ""))
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}" if host else ""
 
 
 def refuse_web_page(response_dict: Mapping[str, Any], **_: object) -> None:
-    """Hook of botocore before it parses an answer. Raises `WebPage` for what no S3 store sends."""
+    """Hook of botocore before it parses an answer. Raises `WebPage` for one of no S3 store."""
     headers, status = response_dict["headers"], int(response_dict["status_code"])
     if any(name in headers for name in _IDS):
         return

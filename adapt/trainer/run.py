@@ -27,11 +27,11 @@ from adapt.trainer.saves import Evaluated, Saves
 from adapt.trainer.shared_stop import shared
 from adapt.trainer.tracked_run import tracked_run
 from adapt.trainer.trainer import Outcome, Trainer
-from storage.shards.fetch import PATIENCE_S
+from storage.shards.fetch import RETRY_TIME_S
 
 log = logging.getLogger(__name__)
 
-RANKS_WAIT = timedelta(seconds=3 * PATIENCE_S)
+RANKS_WAIT = timedelta(seconds=3 * RETRY_TIME_S)
 """How long ranks wait for one another: longer than any of them for an unreachable store."""
 
 

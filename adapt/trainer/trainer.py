@@ -22,7 +22,7 @@ from adapt.trainer.feeds import Feeds
 from adapt.trainer.journal import Journal
 from adapt.trainer.opening import Opened, decoding_threads
 from adapt.trainer.saves import Evaluated, Saves
-from storage.shards.fetch import PATIENCE_S
+from storage.shards.fetch import RETRY_TIME_S
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Trainer:
         """
         self._repeat_unmarked_evaluation()
         self._train()
-        self.saves.finish(self.evaluated, PATIENCE_S)
+        self.saves.finish(self.evaluated, RETRY_TIME_S)
         bad_samples = self.feeds.bad_samples
         if bad_samples:
             log.warning("skipped a bad sample %d times; each is named above", bad_samples)

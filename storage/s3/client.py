@@ -1,9 +1,9 @@
-"""The boto3 clients of one S3 store: one a process, made on first use and after a fork, and made
-anew with fresh credentials where the store calls the old ones expired.
+"""The boto3 clients of one S3 store: one a process, made on first use and after a fork, and again
+with fresh credentials where the store reports the old ones as expired.
 
 Temporary keys of the SDK's chain (role, web identity, container, credential_process) are refreshed
-by botocore itself ten minutes before they expire; only keys without a date of expiry, or a clock
-that is wrong, come to be refused.
+by botocore itself ten minutes before they expire; only keys without a date of expiry, or with a
+wrong clock, are ever refused.
 """
 
 import os
@@ -30,7 +30,7 @@ class S3Clients:
         self._renewals = 0
 
     def get(self, attempts: int = 1) -> Any:
-        """This process's client; `attempts`: how often botocore itself tries a request."""
+        """This process's client; `attempts`: botocore's own, of one request."""
         pid = os.getpid()
         with self._lock(pid):
             if (pid, attempts) not in self._made:
@@ -38,10 +38,10 @@ class S3Clients:
             return self._made[pid, attempts]
 
     def renew(self, client: Any) -> bool:
-        """Give up a client whose credentials have expired; whether another may have better ones.
+        """Drop a client whose credentials have expired; whether another may have better ones.
 
-        Keys that the job spec names stay as they are; others are sought again, `max_attempts` times
-        in a row at most.
+        Keys that the job spec names stay as they are; others are looked up again, `max_attempts`
+        times in a row at most.
         """
         pid = os.getpid()
         with self._lock(pid):

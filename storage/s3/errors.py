@@ -1,4 +1,4 @@
-"""What boto3 raises, as `StoreError`s that name the URI and the cure."""
+"""Turns exceptions of boto3 into `StoreError`s with the URI, the problem and the fix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,27 +19,28 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from storage.errors import MissingObject, ShortObject, StoreError, StoreUnavailable
-from storage.s3 import answers
+from storage.s3 import refusals
 from storage.s3.client import S3Clients
+from storage.s3.refusals import Explanation
 from storage.web_pages import WebPage
 
 
 class S3Errors:
     """Explains the failures of one store. Until the store has answered once, its silence is taken
-    for a wrong address, which waiting does not mend."""
+    for a wrong address, which waiting does not fix."""
 
     def __init__(self, bucket: str, name: str, clients: S3Clients) -> None:
         self.bucket, self.name, self.clients = bucket, name, clients
         self.answered = False
 
     def worked(self) -> None:
-        """Note that a request was answered as it should."""
+        """Note that a request succeeded."""
         self.answered = True
         self.clients.worked()
 
     @contextmanager
     def client(self, uri: str, attempts: int = 1) -> Iterator[Any]:
-        """The client; what boto3 raises inside comes out as a `StoreError` that names `uri`."""
+        """The client; exceptions of boto3 inside come out as `StoreError`s that name `uri`."""
         client = None
         try:
             client = self.clients.get(attempts)
@@ -48,58 +49,70 @@ class S3Errors:
             self.answered = True
             raise self._of_answer(uri, error, client) from error
         except WebPage as page:
-            kind = StoreUnavailable if page.passes else StoreError
-            raise kind(f"{uri}: {self.filled(answers.WEB_PAGE, page)}") from page
+            kind = StoreUnavailable if page.is_transient else StoreError
+            raise self.explained(uri, refusals.WEB_PAGE, kind, page) from page
         except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
-            raise StoreError(f"{uri}: {self.filled(answers.NO_CREDENTIALS, error)}") from error
+            raise self.explained(uri, refusals.NO_CREDENTIALS, error=error) from error
         except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
             kind = StoreUnavailable if self.answered else StoreError
             proxy = isinstance(error, ProxyConnectionError)
-            cure = answers.PROXY_FAILS if proxy else answers.UNREACHABLE
-            raise kind(f"{uri}: {self.filled(cure, error)}") from error
+            what = refusals.PROXY_FAILS if proxy else refusals.UNREACHABLE
+            raise self.explained(uri, what, kind, error) from error
         except ResponseParserError as error:  # its text is the whole answer
-            raise StoreError(f"{uri}: {self.filled(answers.NOT_S3)}") from error
+            raise self.explained(uri, refusals.NOT_S3) from error
         except (BotoCoreError, Boto3Error) as error:
-            raise StoreError(f"{uri}: {error}; check {self.name}") from error
+            raise StoreError(f"{uri}: {error}", fix=f"check {self.name}") from error
 
     def _of_answer(self, uri: str, error: ClientError, client: Any) -> StoreError:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in answers.ABSENT:
+        if code in refusals.ABSENT:
             if self._bucket_is_there():
-                return MissingObject(f"{uri}: there is no such object; check the URI")
+                return MissingObject(f"{uri}: there is no such object", fix="check the URI")
             code = "NoSuchBucket"
-        if code in answers.SHORT:
-            return ShortObject(f"{uri}: the object is shorter than asked; upload it again ({code})")
-        if code in answers.CURES:
-            renewed = code in answers.MAY_BE_EXPIRED and self.clients.renew(client)
+        if code in refusals.SHORT:
+            return ShortObject(
+                f"{uri}: the object is shorter than requested ({code})", fix="upload it again"
+            )
+        if code in refusals.FINAL:
+            renewed = code in refusals.MAY_BE_EXPIRED and self.clients.renew(client)
             kind = StoreUnavailable if renewed else StoreError
-            return kind(f"{uri}: {self.filled(answers.CURES[code])} ({code})")
-        if code in answers.TRANSIENT or status >= 500 or status == 429:
-            return StoreUnavailable(f"{uri}: {self.filled(answers.FAILS, error)}")
-        return StoreError(f"{uri}: {self.filled(answers.REFUSES, error)}")
+            problem, fix = refusals.FINAL[code]
+            return self.explained(uri, Explanation(f"{problem} ({code})", fix), kind)
+        if code in refusals.TRANSIENT or status >= 500 or status == 429:
+            return self.explained(uri, refusals.FAILS, StoreUnavailable, error)
+        return self.explained(uri, refusals.REFUSES, error=error)
 
     def _bucket_is_there(self) -> bool:
-        """Whether the object alone is missing; an answer to HEAD does not tell which."""
+        """Whether the object alone is missing; an answer to HEAD does not state which."""
         try:
             self.clients.get().head_bucket(Bucket=self.bucket)
         except ClientError as error:
             return str(error.response["Error"]["Code"]) not in ("404", "NoSuchBucket")
         except BotoCoreError:
-            return True  # the store went away just now; the object was missing before
+            return True  # the store became unreachable just now; the object was missing before
         return True
 
-    def filled(self, cure: str, error: object = None, **more: object) -> str:
-        """A text of `s3_answers` with this store's names."""
-        return cure.format(
-            bucket=self.bucket,
-            name=self.name,
-            endpoint=self._endpoint,
-            credentials=self.clients.keys.source,
-            refreshing=self.clients.keys.refreshing,
-            error=error,
+    def explained(
+        self,
+        uri: str,
+        explanation: Explanation,
+        kind: type[StoreError] = StoreError,
+        error: object = None,
+        **more: object,
+    ) -> StoreError:
+        """The error of an explanation, filled with this store's names."""
+        names = {
+            "bucket": self.bucket,
+            "name": self.name,
+            "endpoint": self._endpoint,
+            "credentials": self.clients.keys.source,
+            "refreshing": self.clients.keys.refreshing,
+            "error": error,
             **more,
-        )
+        }
+        problem, fix = (text.format(**names) for text in explanation)
+        return kind(f"{uri}: {problem}", fix=fix)
 
     @property
     def _endpoint(self) -> str:

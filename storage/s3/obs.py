@@ -1,5 +1,5 @@
-"""Huawei OBS, told from its URI or its endpoint, and what it refuses although it speaks S3: the
-bucket's name in the path, and so buckets with dots over https.
+"""Huawei OBS, recognised by its URI or its endpoint. Unlike other S3 stores it refuses the bucket's
+name in the path, and so buckets with dots over https.
 """
 
 from urllib.parse import urlsplit
@@ -16,26 +16,29 @@ def is_obs(scheme: str, config: StoreConfig) -> bool:
 
 
 def check_obs(uri: str, bucket: str, config: StoreConfig, name: str) -> None:
-    """Raise `StoreError` for what OBS would refuse; `name` is what messages call the settings."""
+    """Raise `StoreError` for settings that OBS refuses; `name` is their name in messages."""
     if "." in bucket:
         raise StoreError(
-            f"{uri}: obs needs the bucket in the host name, where {bucket!r} breaks "
-            "https; use a bucket without dots"
+            f"{uri}: obs needs the bucket in the host name, where {bucket!r} breaks https",
+            fix="use a bucket without dots",
         )
     if config.endpoint_url is None:
         raise StoreError(
-            f"{uri}: {name}.endpoint_url is missing; expected https://obs.REGION.myhuaweicloud.com"
+            f"{uri}: {name}.endpoint_url is missing",
+            fix="set it to https://obs.REGION.myhuaweicloud.com",
         )
     if not _at_huawei(config):
         return
     if config.addressing == "path":
         raise StoreError(
-            f"{uri}: path-style addressing is refused by OBS; set {name}.addressing: virtual"
+            f"{uri}: path-style addressing is refused by OBS",
+            fix=f"set {name}.addressing: virtual",
         )
     if _host(config).startswith(f"{bucket}."):
         raise StoreError(
             f"{uri}: {name}.endpoint_url: expected https://obs.REGION.myhuaweicloud.com without "
-            f"the bucket, got {config.endpoint_url!r}"
+            f"the bucket, got {config.endpoint_url!r}",
+            fix="remove the bucket from it",
         )
 
 

@@ -1,9 +1,9 @@
-"""`s3://` and `obs://`: AWS S3, Huawei OBS and whatever else speaks their protocol, through boto3.
+"""`s3://` and `obs://`: AWS S3, Huawei OBS and other stores of their protocol, through boto3.
 
-botocore repeats only the parts of an upload, so that one part does not cost the whole file; whole
-operations are repeated here, because botocore does not repeat a read that breaks in the middle of a
-body. A store that has never answered is not asked again: then the endpoint is wrong, and waiting
-does not mend it.
+botocore retries only the parts of an upload, so that one part does not cost the whole file; whole
+operations are retried here, because botocore does not retry a read that breaks in the middle of a
+body. A store that has never answered is not retried: then the endpoint is wrong, and waiting does
+not fix it.
 """
 
 import io
@@ -19,10 +19,10 @@ from storage.downloads import BlockDownload, Body, stopper
 from storage.errors import MissingObject, StoreError
 from storage.files import atomic_file, file_errors
 from storage.retry import retried
-from storage.s3.answers import PATH_REFUSED, RANGE_IGNORED
 from storage.s3.client import S3Clients
 from storage.s3.errors import S3Errors
 from storage.s3.obs import check_obs, is_obs
+from storage.s3.refusals import PATH_REFUSED, RANGE_IGNORED
 from storage.store import Download, ObjectInfo, whole_part
 from storage.uris import checked_key, join, split_uri
 
@@ -48,7 +48,7 @@ class S3Store:
         environment: Mapping[str, str],
         name: str | None = None,
     ) -> None:
-        """`name`: what messages call the settings, as `stores.s3`."""
+        """`name`: the settings' name in messages, as `stores.s3`."""
         self.config = config
         self.scheme, rest = split_uri(uri)
         self.name = name or settings_name(self.scheme)
@@ -156,8 +156,7 @@ class S3Store:
         found = answer.get("ContentRange", "the whole object")
         if offset_bytes and not found.startswith(f"bytes {offset_bytes}-"):
             raw.close()
-            text = self.errors.filled(RANGE_IGNORED, offset=offset_bytes, found=found)
-            raise StoreError(f"{uri}: {text}")
+            raise self.errors.explained(uri, RANGE_IGNORED, offset=offset_bytes, found=found)
         return Body(raw, stopper(raw), answer.get("ContentLength"))
 
     def _opened(self, client: Any, request: Mapping[str, str]) -> Any:
@@ -182,8 +181,7 @@ class S3Store:
         try:
             self._tried(key, operation, attempts)
         except MissingObject as error:  # OBS, where the bucket stands in the path
-            cure = self.errors.filled(PATH_REFUSED)
-            raise StoreError(f"{join(self.uri, key)}: {cure}") from error
+            raise self.errors.explained(join(self.uri, key), PATH_REFUSED) from error
 
     def _pages(self, prefix: str) -> Iterator[dict[str, Any]]:
         request = {"Bucket": self.bucket, "Prefix": prefix}
@@ -195,7 +193,7 @@ class S3Store:
             request["ContinuationToken"] = page["NextContinuationToken"]
 
     def _tried(self, key: str, operation: Callable[[Any], _Result], attempts: int = 1) -> _Result:
-        """Repeated while the store is away; `attempts` are botocore's own, inside of one."""
+        """Retried while the store is unavailable; `attempts` are botocore's own, inside of one."""
 
         def once() -> _Result:
             with self.errors.client(join(self.uri, key), attempts) as client:

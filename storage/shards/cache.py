@@ -1,10 +1,10 @@
-"""Shards on this node's disk: fetched once, checked against the manifest, shared by threads,
-processes and later jobs.
+"""The shard cache on this node's disk: shards are fetched once, checked against the manifest, and
+shared by threads, processes and later jobs.
 
 Shards are admitted until the cache is full and never evicted: each is used once an epoch, so no
-eviction policy can hit more often than that. What does not fit is held in memory for as long as
-somebody reads it. A file lock a shard lets ranks of one node download a shard once. Objects of a
-`file://` store are used where they are, without a copy.
+eviction policy can hit more often than that. A shard that does not fit is buffered in memory while
+it is read. A file lock for each shard lets ranks of one node download it once. Objects of a
+`file://` store are used in place, without a copy.
 """
 
 import errno
@@ -50,7 +50,7 @@ class CacheCounts(NamedTuple):
 
 
 class CachedDataset(NamedTuple):
-    """What the cache holds of one data set."""
+    """The part of the cache that belongs to one dataset."""
 
     dataset_id: str
     num_shards: int
@@ -69,17 +69,17 @@ class ShardCache:
         fetcher: Fetcher | None = None,
     ) -> None:
         """`capacity_bytes` caps the cache; `reserve_bytes` of its disk are always left free;
-        `memory_bytes` is what readers may fetch ahead into memory where the disk is full."""
+        `memory_bytes` bounds what readers prefetch into memory where the disk is full."""
         self.folder = folder
         self.capacity_bytes = capacity_bytes
         self.reserve_bytes = reserve_bytes
         self.memory_bytes = memory_bytes
         self.fetcher = fetcher or Fetcher()
         self.counts = CacheCounts()
-        self.held_bytes = 0
+        self.buffered_bytes = 0
         self._verified: set[Path] = set()
         self._full = self._tidied = False
-        self._lock = threading.RLock()  # shards are let go of wherever memory is cleaned up
+        self._lock = threading.RLock()  # shards are released wherever memory is cleaned up
 
     def open(
         self, store: Store, key: str, size_bytes: int, xxh3: str, dataset_id: str
@@ -87,7 +87,7 @@ class ShardCache:
         """The shard with exactly `size_bytes` bytes of xxh3-64 hex digits `xxh3`: from the disk, or
         fetched onto it, or fetched into memory where the disk has no room for it.
 
-        Raises `StoreError` naming the shard where it cannot be had or its bytes stay wrong.
+        Raises `StoreError` that names the shard where it is unavailable or its bytes stay wrong.
         """
         shard = _Shard(store, key, size_bytes, xxh3)
         on_disk = self._on_disk(shard, dataset_id)
@@ -100,11 +100,11 @@ class ShardCache:
         return self._on_disk(_Shard(store, key, size_bytes, xxh3), dataset_id)
 
     def close(self) -> None:
-        """End fetches that are under way."""
+        """End all fetches."""
         self.fetcher.close()
 
     def datasets(self) -> list[CachedDataset]:
-        """What the cache holds, by data set."""
+        """The content of the cache, by dataset."""
         found = []
         for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             sizes_bytes = [size_of(path) for path in shards_in(folder)]
@@ -113,9 +113,9 @@ class ShardCache:
         return found
 
     def clear(self, dataset_id: str | None = None) -> int:
-        """Remove the shards of one data set, or all; returns the bytes freed.
+        """Remove the shards of one dataset, or all; returns the bytes freed.
 
-        A job that reads them keeps what it has open, and fetches again what it opens later.
+        A job that reads them keeps its open shards, and fetches again those that it opens later.
         """
         folder = self.folder
         if dataset_id is not None:
@@ -169,16 +169,17 @@ class ShardCache:
             return OpenShard(os.open(path, os.O_RDONLY))
 
     def _in_memory(self, shard: "_Shard") -> OpenShard:
-        """An anonymous file in memory; its bytes count in `held_bytes` until it is closed."""
+        """An anonymous file in memory; its bytes count in `buffered_bytes` until it is closed."""
         if shard.size_bytes > self.memory_bytes:
             raise StoreError(
                 f"{shard.uri}: the cache {self.folder} has no room for its {shard.size_bytes} "
-                f"bytes, nor has memory ({self.memory_bytes} bytes): give the cache a larger disk "
-                "(stream.cache_gb), raise stream.memory_gb, or pack smaller shards (--shard-mb)"
+                f"bytes, nor has memory ({self.memory_bytes} bytes)",
+                fix="give the cache a larger disk (stream.cache_gb), raise stream.memory_gb, or "
+                "pack smaller shards (--shard-mb)",
             )
         descriptor = os.memfd_create("shard")
-        self._hold(shard.size_bytes)
-        opened = OpenShard(descriptor, lambda: self._hold(-shard.size_bytes))
+        self._buffer(shard.size_bytes)
+        opened = OpenShard(descriptor, lambda: self._buffer(-shard.size_bytes))
         self._fetch(shard, descriptor)
         return opened
 
@@ -192,20 +193,20 @@ class ShardCache:
             with part.open("r+b") as file:
                 self._fetch(shard, file.fileno())
                 os.fsync(file.fileno())
-            with locked(self.folder / LOCK):  # whoever sums up sizes must see one of them
+            with locked(self.folder / LOCK):  # a sum of sizes must see one of the two
                 part.replace(path)
             sync_folder(path.parent)
             return True
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            self._say_full("its disk is full")
+            self._warn_full("its disk is full")
             return False
         finally:
             part.unlink(missing_ok=True)
 
     def _fetch(self, shard: "_Shard", descriptor: int) -> None:
-        """Fetch the right bytes into a file, again while they are wrong."""
+        """Fetch a shard into a file, again while its bytes are wrong."""
 
         def fetched() -> None:
             found = self.fetcher.fetch(shard.store, shard.key, shard.size_bytes, descriptor)
@@ -221,8 +222,8 @@ class ShardCache:
             raise _damaged(shard, f"{error}; downloaded {DOWNLOADS} times") from error
 
     def _reserve(self, shard: "_Shard", part: Path) -> bool:
-        """Claim room by a file of the shard's size, whose blocks the download fills. Once there was
-        none, there is none: nothing is evicted."""
+        """Claim room by a file of the shard's size, whose blocks the download fills. Once the cache
+        is full it stays full: nothing is evicted."""
         if self._full:
             return False
         with locked(self.folder / LOCK):
@@ -232,41 +233,41 @@ class ShardCache:
                 self._tidied = True
             limit_bytes = self.capacity_bytes
             if limit_bytes is not None and bytes_in(self.folder) + shard.size_bytes > limit_bytes:
-                self._say_full(f"its limit is {limit_bytes / 1e9:.3g} GB")
+                self._warn_full(f"its limit is {limit_bytes / 1e9:.3g} GB")
             elif shutil.disk_usage(self.folder).free - shard.size_bytes < self.reserve_bytes:
-                self._say_full(f"{self.reserve_bytes / 1e9:.3g} GB of its disk are kept free")
+                self._warn_full(f"{self.reserve_bytes / 1e9:.3g} GB of its disk are kept free")
             else:
                 with part.open("wb") as file:
                     os.posix_fallocate(file.fileno(), 0, shard.size_bytes)
                 return True
         return False
 
-    def _say_full(self, reason: str) -> None:
-        """From now on every epoch fetches what did not fit."""
+    def _warn_full(self, reason: str) -> None:
+        """Warn once that every epoch now fetches what does not fit."""
         if not self._full:
             self._full = True
             log.warning(
-                "the shard cache %s is full (%s): what does not fit is fetched anew each epoch; "
-                "give it a larger disk (or stream.cache_gb) to read every shard once",
+                "the shard cache %s is full (%s): the other shards are fetched again each epoch. "
+                "Fix: give it a larger disk (or stream.cache_gb) to read every shard once.",
                 self.folder,
                 reason,
             )
 
     @contextmanager
     def _shard_lock(self, path: Path) -> Iterator[None]:
-        """Holds the lock of one shard, for which another process may fetch for long.
+        """Keeps the lock of one shard; waits while another process fetches it.
 
         Raises `StoreUnavailable` where the cache is closed meanwhile."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with lock_file(path).open("ab") as file:
             while not taken(file):
                 if self.fetcher.closed.wait(_POLL_S):
-                    raise StoreUnavailable(f"{path}: given up, as the job ends")
+                    raise StoreUnavailable(f"{path}: the download was cancelled, as the job ends")
             yield
 
-    def _hold(self, size_bytes: int) -> None:
+    def _buffer(self, size_bytes: int) -> None:
         with self._lock:
-            self.held_bytes += size_bytes
+            self.buffered_bytes += size_bytes
 
     def _count(self, hits: int = 0, misses: int = 0) -> None:
         with self._lock:
@@ -274,7 +275,7 @@ class ShardCache:
 
 
 class _Shard(NamedTuple):
-    """What the manifest promises of one shard, and the store that has it."""
+    """One shard as its manifest describes it, and its store."""
 
     store: Store
     key: str
@@ -287,7 +288,7 @@ class _Shard(NamedTuple):
 
 
 def _fault(shard: _Shard, path: Path) -> str | None:
-    """What is wrong with the bytes at `path`, or None; the size is compared first."""
+    """The fault of the bytes at `path`, or None; the size is compared first."""
     size_bytes = path.stat().st_size
     if size_bytes != shard.size_bytes:
         return f"expected {shard.size_bytes} bytes, got {size_bytes}"

@@ -31,7 +31,7 @@ def bytes_in(folder: str | Path) -> int:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Remove what killed processes had not finished, as nobody holds its shard's lock; returns its
+    """Remove unfinished downloads of killed processes, whose shards' locks are free; returns their
     bytes."""
     freed_bytes = 0
     for part in list(folder.rglob(f"*{PART}")):
@@ -43,12 +43,12 @@ def remove_leftovers(folder: Path) -> int:
 
 
 def lock_file(path: Path) -> Path:
-    """Where the lock of a shard lies."""
+    """The lock file of a shard."""
     return path.with_name(path.name + LOCK)
 
 
 def taken(file: BinaryIO) -> bool:
-    """Whether an exclusive lock on the file is ours now; the kernel frees it when its holder
+    """Take an exclusive lock on the file if it is free; the kernel releases it when its owner
     dies."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,7 +67,7 @@ def size_of(path: Path) -> int:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on the file `path`; the kernel frees it when its holder dies."""
+    """Keeps an exclusive lock on the file `path`; the kernel releases it when its owner dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,9 +1,10 @@
-"""One object from a store into an open file, through whatever happens on the way.
+"""Fetches one object from a store into an open file, through faults of network and store.
 
-A request that breaks off is followed by another from the byte it reached; one that brings next to
-nothing for ten seconds is dropped; a straggler gets a second request beside it, and the first bytes
-to come are taken (hedged requests: Dean and Barroso, The Tail at Scale, CACM 2013). A store that is
-away is waited for. Every byte is hashed as it is written, so nothing is read again.
+A request that breaks off is followed by another from the byte it reached; one that makes next to no
+progress for ten seconds is dropped; a straggler gets a second request beside it, and the first
+bytes to arrive are taken (hedged requests: Dean and Barroso, The Tail at Scale, CACM 2013). An
+unreachable store is retried for ten minutes. Every byte is hashed as it is written, so nothing is
+read twice.
 """
 
 import os
@@ -26,20 +27,20 @@ from storage.uris import join
 PROGRESS_S = 10.0
 """A fetch that gets fewer than `PROGRESS_BYTES` in this time drops its requests."""
 PROGRESS_BYTES = 64 << 10
-PATIENCE_S = 600.0
-"""How long a store may bring nothing before the fetch fails."""
+RETRY_TIME_S = 600.0
+"""Retry time: how long a store may make no progress before the fetch fails."""
 HEDGE_FACTOR, HEDGE_LEAST_S = 3.0, 1.0
 """A fetch that takes this many times the median of earlier ones, and this long, is a straggler."""
 MEDIAN_OF, MEDIAN_NEEDS = 32, 3
 DOWNLOADS = 3
-"""How often bytes are fetched that arrive wrong."""
+"""Attempts to fetch bytes that arrive wrong."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 3.0
 """Bounds of the waits between requests (storage/retry.py)."""
 TICK_S = 0.2
 
 
 class FetchCounts(NamedTuple):
-    """What fetching came to since the fetcher was made."""
+    """Bytes, retries and second requests since the fetcher was made."""
 
     fetched_bytes: int = 0
     retries: int = 0
@@ -47,14 +48,14 @@ class FetchCounts(NamedTuple):
 
 
 Write = Callable[[memoryview, int], None]
-"""Keeps bytes at a position, both counted from the first byte asked for."""
+"""Writes bytes at a position that counts from the first requested byte."""
 
 
 class Fetcher:
-    """Fetches objects for many threads; `close` ends what is under way."""
+    """Fetches objects for many threads; `close` ends all fetches."""
 
-    def __init__(self, progress_s: float = PROGRESS_S, patience_s: float = PATIENCE_S) -> None:
-        self.progress_s, self.patience_s = progress_s, patience_s
+    def __init__(self, progress_s: float = PROGRESS_S, retry_time_s: float = RETRY_TIME_S) -> None:
+        self.progress_s, self.retry_time_s = progress_s, retry_time_s
         self.counts = FetchCounts()
         self.closed = threading.Event()
         self._lock = threading.Lock()
@@ -66,8 +67,8 @@ class Fetcher:
         """Write the object's first `size_bytes` to the file `descriptor`, from its start.
 
         Returns their xxh3-64 in hex. Raises `ShortObject` where the object has fewer bytes,
-        `MissingObject`, `StoreError` where the store refuses, `StoreUnavailable` where it brought
-        nothing for `patience_s`, or after `close`, and `OSError` of the file.
+        `MissingObject`, `StoreError` where the store refuses, `StoreUnavailable` where it made no
+        progress for `retry_time_s`, or after `close`, and `OSError` of the file.
         """
         started_s = time.monotonic()
         digest = xxhash.xxh3_64()
@@ -145,7 +146,7 @@ class Fetcher:
         self.count(retries=1)
 
     def close(self) -> None:
-        """Make every fetch fail soon: the job ends."""
+        """Make every fetch fail soon, as the job ends."""
         self.closed.set()
 
     def count(self, fetched_bytes: int = 0, retries: int = 0, hedges: int = 0) -> None:
@@ -155,8 +156,8 @@ class Fetcher:
             self.counts = FetchCounts(*map(sum, zip(self.counts, added, strict=True)))
 
     def straggles_after_s(self, store: Store, size_bytes: int) -> float:
-        """After how long a fetch of this size is a straggler; infinity before there is a median of
-        this store's."""
+        """Seconds after which a fetch of this size is a straggler; infinity before there
+        is a median of this store."""
         with self._lock:
             earlier = self._s_per_byte[store.uri]
             if len(earlier) < MEDIAN_NEEDS:
@@ -193,7 +194,7 @@ class _Transfer:
         self._mark_bytes = 0
 
     def run(self) -> None:
-        """Send requests until every byte is there. Raises as `Fetcher.fetch`."""
+        """Send requests until every byte has arrived. Raises as `Fetcher.fetch`."""
         self._send()
         while self.covered_bytes < self.size_bytes:
             if not self._live:
@@ -209,7 +210,7 @@ class _Transfer:
             self._watch()
 
     def cancel(self) -> None:
-        """End all requests; none writes to the file afterwards, whose number may be another's."""
+        """End all requests; none writes afterwards, as the descriptor may be another file's."""
         with self._changed:
             self._over = True
         self._drop()
@@ -220,18 +221,18 @@ class _Transfer:
 
     def _check_open(self) -> None:
         if self.fetcher.closed.is_set():
-            raise StoreUnavailable(f"{self._uri}: given up, as the job ends")
+            raise StoreUnavailable(f"{self._uri}: the download was cancelled, as the job ends")
 
     def _watch(self) -> None:
-        """Note progress; without any for long, drop the requests."""
+        """Note progress; drop the requests of a stalled download."""
         now_s = time.monotonic()
         if self.covered_bytes - self._mark_bytes >= PROGRESS_BYTES:
             self._mark_bytes, self._advanced_s, self._failures = self.covered_bytes, now_s, 0
             self._watched_s = now_s
         elif now_s - self._watched_s >= self.fetcher.progress_s:
             self._failure = StoreUnavailable(
-                f"{self._uri}: {self.covered_bytes - self._mark_bytes} bytes in "
-                f"{self.fetcher.progress_s:g} s, the store hardly answers"
+                f"{self._uri}: download stalled: {self.covered_bytes - self._mark_bytes} bytes in "
+                f"{self.fetcher.progress_s:g} s"
             )
             self._drop()
 
@@ -254,26 +255,27 @@ class _Transfer:
             )
             self._live.append(download)
         threading.Thread(
-            target=self._bring, args=(download, position_bytes), name="request", daemon=True
+            target=self._receive, args=(download, position_bytes), name="request", daemon=True
         ).start()
 
     def _send_again(self) -> None:
-        """After a failure: wait, and ask for the rest, where that can help."""
+        """After a transient failure: wait, and request the rest."""
         failure = self._failure or StoreUnavailable(f"{self._uri}: the answer ended too early")
         waited_s = time.monotonic() - self._advanced_s
         if not isinstance(failure, StoreUnavailable):
             raise failure
-        if waited_s >= self.fetcher.patience_s:
-            raise StoreUnavailable(f"{failure}; waited for {waited_s:.0f} s") from failure
+        if waited_s >= self.fetcher.retry_time_s:
+            problem = f"{failure.problem}, retried for {waited_s:.0f} s"
+            raise StoreUnavailable(problem, failure.fix) from failure
         self._failures += 1
         self.fetcher.wait(self._failures)
         self._failure = None
         self._send()
 
-    def _bring(self, download: Download, start_bytes: int) -> None:
-        """Write what a request brings, to its end."""
+    def _receive(self, download: Download, start_bytes: int) -> None:
+        """Write the bytes of a request, to its end."""
         position_bytes = start_bytes
-        with suppress(StoreError, OSError):  # `run` raises whatever it was
+        with suppress(StoreError, OSError):  # `run` raises it
             try:
                 for block in download:
                     self._take(block, position_bytes)
@@ -287,7 +289,7 @@ class _Transfer:
                     self._changed.notify_all()
 
     def _take(self, block: bytes, position_bytes: int) -> None:
-        """Write those bytes of a block that no other request has brought before."""
+        """Write those bytes of a block that no other request has fetched before."""
         with self._changed:
             if self._over or self.covered_bytes >= self.size_bytes:
                 return
@@ -296,4 +298,4 @@ class _Transfer:
             self.write(fresh, self.covered_bytes)
             self.covered_bytes += len(fresh)
             if self.covered_bytes >= self.size_bytes and len(self._live) > 1:
-                self._changed.notify_all()  # alone, it comes to its own end at once
+                self._changed.notify_all()  # alone, it ends immediately

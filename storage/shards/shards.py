@@ -1,4 +1,4 @@
-"""Shards: plain USTAR archives (WebDataset's format) whose members are found by offset, without a
+"""Shards: plain USTAR archives (WebDataset's format) whose members are read by offset, without a
 tar reader.
 
 The same members in the same order give the same bytes on every machine: times, owners and modes are
@@ -25,14 +25,14 @@ _MODE = 0o644
 
 
 class ShardWriter:
-    """Writes one shard to a local file; as a context manager, removes it where an error ends it."""
+    """Writes one shard to a local file; as a context manager, removes it on an error."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._names: set[str] = set()
         with file_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._tar = tarfile.open(  # noqa: SIM115, it lives as long as the writer
+            self._tar = tarfile.open(  # noqa: SIM115, open as long as the writer
                 path, "w", format=tarfile.USTAR_FORMAT, encoding="utf-8"
             )
 
@@ -72,7 +72,7 @@ class ShardWriter:
 
 
 class OpenShard:
-    """A shard's bytes, open for reading by many threads; closed when nobody refers to it."""
+    """A shard's bytes, open for reading by many threads; closed with its last reference."""
 
     def __init__(self, descriptor: int, released: Callable[[], None] = lambda: None) -> None:
         self._descriptor, self._released = descriptor, released
@@ -97,15 +97,15 @@ def read_member(file: BinaryIO | int, offset_bytes: int, length_bytes: int) -> b
         more = os.pread(descriptor, length_bytes - len(data), offset_bytes + len(data))
         if not more:
             raise StoreError(
-                f"{_name(descriptor)}: truncated shard: {length_bytes} bytes at {offset_bytes} "
-                f"asked, {len(data)} there"
+                f"{_name(descriptor)}: truncated shard: expected {length_bytes} bytes at "
+                f"{offset_bytes}, got {len(data)}"
             )
         data += more
     return data
 
 
 def _name(descriptor: int) -> str:
-    """The path behind a descriptor, where the system tells."""
+    """The path of a descriptor, where the system reports it."""
     try:
         return str(Path(f"/proc/self/fd/{descriptor}").readlink())
     except OSError:
@@ -123,7 +123,7 @@ def checksums(path: Path) -> tuple[str, str]:
 
 
 def xxh3_of(path: Path) -> str:
-    """xxh3-64 of a file's bytes as hex digits: fast, for bytes that nobody forges."""
+    """xxh3-64 of a file's bytes as hex digits: fast, but no protection against forgery."""
     xxh3 = xxhash.xxh3_64()
     with file_errors(path), path.open("rb") as file:
         while block := file.read(_READ_BYTES):

@@ -59,7 +59,9 @@ def test_a_store_without_a_list_is_asked_for_the_ends_of_its_shards(
     assert_green(source_of(one), "source shards", "all 4 are there")
     last = max(name for name in files if name.startswith("/d/train/") and name.endswith(".tar"))
     web_server.files[last] = files[last][:-512]
-    assert_red(source_of(one), "source shards", 3, last.removeprefix("/d/"), "shorter than asked")
+    assert_red(
+        source_of(one), "source shards", 3, last.removeprefix("/d/"), "shorter than requested"
+    )
     del web_server.files[last]
     assert_red(source_of(one), "source shards", 3, "there is no such object")
 

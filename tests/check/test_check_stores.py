@@ -70,8 +70,8 @@ def test_addresses_by_path_that_the_store_refuses(
     proxy.order(Answer(403, "SecondLevelDomainForbidden"), method="GET")
     proxy.order(Answer(403, "SecondLevelDomainForbidden"), method="PUT")
     for what, found in stores_seen(by_path):
-        message = "refuses the bucket's name in the path; set stores.s3.addressing: virtual"
-        assert_red(found, what, 3, message)
+        parts = ("refuses the bucket's name in the path", "set stores.s3.addressing: virtual")
+        assert_red(found, what, 3, *parts)
 
 
 def test_a_store_that_is_away(absent_uri: str, s3_server: S3Server, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_store_that_is_away(absent_uri: str, s3_server: S3Server, tmp_path: Pa
         tmp_path, "s3://b/d", server=s3_server, endpoint_url=absent_uri, runs="s3://b/runs"
     )
     for what, found in stores_seen(away):
-        assert_red(found, what, 3, "does not answer or broke off", "check stores.s3.endpoint_url")
+        assert_red(found, what, 3, "is unreachable or broke off", "check stores.s3.endpoint_url")
 
 
 def test_checkpoints_that_may_not_be_written_or_deleted_or_come_back_changed(

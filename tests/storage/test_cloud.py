@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from adapt.checkpoint.run_folder import RunFolder, fetch_weights
+from adapt.checkpoint.snapshot import Moment, Snapshot
 from storage.errors import MissingObject, ShortObject, StoreError, StoreUnavailable
 from storage.store import ObjectInfo, Store
 from storage.stores import Stores
@@ -36,7 +37,8 @@ def test_a_run_folder_saves_and_loads_checkpoints(server: CloudServer, tmp_path:
     run = RunFolder(opened(server))
     assert run.newest_valid() is None
     for step in (5, 10, 15):
-        saved = run.save(step, {"step": step}, weights, f"seed: {step}\n", {})
+        moment, spec = Moment(step, 0, 0.0), f"seed: {step}\n"
+        saved = run.save(Snapshot(moment, {"step": step}, weights, spec, {}))
     run.mark_best(saved, 0.5)
     found = run.newest_valid()
     assert found is not None and found[0] == saved.name and found[1]["step"] == 15
@@ -120,7 +122,7 @@ def test_an_unreachable_store_is_named_without_retries(
     absent_uri: str, waits: list[float], server: CloudServer, call: str
 ) -> None:
     store = opened(server._replace(endpoint_url=absent_uri))
-    with pytest.raises(StoreError, match=r"the store does not answer or broke off") as caught:
+    with pytest.raises(StoreError, match=r"the store is unreachable or broke off") as caught:
         _calls(store)[call]()
     assert not isinstance(caught.value, StoreUnavailable)
     assert f"NO_PROXY and stores.{server.scheme}" in caught.value.fix
@@ -133,7 +135,7 @@ def test_a_store_that_goes_away_is_waited_for(server: CloudServer, waits: list[f
     store.put("k", b"1")
     with proxy.away():
         for call in _calls(store).values():
-            with pytest.raises(StoreUnavailable, match=r"the store does not answer or broke off"):
+            with pytest.raises(StoreUnavailable, match=r"the store is unreachable or broke off"):
                 call()
     assert len(waits) == 2 * len(_calls(store))
     assert store.get("k") == b"1"
@@ -144,7 +146,7 @@ def test_a_web_page_is_no_object(server: CloudServer) -> None:
     proxy = FaultProxy(server.endpoint_url)
     store = opened(server._replace(endpoint_url=proxy.endpoint_url))
     proxy.order(Answer(200, page="<!doctype html><title>Sign in</title>"))
-    message = r"/k: a web page came, not the object \(status 200, title 'Sign in'\).*Fix: check"
+    message = r"/k: expected the object, got a web page \(status 200, title 'Sign in'\).*Fix: check"
     with pytest.raises(StoreError, match=message):
         store.get("k")
     proxy.close()

@@ -53,7 +53,7 @@ def test_missing_permission_is_named(
 ) -> None:
     monkeypatch.setattr(os, "fsync", _raises(number))
     with pytest.raises(
-        StoreError, match=r"/k: no permission for .*uid \d+\); check its owner and mode"
+        StoreError, match=r"/k: no permission for .*uid \d+\). Fix: check its owner and mode"
     ):
         LocalStore(str(tmp_path)).put("k", b"")
 

@@ -102,7 +102,7 @@ def test_downloads_of_nothing_say_why(case: Case) -> None:
     case.put("k", b"123")
     case.put("empty", b"")
     for key, offset_bytes in (("k", 3), ("k", 500), ("empty", 0)):
-        with pytest.raises(ShortObject, match=rf"/{key}: the object is shorter than asked"):
+        with pytest.raises(ShortObject, match=rf"/{key}: the object is shorter than requested"):
             list(case.store.download(key, offset_bytes))
     with pytest.raises(MissingObject, match=rf"{case.store.uri}/gone: there is no such"):
         list(case.store.download("gone"))
@@ -167,7 +167,7 @@ def test_get_range_returns_exactly_what_was_asked(case: Case) -> None:
 @pytest.mark.parametrize("offset_bytes", [199, 200, 5000])
 def test_get_range_refuses_a_shorter_object(case: Case, offset_bytes: int) -> None:
     case.put("k", bytes(200))
-    with pytest.raises(ShortObject, match=r"/k: the object is shorter than asked"):
+    with pytest.raises(ShortObject, match=r"/k: the object is shorter than requested"):
         case.store.get_range("k", offset_bytes, 2)
 
 

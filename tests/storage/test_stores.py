@@ -46,7 +46,7 @@ def test_keys_of_unfinished_writes_are_refused() -> None:
 def test_an_unknown_scheme_names_the_known_ones() -> None:
     with pytest.raises(StoreError, match=r"gopher://b/c: .*'gopher' \(known: az, azure, file, gcs"):
         Stores().open("gopher://b/c")
-    with pytest.raises(StoreError, match=r"stores.s4: .*'s4' \(known: az, .*; expected a scheme"):
+    with pytest.raises(StoreError, match=r"stores.s4: .*'s4' \(known: az, .*, expected a scheme"):
         Stores({"s4": StoreConfig()})
 
 

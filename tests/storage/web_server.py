@@ -60,7 +60,7 @@ class WebServer:
         self.http.shutdown()
         self.http.server_close()
 
-    def answer(self, method: str, path: str, headers: dict[str, str]) -> Answer:
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         """What it says to a request."""
         self.requests.append(WebRequest(method, path, headers))
         if self.answers:
@@ -88,9 +88,9 @@ class WebServer:
             protocol_version = "HTTP/1.1"
 
             def serve(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                answer = server.answer(self.command, self.path, headers)
+                answer = server.answer(self.command, self.path, headers, body)
                 self.send_response(answer.status)
                 for name, value in answer.headers:
                     self.send_header(name, value)

@@ -119,7 +119,7 @@ class PackedSplit:
             for shard in self._shards.keys() - wanted.keys():
                 self._shards.pop(shard).cancel()
             coming = [shard for shard, future in self._shards.items() if not future.done()]
-            room_bytes = self.cache.memory_bytes - self.cache.held_bytes
+            room_bytes = self.cache.memory_bytes - self.cache.buffered_bytes
             room_bytes -= sum(sizes_bytes[shard] for shard in coming)
             for place, shard in enumerate(wanted):
                 if shard not in self._shards:

@@ -221,7 +221,7 @@ def test_credentials_that_stay_expired_are_named_in_the_end(
     with pytest.raises(StoreError, match=r"k: the temporary credentials have expired") as caught:
         read()
     assert not isinstance(caught.value, StoreUnavailable)
-    assert "let a role, web identity or credential_process give them" in str(caught.value)
+    assert "let a role, web identity or credential_process provide them" in str(caught.value)
     assert token_store.seen == ["old"] * 3
 
 
@@ -234,8 +234,8 @@ def test_expired_keys_of_the_spec_are_refused_at_once_with_the_way_out(
     stores.environment["TEST_TOKEN"] = "old"
     message = (
         r"s3://b/k: the temporary credentials have expired; they come from the environment "
-        r"variables TEST_ACCESS_KEY, TEST_SECRET_KEY, TEST_TOKEN; such keys cannot be refreshed: "
-        r"leave stores.s3.access_key_env out and let a role, web identity or credential_process"
+        r"variables TEST_ACCESS_KEY, TEST_SECRET_KEY, TEST_TOKEN .ExpiredToken.. Fix: remove "
+        r"stores.s3.access_key_env, as such keys cannot be refreshed, and let a role, web identity"
     )
     with pytest.raises(StoreError, match=message):
         stores.open("s3://b").get("k")

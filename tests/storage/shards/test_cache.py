@@ -194,10 +194,10 @@ def test_what_a_full_cache_has_no_room_for_is_held_in_memory_while_it_is_read(
     first = _open(cache, store)
     held = [_open(cache, store, key) for key in ("second.tar", "third.tar", "second.tar")]
     assert [_bytes(shard) for shard in held] == [DATA] * 3
-    assert cache.held_bytes == 3 * len(DATA) and cache.counts == (0, 4)
+    assert cache.buffered_bytes == 3 * len(DATA) and cache.counts == (0, 4)
     assert store.num_downloads == 4 and _files(folder) == [f"d/{KEY}"]
     del held
-    assert cache.held_bytes == 0 and _bytes(first) == DATA
+    assert cache.buffered_bytes == 0 and _bytes(first) == DATA
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1
     assert f"the shard cache {folder} is full (its limit is 0.0006 GB)" in said[0]
@@ -219,7 +219,7 @@ def test_open_if_room_leaves_the_memory_alone(store: CountedStore, folder: Path)
     store.put("second.tar", DATA)
     assert _bytes(cache.open_if_room(store, KEY, len(DATA), XXH3, "d")) == DATA
     assert cache.open_if_room(store, "second.tar", len(DATA), XXH3, "d") is None
-    assert cache.held_bytes == 0 and store.num_downloads == 1
+    assert cache.buffered_bytes == 0 and store.num_downloads == 1
 
 
 def test_a_disk_that_fills_up_meanwhile_is_no_error(
@@ -233,7 +233,7 @@ def test_a_disk_that_fills_up_meanwhile_is_no_error(
     cache = ShardCache(folder)
     monkeypatch.setattr(os, "fsync", fsync)
     assert _bytes(_open(cache, store)) == DATA
-    assert cache.held_bytes == 0 and _files(folder) == []
+    assert cache.buffered_bytes == 0 and _files(folder) == []
 
 
 def test_a_write_that_fails_on_a_full_disk_goes_to_memory(
@@ -249,7 +249,7 @@ def test_a_write_that_fails_on_a_full_disk_goes_to_memory(
 
     cache.fetcher = FullDisk()
     shard = _open(cache, store)
-    assert _bytes(shard) == DATA and cache.held_bytes == len(DATA)
+    assert _bytes(shard) == DATA and cache.buffered_bytes == len(DATA)
     assert _files(folder) == []
 
 
@@ -261,7 +261,7 @@ def test_threads_do_not_fill_a_cache_over_its_capacity(store: CountedStore, fold
     with ThreadPoolExecutor(6) as pool:
         shards = list(pool.map(lambda key: _open(cache, store, key), keys))
     assert [_bytes(shard) for shard in shards] == [DATA] * 6
-    assert cache.held_bytes == 3 * len(DATA)
+    assert cache.buffered_bytes == 3 * len(DATA)
     assert len(_files(folder)) == 3
 
 
@@ -297,7 +297,7 @@ def test_a_cleared_id_never_leaves_the_folder(folder: Path) -> None:
 def test_a_closed_cache_fetches_no_more(store: CountedStore, folder: Path) -> None:
     cache = ShardCache(folder)
     cache.close()
-    with pytest.raises(StoreUnavailable, match=rf"{KEY}: given up, as the job ends"):
+    with pytest.raises(StoreUnavailable, match=rf"{KEY}: the download was cancelled, as the job"):
         _open(cache, store)
 
 
@@ -328,10 +328,10 @@ def test_the_disks_reserve_is_kept(
 ) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(len(DATA) + 99))
-    for reserve_bytes, held_bytes in [(100, len(DATA)), (99, 0)]:
+    for reserve_bytes, buffered_bytes in [(100, len(DATA)), (99, 0)]:
         cache = ShardCache(folder, reserve_bytes=reserve_bytes)
         shard = _open(cache, store)
-        assert _bytes(shard) == DATA and cache.held_bytes == held_bytes
+        assert _bytes(shard) == DATA and cache.buffered_bytes == buffered_bytes
 
 
 def test_a_folder_that_cannot_be_written_is_named(store: CountedStore, folder: Path) -> None:

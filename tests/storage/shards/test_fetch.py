@@ -190,7 +190,10 @@ def test_nothing_is_written_once_a_fetch_is_given_up(path: Path) -> None:
         yield DATA
         ended.set()
 
-    with path.open("r+b") as file, pytest.raises(StoreUnavailable, match=f"{URI}: given up"):
+    with (
+        path.open("r+b") as file,
+        pytest.raises(StoreUnavailable, match=f"{URI}: the download was cancelled, as"),
+    ):
         fetcher.fetch(ScriptedStore(late), KEY, len(DATA), file.fileno())  # type: ignore[arg-type]
     with path.open("r+b"):  # has the number that the closed file had
         over.set()
@@ -237,21 +240,31 @@ def test_what_no_repetition_mends_is_not_repeated(error: StoreError, path: Path)
         assert len(store.downloads) == len(scripts)
 
 
-def test_a_store_that_stays_away_is_named_when_patience_ends(path: Path) -> None:
-    fetcher, store = Fetcher(patience_s=0.3), ScriptedStore(failing(StoreUnavailable(f"{URI}: no")))
-    with pytest.raises(StoreUnavailable, match=rf"{URI}: no; waited for \d+ s"):
+def test_a_download_that_stays_stalled_is_named(path: Path) -> None:
+    fetcher = Fetcher(progress_s=0.05, retry_time_s=0.2)
+    message = rf"{URI}: download stalled: \d+ bytes in 0.05 s, retried for \d+ s"
+    with pytest.raises(StoreUnavailable, match=message):
+        fetched(fetcher, ScriptedStore(stalled(700)), path)
+
+
+def test_a_store_that_stays_unreachable_is_named_after_the_retry_time(path: Path) -> None:
+    fetcher, store = (
+        Fetcher(retry_time_s=0.3),
+        ScriptedStore(failing(StoreUnavailable(f"{URI}: no"))),
+    )
+    with pytest.raises(StoreUnavailable, match=rf"{URI}: no, retried for \d+ s"):
         fetched(fetcher, store, path)
     assert fetcher.counts.retries == len(store.downloads) - 1 > 1
 
 
-def test_patience_is_for_a_store_that_brings_nothing(path: Path) -> None:
+def test_the_retry_time_is_for_a_store_without_progress(path: Path) -> None:
     def slow(download: ScriptedDownload) -> Iterator[bytes]:
         time.sleep(0.3)
         yield from cut(PROGRESS_BYTES)(download)
 
-    fetcher, store = Fetcher(patience_s=1.5), ScriptedStore(slow)
+    fetcher, store = Fetcher(retry_time_s=1.5), ScriptedStore(slow)
     assert_right(fetched(fetcher, store, path), path)
-    assert len(store.downloads) == 7 and fetcher.patience_s < 7 * 0.3
+    assert len(store.downloads) == 7 and fetcher.retry_time_s < 7 * 0.3
 
 
 def test_waits_grow_to_a_limit_and_start_anew_after_progress(
@@ -369,10 +382,10 @@ def test_a_part_that_stays_wrong_or_away_is_named() -> None:
     with pytest.raises(MissingObject, match="gone"):
         part_of(Fetcher(), MissingObject("gone"), DATA[5:9])
     with pytest.raises(StoreUnavailable, match="away"):
-        part_of(Fetcher(patience_s=0.1), StoreUnavailable("away"))
+        part_of(Fetcher(retry_time_s=0.1), StoreUnavailable("away"))
 
 
 def test_default_limits_are_the_designs() -> None:
     fetcher = Fetcher()
     assert fetcher.progress_s == 10
-    assert fetcher.patience_s >= 300, "an outage of some minutes is waited for"
+    assert fetcher.retry_time_s >= 300, "an outage of some minutes is waited for"

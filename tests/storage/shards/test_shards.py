@@ -86,7 +86,7 @@ def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
     os.truncate(path, offset_bytes + 10)
     with (
         path.open("rb") as file,
-        pytest.raises(StoreError, match=rf"{path}: truncated shard: 513 bytes at 512"),
+        pytest.raises(StoreError, match=rf"{path}: truncated shard: expected 513 bytes at 512"),
     ):
         read_member(file, offset_bytes, 513)
 

@@ -56,7 +56,7 @@ def test_servers_without_ranges_are_read_past(web: Store, http_server: WebServer
     http_server.ranges = False
     assert web.get_range("k", 5, 7) == DATA[5:12]
     assert b"".join(web.download("k", 1_500_000)) == DATA[1_500_000:]
-    with pytest.raises(ShortObject, match=r"/data/k: the object is shorter than asked"):
+    with pytest.raises(ShortObject, match=r"/data/k: the object is shorter than requested"):
         list(web.download("k", len(DATA)))
 
 
@@ -101,7 +101,7 @@ def test_a_wrong_range_is_not_taken_for_the_right_bytes(web: Store, http_server:
 
 def test_a_login_page_is_no_object(web: Store, http_server: WebServer) -> None:
     http_server.answers.append(Answer(200, PAGE, (("Content-Type", "text/html; charset=utf-8"),)))
-    message = r"/data/k: a web page came, not the object \(status 200, title 'Sign in please'\)"
+    message = r"/data/k: expected the object, got a web page \(status 200, title 'Sign in please'\)"
     with pytest.raises(StoreError, match=message):
         web.get("k")
     http_server.files["/data/page.html"] = PAGE
@@ -114,7 +114,7 @@ def test_a_silent_server_is_named_soon() -> None:
         config = StoreConfig(read_timeout_s=0.3)
         url = f"http://{HOST}:{silent.getsockname()[1]}/data"
         store = Stores({"http": config}).open(url)
-        with pytest.raises(StoreError, match=r"/data/k: the store does not answer") as caught:
+        with pytest.raises(StoreError, match=r"/data/k: the store is unreachable") as caught:
             store.get("k")
     assert not isinstance(caught.value, StoreUnavailable)
 
