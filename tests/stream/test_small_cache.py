@@ -88,7 +88,7 @@ def test_the_samples_are_those_of_a_large_cache(
     calm = samples(open_stream(sampling, None))
     stream = open_stream(sampling, capacity_bytes, memory_bytes)
     assert samples(stream) == calm
-    assert stream.split.cache.held_bytes == 0
+    assert stream.split.cache.buffered_bytes == 0
 
 
 def test_windows_hold_few_shards_in_memory(open_stream: OpenStream) -> None:
@@ -97,7 +97,7 @@ def test_windows_hold_few_shards_in_memory(open_stream: OpenStream) -> None:
     with closing(stream):
         for _ in range(60):
             next(stream)
-            most = max(most, stream.split.cache.held_bytes)
+            most = max(most, stream.split.cache.buffered_bytes)
     assert 0 < most < 0.7 * total
 
 
@@ -108,7 +108,7 @@ def test_scattered_draws_fetch_samples_not_shards(
     stream = open_stream(sampling, 1)
     found = samples(stream)
     cache = stream.split.cache
-    assert cache.counts.hits == 0 < cache.counts.misses and cache.held_bytes == 0
+    assert cache.counts.hits == 0 < cache.counts.misses and cache.buffered_bytes == 0
     index = stream.split.index
     drawn = 8 * (len(found) + 3) * int((index.image_length_bytes + index.label_length_bytes).max())
     assert 0 < cache.fetcher.counts.fetched_bytes < drawn * 1.5

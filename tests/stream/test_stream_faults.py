@@ -330,7 +330,7 @@ def test_nothing_piles_up_over_faulty_epochs(bed: Bed) -> None:
         for number in range(5 * BATCHES):
             bed.proxy.order(faults[number % len(faults)], "shard-")
             next(stream)
-            held_bytes = stream.split.cache.held_bytes
+            held_bytes = stream.split.cache.buffered_bytes
             assert held_bytes <= 7 * largest_bytes, "three windows of two, and one let go of"
             if (number + 1) % BATCHES == 0:
                 gc.collect()  # clients of boto3 that were given up
@@ -339,7 +339,7 @@ def test_nothing_piles_up_over_faulty_epochs(bed: Bed) -> None:
     cache = stream.split.cache
     del stream
     gc.collect()
-    assert cache.held_bytes == 0
+    assert cache.buffered_bytes == 0
     assert min(kept_bytes[2:]) - kept_bytes[1] < GROWTH_BYTES, "one may hold two clients for once"
     assert open_files[-1] - open_files[1] < 10
 

@@ -85,7 +85,7 @@ def test_a_kill_between_a_new_best_and_its_mark_loses_no_best(
         raise StoreError("the process ends here")
 
     monkeypatch.setattr(RunFolder, "mark_best", killed)
-    monkeypatch.setattr("adapt.trainer.trainer.PATIENCE_S", 2.0)
+    monkeypatch.setattr("adapt.trainer.trainer.RETRY_TIME_S", 2.0)
     with pytest.raises(StoreError):
         run(job, place)
     monkeypatch.undo()
