@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a segmentation network returns.
+    """The output of a segmentation network.
 
     `logits`: one tensor (B, K, H, W) a head, main head first, at input size; `features`: the
     encoder's stages, shallow to deep; `extra`: side outputs by name.

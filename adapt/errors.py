@@ -32,7 +32,7 @@ class DataError(FixableError):
 
 
 class Interrupted(Exception):
-    """The platform asked the job to stop; its state is saved and the same command goes on from
+    """The platform requested a stop; the state is saved, and the same command resumes from
     there."""
 
     exit_code = 75

@@ -166,7 +166,7 @@ def confusion_loss(logits: Tensor) -> Tensor:
 
 
 def shared_count(count: Tensor) -> Tensor:
-    """What a sum over `count` things is divided by: their mean number over ranks; 1 for none.
+    """The divisor of a sum over `count` things: their mean number over ranks; 1 for none.
 
     Gradients are averaged over ranks afterwards, so that ranks which see different numbers of
     ignored pixels train as one rank does on all of them. Alone it is `count` itself.

@@ -22,6 +22,7 @@ from adapt.models import ARCHITECTURES
 from adapt.platforms import load_profile
 from adapt.spec.job_spec import JobSpec, json_schema, load_spec
 from adapt.spec.reference import PAGE, SCHEMA, main, parts, reference
+from adapt.spec.shipped import shipped_names, shipped_path
 from adapt.trainer.networks import check_networks
 from storage.stores import STORES
 
@@ -51,6 +52,15 @@ def command_lines(text: str) -> Iterator[list[str]]:
             yield shlex.split(line[found.end() :], comments=True)
 
 
+def specs_in(arguments: list[str]) -> Iterator[Path]:
+    """The shipped specs and profiles among arguments, by path or by name."""
+    for word in arguments:
+        if word.startswith("job_specs/"):
+            yield ROOT / word
+        elif word in shipped_names():
+            yield shipped_path(word)
+
+
 def parse_command(arguments: list[str]) -> None:
     """Parse as the command line would, without running it."""
     group = typer.main.get_command(app)
@@ -74,7 +84,7 @@ def test_links_resolve(page: Path) -> None:
 def test_commands_that_pages_name_exist(page: Path) -> None:
     for arguments in command_lines(page.read_text()):
         parse_command(arguments)
-        for spec in (ROOT / word for word in arguments if word.startswith("job_specs/")):
+        for spec in specs_in(arguments):
             assert load_profile(spec) if spec.parent.name == "platforms" else load_spec(spec)
 
 
@@ -100,6 +110,10 @@ def test_lines_of_prose_are_short(page: Path) -> None:
     free = ("|", "!", "[", "<!--")
     lines = [line for line in page.read_text().splitlines() if not line.startswith(free)]
     assert page == PAGE or max(map(len, lines)) <= 145
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 120
 
 
 def test_the_readme_names_every_row_of_the_tables() -> None:

@@ -1,5 +1,5 @@
-"""The commands. Each is a few lines over a function elsewhere; heavy imports wait until needed, so
-that a typing mistake costs seconds.
+"""The commands: each a few lines over a function elsewhere. Heavy imports wait until a command
+needs them, so that a typing mistake is reported within a second.
 """
 
 import logging
@@ -14,7 +14,7 @@ from adapt.cli.options import console
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Train segmentation networks for streets nobody labelled. One job spec, any platform.",
+    help="Train segmentation networks for streets without labels. One job spec, any platform.",
 )
 for part in (jobs, check, specs, data, cache, models, checkpoints, tracking, platforms):
     app.add_typer(part.commands)
@@ -22,7 +22,9 @@ for part in (jobs, check, specs, data, cache, models, checkpoints, tracking, pla
 
 @app.callback()
 def _start(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log debug messages too.")
+    ] = False,
 ) -> None:
     level = logging.DEBUG if verbose else logging.INFO
     if console.is_terminal:
@@ -36,6 +38,6 @@ def _start(
 
 
 def say_error(message: str, kind: str) -> None:
-    """One error, where a person sees it."""
+    """Print one error to stderr."""
     console.print(f"[bold red]{kind}[/bold red]", end=" ")
     console.print(message, markup=False, highlight=False, soft_wrap=True)

@@ -13,24 +13,24 @@ from adapt.errors import JobError
 from storage.shards.cache import ShardCache
 
 commands = typer.Typer()
-group = typer.Typer(no_args_is_help=True, help="Look at, or empty, this node's shard cache.")
+group = typer.Typer(no_args_is_help=True, help="List or empty this node's shard cache.")
 commands.add_typer(group, name="cache")
 
 Folder = Annotated[
     Path | None,
-    typer.Option(help="The cache; default: where jobs on this machine keep theirs."),
+    typer.Option(help="Folder of the cache; default: that of jobs on this machine."),
 ]
 
 
 @group.command("ls")
 def list_cache(folder: Folder = None, as_json: AsJson = False) -> None:
-    """List the data sets whose shards lie in the cache, and what they take."""
+    """List the packed datasets in the cache, with shards and size."""
     cache = _cache(folder)
     found = cache.datasets()
     if as_json:
         typer.echo(json.dumps([entry._asdict() for entry in found]))
         return
-    table = Table("data set", "shards", "MB", title=str(cache.folder))
+    table = Table("dataset", "shards", "MB", title=str(cache.folder))
     for entry in found:
         table.add_row(entry.dataset_id, str(entry.num_shards), f"{entry.size_bytes / 1e6:.1f}")
     Console().print(table)
@@ -39,13 +39,13 @@ def list_cache(folder: Folder = None, as_json: AsJson = False) -> None:
 @group.command()
 def clear(
     dataset_id: Annotated[
-        str | None, typer.Argument(help="A data set's id, or its beginning; default: all.")
+        str | None, typer.Argument(help="Id of a packed dataset, or its beginning; default: all.")
     ] = None,
     folder: Folder = None,
 ) -> None:
-    """Remove a data set's shards from the cache, or everything.
+    """Remove the shards of one packed dataset from the cache, or of all.
 
-    Jobs that run keep what they have open, and fetch the rest again.
+    Running jobs keep their open shards and fetch the others again.
     """
     cache = _cache(folder)
     freed_bytes = cache.clear(None if dataset_id is None else _full_id(cache, dataset_id))
@@ -61,7 +61,7 @@ def _full_id(cache: ShardCache, beginning: str) -> str:
     fitting = [one for one in ids if one.startswith(beginning)]
     if len(fitting) != 1:
         raise JobError(
-            f"DATASET_ID: expected the beginning of one of {', '.join(ids) or 'no data sets'}, "
+            f"DATASET_ID: expected the beginning of one of {', '.join(ids) or 'no datasets'}, "
             f"got {beginning!r}"
         )
     return fitting[0]

@@ -24,7 +24,7 @@ Checkpoints = Annotated[
     list[str],
     typer.Option(
         "--checkpoint",
-        help="A file of weights, or the folder that holds weights.safetensors: a path or a URI. "
+        help="A file of weights, or the folder of weights.safetensors: a path or a URI. "
         "Several are an ensemble.",
     ),
 ]
@@ -85,7 +85,7 @@ def predict(
 ) -> None:
     """Write predictions of the validation split as PNGs of the dataset's own label ids.
 
-    With dataset cityscapes this is what its test server takes. Labels are not needed.
+    With dataset cityscapes these are files for its test server. Labels are not needed.
     """
     from adapt.cli.live import progress_bar
     from adapt.trainer.score import predict_checkpoint
@@ -113,7 +113,7 @@ def download_best(
             "./runs/mlflow.db."
         ),
     ] = None,
-    metric: Annotated[str, typer.Option(help="What to compare an experiment's runs by.")] = "miou",
+    metric: Annotated[str, typer.Option(help="Metric that ranks an experiment's runs.")] = "miou",
     spec: StoresFrom = None,
     as_json: AsJson = False,
 ) -> None:
@@ -138,18 +138,20 @@ def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     encoder: Annotated[
-        str | None, typer.Option(help="Encoder the weights are for, where the file does not show.")
+        str | None, typer.Option(help="Encoder of the weights, if the file does not name it.")
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option(help="Classes that a trained network must have.")
+        int | None, typer.Option(help="Expected number of classes of a trained network.")
     ] = None,
     aspp_branches: Annotated[
         int | None,
-        typer.Option(help="Branches its head sums: 2 for AdaptSegNet's networks, 4 for ADVENT's."),
+        typer.Option(
+            help="Branches that its head sums: 2 in AdaptSegNet's networks, 4 in ADVENT's."
+        ),
     ] = None,
     pixels: Annotated[
         Literal["bgr_mean", "rgb_std"] | None,
-        typer.Option(help="Input that ImageNet weights were trained on, where names do not show."),
+        typer.Option(help="Input of ImageNet weights, if the names of keys do not show it."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -178,7 +180,7 @@ def export_checkpoint(
     ],
     out: Annotated[Path, typer.Option(help="The .pth file to write.")],
     style: Annotated[
-        Literal["adaptsegnet", "advent"], typer.Option(help="Whose program will read it.")
+        Literal["adaptsegnet", "advent"], typer.Option(help="Program that will read it.")
     ],
     as_json: AsJson = False,
 ) -> None:

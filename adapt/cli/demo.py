@@ -2,9 +2,9 @@
 other.
 
 Renders the towns in the official GTA5 and Cityscapes layouts, packs them into a local store, trains
-a common start on the game's images, and goes on from it twice for equally many steps: on the game's
-images alone, and with an adaptation method that also sees the camera's images, without their
-labels. Both are scored on camera images neither has seen. The jobs are ordinary job specs,
+a common start on the game's images, and continues from it twice for equally many steps: on the
+game's images alone, and with an adaptation method that also gets the camera's images, without their
+labels. Both are scored on other camera images. The jobs are ordinary job specs,
 job_specs/toy_town; everything here can be repeated with `pack`, `run` and `evaluate`.
 """
 
@@ -42,7 +42,7 @@ CAMERA_IMAGES = {"train": 400, "val": 40, "test": 80}
 
 
 class DemoResult(NamedTuple):
-    """Both ways' scores on the camera's test split, and the picture that shows them."""
+    """Scores of both jobs on the camera's test split, and the picture of their predictions."""
 
     source_only: Evaluation
     adapted: Evaluation
@@ -63,7 +63,7 @@ def run_demo(
     stop: Event,
     fresh: bool = False,
 ) -> DemoResult:
-    """Make everything under `out`, from where an earlier call stopped.
+    """Make everything under `out`; an earlier call that was stopped is resumed.
 
     Raises as `run_job` does.
     """
@@ -76,8 +76,8 @@ def run_demo(
     _copy_last_weights(start, place, out / "start.safetensors")
     evaluations = {}
     for name, text in (
-        ("source_only", "going on with the game's images alone"),
-        (method, f"going on with {method}, which also sees the camera's images without labels"),
+        ("source_only", "continuing with the game's images alone"),
+        (method, f"continuing with {method}, which also gets the camera's images without labels"),
     ):
         job = demo_job(name, out, seed)
         train(job, place, console, stop, fresh, text)
@@ -88,7 +88,7 @@ def run_demo(
 
 
 def make_towns(out: Path, seed: int, console: Console) -> None:
-    """Render both towns and pack them under `out`, but for what is there already."""
+    """Render both towns and pack them under `out`; finished parts are kept."""
     workers = os.cpu_count() or 1
     game, camera = out / "raw" / "game", out / "raw" / "camera"
     if not (out / "packed" / "rendered").exists():
@@ -159,7 +159,7 @@ def _pack(dataset: str, raw_dir: Path, store: Store, split: str, console: Consol
 def _say(result: DemoResult, method: str, job: JobSpec, out: Path, console: Console) -> None:
     names = job.classes.names
     ious = {"source only": result.source_only.score.iou, method: result.adapted.score.iou}
-    console.print(compare_table(ious, names, "camera images neither has seen, IoU in %"))
+    console.print(compare_table(ious, names, "camera images that neither was trained on, IoU in %"))
     sheet = comparison_sheet(
         {"source only": result.source_only.pictures, method: result.adapted.pictures}, job.classes
     )

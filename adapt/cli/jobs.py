@@ -83,7 +83,7 @@ def run(
 
 @commands.command(context_settings=EXTRA)
 def train(context: typer.Context) -> None:
-    """What SageMaker calls a training image with: `run` with all that the platform says."""
+    """Run the job that the platform names: the command by which SageMaker starts an image."""
     run(context)
 
 
@@ -112,12 +112,18 @@ def _launch(job: "JobSpec", place: Place, processes: int | None) -> int:
 
 @commands.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Start of all random numbers.")] = 1,
-    method: Annotated[str, typer.Option(help="Adaptation method to show.")] = "advent",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier demo's runs.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for data, runs and the picture.")] = Path(
+        "demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
+    method: Annotated[
+        str, typer.Option(help="Adaptation method to compare with source only.")
+    ] = "advent",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the runs of an earlier demo.")
+    ] = False,
 ) -> None:
-    """Render two small towns, train on one, adapt to the other, and show what it brought."""
+    """Render two small towns, train on one, adapt to the other, and print the gain."""
     from adapt.cli.demo import run_demo
 
     run_demo(out, seed, method, place_here(), console, stop_on_signals(), fresh)
@@ -132,7 +138,7 @@ def schema() -> None:
 
 
 def stop_on_signals(tell: bool = True) -> Event:
-    """An event that SIGTERM and SIGINT set; the first one is told."""
+    """Return an event that SIGTERM and SIGINT set; the first signal is reported."""
     stop = Event()
 
     def ask(number: int, _frame: object) -> None:

@@ -1,8 +1,8 @@
 """The live line of a running job: step, losses, samples/s, share of time waiting for data, time
 left.
 
-On a terminal one line renews itself; elsewhere every report is a line of its own, without control
-characters, as log collectors like it.
+On a terminal one line is updated; elsewhere every report is a line of its own, without control
+characters, for log collectors.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def describe(progress: "JobProgress") -> str:
-    """One report as a line of text."""
+    """Format one report."""
     losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
     left = str(timedelta(seconds=round(progress.remaining_s)))
     seen, fetched = progress.stream, ""
@@ -74,7 +74,7 @@ class LiveLine:
 
 @contextmanager
 def progress_bar(text: str, console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work of known length; gives the function that moves it: (done, total)."""
+    """Show a progress bar; yields the function that moves it: (done, total)."""
     with Bar(*Bar.get_default_columns(), MofNCompleteColumn(), console=console) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -20,14 +20,14 @@ PROGRAM = "segadapt"
 """The name in messages, and in the variable by which a shell asks for completions."""
 
 GPU_MEMORY = (
-    "the GPU has no memory left; less is needed with train.precision=bf16, a smaller batch_size of "
-    "source and target (with train.accumulate the same samples a step), and smaller images "
-    "(augment.crop_hw, size_hw)"
+    "the GPU is out of memory. Fix: set train.precision=bf16, lower batch_size of source and "
+    "target (train.accumulate keeps the samples a step), or use smaller images (augment.crop_hw, "
+    "size_hw)."
 )
 
 
 class Failed(NamedTuple):
-    """How a command ended that did not go well; `kind` is empty where it was said already."""
+    """The end of a command that failed; `kind` is empty where typer has reported it."""
 
     exit_code: int
     kind: str = ""
@@ -36,7 +36,7 @@ class Failed(NamedTuple):
 
 
 def main() -> int:
-    """Run one command; the exit code, which a rank also leaves for the process that started it."""
+    """Run one command and return its exit code, which a rank also leaves for the supervisor."""
     try:
         place = find_place(os.environ)
     except JobError as error:  # the platform contradicts itself
@@ -78,23 +78,21 @@ def _failure(error: Exception, place: Place) -> Failed:
         if trouble is not None:
             code = StoreError.exit_code if error.errno == errno.ENOSPC else JobError.exit_code
             return Failed(code, "DiskError", trouble, text)
-    return Failed(
-        1, "Bug", "this is a bug in SegAdapt: please report it with the lines above", text
-    )
+    return Failed(1, "Bug", "this is a bug in SegAdapt. Fix: report it with the lines above.", text)
 
 
 def _disk_trouble(error: OSError, place: Place) -> str | None:
-    """What to do about a full disk, or a scratch folder that cannot be written."""
+    """Problem and fix of a full disk or a read-only scratch folder; None for other errors."""
     if error.errno == errno.ENOSPC:
         where = error.filename or f"perhaps that of {place.scratch_dir}"
         return (
-            f"a disk is full: {where}; SEGADAPT_SCRATCH_DIR names a folder on another one, "
-            "stream.cache_gb bounds the cache"
+            f"a disk is full: {where}. Fix: set SEGADAPT_SCRATCH_DIR to a folder on another disk, "
+            "or limit the cache by stream.cache_gb."
         )
     in_scratch = str(error.filename or "").startswith(str(place.scratch_dir))
     if error.errno in (errno.EROFS, errno.EACCES) and in_scratch:
         return (
-            f"{error.filename}: {error.strerror}; SEGADAPT_SCRATCH_DIR names a folder that can be "
-            "written"
+            f"{error.filename}: {error.strerror}. Fix: set SEGADAPT_SCRATCH_DIR to a writable "
+            "folder."
         )
     return None

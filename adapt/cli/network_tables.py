@@ -1,7 +1,6 @@
-"""What there is to choose from for a job's `model`: facts of architectures and encoders, and
-tables of them.
+"""Facts of architectures and encoders, the choices of a job's `model`, and tables of them.
 
-Facts are plain data, as `--json` gives them; tables show the same numbers, parameters in millions
+Facts are plain data, as `--json` prints them; tables show the same numbers, parameters in millions
 and multiply-accumulates (MACs) in 10^9.
 """
 
@@ -39,7 +38,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Key:
-    """A key of `model` that an architecture adds, or describes in words of its own."""
+    """A key of `model` that an architecture adds or describes anew."""
 
     name: str
     default: Any
@@ -65,9 +64,9 @@ class Architecture:
 
 @dataclass(frozen=True)
 class EncoderChoice:
-    """One encoder at one output stride, of those that it can have.
+    """One encoder at one of its output strides.
 
-    `weights`: the full name of those that it starts from by default; None where there are none.
+    `weights`: full name of its default weights; None for an encoder without any.
     """
 
     name: str
@@ -84,7 +83,7 @@ class EncoderChoice:
 def describe_architecture(
     values: Mapping[str, Any], size_hw: tuple[int, int], num_classes: int
 ) -> Architecture:
-    """What the job spec's `model` with these values is.
+    """Describe the network of a job spec's `model` with these values.
 
     Raises `JobError` for values that do not make a network.
     """
@@ -109,9 +108,9 @@ def describe_architecture(
 def describe_encoder(
     name: str, size_hw: tuple[int, int], output_stride: int | None = None
 ) -> EncoderChoice:
-    """What this encoder is; by default at its largest output stride.
+    """Describe an encoder, by default at its largest output stride.
 
-    Raises `JobError` for a name or an output stride that there is not.
+    Raises `JobError` for an unknown name or output stride.
     """
     if output_stride not in (None, *OUTPUT_STRIDES):
         raise JobError(f"model.output_stride: expected 8, 16 or 32, got {output_stride}")
@@ -134,7 +133,7 @@ def describe_encoder(
 
 
 def fitting_encoders(demands: Demands) -> str:
-    """Which encoders an architecture takes, in words."""
+    """Describe the encoders that fit an architecture: `any`, `only NAMES`, `with stages ...`."""
     if demands.encoders:
         return f"only {', '.join(demands.encoders)}"
     needs = []
@@ -160,7 +159,7 @@ def _stages(encoder: Encoder) -> tuple[Stage, ...]:
 
 
 def _at_each_stride(name: str) -> Iterator[tuple[int, Encoder]]:
-    """The encoder at each output stride that it can have."""
+    """The encoder at each of its output strides."""
     for output_stride in OUTPUT_STRIDES:
         with suppress(JobError):
             yield output_stride, encoder_without_memory(name, output_stride)
@@ -177,7 +176,7 @@ def _default_weights(name: str) -> tuple[str | None, str | None]:
 
 
 def architectures_table(rows: Sequence[Architecture], title: str) -> Table:
-    """Some lines an architecture: what it is, its default encoder and which ones fit, its heads."""
+    """One row an architecture: description, default encoder and fitting ones, heads."""
     table = _table(title, "architecture", "encoder, and which ones fit")
     table.show_lines = True
     _add_numbers(table, output_stride=6, million_parameters=10, GMACs=7)
@@ -204,7 +203,7 @@ def encoders_table(rows: Sequence[EncoderChoice], title: str) -> Table:
 
 
 def keys_table(keys: Sequence[Key]) -> Table:
-    """What an architecture's section of the job spec has beside the keys of every `model`."""
+    """The keys that an architecture adds to those of every `model`."""
     table = _table("keys of its own", "key", "default", "meaning")
     for key in keys:
         default = str(key.default).lower() if isinstance(key.default, bool) else str(key.default)

@@ -1,4 +1,4 @@
-"""What several commands share: the console, common options, and where this process runs.
+"""The common parts of commands: the console, shared options, the place of this process.
 
 Messages go to stderr, `--json` answers to stdout.
 """
@@ -20,16 +20,21 @@ if TYPE_CHECKING:
 console = Console(stderr=True)
 
 SpecPath = Annotated[
-    str, typer.Argument(metavar="SPEC", help="Job spec: a YAML file, its URI, or env:VARIABLE.")
+    str,
+    typer.Argument(
+        metavar="SPEC",
+        help="Job spec: a YAML file, its URI, env:VARIABLE, or a name that `specs` lists.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key, as in train.steps=500."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the spec: train.steps=500."),
 ]
 StoresFrom = Annotated[
-    Path | None, typer.Option("--spec", help="Job spec whose `stores:` say how to reach the URI.")
+    Path | None,
+    typer.Option("--spec", help="Job spec with the settings of the URI's store, under `stores`."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 def place_here() -> Place:

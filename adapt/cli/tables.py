@@ -1,4 +1,4 @@
-"""What a terminal shows: IoU of every class, runs side by side, a packed split in numbers.
+"""Tables for a terminal: IoU of every class, runs side by side, statistics of a packed split.
 
 IoU goes in as shares, K of them with NaN for classes that never occur, and comes out in percent.
 """
@@ -33,7 +33,7 @@ def compare_table(
     title: str = "",
     subsets: Subsets = NO_SUBSETS,
 ) -> Table:
-    """Several runs side by side, each but the first with its difference to the first, in points."""
+    """Compare runs side by side, each after the first with its difference to it, in points."""
     rows = _rows(ious, names, subsets)
     table = Table(title=Text(title) if title else None, title_justify="left")
     for index, heading in enumerate(rows[0]):
@@ -81,7 +81,7 @@ def _coloured(cell: str) -> Text:
 
 
 def inspection_table(title: str, found: Inspection) -> Table:
-    """A packed split in numbers, as a table."""
+    """The statistics of a packed split."""
     table = Table("", "", title=title, show_header=False)
     manifest = found.manifest
     sizes = " / ".join(
@@ -102,7 +102,7 @@ def inspection_table(title: str, found: Inspection) -> Table:
 
 
 def _stored_labels(found: Inspection) -> str:
-    """What the labels hold, in words."""
+    """Describe the labels of a packed split."""
     manifest = found.manifest
     if not manifest.labelled:
         return "none"

@@ -143,7 +143,7 @@ def _meaning(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 
 def _default(key: str, node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """What a key is when it is left out, as one would write it."""
+    """The default of a key, as one would write it."""
     if key in schema.get("required", []):
         return "**required**"
     if isinstance(node.get("default"), dict) or "default" not in node:
@@ -198,7 +198,7 @@ def _bounds(node: Mapping[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that a table's cell may hold."""
+    """Escape text for a cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
@@ -213,11 +213,10 @@ _OPENING = dedent("""\
     {yaml}
     ```
 
-    **How it is read.** Types are strict, as in JSON: `steps: "500"`, an unknown key and a key that
-    stands twice are errors, and every mistake is named by its key path, all of them at once. `2e-4`
-    is a number, `off` is a text. `segadapt check SPEC --spec` says whether a spec is
-    valid and what it comes to, without touching data or GPU; without `--spec` it looks at
-    [everything else](check.md) too.
+    **Reading.** Types are strict, as in JSON: `steps: "500"`, an unknown key and a duplicate key
+    are errors. All mistakes are reported together, each by its key path. `2e-4` is a number, `off`
+    is a text. `segadapt check SPEC --spec` validates a spec and prints it with its defaults,
+    without touching data or GPU; without `--spec` it checks [everything else](check.md) too.
 
     **Overrides.** `--set KEY.PATH=VALUE`, as often as you like, changes single keys of a spec for
     `run`, `check` and `evaluate`. The value is read as YAML and passes the same checks; places in

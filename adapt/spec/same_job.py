@@ -1,4 +1,4 @@
-"""Whether a job may resume from a checkpoint: which keys of its spec may change."""
+"""The keys of a spec that may change when a job resumes from a checkpoint."""
 
 from typing import Any
 
