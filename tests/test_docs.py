@@ -1,6 +1,7 @@
 """Pages, generated pages and container files say what is true: links, commands, keys, users."""
 
 import re
+import runpy
 import shlex
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -267,6 +268,16 @@ def test_the_example_on_the_architectures_page_runs() -> None:
 def test_pictures_of_the_pages_are_well_formed() -> None:
     for path in ROOT.glob("docs/**/*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+def test_drawn_pictures_are_up_to_date() -> None:
+    folder = ROOT / "docs" / "pictures"
+    names = runpy.run_path(str(folder / "draw.py"))
+    assert len(names["PICTURES"]) == 4
+    for name, drawn in names["PICTURES"].items():
+        text = (folder / f"{name}.svg").read_text(encoding="utf-8")
+        assert drawn() == text, "run `python docs/pictures/draw.py`"
+        assert "url(http" not in text, "a page loads nothing from elsewhere"
 
 
 def test_the_licence_is_the_one_that_is_named() -> None:
