@@ -66,6 +66,9 @@ def parse_command(arguments: list[str]) -> None:
     """Parse as the command line would, without running it."""
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
+    if arguments[0].startswith("--"):
+        assert arguments[0] in {name for one in group.params for name in one.opts}
+        return
     command = group.commands[arguments[0]]
     command.make_context(arguments[0], list(arguments[1:]))
 

@@ -87,6 +87,7 @@ TO_PASS = {
     "docs/stores.md",
     "docs/tracking.md",
     "storage",
+    "storage/gs",
     "storage/s3",
     "storage/shards",
     "storage/smart_open",
