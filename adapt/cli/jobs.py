@@ -16,6 +16,7 @@ from adapt.errors import Interrupted, JobError
 from adapt.places import Place, with_arguments
 
 if TYPE_CHECKING:
+    from adapt.launch.rank_status import WorkerStatus
     from adapt.spec.job_spec import JobSpec
     from adapt.trainer.trainer import Outcome
 
@@ -60,20 +61,23 @@ def run(
     plain = [word for word in words if not word.startswith("--")]
     place = with_arguments(place_here(), [word for word in words if word not in plain[:1]])
     where = _spec_or_platforms(plain[0] if plain else None, place)
-    from adapt.spec.job_spec import load_spec
-
-    job = load_spec(where, [*place.overrides, *(overrides or ())], place.environment)
     if fresh and place.platform not in ("local", "docker"):
         raise JobError(
             f"--fresh: {place.platform} starts the same command again after an interruption, which "
             "would then delete what was saved; give the run another name"
         )
+    if not place.supervised:
+        raise typer.Exit(_supervise(place))
+    from adapt.spec.job_spec import load_spec
+
+    job = load_spec(where, [*place.overrides, *(overrides or ())], place.environment)
+    context.obj.expect_beats(60 * job.train.stall_minutes)
     if not place.launched:
-        raise typer.Exit(_launch(job, place, processes))
+        _start_ranks(job, place, processes, context.obj)
     from adapt.cli.live import LiveLine
     from adapt.trainer.run import run_job
 
-    # whoever started this rank says itself that it was asked to stop
+    # the supervisor reports a stop itself
     stop = stop_on_signals(tell=place.leader and place.status_dir is None)
     with LiveLine(console, quiet=not place.leader) as line:
         outcome = run_job(job, place, stop, line.show, fresh, context.obj.beat)
@@ -96,18 +100,39 @@ def _spec_or_platforms(spec: str | None, place: Place) -> str:
     )
 
 
-def _launch(job: "JobSpec", place: Place, processes: int | None) -> int:
-    """Run this very command in ranks: as many as asked for, as the platform says, or as GPUs."""
+def _supervise(place: Place) -> int:
+    """Run this very command in a child, whose ranks train; the exit code for the platform."""
+    from adapt.launch.supervisor import launch
+
+    code = launch(place, _this_command())
+    return place.interrupted_code if code == Interrupted.exit_code else code
+
+
+def _this_command() -> list[str]:
+    return ["-m", "adapt", *sys.argv[1:]]
+
+
+def _start_ranks(
+    job: "JobSpec", place: Place, processes: int | None, status: "WorkerStatus"
+) -> None:
+    """In the supervisor's child: return where it is the job's only rank, else start this very
+    command in ranks and exit as they do: as many as asked for, as the platform says, or as GPUs."""
     import torch
 
-    from adapt.launch.supervisor import launch
+    from adapt.launch.job_copy import write_job
     from adapt.trainer.problems import QUICK, refuse_problems
 
     processes = processes or place.processes or max(1, torch.cuda.device_count())
-    whole = replace(place, num_ranks=processes * place.num_nodes)
-    refuse_problems(job, whole, QUICK)  # the ranks check the networks themselves
-    code = launch(job, place, processes, ["--module", "adapt", *sys.argv[1:]])
-    return place.interrupted_code if code == Interrupted.exit_code else code
+    num_ranks = processes * place.num_nodes
+    refuse_problems(job, replace(place, num_ranks=num_ranks), QUICK)  # a rank checks the networks
+    assert place.status_dir is not None, "the supervisor made it"
+    write_job(place.status_dir, job)
+    if num_ranks == 1:
+        return
+    from adapt.launch.elastic import run_elastic
+
+    status.withdraw()
+    raise typer.Exit(run_elastic(place, processes, _this_command(), place.status_dir))
 
 
 @commands.command()

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from adapt.cli import app, say_error
 from adapt.errors import DataError, Interrupted, JobError
-from adapt.launch.status import WorkerStatus, write_failure
+from adapt.launch.rank_status import WorkerStatus
+from adapt.launch.verdict import write_failure
 from adapt.places import Place, failure_file, find_place
 from storage.errors import StoreError
 
@@ -43,10 +44,10 @@ def main() -> int:
         say_error(str(error), kind=type(error).__name__)
         write_failure(failure_file(os.environ), type(error).__name__, str(error))
         return error.exit_code
-    status = WorkerStatus(place.status_dir, place.rank)
+    status = WorkerStatus(place.status_dir, place.rank, place.local_ranks)
     failed = _ended(place, status)
     status.ended(*failed)
-    if failed.kind and failed.exit_code != Interrupted.exit_code and not place.launched:
+    if failed.kind and failed.exit_code != Interrupted.exit_code and not place.supervised:
         write_failure(place.failure_file, *failed[1:])
     return failed.exit_code
 

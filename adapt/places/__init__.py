@@ -26,10 +26,10 @@ from adapt.places.modelarts import modelarts
 from adapt.places.place import (
     CHANNELS,
     PLATFORM_VARIABLE,
+    SHARE_CORES_VARIABLE,
     STATUS_VARIABLE,
     Place,
     needed_number,
-    status_dir,
 )
 from adapt.places.sagemaker import SAGEMAKER_FAILURE, SAGEMAKER_HOSTS, sagemaker
 
@@ -37,11 +37,11 @@ __all__ = [
     "CHANNELS",
     "PLACES",
     "PLATFORM_VARIABLE",
+    "SHARE_CORES_VARIABLE",
     "STATUS_VARIABLE",
     "Place",
     "failure_file",
     "find_place",
-    "status_dir",
     "with_arguments",
 ]
 

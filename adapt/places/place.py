@@ -14,6 +14,8 @@ from adapt.errors import Interrupted, JobError
 
 STATUS_VARIABLE = "SEGADAPT_STATUS_DIR"
 PLATFORM_VARIABLE = "SEGADAPT_PLATFORM"
+SHARE_CORES_VARIABLE = "SEGADAPT_SHARE_CORES"
+"""Set where the user set no OMP_NUM_THREADS: several ranks then share the cores evenly."""
 CHANNELS = {
     "source": "source.uri",
     "target": "target.uri",
@@ -72,13 +74,20 @@ class Place:
 
     @property
     def launched(self) -> bool:
-        """Whether torchrun started this process."""
-        return "TORCHELASTIC_RUN_ID" in self.environment
+        """Whether torch's launcher started this process, as one of several ranks."""
+        return is_launched(self.environment)
+
+    @property
+    def supervised(self) -> bool:
+        """Whether this process has a parent that reports its failure: the supervisor, or torch's
+        launcher."""
+        return is_supervised(self.environment)
 
     @property
     def status_dir(self) -> Path | None:
-        """Where a rank says how it ended, if `adapt.launch.supervisor` started it."""
-        return status_dir(self.environment) if self.launched else None
+        """Where the supervisor's child and its ranks report how they end; None without one."""
+        folder = self.environment.get(STATUS_VARIABLE)
+        return Path(folder) if folder else None
 
     @property
     def tracking_uri(self) -> str | None:
@@ -86,10 +95,14 @@ class Place:
         return self.environment.get("MLFLOW_TRACKING_URI") or None
 
 
-def status_dir(environment: Mapping[str, str]) -> Path | None:
-    """Where the processes of a node that `adapt.launch.supervisor` started say how they end."""
-    folder = environment.get(STATUS_VARIABLE)
-    return Path(folder) if folder else None
+def is_launched(environment: Mapping[str, str]) -> bool:
+    """Whether torch's launcher started the process of this environment."""
+    return "TORCHELASTIC_RUN_ID" in environment
+
+
+def is_supervised(environment: Mapping[str, str]) -> bool:
+    """Whether the supervisor or torch's launcher started the process of this environment."""
+    return is_launched(environment) or bool(environment.get(STATUS_VARIABLE))
 
 
 def scratch_below(root: Path) -> Path:

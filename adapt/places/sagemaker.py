@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.errors import JobError
-from adapt.places.place import CHANNELS, Place, number
+from adapt.places.place import CHANNELS, Place, is_supervised, number
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
     resources = _read(root / SAGEMAKER_HOSTS)
     hosts = sorted(resources["hosts"])
     given = _hyperparameters(config)
-    launched = "TORCHELASTIC_RUN_ID" in environment
     return Place(
         "sagemaker",
         {**_network(resources), **_with_spec(environment, given)},
@@ -51,7 +50,9 @@ def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
         job=environment.get("TRAINING_JOB_NAME") or None,
         spec=given.get("spec") or _spec_channel(folder),
         overrides=(*_channels(config, root), *_overrides(given)),
-        model_dir=folder / "model" if _writable(folder / "model", not launched) else None,
+        model_dir=folder / "model"
+        if _writable(folder / "model", not is_supervised(environment))
+        else None,
     )
 
 

@@ -18,6 +18,7 @@ from adapt.config.strict_yaml import packed
 from adapt.models import build_segmenter
 from adapt.models.official.names import MULTI_LEVEL_HEADS, official_name
 from adapt.spec.job_spec import JobSpec, json_schema
+from adapt.trainer.trainer import Outcome
 from tests.commands import ROOT, Ended, call, finish, start, start_python
 from tests.conftest import TINY_HW, tiny_values, write_raw_folders
 
@@ -582,12 +583,15 @@ def test_a_job_takes_what_the_platform_says(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[JobSpec] = []
-    monkeypatch.setattr(
-        "adapt.launch.supervisor.launch", lambda job, *_given: seen.append(job) or 0
-    )
+
+    def trained(job: JobSpec, *_given: object) -> Outcome:
+        seen.append(job)
+        return Outcome(job.train.steps, None, {})
+
+    monkeypatch.setattr("adapt.trainer.run.run_job", trained)
     platform = {"MA_VJ_NAME": "v", "checkpoints": "/out/checkpoints", "source": "/in/source"}
     environment = {**platform, "SEGADAPT_SPEC_BASE64": packed(spec.read_text())}
-    arguments = ("--processes", 1, "--train.steps=9", "--source=/in/other", "--set", "seed=5")
+    arguments = ("--train.steps=9", "--source=/in/other", "--set", "seed=5")
     ended = call("run", *arguments, folder=tmp_path, environment=environment)
     assert ended.code == 0, ended.err
     (job,) = seen

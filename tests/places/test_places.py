@@ -119,7 +119,7 @@ def test_what_users_say_comes_first(name: str, tmp_path: Path) -> None:
 def test_torchruns_ranks_are_taken_on_every_platform(name: str, tmp_path: Path) -> None:
     environment, _, files = SAMPLES[name]
     kept = {key: value for key, value in environment.items() if not key.startswith("PET_")}
-    said = TORCHRUN | {"SEGADAPT_PLATFORM": name}  # the first process had all variables
+    said = TORCHRUN | {"SEGADAPT_PLATFORM": name}  # the supervisor had all variables
     place = find_place(kept | said, written(files, tmp_path))
     assert place.platform == name
     assert (place.rank, place.num_ranks) == (5, 8)
@@ -258,11 +258,15 @@ def test_ranges_of_nodes_are_refused(tmp_path: Path) -> None:
         find_place(PET | {"PET_NNODES": "1:4"}, tmp_path)
 
 
-def test_only_a_rank_of_ours_has_a_status_folder() -> None:
+def test_the_supervisors_child_and_its_ranks_have_a_status_folder(tmp_path: Path) -> None:
     folder = {"SEGADAPT_STATUS_DIR": "/status"}
-    assert find_place(folder).status_dir is None
-    assert find_place(TORCHRUN).status_dir is None
-    assert find_place(TORCHRUN | folder).status_dir == Path("/status")
+    first, alone = find_place({}, tmp_path), find_place(folder, tmp_path)
+    by_hand, rank = find_place(TORCHRUN, tmp_path), find_place(TORCHRUN | folder, tmp_path)
+    assert [place.status_dir for place in (first, by_hand)] == [None, None]
+    assert alone.status_dir == rank.status_dir == Path("/status")
+    places = (first, alone, by_hand, rank)
+    assert [place.supervised for place in places] == [False, True, True, True]
+    assert [place.launched for place in places] == [False, False, True, True]
 
 
 def test_the_failure_file_is_where_the_platform_looks(tmp_path: Path) -> None:

@@ -217,10 +217,12 @@ def test_a_job_without_memory_is_told_so_with_the_cure(stack: Stack) -> None:
 
 SILENT = """
 import pathlib, tempfile, time
-from adapt.launch.status import STATUS_PREFIX, WorkerStatus, write_supervisor
+from adapt.launch.rank_status import STATUS_PREFIX, WorkerStatus, write_supervisor
 folder = pathlib.Path(tempfile.mkdtemp(prefix=STATUS_PREFIX))
-write_supervisor(folder, 4)
-WorkerStatus(folder, 0).beat()
+write_supervisor(folder)
+status = WorkerStatus(folder, 0)
+status.expect_beats(4)
+status.beat()
 time.sleep(100)
 """
 
@@ -234,7 +236,7 @@ def test_the_engine_finds_a_job_unhealthy_whose_rank_hangs(
     job = stack.client.submit(request)
     status = stack.until(job, lambda status: bool(status.detail))
     assert status.state == "running"
-    assert status.detail.startswith("unhealthy: rank 0 has achieved nothing for 0."), status
+    assert status.detail.startswith("unhealthy: rank 0: no progress for 0."), status
 
 
 def test_a_job_that_does_not_stop_is_killed_after_the_grace(

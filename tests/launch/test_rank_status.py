@@ -11,16 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
-import adapt.launch.status
+import adapt.launch.rank_status
 from adapt.cli.main import _failure
-from adapt.launch.status import (
+from adapt.launch.rank_status import (
     RankStatus,
-    Watch,
     WorkerStatus,
     clear_leftovers,
-    verdict_of,
-    write_failure,
+    read_first_failure,
+    read_statuses,
+    write_first_failure,
 )
+from adapt.launch.verdict import verdict_of, write_failure
+from adapt.launch.watch import Watch
 from adapt.places import Place
 from adapt.ranks import RankLost
 from storage.errors import StoreError
@@ -28,12 +30,12 @@ from storage.errors import StoreError
 
 @pytest.fixture(autouse=True)
 def parent_may_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapt.launch.status, "die_with_parent", lambda: None)
+    monkeypatch.setattr(adapt.launch.rank_status, "die_with_parent", lambda: None)
 
 
 def test_a_rank_tells_its_start_its_beats_and_its_end(tmp_path: Path) -> None:
     status = WorkerStatus(tmp_path, 3)
-    (started,) = adapt.launch.status.read_statuses(tmp_path)
+    (started,) = read_statuses(tmp_path)
     assert started.rank == 3 and started.exit_code is None
     status.beat()
     beat = tmp_path / "rank-3.beat"
@@ -41,8 +43,8 @@ def test_a_rank_tells_its_start_its_beats_and_its_end(tmp_path: Path) -> None:
     status.beat()
     assert not beat.exists(), "at most one a second"
     status.ended(4, "DataError", "shard 7", "Traceback")
-    (ended,) = adapt.launch.status.read_statuses(tmp_path)
-    assert ended[3:] == (4, "DataError", "shard 7", "Traceback")
+    (ended,) = read_statuses(tmp_path)
+    assert ended[3:7] == (4, "DataError", "shard 7", "Traceback")
 
 
 def test_without_a_folder_nothing_is_written(
@@ -57,9 +59,10 @@ def test_without_a_folder_nothing_is_written(
 
 def test_a_clock_set_back_stalls_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
-    WorkerStatus(tmp_path, 0)
+    status = WorkerStatus(tmp_path, 0)
     monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
-    watch, beat = Watch(tmp_path, 10), tmp_path / "rank-0.beat"
+    status.expect_beats(10)
+    watch, beat = Watch(tmp_path), tmp_path / "rank-0.beat"
     for age_s in (0, 8, 16, 24):
         now_s[0] = 100 + age_s
         beat.touch()
@@ -70,7 +73,9 @@ def test_a_clock_set_back_stalls_nobody(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def ended(*codes: int | None) -> list[RankStatus]:
-    return [RankStatus(rank, 1, float(rank), code) for rank, code in enumerate(codes)]
+    """The statuses of two ranks of a node, or of its only one."""
+    pairs = enumerate(codes)
+    return [RankStatus(r, 1, float(r), code, local_ranks=len(codes)) for r, code in pairs]
 
 
 def test_folders_of_earlier_lives_are_cleared(tmp_path: Path) -> None:
@@ -87,7 +92,7 @@ def test_folders_of_earlier_lives_are_cleared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("torchrun", "codes", "first", "asked", "expected"),
+    ("child", "codes", "first", "asked", "expected"),
     [
         (0, [0, 0], None, False, 0),
         (1, [75, 4], (1, 4), False, 4),
@@ -105,17 +110,59 @@ def test_folders_of_earlier_lives_are_cleared(tmp_path: Path) -> None:
         (3, [None, None], (0, 3), False, 3),
         (75, [None, None], None, False, 75),
         (134, [None, None], None, False, 1),
+        (-9, [None], None, False, 137),
+        (-11, [None], None, True, 75),
+        (75, [75], None, False, 75),
+        (4, [4], None, True, 4),
+        (5, [None], None, False, 1),
     ],
 )
 def test_what_statuses_come_to(
-    torchrun: int,
+    child: int,
     codes: list[int | None],
     first: tuple[int, int] | None,
     asked: bool,
     expected: int,
 ) -> None:
-    verdict = verdict_of(torchrun, ended(*codes), first, 2, asked)
+    verdict = verdict_of(child, ended(*codes), first, asked)
     assert verdict.exit_code == expected
+
+
+@pytest.mark.parametrize(
+    ("child", "statuses", "message"),
+    [
+        (2, [RankStatus(0, 1, 0, 2, "JobError", "a: b")], "a: b"),
+        (2, [RankStatus(1, 1, 0, 2, "JobError", "a: b")], "rank 1: a: b"),
+        (2, [RankStatus(0, 1, 0, 2, "JobError", "a: b", local_ranks=2)], "rank 0: a: b"),
+        (-11, [RankStatus(0, 1, 0)], "rank 0 died of SIGSEGV. Fix: run the same command again: "),
+        (-9, [], "the process of the ranks died of SIGKILL. Fix: the machine or the container"),
+        (3, [RankStatus(0, 1, 0)], "rank 0 ended with exit code 3 and reported no reason, as on a"),
+    ],
+)
+def test_verdicts_name_the_rank_where_there_are_several(
+    child: int, statuses: list[RankStatus], message: str
+) -> None:
+    verdict = verdict_of(child, statuses, None, asked=False)
+    assert verdict.message.startswith(message)
+    assert verdict.shown == (message == "a: b"), "the only rank has printed its failure itself"
+
+
+def test_a_process_that_starts_ranks_is_none_itself(tmp_path: Path) -> None:
+    status = WorkerStatus(tmp_path, 0)
+    status.withdraw()
+    status.beat()
+    status.ended(1, "Bug", "of the launcher")
+    assert read_statuses(tmp_path) == [] and not list(tmp_path.glob("*.beat"))
+    WorkerStatus(None, 0).withdraw()
+
+
+def test_the_first_failure_is_noted(tmp_path: Path) -> None:
+    assert read_first_failure(tmp_path) is None
+    (tmp_path / "failure.json").touch()
+    assert read_first_failure(tmp_path) is None, "an empty file is what a full disk leaves"
+    write_first_failure(tmp_path, 1, -9)
+    assert read_first_failure(tmp_path) == (1, -9)
+    write_first_failure(tmp_path / "no such folder", 1, -9)
 
 
 @pytest.mark.parametrize("size", [10, 5000])

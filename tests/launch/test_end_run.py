@@ -1,0 +1,128 @@
+"""MLflow hears how a job ended, also where no rank could report it."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from adapt.launch import supervisor
+from adapt.launch.job_copy import read_job, write_job
+from adapt.launch.supervisor import end_run, launch
+from adapt.launch.verdict import Verdict
+from adapt.places import Place
+from adapt.spec.job_spec import parse_spec
+from tests.chaos import descendants
+from tests.commands import finish, start
+from tests.conftest import tiny_values
+
+
+def test_telling_mlflow_of_a_stop_ends_within_the_grace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals_kept: None
+) -> None:
+    told = Event()
+
+    def supervised(*given: Any) -> Verdict:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Verdict(75, "Interrupted", "not every rank ended in time")
+
+    def slow(*_given: object) -> None:
+        told.wait(30)
+
+    monkeypatch.setattr(supervisor, "supervise", supervised)
+    monkeypatch.setattr(supervisor, "end_run", slow)
+    started_s = time.monotonic()
+    assert launch(Place("local", {}, tmp_path, grace_s=2), []) == 75
+    assert time.monotonic() - started_s < 10
+    told.set()
+
+
+def test_the_job_reaches_the_supervisor_as_it_was_read(
+    tiny_job: dict[str, Any], tmp_path: Path
+) -> None:
+    assert read_job(tmp_path) is None, "the spec itself may be wrong"
+    job = parse_spec(tiny_job, "tiny")
+    write_job(tmp_path, job)
+    assert read_job(tmp_path) == job
+    (tmp_path / "job.json").write_text((tmp_path / "job.json").read_text()[:100])
+    assert read_job(tmp_path) is None, "half a file is what a full disk leaves"
+    write_job(tmp_path / "no such folder", job)
+    end_run(tmp_path, Place("local", {}, tmp_path), Verdict(2, "JobError", "of an unread spec"))
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_is_a_failed_run_in_mlflow(
+    victim: int, tiny_uri: str, tmp_path: Path
+) -> None:
+    values = tiny_values(tiny_uri, "runs")
+    values["train"]["steps"] = 200
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+    process = start("run", "tiny.yaml", "--processes", 2, folder=tmp_path)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 2/"):
+            os.kill(rank_pid(process.pid, victim), signal.SIGKILL)
+            break
+    ended = finish(process)
+    assert ended.code == 137 and "died of SIGKILL" in ended.err, ended.err
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'tests'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FAILED"
+    assert f"Killed: rank {victim} died of SIGKILL" in run.data.tags["segadapt.error"]
+
+
+def rank_pid(supervisor: int, rank: int) -> int:
+    """The process of a rank, from its environment."""
+    for pid in descendants(supervisor):
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if f"RANK={rank}".encode() in variables:
+            return pid
+    raise AssertionError(f"no rank {rank} below {supervisor}")
+
+
+def test_a_rank_that_does_not_stop_is_a_killed_run_in_mlflow(tiny_uri: str, tmp_path: Path) -> None:
+    values = tiny_values(tiny_uri, "runs")
+    values["train"]["steps"] = 200
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+    environment = {"SEGADAPT_GRACE_S": "15"}
+    process = start("run", "tiny.yaml", folder=tmp_path, environment=environment)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 2/"):
+            (child,) = descendants(process.pid)
+            os.kill(child, signal.SIGSTOP)
+            process.send_signal(signal.SIGTERM)
+            break
+    begun_s = time.monotonic()
+    ended = finish(process)
+    assert ended.code == 75 and "not every rank ended within the grace" in ended.err, ended.err
+    assert time.monotonic() - begun_s < 15, "the platform kills what is left after its grace"
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'tests'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "KILLED"
+
+
+def test_only_nodes_that_see_the_run_tell_mlflow_how_it_ended(
+    tiny_job: dict[str, Any], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    write_job(tmp_path, parse_spec(tiny_job, "tiny"))
+    place = Place("local", {}, tmp_path / "scratch", node=1, num_nodes=2)
+    end_run(tmp_path, place, Verdict(1, "Bug", "of a node whose folder is its own"))
+    assert not (runs / "mlflow.db").exists() and not (runs / "tiny/JOB").exists()
+    for node in (0, 1):
+        verdict = Verdict(3, "StoreError", f"of node {node}")
+        end_run(tmp_path, replace(place, node=node), verdict)
+    client = MlflowClient(f"sqlite:///{runs}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'tests'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FAILED"
+    assert run.data.tags["segadapt.error"] == "StoreError: of node 1"
