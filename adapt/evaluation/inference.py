@@ -1,5 +1,5 @@
-"""From images to the main head's logits: the whole image once, as in the papers, or
-several views of it, by one network or several.
+"""From images to the main head's logits: the whole image once, as in the papers, or several
+views of it, by one network or several.
 
 One rule: the logits of every view are brought to the wanted size by their architecture's own
 resizing, a mirrored view's are mirrored back, and all are averaged; several networks' are summed
