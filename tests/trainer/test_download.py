@@ -31,11 +31,3 @@ def test_a_run_without_an_evaluation_has_no_best(
         JobError, match=r"with a best checkpoint, got none. Fix: wait for the first"
     ):
         download_best("download-early", tmp_path, mlflow_uri, place)
-
-
-def test_something_else_than_mlflow_is_named(
-    absent_uri: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(JobError, match=f"^{absent_uri}: expected an answer of MLflow, got: "):
-        download_best("anything", tmp_path, absent_uri, place)
