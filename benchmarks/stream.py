@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for `python benchmarks/stream.py`
 
-from adapt.data.packed.manifest import Profile  # noqa: E402 - needs the path above
+from adapt.data.packed.encodings import EncodingName  # noqa: E402 - needs the path above
 from adapt.platforms.local_stack import S3Server, seaweedfs  # noqa: E402
 from benchmarks import stream_data as data  # noqa: E402
 from benchmarks.stream_chart import chart, tables  # noqa: E402
@@ -111,10 +111,10 @@ def measure(given: argparse.Namespace) -> None:
         server.make_bucket(BUCKET)
         bench = Bench(given, server)
         sources: dict[str, Any] = {
-            profile: make_source(bench, profile, "main") for profile in data.PROFILES
+            encoding: make_source(bench, encoding, "main") for encoding in data.MEASURED
         }
-        for profile, source in sources.items():
-            source["warm_up"] = make_source(bench, profile, "warm_up")
+        for encoding, source in sources.items():
+            source["warm_up"] = make_source(bench, encoding, "warm_up")
         peers = {name: ensure(given.peers_env.resolve(), peer) for name, peer in PEERS.items()}
         convert_all(bench, sources, peers)
         print(f"prepared in {perf_counter() - started_s:.0f} s", flush=True)
@@ -122,7 +122,7 @@ def measure(given: argparse.Namespace) -> None:
             "load_average": list(os.getloadavg()),
             "cpus": os.cpu_count(),
             "versions": versions(),
-            "data": {profile: source["described"] for profile, source in sources.items()},
+            "data": {encoding: source["described"] for encoding, source in sources.items()},
             "readers": read_rounds(bench, sources, peers),
             "pairs": measure_pairs(bench),
             "threads": {p: single(bench, "threads", source) for p, source in sources.items()},
@@ -141,15 +141,15 @@ def versions() -> dict[str, str]:
     return dict(pinned) | {name: version_of(name) for name in own}
 
 
-def make_source(bench: Bench, profile: Profile, kind: str) -> dict[str, Any]:
+def make_source(bench: Bench, encoding: EncodingName, kind: str) -> dict[str, Any]:
     """Raw pictures, packed and uploaded; what readers are given of them."""
     given = bench.given
     count = given.samples if kind == "main" else data.WARM_UP_SAMPLES
     raw = bench.out / bench.named(f"raw_{kind}_{count}")
     data.write_raw(raw, data.pictures(given.images, data.PACKED_HW, 0), count)
     ids = "own_ids" if given.own_ids else "train_ids"
-    folder = bench.out / bench.named(f"{kind}_{count}") / ids / profile
-    manifest = data.packed(raw, folder, profile, own_ids=given.own_ids)
+    folder = bench.out / bench.named(f"{kind}_{count}") / ids / encoding
+    manifest = data.packed(raw, folder, encoding, own_ids=given.own_ids)
     uri = bench.upload(folder)
     start = f"{folder.relative_to(bench.out)}/train"
     keys = [f"{start}/{shard.name}" for shard in manifest.shards]
@@ -162,7 +162,7 @@ def make_source(bench: Bench, profile: Profile, kind: str) -> dict[str, Any]:
     return {
         "packed": str(folder / "train"),
         "size_hw": data.PACKED_HW,
-        "suffix": "qoi" if profile == "exact" else "jpg",
+        "suffix": "qoi" if encoding == "exact" else "jpg",
         "uri": uri,
         "size_bytes": size_bytes,
         "shards": {"presigned": signed, "s3": [f"s3://{BUCKET}/{key}" for key in keys]},
@@ -194,26 +194,26 @@ def convert_all(bench: Bench, sources: Mapping[str, Any], peers: Mapping[str, An
 def read_rounds(
     bench: Bench, sources: Mapping[str, Any], peers: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """profile -> reader -> what `summary` makes of its rounds; readers take turns."""
+    """encoding -> reader -> what `summary` makes of its rounds; readers take turns."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for profile, source in sources.items():  # fills the cache that the warm ones open
-        one_epoch(bench, MAIN, source, {"batch_size": 1, "cold": False}, profile)
+    for encoding, source in sources.items():  # fills the cache that the warm ones open
+        one_epoch(bench, MAIN, source, {"batch_size": 1, "cold": False}, encoding)
     for number in range(bench.given.rounds):
-        for profile, source in sources.items():
-            rounds = found.setdefault(profile, {})
+        for encoding, source in sources.items():
+            rounds = found.setdefault(encoding, {})
             for name, settings in OURS.items():
-                measured = one_epoch(bench, MAIN, source, settings, profile)
+                measured = one_epoch(bench, MAIN, source, settings, encoding)
                 rounds.setdefault(name, []).append(measured)
             for name, peer in PEERS.items():
                 measured = peers[name]
                 if "error" not in measured:
                     settings = {"reader": name, "cold": peer.cold}
-                    measured = one_epoch(bench, peers[name]["command"], source, settings, profile)
+                    measured = one_epoch(bench, peers[name]["command"], source, settings, encoding)
                 rounds.setdefault(name, []).append(measured)
-            print(f"round {number + 1} of {bench.given.rounds}: {profile}", flush=True)
+            print(f"round {number + 1} of {bench.given.rounds}: {encoding}", flush=True)
     return {
-        profile: {name: summary(rounds) for name, rounds in readers.items()}
-        for profile, readers in found.items()
+        encoding: {name: summary(rounds) for name, rounds in readers.items()}
+        for encoding, readers in found.items()
     }
 
 
@@ -222,11 +222,11 @@ def one_epoch(
     command: list[str],
     source: Mapping[str, Any],
     settings: Mapping[str, Any],
-    profile: str,
+    encoding: str,
 ) -> dict[str, Any]:
     """One reader's epoch in a process of its own."""
     with bench.folder("cold") as cold, bench.folder("warm_up_cache") as warm_up:
-        cache = cold if settings["cold"] else str(bench.out / "cache" / profile)
+        cache = cold if settings["cold"] else str(bench.out / "cache" / encoding)
         given = {**source, **settings, "cache": cache}
         given["warm_up"] = {**source["warm_up"], **settings, "cache": warm_up}
         return bench.run(command, "read", given)
@@ -249,8 +249,8 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 def single(bench: Bench, name: str, source: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """One of the measurements of our stream alone, with the warm cache."""
-    profile = Path(source["uri"]).name
-    cache = str(bench.out / "cache" / profile)
+    encoding = Path(source["uri"]).name
+    cache = str(bench.out / "cache" / encoding)
     return bench.run(MAIN, name, {**source, "cache": cache, **more})
 
 
@@ -291,7 +291,7 @@ def main() -> None:
     )
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--quick", action="store_true", help="few samples, one round, no docs")
-    parser.add_argument("--samples", type=int, help="of each profile (default: 240; quick: 90)")
+    parser.add_argument("--samples", type=int, help="of each encoding (default: 240; quick: 90)")
     parser.add_argument("--rounds", type=int, help="default: 3; quick: 1")
     parser.add_argument(
         "--images",

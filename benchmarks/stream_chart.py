@@ -25,8 +25,8 @@ INK, MUTED, LINE, PANEL = "#0f172a", "#475569", "#e2e8f0", "#f8fafc"
 OURS_FILL, PEER_FILL = "#2563eb", "#94a3b8"
 WIDTH, ROW, NAME_WIDTH, BAR_WIDTH = 900, 24, 190, 560
 TITLES = {
-    "exact": "QOI, lossless (profile exact)",
-    "small": "JPEG 95, 4:4:4 (profile small)",
+    "exact": "QOI, lossless (encoding exact)",
+    "small": "JPEG 95, 4:4:4 (encoding small)",
 }
 
 
@@ -46,17 +46,17 @@ class Goal(NamedTuple):
 
 
 def goals(results: Results) -> list[Goal]:
-    """Every goal, in both profiles where both were measured."""
+    """Every goal, in both encodings where both were measured."""
     found = []
-    for profile, readers in results["readers"].items():
+    for encoding, readers in results["readers"].items():
         for name, least in FLOOR_GOALS.items():
-            found.append(Goal(f"{profile}: {name} / floor", readers[name].get("ratio"), least))
+            found.append(Goal(f"{encoding}: {name} / floor", readers[name].get("ratio"), least))
         for name, least in RIVALS.items():
             ours, peer = (readers[one].get("ratio") for one in (OURS_COLD, name))
             value = ours / peer if ours and peer else None
-            found.append(Goal(f"{profile}: {OURS_COLD} / {name}", value, least))
-        speed_up = results["threads"][profile].get("stream")
-        found.append(Goal(f"{profile}: threads 1 -> 2, wall time", speed_up, THREADS_GOAL))
+            found.append(Goal(f"{encoding}: {OURS_COLD} / {name}", value, least))
+        speed_up = results["threads"][encoding].get("stream")
+        found.append(Goal(f"{encoding}: threads 1 -> 2, wall time", speed_up, THREADS_GOAL))
     found.append(Goal("papers' path / ours, a pair", pair_ratio(results["pairs"]), PAIR_GOAL))
     return found
 
@@ -87,15 +87,15 @@ def goal_table(results: Results) -> str:
 def reader_table(results: Results) -> str:
     """Ratio to the floor, CPU time and time to the first batch of every reader, or why not."""
     rows = []
-    for profile, readers in results["readers"].items():
+    for encoding, readers in results["readers"].items():
         for name, one in by_ratio(readers):
             if "error" in one:
-                rows.append([profile, name, "", "", "", f"not run: {one['error']}"])
+                rows.append([encoding, name, "", "", "", f"not run: {one['error']}"])
                 continue
             spread = f"{min(one['ratios']):.2f} to {max(one['ratios']):.2f}"
             cells = [f"{one['ratio']:.2f}", spread, f"{one['cpu_us'] / 1e3:.2f}"]
-            rows.append([profile, name, *cells, f"{one['first_batch_s']:.2f}"])
-    head = ["profile", "reader", "floor / reader", "rounds", "CPU ms a sample", "first batch (s)"]
+            rows.append([encoding, name, *cells, f"{one['first_batch_s']:.2f}"])
+    head = ["encoding", "reader", "floor / reader", "rounds", "CPU ms a sample", "first batch (s)"]
     return markdown(head, rows)
 
 
@@ -107,20 +107,20 @@ def by_ratio(readers: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def rest_table(results: Results) -> str:
     """Data, pairs, threads, memory, and how loaded the machine was."""
     pairs, rows = results["pairs"], []
-    for profile, one in results["data"].items():
+    for encoding, one in results["data"].items():
         text = f"{one['samples']} samples in {one['shards']} shards, "
-        rows.append([f"{profile}: data", f"{text}{one['bytes_per_pixel']:.2f} bytes a pixel"])
+        rows.append([f"{encoding}: data", f"{text}{one['bytes_per_pixel']:.2f} bytes a pixel"])
     if "error" in pairs:
         rows.append(["CPU time a source + target pair", f"not run: {pairs['error']}"])
     else:
         text = f"papers {pairs['papers_ms']:.1f} ms, ours {pairs['ours_ms']:.1f} ms"
         rows.append(["CPU time a source + target pair", text])
-    for profile, one in results["threads"].items():
+    for encoding, one in results["threads"].items():
         text = f"not run: {one.get('error')}"
         if "error" not in one:
             text = f"decoding {one['decode']:.2f}, stream {one['stream']:.2f}; others took "
             text += f"{100 * one['others_share']:.0f} % of the machine"
-        rows.append([f"{profile}: wall time of 1 thread / 2 threads", text])
+        rows.append([f"{encoding}: wall time of 1 thread / 2 threads", text])
     for name, one in results["memory"].items():
         text = f"not run: {one.get('error')}"
         if "error" not in one:
@@ -151,10 +151,10 @@ def chart(results_path: Path, docs: Path) -> None:
 
 
 def picture(results: Results) -> str:
-    """Bars of floor / reader, one panel a profile, as SVG; 1 is bare decoding."""
+    """Bars of floor / reader, one panel a encoding, as SVG; 1 is bare decoding."""
     panels, top = [], 8
-    for profile, readers in results["readers"].items():
-        panels.append(panel(TITLES[profile], by_ratio(readers), top))
+    for encoding, readers in results["readers"].items():
+        panels.append(panel(TITLES[encoding], by_ratio(readers), top))
         top += panel_height(len(readers)) + 12
     height = top + 24
     ratio = pair_ratio(results["pairs"])

@@ -19,8 +19,9 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from adapt.data.label_maps import LABEL_SPACES
-from adapt.data.packed.manifest import Manifest, Profile
-from adapt.data.packing.pack import pack
+from adapt.data.packed.encodings import EncodingName
+from adapt.data.packed.manifest import Manifest
+from adapt.data.writing.pack import pack
 from storage.stores import open_store
 
 Pixels = npt.NDArray[np.uint8]
@@ -33,7 +34,7 @@ PACKED_NOISE, OWNERS_NOISE = (1.75, 0.6), (1.14, 0.39)
 """Deviation common to the three channels and of each alone: with the first, pictures of the packed
 size take as much as real ones, with the second those of the owners' sizes do as PNG."""
 PACKED_HW = (720, 1280)
-PROFILES: tuple[Profile, ...] = ("exact", "small")
+MEASURED: tuple[EncodingName, ...] = ("exact", "small")
 WARM_UP_SAMPLES = 4
 
 
@@ -198,7 +199,7 @@ def write_raw(
 def packed(
     raw: Path,
     folder: Path,
-    profile: Profile,
+    encoding: EncodingName,
     size_hw: tuple[int, int] = PACKED_HW,
     own_ids: bool = False,
 ) -> Manifest:
@@ -212,7 +213,7 @@ def packed(
         store,
         "train",
         name=name,
-        profile=profile,
+        encoding=encoding,
         size_hw=size_hw,
         label_space=space,
     )

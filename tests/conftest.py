@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from storage.store import Store
 from storage.stores import Stores
 

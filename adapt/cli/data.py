@@ -1,9 +1,9 @@
-"""Commands about data sets: pack, merge, verify, inspect."""
+"""Commands on datasets: pack, merge, verify, inspect."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -24,69 +24,77 @@ def pack(
         Path, typer.Argument(metavar="RAW_DIR", help="The dataset as it was downloaded.")
     ],
     uri: Annotated[
-        str, typer.Argument(metavar="URI", help="Where to: a folder, s3://..., obs://...")
+        str, typer.Argument(metavar="URI", help="Destination: a folder, s3://..., obs://...")
     ],
-    split: Annotated[str, typer.Option(help="Which split to pack.")] = "train",
+    split: Annotated[str, typer.Option(help="Split to pack.")] = "train",
     size_hw: Annotated[
         tuple[int, int] | None,
-        typer.Option(metavar="H W", help="Resize to this size, as the papers do."),
+        typer.Option(metavar="H W", help="Resize to this height and width, as the papers do."),
     ] = None,
     original: Annotated[
-        bool, typer.Option("--original", help="Keep the files' own bytes and size.")
+        bool, typer.Option("--original", help="Store the files unchanged, at full size.")
     ] = False,
     small: Annotated[
         bool,
-        typer.Option("--small", help="Resize and store as JPEG 95: lossy, a fifth of the size."),
+        typer.Option(
+            "--small", help="Store images as JPEG of quality 95: lossy, a fifth of the size."
+        ),
     ] = False,
     name: Annotated[
-        str | None, typer.Option(help="What label spaces call it, for layout `folders`.")
+        str | None, typer.Option(help="Name of the dataset in label spaces, for layout folders.")
     ] = None,
     unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="Pack the images alone.")
+        bool, typer.Option("--unlabelled", help="Pack images without labels.")
     ] = False,
     skip: Annotated[
-        list[str] | None, typer.Option(help="A sample to leave out, by key; may be repeated.")
+        list[str] | None, typer.Option(help="Key of a sample to leave out; may be repeated.")
     ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
-            help="A label space, or a job spec: store its train ids, not the dataset's own ids."
+            help="Label space, or job spec: store its train ids, not the dataset's own ids."
         ),
     ] = None,
     part: Annotated[
         str,
-        typer.Option("--slice", metavar="I/N", help="Pack one of N slices alone; then `merge`."),
+        typer.Option(
+            "--slice", metavar="I/N", help="Pack only slice I of N; `merge` then joins them."
+        ),
     ] = "0/1",
-    seed: Annotated[int, typer.Option(help="Start of the shuffle over shards.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the shuffle over shards.")] = 0,
     shard_mb: Annotated[float, typer.Option(help="Size of a shard in 10^6 bytes.")] = 64,
     workers: Annotated[
-        int | None, typer.Option(help="Shards packed side by side; default: the cores.")
+        int | None, typer.Option(help="Shards packed in parallel; default: the number of cores.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another packing.")
+        bool, typer.Option("--overwrite", help="Replace a split that is packed already.")
     ] = False,
     spec: StoresFrom = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a raw dataset as shards, straight into any store.
+    """Pack a raw dataset into shards, straight into any store.
 
-    Run it again to go on after a stop.
+    Run the same command again to resume after a stop.
     """
     from adapt.cli.live import progress_bar
-    from adapt.data.packing.pack import pack as pack_split
-    from adapt.data.packing.plan import Slice
+    from adapt.data.writing.pack import pack as pack_split
+    from adapt.data.writing.plan import Slice
 
     if original and (small or size_hw):
-        raise JobError("--original: keeps the files as they are; leave out --small and --size-hw")
+        raise JobError(
+            "--original: expected neither --small nor --size-hw, since it keeps the files as they "
+            "are",
+            fix="leave out --small and --size-hw, or --original",
+        )
     space, one_slice = label_space(classes), Slice.parse(part)
-    profile: Any = "original" if original else "small" if small else "exact"
+    encoding = "original" if original else "small" if small else "exact"
     with progress_bar(f"packing {dataset} {split}", console) as advance:
         manifest = pack_split(
             dataset,
             raw_dir,
             stores_of(spec).open(uri),
             split,
-            profile=profile,
+            encoding=encoding,
             size_hw=size_hw,
             name=name,
             unlabelled=unlabelled,
@@ -99,35 +107,31 @@ def pack(
             part=one_slice,
             on_progress=lambda progress: advance(progress.done, progress.total),
         )
-    say_packed(uri, split, manifest, as_json, only=None if manifest.index_sha256 else part)
+    print_packed(uri, split, manifest, as_json, only=None if manifest.index_sha256 else part)
 
 
 @commands.command()
 def merge(
-    uri: Annotated[str, typer.Argument(metavar="URI", help="Where the slices were packed to.")],
-    split: Annotated[str, typer.Option(help="Which split.")] = "train",
+    uri: Annotated[str, typer.Argument(metavar="URI", help="Destination of the slices.")],
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "train",
     spec: StoresFrom = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make one packed split of the slices that `pack --slice` left."""
-    from adapt.data.packing.merge import merge as merge_slices
+    """Merge the slices of `pack --slice` into one packed split."""
+    from adapt.data.writing.merge import merge as merge_slices
 
-    say_packed(uri, split, merge_slices(stores_of(spec).open(uri), split), as_json)
+    print_packed(uri, split, merge_slices(stores_of(spec).open(uri), split), as_json)
 
 
-def say_packed(
+def print_packed(
     uri: str, split: str, manifest: Manifest, as_json: bool, only: str | None = None
 ) -> None:
-    """What was packed, in a line or as JSON; of a slice `only` its own part."""
+    """Print the size of a packed split, as a line or as JSON; of slice `only`, its own part."""
     size_mb = sum(shard.size_bytes for shard in manifest.shards) / 1e6
     console.print(
         f"{uri}/{split}: {manifest.num_samples} samples in {len(manifest.shards)} shards, "
         f"{size_mb:.1f} MB"
-        + (
-            f" are slice {only}; when all slices are packed, `merge` makes the split"
-            if only
-            else ""
-        ),
+        + (f" (slice {only}). Run `merge` when all slices are packed." if only else ""),
         soft_wrap=True,
     )
     if as_json:
@@ -139,15 +143,15 @@ def say_packed(
 def verify(
     uri: Annotated[str, typer.Argument(metavar="URI", help="A packed dataset.")],
     split: Annotated[
-        str | None, typer.Option(help="Which split; default: all that are packed.")
+        str | None, typer.Option(help="Split of the dataset; default: all packed ones.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Shards read side by side; default: the cores.")
+        int | None, typer.Option(help="Shards read in parallel; default: the number of cores.")
     ] = None,
     spec: StoresFrom = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every byte of a packed dataset again and name all that is wrong."""
+    """Verify every byte of a packed dataset and name each fault."""
     from adapt.cli.live import progress_bar
     from adapt.data.packed.verify import verify as verify_splits
 
@@ -160,7 +164,7 @@ def verify(
     found.refuse()
     console.print(
         f"{uri}: {found.num_samples} samples in {found.num_shards} shards of "
-        f"{', '.join(found.splits)}, {found.size_bytes / 1e6:.1f} MB: all as the manifests say",
+        f"{', '.join(found.splits)}, {found.size_bytes / 1e6:.1f} MB: no faults",
         soft_wrap=True,
     )
 
@@ -168,12 +172,12 @@ def verify(
 @commands.command()
 def inspect(
     uri: Annotated[str, typer.Argument(metavar="URI", help="A packed dataset.")],
-    split: Annotated[str, typer.Option(help="Which split.")] = "train",
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "train",
     classes: Annotated[
-        str | None, typer.Option(help="A label space, or a job spec, for class shares.")
+        str | None, typer.Option(help="Label space, or job spec, for class shares.")
     ] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this PNG.")] = None,
-    count: Annotated[int, typer.Option(help="Samples on the contact sheet.")] = 12,
+    sheet: Annotated[Path | None, typer.Option(help="PNG file for a contact sheet.")] = None,
+    count: Annotated[int, typer.Option(help="Number of samples on the contact sheet.")] = 12,
     spec: StoresFrom = None,
     as_json: AsJson = False,
 ) -> None:

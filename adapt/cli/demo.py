@@ -17,8 +17,8 @@ from rich.console import Console
 
 from adapt.cli.live import LiveLine, progress_bar
 from adapt.cli.tables import compare_table
-from adapt.data.packing.pack import pack
 from adapt.data.toy_town import town as toy_town
+from adapt.data.writing.pack import pack
 from adapt.errors import JobError, known_names
 from adapt.evaluation.evaluate import Evaluation
 from adapt.evaluation.pictures import comparison_sheet

@@ -124,7 +124,7 @@ class LabelSpace(RootModel[tuple[SegmentationClass, ...]]):
         """
         if dataset not in self.datasets:
             raise JobError(
-                f"classes: expected ids for dataset {dataset!r} in at least one class; "
+                f"classes: expected ids for dataset {dataset!r} in at least one class, "
                 f"{known_names(dataset, self.datasets)}"
             )
         table = np.full(256, IGNORED, np.uint8)
@@ -152,10 +152,10 @@ def check_owners(classes: Sequence[SegmentationClass], dataset: str) -> None:
             owners[identity] = entry.name
 
 
-Row = tuple[str, tuple[int, int, int], dict[str, int]]
+ClassRow = tuple[str, tuple[int, int, int], dict[str, int]]
 
 
-def label_space(rows: Sequence[Row], shared_ids: Mapping[str, str]) -> LabelSpace:
+def label_space(rows: Sequence[ClassRow], shared_ids: Mapping[str, str]) -> LabelSpace:
     """Rows of (name, colour, {dataset: id}) -> LabelSpace; `shared_ids` gives a dataset another
     one's ids.
     """
@@ -169,7 +169,7 @@ def label_space(rows: Sequence[Row], shared_ids: Mapping[str, str]) -> LabelSpac
     return LabelSpace(tuple(classes))
 
 
-CITYSCAPES_ROWS: tuple[Row, ...] = (
+CITYSCAPES_ROWS: tuple[ClassRow, ...] = (
     ("road", (128, 64, 128), {"cityscapes": 7, "synthia": 3}),
     ("sidewalk", (244, 35, 232), {"cityscapes": 8, "synthia": 4}),
     ("building", (70, 70, 70), {"cityscapes": 11, "synthia": 2}),
@@ -194,7 +194,7 @@ CITYSCAPES_ROWS: tuple[Row, ...] = (
 are DADA's).
 """
 
-CAMVID_ROWS: tuple[Row, ...] = (
+CAMVID_ROWS: tuple[ClassRow, ...] = (
     ("sky", (128, 128, 128), {"camvid": 0}),
     ("building", (128, 0, 0), {"camvid": 1}),
     ("pole", (192, 192, 128), {"camvid": 2}),

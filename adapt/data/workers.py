@@ -1,4 +1,4 @@
-"""Counters and stops of parallel packing."""
+"""Progress and stops of shards that threads pack or verify side by side."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ Result = TypeVar("Result")
 
 
 class Stopped(Exception):
-    """Another shard failed, so this one is given up; never leaves this module."""
+    """Another shard failed, so this one ends too; never leaves the pool."""
 
 
-class Counter:
+class SampleCounter:
     """How many samples the threads have done, and whether they are to stop."""
 
     def __init__(self, done: int) -> None:
@@ -25,19 +25,19 @@ class Counter:
         self.lock = threading.Lock()
 
     def check(self) -> None:
-        """Raises `Stopped` where another shard has failed, or the caller has."""
+        """Raises `Stopped` where another shard or the caller has failed."""
         if self.stop.is_set():
             raise Stopped
 
     def add(self, samples: int = 1) -> None:
-        """So many samples more."""
+        """Count more samples as done."""
         with self.lock:
             self.done += samples
 
 
 @contextmanager
-def stopping(counter: Counter) -> Iterator[None]:
-    """Tells the threads to stop when the block fails, so that their pool does not pack the rest."""
+def stopping(counter: SampleCounter) -> Iterator[None]:
+    """Stops the threads when the block fails, so that their pool does not do the rest."""
     try:
         yield
     except BaseException:
@@ -45,8 +45,10 @@ def stopping(counter: Counter) -> Iterator[None]:
         raise
 
 
-def watch(jobs: list[Future[Result]], counter: Counter, report: Callable[[int], None]) -> None:
-    """Report progress until all jobs have ended; raises the first failure at once."""
+def watch(
+    jobs: list[Future[Result]], counter: SampleCounter, report: Callable[[int], None]
+) -> None:
+    """Report progress until all jobs have ended; raises the first failure immediately."""
     waiting = set(jobs)
     while waiting:
         ended, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_EXCEPTION)

@@ -42,7 +42,7 @@ class Decoder(NamedTuple):
             try:
                 sample = _read(self.split, number)
             except DataError as error:
-                skipped[self.split.name(number)] = str(error)
+                skipped[self.split.name(number)] = error.problem
                 if tries == 1:
                     raise _refusal(error) from error
                 continue

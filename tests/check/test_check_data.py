@@ -69,7 +69,7 @@ def test_a_store_without_a_list_is_asked_for_the_ends_of_its_shards(
 @pytest.mark.parametrize(
     ("override", "code", "message"),
     [
-        ("source.split=trian", 4, "is missing: `pack` the split first"),
+        ("source.split=trian", 4, "trian/manifest.json is missing"),
         ("source.split=trian", 4, "packed splits there: train, val"),
         ("classes.0.ids={tiny: [200]}", 0, "no pixel of 4 classes is of band 0"),
     ],
@@ -103,12 +103,14 @@ def test_data_that_was_packed_at_another_size(damaged: Path, tmp_path: Path) -> 
     exact = {"profile": "exact", "size_hw": [48, 64]}
     path.write_text(json.dumps(json.loads(path.read_text()) | exact))
     found = source_of(subject(tmp_path, str(damaged), "source.size_hw=[24, 32]"))
-    assert_red(found, "source", 4, "packed at [48, 64], asked for [24, 32]: set size_hw")
+    assert_red(
+        found, "source", 4, "expected size_hw [48, 64] as packed, got [24, 32]", "set size_hw"
+    )
 
 
 def test_shards_of_other_classes(damaged: Path, tmp_path: Path) -> None:
     path = damaged / "train" / "manifest.json"
     space = {"name": "custom", "classes": ["sky", "road"]}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"label_space": space}))
-    message = "its labels were packed as train ids of custom (sky, road)"
+    message = "got train ids of custom (sky, road)"
     assert_red(source_of(subject(tmp_path, str(damaged))), "source", 4, message)

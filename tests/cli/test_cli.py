@@ -161,7 +161,7 @@ def test_slices_are_merged_and_verified(tmp_path: Path) -> None:
     write_raw_folders(tmp_path / "raw", 14, seed=1)
     for number in (1, 0):
         ended = pack(tmp_path, "--slice", f"{number}/2", "--json")
-        assert ended.code == 0 and f"are slice {number}/2; when all" in ended.err
+        assert ended.code == 0 and f"(slice {number}/2). Run `merge` when all" in ended.err
         assert "dataset_id" not in json.loads(ended.out)
         if number == 1:
             refused(
@@ -173,7 +173,7 @@ def test_slices_are_merged_and_verified(tmp_path: Path) -> None:
     assert call("merge", "packed", "--json", folder=tmp_path).out == merged.out
     verified = call("verify", "packed", folder=tmp_path)
     assert verified.code == 0 and "14 samples in" in verified.err and verified.out == ""
-    assert "of train, " in verified.err and "all as the manifests say" in verified.err
+    assert "of train, " in verified.err and "no faults" in verified.err
     write_raw_folders(tmp_path / "raw", 14, seed=1)
     whole = call("pack", "folders", "raw", "whole", "--shard-mb", "0.03", "--json", folder=tmp_path)
     assert whole.out == merged.out
@@ -207,7 +207,10 @@ def test_labels_are_packed_as_the_train_ids_of_a_spec(spec: Path, tmp_path: Path
     del values["validation"]
     ended = call("run", write_spec(values, tmp_path), folder=tmp_path)
     refused(
-        ended, 4, "packed/train: its labels were packed as train ids of custom (band 0,", "2, car:"
+        ended,
+        4,
+        "packed/train: expected labels of the classes band 0, band 1, band 2, car, got train ids "
+        "of custom (band 0,",
     )
 
 
@@ -216,10 +219,13 @@ def test_labels_are_packed_as_the_train_ids_of_a_spec(spec: Path, tmp_path: Path
     [
         (
             ("--slice", "2/2"),
-            "--slice: expected I/N with I from 0 to N - 1, as in 0/4, got '2/2'",
+            "--slice: expected I/N with I from 0 to N - 1, got '2/2'",
         ),
         (("--classes", "camvid12"), "did you mean 'camvid11'"),
-        (("--classes", "camvid11", "--unlabelled"), "--classes: there are no labels to map"),
+        (
+            ("--classes", "camvid11", "--unlabelled"),
+            "--classes: expected labels to map, got images alone",
+        ),
     ],
 )
 def test_wrong_options_of_pack_are_named(
@@ -231,7 +237,7 @@ def test_wrong_options_of_pack_are_named(
 
 
 def test_a_raw_folder_that_is_not_there(tmp_path: Path) -> None:
-    refused(pack(tmp_path), 4, "raw: there is no such folder")
+    refused(pack(tmp_path), 4, "raw: expected a folder with images/")
 
 
 @pytest.mark.parametrize("kept_bytes", [20, 2000], ids=["no header", "half a picture"])
@@ -257,7 +263,8 @@ def test_unknown_ids_in_a_label_are_named(tmp_path: Path) -> None:
         path = tmp_path / "raw" / folder / "train" / "ulm" / f"ulm_000000_000019_{ending}.png"
         Image.new(mode, (8, 6), 77 if mode == "L" else (1, 2, 3)).save(path)
     ended = pack(tmp_path, layout="cityscapes")
-    refused(ended, 4, "ulm_000000_000019_gtFine_labelIds.png: unknown ids 77")
+    message = "labelIds.png: expected ids from 0 to 33 in the label, got 77"
+    refused(ended, 4, f"ulm_000000_000019_gtFine_{message}")
     assert not list(tmp_path.glob("packed/**/manifest.json"))
 
 

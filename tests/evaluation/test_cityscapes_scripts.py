@@ -18,7 +18,7 @@ from PIL import Image
 
 from adapt.data.label_maps import LABEL_SPACES
 from adapt.data.packed.packed_split import PackedSplit
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from adapt.evaluation.evaluate import Score, evaluate
 from adapt.evaluation.inference import InferenceConfig
 from adapt.evaluation.metrics import confusion_matrix
@@ -146,7 +146,7 @@ def test_written_predictions_score_as_evaluated(tmp_path: Path, run_official: Ru
     way."""
     save_raw(tmp_path / "raw", np.random.default_rng(1))
     store, cpu = open_store(str(tmp_path / "packed")), torch.device("cpu")
-    pack("cityscapes", tmp_path / "raw", store, "val", profile="original")
+    pack("cityscapes", tmp_path / "raw", store, "val", encoding="original")
     split = PackedSplit(store, "val", ShardCache(tmp_path / "cache"), TABLE, (20, 28))
     segmenter, views = varied_network(19), InferenceConfig(flip=True)
     score = evaluate(segmenter, split, cpu, views=views).score

@@ -11,9 +11,8 @@ from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as offic
 from PIL import Image
 
 from adapt.data.label_maps import LABEL_SPACES, LabelSpace
-from adapt.data.packed.manifest import Profile
 from adapt.data.packed.packed_split import PackedSplit
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from adapt.errors import JobError
 from adapt.evaluation.inference import EnsembleMember, class_map, predict
 from adapt.evaluation.prediction_files import ids_of_classes, write_predictions
@@ -35,7 +34,7 @@ def open_test(tmp_path: Path) -> Iterator[OpenSplit]:
     opened = []
 
     def open_(
-        profile: Profile = "original",
+        encoding: str = "original",
         packed_hw: tuple[int, int] | None = None,
         size_hw: tuple[int, int] | None = None,
         name: str = "cityscapes",
@@ -52,7 +51,7 @@ def open_test(tmp_path: Path) -> Iterator[OpenSplit]:
             tmp_path / "raw",
             store,
             "test",
-            profile=profile,
+            encoding=encoding,
             size_hw=packed_hw,
             name=name,
             unlabelled=True,
@@ -118,13 +117,13 @@ def test_cityscapes_scripts_pairs_them(
 
 
 def test_a_size_can_be_asked_for(open_test: OpenSplit, tmp_path: Path) -> None:
-    split = open_test(profile="exact", packed_hw=(12, 20))
+    split = open_test(encoding="exact", packed_hw=(12, 20))
     write_predictions(varied_network(19), split, tmp_path / "out", SPACE, CPU, size_hw=(30, 50))
     assert pixels_of(tmp_path / "out" / f"{KEYS[2]}.png", "L").shape == (30, 50)
 
 
 def test_an_unknown_size_must_be_asked_for(open_test: OpenSplit, tmp_path: Path) -> None:
-    split = open_test(profile="exact", packed_hw=(12, 20))
+    split = open_test(encoding="exact", packed_hw=(12, 20))
     with pytest.raises(
         JobError, match=r"size_hw: .* packed at \[12, 20\]\. Fix: give the originals' size"
     ):

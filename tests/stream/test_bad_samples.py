@@ -9,7 +9,7 @@ import pytest
 
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.packed.split_files import read_manifest
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from adapt.errors import DataError
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.config import StreamConfig
@@ -153,7 +153,7 @@ def test_where_all_are_bad_it_gives_up(packed: Store, tmp_path: Path) -> None:
 
 def test_a_label_of_another_size_than_its_image_is_named(tmp_path: Path, store: Store) -> None:
     write_raw_folders(tmp_path / "raw", 3, seed=3)
-    pack("folders", tmp_path / "raw", store, "train", name="tiny", profile="original")
+    pack("folders", tmp_path / "raw", store, "train", name="tiny", encoding="original")
     stream = stream_of(store, tmp_path, on_bad_sample="error", size_hw=(24, 32))
     with pytest.raises(
         DataError, match=r"\d+: expected a label of \[24, 32\] .*got \[48, 64\]\. Fix: pack the sp"

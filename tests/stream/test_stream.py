@@ -14,7 +14,7 @@ import torch
 
 from adapt.batch import PixelFormat
 from adapt.data.packed.packed_split import PackedSplit
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.config import StreamConfig
@@ -273,7 +273,9 @@ def test_without_labels_rare_classes_are_windows(tiny_uri: str, tmp_path: Path) 
 
 
 def test_another_size_than_packed_is_refused(tmp_path: Path, raw_and_packed: str) -> None:
-    with pytest.raises(DataError, match=r"packed at \[24, 32\], asked for \[48, 64\]"):
+    with pytest.raises(
+        DataError, match=r"expected size_hw \[24, 32\] as packed, got \[48, 64\]\. Fix: "
+    ):
         PackedSplit(Stores().open(raw_and_packed), "train", ShardCache(tmp_path), TABLE, (48, 64))
 
 
@@ -288,7 +290,7 @@ def raw_and_packed(tmp_path: Path) -> str:
 def test_originals_are_resized_as_they_are_read(tmp_path: Path) -> None:
     write_raw_folders(tmp_path / "raw", 2, seed=1)
     store = Stores().open(str(tmp_path / "packed"))
-    pack("folders", tmp_path / "raw", store, "train", name="tiny", profile="original")
+    pack("folders", tmp_path / "raw", store, "train", name="tiny", encoding="original")
     read = PackedSplit(store, "train", ShardCache(tmp_path), TABLE, (24, 32)).read(0)
     assert read.image.shape == (3, 24, 32)
     assert read.labels is not None and read.labels.shape == (48, 64)
@@ -298,7 +300,9 @@ def test_labels_asked_for_where_there_are_none(tmp_path: Path) -> None:
     write_raw_folders(tmp_path / "raw", 2, seed=1)
     store = Stores().open(str(tmp_path / "packed"))
     pack("folders", tmp_path / "raw", store, "train", name="tiny", unlabelled=True)
-    with pytest.raises(DataError, match="has no labels; pack it again"):
+    with pytest.raises(
+        DataError, match=r"expected labels, got a split packed without\. Fix: pack it again"
+    ):
         PackedSplit(store, "train", ShardCache(tmp_path), TABLE)
 
 

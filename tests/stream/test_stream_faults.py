@@ -20,7 +20,7 @@ import pytest
 
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.packed.split_files import read_manifest
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from adapt.platforms.local_stack import S3Server
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.config import StreamConfig

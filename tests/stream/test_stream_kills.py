@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 
 from adapt.data.packed.split_files import read_manifest
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from adapt.platforms.local_stack import S3Server
 from adapt.stream.orders import ORDERS, Sampling
 from storage.shards.shards import xxh3_of

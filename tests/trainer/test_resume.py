@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from adapt.errors import Interrupted, JobError
 from adapt.places import Place
 from storage.stores import Stores

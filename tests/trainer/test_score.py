@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from adapt.config.strict_yaml import with_overrides
 from adapt.data.packed.packed_split import PackedSplit
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from adapt.errors import JobError
 from adapt.evaluation.evaluate import evaluate
 from adapt.evaluation.inference import EnsembleMember, InferenceConfig, class_map, predict

@@ -3,14 +3,17 @@
 Images: QOI (lossless, decodes five times faster than PNG), JPEG 95 4:4:4, or the PNG or JPEG the
 owner shipped. Labels: dataset ids, one byte a pixel, zstandard. Resizing is Pillow's
 (BICUBIC for images, NEAREST for labels) because AdaptSegNet's and ADVENT's loaders use it, and
-OpenCV and torchvision give other pixels. Bytes are taken to be a stranger's: what they say of their
-size is checked before memory is taken for it.
+OpenCV and torchvision give other pixels. Bytes may come from a stranger: the size that they
+state is checked before memory is allocated for it.
 """
 
 import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +22,17 @@ import simplejpeg
 import zstandard
 from PIL import Image
 
-from adapt.data.packed.image_headers import SIZES_HW, Encoded
+from adapt.data.packed.image_headers import Encoded, jpeg_size_hw, png_size_hw, qoi_size_hw
 from adapt.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 
-IMAGE_SUFFIXES = ("qoi", "png", "jpg")
+REPACK = "pack the split again (--overwrite)"
+
 MAX_SIDE_PX = 32_768
 """No camera's pictures are larger; codecs count pixels in 32 bits."""
 MAX_PIXELS = 1 << 28
-"""An image of so many pixels takes 805 MB decoded, the most that a decoding thread is to hold."""
+"""An image of so many pixels takes 805 MB decoded, the limit of a decoding thread."""
 JPEG_QUALITY = 95
 LABEL_LEVEL = 12
 """Level 19 takes 14 times as long for labels 15 % smaller, and labels are 1 % of a shard."""
@@ -52,44 +56,43 @@ def decode_image(
     """Bytes of a `qoi`, `png` or `jpg` -> (H, W, 3) uint8 RGB.
 
     `DataError` names the sample where they are of another size than `size_hw`, of more pixels than
-    `MAX_PIXELS`, or broken; sizes are compared before memory is taken.
+    `MAX_PIXELS`, or broken; sizes are compared before memory is allocated.
     """
-    if suffix not in IMAGE_SUFFIXES:
-        known = ", ".join(IMAGE_SUFFIXES)
-        raise DataError(f"{name}: unknown image suffix {suffix!r} (known: {known})")
+    if suffix not in IMAGE_CODECS:
+        known = ", ".join(IMAGE_CODECS)
+        raise DataError(f"{name}: expected an image suffix of {known}, got {suffix!r}", fix=REPACK)
+    codec = IMAGE_CODECS[suffix]
     try:
-        check_size(SIZES_HW[suffix](data), size_hw, name)
-        if suffix == "qoi":
-            return qoi.decode(data, channels=3)
-        if suffix == "jpg":
-            return simplejpeg.decode_jpeg(data, colorspace="RGB")
-        return read_rgb(io.BytesIO(data))
+        check_size(codec.size_hw(data), size_hw, name)
+        return codec.decode(data)
     except (RuntimeError, MemoryError, *PILLOW_FAILURES) as error:
-        raise DataError(f"{name}: the image cannot be decoded as {suffix}: {error}") from error
+        raise DataError(
+            f"{name}: the image cannot be decoded as {suffix}: {error}", fix=REPACK
+        ) from error
 
 
 def check_size(found_hw: tuple[int, int], size_hw: tuple[int, int] | None, name: str) -> None:
-    """`DataError` where an image's header says another size than expected, or a gigantic one."""
+    """`DataError` where an image's header states another size than expected, or a gigantic one."""
     if size_hw is not None and found_hw != tuple(size_hw):
         raise DataError(
             f"{name}: expected an image of {list(size_hw)} pixels (height, width) as its label and "
-            f"the index have, got {list(found_hw)}; pack the split again (--overwrite)"
+            f"the index have, got {list(found_hw)}",
+            fix=REPACK,
         )
     if max(found_hw) > MAX_SIDE_PX or found_hw[0] * found_hw[1] > MAX_PIXELS:
         raise DataError(
             f"{name}: expected an image with sides of at most {MAX_SIDE_PX} pixels and "
-            f"{MAX_PIXELS} pixels in all, got {list(found_hw)} (height, width)"
+            f"{MAX_PIXELS} pixels in all, got {list(found_hw)} (height, width)",
+            fix="pack it smaller (--size-hw)",
         )
 
 
 def encode_image(images: Pixels, suffix: str) -> bytes:
     """(H, W, 3) uint8 RGB -> bytes of `qoi` (lossless) or `jpg` (quality 95, 4:4:4)."""
     assert images.ndim == 3 and images.shape[2] == 3 and images.dtype == np.uint8, images.shape
-    contiguous = np.ascontiguousarray(images)
-    if suffix == "qoi":
-        return qoi.encode(contiguous)
-    assert suffix == "jpg", suffix
-    return simplejpeg.encode_jpeg(contiguous, quality=JPEG_QUALITY, colorsubsampling="444")
+    encode = IMAGE_CODECS[suffix].encode
+    assert encode is not None, suffix
+    return encode(np.ascontiguousarray(images))
 
 
 def read_rgb(file: io.BytesIO | str) -> Pixels:
@@ -98,6 +101,27 @@ def read_rgb(file: io.BytesIO | str) -> Pixels:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(file) as image:
             return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def encode_jpeg(images: Pixels) -> bytes:
+    """(H, W, 3) uint8 RGB -> JPEG of quality 95, 4:4:4."""
+    return simplejpeg.encode_jpeg(images, quality=JPEG_QUALITY, colorsubsampling="444")
+
+
+class ImageCodec(NamedTuple):
+    """How images of one suffix are read and, where `pack` writes it, written. `size_hw` reads the
+    header alone."""
+
+    size_hw: Callable[[Encoded], tuple[int, int]]
+    decode: Callable[[Encoded], Pixels]
+    encode: Callable[[Pixels], bytes] | None = None
+
+
+IMAGE_CODECS: dict[str, ImageCodec] = {
+    "qoi": ImageCodec(qoi_size_hw, partial(qoi.decode, channels=3), qoi.encode),
+    "png": ImageCodec(png_size_hw, lambda data: read_rgb(io.BytesIO(data))),
+    "jpg": ImageCodec(jpeg_size_hw, partial(simplejpeg.decode_jpeg, colorspace="RGB"), encode_jpeg),
+}
 
 
 def encode_label(labels: Pixels) -> bytes:
@@ -118,13 +142,16 @@ def decode_label(data: Encoded, height_px: int, width_px: int, name: str) -> Pix
         found_bytes = zstandard.frame_content_size(data)
         if found_bytes != expected_bytes:
             raise DataError(
-                f"{name}: the label has {found_bytes} pixels, "
-                f"expected {height_px}x{width_px} = {expected_bytes}"
+                f"{name}: expected a label of {height_px}x{width_px} = {expected_bytes} pixels, "
+                f"got {found_bytes}",
+                fix=REPACK,
             )
         decompressor = zstandard.ZstdDecompressor(max_window_size=max(expected_bytes, 1 << 10))
         raw = decompressor.decompress(data, max_output_size=expected_bytes, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise DataError(f"{name}: the label cannot be decoded as zstandard: {error}") from error
+        raise DataError(
+            f"{name}: the label cannot be decoded as zstandard: {error}", fix=REPACK
+        ) from error
     return np.frombuffer(raw, dtype=np.uint8).reshape(height_px, width_px)
 
 

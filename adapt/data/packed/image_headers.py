@@ -1,4 +1,4 @@
-"""What an image's bytes promise, checked before memory or time is spent on its pixels.
+"""Sizes in image headers, checked before memory or time is spent on the pixels.
 
 Headers are where a stranger's image lies: QOI (qoiformat.org) of few bytes and 400 million pixels,
 JPEG (ITU-T T.81) of a thousand scans over the same pixels. PNG is opened by Pillow, which bounds
@@ -9,8 +9,6 @@ codecs raise.
 import io
 import re
 import struct
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 import simplejpeg
 from PIL.PngImagePlugin import PngImageFile
@@ -86,9 +84,3 @@ def refuse_more_than(most_px: int, height_px: int, width_px: int, length_bytes: 
     """`ValueError` where a header promises more pixels than so many bytes can hold."""
     if height_px * width_px > most_px:
         raise ValueError(f"its {length_bytes} bytes cannot hold {height_px}x{width_px} pixels")
-
-
-SIZES_HW: Mapping[str, Callable[[Encoded], tuple[int, int]]] = MappingProxyType(
-    {"qoi": qoi_size_hw, "png": png_size_hw, "jpg": jpeg_size_hw}
-)
-"""Image suffix -> how its size is read from its header."""

@@ -1,7 +1,7 @@
-"""`SPLIT/index.npz`: where each sample of a packed split lies, and what its label shows.
+"""`SPLIT/index.npz`: the place of each sample in a packed split, and the ids in its label.
 
 The file may come from a stranger: sizes, names and types are bounded before anything is allocated
-by what it says.
+from what it states.
 """
 
 import io
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from adapt.data.packed.codecs import IMAGE_SUFFIXES, MAX_PIXELS, MAX_SIDE_PX
-from adapt.data.packed.manifest import CURE, Manifest
+from adapt.data.packed.codecs import IMAGE_CODECS, MAX_PIXELS, MAX_SIDE_PX, REPACK
+from adapt.data.packed.manifest import Manifest
 from adapt.errors import DataError
 
 MAX_DIRECTORY_BYTES = 1 << 16
@@ -90,15 +90,14 @@ INDEX_FAILURES = (
 
 
 def parse_index(data: bytes, uri: str) -> Index:
-    """npz -> Index, in memory of the order of `data`, whatever that says of itself: compressed or
-    pickled arrays are refused. `DataError` names the array that is missing or wrong.
-    """
+    """npz -> Index, in memory of the order of `data`: compressed or pickled arrays are refused.
+    `DataError` names the array that is missing or wrong."""
     try:
         refuse_large_directory(data)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return Index(**{name: parse_array(archive, name) for name in ARRAYS})
     except INDEX_FAILURES as error:
-        raise DataError(f"{uri}: not an index: {error}; {CURE}") from error
+        raise DataError(f"{uri}: not an index: {error}", fix=REPACK) from error
 
 
 def refuse_large_directory(data: bytes) -> None:
@@ -125,7 +124,7 @@ def parse_array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     """
     entry = archive.getinfo(f"{name}.npy")
     if entry.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed, to {entry.file_size} bytes by its own word")
+        raise ValueError(f"{name} is compressed, to {entry.file_size} bytes as it states")
     data = archive.read(entry)
     header = ARRAY_HEADER.match(data)
     if header is None or header.end() != 10 + int.from_bytes(data[8:10], "little"):
@@ -148,20 +147,20 @@ def check_index(manifest: Manifest, index: Index, uri: str) -> None:
     lengths = {len(getattr(index, field.name)) for field in fields(Index)}
     if lengths != {manifest.num_samples}:
         raise DataError(
-            f"{uri}: expected {manifest.num_samples} rows in each array, got {sorted(lengths)}; "
-            f"{CURE}"
+            f"{uri}: expected {manifest.num_samples} rows in each array, got {sorted(lengths)}",
+            fix=REPACK,
         )
     check_names(index, uri)
     counts = np.array([shard.num_samples for shard in manifest.shards], np.int64)
     if index.shard.size and not 0 <= index.shard.min() <= index.shard.max() < len(counts):
-        raise DataError(f"{uri}: names a shard outside 0..{len(counts) - 1}; {CURE}")
+        raise DataError(f"{uri}: names a shard outside 0..{len(counts) - 1}", fix=REPACK)
     if not np.array_equal(np.bincount(index.shard, minlength=len(counts)), counts):
-        raise DataError(f"{uri}: samples a shard differ from the manifest's; {CURE}")
+        raise DataError(f"{uri}: samples a shard differ from the manifest's", fix=REPACK)
     if (np.diff(index.shard) < 0).any():
-        raise DataError(f"{uri}: its rows do not go through the shards in turn; {CURE}")
+        raise DataError(f"{uri}: its rows do not go through the shards in turn", fix=REPACK)
     totals = [manifest.id_pixels[identity] for identity in manifest.ids]
     if index.id_pixels.sum(axis=0, dtype=np.uint64).tolist() != totals:
-        raise DataError(f"{uri}: pixels of each id differ from the manifest's; {CURE}")
+        raise DataError(f"{uri}: pixels of each id differ from the manifest's", fix=REPACK)
     check_extents(manifest, index, uri)
     check_sizes(index, uri)
 
@@ -170,20 +169,21 @@ def check_names(index: Index, uri: str) -> None:
     """Keys are plain names, each once, and images of a kind that can be decoded, else
     `DataError`.
     """
-    unknown = sorted(set(index.suffix.tolist()) - set(IMAGE_SUFFIXES))
+    unknown = sorted(set(index.suffix.tolist()) - set(IMAGE_CODECS))
     if unknown:
         raise DataError(
-            f"{uri}: suffix: expected {', '.join(IMAGE_SUFFIXES)}, "
-            f"got {reprlib.repr(unknown[0])}; {CURE}"
+            f"{uri}: suffix: expected {', '.join(IMAGE_CODECS)}, got {reprlib.repr(unknown[0])}",
+            fix=REPACK,
         )
     (key, times), *_ = Counter(index.keys.tolist()).most_common(1) or [("", 1)]
     if times > 1:
-        raise DataError(f"{uri}: two samples have the key {reprlib.repr(key)}; {CURE}")
+        raise DataError(f"{uri}: two samples have the key {reprlib.repr(key)}", fix=REPACK)
     for key in index.keys.tolist():
         if not key.isprintable() or "/" in key or "\\" in key or key in ("", ".", ".."):
             raise DataError(
                 f"{uri}: expected keys that are plain names without '/' and '\\', "
-                f"got {reprlib.repr(key)}; {CURE}"
+                f"got {reprlib.repr(key)}",
+                fix=REPACK,
             )
 
 
@@ -196,7 +196,8 @@ def check_sizes(index: Index, uri: str) -> None:
         row = int(wrong.argmax())
         raise DataError(
             f"{uri}: sample {index.keys[row]!s}: expected sides of at most {MAX_SIDE_PX} pixels "
-            f"and {MAX_PIXELS} pixels in all, got {heights_px[row]}x{widths_px[row]}; {CURE}"
+            f"and {MAX_PIXELS} pixels in all, got {heights_px[row]}x{widths_px[row]}",
+            fix=REPACK,
         )
 
 
@@ -216,7 +217,8 @@ def check_extents(manifest: Manifest, index: Index, uri: str) -> None:
             f"{uri}: sample {index.keys[row]!s} does not fit its shard {shard.name} "
             f"of {shard.size_bytes} bytes: image at "
             f"{index.image_offset_bytes[row]} +{index.image_length_bytes[row]}, label at "
-            f"{index.label_offset_bytes[row]} +{index.label_length_bytes[row]}"
+            f"{index.label_offset_bytes[row]} +{index.label_length_bytes[row]}",
+            fix=REPACK,
         )
 
 

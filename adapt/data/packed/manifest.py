@@ -1,8 +1,8 @@
-"""`SPLIT/manifest.json`: what a packed split is, on a page to read.
+"""`SPLIT/manifest.json`: the description of a packed split, on one readable page.
 
 It names the sha256 of the index and of every shard, so its own sha256 identifies every byte of the
-data set. It may come from a stranger: sizes and names are bounded before anything is opened by what
-it says.
+dataset. It may come from a stranger: sizes and names are bounded before anything is opened from
+what it states.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import json
 import reprlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +19,16 @@ from pydantic import Field, ValidationError, field_validator
 from adapt.batch import IGNORED
 from adapt.config.section import Section
 from adapt.data.label_maps import LabelSpace
-from adapt.data.packed.codecs import MAX_SIDE_PX
+from adapt.data.packed.codecs import MAX_SIDE_PX, REPACK
+from adapt.data.packed.encodings import ENCODINGS, Encoding, EncodingName
 from adapt.errors import DataError
 
 FORMAT_VERSION = 3
 
 MAX_MANIFEST_BYTES = 16 << 20
-"""60 000 shards, 4 PB of images; more would only serve to fill the memory of whoever parses it."""
+"""60 000 shards, 4 PB of images; more would only fill the reader's memory."""
 MAX_SHARD_BYTES = 1 << 34
 """Shards are fetched whole; `pack` aims at 64 MB."""
-
-CURE = "pack the split again (--overwrite)"
-
-Profile = Literal["exact", "small", "original"]
-"""exact: resized, lossless; small: resized, JPEG 95; original: the owner's bytes at full size."""
 
 FileName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", min_length=1, max_length=200)
@@ -66,7 +62,7 @@ class PackedLabelSpace(Section):
 
     @classmethod
     def of(cls, label_space: LabelSpace) -> "PackedLabelSpace":
-        """What a manifest says of a label space."""
+        """A label space as a manifest keeps it."""
         short = label_space.short()
         return cls(name=short if isinstance(short, str) else "custom", classes=label_space.names)
 
@@ -77,12 +73,13 @@ class PackedLabelSpace(Section):
 class Manifest(Section):
     """One packed split. Its labels hold the dataset's own ids, or, with a `label_space`, train ids
     of that (255 where ignored); `id_pixels` counts the pixels of each over the whole split.
+    `profile` is the name of its encoding.
     """
 
     format_version: int = FORMAT_VERSION
     dataset: str
     split: SplitName
-    profile: Profile
+    profile: EncodingName
     size_hw: tuple[Side, Side] | None
     num_samples: int
     labelled: bool
@@ -100,6 +97,11 @@ class Manifest(Section):
         if times > 1:
             raise ValueError(f"two shards are named {name}")
         return shards
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the images are stored."""
+        return ENCODINGS[self.profile]
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -133,16 +135,17 @@ class Manifest(Section):
         packed = self.label_space
         if packed is not None and packed.classes != tuple(names):
             raise DataError(
-                f"{uri}: its labels were packed as train ids of {packed}; asked for the classes "
-                f"{', '.join(names)}: ask for those it was packed with, or pack the split again "
-                "with these --classes, or without, which serves all"
+                f"{uri}: expected labels of the classes {', '.join(names)}, got train ids of "
+                f"{packed}",
+                fix="use the classes that it was packed with, or pack the split again with these "
+                "--classes, or without, which serves all",
             )
 
 
-def refuse_large(size_bytes: int, max_bytes: int, uri: str, cure: str) -> None:
+def refuse_large(size_bytes: int, max_bytes: int, uri: str, fix: str) -> None:
     """`DataError` for an object of so many bytes or more, that readers do not parse."""
     if size_bytes > max_bytes:
-        raise DataError(f"{uri}: expected at most {max_bytes} bytes, got {size_bytes}: {cure}")
+        raise DataError(f"{uri}: expected at most {max_bytes} bytes, got {size_bytes}", fix=fix)
 
 
 def parse_manifest(data: bytes, uri: str) -> Manifest:
@@ -154,24 +157,22 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
         version = content.get("format_version") if isinstance(content, dict) else None
         if version != FORMAT_VERSION:
             raise DataError(
-                f"{uri}: expected format_version {FORMAT_VERSION}, got {version!r}; "
-                "pack the data again (--overwrite)"
+                f"{uri}: expected format_version {FORMAT_VERSION}, got {version!r}", fix=REPACK
             )
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        raise DataError(f"{uri}: {first_fault(error)}; {CURE}") from error
+        raise DataError(f"{uri}: {first_fault(error)}", fix=REPACK) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{uri}: not a manifest: {error}; {CURE}") from error
+        raise DataError(f"{uri}: not a manifest: {error}", fix=REPACK) from error
     if manifest.num_samples < 1:
         raise DataError(
-            f"{uri}: num_samples: expected at least 1, got {manifest.num_samples}: "
-            "the split is empty; pack it again (--overwrite)"
+            f"{uri}: num_samples: expected at least 1, got {manifest.num_samples}", fix=REPACK
         )
     return manifest
 
 
 def first_fault(error: ValidationError) -> str:
-    """`key: what was expected, found ...` of the first of a model's complaints."""
+    """`key: what was expected, got ...` of the first of a model's errors."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     found = "" if first["type"] == "missing" else f", got {reprlib.repr(first['input'])}"

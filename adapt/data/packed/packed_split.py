@@ -68,14 +68,18 @@ class PackedSplit:
         self.id_table = self.manifest.own_table() if labelled_ids else id_table
         self.size_hw = size_hw
         if id_table is not None and not self.manifest.labelled:
-            raise DataError(f"{store.uri}/{split}: has no labels; pack it again with its labels")
+            raise DataError(
+                f"{store.uri}/{split}: expected labels, got a split packed without",
+                fix="pack it again with its labels (--overwrite)",
+            )
         packed_hw = self.manifest.size_hw
-        resizable = self.manifest.profile == "original" or size_hw is None
+        resizable = self.manifest.encoding.resized_when_read or size_hw is None
         if not resizable and packed_hw is not None and tuple(packed_hw) != tuple(size_hw or ()):
             raise DataError(
-                f"{store.uri}/{split}: packed at {list(packed_hw)}, "
-                f"asked for {list(size_hw or ())}: set size_hw to the packed size, or pack again "
-                "(--size-hw, or --original to resize as it is read)"
+                f"{store.uri}/{split}: expected size_hw {list(packed_hw)} as packed, got "
+                f"{list(size_hw or ())}",
+                fix="set size_hw to the packed size, or pack again (--size-hw, or --original to "
+                "resize when reading)",
             )
         self._train_ids = train_ids_of(self.id_table, self.manifest.ids)
         self.random_access = self._closed = False
@@ -100,7 +104,7 @@ class PackedSplit:
         """
         if self.id_table is None:
             raise DataError(
-                f"{self.store.uri}/{self.split}: was opened without its labels, so their pixels "
+                f"{self.store.uri}/{self.split}: opened without its labels, so their pixels "
                 "cannot be counted"
             )
         train_ids = self.id_table[list(self.manifest.ids)]
@@ -108,10 +112,10 @@ class PackedSplit:
         return self.index.id_pixels.astype(np.int64) @ is_class
 
     def want(self, shards: Sequence[int], side_by_side: int = 1) -> None:
-        """Fetch these shards in this order, and let go of all others.
+        """Fetch these shards in this order, and release all others.
 
-        The first `side_by_side` are fetched in any case; more, while memory could hold them, should
-        the disk have no room for any that is on its way.
+        The first `side_by_side` are fetched in any case; more, while memory has room for them,
+        should the disk have none for any that is on its way.
         """
         wanted = dict.fromkeys(shards)
         sizes_bytes = self._sizes_bytes
@@ -161,7 +165,7 @@ class PackedSplit:
         return f"{self.store.uri}/{self.split}/{shard}: {self.key(sample)}"
 
     def close(self) -> None:
-        """Stop fetching and let go of the shards."""
+        """Stop fetching and release the shards."""
         self._closed = True
         self.want([])
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -6,9 +6,9 @@
 import hashlib
 import json
 
+from adapt.data.packed.codecs import REPACK
 from adapt.data.packed.index import Index, check_index, parse_index
 from adapt.data.packed.manifest import (
-    CURE,
     MAX_MANIFEST_BYTES,
     Manifest,
     parse_manifest,
@@ -35,11 +35,11 @@ def write_manifest(store: Store, split: str, manifest: Manifest, index: Index) -
     content = json.dumps(complete.model_dump(mode="json"), indent=1).encode()
     uri = f"{store.uri}/{split}"
     check_index(complete, index, f"{uri}/index.npz")
-    for file, limit_bytes, name, cure in (
+    for file, limit_bytes, name, fix in (
         (data, MAX_INDEX_BYTES, "index.npz", "pack fewer samples into a split"),
         (content, MAX_MANIFEST_BYTES, "manifest.json", "pack with larger --shard-mb"),
     ):
-        refuse_large(len(file), limit_bytes, f"{uri}/{name}", cure)
+        refuse_large(len(file), limit_bytes, f"{uri}/{name}", fix)
     store.put(f"{split}/index.npz", data)
     store.put(f"{split}/manifest.json", content)
     return complete
@@ -53,8 +53,8 @@ def read_manifest(store: Store, split: str) -> tuple[Manifest, Index]:
     manifest = parse_manifest(read_object(store, split, "manifest.json", MAX_MANIFEST_BYTES), uri)
     if manifest.split != split:
         raise DataError(
-            f"{uri}: split: expected {split!r}, the folder it lies in, got {manifest.split!r}: "
-            f"move it to a folder of that name, or {CURE}"
+            f"{uri}: split: expected {split!r}, the folder it lies in, got {manifest.split!r}",
+            fix=f"move it to a folder of that name, or {REPACK}",
         )
     uri = f"{store.uri}/{split}/index.npz"
     most_bytes = min(MAX_INDEX_BYTES, (64 << 20) + MAX_ROW_BYTES * manifest.num_samples)
@@ -62,8 +62,9 @@ def read_manifest(store: Store, split: str) -> tuple[Manifest, Index]:
     found = hashlib.sha256(data).hexdigest()
     if found != manifest.index_sha256:
         raise DataError(
-            f"{uri}: damaged, or of another packing: sha256 {found[:12]}..., the manifest expects "
-            f"{manifest.index_sha256[:12]}...; pack the split again with --overwrite"
+            f"{uri}: damaged, or of another packing: expected sha256 "
+            f"{manifest.index_sha256[:12]}... as in the manifest, got {found[:12]}...",
+            fix=REPACK,
         )
     index = parse_index(data, uri)
     check_index(manifest, index, uri)
@@ -77,19 +78,19 @@ def packed_splits(store: Store) -> list[str]:
 
 
 def read_object(store: Store, split: str, file_name: str, max_bytes: int) -> bytes:
-    """One object of a split. Where it is missing, a `DataError` that says what is there instead;
-    one as well where it is larger than any that `pack` writes.
+    """One object of a split. `DataError` where it is missing, with the splits that are there, and
+    where it is larger than any that `pack` writes.
     """
     try:
         return retried(lambda: _bounded(store, f"{split}/{file_name}", max_bytes), ATTEMPTS)
     except MissingObject as error:
         raise DataError(
-            f"{store.uri}/{split}/{file_name} is missing: `pack` the split first, or let an "
-            f"interrupted `pack` finish{_what_is_there(store, split)}"
+            f"{store.uri}/{split}/{file_name} is missing{_other_splits(store, split)}",
+            fix="pack the split first, or let an interrupted pack finish",
         ) from error
 
 
-def _what_is_there(store: Store, split: str) -> str:
+def _other_splits(store: Store, split: str) -> str:
     """The other packed splits, in brackets; nothing where the store cannot list."""
     try:
         splits = [name for name in packed_splits(store) if name != split]
@@ -105,11 +106,9 @@ def _bounded(store: Store, key: str, max_bytes: int) -> bytes:
     try:
         for block in download:
             data += block
-            refuse_large(
-                len(data), max_bytes, f"{store.uri}/{key}", f"`pack` wrote no such file; {CURE}"
-            )
+            refuse_large(len(data), max_bytes, f"{store.uri}/{key}", REPACK)
     except ShortObject:
-        pass  # it is empty, which its reader says better
+        pass  # it is empty, for which its parser has the better message
     finally:
         download.cancel()
     return bytes(data)

@@ -1,5 +1,5 @@
-"""Reads every byte of packed splits again and names all that is wrong: checksums of shards and of
-samples, each member's place in its tar, pictures, sizes, counts of ids.
+"""Verifies packed splits byte by byte and names every fault: checksums of shards and of samples,
+each member's place in its tar, images, sizes, counts of ids.
 
 One shard at a time a thread, in a temporary file, one sample of it at a time in memory.
 """
@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from adapt.data.packed.codecs import decode_image, decode_label
+from adapt.data.packed.codecs import REPACK, decode_image, decode_label
 from adapt.data.packed.index import Index
 from adapt.data.packed.manifest import Manifest
 from adapt.data.packed.split_files import packed_splits, read_manifest
-from adapt.data.workers import Counter, stopping, watch
+from adapt.data.workers import SampleCounter, stopping, watch
 from adapt.errors import MAX_SHOWN, DataError
 from storage.errors import MissingObject
 from storage.shards.shards import checksums, read_member
@@ -42,7 +42,7 @@ TAR_FAILURES = (
 
 @dataclass(frozen=True)
 class Verification:
-    """What was read and all that is wrong with it; each fault names its object, and its sample."""
+    """What was read and every fault in it; each fault names its object, and its sample."""
 
     uri: str
     splits: tuple[str, ...]
@@ -59,8 +59,8 @@ class Verification:
         tail = f"\n  ... and {more} more (--json has all)" if more > 0 else ""
         shown = "\n  ".join(self.faults[:MAX_SHOWN])
         raise DataError(
-            f"{self.uri}: {len(self.faults)} faults in {', '.join(self.splits)}:\n  {shown}{tail}\n"
-            "copy the objects there again, or pack the split again (--overwrite)"
+            f"{self.uri}: {len(self.faults)} faults in {', '.join(self.splits)}:\n  {shown}{tail}",
+            fix=f"copy the objects there again, or {REPACK}",
         )
 
 
@@ -82,7 +82,7 @@ class Split:
         return f"{self.store.uri}/{self.manifest.split}/{self.manifest.shards[shard].name}"
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A file in a tar, by its own header or by the index."""
 
     name: str
@@ -104,10 +104,10 @@ def verify(
     """
     names = [split] if split is not None else packed_splits(store)
     if not names:
-        raise DataError(f"{store.uri}: no packed split is there: `pack` one first")
+        raise DataError(f"{store.uri}: no packed split is there", fix="pack one first")
     faults, opened = open_splits(store, names)
     shards = [(one, number) for one in opened for number in range(len(one.manifest.shards))]
-    total, counter = sum(one.manifest.num_samples for one in opened), Counter(0)
+    total, counter = sum(one.manifest.num_samples for one in opened), SampleCounter(0)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool, stopping(counter):
         jobs = [pool.submit(shard_faults, one, number, counter) for one, number in shards]
         watch(jobs, counter, lambda done: on_progress(done, total))
@@ -123,11 +123,11 @@ def open_splits(store: Store, names: Sequence[str]) -> tuple[list[str], list[Spl
         try:
             opened.append(Split(store, *read_manifest(store, name)))
         except DataError as error:
-            faults.append(str(error))
+            faults.append(error.problem)
     return faults, opened
 
 
-def shard_faults(split: Split, shard: int, counter: Counter) -> list[str]:
+def shard_faults(split: Split, shard: int, counter: SampleCounter) -> list[str]:
     """All that is wrong with one shard and its samples."""
     counter.check()
     info, name, rows = split.manifest.shards[shard], split.uri(shard), split.rows(shard)
@@ -182,29 +182,29 @@ def tar_faults(split: Split, rows: Sequence[int], path: Path) -> list[str]:
     return faults
 
 
-def members_of(split: Split, row: int) -> list[Member]:
-    """Where the index says that a sample's image and label lie."""
+def members_of(split: Split, row: int) -> list[TarMember]:
+    """A sample's image and label by the index."""
     index, key = split.index, str(split.index.keys[row])
     image = (int(index.image_offset_bytes[row]), int(index.image_length_bytes[row]))
     label = (int(index.label_offset_bytes[row]), int(index.label_length_bytes[row]))
-    members = [Member(f"{key}.img.{index.suffix[row]}", *image)]
-    return [*members, Member(f"{key}.lbl.zst", *label)] if split.manifest.labelled else members
+    members = [TarMember(f"{key}.img.{index.suffix[row]}", *image)]
+    return [*members, TarMember(f"{key}.lbl.zst", *label)] if split.manifest.labelled else members
 
 
-def misplaced(member: Member, file: tarfile.TarInfo | None) -> str | None:
-    """What is wrong with a member's place, None where nothing is."""
+def misplaced(member: TarMember, file: tarfile.TarInfo | None) -> str | None:
+    """The fault of a member's place, None where there is none."""
     if file is None:
         return f"member {member.name!r} is not in the tar as a plain file"
     if (file.offset_data, file.size) != member[1:]:
         return (
             f"member {member.name!r}: expected at {member.offset_bytes} +{member.length_bytes} "
-            f"bytes, found at {file.offset_data} +{file.size}"
+            f"bytes, got {file.offset_data} +{file.size}"
         )
     return None
 
 
 def sample_faults(split: Split, row: int, file: BinaryIO, shard: str) -> list[str]:
-    """All that is wrong with one sample."""
+    """The faults of one sample."""
     key, members = str(split.index.keys[row]), members_of(split, row)
     name = f"{shard}: {key}"
     if (
@@ -232,22 +232,22 @@ def xxh3_of_parts(parts: Sequence[bytes]) -> int:
 
 
 def image_fault(split: Split, row: int, data: bytes, name: str) -> str | None:
-    """What is wrong with an image's bytes or with its size."""
+    """The fault of an image's bytes or of its size."""
     size_hw = (int(split.index.height_px[row]), int(split.index.width_px[row]))
     try:
         decode_image(data, str(split.index.suffix[row]), name, size_hw)
     except DataError as error:
-        return str(error)
+        return error.problem
     return None
 
 
 def label_fault(split: Split, row: int, data: bytes, name: str) -> str | None:
-    """What is wrong with a label's bytes, or with what the index counts in it."""
+    """The fault of a label's bytes, or of its counts in the index."""
     size_hw = (int(split.index.height_px[row]), int(split.index.width_px[row]))
     try:
         labels = decode_label(data, *size_hw, name)
     except DataError as error:
-        return str(error)
+        return error.problem
     found, expected = id_counts(labels), np.zeros(256, np.int64)
     expected[list(split.manifest.ids)] = split.index.id_pixels[row]
     if np.array_equal(found, expected):

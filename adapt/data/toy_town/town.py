@@ -24,7 +24,7 @@ from adapt.data.toy_town.shading import shade, shadows
 from adapt.data.toy_town.streets import build_town
 
 LookName = Literal["game", "camera"]
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 Pixels = NDArray[np.uint8]
 
 TOY_CLASSES: dict[str, tuple[int, ...]] = {
@@ -119,7 +119,7 @@ def write_gta5(
     *,
     size_hw: tuple[int, int] = (128, 256),
     workers: int = 1,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Writes game scenes as GTA5 is shipped: `images/00001.png`, `labels/00001.png` (palette;
     indices are ids).
@@ -147,7 +147,7 @@ def write_cityscapes(
     size_hw: tuple[int, int] = (128, 256),
     gap: float = 1.0,
     workers: int = 1,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Writes camera scenes as Cityscapes is shipped, `num_images[split]` of each split, city
     `toytown`.
@@ -185,7 +185,7 @@ def _write_pairs(
     size_hw: tuple[int, int],
     gap: float,
     workers: int,
-    on_progress: Progress | None,
+    on_progress: OnProgress | None,
 ) -> None:
     for folder in {path.parent for pair in pairs for path in (pair.image_path, pair.labels_path)}:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from adapt.cli.tables import inspection_table
 from adapt.data.label_maps import LABEL_SPACES, LabelSpace
 from adapt.data.packed.inspect import contact_sheet, inspect
 from adapt.data.packed.split_files import read_manifest
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from adapt.errors import DataError, JobError
 from storage.store import Store
 from storage.stores import open_store
@@ -117,7 +117,7 @@ def test_train_ids_of_classes_without_a_name(halves: Store, tmp_path: Path) -> N
     assert (0, 0, 0) in colours and len(colours) == 5
     for show in (inspect, contact_sheet):
         with pytest.raises(
-            DataError, match=r"train ids of custom \(road, sky\); asked for .*sky, b"
+            DataError, match=r"classes sky, b.*, got train ids of custom \(road, sky\)\. Fix: "
         ):
             show(store, "train", CAMVID)
 

@@ -24,7 +24,7 @@ from adapt.data.packed.split_files import (
     read_manifest,
     write_manifest,
 )
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from adapt.errors import DataError
 from storage.store import Store
 from tests.stream.faults import rewrite, write_unchecked
@@ -71,7 +71,8 @@ def test_the_manifest_is_written_last(packed: Store, monkeypatch: pytest.MonkeyP
 def test_a_missing_split_names_those_there(packed: Store) -> None:
     assert packed_splits(packed) == ["train"]
     with pytest.raises(
-        DataError, match=r"val/manifest.json is missing: `pack`.*packed splits there: train"
+        DataError,
+        match=r"val/manifest.json is missing \(packed splits there: train\)\. Fix: pack the split",
     ):
         read_manifest(packed, "val")
 
@@ -91,7 +92,9 @@ def test_a_damaged_index_is_named(packed: Store) -> None:
     data = bytearray(packed.get("train/index.npz"))
     data[100] ^= 1
     packed.put("train/index.npz", bytes(data))
-    with pytest.raises(DataError, match=r"train/index.npz: damaged, or of another packing: sha256"):
+    with pytest.raises(
+        DataError, match=r"train/index.npz: damaged, or of another packing: expected sha256"
+    ):
         read_manifest(packed, "train")
 
 
@@ -102,7 +105,7 @@ def test_a_damaged_index_is_named(packed: Store) -> None:
         (b"\xff", "train/manifest.json: not a manifest"),
         (b"[]", "expected format_version 3, got None"),
         (b"[" * 100_000, "train/manifest.json: not a manifest"),
-        (b'{"format_version": 1}', "expected format_version 3, got 1; pack the data again"),
+        (b'{"format_version": 1}', "expected format_version 3, got 1. Fix: pack the split again"),
         (b'{"format_version": 3}', "manifest.json: dataset: Field required"),
     ],
 )
@@ -121,7 +124,7 @@ def test_an_unknown_field_is_named(packed: Store) -> None:
 @pytest.mark.parametrize("num_samples", [0, -1])
 def test_an_empty_split_is_named(packed: Store, num_samples: int) -> None:
     edit(packed, num_samples=num_samples, shards=[])
-    message = rf"train/manifest.json: num_samples: .* got {num_samples}: the split is empty"
+    message = rf"train/manifest.json: num_samples: .* got {num_samples}\. Fix: pack the split again"
     with pytest.raises(DataError, match=message):
         read_manifest(packed, "train")
 
@@ -276,7 +279,7 @@ def test_files_that_are_too_large_are_not_parsed(
     message = rf"train/{name}: expected at most {size_bytes - 1} bytes, got {size_bytes}"
     with pytest.raises(DataError, match=message):
         read_manifest(packed, "train")
-    with pytest.raises(DataError, match=rf"{message}: pack (fewer|with larger)"):
+    with pytest.raises(DataError, match=rf"{message}\. Fix: pack (fewer|with larger)"):
         write_manifest(packed, "train", manifest, index)
 
 
@@ -292,7 +295,7 @@ def test_images_larger_than_any_camera_s_are_refused(
     heights, widths = index.height_px.copy(), index.width_px.copy()
     heights[2], widths[2] = height_px, width_px
     rewrite(packed, height_px=heights, width_px=widths)
-    message = rf"index.npz: sample {index.keys[2]}: .* got {height_px}x{width_px}; pack the"
+    message = rf"index.npz: sample {index.keys[2]}: .* got {height_px}x{width_px}\. Fix: pack the"
     with pytest.raises(DataError, match=message):
         read_manifest(packed, "train")
 
@@ -385,7 +388,9 @@ def test_hostile_arrays_are_refused_with_bounded_memory(case: str, packed: Store
 
 def refused_in_little_memory(store: Store, message: str) -> None:
     tracemalloc.start()
-    with pytest.raises(DataError, match=rf"train/index.npz: .*{message}.*; pack the split again"):
+    with pytest.raises(
+        DataError, match=rf"train/index.npz: .*{message}.*\. Fix: pack the split again"
+    ):
         read_manifest(store, "train")
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -400,7 +405,7 @@ def test_a_zip_bomb_is_refused_with_bounded_memory(packed: Store) -> None:
             archive.writestr(f"{name}.npy", b"\0" * 20_000_000)
     assert len(buffer.getvalue()) < 300_000 < MAX_INDEX_BYTES
     write_unchecked(packed, manifest, buffer.getvalue())
-    refused_in_little_memory(packed, "keys is compressed, to 20000000 bytes by its own word")
+    refused_in_little_memory(packed, "keys is compressed, to 20000000 bytes as it states")
     write_unchecked(packed, manifest, npz(index))
     assert len(read_manifest(packed, "train")[1]) == 5
 
@@ -452,8 +457,9 @@ def test_other_classes_than_the_packed_ones_are_named(packed: Store) -> None:
     space = PackedLabelSpace(name="custom", classes=("road", "sky"))
     manifest = manifest.model_copy(update={"label_space": space})
     message = (
-        r"s3://b/train: .*train ids of custom \(road, sky\); asked for the classes sky, road: "
-        r"ask for .*, or pack the split again .*--classes"
+        r"s3://b/train: expected labels of the classes sky, road, got train ids of custom "
+        r"\(road, sky\)\. Fix: "
+        r"use the classes .*, or pack the split again .*--classes"
     )
     with pytest.raises(DataError, match=message):
         manifest.check_classes(("sky", "road"), "s3://b/train")

@@ -12,7 +12,7 @@ from adapt.data.datasets import DATASETS
 from adapt.data.label_maps import LABEL_SPACES
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.packed.split_files import read_manifest
-from adapt.data.packing.pack import pack
+from adapt.data.writing.pack import pack
 from adapt.errors import DataError
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.config import StreamConfig
@@ -62,7 +62,7 @@ def test_label_pixels_open_no_label(opened: Callable[..., PackedSplit], store: S
 
 
 def test_label_pixels_of_a_split_without_labels(opened: Callable[..., PackedSplit]) -> None:
-    with pytest.raises(DataError, match=r"packed/train: was opened without its labels"):
+    with pytest.raises(DataError, match=r"packed/train: opened without its labels"):
         opened("camvid", None).label_pixels(11)
 
 

@@ -1,7 +1,7 @@
 """The plan of a packing: which samples go into which shard, fixed before the first byte is written.
 
-A plan depends on the arguments and on the names and headers of the raw files alone. Its fingerprint
-tells a shard that belongs to it from one of another packing.
+A plan depends on the settings and on the names and headers of the raw files alone. Its fingerprint
+identifies the shards that belong to it.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, NamedTuple, get_args
+from typing import Annotated, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -23,25 +23,21 @@ from adapt.config.section import Section
 from adapt.data.datasets import RawLayout, RawSample, known_layout, refuse
 from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.codecs import MAX_PIXELS, MAX_SIDE_PX, PILLOW_FAILURES
+from adapt.data.packed.encodings import ENCODINGS, Encoding, EncodingName
 from adapt.data.packed.manifest import (
     FORMAT_VERSION,
     MAX_SHARD_BYTES,
     Manifest,
     PackedLabelSpace,
-    Profile,
     Sha256,
 )
 from adapt.errors import DataError, JobError, known_names
 
 SHARD_BYTES = 64_000_000
-BYTES_A_PIXEL = {"exact": 1.6, "small": 0.36}
-"""Measured on street scenes at 1280x720; a plan needs an estimate, not the truth."""
 
 
 class Planned(NamedTuple):
-    """A sample with what the planning has seen of it: the sizes of its files, and its size in
-    pixels.
-    """
+    """A sample with the sizes of its files in bytes, and its size in pixels."""
 
     sample: RawSample
     image_bytes: int
@@ -50,7 +46,7 @@ class Planned(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """What one of `num_slices` jobs packs: the shards whose number leaves `number` when divided."""
+    """One of `num_slices` jobs: it packs the shards whose number leaves `number` when divided."""
 
     number: int
     num_slices: int
@@ -60,7 +56,9 @@ class Slice(NamedTuple):
         """`I/N` -> slice. `JobError` for anything else."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
         if match is None or int(match[1]) >= int(match[2]):
-            raise JobError(f"--slice: expected I/N with I from 0 to N - 1, as in 0/4, got {text!r}")
+            raise JobError(
+                f"--slice: expected I/N with I from 0 to N - 1, got {text!r}", fix="write 0/4"
+            )
         return cls(int(match[1]), int(match[2]))
 
     def shards(self, num_shards: int) -> range:
@@ -72,13 +70,13 @@ WHOLE = Slice(0, 1)
 
 
 class PlanSummary(Section):
-    """What the manifest says of its plan; each shard's record carries it, so that a manifest can be
-    made of records alone.
+    """The plan as the manifest keeps it; each shard's record carries it, so that a manifest can be
+    made of records alone. `profile` is the name of the encoding.
     """
 
     dataset: str
     split: str
-    profile: Profile
+    profile: EncodingName
     size_hw: tuple[int, int] | None
     labelled: bool
     label_space: PackedLabelSpace | None
@@ -88,13 +86,15 @@ class PlanSummary(Section):
 
 
 def differences(there: PlanSummary | Manifest, asked: PlanSummary) -> str:
-    """How a packing differs from another one, in words."""
+    """The settings in which two packings differ, for messages."""
     keys = ("dataset", "profile", "size_hw", "labelled", "label_space", "num_samples")
     pairs = [(key, getattr(there, key), getattr(asked, key)) for key in keys]
     found = [
-        f"{key} is {shown(old)} there, {shown(new)} asked" for key, old, new in pairs if old != new
+        f"{key} is {shown(old)} there, {shown(new)} requested"
+        for key, old, new in pairs
+        if old != new
     ]
-    return "; ".join(found) or "of other raw files, ids of the classes, seed or shard size"
+    return "; ".join(found) or "other raw files, ids of the classes, seed or shard size"
 
 
 def shown(value: object) -> str:
@@ -103,7 +103,7 @@ def shown(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PackingPlan:
     """Everything that decides the packed bytes. With a `label_space`, labels are stored as its
     train ids.
     """
@@ -111,11 +111,16 @@ class Plan:
     layout: RawLayout
     dataset: str
     split: str
-    profile: Profile
+    encoding_name: EncodingName
     size_hw: tuple[int, int] | None
     labelled: bool
     label_space: LabelSpace | None
     shards: tuple[tuple[Planned, ...], ...]
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the images are stored."""
+        return ENCODINGS[self.encoding_name]
 
     @property
     def num_samples(self) -> int:
@@ -133,7 +138,7 @@ class Plan:
         return PlanSummary(
             dataset=self.dataset,
             split=self.split,
-            profile=self.profile,
+            profile=self.encoding_name,
             size_hw=self.size_hw,
             labelled=self.labelled,
             label_space=PackedLabelSpace.of(self.label_space) if self.label_space else None,
@@ -149,7 +154,7 @@ class Plan:
             FORMAT_VERSION,
             self.dataset,
             self.split,
-            self.profile,
+            self.encoding_name,
             self.size_hw,
             self.labelled,
             space and [space.names, space.table(self.dataset).tolist()],
@@ -161,70 +166,99 @@ class Plan:
         return hashlib.sha256(json.dumps([settings, samples]).encode()).hexdigest()
 
 
-def check_arguments(
-    split: str, profile: str, size_hw: tuple[int, int] | None, shard_bytes: int
+class PlanSettings(TypedDict, total=False):
+    """The settings that decide the packed bytes.
+
+    `encoding` is a row of `ENCODINGS` (default exact); `size_hw` None keeps sizes; `name` is the
+    dataset's name in label spaces (default: the layout's); `unlabelled` leaves labels out; `seed`
+    decides the order; `shard_bytes` is the size that shards aim at; `skip` are keys to leave out;
+    with a `label_space` the labels are stored as its train ids.
+    """
+
+    encoding: EncodingName
+    size_hw: tuple[int, int] | None
+    name: str | None
+    unlabelled: bool
+    seed: int
+    shard_bytes: int
+    skip: Collection[str]
+    label_space: LabelSpace | None
+
+
+def make_plan(
+    dataset: str, raw_dir: Path, split: str, **settings: Unpack[PlanSettings]
+) -> PackingPlan:
+    """Find the samples, refuse bad pairs, and deal the samples to shards in an order that `seed`
+    alone decides.
+
+    Raises `JobError` for wrong settings, `DataError` for bad files, by name.
+    """
+    encoding_name, size_hw = settings.get("encoding", "exact"), settings.get("size_hw")
+    shard_bytes, label_space = settings.get("shard_bytes", SHARD_BYTES), settings.get("label_space")
+    name, seed = settings.get("name") or dataset, settings.get("seed", 0)
+    check_settings(split, encoding_name, size_hw, shard_bytes)
+    layout = known_layout(dataset)
+    check_raw_dir(dataset, layout, raw_dir, split)
+    if label_space:
+        label_space.table(name)  # refuses a dataset that it does not map
+    skip, unlabelled = settings.get("skip", ()), settings.get("unlabelled", False)
+    samples = layout.pairs(raw_dir, split, unlabelled=unlabelled, skip=skip)
+    planned = sorted(survey(raw_dir, samples), key=lambda item: shuffle_key(seed, item.sample.key))
+    labelled = samples[0].label_path is not None
+    if label_space and not labelled:
+        raise JobError(
+            "--classes: expected labels to map, got images alone", fix="leave out --classes"
+        )
+    shards = dealt(planned, shard_bytes, ENCODINGS[encoding_name], size_hw)
+    return PackingPlan(layout, name, split, encoding_name, size_hw, labelled, label_space, shards)
+
+
+def check_settings(
+    split: str, encoding: str, size_hw: tuple[int, int] | None, shard_bytes: int
 ) -> None:
-    """`JobError` for arguments that no packing can have."""
+    """`JobError` for settings that no packing can have."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
         raise JobError(f"--split: expected letters, digits, '_' and '-', got {split!r}")
-    if profile not in get_args(Profile):
-        raise JobError(f"--profile: {known_names(profile, get_args(Profile))}")
+    if encoding not in ENCODINGS:
+        raise JobError(f"encoding: {known_names(encoding, ENCODINGS)}")
     if size_hw is not None and (len(size_hw) != 2 or min(size_hw) < 1):
         raise JobError(f"--size-hw: expected a positive height and width in pixels, got {size_hw}")
     if size_hw is not None and too_large(size_hw):
-        raise JobError(f"--size-hw: expected {LARGEST}, got {in_words(size_hw)}")
-    if profile == "original" and size_hw is not None:
-        raise JobError(
-            "--size-hw: profile 'original' keeps the files as they are; leave the size out"
-        )
+        raise JobError(f"--size-hw: expected {LARGEST}, got {as_text(size_hw)}")
+    ENCODINGS[encoding].check(size_hw)
     if not 1 <= shard_bytes <= MAX_SHARD_BYTES:
         expected = "a positive size" if shard_bytes < 1 else f"at most {MAX_SHARD_BYTES // 10**6}"
         raise JobError(f"--shard-mb: expected {expected}, got {shard_bytes} bytes")
 
 
-def make_plan(
-    dataset: str,
-    raw_dir: Path,
-    split: str,
-    *,
-    profile: Profile,
-    size_hw: tuple[int, int] | None,
-    name: str | None,
-    unlabelled: bool,
-    seed: int,
-    shard_bytes: int,
-    skip: Collection[str] = (),
-    label_space: LabelSpace | None = None,
-) -> Plan:
-    """Find the samples, refuse bad pairs, and deal the samples to shards in an order that `seed`
-    alone decides.
-    """
-    layout = known_layout(dataset)
+def check_raw_dir(dataset: str, layout: RawLayout, raw_dir: Path, split: str) -> None:
+    """`JobError` for a split that the layout does not have, `DataError` for a missing folder."""
     if layout.splits and split not in layout.splits and not (raw_dir / f"{split}.txt").is_file():
-        raise JobError(f"--split: {dataset} has no such split; {known_names(split, layout.splits)}")
+        raise JobError(f"--split: {dataset} has no such split, {known_names(split, layout.splits)}")
     if not raw_dir.is_dir():
-        raise DataError(f"{raw_dir}: there is no such folder; {dataset} expects {layout.summary}")
-    if label_space:
-        label_space.table(name or dataset)  # refuses a dataset that it does not map
-    samples = layout.pairs(raw_dir, split, unlabelled=unlabelled, skip=skip)
-    planned = sorted(
-        survey(raw_dir, samples), key=lambda item: shuffled_place(seed, item.sample.key)
-    )
-    size = max(1, round(shard_bytes / estimated_bytes(planned, profile, size_hw)))
-    shards = tuple(tuple(planned[start : start + size]) for start in range(0, len(planned), size))
-    labelled = samples[0].label_path is not None
-    if label_space and not labelled:
-        raise JobError("--classes: there are no labels to map; leave out --classes")
-    return Plan(layout, name or dataset, split, profile, size_hw, labelled, label_space, shards)
+        raise DataError(
+            f"{raw_dir}: expected a folder with {layout.summary}, found none",
+            fix=f"pass the folder of {dataset} as it was downloaded",
+        )
 
 
-def shuffled_place(seed: int, key: str) -> bytes:
+def dealt(
+    planned: list[Planned], shard_bytes: int, encoding: Encoding, size_hw: tuple[int, int] | None
+) -> tuple[tuple[Planned, ...], ...]:
+    """Samples in order -> shards of about `shard_bytes`."""
+    files_bytes = [item.image_bytes for item in planned]
+    sizes_hw = [size_hw or item.size_hw for item in planned]
+    count = max(1, round(shard_bytes / encoding.mean_bytes(files_bytes, sizes_hw)))
+    return tuple(tuple(planned[start : start + count]) for start in range(0, len(planned), count))
+
+
+def shuffle_key(seed: int, key: str) -> bytes:
     """Sorting by this is a permutation that no library's version can change."""
     return hashlib.sha256(f"{seed}/{key}".encode()).digest()
 
 
 def survey(raw_dir: Path, samples: list[RawSample]) -> list[Planned]:
-    """Read every file's header; `DataError` lists the files that are no pictures and the pairs of
+    """Read every file's header. `DataError` lists the files that are no images and the pairs of
     unequal size.
     """
     with ThreadPoolExecutor(8) as pool:
@@ -234,12 +268,12 @@ def survey(raw_dir: Path, samples: list[RawSample]) -> list[Planned]:
 
 
 def survey_sample(sample: RawSample) -> Planned | str:
-    """The sizes of one sample's files, or what is wrong with them."""
+    """The sizes of one sample's files, or their fault."""
     path = sample.image_path
     try:
         size_hw = picture_hw(path)
         if too_large(size_hw):
-            return f"{path}: the image is {in_words(size_hw)} pixels (HxW), expected {LARGEST}"
+            return f"{path}: the image is {as_text(size_hw)} pixels (HxW), expected {LARGEST}"
         if sample.label_path is None:
             return Planned(sample, path.stat().st_size, 0, size_hw)
         path = sample.label_path
@@ -248,7 +282,7 @@ def survey_sample(sample: RawSample) -> Planned | str:
         return f"{path}: corrupt image: {error}"
     if label_hw != size_hw:
         return (
-            f"{path}: the label is {in_words(label_hw)}, its image {in_words(size_hw)} pixels (HxW)"
+            f"{path}: the label is {as_text(label_hw)}, its image {as_text(size_hw)} pixels (HxW)"
         )
     return Planned(sample, sample.image_path.stat().st_size, path.stat().st_size, size_hw)
 
@@ -261,7 +295,7 @@ def too_large(size_hw: tuple[int, int]) -> bool:
     return max(size_hw) > MAX_SIDE_PX or size_hw[0] * size_hw[1] > MAX_PIXELS
 
 
-def in_words(size_hw: tuple[int, int]) -> str:
+def as_text(size_hw: tuple[int, int]) -> str:
     """(height, width) -> `HxW`."""
     return f"{size_hw[0]}x{size_hw[1]}"
 
@@ -270,13 +304,3 @@ def picture_hw(path: Path) -> tuple[int, int]:
     """Height and width in pixels from the header alone."""
     with Image.open(path) as image:
         return image.height, image.width
-
-
-def estimated_bytes(
-    planned: list[Planned], profile: Profile, size_hw: tuple[int, int] | None
-) -> float:
-    """Mean bytes a packed sample, roughly."""
-    if profile == "original":
-        return sum(item.image_bytes for item in planned) / len(planned)
-    sizes = [size_hw or item.size_hw for item in planned]
-    return BYTES_A_PIXEL[profile] * sum(height * width for height, width in sizes) / len(sizes)

@@ -1,4 +1,4 @@
-"""Packing: what lies in the shards, the same bytes on any number of workers, going on after a stop,
+"""Packing: the contents of shards, the same bytes on any number of workers, resuming after a stop,
 bad input by name.
 """
 
@@ -16,10 +16,11 @@ from PIL import Image
 from adapt.data.datasets import DATASETS
 from adapt.data.label_maps import LABEL_SPACES, LabelSpace
 from adapt.data.packed import codecs
+from adapt.data.packed.encodings import ENCODINGS, Encoding
 from adapt.data.packed.inspect import read_sample
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.packed.split_files import read_manifest
-from adapt.data.packing.pack import Progress, pack
+from adapt.data.writing.pack import PackingProgress, pack
 from adapt.errors import DataError, JobError
 from adapt.spec.job_spec import JobSpec
 from adapt.trainer.opening import open_split
@@ -39,10 +40,12 @@ def objects(store: Store) -> dict[str, bytes]:
     return {entry.key: store.get(entry.key) for entry in store.list()}
 
 
-def watcher(seen: list[Progress], stop_at: int | None = None) -> Callable[[Progress], None]:
+def watcher(
+    seen: list[PackingProgress], stop_at: int | None = None
+) -> Callable[[PackingProgress], None]:
     """An `on_progress` that notes, and raises once `stop_at` samples are done."""
 
-    def on_progress(progress: Progress) -> None:
+    def on_progress(progress: PackingProgress) -> None:
         seen.append(progress)
         if stop_at is not None and progress.done >= stop_at:
             raise KeyboardInterrupt
@@ -50,14 +53,14 @@ def watcher(seen: list[Progress], stop_at: int | None = None) -> Callable[[Progr
     return on_progress
 
 
-@pytest.mark.parametrize("profile", ["exact", "small", "original"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_every_layout_in_every_profile(
-    dataset: str, profile: str, make_raw: MakeRaw, store: Store
+def test_every_layout_in_every_encoding(
+    dataset: str, encoding: str, make_raw: MakeRaw, store: Store
 ) -> None:
     layout, raw_dir = DATASETS[dataset], make_raw(dataset)
-    size_hw = None if profile == "original" else (9, 16)
-    pack(dataset, raw_dir, store, "train", profile=profile, size_hw=size_hw, workers=2)  # type: ignore[arg-type]
+    size_hw = None if encoding == "original" else (9, 16)
+    pack(dataset, raw_dir, store, "train", encoding=encoding, size_hw=size_hw, workers=2)
     manifest, index = read_manifest(store, "train")
     samples = {sample.key: sample for sample in layout.pairs(raw_dir, "train")}
     assert set(index.keys.tolist()) == samples.keys() and manifest.labelled
@@ -72,10 +75,20 @@ def test_every_layout_in_every_profile(
             raw_ids = codecs.resize_label(raw_ids, size_hw)
         assert np.array_equal(labels, raw_ids)
         assert images.shape == raw_images.shape
-        assert profile == "small" or np.array_equal(images, raw_images)
+        assert encoding == "small" or np.array_equal(images, raw_images)
         counts = np.bincount(raw_ids.ravel(), minlength=256)
         assert index.id_pixels[row].tolist() == counts[list(manifest.ids)].tolist()
         assert counts.sum() == index.id_pixels[row].sum()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_row_describes_itself_and_reaches_the_manifest(
+    encoding: str, make_raw: MakeRaw, store: Store
+) -> None:
+    assert type(ENCODINGS[encoding]).__doc__ != Encoding.__doc__
+    pack("gta5", make_raw("gta5", 2), store, "train", encoding=encoding)
+    manifest, _ = read_manifest(store, "train")
+    assert manifest.profile == encoding and manifest.encoding is ENCODINGS[encoding]
 
 
 def test_original_keeps_the_owner_s_bytes(make_raw: MakeRaw, store: Store) -> None:
@@ -83,7 +96,7 @@ def test_original_keeps_the_owner_s_bytes(make_raw: MakeRaw, store: Store) -> No
     jpeg_path = raw_dir / "images" / "00000.jpeg"
     Image.open(raw_dir / "images" / "00000.png").save(jpeg_path)
     (raw_dir / "images" / "00000.png").unlink()
-    pack("folders", raw_dir, store, "train", profile="original")
+    pack("folders", raw_dir, store, "train", encoding="original")
     manifest, index = read_manifest(store, "train")
     row = index.keys.tolist().index("00000")
     assert index.suffix[row] == "jpg"
@@ -144,12 +157,14 @@ def test_an_interrupted_packing_goes_on(make_raw: MakeRaw, tmp_path: Path, worke
     pack("gta5", raw_dir, whole, "train", **settings)  # type: ignore[arg-type]
     interrupted = pack_until_a_record(raw_dir, broken, settings)
     assert interrupted and "train/manifest.json" not in objects(broken)
-    with pytest.raises(DataError, match=r"let an interrupted `pack` finish"):
+    with pytest.raises(DataError, match=r"let an interrupted pack finish"):
         read_manifest(broken, "train")
-    seen: list[Progress] = []
+    seen: list[PackingProgress] = []
     pack("gta5", raw_dir, broken, "train", **settings, on_progress=watcher(seen))  # type: ignore[arg-type]
-    assert 0 < seen[0].reused < 40 and seen[0] == Progress(seen[0].reused, 40, seen[0].reused)
-    assert seen[-1] == Progress(40, 40, seen[0].reused)
+    assert 0 < seen[0].reused < 40 and seen[0] == PackingProgress(
+        seen[0].reused, 40, seen[0].reused
+    )
+    assert seen[-1] == PackingProgress(40, 40, seen[0].reused)
     assert objects(broken) == objects(whole)
 
 
@@ -199,29 +214,27 @@ def test_records_that_do_not_fit_are_not_trusted(
         store.put(record, b'{"rows": [[1]]}')
     if damage == "shard":
         store.put(record.replace(".json", ".tar"), b"short")
-    seen: list[Progress] = []
+    seen: list[PackingProgress] = []
     seed = 1 if damage == "plan" else 0
     pack("gta5", raw_dir, store, "train", **settings, seed=seed, on_progress=watcher(seen))  # type: ignore[arg-type]
-    assert seen[-1] == Progress(40, 40, 0)
+    assert seen[-1] == PackingProgress(40, 40, 0)
 
 
 def test_a_complete_packing_is_left_alone(make_raw: MakeRaw, store: Store) -> None:
     raw_dir = make_raw("gta5")
     first = pack("gta5", raw_dir, store, "train")
-    before, seen = objects(store), list[Progress]()
+    before, seen = objects(store), list[PackingProgress]()
     assert pack("gta5", raw_dir, store, "train", on_progress=watcher(seen)) == first
-    assert seen == [Progress(3, 3, 3)] and objects(store) == before
+    assert seen == [PackingProgress(3, 3, 3)] and objects(store) == before
 
 
 def test_another_packing_needs_overwrite(make_raw: MakeRaw, store: Store, tmp_path: Path) -> None:
     raw_dir = make_raw("gta5", 9)
     pack("gta5", raw_dir, store, "train", shard_bytes=SMALL_SHARDS)
     before = objects(store)
-    with pytest.raises(JobError, match=r"size_hw is None there, \(9, 16\) asked.*--overwrite"):
+    with pytest.raises(JobError, match=r"size_hw is None there, \(9, 16\) requested.*--overwrite"):
         pack("gta5", raw_dir, store, "train", size_hw=(9, 16))
-    with pytest.raises(
-        JobError, match=r"of other raw files, ids of the classes, seed or shard size"
-    ):
+    with pytest.raises(JobError, match=r"other raw files, ids of the classes, seed or shard size"):
         pack("gta5", raw_dir, store, "train", seed=1)
     assert objects(store) == before
     pack("gta5", raw_dir, store, "train", size_hw=(9, 16), overwrite=True)
@@ -235,7 +248,7 @@ def test_an_older_format_is_packed_again_with_overwrite(make_raw: MakeRaw, store
     first = pack("gta5", raw_dir, store, "train")
     content = first.model_copy(update={"format_version": 1}).canonical_json()
     store.put("train/manifest.json", content)
-    with pytest.raises(DataError, match=r"found 1; pack the data again \(--overwrite\)"):
+    with pytest.raises(DataError, match=r"got 1\. Fix: pack the split again \(--overwrite\)"):
         pack("gta5", raw_dir, store, "train")
     assert pack("gta5", raw_dir, store, "train", overwrite=True) == first
 
@@ -244,7 +257,7 @@ def test_changed_raw_files_are_noticed(make_raw: MakeRaw, store: Store) -> None:
     raw_dir = make_raw("gta5")
     pack("gta5", raw_dir, store, "train")
     Image.new("RGB", (32, 18)).save(raw_dir / "images" / "00000.png")
-    with pytest.raises(JobError, match=r"of other raw files"):
+    with pytest.raises(JobError, match=r"other raw files"):
         pack("gta5", raw_dir, store, "train")
 
 
@@ -272,13 +285,13 @@ def test_size_mismatches_and_broken_headers_are_listed_together(
     assert read_manifest(store, "train")[0].num_samples == 2
 
 
-@pytest.mark.parametrize("profile", ["exact", "original"])
-def test_corrupt_images_are_named(profile: str, make_raw: MakeRaw, store: Store) -> None:
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_corrupt_images_are_named(encoding: str, make_raw: MakeRaw, store: Store) -> None:
     raw_dir = make_raw("gta5", 4)
     path = raw_dir / "images" / "00001.png"
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(DataError, match=r"images/00001.png: .*(corrupt image|cannot be decoded)"):
-        pack("gta5", raw_dir, store, "train", profile=profile, workers=2)  # type: ignore[arg-type]
+        pack("gta5", raw_dir, store, "train", encoding=encoding, workers=2)
     assert "train/manifest.json" not in objects(store)
 
 
@@ -286,7 +299,7 @@ def test_unknown_ids_are_named(make_raw: MakeRaw, store: Store) -> None:
     raw_dir = make_raw("camvid")
     Image.new("L", (32, 18), 77).save(raw_dir / "trainannot" / "00001.png")
     with pytest.raises(
-        DataError, match=r"00001.png: unknown ids 77 in the label \(known: 0 to 11\)"
+        DataError, match=r"00001.png: expected ids from 0 to 11 in the label, got 77\."
     ):
         pack("camvid", raw_dir, store, "train")
 
@@ -301,13 +314,16 @@ def test_a_failing_store_is_named(make_raw: MakeRaw, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"split": "../val"}, "--split: expected letters, digits"),
-        ({"split": "test"}, "--split: gta5 has no such split; got 'test'"),
-        ({"profile": "exakt"}, "--profile: got 'exakt'; did you mean 'exact'"),
+        ({"split": "test"}, "--split: gta5 has no such split, got 'test'"),
+        ({"encoding": "exakt"}, "encoding: got 'exakt'; did you mean 'exact'"),
         (
             {"size_hw": (0, 5)},
             r"--size-hw: expected a positive height and width in pixels, got \(0, 5\)",
         ),
-        ({"profile": "original", "size_hw": (9, 16)}, "--size-hw: profile 'original' keeps"),
+        (
+            {"encoding": "original", "size_hw": (9, 16)},
+            "--size-hw: expected no size with --original, .*Fix: leave out --size-hw",
+        ),
         ({"size_hw": (1, 40_000)}, "--size-hw: expected sides of at most 32768 .*got 1x40000"),
         ({"size_hw": (20_000, 20_000)}, "268435456 pixels in all, got 20000x20000"),
         ({"shard_bytes": 0}, "--shard-mb: expected a positive size, got 0 bytes"),
@@ -318,7 +334,7 @@ def test_a_failing_store_is_named(make_raw: MakeRaw, tmp_path: Path) -> None:
         ),
         (
             {"label_space": LABEL_SPACES["cityscapes19"], "unlabelled": True},
-            "--classes: there are no labels to map",
+            "--classes: expected labels to map, got images alone",
         ),
         ({"dataset": "gta"}, "dataset: expected a raw layout, got 'gta'; did you mean 'gta5'"),
     ],
@@ -332,7 +348,9 @@ def test_wrong_arguments_are_named(
 
 
 def test_a_missing_raw_folder_is_named(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere: there is no such folder; gta5 expects images/"):
+    with pytest.raises(
+        DataError, match=r"nowhere: expected a folder with images/.*, found none\. Fix: "
+    ):
         pack("gta5", tmp_path / "nowhere", store, "train")
 
 
@@ -386,15 +404,17 @@ def test_labels_packed_as_train_ids_are_those_mapped_when_read(
 def test_another_label_space_is_another_packing(make_raw: MakeRaw, store: Store) -> None:
     raw_dir, space = make_raw("gta5"), LABEL_SPACES["cityscapes19"]
     pack("gta5", raw_dir, store, "train", label_space=space)
-    with pytest.raises(JobError, match=r"label_space is cityscapes19 \(road, .*\) there, None ask"):
+    with pytest.raises(JobError, match=r"label_space is cityscapes19 \(road, .*\) there, None req"):
         pack("gta5", raw_dir, store, "train")
     other = LabelSpace.model_validate(space.root[:2])
-    with pytest.raises(JobError, match=r"there, custom \(road, sidewalk\) asked\); .*--overw"):
+    with pytest.raises(
+        JobError, match=r"there, custom \(road, sidewalk\) requested\)\. Fix: .*--o"
+    ):
         pack("gta5", raw_dir, store, "train", label_space=other)
     changed = space.root[0].model_copy(update={"ids": {"gta5": (8,)}})
     swapped = LabelSpace((changed, space.root[1].model_copy(update={"ids": {"gta5": (7,)}})))
     pack("gta5", raw_dir, store, "train", label_space=other, overwrite=True)
-    with pytest.raises(JobError, match=r"of other raw files, ids of the classes, seed or shard"):
+    with pytest.raises(JobError, match=r"other raw files, ids of the classes, seed or shard"):
         pack("gta5", raw_dir, store, "train", label_space=swapped)
 
 
@@ -403,7 +423,7 @@ def test_ids_unknown_to_the_layout_are_refused_before_they_are_mapped(
 ) -> None:
     raw_dir = make_raw("camvid")
     Image.new("L", (32, 18), 77).save(raw_dir / "trainannot" / "00001.png")
-    with pytest.raises(DataError, match=r"00001.png: unknown ids 77"):
+    with pytest.raises(DataError, match=r"00001.png: expected ids .* got 77"):
         pack("camvid", raw_dir, store, "train", label_space=LABEL_SPACES["camvid11"])
 
 
@@ -430,7 +450,7 @@ def test_a_job_reads_labels_packed_for_its_classes(
 
 def test_a_job_of_other_classes_is_refused(tiny_job: dict[str, Any], tmp_path: Path) -> None:
     swapped = [TINY_CLASSES[index] for index in (1, 0, 2, 3)]
-    message = r"packed/train: its labels .* train ids of custom \(band 0, band 1, .*band 1, band 0"
+    message = r"packed/train: expected labels .* band 1, band 0.*got train ids of custom \(band 0,"
     with pytest.raises(DataError, match=message):
         tiny_split(tiny_job, tmp_path, swapped)
     assert tiny_split(tiny_job, tmp_path, swapped, labelled=False).read(0).labels is None
@@ -448,9 +468,7 @@ def test_what_does_not_decode_to_itself_is_never_written(
         return encode(changed, *suffix)
 
     monkeypatch.setattr(codecs, coder, faulty)
-    with pytest.raises(
-        DataError, match=r"(images|labels)/0000\d.png: .* does not decode to the sa"
-    ):
+    with pytest.raises(DataError, match=r"(images|labels)/0000\d.png: .* do not decode to the sa"):
         pack("gta5", make_raw("gta5"), store, "train")
     assert not objects(store)
 
@@ -464,7 +482,9 @@ def test_a_shard_that_is_not_stored_whole_is_named(
             self.put(key, path.read_bytes()[:kept])
 
     monkeypatch.setattr(type(store), "put_file", lose)
-    with pytest.raises(StoreError, match=rf"shard-00000.tar: \d+ bytes were written, {there}: "):
+    with pytest.raises(
+        StoreError, match=rf"shard-00000.tar: \d+ bytes were written, {there}: .*Fix: "
+    ):
         pack("gta5", make_raw("gta5"), store, "train")
     assert not any(key.endswith(".json") for key in objects(store))
 
@@ -563,7 +583,7 @@ def test_real_folders_pack(
     dataset: str, folder: str, split: str, shared_dir: Path, store: Store
 ) -> None:
     raw_dir = shared_dir / "data" / folder
-    manifest = pack(dataset, raw_dir, store, split, profile="small", size_hw=(36, 64), name=folder)
+    manifest = pack(dataset, raw_dir, store, split, encoding="small", size_hw=(36, 64), name=folder)
     assert manifest.num_samples == {"camvid": 51, "airsim": 456}[folder]
     known = {"camvid": set(range(12)), "airsim": {0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 13, 255}}[folder]
     assert set(manifest.id_pixels) <= known

@@ -1,7 +1,7 @@
 """The last step where several jobs packed one split, a slice each: the records that they left in
 the store -> index and manifest, the same bytes as one job would have written.
 
-No raw file is needed. What is missing is named together with the slice to pack again.
+No raw file is needed. Missing shards are named together with the slices to pack again.
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import NamedTuple, TypeVar
 
 from adapt.data.packed.manifest import Manifest
 from adapt.data.packed.split_files import read_manifest
-from adapt.data.packing.plan import PlanSummary, differences
-from adapt.data.packing.records import (
-    Record,
+from adapt.data.writing.plan import PlanSummary, differences
+from adapt.data.writing.shard_records import (
+    ShardRecord,
     complete,
     objects_of,
     parse_record,
@@ -24,12 +24,12 @@ from adapt.errors import MAX_SHOWN, DataError
 from storage.store import Store
 
 Value = TypeVar("Value")
-Records = dict[int, Record]
+Records = dict[int, ShardRecord]
 """Number of a shard -> its record."""
 
 
-class Wanted(NamedTuple):
-    """What the shards of a split have in common. `num_slices`: by how many jobs it is packed."""
+class MergeTarget(NamedTuple):
+    """What all shards of a split must agree on. `num_slices`: the number of jobs that pack it."""
 
     plan: PlanSummary
     libraries: dict[str, str]
@@ -48,20 +48,21 @@ def merge(store: Store, split: str) -> Manifest:
         return merged_already(store, split, records)
     if not records:
         raise DataError(
-            f"{uri}: no packed slices are there: run `pack --slice I/N` for I from 0 to N - 1, "
-            "with this URI and split, then merge"
+            f"{uri}: expected packed slices, found none",
+            fix="run `pack --slice I/N` for I from 0 to N - 1, with this URI and split, then merge",
         )
-    wanted = wanted_of(records)
-    numbers = range(wanted.plan.num_shards)
-    refuse(uri, wanted, {number: fault_of(number, records, there, wanted) for number in numbers})
+    target = target_of(records)
+    numbers = range(target.plan.num_shards)
+    refuse(uri, target, {number: fault_of(number, records, there, target) for number in numbers})
     kept = [records[number] for number in numbers]
     num_samples = sum(len(record.rows) for record in kept)
-    if num_samples != wanted.plan.num_samples:
+    if num_samples != target.plan.num_samples:
         raise DataError(
-            f"{uri}: expected {wanted.plan.num_samples} samples in all shards, got "
-            f"{num_samples}: the records are damaged; pack again with --overwrite"
+            f"{uri}: expected {target.plan.num_samples} samples in all shards, got {num_samples}, "
+            "so the records are damaged",
+            fix="pack again with --overwrite",
         )
-    return complete(store, wanted.plan, kept)
+    return complete(store, target.plan, kept)
 
 
 def read_records(store: Store, split: str, there: Mapping[str, int]) -> Records:
@@ -82,15 +83,16 @@ def merged_already(store: Store, split: str, records: Records) -> Manifest:
         if record.plan.sha256 != manifest.plan_sha256:
             raise DataError(
                 f"{store.uri}/{split}/{shard_name(number)}.json: of another packing than the one "
-                f"that is complete there ({differences(manifest, record.plan)}): "
-                "pack all slices again with --overwrite"
+                f"that is complete there ({differences(manifest, record.plan)})",
+                fix="pack all slices again with --overwrite",
             )
     remove_leftovers(store, split, len(manifest.shards))
     return manifest
 
 
-def wanted_of(records: Records) -> Wanted:
-    """The plan whose shards all have records, else the one of most, with what most of these say.
+def target_of(records: Records) -> MergeTarget:
+    """The plan whose shards all have records, else the most frequent one, with the libraries and
+    slices of most of its records.
 
     Records of an older packing may lie beside: no two plans can have all theirs.
     """
@@ -100,7 +102,7 @@ def wanted_of(records: Records) -> Wanted:
     libraries = Counter(tuple(sorted(record.libraries.items())) for record in own)
     num_slices = Counter(record.num_slices for record in own)
     pairs = most_common(libraries)
-    return Wanted(plan, dict(pairs), most_common(num_slices))
+    return MergeTarget(plan, dict(pairs), most_common(num_slices))
 
 
 def most_common(counts: Counter[Value]) -> Value:
@@ -108,15 +110,17 @@ def most_common(counts: Counter[Value]) -> Value:
     return counts.most_common(1)[0][0]
 
 
-def fault_of(number: int, records: Records, there: Mapping[str, int], wanted: Wanted) -> str | None:
+def fault_of(
+    number: int, records: Records, there: Mapping[str, int], target: MergeTarget
+) -> str | None:
     """Why a shard cannot be merged, None where it can."""
     record, file_name = records.get(number), f"{shard_name(number)}.tar"
     if record is None:
         return "not packed yet" if file_name not in there else "no record that can be read"
-    if record.plan != wanted.plan:
-        return f"of another packing ({differences(record.plan, wanted.plan)})"
-    if record.libraries != wanted.libraries:
-        return f"made by {versions(record.libraries)}, others by {versions(wanted.libraries)}"
+    if record.plan != target.plan:
+        return f"of another packing ({differences(record.plan, target.plan)})"
+    if record.libraries != target.libraries:
+        return f"made by {versions(record.libraries)}, others by {versions(target.libraries)}"
     if record.shard.name != file_name or record.shard.num_samples != len(record.rows):
         return "its record is damaged"
     if there.get(file_name) != record.shard.size_bytes:
@@ -125,11 +129,11 @@ def fault_of(number: int, records: Records, there: Mapping[str, int], wanted: Wa
 
 
 def versions(libraries: Mapping[str, str]) -> str:
-    """Library versions in words."""
+    """Library versions, for messages."""
     return ", ".join(f"{name} {version}" for name, version in sorted(libraries.items()))
 
 
-def refuse(uri: str, wanted: Wanted, faults: Mapping[int, str | None]) -> None:
+def refuse(uri: str, target: MergeTarget, faults: Mapping[int, str | None]) -> None:
     """Nothing where no shard has a fault, else one `DataError` with the first ten and the slices to
     pack again.
     """
@@ -138,18 +142,18 @@ def refuse(uri: str, wanted: Wanted, faults: Mapping[int, str | None]) -> None:
         return
     more = f"\n  ... and {len(lines) - MAX_SHOWN} more" if len(lines) > MAX_SHOWN else ""
     again = commands(
-        {number % wanted.num_slices for number, fault in faults.items() if fault}, wanted
+        {number % target.num_slices for number, fault in faults.items() if fault}, target
     )
     shown = "\n  ".join(lines[:MAX_SHOWN])
     raise DataError(
-        f"{uri}: {len(lines)} of {len(faults)} shards cannot be merged:\n  {shown}{more}\n"
-        f"run {again}, with equal settings in the same container image, then merge"
+        f"{uri}: {len(lines)} of {len(faults)} shards cannot be merged:\n  {shown}{more}",
+        fix=f"run {again}, with equal settings in the same container image, then merge",
     )
 
 
-def commands(slices: Iterable[int], wanted: Wanted) -> str:
+def commands(slices: Iterable[int], target: MergeTarget) -> str:
     """How to pack these slices again."""
     numbers = ", ".join(map(str, sorted(slices)))
-    if wanted.num_slices == 1:
+    if target.num_slices == 1:
         return "`pack` again"
-    return f"`pack --slice I/{wanted.num_slices}` again for I = {numbers}"
+    return f"`pack --slice I/{target.num_slices}` again for I = {numbers}"

@@ -1,8 +1,7 @@
-"""Records of finished shards: how an interrupted packing goes on, how several jobs pack one split,
-and what index and manifest are made of.
+"""Records of finished shards. An interrupted packing resumes from them, several jobs pack one split
+through them, and index and manifest are made of them.
 
-`shard-00000.json` is put after `shard-00000.tar`, so a record that is there speaks of a whole
-shard.
+`shard-00000.json` is put after `shard-00000.tar`, so the shard of every record is whole.
 """
 
 import json
@@ -15,11 +14,11 @@ import numpy as np
 from adapt.data.packed.index import Index
 from adapt.data.packed.manifest import Manifest, ShardInfo
 from adapt.data.packed.split_files import write_manifest
-from adapt.data.packing.plan import PlanSummary
+from adapt.data.writing.plan import PlanSummary
 from storage.store import Store
 
 
-class Row(NamedTuple):
+class SampleRecord(NamedTuple):
     """One sample in its shard: a row of the index, as the shard's record keeps it."""
 
     key: str
@@ -34,15 +33,15 @@ class Row(NamedTuple):
     id_pixels: dict[int, int]
 
 
-class Record(NamedTuple):
-    """What a shard's JSON record holds. `num_slices`: by how many jobs the split was to be packed
-    when this shard was.
+class ShardRecord(NamedTuple):
+    """A shard's JSON record. `num_slices`: the number of jobs that were to pack the split when this
+    shard was packed.
     """
 
     plan: PlanSummary
     libraries: dict[str, str]
     shard: ShardInfo
-    rows: list[Row]
+    rows: list[SampleRecord]
     num_slices: int = 1
 
     def to_json(self) -> bytes:
@@ -60,7 +59,7 @@ def earlier_record(
     number: int,
     there: dict[str, int],
     libraries: dict[str, str],
-) -> Record | None:
+) -> ShardRecord | None:
     """A shard's record from an earlier run, if it is of this plan and libraries and its shard is
     there whole. `there`: the split's objects and their sizes in bytes.
     """
@@ -73,15 +72,17 @@ def earlier_record(
     return record if there.get(record.shard.name) == record.shard.size_bytes else None
 
 
-def parse_record(data: bytes) -> Record | None:
-    """JSON -> Record, None for anything else (then the shard is packed again)."""
+def parse_record(data: bytes) -> ShardRecord | None:
+    """JSON -> ShardRecord, None for anything else (the shard is packed again then)."""
     try:
         content: dict[str, Any] = json.loads(data)
-        rows = [Row._make((*values[:9], numbered(values[9]))) for values in content["rows"]]
+        rows = [
+            SampleRecord._make((*values[:9], numbered(values[9]))) for values in content["rows"]
+        ]
         shard = ShardInfo.model_validate(content["shard"])
         plan = PlanSummary.model_validate(content["plan"])
         num_slices = max(1, int(content["num_slices"]))
-        return Record(plan, dict(content["libraries"]), shard, rows, num_slices)
+        return ShardRecord(plan, dict(content["libraries"]), shard, rows, num_slices)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -102,7 +103,7 @@ def objects_of(store: Store, split: str) -> dict[str, int]:
     return {entry.key.removeprefix(start): entry.size_bytes for entry in store.list(start)}
 
 
-def complete(store: Store, plan: PlanSummary, records: Sequence[Record]) -> Manifest:
+def complete(store: Store, plan: PlanSummary, records: Sequence[ShardRecord]) -> Manifest:
     """All shards are there: write index and manifest, then remove the records."""
     manifest = manifest_of(plan, records)
     manifest = write_manifest(store, plan.split, manifest, index_of(records, manifest.ids))
@@ -118,7 +119,7 @@ def remove_leftovers(store: Store, split: str, num_shards: int) -> None:
             store.delete(entry.key)
 
 
-def manifest_of(plan: PlanSummary, records: Sequence[Record]) -> Manifest:
+def manifest_of(plan: PlanSummary, records: Sequence[ShardRecord]) -> Manifest:
     """The manifest of the shards that have these records; `write_manifest` fills in the index's
     checksum.
     """
@@ -142,7 +143,7 @@ def manifest_of(plan: PlanSummary, records: Sequence[Record]) -> Manifest:
     )
 
 
-def index_of(records: Sequence[Record], ids: tuple[int, ...]) -> Index:
+def index_of(records: Sequence[ShardRecord], ids: tuple[int, ...]) -> Index:
     """The rows of all shards in order -> Index; `ids` are the manifest's."""
     rows = [row for record in records for row in record.rows]
     shard_of = [number for number, record in enumerate(records) for _ in record.rows]

@@ -14,9 +14,9 @@ import pytest
 from adapt.data.label_maps import LABEL_SPACES
 from adapt.data.packed.manifest import Manifest
 from adapt.data.packed.split_files import read_manifest
-from adapt.data.packing.merge import merge
-from adapt.data.packing.pack import Progress, pack
-from adapt.data.packing.plan import Slice
+from adapt.data.writing.merge import merge
+from adapt.data.writing.pack import PackingProgress, pack
+from adapt.data.writing.plan import Slice
 from adapt.errors import DataError, JobError
 from storage.store import Store
 from storage.stores import Stores, open_store
@@ -76,12 +76,12 @@ def test_side_by_side_on_a_real_object_store(
 
 
 def test_a_slice_packs_its_own_shards_and_goes_on(pack_slice: PackSlice, store: Store) -> None:
-    seen: list[Progress] = []
+    seen: list[PackingProgress] = []
     pack_slice(1)
     names = [f"train/shard-{number:05d}.{kind}" for number in (1, 4) for kind in ("json", "tar")]
     assert sorted(objects(store)) == names
     pack_slice(1, on_progress=seen.append)
-    assert seen == [Progress(3, 3, 3)] * len(seen) and seen
+    assert seen == [PackingProgress(3, 3, 3)] * len(seen) and seen
 
 
 def test_more_slices_than_shards(pack_slice: PackSlice, store: Store) -> None:
@@ -92,10 +92,10 @@ def test_more_slices_than_shards(pack_slice: PackSlice, store: Store) -> None:
 def test_a_plain_pack_takes_the_slices_over(
     whole: dict[str, bytes], pack_slice: PackSlice, store: Store
 ) -> None:
-    seen: list[Progress] = []
+    seen: list[PackingProgress] = []
     pack_slice(0)
     pack_slice(0, part=Slice(0, 1), on_progress=seen.append)
-    assert seen[0] == Progress(4, 9, 4) and objects(store) == whole
+    assert seen[0] == PackingProgress(4, 9, 4) and objects(store) == whole
 
 
 def test_a_complete_split_is_left_alone_by_slices(pack_slice: PackSlice, store: Store) -> None:
@@ -111,7 +111,7 @@ def test_overwrite_replaces_a_merged_split_slice_by_slice(
 ) -> None:
     pack_slice(0, part=Slice(0, 1), size_hw=(9, 16))
     pack_slice(2, overwrite=True)
-    with pytest.raises(DataError, match=r"let an interrupted `pack` finish"):
+    with pytest.raises(DataError, match=r"let an interrupted pack finish"):
         read_manifest(store, "train")
     for number in (0, 1):
         pack_slice(number, overwrite=True)
@@ -120,12 +120,15 @@ def test_overwrite_replaces_a_merged_split_slice_by_slice(
 
 
 def test_missing_shards_are_named_with_their_slice(pack_slice: PackSlice, store: Store) -> None:
-    with pytest.raises(DataError, match=r"packed/train: no packed slices are there: run `pack"):
+    with pytest.raises(
+        DataError, match=r"packed/train: expected packed slices, found none\. Fix: run `pack"
+    ):
         merge(store, "train")
     pack_slice(0)
     message = (
         r"train: 3 of 5 shards cannot be merged:\n  shard-00001: not packed yet\n"
-        r"  shard-00002: not .*\n  shard-00004: .*\nrun `pack --slice I/3` again for I = 1, 2, "
+        r"  shard-00002: not .*\n  shard-00004: .*\. "
+        r"Fix: run `pack --slice I/3` again for I = 1, 2, "
     )
     with pytest.raises(DataError, match=message):
         merge(store, "train")
@@ -142,7 +145,9 @@ def test_many_missing_shards_are_counted(pack_slice: PackSlice, store: Store) ->
     content = json.loads(store.get(other))
     content["plan"]["num_shards"] = 50
     store.put(other, json.dumps(content).encode())
-    with pytest.raises(DataError, match=r"(?s)49 of 50.*shard-00010: .*\.\.\. and 39 more\n"):
+    with pytest.raises(
+        DataError, match=r"(?s)49 of 50.*shard-00010: .*\.\.\. and 39 more\. Fix: run"
+    ):
         merge(store, "train")
 
 
@@ -154,7 +159,7 @@ def test_many_missing_shards_are_counted(pack_slice: PackSlice, store: Store) ->
         ("libraries", {"Pillow": "1.0"}, r"made by Pillow 1\.0, others by Pillow \d.*qoi"),
         ("size_bytes", 5, r"expected 5 bytes, got \d+"),
         ("name", "shard-00000.tar", "its record is damaged"),
-        ("profile", "small", "of another packing .profile is 'small' there, 'exact' asked"),
+        ("profile", "small", "of another packing .profile is 'small' there, 'exact' requested"),
     ],
 )
 def test_shards_that_do_not_belong_are_named(
