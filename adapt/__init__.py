@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from adapt.methods import build_method
     from adapt.models import build_segmenter
+    from adapt.places import find_place
     from adapt.spec.job_spec import load_spec
     from adapt.trainer.run import run_job
     from adapt.trainer.score import evaluate_checkpoint
@@ -21,6 +22,7 @@ __all__ = [
     "build_method",
     "build_segmenter",
     "evaluate_checkpoint",
+    "find_place",
     "load_spec",
     "run_job",
 ]
@@ -29,6 +31,7 @@ _MODULES = {
     "build_method": "adapt.methods",
     "build_segmenter": "adapt.models",
     "evaluate_checkpoint": "adapt.trainer.score",
+    "find_place": "adapt.places",
     "load_spec": "adapt.spec.job_spec",
     "run_job": "adapt.trainer.run",
 }

@@ -9,7 +9,7 @@ _Client = TypeVar("_Client")
 
 
 class PerProcess(Generic[_Client]):
-    """What `make` returns, once a process; safe for threads."""
+    """Return the result of `make`, made once a process; safe for threads."""
 
     def __init__(self, make: Callable[[], _Client]) -> None:
         self._make = make

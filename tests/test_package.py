@@ -28,7 +28,7 @@ from tests.commands import ROOT, environment_of
 from tests.conftest import tiny_values
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PUBLIC = ("build_method", "build_segmenter", "evaluate_checkpoint", "load_spec", "run_job")
+PUBLIC = tuple(name for name in adapt.__all__ if name != "__version__")
 
 
 class Installed(NamedTuple):
@@ -180,6 +180,11 @@ def test_public_names_are_those_of_their_modules(name: str) -> None:
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'adapt' has no attribute 'train'"):
         adapt.train  # noqa: B018
+
+
+def test_there_are_six_public_names() -> None:
+    known = {"build_method", "build_segmenter", "evaluate_checkpoint", "find_place", "load_spec"}
+    assert set(PUBLIC) == known | {"run_job"}
 
 
 def test_the_public_names_build_a_network_and_its_method(tiny_job: dict[str, Any]) -> None:

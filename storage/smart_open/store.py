@@ -89,7 +89,7 @@ class WebBucket:
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
-        """What requests raises inside comes out as a `StoreError`. The causes are cut off: they
+        """Turn what requests raises inside into a `StoreError`. The causes are cut off: they
         contain whole URIs."""
         uri = self.shown(key)
         try:
