@@ -2,8 +2,7 @@
 
 from adapt.check.subject import Findings, Subject
 from adapt.platforms.platform import Finding
-from adapt.tracking.delivery import cure_of
-from adapt.tracking.mlflow_run import be_brief, failures, first_line
+from adapt.tracking.mlflow_errors import be_brief, failures, first_line, fix_of
 from adapt.trainer.tracked_run import tracking_uri
 from storage.errors import StoreError
 from storage.uris import without_password
@@ -32,7 +31,7 @@ def _asked(uri: str, subject: Subject) -> Finding:
         experiment = MlflowClient(tracking_uri=uri).get_experiment_by_name(name)
     except failures() as error:
         found = f"{server}: {first_line(error)}"
-        return Finding(WHAT, False, found, cure_of(error), StoreError.exit_code)
+        return Finding(WHAT, False, found, fix_of(error), StoreError.exit_code)
     if experiment is not None and experiment.lifecycle_stage == "deleted":
         found = f"{server}: the experiment {name!r} was deleted"
         fix = "`mlflow experiments restore` it, or choose another tracking.experiment"

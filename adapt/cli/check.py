@@ -74,6 +74,6 @@ def _table(found: Sequence["Finding"]) -> Table:
     table = Table(show_header=False, show_lines=False)
     for one in found:
         mark = Text("ok", "green") if one.ok else Text("no", "bold red")
-        cure = [] if one.ok or not one.cure else [Text(f"Fix: {one.cure}", "yellow")]
-        table.add_row(mark, Text(one.what), Group(Text(one.found), *cure))
+        fix = [] if one.ok or not one.fix else [Text(f"Fix: {one.fix}", "yellow")]
+        table.add_row(mark, Text(one.what), Group(Text(one.found), *fix))
     return table

@@ -1,6 +1,6 @@
 """Commands about jobs on platforms: submit, jobs, status, logs, stop.
 
-Platforms are imported where they are used: the ranks of a job pass by here too.
+Platforms are imported where they are used: the ranks of a job import this module too.
 """
 
 import json
@@ -22,8 +22,8 @@ from storage.errors import StoreError
 
 if TYPE_CHECKING:
     from adapt.platforms.platform import Client, JobStatus, Profile
-    from adapt.platforms.records import Record
-    from adapt.platforms.submit import Plan
+    from adapt.platforms.records import SubmittedJob
+    from adapt.platforms.submit import PreparedJob
 
 commands = typer.Typer()
 
@@ -32,9 +32,13 @@ ProfilePath = Annotated[
 ]
 MaybeProfile = Annotated[
     Path | None,
-    typer.Option("--to", metavar="PROFILE", help="For jobs that were not submitted from here."),
+    typer.Option(
+        "--to", metavar="PROFILE", help="Profile, for jobs that were not submitted from here."
+    ),
 ]
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="As `submit` and `jobs` show it.")]
+JobName = Annotated[
+    str, typer.Argument(metavar="JOB", help="Name of a job, as `submit` and `jobs` show it.")
+]
 
 
 @commands.command()
@@ -45,36 +49,38 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the request as YAML; send nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Submit without confirmation.")] = False,
     following: Annotated[
         bool, typer.Option("--follow", "-f", help="Show the log until the job ends.")
     ] = False,
     restart: Annotated[
         int,
-        typer.Option(min=0, help="With --follow: how often to submit again what was reclaimed."),
+        typer.Option(min=0, help="With --follow: how often to submit a reclaimed job again."),
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Hand a job to a platform, after saying what will run where.
+    """Submit a job to a platform, after showing what will run where.
 
     With --follow the exit code is the job's. Ctrl-C ends the following, not the job.
     """
     if restart and not following:
-        raise JobError("--restart: expected --follow beside it, since somebody has to notice")
+        raise JobError(
+            "--restart: expected --follow beside it, which notices the end", "add --follow"
+        )
     from adapt.check.subject import Subject
     from adapt.platforms import load_profile
-    from adapt.platforms.submit import exit_code_of, facts_of, plan_of
+    from adapt.platforms.submit import exit_code_of, facts_of, prepare_job
     from adapt.trainer.problems import WITHOUT_SECRETS, refuse_problems
 
     job, place = job_and_place(spec, overrides)
     profile = load_profile(to)
     refuse_problems(job, Subject(job, place, profile).place_of_job, WITHOUT_SECRETS)
-    plan = plan_of(job, profile)
+    plan = prepare_job(job, profile)
     if dry_run:
         typer.echo(yaml.safe_dump(plan.request, sort_keys=False, allow_unicode=True), nl=False)
         return
     _show(facts_of(plan))
-    _ask(yes)
+    _confirm(yes)
     client = plan.platform.connect(profile, place.environment)
     for attempt in range(1, restart + 2):
         name = _send(plan, client, as_json)
@@ -84,7 +90,7 @@ def submit(
         if status.state != "interrupted" or attempt > restart:
             raise typer.Exit(exit_code_of(status))
         console.print(f"{name} was interrupted; submitting it again ({attempt} of {restart})")
-        plan = plan_of(job, profile, attempt + 1)
+        plan = prepare_job(job, profile, attempt + 1)
 
 
 @commands.command()
@@ -103,10 +109,10 @@ def jobs(to: MaybeProfile = None, as_json: AsJson = False) -> None:
 
 @commands.command()
 def status(job: JobName, to: MaybeProfile = None, as_json: AsJson = False) -> None:
-    """Say how a job is; ends with 0 whatever that is."""
+    """Show the status of a job; ends with 0 in every state."""
     client, name = _reach(job, to)
     found = client.status(name)
-    typer.echo(json.dumps(found._asdict()) if as_json else _in_words(found))
+    typer.echo(json.dumps(found._asdict()) if as_json else _described(found))
 
 
 @commands.command()
@@ -114,7 +120,10 @@ def logs(
     job: JobName,
     to: MaybeProfile = None,
     following: Annotated[
-        bool, typer.Option("--follow", "-f", help="Until the job ends; then with its exit code.")
+        bool,
+        typer.Option(
+            "--follow", "-f", help="Follow until the job ends; then end with its exit code."
+        ),
     ] = False,
 ) -> None:
     """Print a job's log, all nodes'."""
@@ -129,10 +138,10 @@ def logs(
 
 @commands.command()
 def stop(job: JobName, to: MaybeProfile = None) -> None:
-    """Ask a job to save and to end; submitted again, it goes on."""
+    """Stop a job: it saves and ends. Submit it again to resume."""
     client, name = _reach(job, to)
     client.stop(name)
-    console.print(f"{name}: asked to save and to end")
+    console.print(f"{name}: stopping; it saves and ends")
 
 
 def _show(facts: dict[str, str]) -> None:
@@ -142,22 +151,24 @@ def _show(facts: dict[str, str]) -> None:
     console.print(table)
 
 
-def _ask(yes: bool) -> None:
+def _confirm(yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise JobError("submit: nobody is there to say yes; say --yes, or --dry-run to look only")
+        raise JobError(
+            "submit: stdin is not a terminal", "pass --yes to submit or --dry-run to preview"
+        )
     if not typer.confirm("Submit?", err=True):
         raise typer.Exit(0)
 
 
-def _send(plan: "Plan", client: "Client", as_json: bool) -> str:
-    """Send a plan, note it, and say how to go on; the platform's name of the job."""
-    from adapt.platforms.records import Record, add_record, records_path
+def _send(plan: "PreparedJob", client: "Client", as_json: bool) -> str:
+    """Send a prepared job, record it, and print the next commands; the platform's name of it."""
+    from adapt.platforms.records import SubmittedJob, add_record, records_path
 
     name, job = client.submit(plan.request), plan.submission.job
     profile, environment = plan.profile, place_here().environment
-    record = Record(
+    record = SubmittedJob(
         name,
         plan.submission.name,
         job.name,
@@ -186,13 +197,13 @@ def _follow(client: "Client", name: str) -> "JobStatus":
     try:
         found = follow(client, name, typer.echo)
     except KeyboardInterrupt:
-        console.print(f"{name} goes on; only the following ended")
+        console.print(f"{name} continues; only the following ended")
         raise typer.Exit(130) from None
-    console.print(_in_words(found), highlight=False, soft_wrap=True)
+    console.print(_described(found), highlight=False, soft_wrap=True)
     return found
 
 
-def _in_words(status: "JobStatus") -> str:
+def _described(status: "JobStatus") -> str:
     code = "" if status.exit_code is None else f" (exit code {status.exit_code})"
     detail = f": {status.detail}" if status.detail else ""
     return f"{status.job} {status.state}{code}{detail}"
@@ -220,7 +231,7 @@ def _profile_at(path: Path) -> "Profile":
     return load_profile(path)
 
 
-def _profile_of(record: "Record") -> "Profile":
+def _profile_of(record: "SubmittedJob") -> "Profile":
     from adapt.platforms import PLATFORMS
 
     if record.platform not in PLATFORMS:
@@ -229,7 +240,7 @@ def _profile_of(record: "Record") -> "Profile":
 
 
 def _listed() -> Iterator["JobStatus"]:
-    """How every recorded job is; what cannot be asked is unknown, with the reason."""
+    """The status of every recorded job; unknown, with the reason, where it cannot be read."""
     from adapt.platforms.platform import JobStatus
     from adapt.platforms.records import read_records, records_path
 

@@ -21,7 +21,7 @@ def sync_metrics(
         Path | None,
         typer.Argument(
             metavar="[SPOOL|FOLDER]",
-            help="A spool (*.jsonl) or a folder of them; default: where jobs here leave theirs.",
+            help="A spool (*.jsonl) or a folder of them; default: that of this machine's jobs.",
         ),
     ] = None,
     tracking_uri: Annotated[
@@ -33,10 +33,10 @@ def sync_metrics(
     ] = 600,
     as_json: AsJson = False,
 ) -> None:
-    """Send what jobs could not deliver to MLflow before they ended.
+    """Send entries to MLflow that jobs could not deliver before they ended.
 
-    The spool of a job that still runs is left out: the job delivers it itself. Ends with 3 where
-    something stays.
+    The spool of a job that still runs is skipped: the job delivers it itself. Ends with 3 where
+    entries remain.
     """
     from adapt.tracking.mlflow_database import embedded_tracking_uri
     from storage.uris import without_password
@@ -53,38 +53,39 @@ def sync_metrics(
     left = [path for path, answer in answers.items() if answer.get("left")]
     if left:
         raise StoreError(
-            f"MLflow at {without_password(uri)} did not take all of {', '.join(left)}: see that it "
-            "is up, then run the same command again"
+            f"MLflow at {without_password(uri)} has not received all of {', '.join(left)}",
+            "start the server, then run the same command again",
         )
     if not spools:
-        console.print("nothing waits")
+        console.print("no spool has entries to send")
 
 
 def _send(path: Path, uri: str, timeout_s: float, *, alone: bool) -> dict[str, object]:
     """Send one spool, with a line every few seconds; its part of the answer.
 
-    Raises `JobError` for what cannot be sent, where it is `alone`; else that is said and left out.
+    Raises `JobError` for a spool that cannot be sent, where it is `alone`; else skips it with a
+    message.
     """
     from adapt.tracking.tracker import deliver_spool
 
-    def say(message: str) -> None:
+    def show(message: str) -> None:
         console.print(f"{path}: {message}", soft_wrap=True, markup=False, highlight=False)
 
     try:
         answer = deliver_spool(
-            path, uri, max(0.0, timeout_s), lambda sent, left: say(f"{sent} sent, {left} wait")
+            path, uri, max(0.0, timeout_s), lambda sent, left: show(f"{sent} sent, {left} buffered")
         )
     except JobError as error:
         if alone:
             raise
-        console.print(f"left out: {error}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"skipped: {error}", soft_wrap=True, markup=False, highlight=False)
         return {"left_out": str(error)}
-    say(f"{answer.sent} entries sent, {answer.left} remain")
+    show(f"{answer.sent} entries sent, {answer.left} remain")
     return answer._asdict()
 
 
 def _spools_in(place: Place, folder: Path | None) -> list[Path]:
-    """The spools in a folder, or in the place's. `JobError` where the named folder is missing."""
+    """The spools in a folder, or in the place's. Raises `JobError` where the folder is missing."""
     if folder is not None and not folder.is_dir():
-        raise JobError(f"{folder}: there is no such spool, and no such folder")
+        raise JobError(f"{folder}: expected a spool or a folder of spools, got neither")
     return sorted((folder or place.scratch_dir / "tracking").glob("*.jsonl"))

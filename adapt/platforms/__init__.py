@@ -1,4 +1,4 @@
-"""Where jobs are sent: one file a platform, one row of PLATFORMS, one profile in
+"""Platforms for jobs: one package each, one row of PLATFORMS, one profile in
 `job_specs/platforms/`; and the local stack of real servers.
 
 The platforms' own libraries are imported where they are used, so that a job's image needs none of

@@ -1,8 +1,7 @@
 """Real servers on loopback: SeaweedFS (an S3 store) and MLflow, for `make stack` and for the tests.
 
 Every port is chosen free; a server is healthy when this returns and gone when the block ends.
-SeaweedFS is killed, not asked (SIGTERM takes it 15 s): what it has acknowledged is in files
-already.
+SeaweedFS is killed, since SIGTERM takes it 15 s: all that it has acknowledged is in files already.
 """
 
 import json
@@ -70,10 +69,10 @@ class S3Server(NamedTuple):
 
 @contextmanager
 def seaweedfs(folder: Path, domain_name: str | None = None) -> Iterator[S3Server]:
-    """A SeaweedFS server with its data in `folder`, which keeps them for the next start.
+    """A SeaweedFS server with its data in `folder`, which stays for the next start.
 
     `domain_name`: the host under which buckets are subdomains (virtual addressing).
-    Raises `RuntimeError` with the end of its log where it does not come up.
+    Raises `RuntimeError` with the end of its log where it does not start.
     """
     data = folder / "seaweedfs"
     data.mkdir(parents=True, exist_ok=True)
@@ -98,7 +97,7 @@ def mlflow_server(folder: Path, s3: S3Server | None = None) -> Iterator[str]:
     """An MLflow server with its database in `folder`; yields the tracking URI.
 
     Artifacts go through the server into `folder`, or into the bucket `mlflow` of `s3`.
-    Raises `RuntimeError` with the end of its log where it does not come up.
+    Raises `RuntimeError` with the end of its log where it does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     artifacts = (folder / "mlflow-artifacts").absolute().as_uri()
@@ -121,7 +120,7 @@ def mlflow_server(folder: Path, s3: S3Server | None = None) -> Iterator[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on at this moment, all different."""
+    """Ports of the loopback interface without a listener at this moment, all different."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

@@ -1,7 +1,7 @@
-"""Which of a job's URIs are paths that its container would not have: a path of the machine that
-submits, most often.
+"""Finds a job's URIs that are paths which its container would not have: most often a path of the
+machine that submits.
 
-What a platform brings itself (`Profile.replaced`) may stand anywhere in the spec.
+URIs that a platform replaces (`Profile.replaced`) may be anything in the spec.
 """
 
 import posixpath
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from adapt.spec.job_spec import JobSpec
 
 IMAGE = "/opt/segadapt"
-"""Where the image holds files of ours, and may hold a user's weights."""
+"""The image's folder with our files, and maybe a user's weights."""
 
 CHECKPOINTS = "checkpoint.uri"
 
@@ -23,25 +23,25 @@ CHECKPOINTS = "checkpoint.uri"
 def unreachable(
     job: "JobSpec",
     profile: Profile,
-    cures: Mapping[str, str],
+    offers: Mapping[str, str],
     mounted: Collection[str] = (),
     writable: Collection[str] | None = None,
 ) -> list[str]:
-    """A line for each URI that is a path of no folder in the container, with its cure.
+    """A line for each URI that is a path of no folder in the container, with the alternatives.
 
     `mounted` are folders that the platform mounts there; checkpoints must lie below one that is
-    `writable`, by default any of them, since the image's folders go with the container. `cures`
-    has, by key of the spec, what the profile offers instead, as "channels.source in the profile".
+    `writable`, by default any of them, since the image's folders are lost with the container.
+    `offers` has, by key of the spec, an alternative, as "channels.source in the profile".
     """
-    brought, lines = profile.replaced(), []
+    replaced, lines = profile.replaced(), []
     for key, uri in job.uris().items():
         folders = [*mounted, IMAGE]
         if key == CHECKPOINTS:
             folders = [*(mounted if writable is None else writable)]
-        if key not in brought and not _is_there(uri, folders):
-            offers = [cures[key]] if key in cures else []
-            offers += [f"a path below {folder}" for folder in folders]
-            lines.append(_line(key, uri, offers))
+        if key not in replaced and not _is_there(uri, folders):
+            expected = [offers[key]] if key in offers else []
+            expected += [f"a path below {folder}" for folder in folders]
+            lines.append(_line(key, uri, expected))
     return lines
 
 

@@ -1,6 +1,6 @@
-"""What this machine submitted: one JSON line a job, so that `status JOB` needs no profile.
+"""The jobs that this machine submitted: one JSON line each, so that `status JOB` needs no profile.
 
-A record holds no secret: profiles name those. Jobs of other machines are reached with `--to`.
+A record has no secret: profiles only name those. Jobs of other machines are reached with `--to`.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from adapt.errors import JobError, known_names
 
 
-class Record(NamedTuple):
+class SubmittedJob(NamedTuple):
     """A submitted job: `job` is the platform's name of it, `name` ours, `run` MLflow's."""
 
     job: str
@@ -30,7 +30,7 @@ def records_path(environment: Mapping[str, str]) -> Path:
     return (Path(state) if state else home / ".local/state") / "segadapt" / "jobs.jsonl"
 
 
-def add_record(path: Path, record: Record) -> None:
+def add_record(path: Path, record: SubmittedJob) -> None:
     """Append a record. Raises `JobError` where the file cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,29 +38,30 @@ def add_record(path: Path, record: Record) -> None:
             file.write(json.dumps(record) + "\n")
     except OSError as error:
         raise JobError(
-            f"{error.filename or path}: the job {record.job} runs, but cannot be noted here: "
-            f"{error.strerror}; reach it with --to, or set XDG_STATE_HOME"
+            f"{error.filename or path}: the job {record.job} runs, but cannot be recorded here: "
+            f"{error.strerror}",
+            "reach it with --to, or set XDG_STATE_HOME",
         ) from error
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[SubmittedJob]:
     """All records, the newest first. Raises `JobError` where the file is damaged."""
     if not path.exists():
         return []
     try:
-        return [Record(*json.loads(line)) for line in path.read_text().splitlines()[::-1]]
+        return [SubmittedJob(*json.loads(line)) for line in path.read_text().splitlines()[::-1]]
     except (ValueError, TypeError) as error:
-        raise JobError(f"{path}: damaged: {error}; delete it, then reach jobs with --to") from error
+        raise JobError(f"{path}: damaged: {error}", "delete it, then use --to") from error
 
 
-def find_record(path: Path, job: str) -> Record:
+def find_record(path: Path, job: str) -> SubmittedJob:
     """The record of a job by the platform's name or ours. Raises `JobError`."""
     records = read_records(path)
     for record in records:
         if job in (record.job, record.name):
             return record
     known = known_names(job, [record.name for record in records])
-    raise JobError(f"{job}: expected a job that was submitted from here, {known}; else say --to")
+    raise JobError(f"JOB: expected a job that was submitted from here, {known}", "use --to")
 
 
 def tracking_uri_of(job: str, environment: Mapping[str, str]) -> str | None:

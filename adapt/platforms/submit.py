@@ -1,5 +1,5 @@
-"""Hands jobs to platforms: names them, says what they will come to, follows them, and submits again
-what was reclaimed."""
+"""Submits jobs to platforms: names them, states their cost, follows them, and submits reclaimed
+ones again."""
 
 import re
 import time
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from adapt.platforms import PLATFORMS
+from adapt.platforms.following import over_outages
 from adapt.platforms.platform import (
     ENDED,
     Client,
@@ -16,7 +17,6 @@ from adapt.platforms.platform import (
     Profile,
     Request,
     Submission,
-    patiently,
 )
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 NAME_CHARS = 40
 POLL_S = 2.0
 SETTLE_S = 120.0
-"""How long a platform may need, after a job's last line, to say how it ended."""
+"""How long a platform may need, after a job's last line, to report its end."""
 
 
-class Plan(NamedTuple):
+class PreparedJob(NamedTuple):
     """A job that is ready to be sent."""
 
     submission: Submission
@@ -37,13 +37,13 @@ class Plan(NamedTuple):
     request: Request
 
 
-def plan_of(
+def prepare_job(
     job: "JobSpec", profile: Profile, attempt: int = 1, now: datetime | None = None
-) -> Plan:
-    """What would be sent. Raises `JobError` for what the platform would refuse."""
+) -> PreparedJob:
+    """The request and its parts. Raises `JobError` for values that the platform would refuse."""
     submission = Submission(name_of(job.name, now or datetime.now(UTC), attempt), job)
     platform = PLATFORMS[profile.platform]
-    return Plan(submission, profile, platform, platform.request(submission, profile))
+    return PreparedJob(submission, profile, platform, platform.request(submission, profile))
 
 
 def name_of(run: str, now: datetime, attempt: int) -> str:
@@ -55,14 +55,14 @@ def name_of(run: str, now: datetime, attempt: int) -> str:
     return label[: NAME_CHARS - len(tail)].rstrip("-") + tail
 
 
-def facts_of(plan: Plan) -> dict[str, str]:
-    """What a person should know before saying yes, a line each."""
+def facts_of(plan: PreparedJob) -> dict[str, str]:
+    """The facts to confirm before a job is sent, a line each."""
     job, profile = plan.submission.job, plan.profile
     each = f"{profile.gpus} GPU{'' if profile.gpus == 1 else 's'}" if profile.gpus else "CPU"
     nodes = f"{profile.nodes} node{'' if profile.nodes == 1 else 's'} x {each}"
-    again = "submit --follow --restart N submits again what was reclaimed"
+    again = "submit --follow --restart N submits a reclaimed job again"
     if plan.platform.restarts(profile):
-        again = f"by the platform; where it gives up, {again}"
+        again = f"by the platform; after its last attempt, {again}"
     facts = {
         "run": job.name,
         "job": plan.submission.name,
@@ -80,19 +80,19 @@ def facts_of(plan: Plan) -> dict[str, str]:
 
 
 def follow(client: Client, job: str, show: Callable[[str], None]) -> JobStatus:
-    """Show a job's log until it ended; how it did. Outages of the platform are waited for."""
+    """Show a job's log until it ended; returns its last status. Outages are retried."""
     for line in client.logs(job, follow=True):
         show(line)
     deadline_s = time.monotonic() + SETTLE_S
     while True:
-        status = patiently(lambda: client.status(job))
+        status = over_outages(lambda: client.status(job))
         if status.state in ENDED or time.monotonic() > deadline_s:
             return status
         time.sleep(POLL_S)
 
 
 def exit_code_of(status: JobStatus) -> int:
-    """What a command that followed a job ends with: the job's own code where it is known."""
+    """The exit code of a command that followed a job: the job's own where it is known."""
     if status.state == "done":
         return 0
     if status.state in ("interrupted", "stopped"):

@@ -1,4 +1,4 @@
-"""Forms that several platforms want of texts in a profile."""
+"""Patterns of texts in the profiles of several platforms."""
 
 import re
 from typing import Annotated
@@ -9,8 +9,8 @@ from pydantic import AfterValidator
 def matching(
     pattern: str, expected: str, *, longest: int | None = None, shown: bool = True
 ) -> AfterValidator:
-    """A text of this form and length; the error says what it should look like, and shows what was
-    found if it may."""
+    """A text of this pattern and length; the error states what was expected, and shows the text if
+    it may."""
 
     def check(text: str) -> str:
         too_long = longest is not None and len(text) > longest

@@ -18,11 +18,11 @@ def embedded_folder(uri: str) -> Path | None:
 
 
 def make_database(uri: str) -> None:
-    """See that the file is there and can be written, with MLflow's tables in a new one.
+    """Check that the file exists and is writable; a new one gets MLflow's tables.
 
-    It appears whole or not at all: MLflow makes its tables one by one, for seconds, and never gets
-    over a file in which it was killed meanwhile. Raises `OSError` where it cannot be written, at
-    once; MLflow itself tries for half a minute.
+    It appears whole or not at all: MLflow makes its tables one by one, for seconds, and cannot
+    open a file in which it was killed meanwhile. Raises `OSError` immediately where it cannot be
+    written; MLflow itself retries for half a minute.
     """
     file = _file_of(uri)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""The spool: a file of JSON lines that holds what MLflow has not received yet.
+"""The spool: a file of JSON lines that buffers entries for MLflow.
 
 It is the queue between the job and the thread that delivers: it survives a kill and grows on disk.
-Lines that the disk refuses wait in memory until it takes them again.
+Lines that a full disk refuses are buffered in memory until it has space again. Why no sqlite:
+docs/tracking.md.
 """
 
 import fcntl
@@ -24,16 +25,16 @@ log = logging.getLogger(__name__)
 Entry = dict[str, Any]
 
 _CHUNK_BYTES = 1 << 20
-_HELD_BYTES = 16 << 20
+_BUFFER_BYTES = 16 << 20
 _TAIL_BYTES = 4 << 20
 
 
 class Spool:
     """An append-only file of JSON lines, and beside it how far they are delivered (`*.delivered`).
 
-    `append` and `tail` may be called from any thread, the rest belongs to the delivering one. A
-    line that a kill cut short is skipped. The file is locked: `JobError` where another process, or
-    another spool of this one, has it. The kernel opens the lock when a process ends, however.
+    `append` and `tail` may be called from any thread, the others from the delivering one. A line
+    that a kill cut short is skipped. The file is locked: `JobError` where another process, or
+    another spool of this one, has it. The kernel releases the lock when a process ends, however.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,14 +45,14 @@ class Spool:
         self._file: int | None = self._locked_file()
         self._lock = threading.Lock()
         self._warned: set[str] = set()
-        self._held: deque[bytes] = deque()
-        self._held_bytes = self._dropped = 0
-        # The delivering thread reads held lines as if the file went on with them. Those it has
-        # stay in memory till it reads again, so that the offsets it got stay true.
+        self._buffered: deque[bytes] = deque()
+        self._buffered_bytes = self._dropped = 0
+        # The delivering thread reads buffered lines as if the file continued with them. Those that
+        # it has stay in memory till it reads again, so that its offsets stay true.
         self._lent = self._lent_offset = 0
         size_bytes = self._size_bytes()
         if size_bytes and os.pread(self._file, 1, size_bytes - 1) != b"\n":
-            self._hold(b"\n")
+            self._buffer(b"\n")
         self.offset, self.run_id = self._read_mark(size_bytes)
         self.waiting = sum(1 for _ in self._in_file(self.offset, size_bytes))
         self._write_mark()
@@ -90,43 +91,43 @@ class Spool:
         return os.fstat(self._file).st_size
 
     def append(self, entry: Entry) -> None:
-        """Write one line; where the disk refuses, keep it in memory, with one warning."""
+        """Write one line; where the disk refuses, buffer it in memory, with one warning."""
         line = json.dumps(entry).encode() + b"\n"
         with self._lock:
-            self._hold(line)
+            self._buffer(line)
             self.waiting += 1
             self._flush()
             self._drop_oldest()
 
-    def _hold(self, line: bytes) -> None:
-        self._held.append(line)
-        self._held_bytes += len(line)
+    def _buffer(self, line: bytes) -> None:
+        self._buffered.append(line)
+        self._buffered_bytes += len(line)
 
     def _flush(self) -> None:
-        """Write the held lines, in order, as far as the disk takes them whole."""
-        while self._held and not self._lent and self._file is not None:
+        """Write the buffered lines, in order, as far as the disk has space for whole lines."""
+        while self._buffered and not self._lent and self._file is not None:
             size_bytes = self._size_bytes()
             try:
-                if os.write(self._file, self._held[0]) != len(self._held[0]):
+                if os.write(self._file, self._buffered[0]) != len(self._buffered[0]):
                     os.ftruncate(self._file, size_bytes)
                     raise OSError("no space for a whole line")
             except OSError as error:
-                self._warn(f"{self.path} cannot be written ({error}); lines wait in memory")
+                self._warn(f"{self.path} cannot be written ({error}); lines are buffered in memory")
                 return
-            self._held_bytes -= len(self._held.popleft())
-        if not self._held:
-            self._tell_dropped()
+            self._buffered_bytes -= len(self._buffered.popleft())
+        if not self._buffered:
+            self._report_dropped()
 
     def _drop_oldest(self) -> None:
-        """Forget held lines that are too many, but none that the delivering thread has."""
-        while self._held_bytes > _HELD_BYTES and self._lent + 1 < len(self._held):
-            oldest = self._lent or int(self._held[0] == b"\n")
-            self._held_bytes -= len(self._held[oldest])
-            del self._held[oldest]
+        """Drop buffered lines that are too many, but none that the delivering thread has."""
+        while self._buffered_bytes > _BUFFER_BYTES and self._lent + 1 < len(self._buffered):
+            oldest = self._lent or int(self._buffered[0] == b"\n")
+            self._buffered_bytes -= len(self._buffered[oldest])
+            del self._buffered[oldest]
             self.waiting -= 1
             self._dropped += 1
 
-    def _tell_dropped(self, more: int = 0) -> None:
+    def _report_dropped(self, more: int = 0) -> None:
         """One warning for all that was lost since the disk became full."""
         if lost := self._dropped + more:
             log.warning("%s was not writable: %d entries for MLflow are lost", self.path, lost)
@@ -158,21 +159,21 @@ class Spool:
             self._flush()
             first, size_bytes = self.offset, self._size_bytes()
             room_bytes = first + limit_bytes - size_bytes
-            held = self._lend(room_bytes, size_bytes)
+            lent = self._lend(room_bytes, size_bytes)
         for entry, offset in self._in_file(first, size_bytes):
             yield entry, offset
             if offset - first >= limit_bytes:
                 return
         offset = size_bytes
-        for line in held:
+        for line in lent:
             offset += len(line)
-            if (held_entry := parsed(line)) is not None:
-                yield held_entry, offset
+            if (buffered_entry := parsed(line)) is not None:
+                yield buffered_entry, offset
 
     def _lend(self, room_bytes: int, offset: int) -> list[bytes]:
-        """The first held lines, until `room_bytes`; they begin at `offset`."""
+        """The first buffered lines, until `room_bytes`; they begin at `offset`."""
         lent: list[bytes] = []
-        for line in self._held:
+        for line in self._buffered:
             if room_bytes <= 0:
                 break
             lent.append(line)
@@ -193,9 +194,9 @@ class Spool:
     def tail(self, limit_bytes: int = _TAIL_BYTES) -> list[bytes]:
         """The undelivered lines, at most the last `limit_bytes` of them, in order."""
         with self._lock:
-            end, held = self._size_bytes(), list(self._held)
-            first = max(self.offset, end + self._held_bytes - limit_bytes)
-            lines = self._lines_between(first, end) + held
+            end, buffered = self._size_bytes(), list(self._buffered)
+            first = max(self.offset, end + self._buffered_bytes - limit_bytes)
+            lines = self._lines_between(first, end) + buffered
         excess_bytes = sum(map(len, lines)) - limit_bytes
         while excess_bytes > 0:
             excess_bytes -= len(lines.pop(0))
@@ -205,7 +206,7 @@ class Spool:
         """The file's lines that begin there."""
         if first >= end or self._file is None:
             return []
-        before = min(first, 1)  # says whether a line begins at `first`
+        before = min(first, 1)  # shows whether a line begins at `first`
         lines = os.pread(self._file, end - first + before, first - before).split(b"\n")
         return [line + b"\n" for line in lines[before:] if line]
 
@@ -213,9 +214,9 @@ class Spool:
         """Remember that everything before `offset`, `entries` more than so far, is delivered."""
         with self._lock:
             self.waiting = max(0, self.waiting - entries)
-            while self._lent and self._lent_offset + len(self._held[0]) <= offset:
-                line = self._held.popleft()
-                self._held_bytes -= len(line)
+            while self._lent and self._lent_offset + len(self._buffered[0]) <= offset:
+                line = self._buffered.popleft()
+                self._buffered_bytes -= len(line)
                 self._lent_offset += len(line)
                 self._lent -= 1
             if self._file is None:  # another spool may have the file by now
@@ -237,7 +238,7 @@ class Spool:
         with self._lock:
             self._lent = 0
             self._flush()
-            self._tell_dropped(sum(parsed(line) is not None for line in self._held))
+            self._report_dropped(sum(parsed(line) is not None for line in self._buffered))
             if remove:  # before the lock opens
                 self.path.unlink(missing_ok=True)
                 self._mark_path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The tracker: what a job tells MLflow, without ever waiting for it or dying of it.
+"""The tracker: logs a job to MLflow, without ever waiting for it or failing with it.
 
 Every call appends one JSON line to a spool and returns; a thread of its own delivers the spool
 (`adapt/tracking/delivery.py`). Parameters come from the resolved job spec, which names environment
@@ -20,10 +20,10 @@ from pydantic import Field, field_validator
 from adapt.config.section import Section
 from adapt.errors import JobError
 from adapt.tracking.delivery import Delivery
+from adapt.tracking.mlflow_entries import ERROR_TAG as ERROR_TAG
 from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG
 from adapt.tracking.mlflow_run import BEST_SHA256_TAG as BEST_SHA256_TAG
 from adapt.tracking.mlflow_run import BEST_URI_TAG as BEST_URI_TAG
-from adapt.tracking.mlflow_run import ERROR_TAG as ERROR_TAG
 from adapt.tracking.spool import Spool, parsed
 from storage.uris import without_password
 
@@ -32,12 +32,12 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "arn")
 _MAX_VALUE_CHARS = 6000
 _MAX_ERROR_CHARS = 5000
-"""What also older servers take in a tag."""
+"""Older servers too accept that much in a tag."""
 _RESTORED_KINDS = ("metrics", "text")
 
 
 class TrackingConfig(Section):
-    """Where the job's figures go."""
+    """MLflow: the server and the experiment of the job's metrics."""
 
     experiment: str = Field("segadapt", min_length=1, description="MLflow experiment of the run.")
     uri: str | None = Field(
@@ -53,7 +53,7 @@ class TrackingConfig(Section):
     )
     spool_dir: Path | None = Field(
         None,
-        description="Folder for what MLflow has not received yet; null: the job's scratch folder.",
+        description="Folder that buffers entries for MLflow; null: the job's scratch folder.",
     )
 
     @field_validator("uri")
@@ -63,11 +63,11 @@ class TrackingConfig(Section):
             return uri
         if without_password(uri) != uri:
             raise ValueError(
-                "expected a URI without user and password; set MLFLOW_TRACKING_USERNAME and "
+                "expected a URI without user and password. Fix: set MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD in the job's environment instead"
             )
         if re.split(r"[:+]", uri)[0] not in _SCHEMES:
-            raise ValueError(f"expected a URI of {', '.join(_SCHEMES)}; got {uri!r}")
+            raise ValueError(f"expected a URI of {', '.join(_SCHEMES)}, got {uri!r}")
         return uri
 
 
@@ -75,8 +75,8 @@ class Tracker:
     """A job's one run in MLflow, also after a restart. No method waits, except `finish`.
 
     A metric has one value a step: of several for the same (key, step), as after a resume from an
-    older checkpoint, the first that reached the server stays. Names lose what MLflow does not
-    allow in them (`_` in its place).
+    older checkpoint, the first that reached the server stays. Characters that MLflow does not
+    allow in names become `_`.
     """
 
     def __init__(
@@ -91,19 +91,21 @@ class Tracker:
         resume_step: int | None = None,
         restored: Sequence[str] = (),
     ) -> None:
-        """Open the job's spool in `config.spool_dir`, else `spool_dir`, and begin to deliver it.
+        """Open the job's spool in `config.spool_dir`, else `spool_dir`, and start to deliver it.
 
         uri: the resolved tracking URI. job_key: what identifies the job over its restarts.
-        run_id: the run named by the checkpoint that training goes on from, at `resume_step`.
-        restored: what `undelivered` gave for that checkpoint. Raises `JobError` where the folder
-        cannot be written, or where a running job has this spool.
+        run_id: the run named by the checkpoint from which training resumes, at `resume_step`.
+        restored: the result of `undelivered` for that checkpoint. Raises `JobError` where the
+        folder cannot be written, or where a running job has this spool.
         """
         folder = config.spool_dir or spool_dir
         name = f"{re.sub(r'[^A-Za-z0-9-]', '_', job_key)[:60]}-{_digest(job_key)}.jsonl"
         try:
             self._spool = Spool(folder / name)
         except OSError as error:
-            raise JobError(f"tracking.spool_dir: {folder} cannot be written: {error}") from error
+            raise JobError(
+                f"tracking.spool_dir: expected a writable folder, got {folder}: {error}"
+            ) from error
         self._config = config
         start = {
             "config": config.model_dump(mode="json", exclude={"uri", "spool_dir"}),
@@ -128,20 +130,20 @@ class Tracker:
 
     @property
     def pending(self) -> int:
-        """How many entries wait in the spool, those of earlier starts included."""
+        """How many entries are buffered in the spool, those of earlier starts included."""
         return self._spool.waiting
 
     def undelivered(self) -> list[str]:
         """Metrics and texts that MLflow may not have yet, as JSON lines, for a checkpoint.
 
-        At most 4 MB, the newest; without pictures, which would weigh too much.
+        At most 4 MB, the newest; without pictures, which are too large.
         """
         lines = [(line, parsed(line)) for line in self._spool.tail()]
         kept = [line for line, entry in lines if entry and entry.get("kind") in _RESTORED_KINDS]
         return [line.decode().rstrip("\n") for line in kept]
 
     def _restore(self, lines: Sequence[str]) -> None:
-        """Append what a checkpoint kept, but for what this spool still has."""
+        """Append the lines of a checkpoint that this spool does not have."""
         here = set(self.undelivered()) if lines else set()
         for line in lines:
             entry = parsed(line.encode() + b"\n")
@@ -155,7 +157,7 @@ class Tracker:
         self._append("params", values=self._short(dict(_flat(params)), "params"))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Figures of one step."""
+        """The metrics of one step."""
         values = {_legal(key): float(value) for key, value in metrics.items()}
         self._append("metrics", values=values, step=step)
 
@@ -195,8 +197,8 @@ class Tracker:
     def finish(self, status: Status, timeout_s: float, error: str | None = None) -> bool:
         """End the run; wait at most `timeout_s` for the delivery. Nothing may be logged after it.
 
-        error: why it failed, for the tag `segadapt.error`; the next start removes the tag. True
-        where MLflow has everything; the spool is then removed. False where it stays, with a warning
+        error: why it failed, for the tag `segadapt.error`; the next start removes the tag. Returns
+        whether MLflow has everything; the spool is then removed, else it stays, with a warning
         that names it.
         """
         if status == "FINISHED" and self._config.register_as is not None:
@@ -212,7 +214,7 @@ class Tracker:
         self._delivery.wake.set()
 
     def _short(self, values: Mapping[str, object], folder: str) -> dict[str, str]:
-        """Values as text; what is too long for MLflow goes to an artifact, its name stays."""
+        """Values as text; one that is too long for MLflow becomes an artifact, whose name stays."""
         texts = {_legal(key): str(value) for key, value in values.items()}
         for key, text in texts.items():
             if len(text) > _MAX_VALUE_CHARS:
@@ -234,10 +236,10 @@ def deliver_spool(
     timeout_s: float,
     report: Callable[[int, int], object] | None = None,
 ) -> Sent:
-    """Send a spool that a job left behind to MLflow at `uri`; remove it where everything went.
+    """Send the spool of an ended job to MLflow at `uri`; remove it where everything went.
 
-    report: called every few seconds with how many entries went and how many wait. Raises `JobError`
-    where the file is not a tracker's spool, or where its job is running.
+    report: called every few seconds with the numbers of entries that are sent and buffered.
+    Raises `JobError` where the file is not a tracker's spool, or where its job is running.
     """
     start = _start_of(path)
     spool = Spool(path)
@@ -256,7 +258,7 @@ def _start_of(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             start = parsed(file.readline())
     if start is None or start.get("kind") != "start":
-        raise JobError(f"{path}: expected a spool (*.jsonl) that a job's tracker left behind")
+        raise JobError(f"{path}: expected a spool (*.jsonl) of a job's tracker")
     return start
 
 
@@ -269,12 +271,12 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ob
 
 
 def _legal(name: str) -> str:
-    """The name with what MLflow refuses in names replaced."""
+    """The name with `_` in place of characters that MLflow refuses."""
     return re.sub(r"[^\w\-. :/]", "_", name)[:240]
 
 
 def _shortened(text: str) -> str:
-    """The text, or its two ends: the head says where, the tail what."""
+    """The text, or its two ends: the head names the place, the tail the error."""
     half = _MAX_ERROR_CHARS // 2 - 10
     return text if len(text) <= _MAX_ERROR_CHARS else f"{text[:half]}\n[...]\n{text[-half:]}"
 

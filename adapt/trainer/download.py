@@ -10,7 +10,8 @@ from adapt.errors import JobError
 from adapt.models.weights import WEIGHTS
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, parse_spec
-from adapt.tracking.mlflow_run import JOB_TAG, be_brief
+from adapt.tracking.mlflow_errors import be_brief
+from adapt.tracking.mlflow_run import JOB_TAG
 from adapt.tracking.tracker import BEST_SHA256_TAG, BEST_URI_TAG
 from storage.stores import Stores
 

@@ -58,7 +58,7 @@ def assert_red(found: Iterable[Finding], what: str, code: int, *parts: str) -> N
     assert red, "nothing is red"
     assert (red[0].what, red[0].exit_code) == (what, code), red
     for part in parts:
-        assert part in f"{red[0].found}; {red[0].cure}"
+        assert part in f"{red[0].found}; {red[0].fix}"
 
 
 def assert_green(found: Iterable[Finding], what: str, *parts: str) -> None:

@@ -500,8 +500,8 @@ def test_mlflow_that_does_not_answer_costs_no_job(
     ended = call("run", spec, "--set", f"tracking.uri={absent_uri}", folder=tmp_path)
     assert ended.code == 0 and "done: tiny, 6 steps" in ended.err
     (spool,) = (tmp_path / "scratch" / "tracking").glob("*.jsonl")
-    assert "takes nothing now" in ended.err
-    assert "they stay in" in ended.err and str(spool) in ended.err
+    assert "is unreachable" in ended.err
+    assert "they are buffered in" in ended.err and str(spool) in ended.err
 
 
 LONG = ("--set", "train.steps=12", "--set", "evaluate.every_steps=100")

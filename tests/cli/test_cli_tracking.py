@@ -35,13 +35,17 @@ def test_what_jobs_left_behind_is_sent_once(tmp_path: Path) -> None:
         assert run.info.status == "FINISHED" and not spool.exists()
         assert history(uri, run, "loss/main") == [(1, 0.1), (2, 0.2)]
     again = call("sync-metrics", "--tracking-uri", uri, folder=tmp_path)
-    assert again.code == 0 and "nothing waits" in again.err
+    assert again.code == 0 and "no spool has entries to send" in again.err
 
 
 def test_a_server_that_is_away_ends_with_3_and_the_spool_stays(tmp_path: Path) -> None:
     spool = left_behind(tmp_path, "one")
     ended = call("sync-metrics", spool, "--tracking-uri", AWAY, "--timeout-s", 2, folder=tmp_path)
-    assert ended.code == 3 and "see that it is up" in ended.err and spool.exists()
+    assert (
+        ended.code == 3
+        and "Fix: start the server, then run the same command again" in ended.err
+        and spool.exists()
+    )
     assert "StoreError" in ended.err and "0 entries sent, 4 remain" in ended.err
 
 
@@ -49,7 +53,7 @@ def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("adapt.tracking.delivery._REPORT_S", 0.5)
     spool = left_behind(tmp_path, "one")
     ended = call("sync-metrics", spool, "--tracking-uri", AWAY, "--timeout-s", 2, folder=tmp_path)
-    assert "one-" in ended.err and ": 0 sent, 4 wait" in ended.err
+    assert "one-" in ended.err and ": 0 sent, 4 buffered" in ended.err
 
 
 def test_one_time_limit_holds_for_all_spools(tmp_path: Path) -> None:
@@ -96,12 +100,12 @@ def test_a_job_that_ended_elsewhere_keeps_its_status(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     ended = call("sync-metrics", tmp_path / "typo", folder=tmp_path)
-    assert ended.code == 2 and "no such folder" in ended.err
+    assert ended.code == 2 and "expected a spool or a folder of spools, got neither" in ended.err
 
 
 def test_a_spool_that_is_not_there_is_named(tmp_path: Path) -> None:
     ended = call("sync-metrics", tmp_path / "no.jsonl", folder=tmp_path)
-    assert ended.code == 2 and "there is no such spool" in ended.err
+    assert ended.code == 2 and "expected a spool or a folder of spools, got neither" in ended.err
 
 
 def test_another_file_is_no_spool(tmp_path: Path) -> None:

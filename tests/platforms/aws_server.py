@@ -26,7 +26,7 @@ MODELS = {
 """By the prefix of X-Amz-Target: the name in signatures, and where botocore has the model."""
 
 
-class Refused(Exception):
+class AwsRefused(Exception):
     """An error answer: status, code, message."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
@@ -40,7 +40,7 @@ class Account(Protocol):
     broken: set[str]
 
     def answer(self, action: str, given: dict[str, Any]) -> dict[str, Any]:
-        """Do what an action says. Raises `Refused`."""
+        """Do what an action says. Raises `AwsRefused`."""
 
     def head_bucket(self, name: str) -> tuple[int, dict[str, str]]:
         """Status and headers of HEAD on a bucket."""
@@ -99,7 +99,7 @@ def model(where: str) -> dict[str, Any]:
     return _MODELS[where]  # type: ignore[no-any-return]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _AwsHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     account: Account
 
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         prefix, _, action = target.partition(".")
         try:
             answer = self._json(prefix, action, body)
-        except Refused as refused:
+        except AwsRefused as refused:
             return self._send(refused.status, json.dumps(refused.body).encode(), {})
         if action in self.account.broken:
             self.account.broken.remove(action)
@@ -131,17 +131,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, prefix: str, action: str, body: bytes) -> dict[str, Any]:
         signed_for, where = MODELS[prefix]
         if not self._signed(signed_for):
-            raise Refused(
+            raise AwsRefused(
                 "UnrecognizedClientException",
                 "The security token included in the request is invalid.",
             )
         if self.headers["Content-Type"] != "application/x-amz-json-1.1":
-            raise Refused("SerializationException", "Content-Type")
+            raise AwsRefused("SerializationException", "Content-Type")
         described, given = model(where), json.loads(body)
         operation = described["operations"][action]
         found = list(faults(described["shapes"], operation["input"]["shape"], given))
         if found:
-            raise Refused("ValidationException", f"{len(found)} validation errors: {found}")
+            raise AwsRefused("ValidationException", f"{len(found)} validation errors: {found}")
         answer = self.account.answer(action, given)
         if "output" in operation:
             wrong = list(faults(described["shapes"], operation["output"]["shape"], answer))
@@ -152,9 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
         (action,) = form["Action"]
         try:
             if not self._signed("sts"):
-                raise Refused("InvalidClientTokenId", "The security token is invalid.", 403)
+                raise AwsRefused("InvalidClientTokenId", "The security token is invalid.", 403)
             found = self.account.answer(action, {})
-        except Refused as refused:
+        except AwsRefused as refused:
             code, message = refused.body["__type"], refused.body["message"]
             xml = f"<Code>{code}</Code><Message>{message}</Message>"
             xml = f"<ErrorResponse><Error>{xml}</Error></ErrorResponse>"
@@ -186,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve(account: Account) -> Iterator[str]:
     """A server of all services for an account; its address."""
-    handler = type("Handler", (_Handler,), {"account": account})
+    handler = type("Handler", (_AwsHandler,), {"account": account})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -67,7 +67,7 @@ class EngineDouble:
         self.ended.set()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _EngineHandler(BaseHTTPRequestHandler):
     engine: EngineDouble
     protocol_version = "HTTP/1.1"
 
@@ -190,7 +190,7 @@ def _running(server: _UnixServer | _TcpServer) -> Iterator[None]:
 @contextmanager
 def on_a_socket(engine: EngineDouble, folder: Path) -> Iterator[str]:
     """The engine's URI."""
-    handler = type("Handler", (_Handler,), {"engine": engine})
+    handler = type("Handler", (_EngineHandler,), {"engine": engine})
     with _running(_UnixServer(f"{folder}/docker.sock", handler)):
         yield f"unix://{folder}/docker.sock"
 
@@ -202,7 +202,7 @@ def over_tls(engine: EngineDouble, folder: Path) -> Iterator[str]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=f"{folder}/ca.pem")
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     context.verify_mode = ssl.CERT_REQUIRED
-    handler = type("Handler", (_Handler,), {"engine": engine})
+    handler = type("Handler", (_EngineHandler,), {"engine": engine})
     server = _TcpServer(("127.0.0.1", 0), handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     with _running(server):

@@ -38,7 +38,7 @@ PATH = re.compile(
 )
 
 
-class Answer(Exception):
+class ServerAnswer(Exception):
     """A `Status`, as the server says what it refuses."""
 
     def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
@@ -77,7 +77,7 @@ class Cluster:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = defaultdict(dict)
         self.logs: dict[str, Log] = {}
         self.denied: set[tuple[str, str]] = set()
-        self.refusals: list[tuple[str, Answer]] = []
+        self.refusals: list[tuple[str, ServerAnswer]] = []
         self.unready: list[int | bytes] = []
         self.hang_ups: list[str] = []
         self.asked: list[tuple[str, str]] = []
@@ -124,12 +124,12 @@ class Cluster:
         return self.objects[version, "lab", resource][name]
 
 
-def _not_found(resource: str, group: str, name: str) -> Answer:
+def _not_found(resource: str, group: str, name: str) -> ServerAnswer:
     full = f"{resource}.{group}" if group else resource
-    return Answer(404, "NotFound", f'{full} "{name}" not found', name=name, kind=resource)
+    return ServerAnswer(404, "NotFound", f'{full} "{name}" not found', name=name, kind=resource)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _ClusterHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     cluster: Cluster
 
@@ -148,9 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(instead, {"kind": "Status", "message": "not ready", "code": instead})
         try:
             if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                raise Answer(401, "Unauthorized", "Unauthorized")
+                raise ServerAnswer(401, "Unauthorized", "Unauthorized")
             answer = self._route(url.path)
-        except Answer as refused:
+        except ServerAnswer as refused:
             return self._say(refused.code, refused.body)
         if any(re.search(one, f"{self.command} {url.path}") for one in self.cluster.hang_ups):
             self.close_connection = True
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         known = self.cluster.resources.get(version)
         resource, name, namespace = match["resource"], match["name"], match["namespace"] or ""
         if known is None or (resource and resource not in known):
-            raise Answer(404, "NotFound", "the server could not find the requested resource")
+            raise ServerAnswer(404, "NotFound", "the server could not find the requested resource")
         if resource is None:
             return {"kind": "APIResourceList", "resources": [{"name": one} for one in known]}
         if resource == "selfsubjectaccessreviews":
@@ -210,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         if (verb, full) in self.cluster.denied:
             message = (f'{full} is forbidden: User "ann" cannot {verb} resource "{full}" in API '
                        f'group "{group}" in the namespace "lab"')  # fmt: skip
-            raise Answer(403, "Forbidden", message, kind=resource)
+            raise ServerAnswer(403, "Forbidden", message, kind=resource)
 
     def _review(self) -> Any:
         self._refuse_faults(self.body)
@@ -233,10 +233,10 @@ class _Handler(BaseHTTPRequestHandler):
         unknown = [fault.field for fault in found if fault.unknown]
         if unknown:
             fields = ", ".join(f'unknown field "{field}"' for field in unknown)
-            raise Answer(400, "BadRequest", f"strict decoding error: {fields}")
+            raise ServerAnswer(400, "BadRequest", f"strict decoding error: {fields}")
         if found:
             causes = [{"field": fault.field, "message": fault.message} for fault in found]
-            raise Answer(422, "Invalid", f"{thing['kind']} is invalid", causes=causes)
+            raise ServerAnswer(422, "Invalid", f"{thing['kind']} is invalid", causes=causes)
 
     def _create(self, place: tuple[str, str, str], thing: Any) -> Any:
         version, namespace, resource = place
@@ -249,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = thing["metadata"].get("name") or f"{thing['metadata']['generateName']}x1"
         if name in self.cluster.objects[place]:
             message = f'{resource} "{name}" already exists'
-            raise Answer(409, "AlreadyExists", message, name=name, kind=resource)
+            raise ServerAnswer(409, "AlreadyExists", message, name=name, kind=resource)
         thing["metadata"]["name"] = name
         if self.query.get("dryRun") == "All":
             return thing
@@ -257,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _patch(self, thing: Any) -> Any:
         if self.headers["Content-Type"] != "application/merge-patch+json":
-            raise Answer(415, "UnsupportedMediaType", "the body of the request was unknown")
+            raise ServerAnswer(415, "UnsupportedMediaType", "the body of the request was unknown")
         changed = _merged(thing, self.body)
         stripped = {key: value for key, value in changed.items() if key != "status"}
         self._refuse_faults(stripped)
@@ -306,7 +306,7 @@ def _merged(old: Any, new: Any) -> Any:
 @contextmanager
 def serving(cluster: Cluster) -> Iterator[str]:
     """The URL of a server of this cluster."""
-    handler = type("Handler", (_Handler,), {"cluster": cluster})
+    handler = type("Handler", (_ClusterHandler,), {"cluster": cluster})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

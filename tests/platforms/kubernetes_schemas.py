@@ -24,7 +24,7 @@ CUSTOM = {
 }
 
 
-class Fault(NamedTuple):
+class SchemaFault(NamedTuple):
     """What is wrong with which field."""
 
     field: str
@@ -53,19 +53,19 @@ def _validator(api_version: str, kind: str, version: str) -> Draft202012Validato
     return Draft202012Validator(schema, registry=definitions @ Registry())
 
 
-def faults(manifest: dict[str, Any], version: str = NEWEST) -> list[Fault]:
+def faults(manifest: dict[str, Any], version: str = NEWEST) -> list[SchemaFault]:
     """What a server of this version refuses; nothing where all is well."""
     validator = _validator(manifest["apiVersion"], manifest["kind"], version)
     found = [_fault(error) for error in validator.iter_errors(manifest)]
     return [*found, *_between_fields(manifest)]
 
 
-def _fault(error: ValidationError) -> Fault:
+def _fault(error: ValidationError) -> SchemaFault:
     where = ".".join(map(str, error.absolute_path))
     if error.validator == "additionalProperties":
         extra = sorted(set(error.instance) - set(error.schema.get("properties", {})))
-        return Fault(f"{where}.{extra[0]}", "unknown field", True)
-    return Fault(where, error.message)
+        return SchemaFault(f"{where}.{extra[0]}", "unknown field", True)
+    return SchemaFault(where, error.message)
 
 
 def pod_templates(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -86,51 +86,53 @@ def pod_templates(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield spec["template"]
 
 
-def _between_fields(manifest: dict[str, Any]) -> Iterator[Fault]:
+def _between_fields(manifest: dict[str, Any]) -> Iterator[SchemaFault]:
     name = manifest.get("metadata", {}).get("name", "")
     longest = 63 if manifest["kind"] not in ("ConfigMap", "Command") else 253
     if len(name) > longest:
         message = f'Invalid value: "{name}": must be no more than {longest} characters'
-        yield Fault("metadata.name", message)
+        yield SchemaFault("metadata.name", message)
     if manifest["kind"] == "TrainJob":
         for one in manifest.get("spec", {}).get("trainer", {}).get("env", []):
             if one["name"].startswith("PET_"):
-                yield Fault("spec.trainer.env", f"must not have reserved envs, got {one['name']}")
+                yield SchemaFault(
+                    "spec.trainer.env", f"must not have reserved envs, got {one['name']}"
+                )
     if manifest["apiVersion"] == "batch/v1" and "podFailurePolicy" in manifest["spec"]:
         yield from _pod_failure_policy(manifest["spec"])
     for template in pod_templates(manifest):
         yield from _pod(template["spec"])
 
 
-def _pod_failure_policy(spec: dict[str, Any]) -> Iterator[Fault]:
+def _pod_failure_policy(spec: dict[str, Any]) -> Iterator[SchemaFault]:
     pod = spec["template"]["spec"]
     if pod.get("restartPolicy") != "Never":
-        yield Fault("spec.template.spec.restartPolicy", "must be Never with podFailurePolicy")
+        yield SchemaFault("spec.template.spec.restartPolicy", "must be Never with podFailurePolicy")
     if spec.get("podReplacementPolicy", "Failed") != "Failed":
-        yield Fault("spec.podReplacementPolicy", "must be Failed with podFailurePolicy")
+        yield SchemaFault("spec.podReplacementPolicy", "must be Failed with podFailurePolicy")
     names = {container["name"] for container in pod["containers"]}
     for rule in spec["podFailurePolicy"]["rules"]:
         codes = rule.get("onExitCodes")
         if codes and codes.get("containerName") not in names | {None}:
-            yield Fault("spec.podFailurePolicy", f"no container {codes['containerName']}")
+            yield SchemaFault("spec.podFailurePolicy", f"no container {codes['containerName']}")
         values = codes["values"] if codes else [1]
         if values != sorted(set(values)) or 0 in values:
-            yield Fault("spec.podFailurePolicy", "values must be ordered, unique and not 0")
+            yield SchemaFault("spec.podFailurePolicy", "values must be ordered, unique and not 0")
 
 
-def _pod(pod: dict[str, Any]) -> Iterator[Fault]:
+def _pod(pod: dict[str, Any]) -> Iterator[SchemaFault]:
     volumes = [volume["name"] for volume in pod.get("volumes", [])]
     if len(set(volumes)) < len(volumes):
-        yield Fault("spec.volumes", "names must be unique")
+        yield SchemaFault("spec.volumes", "names must be unique")
     for container in pod["containers"]:
         mounts = container.get("volumeMounts", [])
         paths = [mount["mountPath"] for mount in mounts]
         if len(set(paths)) < len(paths):
-            yield Fault("spec.containers.volumeMounts", "mountPath must be unique")
+            yield SchemaFault("spec.containers.volumeMounts", "mountPath must be unique")
         for mount in mounts:
             if mount["name"] not in volumes:
-                yield Fault("spec.containers.volumeMounts", f"not found: {mount['name']}")
+                yield SchemaFault("spec.containers.volumeMounts", f"not found: {mount['name']}")
         resources = container.get("resources", {})
         for name, limit in resources.get("limits", {}).items():
             if "/" in name and resources["requests"].get(name) != limit:
-                yield Fault(f"spec.containers.resources.{name}", "must be equal to its limit")
+                yield SchemaFault(f"spec.containers.resources.{name}", "must be equal to its limit")

@@ -41,7 +41,7 @@ BEYOND_THE_SDK = {("Output", "prefetch_to_local"): "bool"}
 """What the API takes although the SDK's classes lack it."""
 
 
-class Refused(Exception):
+class ModelArtsRefused(Exception):
     """An answer that is an error."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -49,11 +49,11 @@ class Refused(Exception):
         self.status, self.body = status, {"error_code": code, "error_msg": message}
 
 
-def refused(message: str) -> Refused:
-    return Refused(400, "ModelArts.2763", message)
+def refused(message: str) -> ModelArtsRefused:
+    return ModelArtsRefused(400, "ModelArts.2763", message)
 
 
-class Job:
+class JobDouble:
     """A training job; `phases` are those still to come, the last one stays."""
 
     def __init__(self, body: dict[str, Any], phases: list[str], exit_codes: list[int]) -> None:
@@ -85,7 +85,7 @@ class ModelArtsDouble:
     preview holds at most."""
 
     def __init__(self) -> None:
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, JobDouble] = {}
         self.failures: list[tuple[int, Any]] = []
         self.requests: list[tuple[str, str]] = []
         self.phases = ["Creating", "Pending", "Running"]
@@ -98,12 +98,14 @@ class ModelArtsDouble:
         """A verified request -> status and body."""
         start = f"/v2/{PROJECT}/"
         if not path.startswith(start):
-            raise Refused(404, "APIGW.0101", "The API does not exist or has not been published")
+            raise ModelArtsRefused(
+                404, "APIGW.0101", "The API does not exist or has not been published"
+            )
         for pattern, (verb, handle) in ROUTES.items():
             found = re.fullmatch(pattern, path.removeprefix(start))
             if found and verb == method:
                 return handle(self, *map(unquote, found.groups()), query=query, body=body)
-        raise Refused(404, "APIGW.0101", f"The API does not exist: {method} {path}")
+        raise ModelArtsRefused(404, "APIGW.0101", f"The API does not exist: {method} {path}")
 
     def create(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
         check_types(body, "Job")
@@ -113,11 +115,11 @@ class ModelArtsDouble:
         taken = {folder for job in self._busy() for folder in output_folders(job.body)}
         if taken & output_folders(body):
             raise refused("Training output path is used by another job.")
-        job = Job(body, self.phases, self.exit_codes)
+        job = JobDouble(body, self.phases, self.exit_codes)
         self.jobs[job.id] = job
         return 201, {**job.look(), "status": {"phase": "Creating"}}
 
-    def _busy(self) -> list[Job]:
+    def _busy(self) -> list[JobDouble]:
         ended = ("Completed", "Failed", "Terminated", "Abnormal")
         return [job for job in self.jobs.values() if job.phases[0] not in ended]
 
@@ -147,7 +149,7 @@ class ModelArtsDouble:
     def preview(self, job: str, task: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
         logs = self._job(job).logs
         if task not in logs or not logs[task]:
-            raise Refused(404, "ModelArts.2774", f"The log of task {task} does not exist.")
+            raise ModelArtsRefused(404, "ModelArts.2774", f"The log of task {task} does not exist.")
         shown = logs[task][-self.shown_bytes :]
         sizes = {"current_size": len(shown), "full_size": len(logs[task])}
         return 200, {"content": shown.decode(errors="replace"), **sizes}
@@ -161,12 +163,12 @@ class ModelArtsDouble:
 
     def pool(self, pool: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
         if pool != POOL:
-            raise Refused(404, "ModelArts.50015001", f"The pool {pool} does not exist.")
+            raise ModelArtsRefused(404, "ModelArts.50015001", f"The pool {pool} does not exist.")
         return 200, {"kind": "Pool", "metadata": {"name": pool}}
 
-    def _job(self, job: str) -> Job:
+    def _job(self, job: str) -> JobDouble:
         if job not in self.jobs:
-            raise Refused(404, "ModelArts.2762", f"The training job {job} does not exist.")
+            raise ModelArtsRefused(404, "ModelArts.2762", f"The training job {job} does not exist.")
         return self.jobs[job]
 
 
@@ -182,7 +184,7 @@ ROUTES: dict[str, tuple[str, Any]] = {
 }
 
 
-def fits(job: Job, one: dict[str, Any]) -> bool:
+def fits(job: JobDouble, one: dict[str, Any]) -> bool:
     """Whether a filter of a search holds."""
     values, name = one["value"], job.body["metadata"]["name"]
     if (one["key"], one["operator"]) == ("name", "like"):
@@ -268,7 +270,7 @@ def check_spec(spec: dict[str, Any]) -> None:
     elif flavor not in [one["flavor_id"] for one in FLAVORS]:
         raise refused(f"Invalid flavor {flavor}.")
     if nodes > 8:
-        raise Refused(400, "ModelArts.0116", "The expected nodes exceeds the quota limit.")
+        raise ModelArtsRefused(400, "ModelArts.0116", "The expected nodes exceeds the quota limit.")
     stop = spec.get("auto_stop", {"time_unit": "HOURS", "duration": 1})
     if stop["time_unit"] != "HOURS" or stop["duration"] < 1:
         raise refused(f"auto_stop {stop} is not allowed")
@@ -282,23 +284,23 @@ def check_spec(spec: dict[str, Any]) -> None:
 
 def check_signature(method: str, target: str, headers: Any, content: bytes) -> None:
     """Verify Authorization, as API Gateway does."""
-    wrong = Refused(401, "APIGW.0301", "Incorrect IAM authentication information: ")
+    wrong = ModelArtsRefused(401, "APIGW.0301", "Incorrect IAM authentication information: ")
     given = re.fullmatch(
         r"SDK-HMAC-SHA256 Access=(\w+), SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})",
         headers.get("Authorization", ""),
     )
     if given is None:
-        raise Refused(401, "APIGW.0301", f"{wrong}x-auth-token not found")
+        raise ModelArtsRefused(401, "APIGW.0301", f"{wrong}x-auth-token not found")
     access_key, signed, signature = given.groups()
     names = signed.split(";")
     if not {"host", "x-sdk-date", "x-project-id"} <= set(names) or names != sorted(names):
-        raise Refused(401, "APIGW.0301", f"{wrong}signed headers {signed}")
+        raise ModelArtsRefused(401, "APIGW.0301", f"{wrong}signed headers {signed}")
     if headers["X-Project-Id"] != PROJECT:
-        raise Refused(403, "APIGW.0302", "The IAM user is not allowed to access the API")
+        raise ModelArtsRefused(403, "APIGW.0302", "The IAM user is not allowed to access the API")
     date = headers["X-Sdk-Date"]
     sent = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     if abs(datetime.now(UTC) - sent) > timedelta(minutes=15):
-        raise Refused(401, "APIGW.0301", f"{wrong}request time is too far")
+        raise ModelArtsRefused(401, "APIGW.0301", f"{wrong}request time is too far")
     parts = urlsplit(target)
     path = "/".join(quote(unquote(part), safe="~") for part in parts.path.split("/"))
     pairs = sorted(parse_qsl(parts.query, keep_blank_values=True))
@@ -315,9 +317,9 @@ def check_signature(method: str, target: str, headers: Any, content: bytes) -> N
     text = f"SDK-HMAC-SHA256\n{date}\n{digest}"
     expected = hmac.new(SECRET_KEY.encode(), text.encode(), hashlib.sha256).hexdigest()
     if access_key != ACCESS_KEY or not hmac.compare_digest(expected, signature):
-        raise Refused(401, "APIGW.0301", f"{wrong}verify aksk signature fail")
+        raise ModelArtsRefused(401, "APIGW.0301", f"{wrong}verify aksk signature fail")
     if headers.get("X-Security-Token", TOKEN) != TOKEN:
-        raise Refused(401, "APIGW.0301", f"{wrong}token expires, expires_at:2026-01-01")
+        raise ModelArtsRefused(401, "APIGW.0301", f"{wrong}token expires, expires_at:2026-01-01")
 
 
 @contextmanager
@@ -345,7 +347,7 @@ def modelarts_double() -> Iterator[ModelArtsDouble]:
                     body = json.loads(content) if content else None
                     query = dict(parse_qsl(parts.query))
                     status, answer = double.answer(method, parts.path, query, body)
-            except Refused as error:
+            except ModelArtsRefused as error:
                 status, answer = error.status, error.body
             text = answer if isinstance(answer, str) else json.dumps(answer)
             self.send_response(status)

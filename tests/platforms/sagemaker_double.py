@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from tests.platforms.aws_server import REGION, Refused, serve
+from tests.platforms.aws_server import REGION, AwsRefused, serve
 
 ACCOUNT = "111122223333"
 ARN = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job"
@@ -30,7 +30,7 @@ class Call(NamedTuple):
     given: dict[str, Any]
 
 
-class Double:
+class SageMakerDouble:
     """What the account holds, and what was asked. `failures[ACTION]` are answered first, one each;
     `broken` actions do their work and hang up, once each."""
 
@@ -42,7 +42,7 @@ class Double:
         self.next_script, self.reason = list(RUNS), ""
         self.streams: dict[str, list[tuple[int, str]]] = {}
         self.later: list[dict[str, list[tuple[int, str]]]] = []
-        self.failures: dict[str, list[Refused]] = {}
+        self.failures: dict[str, list[AwsRefused]] = {}
         self.broken: set[str] = set()
         self.images = {"segadapt": ["0.1.0", DIGEST]}
         self.buckets = {"my-bucket": REGION}
@@ -54,14 +54,14 @@ class Double:
         self, action: str, code: str, message: str, status: int = 400, times: int = 1
     ) -> None:
         """Have the next `times` calls of an action refused."""
-        self.failures.setdefault(action, []).extend([Refused(code, message, status)] * times)
+        self.failures.setdefault(action, []).extend([AwsRefused(code, message, status)] * times)
 
     def actions(self) -> list[str]:
         """The names of all that was asked."""
         return [call.action for call in self.calls]
 
     def answer(self, action: str, given: dict[str, Any]) -> dict[str, Any]:
-        """Do what an action says. Raises `Refused`."""
+        """Do what an action says. Raises `AwsRefused`."""
         self.calls.append(Call(action, given))
         if self.failures.get(action):
             raise self.failures[action].pop(0)
@@ -70,7 +70,7 @@ class Double:
     def _CreateTrainingJob(self, given: dict[str, Any]) -> dict[str, Any]:
         name = given["TrainingJobName"]
         if name in self.jobs:
-            raise Refused(
+            raise AwsRefused(
                 "ResourceInUse",
                 "Training job names must be unique within an AWS account and region, and a "
                 f"training job with this name already exists ({ARN}/{name})",
@@ -92,7 +92,7 @@ class Double:
 
     def _described(self, name: str) -> dict[str, Any]:
         if name not in self.jobs:
-            raise Refused("ValidationException", "Requested resource not found.")
+            raise AwsRefused("ValidationException", "Requested resource not found.")
         first, second = self.scripts[name][0]
         job = {key: self.jobs[name][key] for key in DESCRIBED if key in self.jobs[name]}
         transition = {"Status": second, "StartTime": self.clock_s, "StatusMessage": f"{second} now"}
@@ -109,7 +109,7 @@ class Double:
     def _StopTrainingJob(self, given: dict[str, Any]) -> dict[str, Any]:
         status = self._described(given["TrainingJobName"])["TrainingJobStatus"]
         if status != "InProgress":
-            raise Refused(
+            raise AwsRefused(
                 "ValidationException",
                 f"The request was rejected because the training job is in status {status}.",
             )
@@ -132,7 +132,7 @@ class Double:
         """Pages of one."""
         assert given["logGroupName"] == "/aws/sagemaker/TrainingJobs"
         if not self.streams:
-            raise Refused("ResourceNotFoundException", "The specified log group does not exist.")
+            raise AwsRefused("ResourceNotFoundException", "The specified log group does not exist.")
         names = sorted(n for n in self.streams if n.startswith(given["logStreamNamePrefix"]))
         at = int(given.get("nextToken", "0"))
         more = {"nextToken": str(at + 1)} if len(names) > at + 1 else {}
@@ -157,10 +157,10 @@ class Double:
         where = f"in the registry with id '{given['registryId']}'"
         if name not in self.images:
             message = f"The repository with name '{name}' does not exist {where}"
-            raise Refused("RepositoryNotFoundException", message)
+            raise AwsRefused("RepositoryNotFoundException", message)
         if next(iter(wanted.values())) not in self.images[name]:
             message = f"The image with imageId {wanted} does not exist within the repository"
-            raise Refused("ImageNotFoundException", message)
+            raise AwsRefused("ImageNotFoundException", message)
         detail = {"imageDigest": DIGEST, "imageSizeInBytes": 6_500_000_000}
         return {"imageDetails": [detail]}
 
@@ -192,27 +192,29 @@ DESCRIBED = {
 
 
 def check_combinations(job: dict[str, Any]) -> None:
-    """What the service refuses beyond its model. Raises `Refused`."""
+    """What the service refuses beyond its model. Raises `AwsRefused`."""
     stopping, resources = job["StoppingCondition"], job["ResourceConfig"]
     wait_s, spot = stopping.get("MaxWaitTimeInSeconds"), job.get("EnableManagedSpotTraining")
     if spot and (wait_s is None or wait_s < stopping["MaxRuntimeInSeconds"]):
-        raise Refused("ValidationException", "MaxWaitTimeInSeconds below MaxRuntimeInSeconds")
+        raise AwsRefused("ValidationException", "MaxWaitTimeInSeconds below MaxRuntimeInSeconds")
     if not spot and wait_s is not None:
-        raise Refused("ValidationException", "MaxWaitTimeInSeconds without managed spot training")
+        raise AwsRefused(
+            "ValidationException", "MaxWaitTimeInSeconds without managed spot training"
+        )
     if spot and "KeepAlivePeriodInSeconds" in resources:
-        raise Refused("ValidationException", "A warm pool of spot instances")
+        raise AwsRefused("ValidationException", "A warm pool of spot instances")
     for metric in job["AlgorithmSpecification"]["MetricDefinitions"]:
         if re.compile(metric["Regex"]).groups != 1:
-            raise Refused("ValidationException", f"{metric['Name']}: one capture group expected")
+            raise AwsRefused("ValidationException", f"{metric['Name']}: one capture group expected")
     for channel in job.get("InputDataConfig", []):
         uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
         if channel.get("InputMode") == "FastFile" and not uri.endswith("/"):
-            raise Refused("ValidationException", f"{uri}: FastFile needs a folder")
+            raise AwsRefused("ValidationException", f"{uri}: FastFile needs a folder")
 
 
 @contextmanager
-def aws_double() -> Iterator[Double]:
+def aws_double() -> Iterator[SageMakerDouble]:
     """A running double; its `url` is the address of every service."""
-    double = Double()
+    double = SageMakerDouble()
     with serve(double) as double.url:
         yield double

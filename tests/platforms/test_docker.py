@@ -16,7 +16,8 @@ from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.docker.checks import findings_of_engine, findings_of_probe
 from adapt.platforms.docker.client import DockerClient, connect
-from adapt.platforms.docker.errors import refusal_of, status_of
+from adapt.platforms.docker.errors import refusal_of
+from adapt.platforms.docker.job_status import status_of
 from adapt.platforms.docker.profile import DockerProfile
 from adapt.platforms.platform import Submission
 from adapt.spec.job_spec import parse_spec
@@ -117,9 +118,9 @@ def test_what_the_profile_leaves_out_is_the_engines_default() -> None:
         ),
         (
             {"secrets": ["KEY"], "environment": {"KEY": "x"}},
-            "secrets: KEY stands in environment too; keep one",
+            "secrets: KEY is in environment too. Fix: keep one",
         ),
-        ({"gpus": 2, "gpu_ids": ["1"]}, "gpu_ids: expected 2 of them, as gpus says, got 1"),
+        ({"gpus": 2, "gpu_ids": ["1"]}, "gpu_ids: expected 2, the number in gpus, got 1"),
         (
             {"mounts": [{"source": "./data", "target": "/data"}]},
             "mounts.0.source: expected an absolute path or a volume's name, got './data'",
@@ -171,8 +172,8 @@ def test_checkpoints_that_would_be_lost_with_the_container_are_refused(
     with pytest.raises(JobError) as caught:
         asked("/data/gta5", runs, mounts=MOUNTS, read_only_root=read_only_root)
     assert str(caught.value) == (
-        "checkpoint.uri: expected the URI of a store, a writable folder that mounts of the profile "
-        f"brings or a path below /data/runs, got {runs!r}, a path that the job's container does "
+        "checkpoint.uri: expected the URI of a store, a writable folder of the profile's mounts "
+        f"or a path below /data/runs, got {runs!r}, a path that the job's container does "
         "not have or that is lost with it"
     )
 
@@ -184,7 +185,7 @@ def test_paths_that_no_mount_brings_are_refused_by_key_with_the_cure() -> None:
     keys = [line.partition(": ")[0] for line in lines]
     assert keys == ["source.uri", "target.uri", "validation.uri", "model.weights_uri"]
     assert lines[0].startswith(
-        "source.uri: expected the URI of a store, a folder that mounts of the profile brings, a "
+        "source.uri: expected the URI of a store, a folder of the profile's mounts, a "
         "path below /data/runs, a path below /data/gta5 or a path below /opt/segadapt, got"
     )
 
@@ -207,7 +208,7 @@ def test_paths_below_mounts_and_in_the_image_are_taken() -> None:
             "OCI runtime create failed: nvidia-container-cli: initialization error: nvml error: "
             "driver not loaded",
             "gpus",
-            "nvidia-smi has to work",
+            "make nvidia-smi work",
         ),
         ("No such image: segadapt:0.1.0", "image", "docker build -t"),
         (
@@ -228,7 +229,7 @@ def test_paths_below_mounts_and_in_the_image_are_taken() -> None:
 )
 def test_an_engines_words_come_to_a_key_and_a_cure(explanation: str, key: str, cure: str) -> None:
     refusal = refusal_of(explanation)
-    assert refusal.key == key and cure in refusal.cure and explanation in refusal.found
+    assert refusal.key == key and cure in refusal.fix and explanation in refusal.found
 
 
 def attributes(status: str, memory_gb: int = 2, **state: Any) -> dict[str, Any]:
@@ -246,28 +247,28 @@ def attributes(status: str, memory_gb: int = 2, **state: Any) -> dict[str, Any]:
         (attributes("paused"), "running", None, "paused"),
         (attributes("exited"), "done", 0, ""),
         (attributes("exited", OOMKilled=True), "done", 0, ""),
-        (attributes("exited", ExitCode=75), "interrupted", 75, "submitted again, it goes on"),
+        (attributes("exited", ExitCode=75), "interrupted", 75, "saved; submit it again to resume"),
         (attributes("exited", ExitCode=75, OOMKilled=True), "interrupted", 75, "saved"),
-        (attributes("exited", ExitCode=143), "stopped", 143, "before it had begun"),
+        (attributes("exited", ExitCode=143), "stopped", 143, "before it began"),
         (
             attributes("exited", ExitCode=137),
             "failed",
             137,
-            "killed: out of memory or out of grace, or by hand; submitted again, it goes on",
+            "killed: out of memory, out of grace, or by hand. Fix: submit it again, which resumes",
         ),
         (
             attributes("exited", 0, ExitCode=137, OOMKilled=True),
             "failed",
             137,
-            "the machine itself was out of memory; set memory_gb of the profile below the",
+            "the machine itself was out of memory. Fix: set memory_gb of the profile below the",
         ),
         (
             attributes("exited", ExitCode=137, OOMKilled=True),
             "failed",
             137,
-            "out of memory (2 GB); raise memory_gb of the profile, or lower stream.memory_gb",
+            "out of memory (2 GB). Fix: raise memory_gb of the profile, or lower stream.memory_gb",
         ),
-        (attributes("exited", ExitCode=3), "failed", 3, "storage; the end of its log says more"),
+        (attributes("exited", ExitCode=3), "failed", 3, "storage; see the end of its log"),
         (attributes("exited", ExitCode=139), "failed", 139, "docs/reliability.md"),
         (attributes("dead", ExitCode=1, Error="disk is full"), "failed", 1, "disk is full"),
     ],
@@ -312,7 +313,7 @@ def test_check_compares_memory_with_the_engines(
     engine, *memory = findings_of_engine(info, request)
     assert engine.ok and engine.found == "27.1, 8 CPUs, 32 GB"
     assert [(finding.ok, finding.found) for finding in memory] == found
-    assert all(finding.ok or finding.cure for finding in memory)
+    assert all(finding.ok or finding.fix for finding in memory)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_check_names_an_engine_that_kills_when_a_stop_is_not_waited_for(
     request = DOCKER.request(submission(), profile())
     (engine,) = findings_of_engine(INFO | {"ServerVersion": version}, request)
     assert engine.ok and engine.found.startswith(f"{version}, 8 CPUs")
-    said = "this version kills a job unsaved when a stop is not waited for: let `stop` end"
+    said = "this version kills a job unsaved when a stop is not waited for: wait until `stop` ends"
     assert (said in engine.found) == named
 
 
@@ -341,13 +342,13 @@ def test_check_tells_what_a_container_like_the_jobs_sees() -> None:
     seen = {"writable": writable, "shm_bytes": 64 * 10**6, "gpus": 2}
     runs, cache, data, shm, gpus = findings_of_probe(seen, body)
     assert not runs.ok and runs.found == "user 1000:100 cannot write to /runs"
-    assert runs.cure.startswith("sudo chown 1000:100 /runs")
+    assert runs.fix.startswith("run sudo chown 1000:100 /runs")
     assert cache.ok and data.ok and data.found == "/data, read only"
-    assert not shm.ok and (shm.found, shm.cure) == (
+    assert not shm.ok and (shm.found, shm.fix) == (
         "0.064 GB",
-        "several GPUs need shm_gb: 1 in the profile",
+        "set shm_gb: 1 in the profile, which several GPUs need",
     )
-    assert not gpus.ok and gpus.found == "2 of 4" and "lower gpus" in gpus.cure
+    assert not gpus.ok and gpus.found == "2 of 4" and "lower gpus" in gpus.fix
 
 
 def test_one_rank_needs_no_more_shm_and_a_named_gpu_counts() -> None:
@@ -364,7 +365,7 @@ def test_a_secret_that_is_not_set_is_missed_before_anything_is_sent() -> None:
 
 def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
     uri = f"unix://{tmp_path}/docker.sock"
-    with pytest.raises(StoreUnavailable, match=r"does not answer; start it .*engine_uri"):
+    with pytest.raises(StoreUnavailable, match=r"is unreachable \[.*\. Fix: start it .*engine_uri"):
         connect(uri, {})
     with pytest.raises(StoreUnavailable, match=rf"^{uri}: "):
         DOCKER.connect(profile(), {"DOCKER_HOST": uri})
@@ -382,5 +383,7 @@ def test_an_engine_that_this_user_may_not_use(
         )
 
     monkeypatch.setattr(docker, "from_env", refused)
-    with pytest.raises(JobError, match="this user may not use the engine; sudo usermod -aG docker"):
+    with pytest.raises(
+        JobError, match=r"this user may not use the engine \[.*\. Fix: run sudo usermod -aG docker"
+    ):
         connect("unix:///var/run/docker.sock", {})

@@ -29,6 +29,8 @@ from tests.servers import BUCKET, stores_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engine")]  # it is started once
 
+AT_LENGTH = pytest.mark.nightly  # CI builds the image, looks inside, and runs one job in it
+
 DOCKER = PLATFORMS["docker"]
 PATIENCE_S = 120.0
 SITE = "/usr/local/lib/python3.11/dist-packages"
@@ -148,6 +150,7 @@ def test_the_image_holds_no_compiler_no_installer_and_nothing_to_write_to(stack:
     assert owners == ["1000:100", "1000:100"]
 
 
+@AT_LENGTH
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -187,6 +190,7 @@ def test_a_job_runs_to_its_end_and_its_best_checkpoint_is_fetched(
     assert best.run_name == "whole" and best.weights_path.stat().st_size > 10**6
 
 
+@AT_LENGTH
 def test_a_stopped_job_is_saved_and_goes_on_where_it_is_submitted_again(stack: Stack) -> None:
     steps, health = 20, ("--workdir=/opt/segadapt", "python", "-m", "adapt.launch.health")
     job = stack.client.submit(stack.request("stopped", steps))
@@ -208,11 +212,12 @@ def test_a_stopped_job_is_saved_and_goes_on_where_it_is_submitted_again(stack: S
     assert [status.job for status in stack.client.jobs()][:2] == [again, job]
 
 
+@AT_LENGTH
 def test_a_job_without_memory_is_told_so_with_the_cure(stack: Stack) -> None:
     job = stack.client.submit(stack.request("poor", memory_gb=0.1, shm_gb=0.05))
     status = stack.ended(job)
     assert (status.state, status.exit_code) == ("failed", 137)
-    assert status.detail.startswith("out of memory (0.1 GB); raise memory_gb of the profile")
+    assert status.detail.startswith("out of memory (0.1 GB). Fix: raise memory_gb of the profile")
 
 
 SILENT = """
@@ -227,6 +232,7 @@ time.sleep(100)
 """
 
 
+@AT_LENGTH
 def test_the_engine_finds_a_job_unhealthy_whose_rank_hangs(
     stack: Stack, sleeper: Callable[..., Request]
 ) -> None:
@@ -239,6 +245,7 @@ def test_the_engine_finds_a_job_unhealthy_whose_rank_hangs(
     assert status.detail.startswith("unhealthy: rank 0: no progress for 0."), status
 
 
+@AT_LENGTH
 def test_a_job_that_does_not_stop_is_killed_after_the_grace(
     stack: Stack, sleeper: Callable[..., Request]
 ) -> None:
@@ -253,14 +260,16 @@ def test_a_job_that_does_not_stop_is_killed_after_the_grace(
     assert time.monotonic() - begun >= 2
 
 
+@AT_LENGTH
 def test_a_stop_reaches_a_job_that_has_not_begun(
     stack: Stack, sleeper: Callable[..., Request]
 ) -> None:
     job = stack.client.submit(sleeper("import time; time.sleep(100)"))
     stack.client.stop(job)
-    assert stack.ended(job) == JobStatus(job, "stopped", "stopped before it had begun", 143)
+    assert stack.ended(job) == JobStatus(job, "stopped", "stopped before it began", 143)
 
 
+@AT_LENGTH
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -280,15 +289,17 @@ def test_what_the_engine_refuses_leaves_no_container_and_check_finds_it_too(
         stack.client.submit(stack.request(**dict(changes)))
     assert str(caught.value).startswith(said)
     *_, last = stack.client.check(stack.request(**dict(changes)))
-    assert not last.ok and last.cure and last.found.partition(" [")[0] in said
+    assert not last.ok and last.fix and last.found.partition(" [")[0] in said
     assert stack.engine.docker("ps", "-aq") == before
 
 
+@AT_LENGTH
 def test_a_network_that_is_not_there(stack: Stack, sleeper: Callable[..., Request]) -> None:
     with pytest.raises(JobError, match="network: the engine has no such network"):
         stack.client.submit(sleeper("", network="absent"))
 
 
+@AT_LENGTH
 def test_a_folder_that_the_jobs_user_cannot_write_is_found(stack: Stack, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     mounts = [
@@ -301,6 +312,7 @@ def test_a_folder_that_the_jobs_user_cannot_write_is_found(stack: Stack, tmp_pat
     assert found["mount /cache"].ok, "a fresh volume belongs to the job's user"
 
 
+@AT_LENGTH
 def test_an_image_that_is_not_ours_is_found(
     stack: Stack, sleeper: Callable[..., Request], base_image: str
 ) -> None:
@@ -308,6 +320,7 @@ def test_an_image_that_is_not_ours_is_found(
     assert not last.ok and "python" in last.found
 
 
+@AT_LENGTH
 def test_names_are_taken_once(stack: Stack, sleeper: Callable[..., Request]) -> None:
     request = sleeper("")
     stack.client.submit(request)
@@ -315,6 +328,7 @@ def test_names_are_taken_once(stack: Stack, sleeper: Callable[..., Request]) -> 
         stack.client.submit(request)
 
 
+@AT_LENGTH
 def test_only_jobs_of_ours_are_touched(stack: Stack) -> None:
     other = stack.engine.docker("create", "--network=host", stack.image)
     for ask in (stack.client.status, stack.client.stop):
@@ -324,6 +338,7 @@ def test_only_jobs_of_ours_are_touched(stack: Stack) -> None:
         stack.client.status("absent")
 
 
+@AT_LENGTH
 def test_a_job_is_submitted_followed_and_fetched_by_commands(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(stack.spec("by-commands", steps=3)))
     profile = stack.profile().model_dump(mode="json")

@@ -104,7 +104,7 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ({"image": "town/segadapt"}, "image: expected ORGANIZATION/NAME:TAG of SWR"),
         (
             {"image": "docker.io/town/segadapt:1"},
-            "image: expected an image of SWR, got one of docker.io; ModelArts pulls no other",
+            "image: expected an image of SWR, got one of docker.io. Fix: docker tag and",
         ),
         (
             {"image": "swr.cn-south-1.myhuaweicloud.com/town/segadapt:1"},
@@ -160,7 +160,7 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ),
         (
             {"volumes": [{**MOUNT, "read_only": True}]},
-            "volumes.0: expected read_only false for obs: only nfs knows it",
+            "volumes.0: expected read_only false for obs; only nfs has it",
         ),
         (
             {"volumes": [{**MOUNT, "path": "/cache"}]},
@@ -169,7 +169,7 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ({"volumes": [MOUNT, MOUNT]}, "volumes: expected a path for each, got /mnt/towns twice"),
         (
             {"volumes": [{"kind": "nfs", "source": "1.2.3.4:/a", "path": "/mnt/a"}]},
-            "volumes: expected no nfs without pool_id; SFS Turbo needs a pool",
+            "volumes: expected no nfs without pool_id, since SFS Turbo needs a pool",
         ),
         (
             {"notification": {"topic_urn": "me", "events": ["JobFailed"]}},
@@ -200,13 +200,19 @@ def test_a_secret_in_place_of_its_variables_name_is_not_shown() -> None:
     [
         ({"environment": {"MA_X": "1"}}, "environment.MA_X: names with MA_ and VC_ are ModelArts"),
         ({"environment": {"A" * 8193: "1"}}, ": expected at most 8192 characters"),
-        ({"environment": {"A": "/x:$HOME"}}, "environment.A: ModelArts replaces no variables in"),
+        (
+            {"environment": {"A": "/x:$HOME"}},
+            "environment.A: expected no variables, which ModelArts does not replace, got",
+        ),
         ({"environment": {"A": "x" * 4097}}, "environment.A: expected at most 4096 characters"),
         ({"environment": {"source": "/x"}}, "environment.source: the name of a channel"),
-        ({"secrets": ["spec"]}, "secrets: spec: the name of a channel; inputs and outputs set it"),
+        (
+            {"secrets": ["spec"]},
+            "secrets: spec: the name of a channel, which inputs and outputs set",
+        ),
         (
             {"environment": {"A": "1"}, "secrets": ["A"]},
-            "A: stands in secrets too; remove it from environment",
+            "A: is in secrets too. Fix: remove it from environment",
         ),
         (
             {"environment": {f"A{number}": "1" for number in range(100)}},
@@ -231,7 +237,9 @@ def test_what_the_job_could_not_run_with_is_refused(changes: dict[str, Any], sai
 def test_stores_without_named_keys_need_those_of_the_sdk() -> None:
     stores = {"obs": {"endpoint_url": "https://obs.cn-north-4.myhuaweicloud.com"}}
     submission = submission_of(job_of(stores=stores))
-    with pytest.raises(JobError, match=r"checkpoint\.uri: obs://towns/runs needs keys, and Model"):
+    with pytest.raises(
+        JobError, match=r"checkpoint\.uri: obs://towns/runs needs keys, and a job on Model"
+    ):
         request(submission, profile_of(outputs={}))
     secrets = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
     found = request(submission, profile_of(outputs={}, secrets=secrets))
@@ -278,7 +286,9 @@ def test_mlflow_is_told_the_folder_that_is_brought_there() -> None:
 
 def test_an_input_that_the_job_has_no_use_for_is_refused() -> None:
     source_only = job_of(method={"name": "source_only"}, target=None)
-    with pytest.raises(JobError, match=r"inputs\.target: the job spec has no target; remove it"):
+    with pytest.raises(
+        JobError, match=r"inputs\.target: the job spec has no target\. Fix: remove it"
+    ):
         request(submission_of(source_only), profile_of())
 
 

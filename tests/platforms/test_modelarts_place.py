@@ -209,7 +209,7 @@ def test_a_spec_may_come_as_a_channel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "hosts", "said"), [("2", "a,b", "found 2 and 2"), ("0", "a", "found 0 and 1")]
+    ("node", "hosts", "said"), [("2", "a,b", "got 2 and 2"), ("0", "a", "got 0 and 1")]
 )
 def test_an_environment_that_contradicts_itself_is_refused(
     tmp_path: Path, node: str, hosts: str, said: str

@@ -18,13 +18,13 @@ from adapt.errors import JobError
 from adapt.evaluation.evaluate import Score
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.platform import Submission
-from adapt.platforms.sagemaker.errors import CURES
+from adapt.platforms.sagemaker.errors import PROBLEMS
 from adapt.platforms.sagemaker.request import METRICS
 from adapt.spec.job_spec import JobSpec, parse_spec
 from tests.cli.test_live import REPORT
 from tests.commands import ROOT
 from tests.conftest import tiny_values
-from tests.platforms.sagemaker_double import Double
+from tests.platforms.sagemaker_double import SageMakerDouble
 
 GOLDEN = Path(__file__).parent / "golden"
 PROFILES = ROOT / "job_specs/platforms"
@@ -107,7 +107,7 @@ def test_fractions_of_hours_are_whole_seconds(tmp_path: Path) -> None:
     assert request(tmp_path, max_hours=1.5)["StoppingCondition"]["MaxRuntimeInSeconds"] == 5400
 
 
-NO_SECRETS = r"SageMaker gives a job no secrets, and its API shows variables as plain text"
+NO_SECRETS = r"let role_arn reach S3, .*: SageMaker has no secrets for jobs, and its API shows"
 
 
 @pytest.mark.parametrize(
@@ -122,33 +122,39 @@ NO_SECRETS = r"SageMaker gives a job no secrets, and its API shows variables as 
         ({"image": "segadapt:0.1.0"}, r"image: expected an image of a private ECR repository, .*"),
         (
             {"region": "eu-west-1"},
-            r"image: expected one in the job's region \(eu-west-1\), got us-east-1; push or .*",
+            r"image: expected one in the job's region \(eu-west-1\), got us-east-1. Fix: push .*",
         ),
-        ({"secrets": ["TOKEN"]}, rf"secrets: expected none, got TOKEN; {NO_SECRETS}.*"),
+        ({"secrets": ["TOKEN"]}, rf"secrets: expected none, got TOKEN. Fix: {NO_SECRETS}.*"),
         (
             {"environment": {"MLFLOW_TRACKING_PASSWORD": "x", "A": "b"}},
-            rf"environment: expected no secrets, got MLFLOW_TRACKING_PASSWORD; {NO_SECRETS}.*",
+            rf"environment: expected no secrets, got MLFLOW_TRACKING_PASSWORD. Fix: {NO_SECRETS}.*",
         ),
         (
             {"environment": {"AWS_SECRET_ACCESS_KEY": "x", "HF_TOKEN": "y"}},
-            r"environment: expected no secrets, got AWS_SECRET_ACCESS_KEY, HF_TOKEN; .*",
+            r"environment: expected no secrets, got AWS_SECRET_ACCESS_KEY, HF_TOKEN. Fix: .*",
         ),
         ({"network_isolation": True}, r"network_isolation: expected false, got true: an isol.*"),
         ({"tags": {"segadapt": "x"}}, r"tags: expected other tags than segadapt, by which .*"),
-        ({"gpus": 8}, r"gpus: expected 1, as ml.g5.xlarge has, got 8; leave the key out"),
+        ({"gpus": 8}, r"gpus: expected 1, as ml.g5.xlarge has, got 8. Fix: remove the key"),
         ({"instance_type": "ml.trn1.2xlarge"}, r"instance_type: expected NVIDIA .* \(Trainium\)"),
         ({"volume_gb": 100}, r"volume_gb: ml.g5.xlarge has disks of its own, of fixed size .*"),
         ({"volume_kms_key": "k"}, r"volume_kms_key: ml.g5.xlarge has disks of its own, .*"),
         ({"instance_type": "ml.m5.large"}, r"volume_gb: missing, .*: ml.m5.large has none of .*"),
-        ({"max_wait_hours": 30}, r"max_wait_hours: is for spot machines; set spot: true or .*"),
-        ({"spot": True}, r"max_wait_hours: missing; with spot it bounds .* max_hours \(24\)"),
+        (
+            {"max_wait_hours": 30},
+            r"max_wait_hours: is for spot machines. Fix: set spot: true or .*",
+        ),
+        (
+            {"spot": True},
+            r"max_wait_hours: missing, expected with spot, where it bounds .* max_hours \(24\)",
+        ),
         (
             {"spot": True, "max_wait_hours": 23},
             r"max_wait_hours: expected at least max_hours \(24\), since it counts .*, got 23",
         ),
         (
             {"spot": True, "max_wait_hours": 24, "keep_alive_s": 60},
-            r"keep_alive_s: spot machines are not kept; leave it out or set spot: false",
+            r"keep_alive_s: spot machines are not kept. Fix: remove it or set spot: false",
         ),
         ({"max_hours": 673}, r"max_hours: expected a number > 0 and <= 672, got 673"),
         (
@@ -260,7 +266,9 @@ def test_weights_may_be_in_the_image_but_not_beside_the_spec(tmp_path: Path) -> 
 
 def test_stores_with_keys_of_their_own_are_refused(tmp_path: Path) -> None:
     keys = {"access_key_env": "A", "secret_key_env": "B"}
-    with pytest.raises(JobError, match=rf"stores.s3.access_key_env: expected none; {NO_SECRETS}"):
+    with pytest.raises(
+        JobError, match=rf"stores.s3.access_key_env: expected none. Fix: {NO_SECRETS}"
+    ):
         request(tmp_path, job(stores={"s3": keys}))
     unused = {"obs": {**keys, "endpoint_url": "https://obs.example"}}
     assert request(tmp_path, job(stores=unused))
@@ -338,7 +346,7 @@ def test_the_pages_policies_allow_all_that_is_asked() -> None:
     }
     needed = {service + action for service, actions in asked.items() for action in actions}
     assert needed <= set().union(*allowed)
-    known = {name.removeprefix("_") for name in vars(Double) if re.match(r"_[A-Z]", name)}
+    known = {name.removeprefix("_") for name in vars(SageMakerDouble) if re.match(r"_[A-Z]", name)}
     assert known - {"GetCallerIdentity"} == {name.partition(":")[2] for name in needed}
     assert trust["Statement"][0]["Principal"] == {"Service": "sagemaker.amazonaws.com"}
     assert len(roles["Statement"]) == 3
@@ -346,7 +354,6 @@ def test_the_pages_policies_allow_all_that_is_asked() -> None:
 
 def test_the_page_explains_every_error_of_aws() -> None:
     table = PAGE.partition("## What errors mean")[2]
-    for cure in CURES.values():
-        head = re.split(r"[;,]", cure)[0]
-        words = head.removeprefix("docs/")[:25]
+    for problem, _ in PROBLEMS.values():
+        words = problem.split(",")[0][:25]
         assert words in table, words

@@ -17,6 +17,7 @@ from adapt.platforms.submit import name_of
 from storage.errors import StoreUnavailable
 from tests.commands import ROOT, Ended, call
 from tests.conftest import tiny_values
+from tests.platforms.quick import quick_retries
 
 
 class PretendProfile(Profile):
@@ -96,7 +97,10 @@ def test_what_will_run_is_said_and_asked(platform: Pretend, tmp_path: Path) -> N
     assert ended.code == 2 and not platform.requests
     for said in ("tiny", "segadapt:1", "1 node x 2 GPUs", "60 s from", "3.50 USD an hour", "runs"):
         assert said in ended.err
-    assert "say --yes, or --dry-run" in ended.err
+    assert (
+        "submit: stdin is not a terminal. Fix: pass --yes to submit or --dry-run to preview."
+        in ended.err
+    )
 
 
 def test_a_submitted_job_is_reached_by_its_name(platform: Pretend, tmp_path: Path) -> None:
@@ -124,7 +128,7 @@ def test_jobs_of_other_machines_are_reached_by_their_profile(
 
 def test_an_unknown_job_is_named(platform: Pretend, tmp_path: Path) -> None:
     ended = call("status", "nothing", folder=tmp_path)
-    assert ended.code == 2 and "nothing: expected a job that was submitted from here" in ended.err
+    assert ended.code == 2 and "JOB: expected a job that was submitted from here" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -160,12 +164,12 @@ def test_what_was_reclaimed_is_submitted_again(platform: Pretend, tmp_path: Path
 def test_an_outage_of_the_platform_does_not_end_the_following(
     platform: Pretend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapt.platforms.platform.AGAIN_S", 0.01)
+    quick_retries(monkeypatch)
     platform.outages = 3
     ended = submit(tmp_path, "--yes", "--follow")
     assert (ended.code, ended.out) == (0, "log of pretend-1\n")
-    assert ended.err.count("does not answer; it is asked again for 10 minutes") == 1
-    monkeypatch.setattr("adapt.platforms.platform.PATIENCE_S", 0.02)
+    assert ended.err.count("retrying for 10 minutes") == 1
+    quick_retries(monkeypatch, deadline_s=0.02)
     platform.outages = 1000
     assert submit(tmp_path, "--yes", "--follow").code == 3
 
@@ -211,7 +215,7 @@ def test_records_that_cannot_be_written_do_not_hide_the_job(
 ) -> None:
     (tmp_path / "state").write_text("a file")
     ended = submit(tmp_path, "--yes")
-    assert ended.code == 2 and "the job pretend-1 runs, but cannot be noted here" in ended.err
+    assert ended.code == 2 and "the job pretend-1 runs, but cannot be recorded here" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -228,7 +232,7 @@ def test_records_that_cannot_be_written_do_not_hide_the_job(
         ({"platform": ["pretend"]}, "platform: expected a known name, got ['pretend'] (known: "),
         (
             {"environment": {"MLFLOW_TRACKING_PASSWORD": "hunter2", "OBS_ACCESS_KEY": "hunter2"}},
-            "environment: expected no secrets, got MLFLOW_TRACKING_PASSWORD, OBS_ACCESS_KEY; "
+            "environment: expected no secrets, got MLFLOW_TRACKING_PASSWORD, OBS_ACCESS_KEY. Fix: "
             "name it in `secrets`",
         ),
         (

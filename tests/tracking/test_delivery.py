@@ -1,4 +1,4 @@
-"""The delivery to MLflow servers that are away, come later, or say no."""
+"""The delivery to MLflow servers that are unreachable, start later, or refuse."""
 
 import logging
 import socket
@@ -18,6 +18,7 @@ from adapt.errors import JobError
 from adapt.platforms import local_stack
 from adapt.platforms.local_stack import free_ports, mlflow_server
 from adapt.tracking.tracker import deliver_spool
+from storage.retry import Retry
 from storage.uris import without_password
 from tests.tracking.recorded import (
     DELIVERY_S,
@@ -32,7 +33,7 @@ from tests.tracking.recorded import (
 def test_broken_artifact_store_does_not_stop_the_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("adapt.tracking.delivery._BACKOFF_S", (0.05, 0.05))
+    monkeypatch.setattr("adapt.tracking.delivery._RETRY", Retry(longest_wait_s=0.05))
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     (tmp_path / "file").write_text("no folder")
     MlflowClient(tracking_uri=uri).create_experiment("streets", f"file:{tmp_path}/file/below")
@@ -42,7 +43,7 @@ def test_broken_artifact_store_does_not_stop_the_figures(
     assert tracker.finish("FINISHED", DELIVERY_S)
     run = only_run(uri, "broken")
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0})
-    assert "MLflow refuses text; left out: " in caplog.text
+    assert "MLflow refuses text, which is skipped: " in caplog.text
     assert tracker.delivered == 3
 
 
@@ -69,8 +70,8 @@ def test_server_that_comes_later_gets_everything_once_in_order(
     times_ms = [point.timestamp for point in points]
     assert times_ms == sorted(times_ms)
     assert run.info.start_time <= times_ms[0], "times are those of the logging, not of the delivery"
-    assert caplog.text.count("takes nothing now") == 1
-    assert "answers again" in caplog.text
+    assert caplog.text.count("training continues and metrics are buffered in") == 1
+    assert "is reachable again" in caplog.text
 
 
 def test_absent_server_costs_no_time_and_leaves_the_spool(
@@ -91,7 +92,7 @@ def test_absent_server_costs_no_time_and_leaves_the_spool(
     (spool,) = tmp_path.glob("*.jsonl")
     assert tracker.pending == 1003
     assert len(spool.read_text().splitlines()) == 1003
-    assert f"has not received 1003 entries; they stay in {spool}" in caplog.text
+    assert f"has not received 1003 entries; they are buffered in {spool}" in caplog.text
     assert f"`segadapt sync-metrics {spool}`" in caplog.text
 
     assert deliver_spool(spool, sqlite_uri, DELIVERY_S) == (1003, 0)
@@ -187,8 +188,8 @@ def answering(status: int, body: str) -> Iterator[str]:
         (403, "Invalid Host header - possible DNS rebinding attack detected", "--allowed-hosts"),
         (401, "You are not authenticated.", "MLFLOW_TRACKING_USERNAME"),
         (403, "Permission denied", "the right to edit"),
-        (404, "<html>nginx</html>", "check the path"),
-        (500, "oops", "see that the server is up"),
+        (404, "<html>nginx</html>", "correct the path"),
+        (500, "oops", "start the server"),
     ],
 )
 def test_one_warning_names_the_cure(
@@ -199,14 +200,14 @@ def test_one_warning_names_the_cure(
     body: str,
     cure: str,
 ) -> None:
-    monkeypatch.setattr("adapt.tracking.delivery._BACKOFF_S", (0.1, 0.1))
+    monkeypatch.setattr("adapt.tracking.delivery._RETRY", Retry(longest_wait_s=0.1))
     with answering(status, body) as uri:
         tracker = open_tracker(uri, tmp_path, "closed")
         tracker.log_metrics({"loss": 1.0}, 1)
         wait_for_warning(caplog)
         time.sleep(0.5)
         assert not tracker.finish("FAILED", timeout_s=0.2)
-    assert caplog.text.count("takes nothing now") == 1
+    assert caplog.text.count("training continues and metrics are buffered in") == 1
     assert cure in caplog.text
     assert tracker.pending == 3
 
@@ -218,7 +219,7 @@ def test_deleted_experiment_is_explained(tmp_path: Path, caplog: pytest.LogCaptu
     tracker = open_tracker(uri, tmp_path / "spool", "deleted")
     wait_for_warning(caplog)
     assert not tracker.finish("FAILED", timeout_s=0)
-    assert "the experiment was deleted" in caplog.text
+    assert "Fix: restore the experiment, which was deleted" in caplog.text
 
 
 def test_unwritable_database_is_explained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -226,7 +227,7 @@ def test_unwritable_database_is_explained(tmp_path: Path, caplog: pytest.LogCapt
     tracker = open_tracker(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "spool", "folder")
     wait_for_warning(caplog)
     assert not tracker.finish("FAILED", timeout_s=0)
-    assert "the database's folder can be written" in caplog.text
+    assert "Fix: make the database's folder writable" in caplog.text
 
 
 def test_passwords_never_reach_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -234,7 +235,7 @@ def test_passwords_never_reach_the_log(tmp_path: Path, caplog: pytest.LogCapture
     tracker = open_tracker(uri, tmp_path, "secret")
     wait_for_warning(caplog)
     assert not tracker.finish("FAILED", timeout_s=0)
-    assert "takes nothing now" in caplog.text
+    assert "training continues and metrics are buffered in" in caplog.text
     assert "secret@" not in caplog.text
     assert "secret@" not in "".join(path.read_text() for path in tmp_path.glob("*.jsonl"))
     assert without_password("to http://a:b@c/d and e@f") == "to http://***@c/d and e@f"

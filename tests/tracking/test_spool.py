@@ -74,7 +74,7 @@ def test_full_disk_loses_nothing_and_warns_once(
     spool.append({"n": 3})
     assert in_file(spool) == numbers(spool) == [0, 1, 2, 3]
     assert spool.waiting == 4
-    assert caplog.text.count("lines wait in memory") == 1
+    assert caplog.text.count("lines are buffered in memory") == 1
     assert "lost" not in caplog.text
 
 
@@ -101,7 +101,7 @@ def test_the_delivering_thread_writes_what_waits(tmp_path: Path, disk: Disk) -> 
     assert in_file(spool) == [0]
 
 
-def test_held_lines_are_delivered_while_the_disk_is_full(tmp_path: Path, disk: Disk) -> None:
+def test_buffered_lines_are_delivered_while_the_disk_is_full(tmp_path: Path, disk: Disk) -> None:
     spool = Spool(tmp_path / "a.jsonl")
     disk.free_bytes = len(b'{"n": 0}\n')
     for n in range(4):
@@ -136,7 +136,7 @@ def test_a_disk_that_recovers_during_a_delivery_sends_nothing_twice(
 def test_more_than_memory_takes_costs_the_oldest_with_one_warning(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("adapt.tracking.spool._HELD_BYTES", 5 * len(b'{"n": 10}\n'))
+    monkeypatch.setattr("adapt.tracking.spool._BUFFER_BYTES", 5 * len(b'{"n": 10}\n'))
     spool = Spool(tmp_path / "a.jsonl")
     for n in range(10, 22):
         spool.append({"n": n})

@@ -1,5 +1,5 @@
-"""What `check` finds about a Docker engine: from its description, and from a short container that
-has the job's user, mounts, limits and GPUs."""
+"""Findings of `check` about a Docker engine: from its description, and from a short container with
+the job's user, mounts, limits and GPUs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from adapt.platforms.docker.stop import is_hasty
 from adapt.platforms.platform import Finding, Request
 
 SHM_BYTES = 10**9
-"""What NCCL asks for between the ranks of several GPUs."""
+"""Shared memory that NCCL needs between the ranks of several GPUs."""
 
 PROBE = """\
 import glob, json, os, shutil, subprocess, sys
@@ -30,23 +30,23 @@ def findings_of_engine(info: Mapping[str, Any], request: Request) -> Iterator[Fi
     seen = f"{version}, {info['NCPU']} CPUs, {total / 10**9:.0f} GB"
     if is_hasty(version):
         seen += (
-            "; this version kills a job unsaved when a stop is not waited for: let `stop` end, or "
-            "update the engine to 23.0.7, 24.0.3 or later"
+            "; this version kills a job unsaved when a stop is not waited for: wait until `stop` "
+            "ends, or update the engine to 23.0.7, 24.0.3 or later"
         )
     yield Finding("docker engine", True, seen)
     limit = request["body"]["HostConfig"].get("Memory")
     if limit is None:
         return
     if not info["MemoryLimit"]:
-        cure = "enable the memory cgroup of its machine (kernel: cgroup_enable=memory)"
-        yield Finding("memory_gb", False, "the engine cannot limit memory", cure)
+        fix = "enable the memory cgroup of its machine (kernel: cgroup_enable=memory)"
+        yield Finding("memory_gb", False, "the engine cannot limit memory", fix)
         return
     found = f"{limit / 10**9:g} GB of the machine's {total / 10**9:.0f}"
     yield Finding("memory_gb", limit <= total, found, "lower memory_gb of the profile")
 
 
 def findings_of_probe(probe: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[Finding]:
-    """What the short container saw: each mount, /dev/shm, the GPUs."""
+    """The findings of the short container: each mount, /dev/shm, the GPUs."""
     config = body["HostConfig"]
     for mount in config["Mounts"]:
         yield _of_mount(mount, bool(probe["writable"][mount["Target"]]), body["User"])
@@ -57,11 +57,11 @@ def findings_of_probe(probe: Mapping[str, Any], body: Mapping[str, Any]) -> Iter
         "/dev/shm",
         probe["shm_bytes"] >= needed,
         f"{probe['shm_bytes'] / 10**9:g} GB",
-        "several GPUs need shm_gb: 1 in the profile",
+        "set shm_gb: 1 in the profile, which several GPUs need",
     )
     if gpus:
-        cure = "lower gpus of the profile; nvidia-smi on the engine's machine lists what is there"
-        yield Finding("gpus", probe["gpus"] >= gpus, f"{probe['gpus']} of {gpus}", cure)
+        fix = "lower gpus of the profile to what nvidia-smi lists on the engine's machine"
+        yield Finding("gpus", probe["gpus"] >= gpus, f"{probe['gpus']} of {gpus}", fix)
 
 
 def _of_mount(mount: Mapping[str, Any], writable: bool, user: str) -> Finding:
@@ -69,6 +69,6 @@ def _of_mount(mount: Mapping[str, Any], writable: bool, user: str) -> Finding:
     if mount["ReadOnly"]:
         return Finding(what, True, f"{mount['Source']}, read only")
     where = mount["Source"] if mount["Type"] == "bind" else "the volume's folder"
-    found = "can be written" if writable else f"user {user} cannot write to {mount['Source']}"
-    cure = f"sudo chown {user} {where} on the engine's machine, or read_only: true"
-    return Finding(what, writable, found, cure)
+    found = "writable" if writable else f"user {user} cannot write to {mount['Source']}"
+    fix = f"run sudo chown {user} {where} on the engine's machine, or set read_only: true"
+    return Finding(what, writable, found, fix)

@@ -1,6 +1,6 @@
 """A connection to a Docker engine: sends a request, reports the state of containers.
 
-Only containers that bear SegAdapt's label are looked at or touched.
+Only containers with SegAdapt's label are read or changed.
 """
 
 import json
@@ -8,33 +8,36 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from adapt.errors import JobError
+from adapt.platforms import following
 from adapt.platforms.docker.checks import PROBE, findings_of_engine, findings_of_probe
 from adapt.platforms.docker.errors import (
     INSTALL,
+    EngineRefused,
     Refusal,
-    Refused,
     answers_of,
     refusal_of,
-    status_of,
 )
-from adapt.platforms.docker.logs import followed, written
+from adapt.platforms.docker.job_status import status_of
+from adapt.platforms.docker.logs import ContainerLog
 from adapt.platforms.docker.stop import stop
-from adapt.platforms.platform import Finding, JobStatus, Request
+from adapt.platforms.platform import ENDED, Finding, JobStatus, Request
 
 JOB_LABEL = "segadapt.job"
 TIMEOUT_S = 60.0
+POLL_S = 1.0
+"""Before a log that broke off is opened again."""
 
 
 def connect(engine_uri: str | None, environment: Mapping[str, str]) -> "DockerClient":
     """A client of the engine at `engine_uri`, or of the one that the docker command would use;
-    ssh:// with the ssh command, tcp:// with TLS where DOCKER_TLS_VERIFY or DOCKER_CERT_PATH says.
+    ssh:// with the ssh command, tcp:// with TLS where DOCKER_TLS_VERIFY or DOCKER_CERT_PATH is set.
 
-    Raises `JobError`, `StoreUnavailable` where it does not answer.
+    Raises `JobError`, `StoreUnavailable` where it is unreachable.
     """
     try:
         import docker
     except ImportError as error:
-        raise JobError(f"docker: the library is not installed: {INSTALL}") from error
+        raise JobError("platform docker: the library is not installed", fix=INSTALL) from error
     where = engine_uri or environment.get("DOCKER_HOST") or "the docker command's engine"
     with answers_of(where):
         named = {} if engine_uri is None else {"DOCKER_HOST": engine_uri}
@@ -60,18 +63,20 @@ class DockerClient:
         return str(request["name"])
 
     def status(self, job: str) -> JobStatus:
-        """How a job is."""
+        """The status of a job."""
         return status_of(job, self._container(job).attrs)
 
     def logs(self, job: str, follow: bool) -> Iterator[str]:
         """The lines of a job's log, stdout and stderr as they came."""
-        container = self._container(job)
-        if follow:
-            return followed(container, self._where, lambda: self.status(job))
-        return written(container, self._where)
+        log = ContainerLog(self._container(job), self._where)
+        if not follow:
+            return log.new_lines(is_last=True)
+        return following.follow(
+            log.new_lines, lambda: self.status(job).state in ENDED, POLL_S, settle_polls=1
+        )
 
     def stop(self, job: str) -> None:
-        """Have the engine send SIGTERM, and SIGKILL after the grace; see `docker_stop.stop`."""
+        """Have the engine send SIGTERM, and SIGKILL after the grace; see `docker.stop`."""
         stop(self._engine, self._where, self._container(job))
 
     def jobs(self) -> Iterable[JobStatus]:
@@ -101,13 +106,13 @@ class DockerClient:
         value = self._environment.get(name)
         if not value:
             raise JobError(
-                f"secrets: expected the variable {name} in this environment, got nothing; "
-                f"export {name}=..., or take it out of the profile"
+                f"secrets: expected the variable {name} in this environment, got nothing",
+                fix=f"export {name}=..., or remove it from the profile",
             )
         return value
 
     def _start(self, body: Mapping[str, Any], name: str) -> Any:
-        """Create and start a container, of which nothing stays where it cannot start."""
+        """Create and start a container; it is removed where it cannot start."""
         made = self._engine.api.create_container_from_config(dict(body), name)
         container = self._engine.containers.get(made["Id"])
         try:
@@ -122,8 +127,8 @@ class DockerClient:
             container = self._engine.containers.get(job)
         if JOB_LABEL not in container.labels:
             raise JobError(
-                f"JOB: expected a job of SegAdapt, got another container, {job!r}; "
-                "`jobs --to PROFILE` lists the jobs"
+                f"JOB: expected a job of SegAdapt, got another container, {job!r}",
+                fix="take a name from `jobs --to PROFILE`",
             )
         return container
 
@@ -135,7 +140,7 @@ class DockerClient:
                 image = self._engine.images.get(name)
             except ImageNotFound as error:
                 refusal = refusal_of(str(error.explanation))
-                return Finding(f"image {name}", False, refusal.found, refusal.cure)
+                return Finding(f"image {name}", False, refusal.found, refusal.fix)
         revision = image.labels.get("org.opencontainers.image.revision", "unknown")
         return Finding(f"image {name}", True, f"revision {revision}")
 
@@ -151,22 +156,22 @@ class DockerClient:
         }
         try:
             with answers_of(self._where):
-                said = self._said({**body, **changes}, f"{request['name']}-check")
-        except Refused as error:
-            yield Finding(error.refusal.key, False, error.refusal.found, error.refusal.cure)
+                output = self._output_of({**body, **changes}, f"{request['name']}-check")
+        except EngineRefused as error:
+            yield Finding(error.refusal.key, False, error.refusal.found, error.refusal.fix)
         else:
-            yield from findings_of_probe(json.loads(said), body)
+            yield from findings_of_probe(json.loads(output), body)
 
-    def _said(self, body: Mapping[str, Any], name: str) -> str:
-        """What a short container says."""
+    def _output_of(self, body: Mapping[str, Any], name: str) -> str:
+        """The output of a short container."""
         container = self._start(body, name)
         try:
             code = container.wait(timeout=TIMEOUT_S)["StatusCode"]
-            said = container.logs(stdout=True, stderr=code != 0).decode()
+            output = container.logs(stdout=True, stderr=code != 0).decode()
         finally:
             container.remove(force=True)
         if code == 0:
-            return str(said)
-        end = said.strip().rpartition("\n")[2]
-        cure = "docker build -t IMAGE . in SegAdapt's folder makes one that works"
-        raise Refused(Refusal("image", f"a look inside ended with {code}: {end}", cure))
+            return str(output)
+        end = output.strip().rpartition("\n")[2]
+        fix = "build one with `docker build -t IMAGE .` in SegAdapt's folder"
+        raise EngineRefused(Refusal("image", f"the check inside it ended with {code}: {end}", fix))

@@ -1,17 +1,14 @@
 """The lines of a container's log. One that is followed is opened again after an outage of its
-engine; what came before is left out, by the time that each line carries."""
+engine; earlier lines are skipped, by the time that each line carries."""
 
 import re
 import struct
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from adapt.platforms import platform
 from adapt.platforms.docker.errors import answers_of
-from adapt.platforms.platform import ENDED, JobStatus, patiently
 from storage.errors import StoreUnavailable
 
 OVERLAP_S = 10
@@ -20,28 +17,17 @@ OVERLAP_S = 10
 _STAMPED = re.compile(rb"(\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)) (.*)", re.DOTALL)
 
 
-def written(container: Any, where: str) -> Iterator[str]:
-    """What a container has written so far."""
-    yield from _Lines().fresh(_frames(container, where, False, None), True)
+class ContainerLog:
+    """The log of a container, each line once."""
 
+    def __init__(self, container: Any, where: str) -> None:
+        self._container, self._where, self._lines = container, where, _Lines()
 
-def followed(container: Any, where: str, look: Callable[[], JobStatus]) -> Iterator[str]:
-    """What a container writes until `look` says that it has ended, over outages of `PATIENCE_S`.
-
-    Raises `StoreUnavailable` after that, and what else `look` raises.
-    """
-    lines = _Lines()
-    while True:
-        ended, before = patiently(look).state in ENDED, lines.count
-        try:
-            yield from lines.fresh(_frames(container, where, True, lines.since()), ended)
-        except StoreUnavailable:
-            time.sleep(platform.AGAIN_S)
-            continue
-        if lines.count == before:  # docker-py ends a broken stream like a whole one
-            if ended:
-                return
-            time.sleep(platform.AGAIN_S)
+    def new_lines(self, is_last: bool) -> Iterator[str]:
+        """The lines after those that were given before, until the container ends or the connection
+        breaks off; docker-py ends a broken stream like a whole one."""
+        frames = _frames(self._container, self._where, not is_last, self._lines.since())
+        yield from self._lines.fresh(frames, is_last)
 
 
 def _frames(container: Any, where: str, follow: bool, since: int | None) -> Iterator[bytes]:
@@ -54,11 +40,11 @@ def _frames(container: Any, where: str, follow: bool, since: int | None) -> Iter
 
 
 class _Lines:
-    """The container's lines, each once, however often its log is opened; `count` up to now."""
+    """The lines of a container, each once, however often its log is opened."""
 
     def __init__(self) -> None:
-        self.count = 0
         self._seen: Counter[str] = Counter()
+        self._of_engine: set[bytes] = set()  # its own messages, without a time
         self._newest_s = 0
 
     def since(self) -> int | None:
@@ -66,7 +52,7 @@ class _Lines:
         return self._newest_s - OVERLAP_S if self._newest_s else None
 
     def fresh(self, frames: Iterable[bytes], whole: bool) -> Iterator[str]:
-        """The lines that were not seen yet. The last line may lack its end where the log is
+        """The lines that were not given yet. The last line may lack its end where the log is
         `whole`, and is left for the next time where it may have broken off."""
         again, line, first = self._seen.copy(), b"", ""
         for frame in frames:
@@ -85,10 +71,13 @@ class _Lines:
             return
         if stamp:
             self._note(stamp)
+        elif line in self._of_engine:
+            return
+        else:
+            self._of_engine.add(line)
         yield line.decode(errors="replace").rstrip("\r\n")
 
     def _note(self, stamp: str) -> None:
-        self.count += 1
         self._seen[stamp] += 1
         second = _second(stamp)
         if second > self._newest_s:
@@ -98,7 +87,7 @@ class _Lines:
 
 
 def _parted(frame: bytes) -> tuple[str, bytes]:
-    """The time and the text; no time where the engine itself speaks."""
+    """The time and the text; a message of the engine itself has no time."""
     match = _STAMPED.fullmatch(frame)
     return (match[1].decode(), match[2]) if match else ("", frame)
 

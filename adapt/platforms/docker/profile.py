@@ -1,23 +1,19 @@
 """docker: a job is one container of one engine, here or on another machine.
 
-The request is the body of the engine's own `POST /containers/create`, so that what a dry run shows
-is what the engine gets; values of secrets alone are put in while it is sent. The container stays
-after its end, so that `status` and `logs` can tell how it went.
+The request is the body of the engine's own `POST /containers/create`, so that a dry run shows
+what the engine gets; only values of secrets are added while it is sent. The container stays after
+its end for `status` and `logs`.
 """
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from adapt.config.section import Section
 from adapt.platforms.platform import Profile, Promised
 from adapt.platforms.texts import VariableName, matching
-
-if TYPE_CHECKING:
-    pass
-
 
 _REFERENCE = re.compile(
     r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?"
@@ -62,7 +58,7 @@ class DockerProfile(Profile):
     )
     network: Annotated[str, matching(_NAME, "the name of a network")] | None = Field(
         None,
-        description="`host` (servers on the engine's own loopback are reached), or a network's "
+        description="`host` (servers on the engine's own loopback are reachable), or a network's "
         "name; none: the engine's default bridge.",
     )
     shm_gb: float = Field(
@@ -85,7 +81,7 @@ class DockerProfile(Profile):
     secrets: list[VariableName] = Field(
         [],
         description="NAMES of variables whose values are taken from the submitter's environment "
-        "when the job is sent. Whoever may use the engine can read them there.",
+        "when the job is sent. Every user of the engine can read them there.",
     )
     grace_s: int = Field(120, ge=1, description="Seconds between the engine's stop and its kill.")
 
@@ -122,10 +118,10 @@ class DockerProfile(Profile):
     def _fits_together(self) -> "DockerProfile":
         twice = sorted(set(self.secrets) & self.environment.keys())
         if twice:
-            raise ValueError(f"secrets: {twice[0]} stands in environment too; keep one")
+            raise ValueError(f"secrets: {twice[0]} is in environment too. Fix: keep one")
         if self.gpu_ids is not None and len(self.gpu_ids) != self.gpus:
             raise ValueError(
-                f"gpu_ids: expected {self.gpus} of them, as gpus says, got {len(self.gpu_ids)}"
+                f"gpu_ids: expected {self.gpus}, the number in gpus, got {len(self.gpu_ids)}"
             )
         targets = [mount.target.rstrip("/") for mount in self.mounts]
         if len(set(targets)) < len(targets):

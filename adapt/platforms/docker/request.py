@@ -37,12 +37,12 @@ def request(submission: Submission, profile: DockerProfile) -> Request:
 
 
 def _check_paths(job: "JobSpec", profile: DockerProfile) -> None:
-    """The root, /tmp and a /cache that is no mount go with the container."""
+    """The root, /tmp and a /cache that is no mount are lost with the container."""
     read = [mount.target for mount in profile.mounts]
     written = [mount.target for mount in profile.mounts if not mount.read_only]
-    cures = dict.fromkeys(job.uris(), "a folder that mounts of the profile brings")
-    cures[CHECKPOINTS] = "a writable folder that mounts of the profile brings"
-    lines = unreachable(job, profile, cures, read, written)
+    offers = dict.fromkeys(job.uris(), "a folder of the profile's mounts")
+    offers[CHECKPOINTS] = "a writable folder of the profile's mounts"
+    lines = unreachable(job, profile, offers, read, written)
     if lines:
         raise JobError("\n".join(lines))
 
@@ -51,8 +51,8 @@ def _variables(submission: Submission, profile: DockerProfile) -> dict[str, str]
     spec = submission.spec_base64()
     if len(spec) + len("SEGADAPT_SPEC_BASE64=") >= VARIABLE_BYTES:
         raise JobError(
-            f"SPEC: expected at most {VARIABLE_BYTES} characters in base64, got {len(spec)}; "
-            "shorten it (classes take most), or put it into a store: docker run IMAGE run URI"
+            f"SPEC: expected at most {VARIABLE_BYTES} characters in base64, got {len(spec)}",
+            fix="shorten it (classes take most), or put it into a store: docker run IMAGE run URI",
         )
     hidden = {} if profile.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
     return {
@@ -91,7 +91,7 @@ def _bytes(gb: float) -> int:
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
-    """A folder that is not there is an error of the engine's, where `-v` would make it as root."""
+    """A missing folder is an error of the engine, where `-v` would make it as root."""
     kind = "bind" if mount.source.startswith("/") else "volume"
     return {
         "Type": kind,

@@ -1,7 +1,7 @@
 """Stopping a container: the engine sends SIGTERM, and SIGKILL after the grace.
 
-The engine answers a stop when the container has ended, which nobody waits for; that it has begun
-shows in its events.
+The engine answers a stop when the container has ended. We do not wait for that: its events show
+that the stop has begun.
 """
 
 import logging
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 
 def is_hasty(version: str) -> bool:
-    """Whether an engine kills a container at once when who asked it to stop goes away: 23.0.0 to
-    23.0.6 and 24.0.0 to 24.0.2 (moby#45731)."""
+    """Whether an engine kills a container immediately when the client of a stop disconnects: 23.0.0
+    to 23.0.6 and 24.0.0 to 24.0.2 (moby#45731)."""
     return _HASTY.match(version) is not None
 
 
@@ -47,7 +47,7 @@ def stop(engine: Any, where: str, container: Any) -> None:
     asking.start()
     if is_hasty(str(info["ServerVersion"])):
         log.warning(
-            "engine %s kills a job whose stop is not waited for: staying until %s has ended",
+            "engine %s kills a job whose stop is not waited for; waiting until %s has ended",
             info["ServerVersion"],
             container.name,
         )
@@ -59,7 +59,7 @@ def stop(engine: Any, where: str, container: Any) -> None:
 
 
 class _Asking(Thread):
-    """Asks the engine, and hears its answer when the container has ended."""
+    """Requests the stop; the engine answers when the container has ended."""
 
     def __init__(self, where: str, container: Any, grace_s: int | None) -> None:
         super().__init__(daemon=True)

@@ -1,7 +1,7 @@
 """Kubernetes clusters: Indexed Jobs, Kubeflow's TrainJobs and PyTorchJobs, Volcano.
 
-`profile` is what a person writes down, `manifests` (with `pod` and `kinds`) the pure request,
-`client` (with `api`, `refusals`, `status`, `logs`, `checks`) what talks to the API server.
+`profile`, `manifests` (the pure request, with `pod` and `kinds`), and `client` (with `api`,
+`refusals`, `job_status`, `logs`, `checks`), which talks to the API server.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def _grace_s(profile: KubernetesProfile) -> float:
 
 
 def _restarts(profile: KubernetesProfile) -> bool:
-    """Whether every interruption is met: a TrainJob's runtime may do so, which is not known from
+    """Whether every interruption is retried: a TrainJob's runtime may do so, which is not known
     here, and a PyTorchJob fails where a node is reclaimed."""
     return profile.kind in ("indexed_job", "volcano") and profile.retries > 0
 

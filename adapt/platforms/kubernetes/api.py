@@ -1,7 +1,7 @@
 """Requests to an API server over the kubernetes client, which knows kubeconfigs, credentials and
 TLS; bodies and answers are plain data.
 
-The client's own models are passed by: they drop fields that they do not know, and the resources of
+The client's own models are not used: they drop fields that they do not know, and the resources of
 Kubeflow and Volcano have none.
 """
 
@@ -25,16 +25,16 @@ QUIET_S = 60.0
 """How long a stream may be silent before it is `Quiet`."""
 
 _MALFORMED = (ValueError, TypeError, KeyError, AttributeError)
-"""What the library raises for a kubeconfig of another shape, or with broken base64."""
+"""Raised by the library for a kubeconfig of another shape, or with broken base64."""
 
 MERGE = "application/merge-patch+json"
 
 
 class Quiet(StoreUnavailable):
-    """A server that was reached wrote nothing for a while; a stream may have had nothing to say."""
+    """A server that is connected wrote nothing for a while; a stream may have no new lines."""
 
 
-class Api:
+class ApiServer:
     """One API server, as one user."""
 
     def __init__(self, client: "ApiClient") -> None:
@@ -42,12 +42,12 @@ class Api:
         self.host: str = client.configuration.host
 
     def get(self, path: str, **query: str) -> Any:
-        """An object or a list. Raises as all methods do: `Refused`, which is a `JobError`, where
-        the server says no, `StoreUnavailable` where it does not answer."""
+        """An object or a list. As all methods do, raises `ServerRefused`, which is a `JobError`,
+        where the server refuses, and `StoreUnavailable` where it is unreachable."""
         return self._call("GET", path, query)
 
     def create(self, path: str, manifest: Mapping[str, Any], dry_run: bool = False) -> Any:
-        """Make an object; unknown fields are refused, not dropped. A dry run only asks."""
+        """Create an object; unknown fields are refused, not dropped. A dry run creates nothing."""
         query = {"fieldValidation": "Strict", "fieldManager": "segadapt"}
         return self._call("POST", path, query | ({"dryRun": "All"} if dry_run else {}), manifest)
 
@@ -95,7 +95,7 @@ class Api:
 
         headers = {"Accept": "application/json"} | ({"Content-Type": kind} if body else {})
         try:
-            asked = self._client.param_serialize(
+            parts = self._client.param_serialize(
                 method,
                 path,
                 query_params=list(query.items()),
@@ -103,7 +103,7 @@ class Api:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = self._client.call_api(*asked, _request_timeout=timeout_s)
+            answer = self._client.call_api(*parts, _request_timeout=timeout_s)
             if answer.status < 300:
                 return answer
             text = answer.read().decode(errors="replace")
@@ -114,19 +114,20 @@ class Api:
             if isinstance(reason, SSLError):
                 raise self._not_trusted(reason) from error
             raise (Quiet if isinstance(reason, ReadTimeoutError) else StoreUnavailable)(
-                f"{self.host}: the API server does not answer: {error}; is it up, and is a VPN or "
-                "a proxy needed from here?"
+                f"{self.host}: the API server is unreachable: {error}",
+                fix="start it, or connect through the VPN or the proxy that it needs from here",
             ) from error
         raise explain(answer.status, text, self.host)
 
     def _not_trusted(self, error: Exception) -> JobError:
         return JobError(
-            f"{self.host}: no secure connection: {error}; `certificate-authority-data` of the "
-            "kubeconfig is not that server's: fetch the kubeconfig anew"
+            f"{self.host}: no secure connection, since `certificate-authority-data` of the "
+            f"kubeconfig is not that server's: {error}",
+            fix="fetch the kubeconfig anew",
         )
 
 
-def connect_api(profile: KubernetesProfile, environment: Mapping[str, str]) -> Api:
+def connect_api(profile: KubernetesProfile, environment: Mapping[str, str]) -> ApiServer:
     """The API server of a profile's kubeconfig, or of the pod that this runs in.
 
     Raises `JobError` where there is neither.
@@ -137,7 +138,7 @@ def connect_api(profile: KubernetesProfile, environment: Mapping[str, str]) -> A
         from yaml import YAMLError
     except ImportError as error:
         raise JobError(
-            f"platform kubernetes: {error}; pip install -r requirements-submit.txt"
+            f"platform kubernetes: {error}", fix="pip install -r requirements-submit.txt"
         ) from error
     file = profile.kubeconfig or environment.get("KUBECONFIG") or "~/.kube/config"
     inside = not any(Path(one).expanduser().exists() for one in file.split(":"))
@@ -152,7 +153,8 @@ def connect_api(profile: KubernetesProfile, environment: Mapping[str, str]) -> A
     except (config.ConfigException, YAMLError, OSError, *_MALFORMED) as error:
         found = f"{type(error).__name__}: {error}" if isinstance(error, _MALFORMED) else error
         raise JobError(
-            f"kubeconfig: {file}: {found}; fetch it from your provider, name the file in "
-            "`kubeconfig` or KUBECONFIG and the cluster in `context` (kubectl config get-contexts)"
+            f"kubeconfig: {file}: {found}",
+            fix="fetch it from your provider, name the file in `kubeconfig` or KUBECONFIG and the "
+            "cluster in `context` (kubectl config get-contexts)",
         ) from error
-    return Api(ApiClient(settings))
+    return ApiServer(ApiClient(settings))

@@ -1,21 +1,21 @@
-"""What can be known before a job is sent: one finding a question to the API server.
+"""Checks before a job is sent: one finding for each request to the API server.
 
-What the user's role may not see is no fault: the finding says so and is well.
+An object that the user's role may not read is no failure: the finding reports that and is ok.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-from adapt.platforms.kubernetes.api import Api
+from adapt.platforms.kubernetes.api import ApiServer
 from adapt.platforms.kubernetes.kinds import KINDS, Kind, collection
 from adapt.platforms.kubernetes.profile import KubernetesProfile
-from adapt.platforms.kubernetes.refusals import Refused
+from adapt.platforms.kubernetes.refusals import ServerRefused
 from adapt.platforms.platform import Finding, Request
 from storage.errors import StoreUnavailable
 
 
-def findings(api: Api, profile: KubernetesProfile, request: Request) -> Iterator[Finding]:
-    """All that is asked; the first that finds nobody there is the last."""
+def findings(api: ApiServer, profile: KubernetesProfile, request: Request) -> Iterator[Finding]:
+    """All checks; they end where the server is unreachable."""
     kind = KINDS[profile.kind]
     try:
         version = api.get("/version")
@@ -23,39 +23,39 @@ def findings(api: Api, profile: KubernetesProfile, request: Request) -> Iterator
         yield from _kind(api, kind)
         yield from _namespace(api, profile)
         yield from _rights(api, profile, kind)
-        for what, path, cure in _named(profile):
-            yield from _exists(api, what, path, cure)
+        for what, path, fix in _named(profile):
+            yield from _exists(api, what, path, fix)
         if profile.gpus:
             yield from _gpus(api, profile)
         yield from _dry_run(api, request)
     except StoreUnavailable as error:
-        yield Finding("API server", False, str(error), exit_code=StoreUnavailable.exit_code)
-    except Refused as error:
-        yield Finding("API server", False, str(error))
+        yield Finding("API server", False, error.problem, error.fix, StoreUnavailable.exit_code)
+    except ServerRefused as error:
+        yield Finding("API server", False, error.problem, error.fix)
 
 
-def _kind(api: Api, kind: Kind) -> Iterator[Finding]:
+def _kind(api: ApiServer, kind: Kind) -> Iterator[Finding]:
     what = f"kind {kind.kind}"
     try:
         known = api.get(f"/apis/{kind.api_version}")["resources"]
-    except Refused as error:
+    except ServerRefused as error:
         if error.code != 404:
             raise
         known = []
     if any(one["name"] == kind.plural for one in known):
         yield Finding(what, True, kind.api_version)
     else:
-        cure = f"it needs {kind.needs}; `kind: indexed_job` needs nothing installed"
-        yield Finding(what, False, f"no matches for {kind.api_version} {kind.kind}", cure)
+        fix = f"install {kind.needs}, or take `kind: indexed_job`, which needs nothing installed"
+        yield Finding(what, False, f"no matches for {kind.api_version} {kind.kind}", fix)
 
 
-def _namespace(api: Api, profile: KubernetesProfile) -> Iterator[Finding]:
+def _namespace(api: ApiServer, profile: KubernetesProfile) -> Iterator[Finding]:
     name = profile.namespace
-    cure = f"kubectl create namespace {name}, or name another `namespace`"
-    yield from _exists(api, f"namespace {name}", f"/api/v1/namespaces/{name}", cure)
+    fix = f"run kubectl create namespace {name}, or name another `namespace`"
+    yield from _exists(api, f"namespace {name}", f"/api/v1/namespaces/{name}", fix)
 
 
-def _rights(api: Api, profile: KubernetesProfile, kind: Kind) -> Iterator[Finding]:
+def _rights(api: ApiServer, profile: KubernetesProfile, kind: Kind) -> Iterator[Finding]:
     for verb, group, resource, subresource in _needed(profile, kind):
         attributes = {
             "namespace": profile.namespace,
@@ -76,7 +76,7 @@ def _rights(api: Api, profile: KubernetesProfile, kind: Kind) -> Iterator[Findin
             f"may {verb} {name}",
             allowed,
             "yes" if allowed else answer["status"].get("reason") or "no",
-            "" if allowed else f"ask for a role in namespace {profile.namespace} that may",
+            "" if allowed else f"get a role in namespace {profile.namespace} that may",
         )
 
 
@@ -95,28 +95,28 @@ def _needed(profile: KubernetesProfile, kind: Kind) -> list[tuple[str, str, str,
 
 
 def _named(profile: KubernetesProfile) -> Iterator[tuple[str, str, str]]:
-    """What a profile names and the cluster should have: what, path, cure."""
+    """The objects that a profile names and the cluster should have: what, path, fix."""
     own = f"/api/v1/namespaces/{profile.namespace}"
     for name in dict.fromkeys(filter(None, [profile.secret, *profile.image_pull_secrets])):
-        cure = f"kubectl -n {profile.namespace} create secret ... {name}, or name another"
-        yield f"secret {name}", f"{own}/secrets/{name}", cure
+        fix = f"run kubectl -n {profile.namespace} create secret ... {name}, or name another"
+        yield f"secret {name}", f"{own}/secrets/{name}", fix
     if profile.service_account:
         name = profile.service_account
-        cure = "make it, or name another `service_account`"
-        yield f"service account {name}", f"{own}/serviceaccounts/{name}", cure
+        fix = "create it, or name another `service_account`"
+        yield f"service account {name}", f"{own}/serviceaccounts/{name}", fix
     for name in dict.fromkeys(volume.claim for volume in profile.volumes if volume.claim):
-        cure = "make the claim, or name another in `volumes`"
-        yield f"claim {name}", f"{own}/persistentvolumeclaims/{name}", cure
+        fix = "create the claim, or name another in `volumes`"
+        yield f"claim {name}", f"{own}/persistentvolumeclaims/{name}", fix
     if profile.priority_class:
         name = profile.priority_class
         path = f"/apis/scheduling.k8s.io/v1/priorityclasses/{name}"
-        yield f"priority class {name}", path, "kubectl get priorityclasses lists them"
+        yield f"priority class {name}", path, "name one that kubectl get priorityclasses lists"
     if profile.kind == "trainjob":
-        cure = "kubectl get clustertrainingruntimes,trainingruntimes lists them"
-        yield f"runtime {profile.runtime}", _runtime(profile), cure
+        fix = "name one that kubectl get clustertrainingruntimes,trainingruntimes lists"
+        yield f"runtime {profile.runtime}", _runtime(profile), fix
     if profile.kind == "volcano":
         path = f"/apis/scheduling.volcano.sh/v1beta1/queues/{profile.queue}"
-        yield f"queue {profile.queue}", path, "kubectl get queues lists them"
+        yield f"queue {profile.queue}", path, "name one that kubectl get queues lists"
 
 
 def _runtime(profile: KubernetesProfile) -> str:
@@ -126,52 +126,53 @@ def _runtime(profile: KubernetesProfile) -> str:
     return f"{group}/namespaces/{profile.namespace}/trainingruntimes/{profile.runtime}"
 
 
-def _exists(api: Api, what: str, path: str, cure: str) -> Iterator[Finding]:
-    found = _seen(api, path)
-    if isinstance(found, Refused):
+def _exists(api: ApiServer, what: str, path: str, fix: str) -> Iterator[Finding]:
+    found = _read(api, path)
+    if isinstance(found, ServerRefused):
         there = found.code == 403
-        said = "not visible with these credentials" if there else "there is none"
-        yield Finding(what, there, said, "" if there else cure)
+        answer = "not visible with these credentials" if there else "there is none"
+        yield Finding(what, there, answer, "" if there else fix)
     else:
         yield Finding(what, True, "there")
 
 
-def _seen(api: Api, path: str, **query: str) -> Any:
+def _read(api: ApiServer, path: str, **query: str) -> Any:
     try:
         return api.get(path, **query)
-    except Refused as error:
+    except ServerRefused as error:
         if error.code not in (403, 404):
             raise
         return error
 
 
-def _gpus(api: Api, profile: KubernetesProfile) -> Iterator[Finding]:
-    """Whether nodes have such GPUs at all; whether they are free, the scheduler knows."""
+def _gpus(api: ApiServer, profile: KubernetesProfile) -> Iterator[Finding]:
+    """Whether nodes have such GPUs at all; only the scheduler knows whether they are free."""
     what = f"{profile.gpus} x {profile.gpu_resource} a node"
     selector = ",".join(f"{key}={value}" for key, value in profile.node_selector.items())
-    seen = _seen(api, "/api/v1/nodes", labelSelector=selector)
-    if isinstance(seen, Refused):
+    found = _read(api, "/api/v1/nodes", labelSelector=selector)
+    if isinstance(found, ServerRefused):
         yield Finding(what, True, "not visible with these credentials")
         return
     counts = [
         int(node["status"].get("allocatable", {}).get(profile.gpu_resource, 0))
-        for node in seen["items"]
+        for node in found["items"]
     ]
     fit = sum(count >= profile.gpus for count in counts)
-    cure = (
-        "is the device plugin installed, and are gpus, gpu_resource, node_selector right? A "
-        "cluster that adds nodes when they are asked for has none now"
+    fix = (
+        "install the device plugin, or correct gpus, gpu_resource, node_selector; a cluster that "
+        "adds nodes on demand may have none now"
     )
-    yield Finding(what, fit > 0, f"{fit} of {len(counts)} nodes", "" if fit else cure)
+    yield Finding(what, fit > 0, f"{fit} of {len(counts)} nodes", "" if fit else fix)
 
 
-def _dry_run(api: Api, request: Request) -> Iterator[Finding]:
-    """The server's own judgement of every object: fields, names, policies, quota."""
+def _dry_run(api: ApiServer, request: Request) -> Iterator[Finding]:
+    """The server's own check of every object: fields, names, policies, quota."""
     for manifest in request["items"]:
         what = f"dry run of {manifest['kind']}"
         try:
             api.create(collection(manifest), manifest, dry_run=True)
-        except Refused as error:
-            yield Finding(what, False, str(error), "see docs/platforms/kubernetes.md")
+        except ServerRefused as error:
+            fix = error.fix or "see docs/platforms/kubernetes.md"
+            yield Finding(what, False, error.problem, fix)
         else:
             yield Finding(what, True, "accepted")

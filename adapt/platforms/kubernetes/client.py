@@ -6,15 +6,15 @@ from contextlib import suppress
 from typing import Any
 
 from adapt.errors import JobError
-from adapt.platforms.kubernetes.api import Api
+from adapt.platforms.kubernetes.api import ApiServer
 from adapt.platforms.kubernetes.checks import findings
+from adapt.platforms.kubernetes.job_status import Object, status_of
 from adapt.platforms.kubernetes.jobs import Manifest
 from adapt.platforms.kubernetes.kinds import COMMANDS, KINDS, Kind, collection, path_of
 from adapt.platforms.kubernetes.logs import follow_logs, read_logs
 from adapt.platforms.kubernetes.pod import MANAGED_BY, STOPPED
 from adapt.platforms.kubernetes.profile import KubernetesProfile
-from adapt.platforms.kubernetes.refusals import Refused
-from adapt.platforms.kubernetes.status import Object, status_of
+from adapt.platforms.kubernetes.refusals import ServerRefused
 from adapt.platforms.platform import ENDED, Finding, JobStatus, Request
 from storage.errors import StoreUnavailable
 
@@ -22,13 +22,13 @@ from storage.errors import StoreUnavailable
 class KubernetesClient:
     """The jobs of a profile's kind in its namespace."""
 
-    def __init__(self, profile: KubernetesProfile, api: Api) -> None:
+    def __init__(self, profile: KubernetesProfile, api: ApiServer) -> None:
         self._profile, self._api = profile, api
         self._kind: Kind = KINDS[profile.kind]
 
     def submit(self, request: Request) -> str:
-        """Make the job and what it needs, or nothing; the job then owns the rest, which goes when
-        the job is deleted."""
+        """Create the job and the objects that it needs, or nothing; the job then owns the others,
+        which are deleted with it."""
         made: list[str] = []
         try:
             for manifest in request["items"]:
@@ -45,7 +45,7 @@ class KubernetesClient:
     def _make(self, manifest: Manifest) -> Manifest:
         try:
             made: Manifest = self._api.create(collection(manifest), manifest)
-        except StoreUnavailable:  # it may have been made all the same
+        except StoreUnavailable:  # it may have been created all the same
             self._take_back([_path_of(manifest)])
             raise
         return made
@@ -56,7 +56,7 @@ class KubernetesClient:
                 self._api.delete(path)
 
     def status(self, job: str) -> JobStatus:
-        """How a job is, in the words of its failed pod, or of what keeps it from starting."""
+        """The status of a job; its detail is that of its failed pod, or why it does not start."""
         found, pods = self._job(job), self._pods(job)
         status = status_of(self._kind, found, pods, ())
         if status.state != "waiting":
@@ -75,7 +75,7 @@ class KubernetesClient:
         pods = self._pods(job)
         try:
             return status_of(self._kind, self._job(job), pods, ()).state in ENDED, pods
-        except Refused as error:
+        except ServerRefused as error:
             if error.code != 404:
                 raise
             return True, pods  # deleted while it was followed
@@ -84,7 +84,7 @@ class KubernetesClient:
         """Suspend a job: its pods get SIGTERM and their grace, its object stays."""
         found = self._job(job)
         ended = status_of(self._kind, found, self._pods(job), ()).state in ENDED
-        if ended or self._kind.outcome(found).phase == "stopping":
+        if ended or self._kind.phase(found).name == "stopping":
             return
         mark = {"metadata": {"annotations": {STOPPED: "true"}}}
         self._api.merge(self._path(job), {**mark, **self._kind.suspend})
@@ -94,8 +94,8 @@ class KubernetesClient:
     def _command(self, command: Manifest) -> None:
         try:
             self._api.create(collection(command), command)
-        except Refused as error:
-            if error.code != 409:  # asked already, and not heard yet
+        except ServerRefused as error:
+            if error.code != 409:  # requested already, and not seen yet
                 raise
 
     def jobs(self) -> Iterator[JobStatus]:
@@ -111,12 +111,14 @@ class KubernetesClient:
             yield status_of(self._kind, job, own, ())
 
     def check(self, request: Request) -> Iterator[Finding]:
-        """What the cluster says before anything is made; the last finding is its own dry run."""
+        """The cluster's findings before anything is created; the last are its own dry run."""
         yield from findings(self._api, self._profile, request)
 
     def _job(self, name: str) -> Manifest:
         if not re.fullmatch(r"[a-z0-9][-a-z0-9.]*", name):
-            raise JobError(f"{name!r} is no job of this cluster; `jobs` lists them")
+            raise JobError(
+                f"JOB: expected a job of this cluster, got {name!r}", fix="take a name from `jobs`"
+            )
         job: Manifest = self._api.get(self._path(name))
         return job
 
@@ -129,7 +131,7 @@ class KubernetesClient:
         """The warnings about a job and its pods, whose names begin with the job's."""
         try:
             found = self._api.get(self._core("events"), fieldSelector="type=Warning")["items"]
-        except Refused:  # they are no part of many roles, and only explain
+        except ServerRefused:  # many roles may not read them, and they only explain
             return []
         about = re.compile(rf"{re.escape(job)}(-.*)?")
         return sorted(
@@ -145,7 +147,8 @@ class KubernetesClient:
 
 
 def abort_command(job: Manifest) -> Manifest:
-    """What asks Volcano to end a job's pods and to keep the job; its name lets none ask twice."""
+    """The command to Volcano that ends a job's pods and keeps the job; its name makes a second one
+    a conflict."""
     target = _reference(job) | {"controller": True}
     name = job["metadata"]["name"]
     return {

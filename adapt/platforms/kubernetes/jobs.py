@@ -1,6 +1,6 @@
 """The object of each kind of job: pure functions from a submission and a profile to a manifest.
 
-What they share is the pod (`adapt.platforms.kubernetes.pod`); here stands what each kind says about
+They share the pod (`adapt.platforms.kubernetes.pod`); here are the fields of each kind about
 nodes, attempts and deadlines.
 """
 
@@ -71,7 +71,7 @@ def indexed_job(submission: Submission, profile: KubernetesProfile) -> Manifest:
 def trainjob(submission: Submission, profile: KubernetesProfile) -> Manifest:
     """Kubeflow Trainer 2: a runtime of the cluster, and patches for its pods of the job `node`.
 
-    `trainer` is always there: without it the pods would not be told of one another.
+    `trainer` is always set: without it the pods would not know of one another.
     """
     patch = {
         **placement(profile),
@@ -135,8 +135,8 @@ def pytorchjob(submission: Submission, profile: KubernetesProfile) -> Manifest:
 def volcano(submission: Submission, profile: KubernetesProfile) -> Manifest:
     """Volcano: all pods start together or none, and when one is lost all start again.
 
-    Of the policies the first that fits holds. Volcano takes `maxRetry: 0` for 3, so a job that
-    shall not start again is ended by its policy.
+    The first policy that matches counts. Volcano reads `maxRetry: 0` as 3, so a job without
+    restarts is ended by its policy.
     """
     pod = template(
         submission,

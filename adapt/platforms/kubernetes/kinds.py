@@ -1,8 +1,8 @@
-"""The kinds of job that a cluster may know, one row of KINDS each: how the job's object looks, how
-it says how it is, and how it is asked to stop.
+"""The kinds of job that a cluster may know, one row of KINDS each: the job's object, its phase, and
+how it is stopped.
 
 To stop is to suspend (Volcano: abort): the pods get SIGTERM and their whole grace, and the object
-stays, so that `status` can tell afterwards; a job that is deleted leaves nothing to ask.
+stays for `status`; a job that is deleted leaves nothing to read.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,19 +19,19 @@ from adapt.platforms.kubernetes.profile import KindName, KubernetesProfile
 from adapt.platforms.platform import Submission
 
 
-class Outcome(NamedTuple):
-    """How a job's object says it is; its pods know more."""
+class JobPhase(NamedTuple):
+    """The phase in a job's object; its pods know more."""
 
-    phase: Literal["active", "suspended", "stopping", "stopped", "done", "failed"]
+    name: Literal["active", "suspended", "stopping", "stopped", "done", "failed"]
     reason: str = ""
     message: str = ""
 
 
 class Kind(NamedTuple):
-    """A row of KINDS: `plural` of `group`/`version` is the resource, `needs` what brings it.
+    """A row of KINDS: `plural` of `group`/`version` is the resource, `needs` what installs it.
 
     `job_label` is the label of pods that names their job, `node_label` the one that numbers them.
-    `suspend` is what is merged into the object to stop it; none where a Volcano command does.
+    `suspend` is merged into the object to stop it; empty where a Volcano command does that.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Kind(NamedTuple):
     node_label: str
     container: str
     build: Callable[[Submission, KubernetesProfile], Manifest]
-    outcome: Callable[[Manifest], Outcome]
+    phase: Callable[[Manifest], JobPhase]
     suspend: Manifest
 
     @property
@@ -52,21 +52,21 @@ class Kind(NamedTuple):
         return f"{self.group}/{self.version}"
 
 
-def outcome_of_conditions(job: Manifest) -> Outcome:
-    """Job, TrainJob and PyTorchJob have conditions; the last word counts more than the others."""
+def phase_of_conditions(job: Manifest) -> JobPhase:
+    """Job, TrainJob and PyTorchJob have conditions; an end counts more than the others."""
     conditions = job.get("status", {}).get("conditions") or []
     found = {one["type"]: one for one in conditions if one.get("status") == "True"}
-    words: list[tuple[str, Literal["done", "failed", "suspended"]]] = [
+    ends: list[tuple[str, Literal["done", "failed", "suspended"]]] = [
         ("Complete", "done"),
         ("Succeeded", "done"),
         ("Failed", "failed"),
         ("Suspended", "suspended"),
     ]
-    for word, phase in words:
-        if word in found:
-            one = found[word]
-            return Outcome(phase, one.get("reason") or word, one.get("message") or "")
-    return Outcome("active")
+    for name, phase in ends:
+        if name in found:
+            one = found[name]
+            return JobPhase(phase, one.get("reason") or name, one.get("message") or "")
+    return JobPhase("active")
 
 
 _VOLCANO: Mapping[str, Literal["stopping", "stopped", "done", "failed"]] = {
@@ -78,12 +78,12 @@ _VOLCANO: Mapping[str, Literal["stopping", "stopped", "done", "failed"]] = {
 }
 
 
-def outcome_of_phase(job: Manifest) -> Outcome:
-    """A Volcano job has a phase."""
+def phase_of_state(job: Manifest) -> JobPhase:
+    """A Volcano job has a state."""
     state = job.get("status", {}).get("state") or {}
     phase = state.get("phase") or "Pending"
     message = state.get("message") or state.get("reason") or ""
-    return Outcome(_VOLCANO.get(phase, "active"), phase, message)
+    return JobPhase(_VOLCANO.get(phase, "active"), phase, message)
 
 
 KINDS: dict[KindName, Kind] = {
@@ -97,7 +97,7 @@ KINDS: dict[KindName, Kind] = {
         node_label="batch.kubernetes.io/job-completion-index",
         container="main",
         build=indexed_job,
-        outcome=outcome_of_conditions,
+        phase=phase_of_conditions,
         suspend={"spec": {"suspend": True}},
     ),
     "trainjob": Kind(
@@ -110,7 +110,7 @@ KINDS: dict[KindName, Kind] = {
         node_label="batch.kubernetes.io/job-completion-index",
         container="node",
         build=trainjob,
-        outcome=outcome_of_conditions,
+        phase=phase_of_conditions,
         suspend={"spec": {"suspend": True}},
     ),
     "pytorchjob": Kind(
@@ -123,7 +123,7 @@ KINDS: dict[KindName, Kind] = {
         node_label="training.kubeflow.org/replica-index",
         container="pytorch",
         build=pytorchjob,
-        outcome=outcome_of_conditions,
+        phase=phase_of_conditions,
         suspend={"spec": {"runPolicy": {"suspend": True}}},
     ),
     "volcano": Kind(
@@ -136,7 +136,7 @@ KINDS: dict[KindName, Kind] = {
         node_label="volcano.sh/task-index",
         container="main",
         build=volcano,
-        outcome=outcome_of_phase,
+        phase=phase_of_state,
         suspend={},
     ),
 }

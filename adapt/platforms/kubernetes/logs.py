@@ -1,77 +1,78 @@
 """The lines of a job's pods, as they are written.
 
 A stream may break off while its pod runs (a proxy's time limit, a rotated file), or be silent for
-long, as nodes other than the first are between evaluations: it is asked for again, and what was
-seen before is left out, by the time that each line carries.
+long, as nodes other than the first are between evaluations: it is requested again, and earlier
+lines are skipped, by the time that each line carries.
 """
 
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from adapt.errors import JobError
-from adapt.platforms import platform
-from adapt.platforms.kubernetes.api import Api, Quiet
+from adapt.platforms import following
+from adapt.platforms.kubernetes.api import ApiServer, Quiet
+from adapt.platforms.kubernetes.job_status import Object, node_of, phase_of
 from adapt.platforms.kubernetes.kinds import Kind
-from adapt.platforms.kubernetes.refusals import Refused
-from adapt.platforms.kubernetes.status import Object, node_of, phase_of
+from adapt.platforms.kubernetes.refusals import ServerRefused
 from storage.errors import StoreUnavailable
 
 POLL_S = 2.0
-"""How often pods are looked for while a job is followed."""
+"""How often pods are listed while a job is followed."""
 
 OVERLAP_S = 60
-"""How much of a log is asked for twice, as clocks differ."""
+"""How much of a log is read twice, as clocks differ."""
+
+
+class TooEarly(StoreUnavailable):
+    """A pod that has ended has no log yet; where its container never started, it gets none."""
 
 
 class PodLog:
     """The log of one pod."""
 
-    def __init__(self, api: Api, kind: Kind, pod: Object, prefix: str) -> None:
+    def __init__(self, api: ApiServer, kind: Kind, pod: Object, prefix: str) -> None:
         place = pod["metadata"]
         self._api, self._container, self._prefix = api, kind.container, prefix
         self._path = f"/api/v1/namespaces/{place['namespace']}/pods/{place['name']}"
+        self._seen, self._seen_s = "", time.monotonic()
 
-    def lines(self, follow: bool, wanted: Callable[[], bool] = lambda: True) -> Iterator[str]:
-        """What the pod wrote; with `follow` until it ends or is no longer `wanted`."""
-        seen, seen_s = "", time.monotonic()
-        well_s = seen_s
-        while wanted():
-            try:
-                for stamp, text in self._quietly_ending(follow, seen, seen_s):
-                    seen, seen_s = stamp, time.monotonic()
-                    well_s = seen_s
-                    yield self._prefix + text
-                if not follow or self._ended():
-                    return
-                well_s = time.monotonic()
-            except Refused as error:
-                if error.code == 404 or (error.code == 400 and not follow):
-                    return  # the pod is gone, or has no log yet
-                if error.code != 400:
-                    raise
-            except StoreUnavailable:
-                if not follow or time.monotonic() - well_s > platform.PATIENCE_S:
-                    raise
-            time.sleep(min(1.0, POLL_S))
-
-    def _quietly_ending(self, follow: bool, seen: str, seen_s: float) -> Iterator[tuple[str, str]]:
-        """What a stream holds; one that is followed ends where it is silent for long."""
+    def has_ended(self) -> bool:
+        """Whether the pod has, or is gone."""
         try:
-            yield from self._stream(follow, seen, seen_s)
+            return phase_of(self._api.get(self._path)) in ("Succeeded", "Failed")
+        except ServerRefused as error:
+            if error.code != 404:
+                raise
+            return True
+
+    def new_lines(self, is_last: bool) -> Iterator[str]:
+        """The lines after those that were given before: those that are there where these are the
+        last, else as they come, until the stream ends or is silent for long."""
+        try:
+            for stamp, text in self._stream(follow=not is_last):
+                self._seen, self._seen_s = stamp, time.monotonic()
+                yield self._prefix + text
         except Quiet:
-            if not follow:
+            if is_last:
+                raise
+        except ServerRefused as error:
+            if error.code == 400 and is_last:
+                raise TooEarly(str(error)) from error
+            if error.code not in (400, 404):  # no log yet; the pod is gone
                 raise
 
-    def _stream(self, follow: bool, seen: str, seen_s: float) -> Iterator[tuple[str, str]]:
+    def _stream(self, follow: bool) -> Iterator[tuple[str, str]]:
         from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+        seen = self._seen  # as it is now: several lines may bear one time
         query = {"container": self._container, "timestamps": "true"}
         query |= {"follow": "true"} if follow else {}
         if seen:
-            query["sinceSeconds"] = str(int(time.monotonic() - seen_s) + OVERLAP_S)
+            query["sinceSeconds"] = str(int(time.monotonic() - self._seen_s) + OVERLAP_S)
         answer = self._api.stream(f"{self._path}/log", **query)
         try:
             for line in _lines_of(answer.stream(None)):
@@ -84,9 +85,6 @@ class PodLog:
         finally:
             answer.close()
 
-    def _ended(self) -> bool:
-        return phase_of(self._api.get(self._path)) in ("Succeeded", "Failed")
-
 
 def _lines_of(blocks: Iterable[bytes]) -> Iterator[str]:
     rest = b""
@@ -98,25 +96,26 @@ def _lines_of(blocks: Iterable[bytes]) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-def read_logs(api: Api, kind: Kind, pods: Sequence[Object]) -> Iterator[str]:
-    """What all pods wrote so far, one pod after the other, nodes in order."""
+def read_logs(api: ApiServer, kind: Kind, pods: Sequence[Object]) -> Iterator[str]:
+    """The lines of all pods so far, one pod after the other, nodes in order."""
     for pod, prefix in _started(kind, pods):
-        yield from PodLog(api, kind, pod, prefix).lines(follow=False)
+        with suppress(TooEarly):
+            yield from PodLog(api, kind, pod, prefix).new_lines(is_last=True)
 
 
 def follow_logs(
-    api: Api, kind: Kind, look: Callable[[], tuple[bool, Sequence[Object]]]
+    api: ApiServer, kind: Kind, read_job: Callable[[], tuple[bool, Sequence[Object]]]
 ) -> Iterator[str]:
     """The lines of all pods as they come, also of those that start later; until the job ended.
 
-    `look` says whether the job has ended, and which pods it has.
+    `read_job` returns whether the job has ended, and its pods.
     """
     lines: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
     readers: dict[str, threading.Thread] = {}
     closed = threading.Event()
     try:
         while True:
-            ended, pods = platform.patiently(look)
+            ended, pods = following.over_outages(read_job)
             for pod, prefix in _started(kind, pods):
                 uid = pod["metadata"]["uid"]
                 if uid not in readers:
@@ -135,8 +134,12 @@ def follow_logs(
 
 def _read(log: PodLog, lines: Any, closed: threading.Event) -> None:
     try:
-        for line in log.lines(follow=True, wanted=lambda: not closed.is_set()):
+        for line in following.follow(
+            log.new_lines, lambda: closed.is_set() or log.has_ended(), min(1.0, POLL_S)
+        ):
             lines.put(line)
+    except TooEarly:
+        pass
     except (StoreUnavailable, JobError) as error:
         lines.put(error)
 
@@ -155,7 +158,7 @@ def _drain(lines: Any, until_s: float, ended: bool) -> Iterator[str]:
 
 
 def _started(kind: Kind, pods: Sequence[Object]) -> list[tuple[Object, str]]:
-    """Pods that have a log, by node, and what their lines begin with."""
+    """Pods that have a log, by node, and the prefix of their lines."""
     several = len({node_of(kind, pod) for pod in pods}) > 1
     order = sorted(
         (pod for pod in pods if phase_of(pod) not in ("Pending", "Unknown")),

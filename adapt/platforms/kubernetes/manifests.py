@@ -1,8 +1,7 @@
-"""A submission as a cluster is asked for it: a `List` of plain manifests, which
-`kubectl apply -f` takes as well.
+"""The manifests of a submission: a `List`, which `kubectl apply -f` takes as well.
 
-First what the job needs (its spec in a ConfigMap, the Service of an Indexed Job of several nodes),
-then the job itself.
+First the objects that the job needs (its spec in a ConfigMap, the Service of an Indexed Job of
+several nodes), then the job itself.
 """
 
 import re
@@ -20,13 +19,14 @@ LONGEST_NAME = 50
 
 
 def request(submission: Submission, profile: KubernetesProfile) -> Request:
-    """What the API server is asked for. Raises `JobError` for a name that it would refuse, and for
-    paths that the pods do not have or that go with them."""
+    """The manifests. Raises `JobError` for a name that the API server would refuse, and for paths
+    that the pods do not have or that are lost with them."""
     name = submission.name
     if len(name) > LONGEST_NAME or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
         raise JobError(
             f"name: expected lower-case letters, digits and `-`, a letter first, at most "
-            f"{LONGEST_NAME} characters, got {name!r}; name the job spec so"
+            f"{LONGEST_NAME} characters, got {name!r}",
+            fix="rename the job spec",
         )
     _check_uris(submission, profile)
     service = profile.kind == "indexed_job" and profile.nodes > 1
@@ -39,14 +39,14 @@ def request(submission: Submission, profile: KubernetesProfile) -> Request:
 
 
 def _check_uris(submission: Submission, profile: KubernetesProfile) -> None:
-    """Data may lie on any volume, checkpoints on one that can be written; /cache and /tmp go with
-    the pod."""
+    """Data may lie on any volume, checkpoints on a writable one; /cache and /tmp are lost with the
+    pod."""
     keys = submission.job.uris()
-    cures = dict.fromkeys(keys, "a path below a mount of `volumes` in the profile")
-    cures[CHECKPOINTS] = "a path below a mount of `volumes` that has `read_only: false`"
+    offers = dict.fromkeys(keys, "a path below a mount of `volumes` in the profile")
+    offers[CHECKPOINTS] = "a path below a mount of `volumes` that has `read_only: false`"
     read = [volume.mount_path for volume in profile.volumes]
     written = [volume.mount_path for volume in profile.volumes if not volume.read_only]
-    lines = unreachable(submission.job, profile, cures, read, written)
+    lines = unreachable(submission.job, profile, offers, read, written)
     if lines:
         raise JobError("\n".join(lines))
 

@@ -1,13 +1,13 @@
 """The pod of a job: one container, the same for every kind of job.
 
 Non-root (uid 1000, gid 100, as in the image) on a read-only root, so that the strictest Pod
-Security Standard takes it. The spec is a file of a ConfigMap; secrets come from a Secret by name.
+Security Standard accepts it. The spec is a file of a ConfigMap; secrets come from a Secret by name.
 """
 
 from typing import Any
 
 from adapt.errors import DataError, JobError
-from adapt.platforms.kubernetes.profile import KubernetesProfile, Toleration, Volume
+from adapt.platforms.kubernetes.profile import KubernetesProfile, PodVolume, Toleration
 from adapt.platforms.platform import Submission
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -22,7 +22,7 @@ SPEC_FOLDER, SPEC_FILE = "/etc/segadapt", "job.yaml"
 
 NEVER_AGAIN = [1, JobError.exit_code, DataError.exit_code]
 """Exit codes that another attempt would end with too: a bug, the job spec, the data. A store (3)
-may be back by then."""
+may have recovered by then."""
 
 SECRET_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
@@ -35,7 +35,7 @@ SECRET_VARIABLES = (
 
 
 def labels(submission: Submission) -> dict[str, str]:
-    """Of every object that a submission makes."""
+    """The labels of every object of a submission."""
     return {
         "app.kubernetes.io/name": "segadapt",
         INSTANCE: submission.name,
@@ -44,7 +44,7 @@ def labels(submission: Submission) -> dict[str, str]:
 
 
 def metadata(submission: Submission, profile: KubernetesProfile) -> dict[str, Any]:
-    """Of every object that a submission makes."""
+    """The metadata of every object of a submission."""
     return {
         "name": submission.name,
         "namespace": profile.namespace,
@@ -119,7 +119,7 @@ def _gpu_taint(profile: KubernetesProfile) -> list[dict[str, Any]]:
 
 
 def volumes(submission: Submission, profile: KubernetesProfile) -> list[dict[str, Any]]:
-    """What the pod's mounts are: its spec, /dev/shm (64 MB without), scratch, and the data."""
+    """The pod's volumes: its spec, /dev/shm (64 MB without), scratch, and the data."""
     return [
         {"name": "spec", "configMap": {"name": submission.name}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _mega(profile.shm_gb)}},
@@ -132,7 +132,7 @@ def volumes(submission: Submission, profile: KubernetesProfile) -> list[dict[str
     ]
 
 
-def _source(volume: Volume) -> dict[str, Any]:
+def _source(volume: PodVolume) -> dict[str, Any]:
     if volume.claim:
         claim = {"claimName": volume.claim, "readOnly": volume.read_only}
         return {"persistentVolumeClaim": claim}
@@ -141,7 +141,7 @@ def _source(volume: Volume) -> dict[str, Any]:
 
 
 def mounts(profile: KubernetesProfile) -> list[dict[str, Any]]:
-    """Where the container finds its volumes."""
+    """The paths of the volumes in the container."""
     return [
         {"name": "spec", "mountPath": SPEC_FOLDER, "readOnly": True},
         {"name": "shm", "mountPath": "/dev/shm"},
@@ -155,7 +155,7 @@ def mounts(profile: KubernetesProfile) -> list[dict[str, Any]]:
 
 
 def container_security() -> dict[str, Any]:
-    """No rights that training does not need."""
+    """Without rights that training does not need."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -164,7 +164,7 @@ def container_security() -> dict[str, Any]:
 
 
 def resources(profile: KubernetesProfile) -> dict[str, Any]:
-    """Memory and GPUs are fixed, cores are what the pod is sure of."""
+    """Memory and GPUs are fixed, cores are the guaranteed ones."""
     fixed = {"memory": _mega(profile.memory_gb)}
     if profile.gpus:
         fixed[profile.gpu_resource] = str(profile.gpus)
@@ -185,14 +185,15 @@ def environment(
     plain = submission.environment(profile, profile.grace_s)
     plain |= {"SEGADAPT_SPEC": f"{SPEC_FOLDER}/{SPEC_FILE}", **more}
     if not profile.gpus:
-        plain["NVIDIA_VISIBLE_DEVICES"] = "void"  # the image asks for all, and some nodes give them
+        # the image requests all GPUs, and some nodes grant them
+        plain["NVIDIA_VISIBLE_DEVICES"] = "void"
     return [{"name": name, "value": text.replace("$", "$$")} for name, text in plain.items()]
 
 
 def secret_environment(submission: Submission, profile: KubernetesProfile) -> list[dict[str, Any]]:
     """Variables from the Secret one by one, for a TrainJob, which cannot take it whole.
 
-    Those that the job's stores name, and those every job may need, where the Secret has them.
+    Those that the job's stores name, and those that any job may need, where the Secret has them.
     """
     if profile.secret is None:
         return []

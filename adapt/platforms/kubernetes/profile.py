@@ -1,7 +1,7 @@
-"""What a person writes down once about a cluster: `platform: kubernetes`.
+"""The profile of a cluster: `platform: kubernetes`.
 
-What the API server would refuse (names, labels, paths) and what a kind of job cannot do is refused
-here, by key.
+Names, labels and paths that the API server would refuse, and keys that a kind of job does not have,
+are refused here, by key.
 """
 
 import re
@@ -29,9 +29,9 @@ _ONLY_FOR: dict[str, KindName] = {
 }
 _NOT_FOR: dict[str, dict[str, str]] = {
     "trainjob": {
-        "restarts": "its runtime says how often it starts again (failurePolicy.maxRestarts)",
-        "keep_hours": "its runtime says how long ended jobs stay (ttlSecondsAfterFinished)",
-        "priority_class": "its runtime says it",
+        "restarts": "its runtime sets the restarts (failurePolicy.maxRestarts)",
+        "keep_hours": "its runtime sets how long ended jobs stay (ttlSecondsAfterFinished)",
+        "priority_class": "its runtime sets it",
     },
     "volcano": {"max_hours": "a Volcano job has no deadline"},
 }
@@ -54,10 +54,10 @@ MountPath = Annotated[str, matching(r"/[^:]+", "an absolute path without `:`", l
 
 
 class Toleration(Section):
-    """A taint that the pods put up with."""
+    """A taint that the pods tolerate."""
 
     key: LabelKey | None = Field(None, description="Of the taint; none = every taint.")
-    operator: Literal["Exists", "Equal"] = Field("Exists", description="How `value` counts.")
+    operator: Literal["Exists", "Equal"] = Field("Exists", description="How `value` is compared.")
     value: LabelValue | None = Field(None, description="Of the taint, with `operator: Equal`.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         None, description="Of the taint; none = every effect."
@@ -72,13 +72,13 @@ class Toleration(Section):
         return self
 
 
-class Volume(Section):
+class PodVolume(Section):
     """A file system with data or for results: a claim that exists already, or NFS."""
 
-    mount_path: MountPath = Field(description="Where the job finds it, as in /data.")
+    mount_path: MountPath = Field(description="Path in the container, as in /data.")
     claim: ObjectName | None = Field(None, description="A PersistentVolumeClaim.")
     nfs_server: str | None = Field(None, description="An NFS server, with `nfs_path`.")
-    nfs_path: MountPath | None = Field(None, description="What that server exports.")
+    nfs_path: MountPath | None = Field(None, description="Path that the server exports.")
     read_only: bool = Field(True, description="Whether the job may not write there.")
 
     @model_validator(mode="after")
@@ -90,14 +90,14 @@ class Volume(Section):
             path for path in RESERVED_PATHS if f"{self.mount_path.rstrip('/')}/".startswith(path)
         ]
         if below:
-            raise ValueError(f"mount_path: {below[0]} is the job's own; choose another path")
+            raise ValueError(f"mount_path: {below[0]} is the job's own. Fix: choose another path")
         return self
 
 
 class KubernetesProfile(Profile):
-    """A cluster, a kind of job, and what its pods are given."""
+    """A cluster, a kind of job, and the resources of its pods."""
 
-    secrets_go = "put it into a Secret of the namespace, and name that one in `secret`"
+    secrets_go = "put it into a Secret of the namespace, and name that Secret in `secret`"
 
     platform: Literal["kubernetes"] = Field(description="This platform.")
     kind: KindName = Field(
@@ -105,7 +105,7 @@ class KubernetesProfile(Profile):
         description="indexed_job needs nothing installed; trainjob is Kubeflow Trainer 2.3 or "
         "later, pytorchjob Kubeflow's training operator 1, volcano the Volcano scheduler.",
     )
-    namespace: LabelName = Field("default", description="Where the job's objects are made.")
+    namespace: LabelName = Field("default", description="Namespace of the job's objects.")
     context: str | None = Field(None, description="Of the kubeconfig; none = its current one.")
     kubeconfig: str | None = Field(
         None, description="A file; none = KUBECONFIG, else ~/.kube/config, else the pod's account."
@@ -119,22 +119,22 @@ class KubernetesProfile(Profile):
     secret: ObjectName | None = Field(
         None, description="A Secret whose keys become the job's variables: store keys, passwords."
     )
-    cpu: float = Field(8, gt=0, description="Cores that a pod is sure of.")
+    cpu: float = Field(8, gt=0, description="Guaranteed cores of a pod.")
     memory_gb: float = Field(
         32, gt=0, description="Memory of a pod in 10^9 bytes, /dev/shm included; more is OOM."
     )
     gpu_resource: LabelKey = Field(
         "nvidia.com/gpu",
-        description="What nodes call a GPU; a taint so named is tolerated.",
+        description="Name of the GPU resource on the nodes; a taint of this name is tolerated.",
     )
     scratch_gb: float = Field(
         100, gt=0, description="Of the node's disk at /cache, in 10^9 bytes; more evicts the pod."
     )
     shm_gb: float = Field(8, gt=0, description="/dev/shm, in 10^9 bytes of `memory_gb`.")
     node_selector: dict[LabelKey, LabelValue] = Field({}, description="Labels of fit nodes.")
-    tolerations: list[Toleration] = Field([], description="Taints the pods put up with.")
+    tolerations: list[Toleration] = Field([], description="Taints that the pods tolerate.")
     priority_class: ObjectName | None = Field(None, description="Of the pods.")
-    volumes: list[Volume] = Field([], description="Mounted into every pod.")
+    volumes: list[PodVolume] = Field([], description="Mounted into every pod.")
     grace_s: int = Field(
         120, ge=30, description="Between SIGTERM and SIGKILL (terminationGracePeriodSeconds)."
     )
@@ -144,13 +144,13 @@ class KubernetesProfile(Profile):
     restarts: int | None = Field(
         None,
         ge=0,
-        description="How often an interrupted job starts again; none = 3. A pytorchjob takes all "
-        "but 0 for always, a trainjob's runtime says it.",
+        description="Restarts of an interrupted job; none = 3. For a pytorchjob any number but 0 "
+        "means always; a trainjob's runtime sets them.",
     )
-    keep_hours: float = Field(168, gt=0, description="How long an ended job stays listed.")
+    keep_hours: float = Field(168, gt=0, description="Hours for which an ended job stays listed.")
     runtime: ObjectName = Field("torch-distributed", description="Of a trainjob.")
     runtime_kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = Field(
-        "ClusterTrainingRuntime", description="What `runtime` is."
+        "ClusterTrainingRuntime", description="Kind of `runtime`."
     )
     queue: ObjectName = Field("default", description="Of a volcano job.")
 
@@ -176,11 +176,11 @@ class KubernetesProfile(Profile):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         for key, kind in _ONLY_FOR.items():
-            if self._says(key) and kind != self.kind:
-                raise ValueError(f"{key}: is for `kind: {kind}`, got {self.kind}; leave it out")
+            if self._sets(key) and kind != self.kind:
+                raise ValueError(f"{key}: is for `kind: {kind}`, got {self.kind}. Fix: remove it")
         for key, why in _NOT_FOR.get(self.kind, {}).items():
-            if self._says(key):
-                raise ValueError(f"{key}: not for `kind: {self.kind}`: {why}; leave it out")
+            if self._sets(key):
+                raise ValueError(f"{key}: not for `kind: {self.kind}`: {why}. Fix: remove it")
         if self.shm_gb >= self.memory_gb:
             raise ValueError(
                 f"shm_gb: expected less than memory_gb ({self.memory_gb:g}), which it is part of, "
@@ -191,11 +191,11 @@ class KubernetesProfile(Profile):
             raise ValueError(f"volumes: expected different mount_paths, got {paths}")
         return self
 
-    def _says(self, key: str) -> bool:
+    def _sets(self, key: str) -> bool:
         """Whether a key has another value than its default."""
         return bool(getattr(self, key) != type(self).model_fields[key].default)
 
     @property
     def retries(self) -> int:
-        """`restarts`, or how many there are where nothing is said."""
+        """`restarts`, or its default."""
         return 3 if self.restarts is None else self.restarts

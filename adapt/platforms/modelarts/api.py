@@ -1,5 +1,5 @@
-"""The calls of ModelArts' API that we need, over its SDK: plain values in and out, errors
-explained, retried where that is safe.
+"""The calls of ModelArts' API that we need, over its SDK: plain values in and out, errors with
+their fix, retried where that is safe.
 
 The endpoint is made from the region here, since the SDK's own table has a slip (ap-southeast-1).
 Bodies go as plain values: the SDK's classes lack `prefetch_to_local`.
@@ -7,16 +7,17 @@ Bodies go as plain values: the SDK's classes lack `prefetch_to_local`.
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from adapt.errors import JobError
 from adapt.platforms.modelarts.errors import THROTTLED, NotThere, explained
 from adapt.platforms.modelarts.profile import ModelArtsProfile
 from storage.errors import StoreUnavailable
+from storage.retry import Retry
 
-ATTEMPTS, PAUSE_S = 5, 1.0
+RETRY = Retry(max_attempts=5, first_wait_s=2.0)
 TIMEOUTS_S = (10.0, 60.0)
 PAGE = 50
 
@@ -27,7 +28,7 @@ def endpoint_of(profile: ModelArtsProfile) -> str:
     return profile.endpoint or f"https://modelarts.{profile.region}.myhuaweicloud.{domain}"
 
 
-class Api:
+class ModelArtsApi:
     """ModelArts of one project. Methods raise `JobError` and `StoreUnavailable`.
 
     Made without asking the service; raises `JobError` where a variable or the SDK is missing.
@@ -41,14 +42,14 @@ class Api:
         timeouts_s: tuple[float, float] = TIMEOUTS_S,
     ) -> None:
         self._profile, self._endpoint = profile, endpoint_of(profile)
-        self.pause_s = PAUSE_S
+        self.retry = RETRY
         try:
             from huaweicloudsdkcore.auth.credentials import BasicCredentials
             from huaweicloudsdkcore.http.http_config import HttpConfig
             from huaweicloudsdkmodelarts import v1
         except ImportError as error:
             raise JobError(
-                "the SDK of ModelArts is missing: pip install -r requirements-submit.txt"
+                "platform modelarts: its SDK is missing", "pip install -r requirements-submit.txt"
             ) from error
         access_key = _variable(environment, profile.access_key_env, "access_key_env")
         secret_key = _variable(environment, profile.secret_key_env, "secret_key_env")
@@ -76,18 +77,18 @@ class Api:
         )
 
     def details(self, job: str) -> Any:
-        """All about a job. Raises `JobError` where there is none."""
+        """The description of a job. Raises `JobError` where there is none."""
         request = "ShowTrainingJobDetailsRequest"
         try:
             return self._call("show_training_job_details", request, training_job_id=job)
         except NotThere as error:
             raise JobError(
-                f"{job}: there is no such training job in this project and region; `jobs` lists "
-                f"them ({error})"
+                f"JOB: expected a training job of this project and region, got {job!r} ({error})",
+                "take an id from `jobs`",
             ) from error
 
     def search(self, key: str, operator: str, *values: str) -> Iterator[Any]:
-        """The jobs for which a filter holds, the newest first."""
+        """The jobs that match a filter, the newest first."""
         seen: set[str] = set()
         filters = [{"key": key, "operator": operator, "value": list(values)}]
         workspace, page = self._profile.workspace_id, 0
@@ -103,7 +104,7 @@ class Api:
                 return
 
     def log_end(self, job: str, task: str) -> Any:
-        """The end of a task's log, as much as ModelArts shows; None where there is none yet."""
+        """The end of a task's log, as far as ModelArts shows it; None where there is none yet."""
         method, request = "show_training_job_logs_preview", "ShowTrainingJobLogsPreviewRequest"
         try:
             return self._call(method, request, training_job_id=job, task_id=task)
@@ -134,17 +135,10 @@ class Api:
         return bool(found.get("is_duplicate"))
 
     def _call(self, method: str, request: str, reads: bool = True, **parts: Any) -> Any:
-        """One call, tried again where it was throttled, or reads only and found nobody."""
+        """One call, retried where it was throttled, or reads only and got no answer."""
         send: Callable[[Any], Any] = getattr(self._sdk, method)
-        for attempt in range(ATTEMPTS):
-            try:
-                return self._send(send, getattr(self._requests, request)(**parts))
-            except StoreUnavailable as error:
-                again = reads or _throttled(error)
-                if not again or attempt == ATTEMPTS - 1:
-                    raise
-            time.sleep(self.pause_s * 2**attempt)
-        raise AssertionError("the last attempt returns or raises")
+        retry = replace(self.retry, transient=lambda error: reads or _throttled(error))
+        return retry.call(lambda: self._send(send, getattr(self._requests, request)(**parts)))
 
     def _send(self, send: Callable[[Any], Any], request: Any) -> Any:
         from huaweicloudsdkcore.exceptions.exceptions import SdkException
@@ -158,16 +152,17 @@ class Api:
             return json.loads(answer.raw_content or b"{}")
         except ValueError as error:
             raise StoreUnavailable(
-                f"{self._endpoint} answers what is no JSON; is there a proxy between?"
+                f"{self._endpoint}: the answer is no JSON",
+                "remove the proxy between, if there is one",
             ) from error
 
 
-def _throttled(error: StoreUnavailable) -> bool:
+def _throttled(error: Exception) -> bool:
     return getattr(error.__cause__, "status_code", None) == THROTTLED
 
 
 def _variable(environment: Mapping[str, str], name: str, key: str) -> str:
     value = environment.get(name, "").strip()
     if not value:
-        raise JobError(f"{key}: expected variable {name}, got none; export it and try again")
+        raise JobError(f"{key}: expected variable {name}, got none", f"export {name}=...")
     return value

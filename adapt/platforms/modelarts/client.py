@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adapt.errors import JobError
-from adapt.platforms.modelarts.api import Api
-from adapt.platforms.modelarts.logs import log_lines
+from adapt.platforms import following
+from adapt.platforms.modelarts.api import ModelArtsApi
+from adapt.platforms.modelarts.job_status import status_of
+from adapt.platforms.modelarts.logs import ModelArtsLog
 from adapt.platforms.modelarts.profile import ModelArtsProfile
 from adapt.platforms.modelarts.request import NAME_PREFIX
-from adapt.platforms.modelarts.status import status_of
 from adapt.platforms.platform import ENDED, Finding, JobStatus, Request
 from storage.errors import StoreUnavailable
 
@@ -21,17 +22,19 @@ BUSY = ("Creating", "Pending", "Running", "Terminating")
 
 
 def connect(profile: ModelArtsProfile, environment: Mapping[str, str]) -> "ModelArtsClient":
-    """A client with the keys that `environment` holds. Nothing is sent yet.
+    """A client with the keys in `environment`. Nothing is sent yet.
 
     Raises `JobError` where a variable or the SDK is missing.
     """
-    return ModelArtsClient(Api(profile, environment), profile, environment)
+    return ModelArtsClient(ModelArtsApi(profile, environment), profile, environment)
 
 
 class ModelArtsClient:
     """See `adapt.platforms.platform.Client`."""
 
-    def __init__(self, api: Api, profile: ModelArtsProfile, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, api: ModelArtsApi, profile: ModelArtsProfile, environment: Mapping[str, str]
+    ) -> None:
         self.api, self._profile, self._environment = api, profile, environment
         self.poll_s = POLL_S
 
@@ -44,17 +47,22 @@ class ModelArtsClient:
             return str(self.api.create(body)["metadata"]["id"])
         except StoreUnavailable as error:
             raise StoreUnavailable(
-                f"{error}; whether job {request['metadata']['name']} was created is not known: "
-                "look at `jobs` before you submit it again"
+                f"{error.problem}; whether job {request['metadata']['name']} was created is not "
+                "known",
+                "check `jobs` before you submit it again",
             ) from error
 
     def status(self, job: str) -> JobStatus:
-        """How a job is. Raises `JobError` where there is none of that id."""
+        """The status of a job. Raises `JobError` where there is none of that id."""
         return status_of(job, self.api.details(job))
 
     def logs(self, job: str, follow: bool) -> Iterator[str]:
         """Lines of all nodes' logs; those of several begin with the node's name."""
-        return log_lines(self.api, job, follow, self.poll_s)
+        log = ModelArtsLog(self.api, job)
+        if follow:
+            return following.follow(log.new_lines, log.has_ended, self.poll_s)
+        log.has_ended()
+        return log.new_lines(is_last=True)
 
     def stop(self, job: str) -> None:
         """Terminate a job; one that has ended, or is ending, is left as it is."""
@@ -64,22 +72,22 @@ class ModelArtsClient:
             self.api.terminate(job)
 
     def jobs(self) -> Iterator[JobStatus]:
-        """The jobs whose name says that SegAdapt submitted them, the newest first."""
+        """The jobs with the name prefix of SegAdapt, the newest first."""
         for found in self.api.search("name", "like", NAME_PREFIX):
             if str(found["metadata"]["name"]).startswith(NAME_PREFIX):
                 yield status_of(str(found["metadata"]["id"]), found, named=True)
 
     def check(self, request: Request) -> Iterator[Finding]:
-        """Keys, machine, name, folders that others write to, secrets."""
+        """Keys, machine, name, folders that other jobs write to, secrets."""
         try:
             flavors = self.api.flavors()
         except (JobError, StoreUnavailable) as error:
-            yield Finding("ModelArts", False, str(error), exit_code=error.exit_code)
+            yield Finding("ModelArts", False, error.problem, error.fix, error.exit_code)
             return
         yield Finding("ModelArts", True, f"answers in {self._profile.region}")
         yield self._machine(flavors)
         yield Finding(
-            "image", True, "named as in SWR; only the start of a job shows if it is there"
+            "image", True, "named as in SWR; only the start of a job shows whether it is there"
         )
         yield self._name(request)
         yield self._outputs(request)
@@ -93,21 +101,23 @@ class ModelArtsClient:
             return Finding("machine", there, found, "" if there else "correct pool_id")
         name = str(profile.flavor_id)
         if name not in flavors:
-            cure = f"flavor_id: one of {', '.join(sorted(flavors)) or 'another region'}"
-            return Finding("machine", False, f"there is no flavor {name} for training", cure)
+            fix = f"set flavor_id: one of {', '.join(sorted(flavors)) or 'another region'}"
+            return Finding("machine", False, f"there is no flavor {name} for training", fix)
         info = flavors[name].get("flavor_info") or {}
         most = info.get("max_num") or flavors[name].get("max_num") or profile.nodes
         if profile.nodes > most:
-            return Finding("machine", False, f"{name} allows {most} nodes", f"nodes: {most}")
+            return Finding("machine", False, f"{name} allows {most} nodes", f"set nodes: {most}")
         gpus = int((info.get("gpu") or {}).get("unit_num") or 0)
         if gpus != profile.gpus:
-            return Finding("machine", False, f"{name} has {gpus} GPUs", f"gpus: {gpus}")
+            return Finding("machine", False, f"{name} has {gpus} GPUs", f"set gpus: {gpus}")
         return Finding("machine", True, f"{name} x {profile.nodes}, {gpus} GPUs each")
 
     def _name(self, request: Request) -> Finding:
         name = request["metadata"]["name"]
         if self.api.is_taken(name):
-            return Finding("name", False, f"{name} is taken", "submit again: it makes a new name")
+            return Finding(
+                "name", False, f"{name} is taken", "submit again, which makes a new name"
+            )
         return Finding("name", True, f"{name} is free")
 
     def _outputs(self, request: Request) -> Finding:
@@ -116,8 +126,8 @@ class ModelArtsClient:
             taken = sorted(ours & _folders(job))
             if taken:
                 name = job["metadata"]["name"]
-                cure = f"wait for it, stop it ({job['metadata']['id']}), or change outputs"
-                return Finding("outputs", False, f"job {name} writes to {taken[0]}", cure)
+                fix = f"wait for it, stop it ({job['metadata']['id']}), or change outputs"
+                return Finding("outputs", False, f"job {name} writes to {taken[0]}", fix)
         return Finding("outputs", True, "no other job writes to them" if ours else "none")
 
     def _secrets(self, request: Request) -> Iterator[Finding]:
@@ -129,7 +139,7 @@ class ModelArtsClient:
 
 
 def with_secrets(request: Request, environment: Mapping[str, str]) -> Request:
-    """The request as it is sent: values in place of the names of variables.
+    """The request as it is sent: values instead of the names of variables.
 
     Raises `JobError` where a variable is not set.
     """
@@ -138,7 +148,7 @@ def with_secrets(request: Request, environment: Mapping[str, str]) -> Request:
     for name in _secret_names(request):
         value = environment.get(name)
         if not value:
-            raise JobError(f"secrets: expected variable {name}, got none; export it and try again")
+            raise JobError(f"secrets: expected variable {name}, got none", f"export {name}=...")
         variables[name] = value
     return body
 
@@ -153,13 +163,13 @@ def _seen_secrets(request: Request) -> list[str]:
     if not names:
         return []
     return [
-        f"secrets: ModelArts keeps {names} readable for everyone who may see the job; inputs and "
-        "outputs, which the agency brings, need no keys in the job"
+        f"secrets: ModelArts shows {names} to every user who may see the job; inputs and outputs, "
+        "which the agency transfers, need no keys in the job"
     ]
 
 
 def _folders(job: Mapping[str, Any]) -> set[str]:
-    """Where a job, which may be anybody's, writes in OBS; its outputs may go elsewhere too."""
+    """The folders in OBS to which any user's job writes; it may have outputs elsewhere too."""
     outputs = (job.get("algorithm") or {}).get("outputs") or []
     in_obs = [(output.get("remote") or {}).get("obs") or {} for output in outputs]
     return {str(obs["obs_url"]) for obs in in_obs if obs.get("obs_url")}

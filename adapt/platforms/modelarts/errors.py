@@ -1,9 +1,7 @@
-"""What ModelArts' answers mean: an exception of its SDK -> `JobError` with the cure, or
-`StoreUnavailable`.
+"""ModelArts' errors: an exception of its SDK -> `JobError` with its fix, or `StoreUnavailable`.
 
 The gateway's codes (APIGW.) are documented one by one. The service's own codes for training jobs
-are not, so those are told apart by the words of their message, and unknown ones are shown as they
-are.
+are not, so those are distinguished by their message, and unknown ones are shown as they are.
 """
 
 import re
@@ -18,31 +16,55 @@ THROTTLED = 429
 REFUSALS = (
     (
         r"quota|ModelArts\.0116",
-        "a quota of the account is used up: stop other jobs, ask for more, or take fewer nodes",
+        "quota: a quota of the account is used up",
+        "stop other jobs, request a larger quota, or take fewer nodes",
     ),
     (
         r"output.*(used|occupied)",
-        "outputs: another job writes to that folder; wait for it, stop it, or name another folder",
+        "outputs: another job writes to that folder",
+        "wait for it, stop it, or name another folder",
     ),
     (
         r"(name|job).*(already|duplicate|in use|repeat)|ModelArts\.0103",
-        "a job has that name already; submit again, which makes a new name",
+        "name: a job has that name already",
+        "submit again, which makes a new name",
     ),
-    (r"flavor|specification", "flavor_id: not one of this region or pool"),
-    (r"\bpool", "pool_id: not a pool of this project and region"),
-    (r"image|swr", "image: not in SWR of this region, or the agency may not pull it"),
+    (
+        r"flavor|specification",
+        "flavor_id: not one of this region or pool",
+        "name one that `check` lists",
+    ),
+    (
+        r"\bpool",
+        "pool_id: not a pool of this project and region",
+        "copy the id from the console's page of dedicated pools",
+    ),
+    (
+        r"image|swr",
+        "image: not in SWR of this region, or the agency may not pull it",
+        "push it to SWR of this region, or let the agency read SWR",
+    ),
     (
         r"agency|authoriz|delegat",
-        "ModelArts has no agency of yours yet, or one that may too little",
+        "agency: ModelArts has no agency of yours yet, or one with too few rights",
+        "grant one on the console's page of permissions",
     ),
-    (r"obs|bucket", "a folder in OBS is not there, is encrypted, or is of another region"),
-    (r"workspace", "workspace_id: not a workspace that you may use"),
+    (
+        r"obs|bucket",
+        "inputs, outputs: a folder in OBS is missing, is encrypted, or is of another region",
+        "correct its URI, or make it in this region without encryption",
+    ),
+    (
+        r"workspace",
+        "workspace_id: not a workspace that you may use",
+        "name another, or remove the key",
+    ),
 )
-"""How a refusal's message reads, and what it comes to; the first that fits holds."""
+"""A pattern of a refusal's message, the problem and its fix; the first match counts."""
 
 
 class NotThere(JobError):
-    """The job, the log or the pool that is asked for is not there."""
+    """The requested job, log or pool does not exist."""
 
 
 def explained(error: Exception, profile: ModelArtsProfile, endpoint: str) -> Exception:
@@ -51,55 +73,60 @@ def explained(error: Exception, profile: ModelArtsProfile, endpoint: str) -> Exc
 
     if isinstance(error, exceptions.HostUnreachableException):
         return JobError(
-            f"region: there is no host {endpoint}; expected a region that has ModelArts, got "
-            f"{profile.region!r}, or its URL as endpoint"
+            f"region: expected a region that has ModelArts, got {profile.region!r}: there is no "
+            f"host {endpoint}",
+            "correct region, or name its URL as endpoint",
         )
     if isinstance(error, exceptions.SslHandShakeException):
         return JobError(
-            f"endpoint: {endpoint} shows no certificate that this machine trusts; expected https "
-            f"without a proxy that changes it ({error.error_msg})"
+            f"endpoint: {endpoint} shows no certificate that this machine trusts "
+            f"({error.error_msg})",
+            "use https without a proxy that changes the certificate",
         )
     if isinstance(error, exceptions.ServiceResponseException):
         return _answer(error, profile, endpoint)
-    said = str(getattr(error, "error_msg", "") or error)
-    return StoreUnavailable(f"{endpoint} does not answer; try again later ({said})")
+    message = str(getattr(error, "error_msg", "") or error)
+    return StoreUnavailable(f"{endpoint} is unreachable ({message})", "try again later")
 
 
 def _answer(error: Any, profile: ModelArtsProfile, endpoint: str) -> Exception:
-    said = f"{error.error_code}: {error.error_msg}"
+    message = f"{error.error_code}: {error.error_msg}"
     if error.status_code == THROTTLED:
-        return StoreUnavailable(f"{endpoint} is asked too often; try again in a minute ({said})")
+        return StoreUnavailable(f"{endpoint}: too many requests ({message})", "wait a minute")
     if error.status_code >= 500:
-        return StoreUnavailable(f"{endpoint} is out of order; try again later ({said})")
+        return StoreUnavailable(f"{endpoint} is out of order ({message})", "try again later")
     if error.status_code in (401, 403):
-        return JobError(_unauthorised(error.status_code, said, profile))
+        return JobError(*_unauthorised(error.status_code, message, profile))
     if error.status_code == 404 and str(error.error_code).startswith("ModelArts."):
-        return NotThere(f"ModelArts does not have it ({said})")
+        return NotThere(f"ModelArts does not have it ({message})")
     if error.status_code == 404:
         return JobError(
-            f"endpoint: {endpoint} has no training jobs of version 2; expected ModelArts of region "
-            f"{profile.region!r} ({said})"
+            f"endpoint: {endpoint} has no training jobs of version 2 ({message})",
+            f"name the endpoint of ModelArts in region {profile.region!r}",
         )
-    for pattern, meaning in REFUSALS:
-        if re.search(pattern, said, re.IGNORECASE):
-            return JobError(f"{meaning} ({said})")
-    return JobError(f"ModelArts refuses the request ({said})")
+    for pattern, problem, fix in REFUSALS:
+        if re.search(pattern, message, re.IGNORECASE):
+            return JobError(f"{problem} ({message})", fix)
+    return JobError(f"ModelArts refuses the request ({message})")
 
 
-def _unauthorised(status: int, said: str, profile: ModelArtsProfile) -> str:
-    if re.search(r"expire|decrypt token|must be updated|APIGW\.0307", said, re.IGNORECASE):
+def _unauthorised(status: int, message: str, profile: ModelArtsProfile) -> tuple[str, str]:
+    """The problem and its fix."""
+    token = profile.security_token_env
+    if re.search(r"expire|decrypt token|must be updated|APIGW\.0307", message, re.IGNORECASE):
         return (
-            f"{profile.security_token_env}: the temporary keys have expired or are incomplete; get "
-            f"new ones ({said})"
+            f"{token}: the temporary keys have expired or are incomplete ({message})",
+            "renew them",
         )
-    if status == 401 or "APIGW.0301" in said:
+    if status == 401 or "APIGW.0301" in message:
         return (
-            f"{profile.access_key_env}, {profile.secret_key_env}: expected keys of an account in "
-            f"good standing, and {profile.security_token_env} with temporary ones alone; after "
-            f"five failures they are locked for five minutes ({said})"
+            f"{profile.access_key_env}, {profile.secret_key_env}: the keys are refused ({message})",
+            f"use keys of an account in good standing, and {token} only with temporary ones; after "
+            "five failures keys are locked for five minutes",
         )
     project = profile.project_id or f"that {profile.project_id_env} names"
     return (
-        f"{profile.access_key_env}: expected a user who may train with ModelArts in the project "
-        f"{project}; ask the account's administrator ({said})"
+        f"{profile.access_key_env}: this user may not train with ModelArts in the project "
+        f"{project} ({message})",
+        "get that right from the account's administrator",
     )

@@ -1,49 +1,48 @@
 """Lines of a job's logs, each once, from ModelArts' previews.
 
-A preview is the end of a node's log, at most 5 MB, and the size of the whole: the same bytes come
-again with each look, so what is new is counted from the end.
+A preview is the end of a node's log, at most 5 MB, and the size of the whole: each preview repeats
+bytes, so the new ones are counted from the end.
 """
 
-import time
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
-from adapt.platforms.modelarts.api import Api
-from adapt.platforms.modelarts.status import status_of
-from adapt.platforms.platform import ENDED, patiently
+from adapt.platforms.modelarts.api import ModelArtsApi
+from adapt.platforms.modelarts.job_status import status_of
+from adapt.platforms.platform import ENDED
 
 
-def log_lines(api: Api, job: str, follow: bool, poll_s: float) -> Iterator[str]:
-    """The lines so far; with `follow` all until the job ends, looked for every `poll_s`, over
-    outages of ModelArts too.
+class ModelArtsLog:
+    """The logs of a job's nodes; where there are several, each line begins with its node's name."""
 
-    Where a job has several nodes, each line begins with its node's name.
-    """
-    tasks: dict[str, TaskLog] = {}
-    while True:
-        look = partial(api.details, job)
-        found = patiently(look) if follow else look()
-        ended = not follow or status_of(job, found).state in ENDED
-        names = sorted(found["status"].get("tasks") or [], key=_number)
-        for name in names:
-            show = partial(api.log_end, job, name)
-            preview = patiently(show) if follow else show()
-            lines = tasks.setdefault(name, TaskLog()).lines(preview, ended) if preview else []
-            yield from (f"{name} | {line}" if len(names) > 1 else line for line in lines)
-        if ended:
-            return
-        time.sleep(poll_s)
+    def __init__(self, api: ModelArtsApi, job: str) -> None:
+        self._api, self._job = api, job
+        self._nodes: list[str] = []
+        self._logs: dict[str, TaskLog] = {}
+
+    def has_ended(self) -> bool:
+        """Whether the job has; to be called before lines are read, since it lists the nodes."""
+        found = self._api.details(self._job)
+        self._nodes = sorted(found["status"].get("tasks") or [], key=_number)
+        return status_of(self._job, found).state in ENDED
+
+    def new_lines(self, is_last: bool) -> Iterator[str]:
+        """The lines after those that were given before."""
+        for node in self._nodes:
+            preview = self._api.log_end(self._job, node)
+            if preview:
+                lines = self._logs.setdefault(node, TaskLog()).lines(preview, is_last)
+                yield from (f"{node} | {one}" if len(self._nodes) > 1 else one for one in lines)
 
 
 class TaskLog:
-    """What has been seen of a node's log."""
+    """How far a node's log was read."""
 
     def __init__(self) -> None:
         self._end_bytes, self._rest = 0, b""
 
     def lines(self, preview: dict[str, Any], ended: bool) -> list[str]:
-        """What is new in a preview; an unfinished line is kept back until it or the log ends."""
+        """The new lines of a preview; an unfinished line is kept until it or the log ends."""
         content = str(preview.get("content") or "").encode()
         size_bytes = int(preview.get("full_size") or len(content))
         if size_bytes < self._end_bytes:  # the log of a restarted node begins anew

@@ -1,6 +1,6 @@
-"""The profile of Huawei ModelArts: what a person writes down once about account, pool and folders.
+"""The profile of Huawei ModelArts: account, pool and folders, written once.
 
-What ModelArts would refuse later is refused here, by key. Sources of the limits: the API's
+Values that ModelArts would refuse later are refused here, by key. Sources of the limits: the API's
 reference of training jobs (v2) and the descriptions in its SDK.
 """
 
@@ -46,7 +46,7 @@ Mounted = Annotated[
 
 
 def obs_folder(uri: str) -> str:
-    """`obs://bucket/folder` -> `/bucket/folder/`, as the API takes it."""
+    """`obs://bucket/folder` -> `/bucket/folder/`, as the API expects it."""
     return uri.removeprefix("obs:/").rstrip("/") + "/"
 
 
@@ -65,14 +65,14 @@ class Outputs(Section):
     model: ObsUri | None = Field(None, description="For the best weights, at the end.")
 
 
-class Volume(Section):
+class MountedFolder(Section):
     """A folder that ModelArts mounts on every node; nfs needs a dedicated pool."""
 
     kind: Literal["nfs", "pfs", "obs"] = Field(
         description="An NFS server (SFS Turbo), a parallel file system, or a bucket."
     )
     source: str = Field(min_length=2, description="nfs: SERVER:/PATH; pfs and obs: /BUCKET/FOLDER.")
-    path: Mounted = Field(description="Where it stands in the container.")
+    path: Mounted = Field(description="Path in the container.")
     read_only: bool = Field(False, description="Only for nfs.")
 
     @model_validator(mode="after")
@@ -82,7 +82,7 @@ class Volume(Section):
             expected = "SERVER:/PATH" if self.kind == "nfs" else "/BUCKET/FOLDER"
             raise ValueError(f"expected source {expected} for {self.kind}, got {self.source!r}")
         if self.read_only and self.kind != "nfs":
-            raise ValueError(f"expected read_only false for {self.kind}: only nfs knows it")
+            raise ValueError(f"expected read_only false for {self.kind}; only nfs has it")
         return self
 
 
@@ -101,7 +101,7 @@ class Notification(Section):
     """Messages by the Simple Message Notification service."""
 
     topic_urn: TopicUrn = Field(description="URN of the topic, urn:smn:...")
-    events: list[Event] = Field(min_length=1, description="What it is told.")
+    events: list[Event] = Field(min_length=1, description="Events that send a message.")
 
 
 class ModelArtsProfile(Profile):
@@ -113,7 +113,7 @@ class ModelArtsProfile(Profile):
         None, description="URL of the API; none = https://modelarts.REGION.myhuaweicloud.com."
     )
     project_id: ProjectId | None = Field(
-        None, description="The region's project, 32 digits; none = what project_id_env holds."
+        None, description="The region's project, 32 digits; none = the value of project_id_env."
     )
     workspace_id: WorkspaceId = Field("0", description="0 is the default.")
     flavor_id: str | None = Field(
@@ -139,20 +139,21 @@ class ModelArtsProfile(Profile):
     )
     restart_hanging: bool = Field(
         False,
-        description="Also when ModelArts takes it for hanging; train.stall_minutes of the job spec "
-        "does that too.",
+        description="Also when ModelArts detects a hang, as train.stall_minutes of the spec does.",
     )
     grace_s: float = Field(
         30, gt=0, description="Between stop and kill. ModelArts documents none: 30 s is a guess."
     )
-    inputs: Inputs = Field(Inputs(), description="Folders to read; the agency has the keys.")
-    outputs: Outputs = Field(Outputs(), description="Folders to write; the agency has the keys.")
+    inputs: Inputs = Field(Inputs(), description="Folders to read, with the rights of the agency.")
+    outputs: Outputs = Field(
+        Outputs(), description="Folders to write, with the rights of the agency."
+    )
     predownload: bool = Field(
         True,
         description="Whether outputs.checkpoints is downloaded before the start, which a restarted "
-        "job needs to go on (prefetch_to_local).",
+        "job needs to resume (prefetch_to_local).",
     )
-    volumes: list[Volume] = Field([], description="Folders to mount, seen by all nodes.")
+    volumes: list[MountedFolder] = Field([], description="Folders to mount, seen by all nodes.")
     priority: Literal[1, 2, 3] | None = Field(
         None, description="In a dedicated pool; 3 is the highest and needs a permission."
     )
@@ -166,10 +167,10 @@ class ModelArtsProfile(Profile):
     secrets: list[VariableName] = Field(
         [],
         description="Variables of yours that the job needs, by name. ModelArts has no store of "
-        "secrets: whoever may see the job sees their values.",
+        "secrets: every user who may see the job sees their values.",
     )
     access_key_env: VariableName = Field(
-        "HUAWEICLOUD_SDK_AK", description="Variable with the access key of whoever submits."
+        "HUAWEICLOUD_SDK_AK", description="Variable with the access key of the submitter."
     )
     secret_key_env: VariableName = Field(
         "HUAWEICLOUD_SDK_SK", description="Variable with the secret key."
@@ -192,7 +193,7 @@ class ModelArtsProfile(Profile):
         return {CHANNELS[name]: uri for name, uri in named.items() if uri is not None}
 
     def checkpoints_at(self, run: str) -> str | None:
-        """The run's own folder of the output, as the request says it."""
+        """The run's own folder of the output, as in the request."""
         outside = self.outputs.checkpoints
         return None if outside is None else f"{outside.rstrip('/')}/{run}"
 
@@ -212,8 +213,8 @@ class ModelArtsProfile(Profile):
         host = found["host"]
         if host and not host.startswith("swr.") and ".swr" not in host:
             raise ValueError(
-                f"image: expected an image of SWR, got one of {host}; ModelArts pulls no other: "
-                "docker tag and docker push it to your organization there"
+                f"image: expected an image of SWR, got one of {host}. Fix: docker tag and docker "
+                "push it to your organization there"
             )
         if host and host.startswith("swr.") and not host.startswith(f"swr.{self.region}."):
             raise ValueError(
@@ -247,9 +248,13 @@ class ModelArtsProfile(Profile):
                 f"pool_id: missing, expected the dedicated pool that {self.flavor_id} is for"
             )
         if self.priority is not None:
-            raise ValueError("priority: expected none without pool_id; the public pool has no such")
+            raise ValueError(
+                "priority: expected none without pool_id, since the public pool has none"
+            )
         if any(volume.kind == "nfs" for volume in self.volumes):
-            raise ValueError("volumes: expected no nfs without pool_id; SFS Turbo needs a pool")
+            raise ValueError(
+                "volumes: expected no nfs without pool_id, since SFS Turbo needs a pool"
+            )
 
     def _check_folders(self) -> None:
         paths = [volume.path.rstrip("/") for volume in self.volumes]
@@ -272,6 +277,6 @@ class ModelArtsProfile(Profile):
         if self.outputs.checkpoints and self.nodes > 1:
             raise ValueError(
                 f"outputs.checkpoints: expected nodes 1, got {self.nodes}: every node has a "
-                "folder of its own there, and ModelArts uploads them over one another; mount a "
-                "volume, or let checkpoint.uri of the job spec be in OBS"
+                "folder of its own there, and ModelArts uploads them over one another. Fix: mount "
+                "a volume, or put checkpoint.uri of the job spec into OBS"
             )

@@ -1,9 +1,9 @@
 """Huawei ModelArts, training jobs of the second version: a job and a profile -> the request.
 
 The request is the body of `POST /v2/PROJECT/training-jobs` (the API's reference of training jobs).
-Where a secret belongs it holds the variable's name as `{"from_environment": NAME}`, which the
-client replaces while it sends: ModelArts has no store of secrets. Channels come as variables, so
-that nothing is appended to the command.
+In place of a secret it has the variable's name as `{"from_environment": NAME}`, which the client
+replaces while it sends: ModelArts has no store of secrets. Channels are variables, so that nothing
+is appended to the command.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from adapt.config.strict_yaml import with_overrides
 from adapt.errors import JobError
 from adapt.places import CHANNELS
-from adapt.platforms.modelarts.profile import ModelArtsProfile, Volume, obs_folder
+from adapt.platforms.modelarts.profile import ModelArtsProfile, MountedFolder, obs_folder
 from adapt.platforms.platform import Request, Submission
 from adapt.platforms.reachable import unreachable
 from storage.config import fitting_key
@@ -25,11 +25,11 @@ NAME_PREFIX = "segadapt-"
 COMMAND = "python /opt/segadapt/entrypoint.py run"
 LOCAL = "/home/ma-user/modelarts"
 
-CURES = {
+OFFERS = {
     "checkpoint.uri": "outputs.checkpoints in the profile",
     **{CHANNELS[n]: f"inputs.{n} in the profile" for n in ("source", "target", "validation")},
 }
-"""What the profile offers for a URI of the job spec that the nodes cannot reach."""
+"""The profile's keys that make a URI of the job spec reachable for the nodes."""
 
 MAX_VARIABLES = 100
 MAX_NAME, MAX_KEY, MAX_VALUE = 64, 8192, 4096
@@ -95,9 +95,10 @@ def _packed_spec(submission: Submission) -> str:
     text = submission.spec_base64()
     if len(text) > MAX_VALUE:
         raise JobError(
-            f"SEGADAPT_SPEC_BASE64: expected at most {MAX_VALUE} characters, and the job spec "
-            f"takes {len(text)}; put the resolved spec (`check SPEC` prints it) into a folder of "
-            "its own in OBS and name that in the profile: spec_uri: obs://BUCKET/FOLDER"
+            f"SEGADAPT_SPEC_BASE64: expected at most {MAX_VALUE} characters, got {len(text)} of "
+            "the job spec",
+            "put the resolved spec (`check SPEC` prints it) into a folder of its own in OBS and "
+            "name that in the profile: spec_uri: obs://BUCKET/FOLDER",
         )
     return text
 
@@ -108,20 +109,24 @@ def _check_variables(variables: Mapping[str, str], profile: ModelArtsProfile) ->
         if len(name) > MAX_KEY:
             raise JobError(f"{where[:80]}: expected at most {MAX_KEY} characters")
         if name.startswith(("MA_", "VC_")):
-            raise JobError(f"{where}: names with MA_ and VC_ are ModelArts' own; choose another")
+            raise JobError(f"{where}: names with MA_ and VC_ are ModelArts' own", "choose another")
         if name in (*CHANNELS, "model", "spec"):
-            raise JobError(f"{where}: the name of a channel; inputs and outputs set it")
+            raise JobError(
+                f"{where}: the name of a channel, which inputs and outputs set", "remove it"
+            )
     for name, value in variables.items():
         _check_value(f"environment.{name}", name, value, profile)
 
 
 def _check_value(where: str, name: str, value: str, profile: ModelArtsProfile) -> None:
     if name in profile.secrets:
-        raise JobError(f"{where}: stands in secrets too; remove it from environment")
+        raise JobError(f"{where}: is in secrets too", "remove it from environment")
     if len(value) > MAX_VALUE:
         raise JobError(f"{where}: expected at most {MAX_VALUE} characters, got {len(value)}")
     if re.search(r"\$[A-Za-z_{(]", value):
-        raise JobError(f"{where}: ModelArts replaces no variables in values, got {value!r}")
+        raise JobError(
+            f"{where}: expected no variables, which ModelArts does not replace, got {value!r}"
+        )
 
 
 def _check_stores(job: "JobSpec", profile: ModelArtsProfile, variables: Mapping[str, Any]) -> None:
@@ -134,17 +139,18 @@ def _check_stores(job: "JobSpec", profile: ModelArtsProfile, variables: Mapping[
         there.check_environment(given)
     except JobError as error:
         raise JobError(
-            f"{error} (on ModelArts: name it in the profile's secrets, or let the agency bring the "
-            "data by inputs and outputs)"
+            f"{error.problem} (on ModelArts)",
+            "name it in the profile's secrets, or let the agency transfer the data by inputs and "
+            "outputs",
         ) from error
     for key, uri in there.uris().items():
         if uri.startswith(("obs://", "s3://")) and not _has_keys(there, uri, given):
             raise JobError(
-                f"{key}: {uri} needs keys, and ModelArts gives a job none: let the agency bring it "
-                "by inputs, outputs or volumes of the profile, or name AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY in its secrets"
+                f"{key}: {uri} needs keys, and a job on ModelArts has none",
+                "let the agency transfer it by inputs, outputs or volumes of the profile, or name "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in its secrets",
             )
-    lines = unreachable(job, profile, CURES, [volume.path for volume in profile.volumes])
+    lines = unreachable(job, profile, OFFERS, [volume.path for volume in profile.volumes])
     if lines:
         raise JobError("\n".join(lines))
 
@@ -156,7 +162,7 @@ def _has_keys(job: "JobSpec", uri: str, variables: Mapping[str, str]) -> bool:
 
 
 def _overrides(job: "JobSpec", profile: ModelArtsProfile) -> list[str]:
-    """What the channels will replace in the job spec (`adapt.places.modelarts`)."""
+    """The keys of the job spec that channels replace (`adapt.places.modelarts`)."""
     names = [channel["name"] for channel in _inputs(job, profile)]
     found = [f"{CHANNELS[name]}={LOCAL}/inputs/{name}_0" for name in names if name in CHANNELS]
     if profile.outputs.checkpoints:
@@ -171,7 +177,9 @@ def _inputs(job: "JobSpec", profile: ModelArtsProfile) -> list[dict[str, Any]]:
         if uri is None:
             continue
         if getattr(job, name) is None:
-            raise JobError(f"inputs.{name}: the job spec has no {name}; remove it from the profile")
+            raise JobError(
+                f"inputs.{name}: the job spec has no {name}", "remove it from the profile"
+            )
         found.append(_channel(name, obs_folder(uri)))
     if profile.spec_uri is not None:
         found.append(_channel("spec", obs_folder(profile.spec_uri)))
@@ -214,7 +222,7 @@ def _spec(profile: ModelArtsProfile) -> Request:
     )
 
 
-def _volume(volume: Volume) -> dict[str, Any]:
+def _volume(volume: MountedFolder) -> dict[str, Any]:
     if volume.kind == "nfs":
         how = {"nfs_server_path": volume.source, "read_only": volume.read_only}
     else:
@@ -223,5 +231,5 @@ def _volume(volume: Volume) -> dict[str, Any]:
 
 
 def _filled(**parts: Any) -> Request:
-    """Without what the profile leaves out."""
+    """The parts that the profile sets."""
     return {key: value for key, value in parts.items() if value not in (None, [], {})}

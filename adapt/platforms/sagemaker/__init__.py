@@ -1,6 +1,5 @@
-"""AWS SageMaker training jobs: `profile` is what a person writes down, `request` the pure request
-(held against AWS's own model by `limits`), `client` (with `logs`, `checks`, `errors`) what asks
-AWS."""
+"""AWS SageMaker training jobs: `profile`, `request` (pure, checked against AWS's own model by
+`limits`), and `client` (with `logs`, `checks`, `errors`), which sends it."""
 
 from adapt.platforms.platform import Platform
 from adapt.platforms.sagemaker.client import SageMakerClient

@@ -1,5 +1,5 @@
-"""What `check` can know of a SageMaker job before it costs anything: credentials, role, image,
-buckets, quota. One finding a thing looked at; who may not look says so."""
+"""Checks of a SageMaker job before it costs anything: credentials, role, image, buckets, quota. One
+finding each; where the credentials may not read an object, the finding reports that."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,19 +14,19 @@ from storage.uris import split_uri
 
 
 class Apis(Protocol):
-    """Gives the boto3 client of a service."""
+    """The boto3 clients, by service."""
 
     def api(self, service: str) -> Any:
         """The client of `service`."""
 
 
 def findings(apis: Apis, profile: SageMakerProfile, request: Request) -> Iterator[Finding]:
-    """One line for each thing that was looked at."""
+    """One line for each object that was checked."""
     account = ""
     identity = _found("credentials", partial(_identity, apis))
     yield identity
     if not identity.ok:
-        return  # nothing else can be asked
+        return  # nothing else can be requested
     account = identity.found.split()[1]
     yield _role(account, request["RoleArn"])
     image = request["AlgorithmSpecification"]["TrainingImage"]
@@ -36,28 +36,26 @@ def findings(apis: Apis, profile: SageMakerProfile, request: Request) -> Iterato
     yield _found("quota", partial(_quota, apis, profile))
 
 
-def _found(what: str, look: Callable[[], str]) -> Finding:
-    """What `look` says, or the error that it raised: its message is what and cure."""
+def _found(what: str, check: Callable[[], str]) -> Finding:
+    """The result of `check`, or the error that it raised."""
     try:
-        return Finding(what, True, look())
+        return Finding(what, True, check())
     except (JobError, StoreError) as error:
-        message = str(error).removeprefix(f"{what}: ")
-        cure, bracket, theirs = message.partition(" [")
-        found = theirs.removesuffix("]") if bracket else "no"
-        return Finding(what, False, found, cure, error.exit_code)
+        found = error.problem.removeprefix(f"{what}: ")
+        return Finding(what, False, found, error.fix, error.exit_code)
 
 
 def _identity(apis: Apis) -> str:
     with aws_errors("credentials", "sts"):
-        who = apis.api("sts").get_caller_identity()
-    return f"account {who['Account']} as {who['Arn']}"
+        caller = apis.api("sts").get_caller_identity()
+    return f"account {caller['Account']} as {caller['Arn']}"
 
 
 def _role(account: str, arn: str) -> Finding:
     theirs = arn.split(":")[4]
     if theirs != account:
-        cure = "role_arn: a role of another account cannot be handed over; name one of this account"
-        return Finding("role", False, f"of account {theirs}, the credentials of {account}", cure)
+        found = f"role_arn: of account {theirs}, the credentials of {account}"
+        return Finding("role", False, found, "name a role of the account of the credentials")
     return Finding("role", True, arn)
 
 
@@ -80,8 +78,8 @@ def _image(apis: Apis, image: str) -> str:
                 raise
             known = "repository" if code.startswith("Repo") else f"tag {digest or tag} in it"
             raise JobError(
-                f"image: ECR has no such {known}; push the image, or mend image in the profile "
-                f"[{error.response['Error']['Message']}]"
+                f"image: ECR has no such {known} [{error.response['Error']['Message']}]",
+                "push the image, or correct image in the profile",
             ) from error
     details = answer["imageDetails"][0]
     return f"{details.get('imageSizeInBytes', 0) / 1e9:.1f} GB, {details['imageDigest'][:19]}"
@@ -107,18 +105,18 @@ def _bucket(apis: Apis, profile: SageMakerProfile, bucket: str) -> str:
             answer, code = error.response, error.response["Error"]["Code"]
             if code == "404":
                 raise JobError(
-                    f"{what}: there is no such bucket; mend the URI or make the bucket in "
-                    f"{profile.region} [{code}]"
+                    f"{what}: there is no such bucket [{code}]",
+                    f"correct the URI, or create the bucket in {profile.region}",
                 ) from error
             if code != "403":
                 raise
-            seen = "; these credentials may not look inside, role_arn has to"
+            seen = "; these credentials may not list it, role_arn must"
     headers = answer["ResponseMetadata"]["HTTPHeaders"]
     region = headers.get("x-amz-bucket-region", profile.region)
     if region != profile.region:
         raise JobError(
-            f"{what}: expected a bucket in the job's region, {profile.region}; SageMaker takes no "
-            f"other: use one there, or submit the job there [{region}]"
+            f"{what}: expected a bucket in the job's region, {profile.region}, got {region}",
+            f"use one in {profile.region}, or submit the job in {region}",
         )
     return f"in {region}{seen}"
 
@@ -136,12 +134,12 @@ def _quota(apis: Apis, profile: SageMakerProfile) -> str:
                 if quota["QuotaName"] == name
             ]
     except (JobError, StoreUnavailable) as error:
-        return f"not known: {error}"
+        return f"not known: {error.problem}"
     if not found:
         return f"not known: AWS names no quota {name!r}"
     if found[0] < profile.nodes:
         raise JobError(
-            f"quota: expected {profile.nodes} or more; ask for more of {name!r} in Service Quotas, "
-            f"or take another instance_type or fewer nodes [{found[0]:g}]"
+            f"quota: expected {profile.nodes} or more of {name!r}, got {found[0]:g}",
+            "request more in Service Quotas, or take another instance_type or fewer nodes",
         )
     return f"{found[0]:g} of {name!r}"

@@ -1,29 +1,29 @@
 """A connection to SageMaker over boto3: submit, status, logs, stop, jobs, check."""
 
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from adapt.errors import JobError
-from adapt.platforms.platform import ENDED, Finding, JobStatus, Request, State, patiently
+from adapt.platforms import following
+from adapt.platforms.platform import ENDED, Finding, JobStatus, Request, State
 from adapt.platforms.sagemaker.checks import findings
 from adapt.platforms.sagemaker.errors import aws_errors
-from adapt.platforms.sagemaker.logs import JobLogs
+from adapt.platforms.sagemaker.logs import CloudWatchLog
 from adapt.platforms.sagemaker.profile import SageMakerProfile
 
 POLL_S = 5.0
 QUIET_POLLS = 2
-"""Looks without a new line before a log is taken for complete: CloudWatch lags behind."""
+"""Fetches without a new line before a log counts as complete: CloudWatch lags behind."""
 
 DETAIL_CHARACTERS = 300
-_GOES_ON = ("InternalServerError", "CapacityError")
+_TRANSIENT = ("InternalServerError", "CapacityError")
 """Failures of SageMaker's own."""
 
 _LIMITS = {
-    "MaxRuntimeExceeded": "max_hours is over; submit it again to go on",
-    "MaxWaitTimeExceeded": "max_wait_hours is over; submit it again to go on",
+    "MaxRuntimeExceeded": "max_hours is over. Fix: submit it again to resume",
+    "MaxWaitTimeExceeded": "max_wait_hours is over. Fix: submit it again to resume",
 }
 
 _WAITING = {
@@ -41,7 +41,7 @@ _WAITING = {
 class SageMakerClient:
     """`adapt.platforms.platform.Client` for one account and region.
 
-    Keys come from `environment` where they stand there, else from the SDK's own chain.
+    Keys are those in `environment`, else those of the SDK's own chain.
     """
 
     def __init__(self, profile: SageMakerProfile, environment: Mapping[str, str]) -> None:
@@ -50,9 +50,9 @@ class SageMakerClient:
         self._session: Any = None
 
     def submit(self, request: Request) -> str:
-        """Ask SageMaker to train; the job's name.
+        """Create the training job; its name.
 
-        Where the SDK had to ask twice, a name in use is that of its own first try.
+        Where the SDK had to retry, a name in use is that of its own first attempt.
         """
         from botocore.exceptions import ClientError
 
@@ -67,29 +67,25 @@ class SageMakerClient:
         return name
 
     def status(self, job: str) -> JobStatus:
-        """How a job is."""
+        """The status of a job."""
         return status_of(self._describe(job))
 
     def logs(self, job: str, follow: bool) -> Iterator[str]:
         """The lines of all machines; with `follow` until the job ended and CloudWatch is quiet,
         over outages of AWS too."""
-        look = partial(self._describe, job)
-        answer = patiently(look) if follow else look()
+        describe = partial(self._describe, job)
+        answer = following.over_outages(describe) if follow else describe()
         nodes = answer.get("ResourceConfig", {}).get("InstanceCount", 1)
-        log, quiet = JobLogs(self.api("logs"), job, named=nodes > 1, patient=follow), 0
-        while True:
-            ended = status_of(answer).state in ENDED  # asked before the lines are read
-            quiet = quiet + 1 if ended else 0  # while it runs, a log may be quiet for long
-            for line in log.fresh():
-                quiet = 0
-                yield line
-            if not follow or (ended and quiet >= QUIET_POLLS):
-                return
-            time.sleep(POLL_S)
-            answer = patiently(look)
+        log = CloudWatchLog(self.api("logs"), job, named=nodes > 1)
+        if not follow:
+            yield from log.new_lines(True)
+            return
+        yield from following.follow(
+            log.new_lines, lambda: self.status(job).state in ENDED, POLL_S, QUIET_POLLS
+        )
 
     def stop(self, job: str) -> None:
-        """Ask for SIGTERM; 120 s later the machines are gone. A job that ends or has ended is left
+        """Request SIGTERM; 120 s later the machines are gone. A job that ends or has ended is left
         as it is."""
         try:
             with aws_errors(job, "sagemaker"):
@@ -101,7 +97,7 @@ class SageMakerClient:
     def jobs(self) -> Iterable[JobStatus]:
         """The jobs with our tag, the newest first."""
         tag = {"Name": "Tags.segadapt", "Operator": "Equals", "Value": "job"}
-        asked: dict[str, Any] = {
+        search: dict[str, Any] = {
             "Resource": "TrainingJob",
             "SearchExpression": {"Filters": [tag]},
             "SortBy": "CreationTime",
@@ -109,19 +105,19 @@ class SageMakerClient:
         }
         while True:
             with aws_errors("jobs", "sagemaker"):
-                answer = self.api("sagemaker").search(**asked)
+                answer = self.api("sagemaker").search(**search)
             for result in answer["Results"]:
                 yield status_of(result["TrainingJob"])
             if not answer.get("NextToken"):
                 return
-            asked["NextToken"] = answer["NextToken"]
+            search["NextToken"] = answer["NextToken"]
 
     def check(self, request: Request) -> Iterator[Finding]:
         """Credentials, role, image, buckets and quota."""
         return findings(self, self._profile, request)
 
     def api(self, service: str) -> Any:
-        """The boto3 client of a service, made once. Raises what `aws_errors` makes of boto3's."""
+        """The boto3 client of a service, made once. Raises `JobError`, `StoreUnavailable`."""
         if service not in self._apis:
             with aws_errors("profile", service):
                 self._apis[service] = self._connected(service)
@@ -157,14 +153,14 @@ class SageMakerClient:
 
 
 def status_of(answer: Mapping[str, Any]) -> JobStatus:
-    """What SageMaker says of a job, in our words.
+    """SageMaker's description of a job -> its status.
 
-    A fault of SageMaker's own is `interrupted`. A stop by a limit is `stopped`, since nobody but
-    who set the limit should pass it.
+    A fault of SageMaker's own is `interrupted`. A stop by a limit is `stopped`, since only the
+    user should extend the limit.
     """
     second, reason = answer["SecondaryStatus"], answer.get("FailureReason", "")
-    said = re.findall(r"exit code:? *(\d+)", reason, re.IGNORECASE)
-    code = int(said[-1]) if said else None
+    codes = re.findall(r"exit code:? *(\d+)", reason, re.IGNORECASE)
+    code = int(codes[-1]) if codes else None
     transitions = answer.get("SecondaryStatusTransitions") or [{}]
     why = _LIMITS.get(second) or reason or transitions[-1].get("StatusMessage", "")
     detail = " ".join(f"{second}: {why}".split()).removesuffix(":")[:DETAIL_CHARACTERS]
@@ -180,6 +176,6 @@ def _state(first: str, second: str, reason: str, code: int | None) -> State:
     if first == "Stopped":
         return "stopped"
     if first == "Failed":
-        return "interrupted" if code == 75 or reason.startswith(_GOES_ON) else "failed"
+        return "interrupted" if code == 75 or reason.startswith(_TRANSIENT) else "failed"
     others: dict[str, State] = {"Completed": "done", "Stopping": "running"}
     return others.get(first, "unknown")

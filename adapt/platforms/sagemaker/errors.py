@@ -1,31 +1,58 @@
-"""What boto3 raises when AWS is asked for a job, as the errors that a person can act on."""
+"""Errors of boto3 and AWS -> `JobError` or `StoreUnavailable`, with their fix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from adapt.errors import JobError
 from storage.errors import StoreUnavailable
 
-_POLICY = "docs/platforms/sagemaker.md shows the policies"
-CURES = {
-    "ExpiredToken": "the temporary credentials have expired; get new ones, as with `aws sso login`",
-    "UnknownKeys": "AWS does not know these credentials; check AWS_ACCESS_KEY_ID, "
-    "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE",
-    "AccessDenied": f"the credentials may not do this; {_POLICY}",
-    "PassRole": "the credentials may not hand the role over: they need iam:PassRole on role_arn; "
-    f"{_POLICY}",
-    "ResourceLimitExceeded": "the account's quota is used up; ask for more in Service Quotas, or "
-    "take another instance_type, fewer nodes, or (they have a quota of their own) spot machines",
-    "ResourceInUse": "there is a job of this name already; submit again, which gives a new name",
-    "Role": "role_arn: SageMaker may not take on the role; let its trust policy name "
-    f"sagemaker.amazonaws.com as principal; {_POLICY}",
-    "NoObjects": "channels: there is nothing at this URI that role_arn may list; check the URI, "
-    "its region and the role's policy",
-    "Image": "image: ECR has no such image; push it, or mend the tag",
-    "Absent": "there is no such job in this account and region; see `jobs`",
-    "Clock": "the clock of this machine is wrong; set it",
-    "Busy": "AWS asks to slow down; try again in a minute",
-    "Unreachable": "does not answer; check the network, the profile's region and endpoint_urls",
+_POLICY = "as docs/platforms/sagemaker.md shows"
+
+
+class Problem(NamedTuple):
+    """A problem that AWS reports, and its fix."""
+
+    problem: str
+    fix: str
+
+
+PROBLEMS = {
+    "ExpiredToken": Problem(
+        "the temporary credentials have expired", "renew them, as with `aws sso login`"
+    ),
+    "UnknownKeys": Problem(
+        "AWS does not know these credentials",
+        "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE",
+    ),
+    "AccessDenied": Problem("the credentials may not do this", f"extend their policy, {_POLICY}"),
+    "PassRole": Problem(
+        "the credentials may not hand the role over",
+        f"allow them iam:PassRole on role_arn, {_POLICY}",
+    ),
+    "ResourceLimitExceeded": Problem(
+        "the account's quota is used up",
+        "request a larger one in Service Quotas, or take another instance_type, fewer nodes, or "
+        "spot machines, which have a quota of their own",
+    ),
+    "ResourceInUse": Problem(
+        "there is a job of this name already", "submit again, which makes a new name"
+    ),
+    "Role": Problem(
+        "role_arn: SageMaker may not assume the role",
+        f"name sagemaker.amazonaws.com as principal in its trust policy, {_POLICY}",
+    ),
+    "NoObjects": Problem(
+        "channels: there is nothing at this URI that role_arn may list",
+        "check the URI, its region and the role's policy",
+    ),
+    "Image": Problem("image: ECR has no such image", "push it, or correct the tag"),
+    "Absent": Problem("there is no such job in this account and region", "see `jobs`"),
+    "Clock": Problem("the clock of this machine is wrong", "set it"),
+    "Busy": Problem("AWS is throttling requests", "try again in a minute"),
+    "Unreachable": Problem(
+        "is unreachable", "check the network, the profile's region and endpoint_urls"
+    ),
 }
 _CODES = {
     **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "RequestExpired"), "ExpiredToken"),
@@ -55,7 +82,7 @@ _CODES = {
         "Busy",
     ),
 }
-_WORDS = {
+_MESSAGES = {
     "iam:PassRole": "PassRole",
     "Could not assume role": "Role",
     "No S3 objects found": "NoObjects",
@@ -64,13 +91,13 @@ _WORDS = {
     "Signature expired": "Clock",
     "Signature not yet current": "Clock",
 }
-"""Of messages whose code says little."""
+"""By a part of the message, where the code is too general."""
 
 
 @contextmanager
 def aws_errors(what: str, service: str) -> Iterator[None]:
-    """What boto3 raises inside comes out as `JobError` or `StoreUnavailable` that begins with
-    `what`, with AWS's own words at the end."""
+    """Errors of boto3 inside become `JobError` or `StoreUnavailable` that begin with `what`, with
+    AWS's own message at the end."""
     from botocore import exceptions as aws
 
     try:
@@ -79,18 +106,19 @@ def aws_errors(what: str, service: str) -> Iterator[None]:
         raise _of_answer(what, error.response) from error
     except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
         raise JobError(
-            f"{what}: there are no credentials for AWS; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
-            f"AWS_SECRET_ACCESS_KEY [{error}]"
+            f"{what}: there are no credentials for AWS [{error}]",
+            "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ) from error
     except (aws.SSOError, aws.CredentialRetrievalError, aws.TokenRetrievalError) as error:
-        raise JobError(f"{what}: {CURES['ExpiredToken']} [{error}]") from error
+        problem, fix = PROBLEMS["ExpiredToken"]
+        raise JobError(f"{what}: {problem} [{error}]", fix) from error
     except aws.ProfileNotFound as error:
-        raise JobError(f"{what}: AWS_PROFILE: {error}; see ~/.aws/config") from error
+        raise JobError(f"{what}: AWS_PROFILE: {error}", "see ~/.aws/config") from error
     except (aws.ConnectionError, aws.HTTPClientError) as error:
-        cure = CURES["Unreachable"]
-        raise StoreUnavailable(f"{what}: AWS ({service}) {cure} [{error}]") from error
+        problem, fix = PROBLEMS["Unreachable"]
+        raise StoreUnavailable(f"{what}: AWS ({service}) {problem} [{error}]", fix) from error
     except aws.BotoCoreError as error:
-        raise JobError(f"{what}: AWS ({service}) cannot be asked: {error}") from error
+        raise JobError(f"{what}: the request to AWS ({service}) failed: {error}") from error
 
 
 def _of_answer(what: str, response: object) -> JobError | StoreUnavailable:
@@ -98,9 +126,11 @@ def _of_answer(what: str, response: object) -> JobError | StoreUnavailable:
     code = str(response.get("Error", {}).get("Code", ""))
     message = str(response.get("Error", {}).get("Message", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    why = next((why for words, why in _WORDS.items() if words in message), _CODES.get(code))
-    if why == "Busy" or (why is None and status >= 500):
-        return StoreUnavailable(f"{what}: {CURES['Busy']} [{code}: {message}]")
+    why = next((why for part, why in _MESSAGES.items() if part in message), _CODES.get(code))
+    if why is None and status >= 500:
+        why = "Busy"
     if why is None:
-        return JobError(f"{what}: AWS refuses it [{code}: {message}]")
-    return JobError(f"{what}: {CURES[why]} [{code}: {message}]")
+        return JobError(f"{what}: AWS refuses the request [{code}: {message}]")
+    problem, fix = PROBLEMS[why]
+    kind = StoreUnavailable if why == "Busy" else JobError
+    return kind(f"{what}: {problem} [{code}: {message}]", fix)

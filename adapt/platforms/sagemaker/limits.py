@@ -1,5 +1,5 @@
 """Checks a request against all that AWS's own description of a service states: names, types,
-lengths, ranges, enums, patterns. boto3 itself looks at names, types and minima alone, so the rest
+lengths, ranges, enums, patterns. boto3 itself checks only names, types and minima, so the rest
 would be refused only after it was sent.
 """
 
@@ -76,7 +76,10 @@ def _members(shape: Any, value: dict[str, Any], path: str) -> Iterator[tuple[str
             yield _below(path, name), "missing"
     for name, item in value.items():
         if name not in shape.members:
-            yield _below(path, name), "is no part of this request; is boto3 too old?"
+            yield (
+                _below(path, name),
+                "is no part of this request. Fix: update boto3, if it is too old",
+            )
         else:
             yield from _complaints(shape.members[name], item, _below(path, name))
 
@@ -104,7 +107,8 @@ def _text(shape: Any, value: str) -> Iterator[str]:
         close = get_close_matches(value, shape.enum, n=3, cutoff=0.5)
         known = shape.enum if len(shape.enum) <= _LISTED else close
         listed = f" (known: {', '.join(known)})" if known else ""
-        yield f"expected a name that AWS knows, got {value!r}{listed}; new ones need a new boto3"
+        hint = "update boto3, if the name is new"
+        yield f"expected a name that AWS knows, got {value!r}{listed}. Fix: {hint}"
     pattern = shape.metadata.get("pattern")
     if pattern and not _compiled(pattern).fullmatch(value):
         yield f"expected a text of the form {pattern}, got {value!r}"

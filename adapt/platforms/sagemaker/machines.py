@@ -1,7 +1,6 @@
-"""What is in SageMaker's machines, as far as a job depends on it: GPUs, their memory, disks.
+"""SageMaker's machines, as far as a job depends on them: GPUs, their memory, disks.
 
-Figures are those of AWS's list of accelerated instances; a machine that is not here is not
-judged.
+The numbers are those of AWS's list of accelerated instances; other machines are not checked.
 """
 
 _GPUS: dict[str, tuple[float, dict[str, int]]] = {

@@ -1,7 +1,7 @@
-"""What a person writes down once about SageMaker: region, role, machines, limits.
+"""The profile of SageMaker: region, role, machines, limits.
 
-The service states lengths, patterns and enums itself (`limits` checks them); here stands what it
-tells nobody before the job was paid for.
+The service publishes lengths, patterns and enums itself (`limits` checks them); here are the rules
+that it reports only after the job was paid for.
 """
 
 import re
@@ -22,15 +22,15 @@ IMAGE = re.compile(
 """An image of a private ECR repository, the only kind that SageMaker pulls without a VPC."""
 
 NO_SECRETS = (
-    "SageMaker gives a job no secrets, and its API shows variables as plain text to everybody "
-    "who may describe the job: let role_arn reach S3, and use an MLflow server that needs no "
-    "password inside your vpc"
+    "let role_arn reach S3, and use an MLflow server that needs no password inside your vpc: "
+    "SageMaker has no secrets for jobs, and its API shows variables as plain text to every user "
+    "who may describe the job"
 )
 Service = Literal["sagemaker", "logs", "sts", "ecr", "s3", "service-quotas"]
 
 
 class Channel(Section):
-    """Data that SageMaker puts below /opt/ml/input/data."""
+    """Data that SageMaker transfers to /opt/ml/input/data."""
 
     uri: str = Field(description="Folder of a packed dataset, `s3://bucket/prefix`.")
     mode: Literal["File", "FastFile"] = Field(
@@ -41,7 +41,7 @@ class Channel(Section):
 
 
 class Vpc(Section):
-    """The network of your own in which the machines stand."""
+    """Your own network, in which the machines run."""
 
     subnets: tuple[str, ...] = Field(description="Subnets, `subnet-...`.")
     security_groups: tuple[str, ...] = Field(
@@ -88,11 +88,11 @@ class SageMakerProfile(Profile):
     checkpoint_uri: str | None = Field(
         None,
         description="Have SageMaker mirror checkpoints here, `s3://bucket/prefix`, each run's in a "
-        "folder of its own, instead of storing them as `checkpoint.uri` of the job spec says, "
+        "folder of its own, instead of storing them at `checkpoint.uri` of the job spec, "
         "which is safer.",
     )
     channels: dict[Literal["source", "target", "validation"], Channel] = Field(
-        {}, description="Data that SageMaker brings, instead of streams from the spec's URIs."
+        {}, description="Data that SageMaker transfers, instead of streams from the spec's URIs."
     )
     vpc: Vpc | None = Field(None, description="A network of your own; none = AWS's.")
     kms_key: str | None = Field(None, description="Key that encrypts what goes to output_uri.")
@@ -100,14 +100,14 @@ class SageMakerProfile(Profile):
         None, description="Key that encrypts the volume of a machine without own disks."
     )
     encrypt_traffic: bool = Field(
-        False, description="Encrypt what nodes tell each other; training becomes slower."
+        False, description="Encrypt the traffic between nodes; training becomes slower."
     )
-    network_isolation: bool = Field(False, description="Not possible; says why.")
-    secrets: tuple[str, ...] = Field((), description="Not possible; says why.")
+    network_isolation: bool = Field(False, description="Not possible; the error states why.")
+    secrets: tuple[str, ...] = Field((), description="Not possible; the error states why.")
     tags: dict[str, str] = Field({}, description="Tags of the job, for bills and policies.")
 
     def promised_gb(self) -> Promised:
-        """The disk that is asked for."""
+        """The requested disk."""
         return Promised(disk=self.volume_gb)
 
     def replaced(self) -> dict[str, str]:
@@ -126,16 +126,16 @@ class SageMakerProfile(Profile):
         """GPUs and their memory, where the machine is known and the profile leaves them out."""
         machine = self.instance_type
         known = {"gpus": gpus_of(machine), "gpu_memory_gb": memory_gb_of(machine)}
-        told = self.model_fields_set
+        given = self.model_fields_set
         return self.model_copy(
-            update={k: v for k, v in known.items() if v is not None and k not in told}
+            update={k: v for k, v in known.items() if v is not None and k not in given}
         )
 
     @field_validator("secrets")
     @classmethod
     def _has_none(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
         if secrets:
-            raise ValueError(f"expected none, got {', '.join(secrets)}; {NO_SECRETS}")
+            raise ValueError(f"expected none, got {', '.join(secrets)}. Fix: {NO_SECRETS}")
         return secrets
 
     @field_validator("region")
@@ -159,7 +159,7 @@ class SageMakerProfile(Profile):
         if not IMAGE.fullmatch(image):
             raise ValueError(
                 "expected an image of a private ECR repository, ACCOUNT.dkr.ecr.REGION."
-                f"amazonaws.com/NAME:TAG, got {image!r}; push it there (docs/platforms/"
+                f"amazonaws.com/NAME:TAG, got {image!r}. Fix: push it there (docs/platforms/"
                 "sagemaker.md)"
             )
         return image
@@ -169,8 +169,8 @@ class SageMakerProfile(Profile):
     def _has_a_network(cls, isolated: bool) -> bool:
         if isolated:
             raise ValueError(
-                "expected false, got true: an isolated job reaches neither its stores nor MLflow; "
-                "vpc with endpoints keeps it off the internet"
+                "expected false, got true: an isolated job reaches neither its stores nor MLflow. "
+                "Fix: use vpc with endpoints, which keeps it off the internet"
             )
         return isolated
 
@@ -193,13 +193,13 @@ class SageMakerProfile(Profile):
         if machine.startswith("ml.trn"):
             return f"instance_type: expected NVIDIA GPUs or a CPU, got {machine} (Trainium)"
         if gpus is not None and gpus != self.gpus:
-            return f"gpus: expected {gpus}, as {machine} has, got {self.gpus}; leave the key out"
+            return f"gpus: expected {gpus}, as {machine} has, got {self.gpus}. Fix: remove the key"
         if has_own_disk(machine):
             for key in ("volume_gb", "volume_kms_key"):
                 if getattr(self, key) is not None:
                     return (
-                        f"{key}: {machine} has disks of its own, of fixed size and encrypted; "
-                        "leave the key out"
+                        f"{key}: {machine} has disks of its own, of fixed size and encrypted. "
+                        "Fix: remove the key"
                     )
         elif self.volume_gb is None:
             return f"volume_gb: missing, expected the disk's size: {machine} has none of its own"
@@ -208,12 +208,12 @@ class SageMakerProfile(Profile):
     def _spot(self) -> str | None:
         if not self.spot:
             if self.max_wait_hours is not None:
-                return "max_wait_hours: is for spot machines; set spot: true or leave it out"
+                return "max_wait_hours: is for spot machines. Fix: set spot: true or remove it"
             return None
         if self.max_wait_hours is None:
             return (
-                "max_wait_hours: missing; with spot it bounds waiting and training together, so "
-                f"expected at least max_hours ({self.max_hours:g})"
+                "max_wait_hours: missing, expected with spot, where it bounds waiting and training "
+                f"together, at least max_hours ({self.max_hours:g})"
             )
         if self.max_wait_hours < self.max_hours:
             return (
@@ -221,7 +221,7 @@ class SageMakerProfile(Profile):
                 f"counts waiting and training together, got {self.max_wait_hours:g}"
             )
         if self.keep_alive_s is not None:
-            return "keep_alive_s: spot machines are not kept; leave it out or set spot: false"
+            return "keep_alive_s: spot machines are not kept. Fix: remove it or set spot: false"
         return None
 
     def _image_region(self) -> str | None:
@@ -230,6 +230,6 @@ class SageMakerProfile(Profile):
         if match["region"] == self.region:
             return None
         return (
-            f"image: expected one in the job's region ({self.region}), got {match['region']}; "
-            "push or replicate it there"
+            f"image: expected one in the job's region ({self.region}), got {match['region']}. "
+            "Fix: push or replicate it there"
         )

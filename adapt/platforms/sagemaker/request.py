@@ -1,6 +1,6 @@
 """A job and a profile -> the request of CreateTrainingJob.
 
-The image is started with the word `train`. A variable holds 512 characters, so the job spec
+The image is started with the word `train`. A variable has at most 512 characters, so the job spec
 travels in hyperparameters of 2500 each, which `adapt.places.sagemaker` joins.
 """
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 GRACE_S = 120.0
 SPEC_PART = 2500
-CURES = {
+OFFERS = {
     "checkpoint.uri": "checkpoint_uri in the profile",
     **{CHANNELS[n]: f"channels.{n} in the profile" for n in ("source", "target", "validation")},
 }
-"""What the profile offers for a URI of the job spec that SageMaker's machines cannot reach."""
+"""The profile's keys that make a URI of the job spec reachable for SageMaker's machines."""
 
 CHECKPOINTS = "/opt/ml/checkpoints"
 TAG = {"Key": "segadapt", "Value": "job"}
@@ -47,7 +47,7 @@ METRICS = {
     "speed:samples_per_s": rf"step \d+/\d+ .*? {_NUMBER} samples/s",
     "speed:waiting_percent": rf"step \d+/\d+ .*? waiting {_NUMBER}%",
 }
-"""What SageMaker draws, read from the lines of `adapt.trainer.trainer` and `adapt.cli.live`; of
+"""The metrics that SageMaker draws, from lines of `adapt.trainer.trainer` and `adapt.cli.live`; of
 several heads' losses the first, the main one."""
 
 _KEYS = {
@@ -72,26 +72,26 @@ _KEYS = {
     "HyperParameters": "the job spec",
     "InputDataConfig": "channels",
 }
-"""AWS's paths, and what profiles call them."""
+"""AWS's paths, and the keys of profiles."""
 
 
 def request(submission: Submission, profile: SageMakerProfile) -> Request:
-    """What CreateTrainingJob is asked.
+    """The body of CreateTrainingJob.
 
     Raises `JobError`, a line for each mistake, for what SageMaker would refuse or what could not
     work there.
     """
     _check_uris(submission.job, profile)
     _check_secrets(submission.job, profile)
-    asked = _request(submission, profile)
-    check_request("sagemaker", "CreateTrainingJob", asked, partial(_key_of, profile=profile))
-    return asked
+    body = _request(submission, profile)
+    check_request("sagemaker", "CreateTrainingJob", body, partial(_key_of, profile=profile))
+    return body
 
 
 def _request(submission: Submission, profile: SageMakerProfile) -> Request:
     tags = [{"Key": key, "Value": value} for key, value in sorted(profile.tags.items())]
     region = {"AWS_DEFAULT_REGION": profile.region}  # the SDKs read no other; stores need it
-    asked = {
+    body = {
         "TrainingJobName": submission.name,
         "RoleArn": profile.role_arn,
         "AlgorithmSpecification": {
@@ -124,7 +124,7 @@ def _request(submission: Submission, profile: SageMakerProfile) -> Request:
         "RetryStrategy": _given(MaximumRetryAttempts=profile.retries),
         "Tags": [TAG, *tags],
     }
-    return {key: value for key, value in asked.items() if value not in ({}, [])}
+    return {key: value for key, value in body.items() if value not in ({}, [])}
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _spec_parts(text: str) -> dict[str, str]:
 
 
 def _channel(name: str, channel: Channel) -> dict[str, Any]:
-    """A prefix without `/` would take its namesakes along, and FastFile refuses it."""
+    """A prefix without `/` would include its namesakes, and FastFile refuses it."""
     source = {
         "S3DataType": "S3Prefix",
         "S3Uri": channel.uri.rstrip("/") + "/",
@@ -169,7 +169,7 @@ def _network(profile: SageMakerProfile) -> dict[str, list[str]]:
 
 
 def _check_uris(job: "JobSpec", profile: SageMakerProfile) -> None:
-    """A machine of SageMaker's has none of our files, and its disk goes with the job."""
+    """SageMaker's machines have none of our files, and their disks are lost with the job."""
     ours = {"output_uri": profile.output_uri}
     ours |= {f"channels.{name}.uri": channel.uri for name, channel in profile.channels.items()}
     ours |= {"checkpoint_uri": profile.checkpoint_uri} if profile.checkpoint_uri else {}
@@ -178,13 +178,13 @@ def _check_uris(job: "JobSpec", profile: SageMakerProfile) -> None:
         for key, uri in ours.items()
         if split_uri(uri)[0] != "s3"
     ]
-    lines += unreachable(job, profile, CURES)
+    lines += unreachable(job, profile, OFFERS)
     if lines:
         raise JobError("\n".join(lines))
 
 
 def _opened(job: "JobSpec", profile: SageMakerProfile) -> dict[str, str]:
-    """The URIs that the job itself opens: all that SageMaker does not bring."""
+    """The URIs that the job itself opens: all that SageMaker does not transfer."""
     brought = profile.replaced()
     return {key: uri for key, uri in job.uris().items() if key not in brought}
 
@@ -193,7 +193,7 @@ def _check_secrets(job: "JobSpec", profile: SageMakerProfile) -> None:
     used = {fitting_key(uri, job.stores) for uri in _opened(job, profile).values()} - {None}
     for store in sorted(str(key) for key in used):
         if job.stores[store].access_key_env is not None:
-            raise JobError(f"{settings_name(store)}.access_key_env: expected none; {NO_SECRETS}")
+            raise JobError(f"{settings_name(store)}.access_key_env: expected none", NO_SECRETS)
 
 
 def _key_of(path: str, profile: SageMakerProfile) -> str:

@@ -1,4 +1,4 @@
-"""How a job is, from its object, its pods and their events: pure functions over plain data."""
+"""The status of a job from its object, its pods and their events: pure functions of plain data."""
 
 import signal
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from adapt.errors import Interrupted
 from adapt.places.kubernetes import RETRIED_CODE
-from adapt.platforms.kubernetes.kinds import Kind, Outcome
+from adapt.platforms.kubernetes.kinds import JobPhase, Kind
 from adapt.platforms.kubernetes.pod import STOPPED
 from adapt.platforms.platform import JobStatus, State
 
@@ -20,15 +20,15 @@ STOPPING = "stopping: the pods save and end"
 LINE = 400
 """Characters of a detail."""
 
-_CURES = {
-    "ErrImagePull": "is `image` right, and image_pull_secrets?",
-    "ImagePullBackOff": "is `image` right, and image_pull_secrets?",
-    "InvalidImageName": "`image` is no image's name",
-    "CreateContainerConfigError": "is there such a `secret`?",
-    "Unschedulable": "no node has what gpus, cpu, memory_gb, scratch_gb, node_selector ask for",
-    "FailedMount": "are the claims of `volumes` there?",
-    "FailedAttachVolume": "may several nodes have the claims of `volumes` at once?",
-    "FailedCreate": "the namespace's quota or policy refuses the pods",
+_FIXES = {
+    "ErrImagePull": "correct `image` or image_pull_secrets",
+    "ImagePullBackOff": "correct `image` or image_pull_secrets",
+    "InvalidImageName": "correct `image`, which is no image's name",
+    "CreateContainerConfigError": "create that `secret`",
+    "Unschedulable": "lower gpus, cpu, memory_gb, scratch_gb, or change node_selector",
+    "FailedMount": "create the claims of `volumes`",
+    "FailedAttachVolume": "use claims in `volumes` that several nodes may mount at the same time",
+    "FailedCreate": "raise the namespace's quota, or change the policy that refuses the pods",
     "OOMKilled": "raise memory_gb (/dev/shm is part of it), or lower stream.memory_gb, "
     "stream.decoded_mb, stream.threads, batch_size",
     "Evicted": "raise scratch_gb, or lower stream.cache_gb",
@@ -36,7 +36,7 @@ _CURES = {
 
 
 class PodEnd(NamedTuple):
-    """How a pod ended: its container's exit code where it had one, and the last words."""
+    """How a pod ended: its container's exit code where it had one, and the last message."""
 
     exit_code: int | None
     reason: str
@@ -46,7 +46,7 @@ class PodEnd(NamedTuple):
 
     @property
     def interrupted(self) -> bool:
-        """Whether the same job goes on where it is started again."""
+        """Whether the same job resumes when it is started again."""
         return self.disrupted or self.exit_code in INTERRUPTED_CODES
 
 
@@ -55,19 +55,19 @@ def status_of(
 ) -> JobStatus:
     """A job's state; `events` are the warnings about it and its pods, the oldest first."""
     name = job["metadata"]["name"]
-    outcome, asked = kind.outcome(dict(job)), was_stopped(job)
-    detail = _sentence(outcome.reason, outcome.message)
-    if outcome.phase == "done":
+    phase, stopped = kind.phase(dict(job)), was_stopped(job)
+    detail = _sentence(phase.reason, phase.message)
+    if phase.name == "done":
         return JobStatus(name, "done", detail, 0)
-    if outcome.phase == "failed":
-        return _failed(name, outcome, asked, ends_of(kind, pods))
-    if outcome.phase == "stopped" or (asked and outcome.phase == "suspended"):
+    if phase.name == "failed":
+        return _failed(name, phase, stopped, ends_of(kind, pods))
+    if phase.name == "stopped" or (stopped and phase.name == "suspended"):
         if any(map(_alive, pods)):
             return JobStatus(name, "running", STOPPING)
         return JobStatus(name, "stopped", detail)
-    if outcome.phase == "suspended":
+    if phase.name == "suspended":
         return JobStatus(name, "waiting", detail)
-    if asked or outcome.phase == "stopping":
+    if stopped or phase.name == "stopping":
         return JobStatus(name, "running", STOPPING)
     if any(phase_of(pod) == "Running" for pod in pods):
         return JobStatus(name, "running", detail)
@@ -75,22 +75,22 @@ def status_of(
 
 
 def was_stopped(job: Object) -> bool:
-    """Whether somebody asked through `stop`."""
+    """Whether it was stopped by `stop`."""
     return STOPPED in (job["metadata"].get("annotations") or {})
 
 
-def _failed(name: str, outcome: Outcome, asked: bool, ends: Sequence[PodEnd]) -> JobStatus:
-    detail = _sentence(outcome.reason, outcome.message)
-    if asked or outcome.reason == "DeadlineExceeded":
-        cure = "" if asked else "; max_hours is over; submit it again to go on"
-        return JobStatus(name, "stopped", detail + cure)
+def _failed(name: str, phase: JobPhase, stopped: bool, ends: Sequence[PodEnd]) -> JobStatus:
+    detail = _sentence(phase.reason, phase.message)
+    if stopped or phase.reason == "DeadlineExceeded":
+        fix = "" if stopped else ": max_hours is over. Fix: submit it again to resume"
+        return JobStatus(name, "stopped", detail + fix)
     if not ends:
         return JobStatus(name, "failed", detail)
     end = min(ends, key=lambda one: (one.interrupted, one.time))
-    said = _sentence(end.reason, end.message)
+    message = _sentence(end.reason, end.message)
     code = "" if end.exit_code is None else f", exit code {end.exit_code}"
     state: State = "interrupted" if end.interrupted else "failed"
-    return JobStatus(name, state, f"{outcome.reason}{code}: {said}", end.exit_code)
+    return JobStatus(name, state, f"{phase.reason}{code}: {message}", end.exit_code)
 
 
 def phase_of(pod: Object) -> str:
@@ -130,21 +130,21 @@ def _end(pod: Object) -> PodEnd | None:
     for container in status.get("containerStatuses") or []:
         end = (container.get("state") or {}).get("terminated")
         if end and end.get("exitCode"):
-            reason, said = end.get("reason") or "Error", end.get("message") or ""
+            reason, message = end.get("reason") or "Error", end.get("message") or ""
             if disrupted:
-                said = said or disruption.get("message") or ""
-            elif end["exitCode"] == KILLED and reason == "Error" and not said:
-                said = "killed by the system (137): out of memory, or not done within the grace"
-            return PodEnd(end["exitCode"], reason, said, disrupted, end.get("finishedAt") or "")
+                message = message or disruption.get("message") or ""
+            elif end["exitCode"] == KILLED and reason == "Error" and not message:
+                message = "killed by the system (137): out of memory, or not done within the grace"
+            return PodEnd(end["exitCode"], reason, message, disrupted, end.get("finishedAt") or "")
     return PodEnd(
         None, status.get("reason") or "Failed", status.get("message") or "", disrupted, ""
     )
 
 
 def trouble(pods: Sequence[Object], events: Iterable[Object]) -> str:
-    """Why a job does not start, in the cluster's words, with the cure; empty where nothing is said.
+    """Why a job does not start, as the cluster reports it, with the fix; else empty.
 
-    What the pods say now comes before their events, which stay for an hour.
+    The state of the pods comes before their events, which stay for an hour.
     """
     for pod in filter(_alive, pods):
         status = pod.get("status") or {}
@@ -160,7 +160,8 @@ def trouble(pods: Sequence[Object], events: Iterable[Object]) -> str:
 
 
 def _sentence(reason: str, message: str) -> str:
-    """`Reason: first line of the message; the cure`."""
+    """`Reason: first line of the message. Fix: ...`"""
     first = (message.strip().splitlines() or [""])[0][:LINE]
-    cure = _CURES.get(reason)
-    return ": ".join(filter(None, [reason, first])) + (f"; {cure}" if cure else "")
+    problem = ": ".join(filter(None, [reason, first])).removesuffix(".")
+    fix = _FIXES.get(reason)
+    return f"{problem}. Fix: {fix}" if fix else problem
