@@ -64,7 +64,8 @@ def run(
     if fresh and place.platform not in ("local", "docker"):
         raise JobError(
             f"--fresh: {place.platform} starts the same command again after an interruption, which "
-            "would then delete what was saved; give the run another name"
+            "would then delete the saved checkpoints",
+            fix="give the run another name (--set name=...)",
         )
     if not place.supervised:
         raise typer.Exit(_supervise(place))
@@ -95,8 +96,8 @@ def _spec_or_platforms(spec: str | None, place: Place) -> str:
     if spec or place.spec:
         return str(spec or place.spec)
     raise JobError(
-        f"SPEC: expected a job spec, and the platform ({place.platform}) names none; give a path "
-        "or a URI, or set SEGADAPT_SPEC or SEGADAPT_SPEC_BASE64"
+        f"SPEC: expected a job spec, got none, nor from the platform ({place.platform})",
+        fix="give a path or a URI, or set SEGADAPT_SPEC or SEGADAPT_SPEC_BASE64",
     )
 
 

@@ -142,7 +142,8 @@ class JobSpec(Section):
                 if variable is not None and not environment.get(variable):
                     raise JobError(
                         f"{settings_name(store)}.{key}: expected the secret in environment "
-                        f"variable {variable}, got none; export it before starting the job"
+                        f"variable {variable}, got none",
+                        fix="export it before starting the job",
                     )
 
     def check_ranks(self, num_ranks: int) -> None:

@@ -63,7 +63,7 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     ("argv", "message"),
     [
         (["bogus"], "No such command 'bogus'"),
-        (["run"], "SPEC: expected a job spec, and the platform (local) names none"),
+        (["run"], "SPEC: expected a job spec, got none, nor from the platform (local)"),
         (["check"], "Missing argument 'SPEC'"),
         (["schema", "--bogus"], "No such option: --bogus"),
         (["pack", "folders", "raw", "uri", "--size-hw", "48"], "--size-hw"),

@@ -155,7 +155,7 @@ def test_the_image_holds_no_compiler_no_installer_and_nothing_to_write_to(stack:
     ("arguments", "code", "said"),
     [
         ((), 0, "Train segmentation networks"),
-        (("train",), 2, "SPEC: expected a job spec, and the platform (docker) names none"),
+        (("train",), 2, "SPEC: expected a job spec, got none, nor from the platform (docker)"),
         (("run", "/specs/absent.yaml"), 2, "/specs/absent.yaml: cannot be read"),
     ],
 )
