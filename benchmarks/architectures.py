@@ -132,7 +132,7 @@ def small_network(name: str) -> Segmenter:
 
 def paper_network(name: str) -> Segmenter:
     """By default, as the paper has it, with random weights."""
-    config: SegmenterConfig = ARCHITECTURES[name].config(architecture=name, weights="none")
+    config: SegmenterConfig = ARCHITECTURES[name].Config(architecture=name, weights="none")
     return build_segmenter(config, PAPERS_CLASSES)
 
 
@@ -164,7 +164,7 @@ def cost_table(measured: Mapping[str, Measured]) -> str:
     head = ["architecture", "default encoder", "parameters (M)", "GMACs", "latency / DeepLabV2's"]
     lines = [" | ".join(head), " | ".join([":--", ":--", "--:", "--:", "--:"])]
     for name, one in sorted(measured.items(), key=lambda pair: pair[1].paper.latency):
-        encoder = ARCHITECTURES[name].config.model_fields["encoder"].default
+        encoder = ARCHITECTURES[name].Config.model_fields["encoder"].default
         parameters, macs, latency = one.paper
         cells = [f"`{name}`", f"`{encoder}`", f"{parameters / 1e6:.1f}", f"{macs / 1e9:.1f}"]
         lines.append(" | ".join([*cells, f"{latency:.2f}"]))

@@ -167,7 +167,7 @@ def test_every_section_of_a_job_is_on_the_page() -> None:
     shown: set[type[BaseModel]] = {part.model for part in parts()}
     assert defined <= {model.__name__ for model in shown}
     configs = [row.Config for row in METHODS.values()]
-    assert shown >= {*configs, *(row.config for row in ARCHITECTURES.values())}
+    assert shown >= {*configs, *(row.Config for row in ARCHITECTURES.values())}
 
 
 def test_types_and_defaults_read_as_one_writes_them() -> None:

@@ -92,14 +92,14 @@ def describe_architecture(
     row, cost = ARCHITECTURES[config.architecture], segmenter_cost(segmenter, size_hw)
     return Architecture(
         name=config.architecture,
-        description=row.description,
+        description=row.description(),
         encoder=config.encoder,
         output_stride=config.output_stride,
         parameters=cost.parameters,
         macs=cost.macs,
         heads=dict(zip(decoder.head_names, decoder.head_weights, strict=True)),
         fits=fitting_encoders(row.demands),
-        keys=tuple(_own_keys(row.config)),
+        keys=tuple(_own_keys(row.Config)),
         stages=_stages(segmenter.encoder),
         groups=cost.groups,
     )

@@ -9,7 +9,7 @@ here has several of both.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -73,6 +73,13 @@ class TrainConfig(Section):
         "minutes for which a store that is away is waited for.",
     )
     log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
+
+
+PRECISIONS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
+    "fp32": lambda _device_type: nullcontext(),
+    "bf16": lambda device_type: torch.autocast(device_type, torch.bfloat16),
+}
+"""By the spec's `train.precision`: the context in which terms are computed, by type of device."""
 
 
 class Engine:
@@ -193,8 +200,7 @@ class Engine:
         return SyncBatchNorm() if synced else nullcontext()
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        enabled = self.train_config.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        return PRECISIONS[self.train_config.precision](self.device.type)
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.method.parameters() if p.grad is not None]

@@ -6,15 +6,18 @@ AdaptSegNet (CVPR 2018) and ADVENT (CVPR 2019), but for one: each parameter is m
 where those programs list backbone parameters several times (`sgd_multiplicity`).
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
+from torch import nn
 from torch.optim import Optimizer
 
 from adapt.config.section import Section
-from adapt.engine.repeated_sgd import RepeatedSGD
+from adapt.config.validation import Mistake
+from adapt.engine.repeated_sgd import LAWS, RepeatedSGD
 from adapt.engine.schedule import poly
 from adapt.errors import JobError
 from adapt.methods.method import Method
@@ -65,12 +68,30 @@ class OptimConfig(Section):
 
     @model_validator(mode="after")
     def _multiplicity_is_of_sgd(self) -> "OptimConfig":
-        if self.sgd_multiplicity != "none" and self.name != "sgd":
-            raise ValueError(
-                f"sgd_multiplicity: expected none with name {self.name}, "
-                f"got {self.sgd_multiplicity}: it repeats updates of sgd"
+        known = OPTIMIZERS[self.name].multiplicities
+        if self.sgd_multiplicity not in known:
+            raise Mistake(
+                f"sgd_multiplicity: expected {' or '.join(known)} with name {self.name}, "
+                f"got {self.sgd_multiplicity}",
+                fix="set name: sgd, whose updates it repeats",
             )
         return self
+
+
+Build = Callable[[OptimConfig, Segmenter], Optimizer]
+
+
+class SegmenterOptimizer(NamedTuple):
+    """A row of `OPTIMIZERS`: how it is built, by each `sgd_multiplicity` that it has."""
+
+    multiplicities: Mapping[str, Build]
+
+    def build(self, config: OptimConfig, segmenter: Segmenter) -> Optimizer:
+        """The optimizer over the trainable parameters of the segmentation network.
+
+        Raises `JobError` where `sgd_multiplicity` asks for a program that never ran this encoder.
+        """
+        return self.multiplicities[config.sgd_multiplicity](config, segmenter)
 
 
 def build_optimizers(config: OptimConfig, method: Method) -> dict[str, Optimizer]:
@@ -78,7 +99,9 @@ def build_optimizers(config: OptimConfig, method: Method) -> dict[str, Optimizer
 
     Raises `JobError` where `sgd_multiplicity` asks for a program that never ran this encoder.
     """
-    optimizers: dict[str, Optimizer] = {"segmenter": _segmenter_optimizer(config, method.segmenter)}
+    optimizers: dict[str, Optimizer] = {
+        "segmenter": OPTIMIZERS[config.name].build(config, method.segmenter)
+    }
     for name, adversary in method.adversaries().items():
         optimizers[name] = torch.optim.Adam(
             adversary.parameters(), lr=config.adversary_lr, betas=config.adversary_betas
@@ -113,30 +136,48 @@ def schedule_length(config: OptimConfig, total_steps: int) -> int:
     return length
 
 
-def _segmenter_optimizer(config: OptimConfig, segmenter: Segmenter) -> Optimizer:
-    groups = _groups(config, segmenter)
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    options: dict[str, Any] = {
-        "lr": config.lr,
-        "momentum": config.momentum,
-        "weight_decay": config.weight_decay,
-    }
-    if config.sgd_multiplicity == "none":
-        return torch.optim.SGD(groups, **options)
-    return RepeatedSGD(groups, law=config.sgd_multiplicity, **options)
+def _adamw(config: OptimConfig, segmenter: Segmenter) -> Optimizer:
+    return torch.optim.AdamW(_once(config, segmenter), weight_decay=config.weight_decay)
 
 
-def _groups(config: OptimConfig, segmenter: Segmenter) -> list[dict[str, Any]]:
-    """Encoder and head; the encoder in one group for each multiplicity where these matter."""
-    parts = segmenter.parameter_groups()
-    encoder = {1: parts["encoder"]}
-    if config.sgd_multiplicity != "none":
-        encoder = segmenter.encoder_parameters_by_multiplicity()
+def _sgd(config: OptimConfig, segmenter: Segmenter) -> Optimizer:
+    return torch.optim.SGD(_once(config, segmenter), **_sgd_options(config))
+
+
+def _repeated_sgd(law: str, config: OptimConfig, segmenter: Segmenter) -> Optimizer:
+    groups = _groups(config, segmenter, segmenter.encoder_parameters_by_multiplicity())
+    return RepeatedSGD(groups, law=LAWS[law], **_sgd_options(config))
+
+
+def _sgd_options(config: OptimConfig) -> dict[str, Any]:
+    return {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+
+
+def _once(config: OptimConfig, segmenter: Segmenter) -> list[dict[str, Any]]:
+    return _groups(config, segmenter, {1: segmenter.parameter_groups()["encoder"]})
+
+
+def _groups(
+    config: OptimConfig, segmenter: Segmenter, encoder: Mapping[int, list[nn.Parameter]]
+) -> list[dict[str, Any]]:
+    """Encoder and head; the encoder in one group for each multiplicity."""
     groups = [
         {"params": parameters, "lr": config.lr, "name": "encoder", "multiplicity": multiplicity}
         for multiplicity, parameters in encoder.items()
     ]
-    head_lr = config.lr * config.head_lr_factor
-    groups.append({"params": parts["head"], "lr": head_lr, "name": "head", "multiplicity": 1})
+    head, head_lr = segmenter.parameter_groups()["head"], config.lr * config.head_lr_factor
+    groups.append({"params": head, "lr": head_lr, "name": "head", "multiplicity": 1})
     return [group for group in groups if group["params"]]
+
+
+OPTIMIZERS: dict[str, SegmenterOptimizer] = {
+    "sgd": SegmenterOptimizer(
+        {
+            "none": _sgd,
+            "official": partial(_repeated_sgd, "official"),
+            "legacy": partial(_repeated_sgd, "legacy"),
+        }
+    ),
+    "adamw": SegmenterOptimizer({"none": _adamw}),
+}
+"""By the spec's `optim.name`."""

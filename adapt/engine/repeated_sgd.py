@@ -7,13 +7,26 @@ often it moves; nothing is left to what `torch.optim` makes of duplicates.
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-Law = Literal["official", "legacy"]
+
+class Law(NamedTuple):
+    """How the updates of one step follow each other."""
+
+    decay_accumulates: bool
+    """Weight decay piles up in the gradient from one update of the step to the next."""
+    first_step_restarts: bool
+    """In a parameter's first step each update starts the momentum anew."""
+
+
+LAWS = {
+    "official": Law(decay_accumulates=False, first_step_restarts=True),
+    "legacy": Law(decay_accumulates=True, first_step_restarts=False),
+}
 """official: the programs on today's PyTorch; legacy: on PyTorch up to 1.4, of the papers' time."""
 
 
@@ -33,7 +46,7 @@ class RepeatedSGD(Optimizer):
         lr: float,
         momentum: float,
         weight_decay: float,
-        law: Law = "official",
+        law: Law = LAWS["official"],
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "multiplicity": 1}
         super().__init__(groups, defaults)
@@ -54,9 +67,9 @@ class RepeatedSGD(Optimizer):
         first = momentum is None
         direction = parameter.grad
         for _ in range(group["multiplicity"]):
-            start = direction if self.law == "legacy" else parameter.grad
+            start = direction if self.law.decay_accumulates else parameter.grad
             direction = start.add(parameter, alpha=group["weight_decay"])
-            if momentum is None or (first and self.law == "official"):
+            if momentum is None or (first and self.law.first_step_restarts):
                 momentum = direction.clone()
             else:
                 momentum.mul_(group["momentum"]).add_(direction)

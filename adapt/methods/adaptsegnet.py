@@ -12,7 +12,8 @@ judges them, and no program has it. Here that is the same discriminator in 3x3 c
 stride 1, on the encoder's deepest stages.
 """
 
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 from torch import Tensor
@@ -58,15 +59,13 @@ class AdaptSegNet(AdversarialMaps):
     Config: ClassVar[type[Section]] = AdaptSegNetConfig
 
     def __init__(self, config: AdaptSegNetConfig, segmenter: Segmenter) -> None:
-        build = output_discriminators if config.space == "output" else _feature_discriminators
-        super().__init__(config, segmenter, build(config, segmenter, CRITERIA[config.gan]))
+        self.space = SPACES[config.space]
+        discriminators = self.space.discriminators(config, segmenter, CRITERIA[config.gan])
+        super().__init__(config, segmenter, discriminators)
 
-    def seen(self, prediction: Prediction) -> list[Tensor]:
+    def discriminator_inputs(self, prediction: Prediction) -> list[Tensor]:
         """P, the softmax maps of the adapted heads; or the adapted stages, deepest first."""
-        adapted = len(self.discriminators)
-        if self.config.space == "features":
-            return list(prediction.features[::-1][:adapted])
-        return [class_probabilities(logits) for logits in prediction.logits[:adapted]]
+        return self.space.inputs(prediction)[: len(self.discriminators)]
 
 
 def _feature_discriminators(
@@ -88,3 +87,25 @@ def _feature_discriminators(
         },
         criterion,
     )
+
+
+def _probabilities(prediction: Prediction) -> list[Tensor]:
+    return [class_probabilities(logits) for logits in prediction.logits]
+
+
+def _stages(prediction: Prediction) -> list[Tensor]:
+    return list(prediction.features[::-1])
+
+
+class Space(NamedTuple):
+    """A row of `SPACES`: how discriminators are built, and their inputs by level."""
+
+    discriminators: Callable[[AdaptSegNetConfig, Segmenter, Criterion], Discriminators]
+    inputs: Callable[[Prediction], list[Tensor]]
+
+
+SPACES = {
+    "output": Space(output_discriminators, _probabilities),
+    "features": Space(_feature_discriminators, _stages),
+}
+"""By the spec's `method.space`."""

@@ -41,7 +41,7 @@ class AdvEnt(AdversarialMaps):
         prior = config.class_prior
         self.prior = None if prior is None else ClassPrior(prior, segmenter.num_classes)
 
-    def seen(self, prediction: Prediction) -> list[Tensor]:
+    def discriminator_inputs(self, prediction: Prediction) -> list[Tensor]:
         """I = -P log P of each adapted head's softmax maps P."""
         adapted = prediction.logits[: len(self.discriminators)]
         return [weighted_self_information(class_probabilities(logits)) for logits in adapted]

@@ -1,7 +1,7 @@
-"""The game that AdaptSegNet and AdvEnt share, with one discriminator for each adapted level.
+"""Adversarial adaptation, as AdaptSegNet and AdvEnt share it: a discriminator a level.
 
-A level is a head, main head first, or a stage of the encoder. What discriminators see of it goes in
-as maps (B, C, h, w); losses by level come out. Source is 0 and target is 1, as in both programs;
+A level is a head, main head first, or a stage of the encoder. Discriminator inputs are maps
+(B, C, h, w) by level; losses by level come out. Source is 0 and target is 1, as in both programs;
 the papers write it the other way round.
 """
 
@@ -36,12 +36,16 @@ class Discriminators(nn.ModuleDict):
         """What `Method.adversaries` returns."""
         return {f"discriminator_{name}": module for name, module in self.items()}
 
-    def fooled(self, target_maps: Sequence[Tensor]) -> list[Tensor]:
-        """By level: how far target is from passing for source. Gradients reach the maps alone."""
+    def adversarial_losses(self, target_maps: Sequence[Tensor]) -> list[Tensor]:
+        """By level: the loss of target maps that should pass for source. Gradients reach the maps
+        alone.
+        """
         with frozen(self):
             return self._judge(target_maps, SOURCE)
 
-    def told_apart(self, maps: Sequence[Tensor], domain: int) -> dict[str, tuple[float, Tensor]]:
+    def discriminator_losses(
+        self, maps: Sequence[Tensor], domain: int
+    ) -> dict[str, tuple[float, Tensor]]:
         """Level -> (1/2, loss of its discriminator on maps of one domain).
 
         Gradients reach the discriminators alone. A half, so that both domains together weigh 1.
@@ -55,7 +59,7 @@ class Discriminators(nn.ModuleDict):
 
 
 class AdversarialConfig(Section):
-    """What every game has."""
+    """Keys that all adversarial methods share."""
 
     weight_adv: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         (0.001, 0.0002),
@@ -76,9 +80,9 @@ class AdversarialConfig(Section):
 
 
 class AdversarialMaps(Method):
-    """The game: discriminators tell the domains by maps, the segmentation network fools them.
+    """Discriminators tell the domains by maps; the segmentation network learns to fool them.
 
-    What the discriminators see and their criterion are what makes it one paper or another.
+    `discriminator_inputs` and the discriminators' criterion make it one paper or another.
     """
 
     def __init__(
@@ -88,34 +92,37 @@ class AdversarialMaps(Method):
         self.discriminators = discriminators
 
     @abstractmethod
-    def seen(self, prediction: Prediction) -> list[Tensor]:
-        """What each discriminator sees of a prediction: (B, C, h, w) by level."""
+    def discriminator_inputs(self, prediction: Prediction) -> list[Tensor]:
+        """The discriminators' inputs from a prediction: (B, C, h, w) by level."""
 
     def on_target(self, prediction: Prediction) -> dict[str, tuple[float, Tensor]]:  # noqa: ARG002
         """Further losses on the target's prediction: name -> (weight, scalar)."""
         return {}
 
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
-        """Segmentation, fooling, and the discriminators on source and on target."""
+        """Segmentation, adversarial, then the discriminators' losses on source and on target."""
         assert source.labels is not None and target is not None
         prediction = self.segmenter(source.images)
         yield weighted(
             self.segmenter.segmentation_losses(prediction, source.labels), "segmentation/"
         )
-        source_maps = [maps.detach() for maps in self.seen(prediction)]
+        source_maps = [maps.detach() for maps in self.discriminator_inputs(prediction)]
         del prediction
 
         prediction = self.segmenter(target.images)
-        target_maps = self.seen(prediction)
-        fooled = zip(self.config.weight_adv, self.discriminators.fooled(target_maps), strict=True)
-        adversarial = dict(zip(self.discriminators, fooled, strict=True))
-        named = {f"adversarial/{level}": loss for level, loss in adversarial.items()}
-        yield weighted({**named, **self.on_target(prediction)})
+        target_maps = self.discriminator_inputs(prediction)
+        yield weighted({**self._adversarial(target_maps), **self.on_target(prediction)})
         target_maps = [maps.detach() for maps in target_maps]
         del prediction
 
-        yield weighted(self.discriminators.told_apart(source_maps, SOURCE), "discriminator_source/")
-        yield weighted(self.discriminators.told_apart(target_maps, TARGET), "discriminator_target/")
+        judged = self.discriminators.discriminator_losses
+        yield weighted(judged(source_maps, SOURCE), "discriminator_source/")
+        yield weighted(judged(target_maps, TARGET), "discriminator_target/")
+
+    def _adversarial(self, target_maps: Sequence[Tensor]) -> dict[str, tuple[float, Tensor]]:
+        losses = self.discriminators.adversarial_losses(target_maps)
+        named = zip(self.discriminators, self.config.weight_adv, losses, strict=True)
+        return {f"adversarial/{level}": (weight, loss) for level, weight, loss in named}
 
     def adversaries(self) -> dict[str, nn.Module]:
         """`discriminator_main` and, where two heads are adapted, `discriminator_aux`."""

@@ -1,7 +1,7 @@
 """Segmentation networks: one row an architecture, one row an encoder that is not timm's."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -9,25 +9,22 @@ from adapt.config.section import one_of
 from adapt.config.validation import validate
 from adapt.errors import JobError, known_names
 from adapt.models.config import SegmenterConfig
-from adapt.models.decoders import (
-    bisenet,
-    deeplab_v2,
-    deeplab_v3,
-    deeplab_v3_plus,
-    dense_decoder_shortcuts,
-    denseaspp,
-    dfn,
-    encnet,
-    exfuse,
-    fc_densenet,
-    frrn,
-    gcn,
-    icnet,
-    pspnet,
-    refinenet,
-    unet,
-)
-from adapt.models.demands import PYRAMID, Demands
+from adapt.models.decoders.bisenet import BiSeNetDecoder
+from adapt.models.decoders.deeplab_v2 import DeepLabV2Decoder
+from adapt.models.decoders.deeplab_v3 import DeepLabV3Decoder
+from adapt.models.decoders.deeplab_v3_plus import DeepLabV3PlusDecoder
+from adapt.models.decoders.dense_decoder_shortcuts import DenseDecoderShortcutsDecoder
+from adapt.models.decoders.denseaspp import DenseASPPDecoder
+from adapt.models.decoders.dfn import DFNDecoder
+from adapt.models.decoders.encnet import EncNetDecoder
+from adapt.models.decoders.exfuse import ExFuseDecoder
+from adapt.models.decoders.fc_densenet import FCDenseNetDecoder
+from adapt.models.decoders.frrn import FRRNDecoder
+from adapt.models.decoders.gcn import GCNDecoder
+from adapt.models.decoders.icnet import ICNetDecoder
+from adapt.models.decoders.pspnet import PSPNetDecoder
+from adapt.models.decoders.refinenet import RefineNetDecoder
+from adapt.models.decoders.unet import UNetDecoder, UNetEncoder
 from adapt.models.encoders.caffe_resnet import CaffeResNet
 from adapt.models.encoders.caffe_vgg import CaffeVGG16
 from adapt.models.encoders.encoder import Encoder
@@ -37,108 +34,27 @@ from adapt.models.encoders.icnet import ICNetEncoder
 from adapt.models.encoders.timm import TimmEncoder, timm_knows, timm_names_like
 from adapt.models.segmenter import Decoder, Segmenter
 
-
-class Row(NamedTuple):
-    """One architecture: its section of the job spec, its decoder, what it is in one line, and what
-    it demands of its encoder."""
-
-    config: type[SegmenterConfig]
-    decoder: Callable[..., Decoder]
-    description: str
-    demands: Demands = Demands()
-
-
-ARCHITECTURES: dict[str, Row] = {
-    "unet": Row(
-        unet.UNetConfig,
-        unet.UNetDecoder,
-        "U-Net: contracting and expanding path, joined at every size",
-        unet.DEMANDS,
-    ),
-    "frrn": Row(
-        frrn.FRRNConfig,
-        frrn.FRRNDecoder,
-        "FRRN: a stream at full resolution beside a pooling one",
-        frrn.DEMANDS,
-    ),
-    "pspnet": Row(
-        pspnet.PSPNetConfig, pspnet.PSPNetDecoder, "PSPNet: averages over four grids as context"
-    ),
-    "fc_densenet": Row(
-        fc_densenet.FCDenseNetConfig,
-        fc_densenet.FCDenseNetDecoder,
-        "FC-DenseNet: dense blocks down and up, the tiramisu",
-        fc_densenet.DEMANDS,
-    ),
-    "deeplab_v2": Row(
-        deeplab_v2.DeepLabV2Config,
-        deeplab_v2.DeepLabV2Decoder,
-        "DeepLabV2: sums of dilated convolutions: the network of the UDA papers",
-    ),
-    "deeplab_v3": Row(
-        deeplab_v3.DeepLabV3Config,
-        deeplab_v3.DeepLabV3Decoder,
-        "DeepLabV3: dilated convolutions and the image's average, side by side",
-    ),
-    "deeplab_v3_plus": Row(
-        deeplab_v3_plus.DeepLabV3PlusConfig,
-        deeplab_v3_plus.DeepLabV3PlusDecoder,
-        "DeepLabV3+: DeepLabV3, refined at a quarter of the size",
-        deeplab_v3_plus.DEMANDS,
-    ),
-    "refinenet": Row(
-        refinenet.RefineNetConfig,
-        refinenet.RefineNetDecoder,
-        "RefineNet: a cascade of residual refinements, deep to shallow",
-        PYRAMID,
-    ),
-    "gcn": Row(
-        gcn.GCNConfig, gcn.GCNDecoder, "GCN: large separable kernels on score maps", PYRAMID
-    ),
-    "icnet": Row(
-        icnet.ICNetConfig,
-        icnet.ICNetDecoder,
-        "ICNet: a cascade of three image sizes, for speed",
-        icnet.DEMANDS,
-    ),
-    "dfn": Row(
-        dfn.DFNConfig,
-        dfn.DFNDecoder,
-        "DFN: channel attention, and a second network for borders",
-        PYRAMID,
-    ),
-    "denseaspp": Row(
-        denseaspp.DenseASPPConfig,
-        denseaspp.DenseASPPDecoder,
-        "DenseASPP: dilated convolutions, densely connected",
-    ),
-    "encnet": Row(
-        encnet.EncNetConfig,
-        encnet.EncNetDecoder,
-        "EncNet: channels weighed by what the scene holds",
-        encnet.DEMANDS,
-    ),
-    "dense_decoder_shortcuts": Row(
-        dense_decoder_shortcuts.DenseDecoderShortcutsConfig,
-        dense_decoder_shortcuts.DenseDecoderShortcutsDecoder,
-        "Dense decoder shortcuts: each decoder level reads all deeper ones",
-        PYRAMID,
-    ),
-    "bisenet": Row(
-        bisenet.BiSeNetConfig,
-        bisenet.BiSeNetDecoder,
-        "BiSeNet: a path for detail beside one for context, for speed",
-        bisenet.DEMANDS,
-    ),
-    "exfuse": Row(
-        exfuse.ExFuseConfig,
-        exfuse.ExFuseDecoder,
-        "ExFuse: GCN with semantics in shallow and detail in deep stages",
-        PYRAMID,
-    ),
+ARCHITECTURES: dict[str, type[Decoder]] = {
+    "unet": UNetDecoder,
+    "frrn": FRRNDecoder,
+    "pspnet": PSPNetDecoder,
+    "fc_densenet": FCDenseNetDecoder,
+    "deeplab_v2": DeepLabV2Decoder,
+    "deeplab_v3": DeepLabV3Decoder,
+    "deeplab_v3_plus": DeepLabV3PlusDecoder,
+    "refinenet": RefineNetDecoder,
+    "gcn": GCNDecoder,
+    "icnet": ICNetDecoder,
+    "dfn": DFNDecoder,
+    "denseaspp": DenseASPPDecoder,
+    "encnet": EncNetDecoder,
+    "dense_decoder_shortcuts": DenseDecoderShortcutsDecoder,
+    "bisenet": BiSeNetDecoder,
+    "exfuse": ExFuseDecoder,
 }
+"""By the spec's `model.architecture`."""
 
-ModelSection: Any = one_of((row.config for row in ARCHITECTURES.values()), "architecture")
+ModelSection: Any = one_of((row.Config for row in ARCHITECTURES.values()), "architecture")
 """The job spec's `model`: the config of one of `ARCHITECTURES`."""
 
 ENCODERS: dict[str, Callable[[str, int], Encoder]] = {
@@ -146,7 +62,7 @@ ENCODERS: dict[str, Callable[[str, int], Encoder]] = {
     "caffe_resnet50": CaffeResNet,
     "caffe_resnet14": CaffeResNet,
     "caffe_vgg16": CaffeVGG16,
-    "unet": unet.UNetEncoder,
+    "unet": UNetEncoder,
     "frrn_a": FRRNEncoder,
     "frrn_b": FRRNEncoder,
     "fc_densenet56": FCDenseNetEncoder,
@@ -182,7 +98,8 @@ def build_segmenter(
         encoder_weights = encoder.imagenet_weights()
     if encoder_weights is not None:
         encoder.load(encoder_weights)
-    return Segmenter(config, encoder, row.decoder(config, encoder, num_classes), num_classes)
+    decoder = cast(Callable[..., Decoder], row)(config, encoder, num_classes)
+    return Segmenter(config, encoder, decoder, num_classes)
 
 
 def build_encoder(name: str, output_stride: int) -> Encoder:
@@ -200,7 +117,7 @@ def build_encoder(name: str, output_stride: int) -> Encoder:
     return TimmEncoder(name, output_stride)
 
 
-def _architecture(name: str) -> Row:
+def _architecture(name: str) -> type[Decoder]:
     if name not in ARCHITECTURES:
         known = known_names(name, ARCHITECTURES)
         raise JobError(f"model.architecture: expected a known name, {known}")

@@ -1,4 +1,4 @@
-"""What an architecture demands of its encoder, as data: a part of its row in `ARCHITECTURES`.
+"""What an architecture demands of its encoder, as data: its `Decoder.demands`.
 
 Checked as soon as the encoder is known, on networks without memory (`check`), never at step 1.
 """

@@ -1,6 +1,6 @@
 """The segmentation network: encoder, an architecture's decoder, each head's logits at input size.
 
-An architecture is a file with a config (a `SegmenterConfig`) and a `Decoder`, and a row in
+An architecture is a file with a config (a `SegmenterConfig`) and a `Decoder`, which is its row in
 `ARCHITECTURES`. Its decoder sees images as well as features, so that networks with an image path of
 their own (BiSeNet, ICNet) fit, and returns logits at any size it likes; the segmenter alone brings
 them to the input's.
@@ -8,7 +8,7 @@ them to the input's.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from adapt.batch import PixelFormat, Prediction
 from adapt.errors import JobError
 from adapt.losses import cross_entropy
 from adapt.models.config import MAIN_ALONE, SegmenterConfig
+from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import resize
 from adapt.models.weights import misfit
@@ -31,17 +32,25 @@ WeightedLosses = dict[str, tuple[float, Tensor]]
 
 
 class Decoder(nn.Module, ABC):
-    """What turns stages into logits. Constructed as `Decoder(config, encoder, num_classes)`.
+    """Stages -> logits: an architecture. Constructed as `Decoder(config, encoder, num_classes)`.
 
-    `heads` has the weight of each head's cross entropy by name, main head first. `align_corners`
-    says how the segmenter resizes the logits.
+    `Config` is its section of the job spec, `demands` are those on its encoder, and its docstring's
+    first line describes it in lists. `heads` has the weight of each head's cross entropy by name,
+    main head first. `align_corners`: how the segmenter resizes the logits.
     """
 
+    Config: ClassVar[type[SegmenterConfig]]
+    demands: ClassVar[Demands] = Demands()
     align_corners: ClassVar[bool] = False
 
     def __init__(self, heads: Mapping[str, float] = MAIN_ALONE) -> None:
         super().__init__()
         self.head_names, self.head_weights = tuple(heads), tuple(heads.values())
+
+    @classmethod
+    def description(cls) -> str:
+        """The first line of the architecture's docstring, without its full stop."""
+        return (cls.__doc__ or "").partition("\n")[0].removesuffix(".")
 
     @abstractmethod
     def forward(self, images: Tensor, features: Stages) -> Heads:
@@ -73,6 +82,21 @@ class DeepestStagesDecoder(Decoder):
         return logits, {}
 
 
+class NormMode(NamedTuple):
+    """A row of `NORMS`: what the encoder's batch norm learns in training."""
+
+    affine_trains: bool
+    statistics_move: bool
+
+
+NORMS = {
+    "train": NormMode(affine_trains=True, statistics_move=True),
+    "frozen_affine": NormMode(affine_trains=False, statistics_move=True),
+    "frozen": NormMode(affine_trains=False, statistics_move=False),
+}
+"""By the spec's `model.norm`."""
+
+
 class Segmenter(nn.Module):
     """A whole segmentation network. Any input size; a batch of 1 trains."""
 
@@ -83,7 +107,7 @@ class Segmenter(nn.Module):
         self.config, self.num_classes = config, num_classes
         self.encoder, self.decoder = encoder, decoder
         for norm in encoder.norms():
-            norm.requires_grad_(config.norm == "train")
+            norm.requires_grad_(NORMS[config.norm].affine_trains)
 
     @property
     def pixels(self) -> PixelFormat:
@@ -153,8 +177,8 @@ class Segmenter(nn.Module):
     def train(self, mode: bool = True) -> "Segmenter":
         """As usual, but frozen norms stay in evaluation."""
         super().train(mode)
-        for norm in self.encoder.norms() if self.config.norm == "frozen" else ():
-            norm.eval()
+        for norm in self.encoder.norms():
+            norm.train(mode and NORMS[self.config.norm].statistics_move)
         return self
 
     def _check_classes(self, state: Mapping[str, Tensor]) -> None:

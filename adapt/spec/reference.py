@@ -70,8 +70,8 @@ def parts() -> Iterator[Part]:
     yield Part("## `validation`", _paragraph(ValidationConfig), ValidationConfig)
     yield Part("## `model`", _paragraph(SegmenterConfig), SegmenterConfig)
     for name, row in ARCHITECTURES.items():
-        text = f"{row.description}. Beside the keys of every model:"
-        yield Part(f"### `model.architecture: {name}`", text, row.config, SegmenterConfig)
+        text = f"{row.description()}. Beside the keys of every model:"
+        yield Part(f"### `model.architecture: {name}`", text, row.Config, SegmenterConfig)
     yield from _methods()
     for key, section in _PLAIN_SECTIONS.items():
         yield Part(f"## `{key}`", _paragraph(section), section)

@@ -1,17 +1,21 @@
 """Which optimizer moves what, and how fast."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-from adapt.engine.optim import OptimConfig, build_optimizers, schedule_length, set_lr
+from adapt.engine.engine import PRECISIONS, TrainConfig
+from adapt.engine.optim import OPTIMIZERS, OptimConfig, build_optimizers, schedule_length, set_lr
 from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
+from adapt.methods.adaptsegnet import SPACES, AdaptSegNetConfig
 from adapt.methods.method import Method
 from adapt.models import build_segmenter
+from adapt.models.config import SegmenterConfig
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
+from adapt.models.segmenter import NORMS
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +103,13 @@ def test_senseless_values_are_refused(values: dict[str, Any]) -> None:
 
 def test_every_field_says_what_it_is_for() -> None:
     assert all(field.description for field in OptimConfig.model_fields.values())
+
+
+def test_the_tables_have_a_row_for_every_choice_of_the_spec() -> None:
+    names = get_args(OptimConfig.model_fields["name"].annotation)
+    assert set(names) == set(OPTIMIZERS)
+    multiplicities = get_args(OptimConfig.model_fields["sgd_multiplicity"].annotation)
+    assert set(multiplicities) == {one for row in OPTIMIZERS.values() for one in row.multiplicities}
+    assert set(get_args(TrainConfig.model_fields["precision"].annotation)) == set(PRECISIONS)
+    assert set(get_args(SegmenterConfig.model_fields["norm"].annotation)) == set(NORMS)
+    assert set(get_args(AdaptSegNetConfig.model_fields["space"].annotation)) == set(SPACES)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from adapt.engine.optim import OptimConfig, build_optimizers
-from adapt.engine.repeated_sgd import Law, RepeatedSGD
+from adapt.engine.repeated_sgd import LAWS, RepeatedSGD
 from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
 from adapt.methods.method import Method
@@ -26,10 +26,10 @@ def _parameter() -> nn.Parameter:
     return nn.Parameter(_gradient(100))
 
 
-def _ours(multiplicity: int, law: Law, steps: int = 4) -> Tensor:
+def _ours(multiplicity: int, law: str, steps: int = 4) -> Tensor:
     parameter = _parameter()
     group = {"params": [parameter], "multiplicity": multiplicity}
-    optimizer = RepeatedSGD([group], law=law, **OPTIONS)
+    optimizer = RepeatedSGD([group], law=LAWS[law], **OPTIONS)
     for step in range(steps):
         parameter.grad = _gradient(step)
         optimizer.step()

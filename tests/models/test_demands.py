@@ -101,8 +101,7 @@ def test_demands_are_checked_before_weights_are_looked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`imagenet` would ask the hub for weights that a network which cannot be does not need."""
-    strict = ARCHITECTURES["deeplab_v2"]._replace(demands=Demands(encoders=("own",)))
-    monkeypatch.setitem(ARCHITECTURES, "deeplab_v2", strict)
+    monkeypatch.setattr(ARCHITECTURES["deeplab_v2"], "demands", Demands(encoders=("own",)))
     values = {"architecture": "deeplab_v2", "encoder": "resnet18", "weights": "imagenet"}
     with pytest.raises(JobError, match="expected one of deeplab_v2's own, got 'resnet18'"):
         build_segmenter(values)

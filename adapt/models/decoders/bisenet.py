@@ -14,14 +14,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import conv_bn, conv_bn_relu, resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages
 
 SPATIAL, CONTEXT, FUSED, MAIN_HEAD, AUX_HEAD = 128, 128, 256, 64, 256
-DEMANDS = Demands(reductions=(16, 32))
 
 
 class BiSeNetConfig(AuxiliaryConfig):
@@ -74,7 +73,13 @@ class FeatureFusion(nn.Module):
 
 
 class BiSeNetDecoder(Decoder):
-    """Spatial path on the image, context path on the stages at 1/16 and 1/32."""
+    """BiSeNet: a path for detail beside one for context, for speed.
+
+    Spatial path on the image, context path on the stages at 1/16 and 1/32.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = BiSeNetConfig
+    demands: ClassVar[Demands] = Demands(reductions=(16, 32))
 
     def __init__(self, config: BiSeNetConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

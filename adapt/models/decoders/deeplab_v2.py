@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import dilated_conv
 from adapt.models.segmenter import Decoder, Heads, Stages
@@ -66,8 +66,12 @@ class AtrousSpatialPyramid(nn.Module):
 
 
 class DeepLabV2Decoder(Decoder):
-    """Main head on the deepest stage, auxiliary head on the one before it."""
+    """DeepLabV2: sums of dilated convolutions: the network of the UDA papers.
 
+    Main head on the deepest stage, auxiliary head on the one before it.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = DeepLabV2Config
     align_corners: ClassVar[bool] = True
 
     def __init__(self, config: DeepLabV2Config, encoder: Encoder, num_classes: int) -> None:

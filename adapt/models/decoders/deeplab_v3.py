@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import FCNHead, conv_bn_relu
 from adapt.models.segmenter import DeepestStagesDecoder
@@ -74,7 +74,12 @@ class AtrousSpatialPyramidPooling(nn.Module):
 
 
 class DeepLabV3Decoder(DeepestStagesDecoder):
-    """The pyramid on the deepest stage, an auxiliary head on the one before."""
+    """DeepLabV3: dilated convolutions and the image's average, side by side.
+
+    The pyramid on the deepest stage, an auxiliary head on the one before.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = DeepLabV3Config
 
     def __init__(self, config: DeepLabV3Config, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

@@ -5,13 +5,13 @@ join it and two 3x3 convolutions of 256 channels refine both. The pyramid and th
 convolutions, as with ResNets; the paper's best network has separable ones on a changed Xception.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
 from adapt.models.decoders.deeplab_v3 import WIDTH, AtrousSpatialPyramidPooling
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
@@ -19,7 +19,6 @@ from adapt.models.layers import FCNHead, conv_bn_relu, resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages
 
 SHALLOW, SHALLOW_WIDTH = 4, 48
-DEMANDS = Demands(reductions=(SHALLOW,))
 
 
 class DeepLabV3PlusConfig(AuxiliaryConfig):
@@ -40,7 +39,13 @@ class DeepLabV3PlusConfig(AuxiliaryConfig):
 
 
 class DeepLabV3PlusDecoder(Decoder):
-    """Pyramid on the deepest stage, joined by the stage at 1/4; an auxiliary head."""
+    """DeepLabV3+: DeepLabV3, refined at a quarter of the size.
+
+    Pyramid on the deepest stage, joined by the stage at 1/4; an auxiliary head.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = DeepLabV3PlusConfig
+    demands: ClassVar[Demands] = Demands(reductions=(SHALLOW,))
 
     def __init__(self, config: DeepLabV3PlusConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

@@ -6,15 +6,15 @@ them in one pass. No program was released and the abstract gives no widths: 256 
 levels, and the inside of the blocks, are our reading.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from adapt.models.config import AuxiliaryConfig
-from adapt.models.demands import QUARTERS
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
+from adapt.models.demands import PYRAMID, QUARTERS, Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import BatchNorm, conv_bn, conv_bn_relu, resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages
@@ -98,7 +98,13 @@ class DecoderLevel(nn.Module):
 
 
 class DenseDecoderShortcutsDecoder(Decoder):
-    """Four levels, deepest first, and a 1x1 classifier at 1/4 of the size."""
+    """Dense decoder shortcuts: each decoder level reads all deeper ones.
+
+    Four levels, deepest first, and a 1x1 classifier at 1/4 of the size.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = DenseDecoderShortcutsConfig
+    demands: ClassVar[Demands] = PYRAMID
 
     def __init__(
         self, config: DenseDecoderShortcutsConfig, encoder: Encoder, num_classes: int

@@ -5,13 +5,13 @@ that rates add up to a dense range of scales. On a DenseNet without its last two
 channels a further transition halves. The authors' batch norms move slowly (momentum 3e-4).
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import BatchNorm
 from adapt.models.segmenter import Decoder, Heads, Stages
@@ -72,7 +72,12 @@ class DenseASPPLayer(nn.Module):
 
 
 class DenseASPPDecoder(Decoder):
-    """Transition, five densely connected layers, newest maps first, a 1x1 classifier."""
+    """DenseASPP: dilated convolutions, densely connected.
+
+    Transition, five densely connected layers, newest maps first, a 1x1 classifier.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = DenseASPPConfig
 
     def __init__(self, config: DenseASPPConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

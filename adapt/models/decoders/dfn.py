@@ -7,7 +7,7 @@ by a focal loss of weight 0.1: it is there to shape the features. The paper take
 labels by Canny's detector; here they are the pixels whose neighbour has another label, as wide.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from adapt.batch import Prediction
 from adapt.losses import border_loss
 from adapt.models.config import SegmenterConfig
-from adapt.models.demands import QUARTERS
+from adapt.models.demands import PYRAMID, QUARTERS, Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import conv_bn_relu, resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages, WeightedLosses
@@ -115,7 +115,13 @@ class BorderStage(nn.Module):
 
 
 class DFNDecoder(Decoder):
-    """Smooth and border network on four stages."""
+    """DFN: channel attention, and a second network for borders.
+
+    Smooth and border network on four stages.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = DFNConfig
+    demands: ClassVar[Demands] = PYRAMID
 
     def __init__(self, config: DFNConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

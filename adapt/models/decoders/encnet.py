@@ -7,7 +7,7 @@ factors start below 0 and multiply squared distances. Distances are expanded, |x
 so that no tensor of pixels x codewords x channels is ever made.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from adapt.batch import Prediction
 from adapt.losses import at_least_float32, presence_loss
-from adapt.models.config import AuxiliaryConfig
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import FCNHead, conv_bn_relu, full_precision, resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages, WeightedLosses
 
 WIDTH, NUM_CODEWORDS = 512, 32
-DEMANDS = Demands(num_stages=3)
 
 
 class EncNetConfig(AuxiliaryConfig):
@@ -85,7 +84,13 @@ class ContextEncoding(nn.Module):
 
 
 class EncNetDecoder(Decoder):
-    """Context encoding on the deepest stage, an auxiliary head on the one before."""
+    """EncNet: channels weighed by what the scene holds.
+
+    Context encoding on the deepest stage, an auxiliary head on the one before.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = EncNetConfig
+    demands: ClassVar[Demands] = Demands(num_stages=3)
 
     def __init__(self, config: EncNetConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
 from adapt.models.decoders.gcn import ScorePyramid
-from adapt.models.demands import QUARTERS
+from adapt.models.demands import PYRAMID, QUARTERS, Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import BatchNorm, resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages
@@ -88,7 +88,13 @@ class DenselyAdjacentPrediction(nn.Module):
 
 
 class ExFuseDecoder(Decoder):
-    """Semantic embedding before, sub-pixel enlargement in, dense prediction after GCN's pyramid."""
+    """ExFuse: GCN with semantics in shallow and detail in deep stages.
+
+    Semantic embedding before, sub-pixel enlargement in, dense prediction after GCN's pyramid.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = ExFuseConfig
+    demands: ClassVar[Demands] = PYRAMID
 
     def __init__(self, config: ExFuseConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

@@ -6,20 +6,18 @@ whole stack. The encoders `fc_densenet56`, `fc_densenet67` and `fc_densenet103` 
 with the bottleneck, the decoder the way up. Trained from scratch, from He's uniform start.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.models.config import ScratchConfig
+from adapt.models.config import ScratchConfig, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.encoders.fc_densenet import SHAPES, DenseBlock
 from adapt.models.layers import init_he_uniform, resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages
-
-DEMANDS = Demands(encoders=tuple(SHAPES))
 
 
 class FCDenseNetConfig(ScratchConfig):
@@ -38,7 +36,13 @@ class FCDenseNetConfig(ScratchConfig):
 
 
 class FCDenseNetDecoder(Decoder):
-    """The way up: 3x3 transposed convolutions on new maps alone, joins, dense blocks, classes."""
+    """FC-DenseNet: dense blocks down and up, the tiramisu.
+
+    The way up: 3x3 transposed convolutions on new maps alone, joins, dense blocks, classes.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = FCDenseNetConfig
+    demands: ClassVar[Demands] = Demands(encoders=tuple(SHAPES))
 
     def __init__(self, config: FCDenseNetConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

@@ -7,14 +7,14 @@ pooling stream of the one before. The encoder `frrn_a` or `frrn_b` is the way do
 way up. Trained from scratch, on the hardest pixels of each image.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from adapt.losses import bootstrapped_cross_entropy
-from adapt.models.config import ScratchConfig
+from adapt.models.config import ScratchConfig, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.encoders.frrn import BASE, DOWN, LANES, ResidualUnit, levels
@@ -26,8 +26,6 @@ UP = {
     "frrn_b": ((2, 192), (2, 192), (2, 192), (2, 96)),
 }
 """Number and width of the units after each unpooling."""
-
-DEMANDS = Demands(encoders=tuple(DOWN))
 
 
 class FRRNConfig(ScratchConfig):
@@ -49,7 +47,13 @@ class FRRNConfig(ScratchConfig):
 
 
 class FRRNDecoder(Decoder):
-    """The way up, the streams joined, three residual units, classes."""
+    """FRRN: a stream at full resolution beside a pooling one.
+
+    The way up, the streams joined, three residual units, classes.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = FRRNConfig
+    demands: ClassVar[Demands] = Demands(encoders=tuple(DOWN))
 
     def __init__(self, config: FRRNConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig
-from adapt.models.demands import QUARTERS
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
+from adapt.models.demands import PYRAMID, QUARTERS, Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import resize, resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages
@@ -114,7 +114,13 @@ class ScorePyramid(nn.Module):
 
 
 class GCNDecoder(Decoder):
-    """The pyramid of scores; the sums at 1/8 and 1/16 are heads too."""
+    """GCN: large separable kernels on score maps.
+
+    The pyramid of scores; the sums at 1/8 and 1/16 are heads too.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = GCNConfig
+    demands: ClassVar[Demands] = PYRAMID
 
     def __init__(self, config: GCNConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

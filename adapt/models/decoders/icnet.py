@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from adapt.batch import Prediction
 from adapt.losses import cross_entropy
-from adapt.models.config import ScratchConfig
+from adapt.models.config import ScratchConfig, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import conv_bn, conv_bn_relu, resize, resize_to
@@ -24,7 +24,6 @@ from adapt.models.segmenter import Decoder, Heads, Stages, WeightedLosses
 
 BINS = (1, 2, 3, 6)
 LOW, FUSED, FULL_IMAGE = 256, 128, 64
-DEMANDS = Demands(encoders=("icnet_resnet50",))
 
 
 class ICNetConfig(ScratchConfig):
@@ -67,8 +66,13 @@ class CascadeFeatureFusion(nn.Module):
 
 
 class ICNetDecoder(Decoder):
-    """The full image's branch, pyramid pooling by sums, two fusions, a classifier for each size."""
+    """ICNet: a cascade of three image sizes, for speed.
 
+    The full image's branch, pyramid pooling by sums, two fusions, a classifier for each size.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = ICNetConfig
+    demands: ClassVar[Demands] = Demands(encoders=("icnet_resnet50",))
     align_corners: ClassVar[bool] = True
 
     def __init__(self, config: ICNetConfig, encoder: Encoder, num_classes: int) -> None:

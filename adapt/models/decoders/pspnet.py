@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import FCNHead, conv_bn_relu, resize_to
 from adapt.models.segmenter import DeepestStagesDecoder
@@ -52,8 +52,12 @@ class PyramidPooling(nn.Module):
 
 
 class PSPNetDecoder(DeepestStagesDecoder):
-    """Pyramid pooling on the deepest stage, an auxiliary head on the one before."""
+    """PSPNet: averages over four grids as context.
 
+    Pyramid pooling on the deepest stage, an auxiliary head on the one before.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = PSPNetConfig
     align_corners: ClassVar[bool] = True
 
     def __init__(self, config: PSPNetConfig, encoder: Encoder, num_classes: int) -> None:

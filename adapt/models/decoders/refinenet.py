@@ -6,14 +6,14 @@ unit activates its branch and never what it passes on. A chain's every link is a
 before it convolves, as in the paper; the authors' later program does it the other way round.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from adapt.models.config import AuxiliaryConfig
-from adapt.models.demands import QUARTERS
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
+from adapt.models.demands import PYRAMID, QUARTERS, Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages
@@ -85,7 +85,13 @@ class RefineNetBlock(nn.Module):
 
 
 class RefineNetDecoder(Decoder):
-    """Four blocks and a 3x3 classifier at 1/4 of the size."""
+    """RefineNet: a cascade of residual refinements, deep to shallow.
+
+    Four blocks and a 3x3 classifier at 1/4 of the size.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = RefineNetConfig
+    demands: ClassVar[Demands] = PYRAMID
 
     def __init__(self, config: RefineNetConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

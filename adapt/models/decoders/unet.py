@@ -8,19 +8,18 @@ The encoder `unet` is the paper's contracting path; any other with halving stage
 """
 
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, cat, nn
 
-from adapt.models.config import AuxiliaryConfig
+from adapt.models.config import AuxiliaryConfig, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder, PlainEncoder
 from adapt.models.layers import init_he, resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages
 
 WIDTHS = (64, 128, 256, 512, 1024)
-DEMANDS = Demands(halving=True)
 
 
 class UNetConfig(AuxiliaryConfig):
@@ -70,7 +69,13 @@ class UNetEncoder(PlainEncoder):
 
 
 class UNetDecoder(Decoder):
-    """The expanding path: to the width and size of each shallower stage, join, two convolutions."""
+    """U-Net: contracting and expanding path, joined at every size.
+
+    The expanding path: to the width and size of each shallower stage, join, two convolutions.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]] = UNetConfig
+    demands: ClassVar[Demands] = Demands(halving=True)
 
     def __init__(self, config: UNetConfig, encoder: Encoder, num_classes: int) -> None:
         super().__init__(config.heads())

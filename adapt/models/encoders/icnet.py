@@ -16,7 +16,7 @@ SHARED = ((32, 128, 1, 1), (32, 128, 1, 1), (32, 128, 1, 1), (64, 256, 2, 1))
 REST = ((64, 256, 1, 1),) * 3 + ((128, 512, 1, 2),) * 6 + ((256, 1024, 1, 4),) * 3
 
 
-class Bottleneck(nn.Module):
+class ICNetBottleneck(nn.Module):
     """ReLU(x + 1x1, dilated 3x3, 1x1); the stride in the first 1x1, as in the authors' model."""
 
     def __init__(
@@ -62,7 +62,7 @@ class ICNetEncoder(PlainEncoder):
 def _blocks(in_channels: int, rows: tuple[tuple[int, int, int, int], ...]) -> nn.Sequential:
     blocks = nn.Sequential()
     for inner, channels, stride, dilation in rows:
-        blocks.append(Bottleneck(in_channels, inner, channels, stride, dilation))
+        blocks.append(ICNetBottleneck(in_channels, inner, channels, stride, dilation))
         in_channels = channels
     return blocks
 
