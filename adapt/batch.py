@@ -1,7 +1,7 @@
 """The tuples that cross layers, and the legend of shape letters.
 
 B batch, C channels, H and W height and width in pixels, K classes, N samples. Images are float32,
-normalised for the network that reads them; labels hold train ids.
+normalised for the network that reads them; labels are train ids.
 """
 
 from typing import TYPE_CHECKING, NamedTuple

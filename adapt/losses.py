@@ -82,7 +82,7 @@ def label_borders(labels: Tensor) -> Tensor:
 
 
 def presence_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross entropy of which classes an image holds: (B, K), (B, H, W) int64 -> scalar.
+    """Binary cross entropy of which classes an image has: (B, K), (B, H, W) int64 -> scalar.
 
     EncNet's semantic encoding loss (Zhang et al., CVPR 2018). An image whose pixels are all ignored
     says nothing, and does not count.

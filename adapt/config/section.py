@@ -1,4 +1,4 @@
-"""`Section`: what every part of a job spec is, a frozen pydantic model that refuses unknown keys.
+"""`Section`: a part of a job spec, a frozen pydantic model that refuses unknown keys.
 
 Each section stands in its owner's file; `adapt/spec/job_spec.py` collects them.
 """

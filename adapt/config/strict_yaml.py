@@ -135,7 +135,7 @@ def packed(text: str) -> str:
 
 
 def unpacked(text: str, name: str) -> bytes:
-    """What `packed` packed, or plain base64. Raises `JobError` that names `name`."""
+    """The text that `packed` packed, or plain base64. Raises `JobError` that names `name`."""
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
         return gzip.decompress(content) if content.startswith(GZIP) else content

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 class TrainConfig(Section):
     """How long and how precisely to train."""
 
-    steps: int = Field(120_000, ge=1, description="Optimizer steps (ADVENT's figure).")
+    steps: int = Field(120_000, ge=1, description="Optimizer steps (ADVENT's value).")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: autocast; losses that need it stay in float32."
     )
@@ -68,9 +68,9 @@ class TrainConfig(Section):
     stall_minutes: float = Field(
         20.0,
         gt=0,
-        description="Longest time in which a rank may achieve nothing, from its start on; then the "
-        "stacks of all ranks are logged and stored, and the job ends with 75. More than the ten "
-        "minutes for which a store that is away is waited for.",
+        description="Watchdog timeout: longest time without progress on any rank, from its start "
+        "on. Then the stacks of all ranks are logged and stored, and the job ends with 75. Longer "
+        "than the ten minutes for which an unreachable store is retried.",
     )
     log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
 

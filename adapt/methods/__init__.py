@@ -29,7 +29,7 @@ def build_method(config: Any, segmenter: Segmenter) -> Method:
     """The method whose config this is, around the segmentation network.
 
     `config` may be plain values, such as `{"name": "advent"}`. Raises `JobError` for values that do
-    not make a config, and where they ask for more heads than the network has.
+    not make a config, and where they need more heads than the network has.
     """
     if isinstance(config, Mapping):
         config = validate(MethodSection, dict(config), "method")

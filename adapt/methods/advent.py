@@ -26,7 +26,8 @@ class AdvEntConfig(AdversarialConfig):
 
     name: Literal["advent"] = Field("advent", description="Adversarial entropy maps (CVPR 2019).")
     class_prior: ClassPriorConfig | None = Field(
-        None, description="Ask for every class in its source's measure (SYNTHIA, VGG-16); or none."
+        None,
+        description="Require every class at its share in the source (SYNTHIA, VGG-16), or none.",
     )
 
 
@@ -47,7 +48,7 @@ class AdvEnt(AdversarialMaps):
         return [weighted_self_information(class_probabilities(logits)) for logits in adapted]
 
     def on_target(self, prediction: Prediction) -> dict[str, tuple[float, Tensor]]:
-        """The class-ratio prior on the main head, where asked for."""
+        """The class-ratio prior on the main head, where the spec has one."""
         return {} if self.prior is None else {"class_prior/main": self.prior(prediction.logits[0])}
 
     def observe_source(self, label_pixels: Tensor) -> None:

@@ -1,7 +1,7 @@
 """The class-ratio prior of ADVENT (Vu et al., CVPR 2019, Eq. 8), for MinEnt and AdvEnt.
 
-Making a network sure of itself tempts it to predict the frequent classes alone. The prior asks that
-every class be predicted at least `mu` times as often, in an image, as it is in the source. The
+Making a network sure of itself tempts it to predict the frequent classes alone. The prior requires
+that every class be predicted at least `mu` times as often, in an image, as it is in the source. The
 paper uses it for SYNTHIA with VGG-16; it is in no released program, and its weight is not given.
 """
 
@@ -15,13 +15,13 @@ from adapt.losses import class_prior_loss, class_probabilities
 
 
 class ClassPriorConfig(Section):
-    """How much of each class a target image should hold at least."""
+    """The least share of each class that a target image should have."""
 
     mu: float = Field(
-        0.5, ge=0, le=1, description="Share of the source's class ratio that is asked for (paper)."
+        0.5, ge=0, le=1, description="Required share of the source's class ratio (paper)."
     )
     weight: float = Field(
-        1.0, ge=0, description="Weight of the prior's loss (a guess: the paper gives none)."
+        1.0, ge=0, description="Weight of the prior's loss (a guess: the paper states none)."
     )
 
 

@@ -1,4 +1,4 @@
-"""How large classes are in source images, and the loss that holds target images to it.
+"""Sizes of classes in source images, and the loss that keeps target images near them.
 
 The category alignment of FCNs in the Wild (Hoffman et al., arXiv 1612.02649, 2016) by the
 constrained loss of Pathak et al. (Constrained Convolutional Neural Networks for Weakly Supervised
@@ -24,10 +24,10 @@ SCALING_ROUNDS = 100
 
 
 class ClassSizes(NamedTuple):
-    """Shares of an image, (K,) each, over the source images that hold the class at all.
+    """Shares of an image, (K,) each, over the source images that have the class at all.
 
     `alpha` lower boundary, `delta` mean, `gamma` upper boundary, at least delta. NaN for classes
-    that no source image holds.
+    that no source image has.
     """
 
     alpha: Tensor

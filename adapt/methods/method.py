@@ -1,7 +1,7 @@
-"""What an adaptation method is: a module whose one generator is the paper.
+"""An adaptation method: a module whose one generator is the paper.
 
-`losses` yields weighted terms one after another. Whoever drives it (the engine) back-propagates
-each before asking for the next, so that one graph is freed before another is built; a method never
+`losses` yields weighted terms one after another. The engine back-propagates each
+before it requests the next, so that one graph is freed before another is built; a method never
 calls `backward` and never sees an optimizer.
 """
 
@@ -31,7 +31,7 @@ class Term(NamedTuple):
 class Method(nn.Module, ABC):
     """An adaptation method over a segmentation network, which is its sub-module `segmenter`.
 
-    `Config` is its section of the job spec; without `needs_target` the method never asks for target
+    `Config` is its section of the job spec; without `needs_target` the method never reads target
     images.
     """
 

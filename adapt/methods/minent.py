@@ -36,7 +36,7 @@ class MinEntConfig(Section):
     )
     ranking: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
-        description="Share of an image's pixels, those of highest entropy, that the loss looks at "
+        description="Share of an image's pixels, those of highest entropy, that count in the loss "
         "(the paper's entropy ranking: 0.3, for GTA5 with ResNet-101); none: all.",
     )
     class_prior: ClassPriorConfig | None = Field(

@@ -1,4 +1,4 @@
-"""What every architecture can be asked for: the job spec's `model`, and what some share."""
+"""Keys of every architecture, the job spec's `model`, and those that some share."""
 
 from typing import ClassVar, Literal
 
@@ -10,10 +10,10 @@ MAIN_ALONE = {"main": 1.0}
 
 
 class SegmenterConfig(Section):
-    """What every architecture can be asked for.
+    """Keys of every architecture.
 
     `described` names the fields that change what given weights compute without changing their names
-    or shapes, or that say whose weights they are; a file of weights holds them.
+    or shapes, or that identify the weights; a file of weights stores them.
     """
 
     described: ClassVar[tuple[str, ...]] = ("architecture", "encoder")
@@ -30,8 +30,8 @@ class SegmenterConfig(Section):
     )
     weights: Literal["imagenet", "none"] = Field(
         "imagenet",
-        description="Start of the encoder where weights_uri names no file: timm's or random. There "
-        "are none for caffe_* but from files.",
+        description="The encoder's weights without weights_uri: timm's, or random. caffe_* has "
+        "them from files alone.",
     )
     weights_uri: str | None = Field(
         None,
@@ -55,7 +55,7 @@ class SegmenterConfig(Section):
 
 
 class AuxiliaryConfig(SegmenterConfig):
-    """What architectures with auxiliary heads, `aux_names`, can be asked for."""
+    """Keys of architectures with auxiliary heads, `aux_names`."""
 
     described: ClassVar[tuple[str, ...]] = (*SegmenterConfig.described, "aux")
     aux_names: ClassVar[tuple[str, ...]] = ("aux",)
@@ -72,10 +72,10 @@ class AuxiliaryConfig(SegmenterConfig):
 
 
 class ScratchConfig(AuxiliaryConfig):
-    """What networks that their papers train from scratch, encoder and all, can be asked for."""
+    """Keys of networks that their papers train from scratch, encoder and all."""
 
     weights: Literal["none"] = Field(
-        "none", description="There are none but those of a file that weights_uri names."
+        "none", description="Random; other weights come from weights_uri alone."
     )
     norm: Literal["train", "frozen_affine", "frozen"] = Field(
         "train", description="The encoder's batch norm; train: ordinary (the paper)."

@@ -43,13 +43,14 @@ class Demands(NamedTuple):
             raise self._wrong_stages(architecture, encoder, "each stage half the one before it")
 
     def _wrong_stages(self, architecture: str, encoder: Encoder, expected: str) -> JobError:
-        """Most encoders have all stages at output stride 32, so that is the cure to try."""
+        """Most encoders have all stages at output stride 32, so that is the fix to try."""
         dilated = encoder.output_stride < UNDILATED_STRIDE
         key = "model.output_stride" if dilated else "model.encoder"
-        cure = f"set {key}: {UNDILATED_STRIDE}" if dilated else "choose another encoder"
+        fix = f"set {key}: {UNDILATED_STRIDE}" if dilated else "choose another encoder"
         return JobError(
             f"{key}: {architecture} expected {expected}, got {listed(encoder.reductions)} with "
-            f"encoder {encoder.name!r} at output stride {encoder.output_stride}; {cure}"
+            f"encoder {encoder.name!r} at output stride {encoder.output_stride}",
+            fix=fix,
         )
 
 

@@ -46,10 +46,10 @@ class FullyConvolutionalDiscriminator(nn.Module):
 
 
 class DomainClassifier(nn.Module):
-    """Looks at every spatial unit by itself: features (B, C, h, w) -> logits (B, 1, h, w).
+    """Classifies every spatial unit by itself: features (B, C, h, w) -> logits (B, 1, h, w).
 
-    Three 1x1 convolutions. FCNs in the Wild (Hoffman et al., 2016) asks for such a classifier and
-    does not give its layers; these are ours.
+    Three 1x1 convolutions. FCNs in the Wild (Hoffman et al., 2016) has such a classifier and
+    does not state its layers; these are ours.
     """
 
     def __init__(self, in_channels: int, width: int) -> None:

@@ -2,8 +2,8 @@
 
 An architecture is a file with a config (a `SegmenterConfig`) and a `Decoder`, which is its row in
 `ARCHITECTURES`. Its decoder sees images as well as features, so that networks with an image path of
-their own (BiSeNet, ICNet) fit, and returns logits at any size it likes; the segmenter alone brings
-them to the input's.
+their own (BiSeNet, ICNet) fit, and returns logits of any size; the segmenter alone resizes them to
+the input's.
 """
 
 from abc import ABC, abstractmethod
@@ -22,10 +22,10 @@ from adapt.models.layers import resize
 from adapt.models.weights import misfit
 
 Stages = tuple[Tensor, ...]
-"""What an encoder gives: (B, C, h, w) each, shallow to deep."""
+"""Output of an encoder: (B, C, h, w) each, shallow to deep."""
 
 Heads = tuple[list[Tensor], dict[str, Tensor]]
-"""What a decoder gives: logits (B, K, h, w) by head, main head first; side outputs by name."""
+"""Output of a decoder: logits (B, K, h, w) by head, main head first; side outputs by name."""
 
 WeightedLosses = dict[str, tuple[float, Tensor]]
 """Weight and scalar of each loss by name."""
@@ -57,7 +57,7 @@ class Decoder(nn.Module, ABC):
         """Images (B, 3, H, W) and stages -> logits (B, K, h, w) by head, side outputs."""
 
     def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:
-        """Weight and loss by name: `head_loss` for each head, unless a paper asks for more."""
+        """Weight and loss by name: `head_loss` for each head, unless a paper has more."""
         named = zip(self.head_names, self.head_weights, prediction.logits, strict=True)
         return {name: (weight, self.head_loss(logits, labels)) for name, weight, logits in named}
 
@@ -128,7 +128,7 @@ class Segmenter(nn.Module):
         """(B, 3, H, W) -> each head's logits (B, K, H, W) in at least float32, stages, side
         outputs.
 
-        `size_hw` asks for logits of another size, resized once from the decoder's own.
+        `size_hw`: another size of the logits, resized once from the decoder's own.
         """
         features = self.encoder(images)
         heads, extra = self.decoder(images, features)

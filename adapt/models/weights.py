@@ -1,4 +1,4 @@
-"""Files of weights: tensors by name, whether they fit a network, and what they say of themselves.
+"""Files of weights: tensors by name, whether they fit a network, and how they describe themselves.
 
 A whole network's file describes what silently changes what its weights compute, such as
 AdaptSegNet's two summed branches of four: names and shapes are the same either way. The description
@@ -71,7 +71,7 @@ def describe(config: SegmenterConfig, num_classes: int) -> dict[str, str]:
 
 
 def read_description(path: Path, key: str = "model.start_uri") -> dict[str, Any] | None:
-    """What a file of weights says of its network; None where it says nothing.
+    """The network that a file of weights describes; None where it has no description.
 
     Raises `JobError` for a .safetensors file that is none.
     """
@@ -93,7 +93,7 @@ def check_description(
 ) -> None:
     """Raise `JobError` where weights that describe themselves as `found` belong to another network.
 
-    Only what `found` holds is compared, so that a file may tell less. `key` names the file's.
+    Only what `found` holds is compared, so that a file may describe less. `key` names the file's.
     """
     wanted = _described(config, num_classes)
     for field, value in found.items():
@@ -101,7 +101,8 @@ def check_description(
             spec_key = "classes" if field == "num_classes" else f"model.{field}"
             raise JobError(
                 f"{spec_key}: expected {json.dumps(value)}, with which the weights at {key} were "
-                f"trained, got {json.dumps(wanted.get(field))}; change it or name other weights"
+                f"trained, got {json.dumps(wanted.get(field))}",
+                fix="change it or name other weights",
             )
 
 

@@ -48,7 +48,7 @@ class JobSpec(Section):
     """
 
     name: str = Field("", description="Name of the run; by default the spec file's name.")
-    seed: int = Field(1234, ge=0, description="Start of all random numbers (ADVENT's figure).")
+    seed: int = Field(1234, ge=0, description="Start of all random numbers (ADVENT's value).")
     classes: LabelSpace = Field(description="A label space by name, or a table of classes.")
     source: DomainConfig = Field(description="The labelled domain.")
     target: DomainConfig | None = Field(
@@ -68,7 +68,7 @@ class JobSpec(Section):
     stores: dict[str, StoreConfig] = Field(
         {},
         description="Settings of object stores by URI scheme, or by how URIs begin "
-        "(`s3://bucket`, `s3://bucket/prefix`; the longest holds).",
+        "(`s3://bucket`, `s3://bucket/prefix`; the longest that fits applies).",
     )
 
     @model_validator(mode="after")

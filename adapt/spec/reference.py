@@ -2,7 +2,7 @@
 the models.
 
 `make docs` writes them; a test fails where they are older than the code. A new key, method or
-architecture appears by itself: its words are the `description` of its field, the docstring of its
+architecture appears by itself: its text is the `description` of its field, the docstring of its
 section and its module's first paragraph.
 """
 
@@ -39,9 +39,9 @@ EXAMPLE = ROOT / "job_specs" / "gta5_to_cityscapes" / "advent.yaml"
 
 
 class Part(NamedTuple):
-    """A table of the page: heading with its level, words above the table, the keys of `model`.
+    """A table of the page: heading with its level, text above the table, the keys of `model`.
 
-    Keys that `inherited` has too, with the same words, are left out.
+    Keys that `inherited` has too, with the same text, are left out.
     """
 
     heading: str
@@ -79,7 +79,7 @@ def parts() -> Iterator[Part]:
     text = (
         f"{_paragraph(StoreConfig)} `KEY` is a scheme, or how URIs begin (`s3://bucket/prefix`): "
     )
-    text += f"the longest that fits holds. Schemes: {schemes}. See [stores.md](stores.md)."
+    text += f"the longest that fits applies. Schemes: {schemes}. See [stores.md](stores.md)."
     yield Part("## `stores.KEY`", text, StoreConfig)
 
 
@@ -103,7 +103,7 @@ def _methods() -> Iterator[Part]:
 
 
 def _classes() -> str:
-    """The label spaces, and how to write one's own."""
+    """The label spaces, and how to write a custom one."""
     rows = [
         f"| `{name}` | {space.num_classes} | {', '.join(f'`{one}`' for one in space.datasets)} |"
         for name, space in LABEL_SPACES.items()
@@ -114,7 +114,7 @@ def _classes() -> str:
         "([datasets.md](datasets.md#label-spaces) has an example). "
         "Ids that no class names are ignored."
     )
-    return f"{words}\n\n{table}\n\nA class of one's own has:"
+    return f"{words}\n\n{table}\n\nA class has:"
 
 
 def _paragraph(owner: Any) -> str:
@@ -138,7 +138,7 @@ def _rendered(part: Part) -> str:
 
 
 def _meaning(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """The key's description; pydantic leaves out one that the section's docstring says already."""
+    """The key's description; pydantic leaves out one that repeats the section's docstring."""
     return str(node.get("description") or _target(node, schema).get("description", ""))
 
 

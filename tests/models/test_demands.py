@@ -68,26 +68,27 @@ def test_an_encoder_that_fits_passes(demands: Demands, encoder: Encoder) -> None
             PYRAMID,
             Described(2, 4, 8, 16, 16),
             "model.output_stride: some_net expected stages reduced by 1/4, 1/8, 1/16, 1/32, got "
-            "1/2, 1/4, 1/8, 1/16, 1/16 with encoder 'bare' at output stride 16; set "
-            "model.output_stride: 32",
+            "1/2, 1/4, 1/8, 1/16, 1/16 with encoder 'bare' at output stride 16. "
+            "Fix: set model.output_stride: 32.",
         ),
         (
             PYRAMID,
             Described(8, 16, 32),
             "model.encoder: some_net expected stages reduced by 1/4, 1/8, 1/16, 1/32, got 1/8, "
-            "1/16, 1/32 with encoder 'bare' at output stride 32; choose another encoder",
+            "1/16, 1/32 with encoder 'bare' at output stride 32. Fix: choose another encoder.",
         ),
         (
             Demands(halving=True),
             Described(2, 4, 8, 8),
             "model.output_stride: some_net expected each stage half the one before it, got 1/2, "
-            "1/4, 1/8, 1/8 with encoder 'bare' at output stride 8; set model.output_stride: 32",
+            "1/4, 1/8, 1/8 with encoder 'bare' at output stride 8. Fix: set "
+            "model.output_stride: 32.",
         ),
         (
             Demands(halving=True),
             Described(4, 8, 32),
             "model.encoder: some_net expected each stage half the one before it, got 1/4, 1/8, "
-            "1/32 with encoder 'bare' at output stride 32; choose another encoder",
+            "1/32 with encoder 'bare' at output stride 32. Fix: choose another encoder.",
         ),
     ],
 )

@@ -93,16 +93,17 @@ class CaffeResNet(Encoder):
 
     def load(self, state: Mapping[str, Tensor]) -> LoadReport:
         """As the contract says, for names as in the papers' programs, and for the file that those
-        start from: it puts a prefix before all names and holds a head of 21 classes, left out.
+        start from: it puts a prefix before all names and has a head of 21 classes, left out.
         """
         given, dropped = _without_prefix(state)
         differences = misfit(self.state_dict(), given)
         if differences:
             raise JobError(
                 f"{WEIGHTS_KEY}: expected weights of encoder {self.name!r} as the papers name "
-                f"them, got others ({differences}); files of whole networks go through "
-                "import-checkpoint; weights of torchvision and timm, which have their strides "
-                "elsewhere and read RGB, need a timm encoder such as resnet101"
+                f"them, got others ({differences})",
+                fix="run import-checkpoint on a file of a whole network; for weights of "
+                "torchvision or timm, which have their strides elsewhere and read RGB, set a timm "
+                "encoder such as resnet101",
             )
         self.load_state_dict(given, strict=False)
         return LoadReport(len(given), dropped)

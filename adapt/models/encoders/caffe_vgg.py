@@ -65,9 +65,10 @@ class CaffeVGG16(Encoder):
         if differences:
             raise JobError(
                 f"{WEIGHTS_KEY}: expected weights of encoder {self.name!r} as the papers name "
-                f"them, got others ({differences}); files of whole networks and of ImageNet's "
-                "VGG-16 go through import-checkpoint; torchvision's and timm's VGG-16 read RGB and "
-                "need a timm encoder such as vgg16 with model.output_stride: 32"
+                f"them, got others ({differences})",
+                fix="run import-checkpoint on a file of a whole network or of ImageNet's VGG-16; "
+                "for torchvision's and timm's, which read RGB, set a timm encoder such as vgg16 "
+                "with model.output_stride: 32",
             )
         self.load_state_dict(state, strict=False)
         return LoadReport(len(state), ())

