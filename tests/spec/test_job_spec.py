@@ -256,9 +256,8 @@ def test_what_matters_may_not_change_in_a_resumed_run(tiny_job: dict[str, Any]) 
     for free in ("train.log_every_steps=7", "source.uri=/elsewhere", "checkpoint.keep=9"):
         check_same_job(saved, changed(tiny_job, free))
     for key in ("optim.lr=1.0e-3", "method.weight_adv=[1.0, 1.0]", "seed=2", "train.steps=7"):
-        with pytest.raises(
-            JobError, match=f"^{key.split('=')[0]}: expected .*, as in the run's check"
-        ):
+        message = f"^{key.split('=')[0]}: expected .*, the value of the run's checkpoint, got"
+        with pytest.raises(JobError, match=message):
             check_same_job(saved, changed(tiny_job, key))
     scheduled = "optim.schedule_steps=100"
     check_same_job(changed(tiny_job, scheduled), changed(tiny_job, scheduled, "train.steps=9"))
