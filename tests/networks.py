@@ -24,13 +24,13 @@ SMALLER: dict[str, dict[str, Any]] = {
 """What makes some architectures smaller, beside a small encoder."""
 
 
-def tiny_model(architecture: str) -> dict[str, Any]:
-    """Values of `model` for an architecture over the smallest encoder that fits it."""
+def tiny_model(architecture: str, encoder: str = "test_resnet") -> dict[str, Any]:
+    """Values of `model` for an architecture over `encoder`, or its own where it has its own."""
     demands = ARCHITECTURES[architecture].demands
     small: dict[str, Any] = {"architecture": architecture, "weights": "none"}
     if not demands.encoders:
         pyramid = bool(demands.reductions) or demands.halving
-        small |= {"encoder": "resnet18", "output_stride": 32 if pyramid else 16}
+        small |= {"encoder": encoder, "output_stride": 32 if pyramid else 16}
     return {**small, **SMALLER.get(architecture, {})}
 
 

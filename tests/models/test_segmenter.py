@@ -212,7 +212,7 @@ def test_load_weights_names_what_misfits() -> None:
     with pytest.raises(JobError) as caught:
         _build().load_weights(wrong)
     message = str(caught.value)
-    assert "model: expected weights of deeplab_v2 on resnet18 with 5 classes" in message
+    assert "model: expected weights of deeplab_v2 on test_resnet with 5 classes" in message
     assert "missing: encoder.backbone.conv1.weight" in message
     assert "unexpected: stranger" in message
     assert f"misshaped: {key} [5, 3, 3, 3] instead of [5, 512, 3, 3]" in message
