@@ -1,7 +1,7 @@
 """Plain values -> a checked section of a job spec or profile; one error line for each mistake.
 
-pydantic finds the mistakes. Its error types say what is wrong, the models' own types what was
-expected; no other place puts a mistake into words. Types are checked strictly, as in JSON.
+pydantic finds the mistakes. Its error types name the problem, the models' own types the
+expected value; all messages of mistakes are made here. Types are checked strictly, as in JSON.
 """
 
 import json
@@ -34,7 +34,7 @@ def validate(kind: type[Model], values: Any, under: str = "") -> Model:
 
 
 class Mistake(ValueError):
-    """What a validator of a section raises where there is a fix to name, else `ValueError`."""
+    """Error of a section's validator that names a fix; without one it raises `ValueError`."""
 
     def __init__(self, problem: str, fix: str = "") -> None:
         super().__init__(problem)
@@ -98,7 +98,7 @@ def _own_words(path: str, kind: Any, text: str) -> str:
 
 
 def _fix(kind: Any, found: Any) -> str:
-    """What to write for a number that stands there as text: `'10k'`, `'500'`."""
+    """The fix for a number that is written as text: `'10k'`, `'500'`."""
     number = re.fullmatch(r"([0-9]+)(k|M|)", found) if isinstance(found, str) else None
     if number is None or not {int, float} & set(_parts(kind)[0]):
         return ""
@@ -133,7 +133,7 @@ def _inside(kind: Any, key: str | int) -> Any:
 
 
 def expected(kind: Any) -> str:
-    """A type in words: `an integer >= 2`, `fp32 or bf16`, `a list of 2 or null`."""
+    """A type as a message states it: `an integer >= 2`, `fp32 or bf16`, `a list of 2 or null`."""
     choices, notes = _parts(kind)
     return " or ".join(dict.fromkeys(_words(choice, notes) for choice in choices))
 

@@ -206,7 +206,7 @@ class Engine:
         return [p.grad for p in self.method.parameters() if p.grad is not None]
 
     def _all_finite(self, logged: dict[str, Tensor]) -> bool:
-        """Whether all ranks' losses and gradients are finite. Waits for the device, once."""
+        """True where all ranks' losses and gradients are finite. Waits for the device, once."""
         values = [*logged.values(), nn.utils.get_total_norm(self._gradients())]
         finite = torch.stack([value.detach().isfinite() for value in values]).all()
         return not any_rank(not bool(finite))[0]

@@ -33,7 +33,7 @@ class Discriminators(nn.ModuleDict):
         self.criterion = criterion
 
     def named(self) -> dict[str, nn.Module]:
-        """What `Method.adversaries` returns."""
+        """Discriminators by the names that `Method.adversaries` returns."""
         return {f"discriminator_{name}": module for name, module in self.items()}
 
     def adversarial_losses(self, target_maps: Sequence[Tensor]) -> list[Tensor]:
@@ -80,7 +80,7 @@ class AdversarialConfig(Section):
 
 
 class AdversarialMaps(Method):
-    """Discriminators tell the domains by maps; the segmentation network learns to fool them.
+    """Discriminators classify the domain of maps; the segmentation network learns to fool them.
 
     `discriminator_inputs` and the discriminators' criterion make it one paper or another.
     """

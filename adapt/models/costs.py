@@ -1,4 +1,4 @@
-"""What a network costs on one image, whole and by layer group: parameters and multiply-accumulates
+"""Costs of a network on one image, whole and by layer group: parameters and multiply-accumulates
 (MACs).
 
 Counted in evaluation mode, auxiliary heads included, on the meta device, where size is free.
@@ -37,7 +37,7 @@ class LayerGroup:
 
 
 class Cost(NamedTuple):
-    """What a network costs, whole and by layer group; parameters, whether they train or not."""
+    """Costs of a network, whole and by layer group; parameters, whether they train or not."""
 
     parameters: int
     macs: int
@@ -45,7 +45,7 @@ class Cost(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a module did on one image, all its calls together."""
+    """A module's work on one image, all its calls together."""
 
     macs: int
     shapes: tuple[Shape, ...]
@@ -87,7 +87,7 @@ def _cost(network: nn.Module, parts: Mapping[str, nn.Module], size_hw: tuple[int
 
 @torch.no_grad()
 def measure(network: nn.Module, size_hw: tuple[int, int]) -> dict[nn.Module, Run]:
-    """What each module of the network does on one image (3, H, W); those that rest are absent.
+    """The work of each module on one image (3, H, W); modules that do not run are absent.
 
     Puts the network into evaluation mode.
     """
@@ -156,7 +156,7 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _divided(name: str, part: nn.Module, runs: Mapping[nn.Module, Run]) -> Iterator[Named]:
-    """A part's groups; a wrapper around a single child is seen through."""
+    """A part's groups; a wrapper around a single child is skipped."""
     children = _children(name, part)
     while len(children) == 1 and (inner := _children(*children[0])):
         children = inner
@@ -175,7 +175,7 @@ def _running(name: str, module: nn.Module, runs: Mapping[nn.Module, Run]) -> Ite
 
 
 def _is_head(module: nn.Module) -> bool:
-    """Whether this is a plain sequence of blocks and, at its end, a classifier."""
+    """True for a plain sequence of blocks with a classifier at its end."""
     parts = [_children("", part) for _, part in _children("", module)]
     plain = type(module) is nn.Sequential
     return plain and len(parts) > 1 and all(parts[:-1]) and not parts[-1]

@@ -1,4 +1,4 @@
-"""What an architecture demands of its encoder, as data: its `Decoder.demands`.
+"""Demands of an architecture on its encoder, as data: its `Decoder.demands`.
 
 Checked as soon as the encoder is known, on networks without memory (`check`), never at step 1.
 """

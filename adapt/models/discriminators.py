@@ -1,4 +1,4 @@
-"""Networks that tell source from target by a segmentation network's output or features.
+"""Networks that classify source and target by a segmentation network's output or features.
 
 The fully convolutional one is AdaptSegNet's (Tsai et al., CVPR 2018), after DCGAN; ADVENT (Vu et
 al., CVPR 2019) uses the same.

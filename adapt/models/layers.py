@@ -35,7 +35,7 @@ def resize_to(features: Tensor, partner: Tensor, align_corners: bool = False) ->
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Within it matrix products keep the precision of their inputs, whatever the step's is."""
+    """Within it matrix products keep the precision of their inputs, independent of the step's."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()  # networks without memory, which are only asked for sizes

@@ -31,7 +31,7 @@ class StreamConfig(Section):
         256,
         ge=1,
         description="Memory limit of the batches that are ready, in 10^6 bytes per domain and "
-        "rank; the next batch is decoded whatever its size.",
+        "rank; the next batch is decoded at any size.",
     )
     sampling: Sampling = Field(
         "windows",

@@ -20,7 +20,7 @@ from adapt.stream.orders.order import Order
 from adapt.stream.orders.random_words import AUGMENTATION, philox
 
 
-class Decoder(NamedTuple):
+class SampleDecoder(NamedTuple):
     """Decodes the draws of one domain; safe for many threads.
 
     With `for_device`, samples come in pinned memory, with the changes that are to be made on the

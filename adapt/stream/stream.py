@@ -18,7 +18,7 @@ from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import DataError, Interrupted
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.config import StreamConfig
-from adapt.stream.decoder import Decoder
+from adapt.stream.decoder import SampleDecoder
 from adapt.stream.host_batch import Decoded, HostBatch
 from adapt.stream.malloc import keep_freed_memory
 from adapt.stream.orders import ORDERS
@@ -74,7 +74,7 @@ class Stream:
         self.wait_s = 0.0
         self.bad_samples = 0
         self._stop = stop
-        self._decoder = Decoder(split, self.order, augmentation, config, for_device)
+        self._decoder = SampleDecoder(split, self.order, augmentation, config, for_device)
         self._named: set[str] = set()
         self._ready: deque[tuple[int, list[Future[Decoded]]]] = deque()
         self._ready_bytes = 0

@@ -1,6 +1,6 @@
-"""What an encoder is: images (B, 3, H, W) in, stages out, shallow to deep.
+"""An encoder: images (B, 3, H, W) in, stages out, shallow to deep.
 
-Each kind of encoder defines how it takes weights, because names and shapes do not tell all:
+Each kind of encoder defines how it takes weights, because names and shapes do not suffice:
 Caffe's ResNet-101 and torchvision's share both and compute different things.
 """
 

@@ -120,7 +120,7 @@ class TimmEncoder(Encoder):
 
 
 def timm_knows(name: str) -> bool:
-    """Whether `name`, with or without a tag for its weights, is one of timm's."""
+    """True where `name`, with or without a tag for its weights, is one of timm's."""
     import timm  # seconds that reading a job spec is spared
 
     return timm.is_model(name)

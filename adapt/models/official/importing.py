@@ -42,7 +42,7 @@ UNDERSTOOD = (
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of every key.
+    """The result for every key.
 
     `mapped` the file's names -> ours; `kept` our names that the file does not fill; `refused` the
     file's names that are left out -> why; `use` the job spec's key for the file `written`.
@@ -245,7 +245,7 @@ def _timm_encoder(state: dict[str, Tensor], encoder: str) -> _Found:
 
 
 def _header(encoder: str) -> dict[str, str]:
-    """The file's description of itself: shapes alone do not tell Caffe's from torchvision's."""
+    """The file's description of itself: shapes alone do not distinguish Caffe's from torchvision's."""
     return {DESCRIPTION: json.dumps({"encoder": encoder})}
 
 
@@ -265,5 +265,5 @@ def _depth(state: Mapping[str, Tensor]) -> str:
 
 
 def _is_filled(key: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the file has a tensor, or it is a counter that starts at 0."""
+    """True where the file has a tensor, or it is a counter that starts at 0."""
     return key in tensors or key.endswith("num_batches_tracked")
