@@ -52,7 +52,7 @@ class TrainConfig(Section):
     clip_norm: float | None = Field(
         None,
         gt=0,
-        description="Largest gradient norm of the segmentation network; none: no clipping.",
+        description="Largest gradient norm of the segmentation network; null: no clipping.",
     )
     sync_batch_norm: bool = Field(
         False,

@@ -61,8 +61,8 @@ class OptimConfig(Section):
     schedule_steps: int | None = Field(
         None,
         ge=1,
-        description="Steps after which the rate would be 0; none: train.steps. The papers' "
-        "programs say 250000 and stop at 150000 and 120000.",
+        description="Steps after which the rate would be 0; null: train.steps. The papers' "
+        "programs have 250000 and stop at 150000 and 120000.",
     )
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up (both papers: none).")
 

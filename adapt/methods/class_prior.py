@@ -46,8 +46,8 @@ class ClassPrior(nn.Module):
         self._known = self._known or bool(self.class_ratios.any())  # waits for the device once
         if not self._known:
             raise JobError(
-                "method.class_prior: expected the source's class ratios, got none: call "
-                "method.observe_source with the pixels of each class in each source image"
+                "method.class_prior: expected the source's class ratios, got none",
+                fix="call method.observe_source with the pixels of each class in each source image",
             )
         loss = class_prior_loss(class_probabilities(logits), self.class_ratios, self.config.mu)
         return self.config.weight, loss

@@ -111,8 +111,8 @@ class FCNsInTheWild(Method):
         self._sizes_known = self._sizes_known or bool(self.sizes.any())
         if not self._sizes_known:
             raise JobError(
-                "method.weight_sizes: expected the sizes of classes in the source, got none: "
-                "call method.observe_source with the pixels of each class in each source image"
+                "method.weight_sizes: expected the sizes of classes in the source, got none",
+                fix="call method.observe_source with the pixels of each class in each source image",
             )
         height, width = features.shape[-2:]
         pooled = F.adaptive_avg_pool2d(class_probabilities(logits), (height, width))

@@ -37,7 +37,7 @@ class MinEntConfig(Section):
     ranking: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
         description="Share of an image's pixels, those of highest entropy, that count in the loss "
-        "(the paper's entropy ranking: 0.3, for GTA5 with ResNet-101); none: all.",
+        "(the paper's entropy ranking: 0.3, for GTA5 with ResNet-101); null: all.",
     )
     class_prior: ClassPriorConfig | None = Field(
         None, description="Ask for every class in its source's measure (SYNTHIA, VGG-16); or none."

@@ -39,7 +39,7 @@ class DeepLabV3Config(AuxiliaryConfig):
         min_length=1,
         max_length=4,
         description="Dilation of the encoder's last 3x3 convolutions in units of its last stage's "
-        "(the paper: 1, 2, 4); none: as the encoder has them (torchvision).",
+        "(the paper: 1, 2, 4); null: as the encoder has them (torchvision).",
     )
     aux: bool = Field(
         True, description="An auxiliary head on the last stage but one (torchvision's)."

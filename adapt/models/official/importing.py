@@ -245,7 +245,7 @@ def _timm_encoder(state: dict[str, Tensor], encoder: str) -> _Found:
 
 
 def _header(encoder: str) -> dict[str, str]:
-    """The file's description of itself: shapes alone do not distinguish Caffe's from torchvision's."""
+    """The file's own description: shapes alone do not distinguish Caffe's from torchvision's."""
     return {DESCRIPTION: json.dumps({"encoder": encoder})}
 
 
