@@ -1,6 +1,7 @@
 """The table of stores, their settings, and the parts of URIs: what touches no store."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,40 @@ from storage.uris import bucket_and_prefix, checked_key, join, split_uri
 ROWS = ("local", "s3", "gs", "az", "smart_open")
 
 
+def imported() -> dict[str, set[str]]:
+    """Module of storage -> modules of storage that it imports, also inside functions."""
+    root = Path(__file__).resolve().parents[2]
+    found: dict[str, set[str]] = {}
+    for file in (root / "storage").rglob("*.py"):
+        module = ".".join(file.relative_to(root).with_suffix("").parts)
+        froms = [
+            one for one in ast.walk(ast.parse(file.read_text())) if isinstance(one, ast.ImportFrom)
+        ]
+        names = {name for one in froms for name in (one.module or "", *named_by(one))}
+        found[module] = {name for name in names if name.startswith("storage.")}
+    assert len(found) > 20
+    return found
+
+
+def named_by(node: ast.ImportFrom) -> list[str]:
+    """Modules of `from package import module`."""
+    return [f"{node.module}.{one.name}" for one in node.names]
+
+
+def test_no_file_imports_itself_over_others() -> None:
+    modules = imported()
+    graph = {name: targets & set(modules) for name, targets in modules.items()}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)
+
+
 def test_the_table_alone_imports_the_rows() -> None:
-    """A row may import itself; `local` also serves the shard cache, which reads files in place."""
-    storage = Path(__file__).resolve().parents[2] / "storage"
-    files = [path.relative_to(storage) for path in storage.rglob("*.py")]
-    assert len(files) > 20
-    for file in files:
-        tree = ast.parse((storage / file).read_text())
-        froms = [one.module for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)]
-        rows = {name.split(".")[1] for name in froms if name and name.startswith("storage.")}
-        foreign = {row for row in rows & set(ROWS) if file.parts[0] not in (row, f"{row}.py")}
-        if file.parts[0] == "shards":
+    """A row imports itself; the shard cache knows `local`, whose files it reads in place."""
+    for module, targets in imported().items():
+        row = module.split(".")[1]
+        foreign = {name.split(".")[1] for name in targets} & set(ROWS) - {row}
+        if row == "shards":
             foreign -= {"local"}
-        assert not foreign or file.name == "stores.py", f"{file} imports {sorted(foreign)}"
+        assert not foreign or row == "stores", f"{module} imports {sorted(foreign)}"
 
 
 def test_bucket_and_prefix() -> None:
