@@ -160,7 +160,7 @@ CHECKED = (
         "no",
         "MLflow",
         "http://127.0.0.1:5000 is unreachable",
-        "see that the server is up and can be reached from the job",
+        "start the server, or make it reachable from the job",
     ),
     (
         "no",

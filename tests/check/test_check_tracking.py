@@ -29,7 +29,7 @@ def test_an_embedded_database_needs_no_server(tmp_path: Path) -> None:
 
 
 def test_a_server_that_refuses_connections(absent_uri: str, tmp_path: Path) -> None:
-    cure = "see that the server is up and can be reached from the job"
+    cure = "start the server, or make it reachable from the job"
     assert_red(mlflow_of(absent_uri, tmp_path), "MLflow", 3, absent_uri, cure)
 
 
