@@ -55,8 +55,6 @@ TO_PASS = {
     "adapt/data/packing",
     "adapt/data/toy_town",
     "adapt/evaluation",
-    "adapt/launch",
-    "adapt/places",
     "adapt/platforms",
     "adapt/platforms/docker",
     "adapt/platforms/kubernetes",
@@ -73,7 +71,6 @@ TO_PASS = {
     "docs/platforms/kubernetes.md",
     "docs/platforms/modelarts.md",
     "docs/platforms/sagemaker.md",
-    "docs/reliability.md",
     "docs/stores.md",
     "docs/tracking.md",
 }

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,7 +10,9 @@ from rich.table import Table
 
 from adapt.cli.options import AsJson, console, place_here
 from adapt.errors import JobError
-from storage.shards.cache import ShardCache
+
+if TYPE_CHECKING:
+    from storage.shards.cache import ShardCache
 
 commands = typer.Typer()
 group = typer.Typer(no_args_is_help=True, help="List or empty this node's shard cache.")
@@ -52,11 +54,13 @@ def clear(
     console.print(f"freed {freed_bytes / 1e6:.1f} MB in {cache.folder}", soft_wrap=True)
 
 
-def _cache(folder: Path | None) -> ShardCache:
+def _cache(folder: Path | None) -> "ShardCache":
+    from storage.shards.cache import ShardCache
+
     return ShardCache(folder or place_here().shards_dir)
 
 
-def _full_id(cache: ShardCache, beginning: str) -> str:
+def _full_id(cache: "ShardCache", beginning: str) -> str:
     ids = [entry.dataset_id for entry in cache.datasets()]
     fitting = [one for one in ids if one.startswith(beginning)]
     if len(fitting) != 1:

@@ -3,14 +3,16 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from adapt.cli.options import AsJson, StoresFrom, console, label_space, stores_of
-from adapt.data.packed.manifest import Manifest
 from adapt.errors import JobError
+
+if TYPE_CHECKING:
+    from adapt.data.packed.manifest import Manifest
 
 commands = typer.Typer()
 
@@ -124,7 +126,7 @@ def merge(
 
 
 def print_packed(
-    uri: str, split: str, manifest: Manifest, as_json: bool, only: str | None = None
+    uri: str, split: str, manifest: "Manifest", as_json: bool, only: str | None = None
 ) -> None:
     """Print the size of a packed split, as a line or as JSON; of slice `only`, its own part."""
     size_mb = sum(shard.size_bytes for shard in manifest.shards) / 1e6

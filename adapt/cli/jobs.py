@@ -34,21 +34,21 @@ def run(
         str | None,
         typer.Argument(
             metavar="[SPEC]",
-            help="Job spec: a YAML file, its URI, or env:VARIABLE; default: what the platform "
-            "says, or SEGADAPT_SPEC, or SEGADAPT_SPEC_BASE64.",
+            help="Job spec: a YAML file, its URI, or env:VARIABLE; default: the one of the "
+            "platform, or SEGADAPT_SPEC, or SEGADAPT_SPEC_BASE64.",
         ),
     ] = None,
     overrides: Overrides = None,
     fresh: Annotated[
         bool,
         typer.Option(
-            help="Delete the run's checkpoints and start over; not for commands that something "
-            "repeats."
+            help="Delete the run's checkpoints and start over; not for a command that a "
+            "platform repeats."
         ),
     ] = False,
     processes: Annotated[
         int | None,
-        typer.Option(min=1, help="Ranks on this machine, started by torchrun; default: its GPUs."),
+        typer.Option(min=1, help="Ranks on this machine; default: its GPUs."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

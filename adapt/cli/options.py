@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 
 from adapt.places import Place, find_place
-from storage.stores import Stores
 
 if TYPE_CHECKING:
     from adapt.data.label_maps import LabelSpace
     from adapt.spec.job_spec import JobSpec
+    from storage.stores import Stores
 
 console = Console(stderr=True)
 
@@ -50,8 +50,10 @@ def job_and_place(spec: str, overrides: list[str] | None) -> "tuple[JobSpec, Pla
     return load_spec(spec, overrides or (), place.environment), place
 
 
-def stores_of(spec: Path | None) -> Stores:
+def stores_of(spec: Path | None) -> "Stores":
     """Stores with the settings of a job spec's `stores`, or with none."""
+    from storage.stores import Stores
+
     if spec is None:
         return Stores({}, place_here().environment)
     job, place = job_and_place(str(spec), None)

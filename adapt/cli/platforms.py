@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place, place_here
-from adapt.config.validation import validate
 from adapt.errors import JobError, known_names
 from storage.errors import StoreError
 
@@ -77,6 +75,8 @@ def submit(
     refuse_problems(job, Subject(job, place, profile).place_of_job, WITHOUT_SECRETS)
     plan = prepare_job(job, profile)
     if dry_run:
+        import yaml
+
         typer.echo(yaml.safe_dump(plan.request, sort_keys=False, allow_unicode=True), nl=False)
         return
     _show(facts_of(plan))
@@ -232,6 +232,7 @@ def _profile_at(path: Path) -> "Profile":
 
 
 def _profile_of(record: "SubmittedJob") -> "Profile":
+    from adapt.config.validation import validate
     from adapt.platforms import PLATFORMS
 
     if record.platform not in PLATFORMS:

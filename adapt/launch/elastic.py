@@ -59,7 +59,7 @@ def launch_config(place: Place, processes: int) -> LaunchConfig:
 
 
 def _prepare(processes: int) -> None:
-    """What ranks inherit, and what this process leaves to the launcher."""
+    """Set the environment that ranks inherit; leave signals and messages to the launcher."""
     for name in [name for name in os.environ if name.startswith("PET_")]:
         del os.environ[name]  # the node's, not a rank's
     if os.environ.pop(SHARE_CORES_VARIABLE, None):

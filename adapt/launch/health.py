@@ -22,8 +22,8 @@ from adapt.launch.rank_status import (
 
 
 def health(temporary: Path, now_s: float) -> tuple[bool, str]:
-    """Whether the jobs whose status folders lie in `temporary` are healthy, and a line about it;
-    the first trouble counts. `now_s` as `time.time()`."""
+    """The health of the jobs whose status folders lie in `temporary`, and a line about it; the
+    first trouble counts. `now_s` as `time.time()`."""
     folders = [folder for folder in temporary.glob(f"{STATUS_PREFIX}*") if _is_ours(folder)]
     lines = ["no job runs here"]
     for folder in folders:

@@ -173,7 +173,7 @@ def write_first_failure(folder: Path, rank: int, code: int) -> None:
 
 
 def read_first_failure(folder: Path) -> tuple[int, int] | None:
-    """What `write_first_failure` noted; None where there is nothing."""
+    """The note of `write_first_failure`; None where there is none."""
     try:
         rank, code = json.loads((folder / FAILURE_FILE).read_text())
     except (OSError, ValueError):  # an empty file is what a full disk leaves
@@ -182,7 +182,7 @@ def read_first_failure(folder: Path) -> tuple[int, int] | None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process exists."""
+    """True where a process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

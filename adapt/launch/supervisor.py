@@ -1,4 +1,4 @@
-"""The supervisor, a job's first process on a node: starts the process of the ranks, passes a stop
+"""The supervisor, PID 1 of a job's container: starts the process of the ranks, passes a stop
 on, watches the ranks, and decides the exit code.
 
 Its child runs the same command again: it reads the job, counts the GPUs, and is the job's only rank
@@ -72,11 +72,11 @@ def launch(place: Place, command: Sequence[str]) -> int:
 
 def end_run(folder: Path, place: Place, verdict: Verdict) -> None:
     """End the job's MLflow run with the verdict, if store and server are reachable."""
-    from adapt.trainer.tracked_run import end_tracked_run
-
     job = read_job(folder)
     if job is None:
         return
+    from adapt.trainer.tracked_run import end_tracked_run
+
     interrupted = verdict.exit_code == Interrupted.exit_code
     status: Status = "KILLED" if interrupted else "FAILED"
     try:
@@ -170,8 +170,8 @@ def _ended_or_stalled(
 
 
 def _hasten(child: "subprocess.Popen[bytes]", folder: Path, age_s: float, longest_s: float) -> None:
-    """What a stop of that age asks for: ranks that take too long are killed, and MLflow will be
-    told within what is left of the grace."""
+    """Kill ranks that take too long after a stop of that age; be ready to report to MLflow within
+    the rest of the grace."""
     if age_s > longest_s / 2:
         _prepare_end_run()
     if age_s > longest_s:

@@ -112,7 +112,7 @@ def _with_ranks(place: Place, environment: Mapping[str, str]) -> Place:
 
 def with_arguments(place: Place, arguments: Sequence[str]) -> Place:
     """The place with what a platform appended to the command: `--NAME=VALUE` of a channel, or
-    `--KEY=VALUE` of the job spec, which will complain of keys that it does not have.
+    `--KEY=VALUE` of the job spec, which refuses unknown keys later.
 
     Raises `JobError` for anything else.
     """
@@ -121,8 +121,8 @@ def with_arguments(place: Place, arguments: Sequence[str]) -> Place:
         name, equals, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not equals:
             raise JobError(
-                f"{argument}: there is no such argument; see run --help, or write --KEY=VALUE for "
-                "a key of the job spec"
+                f"{argument}: expected --KEY=VALUE for a key of the job spec, got another argument",
+                fix="see `segadapt run --help`",
             )
         if name == "model":
             model_dir = Path(value)
@@ -132,7 +132,7 @@ def with_arguments(place: Place, arguments: Sequence[str]) -> Place:
 
 
 def failure_file(environment: Mapping[str, str]) -> Path | None:
-    """Where the platform looks for what went wrong, also where nothing else of it is understood."""
+    """The file that the platform shows after a failure, also where its other facts are wrong."""
     root = _root(environment)
     if (root / SAGEMAKER_HOSTS).exists():
         return root / SAGEMAKER_FAILURE

@@ -1,7 +1,7 @@
 """Kubernetes: Kubeflow's TrainJob and PyTorchJob, Volcano, Indexed Jobs, plain pods.
 
 Nodes are pods. RANK and WORLD_SIZE, which PyTorchJob and Volcano set, count pods and are no ranks.
-How long a pod has between SIGTERM and its end is not told inside: our manifests set
+A pod does not know how long it has between SIGTERM and its end: our manifests set
 SEGADAPT_GRACE_S beside terminationGracePeriodSeconds.
 """
 
@@ -48,8 +48,8 @@ def volcano(environment: Mapping[str, str], root: Path) -> Place | None:
         return None
     if not environment.get("VC_WORKER_HOSTS"):
         raise JobError(
-            "VC_WORKER_HOSTS: expected the pods of a task named `worker`, got nothing; give the "
-            "Volcano job one task of that name and the plugins env and svc"
+            "VC_WORKER_HOSTS: expected the pods of a task named `worker`, got nothing",
+            fix="give the Volcano job one task of that name and the plugins env and svc",
         )
     return _pod(
         "volcano",
@@ -89,7 +89,7 @@ def _torchrun_nodes(environment: Mapping[str, str]) -> dict[str, object]:
 
 
 def termination_log(root: Path) -> Path | None:
-    """What Kubernetes shows of a container that failed."""
+    """The file that Kubernetes shows of a container that failed."""
     path = root / "dev/termination-log"
     return path if os.access(path, os.W_OK) else None
 

@@ -1,4 +1,4 @@
-"""`Place`: what a platform gave this process, as plain facts.
+"""`Place`: the facts that a platform gives to a process.
 
 Rows of `adapt.places.PLACES` build it from the environment and the platform's files; nothing else
 in `adapt` reads either.
@@ -27,17 +27,18 @@ CHANNELS = {
 
 @dataclass(frozen=True)
 class Place:
-    """What the platform gave this process.
+    """The facts that the platform gave to this process.
 
     `node/num_nodes` and `rank/num_ranks` are positions; `local_rank/local_ranks` numbers the
     processes of a node, and so the GPUs. `scratch_dir` is the node's disk for caches. `grace_s` is
-    the time between SIGTERM and SIGKILL. `processes` is how many the platform wants on this node;
-    `master_addr:master_port` is where the nodes meet. `failure_file` is what the platform shows of
-    a job that failed. `job` is the platform's own name of the job, the same after its restarts.
-    `spec` says where the job spec is (a path, a URI, `env:VARIABLE`), `overrides` what the platform
-    says of its keys (`KEY=VALUE`). What lies in `model_dir` at the end, the platform keeps.
-    `checkpoints_at` is where others find what the job knows as its `checkpoint.uri`, if that is a
-    folder which the platform carries elsewhere. `interrupted_code` is the exit code on which the
+    the time between SIGTERM and SIGKILL. `processes` is the number of ranks that the platform asks
+    for on this node; `master_addr:master_port` is where the nodes meet. `failure_file` is shown by
+    the platform where a job failed. `job` is the platform's own name of the job, the same after its
+    restarts.
+    `spec` says where the job spec is (a path, a URI, `env:VARIABLE`), `overrides` the keys that the
+    platform sets (`KEY=VALUE`). The platform keeps the files that lie in `model_dir` at the end.
+    `checkpoints_at` is the URI at which others find the job's `checkpoint.uri`, if that is a folder
+    which the platform carries elsewhere. `interrupted_code` is the exit code on which the
     platform starts the job again.
     """
 
@@ -64,7 +65,7 @@ class Place:
 
     @property
     def leader(self) -> bool:
-        """Whether this process writes what is written once a job."""
+        """True for the process that writes what a job writes once."""
         return self.rank == 0
 
     @property
@@ -74,12 +75,12 @@ class Place:
 
     @property
     def launched(self) -> bool:
-        """Whether torch's launcher started this process, as one of several ranks."""
+        """True where torch's launcher started this process, as one of several ranks."""
         return is_launched(self.environment)
 
     @property
     def supervised(self) -> bool:
-        """Whether this process has a parent that reports its failure: the supervisor, or torch's
+        """True where a parent reports this process's failure: the supervisor, or torch's
         launcher."""
         return is_supervised(self.environment)
 
@@ -96,12 +97,12 @@ class Place:
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:
-    """Whether torch's launcher started the process of this environment."""
+    """True where torch's launcher started the process of this environment."""
     return "TORCHELASTIC_RUN_ID" in environment
 
 
 def is_supervised(environment: Mapping[str, str]) -> bool:
-    """Whether the supervisor or torch's launcher started the process of this environment."""
+    """True where the supervisor or torch's launcher started the process of this environment."""
     return is_launched(environment) or bool(environment.get(STATUS_VARIABLE))
 
 
@@ -132,7 +133,8 @@ def number_of_nodes(environment: Mapping[str, str]) -> int | None:
     least, _, most = environment.get("PET_NNODES", "").partition(":")
     if most and least != most:
         raise JobError(
-            f"PET_NNODES: expected a number of nodes, got the range {least}:{most}: each node "
-            "would train alone; ask the platform for a fixed number"
+            f"PET_NNODES: expected a number of nodes, got the range {least}:{most}, with which "
+            "each node would train alone",
+            fix="ask the platform for a fixed number of nodes",
         )
     return number({"PET_NNODES": least}, "PET_NNODES")

@@ -1,5 +1,5 @@
-"""AWS SageMaker training jobs: files below /opt/ml say everything; the platform itself sets no
-variables but the job's name.
+"""AWS SageMaker training jobs: the facts are files below /opt/ml; the only variable
+is the job's name.
 
 Hyperparameters are overrides of the job spec, channels replace its URIs, and the job spec is the
 channel `spec`, or hyperparameters `spec_base64_0`, `spec_base64_1`, ...
@@ -58,15 +58,14 @@ def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
 
 @cache
 def _writable(folder: Path, tell: bool = False) -> bool:
-    """Whether we may write there: SageMaker's folders may belong to root, our image's user is
-    another. Training needs neither model nor output, so without them it goes on."""
+    """True where we may write: SageMaker's folders may belong to root, our image's user is
+    another. Training needs neither model nor output, so it continues without them."""
     there = next(part for part in (folder, *folder.parents) if part.exists())
     writable = os.access(there, os.W_OK)
     if tell and not writable:
         log.warning(
-            "%s belongs to another user than uid %d: the best weights will stand in checkpoint.uri "
-            "alone; for SageMaker to keep them too, let the image run as root "
-            "(docs/platforms/sagemaker.md)",
+            "%s belongs to another user than uid %d: the best weights will be in checkpoint.uri "
+            "alone. Fix: let the image run as root (docs/platforms/sagemaker.md).",
             folder,
             os.getuid(),
         )
@@ -121,7 +120,7 @@ def _spec_channel(folder: Path) -> str | None:
 
 
 def _network(resources: Mapping[str, Any]) -> dict[str, str]:
-    """What nodes need to reach one another; what users set themselves comes before it."""
+    """The variables with which nodes reach one another; those that users set come before them."""
     if len(resources["hosts"]) == 1:
         return {}
     interface = resources.get("network_interface_name")
@@ -137,7 +136,8 @@ def _channels(config: Path, root: Path) -> list[str]:
         if how.get("TrainingInputMode") == "Pipe":
             raise JobError(
                 f"channel {name}: expected the input mode File or FastFile, got Pipe, which "
-                "cannot be read in random order"
+                "cannot be read in random order",
+                fix=f"give the channel {name} the input mode FastFile",
             )
         if name in CHANNELS:
             found.append(f"{CHANNELS[name]}={root / 'opt/ml/input/data' / name}")
@@ -153,7 +153,7 @@ def _check_writable(checkpoints: Path) -> None:
     if not _writable(checkpoints):
         raise JobError(
             f"{checkpoints}: expected a folder that uid {os.getuid()} may write to, got one of "
-            "another user: SageMaker mirrors the checkpoints from there; let the image run as root "
-            "(USER root, step 3 of docs/platforms/sagemaker.md), or leave checkpoint_uri out of "
-            "the profile"
+            "another user; SageMaker mirrors the checkpoints from there",
+            fix="let the image run as root (USER root, step 3 of docs/platforms/sagemaker.md), or "
+            "leave checkpoint_uri out of the profile",
         )
