@@ -1,4 +1,4 @@
-"""Training that is killed again and again uses the very samples of a calm run: SIGKILL at random
+"""Training that is killed repeatedly uses the very samples of a calm run: SIGKILL at random
 moments, from the first byte of a download on, resumed on other numbers of ranks and threads.
 """
 
@@ -35,8 +35,15 @@ NUM_SAMPLES = 96
 LAST_DRAW = 1600
 BYTES_PER_S = 4_000_000
 """Slow enough for kills to meet downloads."""
-KILLS: dict[Sampling, int] = {"windows": 20}
-FEWER_KILLS = 6
+KILLS = [
+    *(pytest.param(sampling, 4, id=f"{sampling}, 4 kills") for sampling in ORDERS),
+    *(
+        pytest.param(sampling, 20, id=f"{sampling}, 20 kills", marks=pytest.mark.nightly)
+        for sampling in ORDERS
+    ),
+]
+"""Four kills meet each kind: first fetches and later steps, a cache that is too small and one that
+is not, other numbers of ranks and threads."""
 DEADLINE_S = 120.0
 
 
@@ -160,13 +167,14 @@ def calm(node: Node, this: Round, folder: Path) -> list[str]:
     return consumed(alone, 0)
 
 
-def sha256(stream: list[str]) -> str:
-    return hashlib.sha256("\n".join(stream).encode()).hexdigest()
+def sha256(samples: list[str]) -> str:
+    return hashlib.sha256("\n".join(samples).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("sampling", ORDERS)
+@pytest.mark.parametrize(("sampling", "kills"), KILLS)
 def test_killed_runs_use_the_samples_of_a_calm_one(
     sampling: Sampling,
+    kills: int,
     node: Node,
     packed: Store,
     s3_server: S3Server,
@@ -179,24 +187,24 @@ def test_killed_runs_use_the_samples_of_a_calm_one(
     expected = calm(node, base._replace(server=tuple(s3_server)), tmp_path / "calm")
     manifest, _ = read_manifest(packed, "train")
     half_bytes = sum(shard.size_bytes for shard in manifest.shards) // 2
-    stream: list[str] = []
-    for number in range(KILLS.get(sampling, FEWER_KILLS) + 1):
+    used: list[str] = []
+    for number in range(kills + 1):
         this = base._replace(
             num_ranks=chance.choice([1, 2, 4]),
             threads=chance.choice([1, 2, 3]),
-            capacity_bytes=half_bytes if number < 10 else None,
+            capacity_bytes=half_bytes if number < kills // 2 else None,
             step_s=0.003,
         )
         first = checkpointed(this.checkpoint)
-        assert first == len(stream)
-        if number < KILLS.get(sampling, FEWER_KILLS):
+        assert first == len(used)
+        if number < kills:
             killed_round(node, this, chance)
         else:
             node.start(this._replace(step_s=0.0))
             assert set(node.ended()) == {0}
-        stream += consumed(this, first)
-    assert len(stream) == LAST_DRAW
-    assert sha256(stream) == sha256(expected)
+        used += consumed(this, first)
+    assert len(used) == LAST_DRAW
+    assert sha256(used) == sha256(expected)
     for shard in manifest.shards:
         path = cache_dir / manifest.dataset_id / "train" / shard.name
         assert not path.exists() or xxh3_of(path) == shard.xxh3

@@ -30,6 +30,7 @@ def test_fixed_seeds_find_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.fuzz
 def test_new_seeds_find_nothing() -> None:
     result = run("--seconds", str(LONG_S), timeout_s=LONG_S + 120)
