@@ -1,5 +1,5 @@
 """Packing: the contents of shards, the same bytes on any number of workers, resuming after a stop,
-bad input by name.
+labels stored as train ids.
 """
 
 import tarfile
@@ -13,10 +13,7 @@ import pytest
 import xxhash
 from PIL import Image
 
-from adapt.data.datasets import DATASETS
 from adapt.data.label_maps import LABEL_SPACES, LabelSpace
-from adapt.data.packed import codecs
-from adapt.data.packed.encodings import ENCODINGS, Encoding
 from adapt.data.packed.inspect import read_sample
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.packed.split_files import read_manifest
@@ -30,14 +27,10 @@ from storage.shards.shards import checksums
 from storage.store import Store
 from storage.stores import Stores, open_store
 from tests.conftest import TINY_CLASSES, write_raw_folders
+from tests.data.stored import MakeRaw, objects
 
-MakeRaw = Callable[..., Path]
 SMALL_SHARDS = 2_000
 """Two samples of 18x32 pixels a shard."""
-
-
-def objects(store: Store) -> dict[str, bytes]:
-    return {entry.key: store.get(entry.key) for entry in store.list()}
 
 
 def watcher(
@@ -51,58 +44,6 @@ def watcher(
             raise KeyboardInterrupt
 
     return on_progress
-
-
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_every_layout_in_every_encoding(
-    dataset: str, encoding: str, make_raw: MakeRaw, store: Store
-) -> None:
-    layout, raw_dir = DATASETS[dataset], make_raw(dataset)
-    size_hw = None if encoding == "original" else (9, 16)
-    pack(dataset, raw_dir, store, "train", encoding=encoding, size_hw=size_hw, workers=2)
-    manifest, index = read_manifest(store, "train")
-    samples = {sample.key: sample for sample in layout.pairs(raw_dir, "train")}
-    assert set(index.keys.tolist()) == samples.keys() and manifest.labelled
-    for row, key in enumerate(index.keys.tolist()):
-        images, labels = read_sample(store, manifest, index, row)
-        sample = samples[key]
-        assert labels is not None and sample.label_path is not None
-        raw_images = codecs.read_rgb(str(sample.image_path))
-        raw_ids = layout.read_label(sample.label_path)
-        if size_hw:
-            raw_images = codecs.resize_image(raw_images, size_hw)
-            raw_ids = codecs.resize_label(raw_ids, size_hw)
-        assert np.array_equal(labels, raw_ids)
-        assert images.shape == raw_images.shape
-        assert encoding == "small" or np.array_equal(images, raw_images)
-        counts = np.bincount(raw_ids.ravel(), minlength=256)
-        assert index.id_pixels[row].tolist() == counts[list(manifest.ids)].tolist()
-        assert counts.sum() == index.id_pixels[row].sum()
-
-
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_row_describes_itself_and_reaches_the_manifest(
-    encoding: str, make_raw: MakeRaw, store: Store
-) -> None:
-    assert type(ENCODINGS[encoding]).__doc__ != Encoding.__doc__
-    pack("gta5", make_raw("gta5", 2), store, "train", encoding=encoding)
-    manifest, _ = read_manifest(store, "train")
-    assert manifest.profile == encoding and manifest.encoding is ENCODINGS[encoding]
-
-
-def test_original_keeps_the_owner_s_bytes(make_raw: MakeRaw, store: Store) -> None:
-    raw_dir = make_raw("folders", 2)
-    jpeg_path = raw_dir / "images" / "00000.jpeg"
-    Image.open(raw_dir / "images" / "00000.png").save(jpeg_path)
-    (raw_dir / "images" / "00000.png").unlink()
-    pack("folders", raw_dir, store, "train", encoding="original")
-    manifest, index = read_manifest(store, "train")
-    row = index.keys.tolist().index("00000")
-    assert index.suffix[row] == "jpg"
-    shard = store.get(f"train/{manifest.shards[0].name}")
-    start = int(index.image_offset_bytes[row])
-    assert shard[start : start + int(index.image_length_bytes[row])] == jpeg_path.read_bytes()
 
 
 def test_shards_are_plain_tars_with_true_checksums(
@@ -137,16 +78,6 @@ def test_workers_do_not_change_a_byte(make_raw: MakeRaw, tmp_path: Path) -> None
         pack("gta5", raw_dir, store, "train", shard_bytes=SMALL_SHARDS, workers=workers)
         packed.append(objects(store))
     assert packed[0] == packed[1] and len(packed[0]) > 4
-
-
-def test_the_seed_alone_decides_the_order(make_raw: MakeRaw, tmp_path: Path) -> None:
-    raw_dir = make_raw("gta5", 9)
-    orders = []
-    for seed in (0, 1):
-        store = open_store(str(tmp_path / f"packed-{seed}"))
-        pack("gta5", raw_dir, store, "train", seed=seed)
-        orders.append(read_manifest(store, "train")[1].keys.tolist())
-    assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]) != orders[0]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -253,46 +184,11 @@ def test_an_older_format_is_packed_again_with_overwrite(make_raw: MakeRaw, store
     assert pack("gta5", raw_dir, store, "train", overwrite=True) == first
 
 
-def test_changed_raw_files_are_noticed(make_raw: MakeRaw, store: Store) -> None:
-    raw_dir = make_raw("gta5")
-    pack("gta5", raw_dir, store, "train")
-    Image.new("RGB", (32, 18)).save(raw_dir / "images" / "00000.png")
-    with pytest.raises(JobError, match=r"other raw files"):
-        pack("gta5", raw_dir, store, "train")
-
-
 def test_the_name_and_unlabelled_reach_the_manifest(make_raw: MakeRaw, store: Store) -> None:
     manifest = pack("folders", make_raw("folders"), store, "train", name="airsim", unlabelled=True)
     assert manifest.dataset == "airsim" and not manifest.labelled and not manifest.id_pixels
     _, index = read_manifest(store, "train")
     assert not index.label_length_bytes.any() and index.id_pixels.shape == (3, 0)
-
-
-def test_size_mismatches_and_broken_headers_are_listed_together(
-    make_raw: MakeRaw, store: Store
-) -> None:
-    raw_dir = make_raw("gta5", 4)
-    Image.new("P", (30, 18)).save(raw_dir / "labels" / "00001.png")
-    (raw_dir / "images" / "00002.png").write_bytes(b"junk")
-    with pytest.raises(DataError) as caught:
-        pack("gta5", raw_dir, store, "train")
-    message = str(caught.value)
-    assert "2 bad files" in message
-    assert "labels/00001.png: the label is 18x30, its image 18x32 pixels (HxW)" in message
-    assert "images/00002.png: corrupt image" in message
-    assert not objects(store)
-    pack("gta5", raw_dir, store, "train", skip={"00001", "00002"})
-    assert read_manifest(store, "train")[0].num_samples == 2
-
-
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_corrupt_images_are_named(encoding: str, make_raw: MakeRaw, store: Store) -> None:
-    raw_dir = make_raw("gta5", 4)
-    path = raw_dir / "images" / "00001.png"
-    path.write_bytes(path.read_bytes()[:900])
-    with pytest.raises(DataError, match=r"images/00001.png: .*(corrupt image|cannot be decoded)"):
-        pack("gta5", raw_dir, store, "train", encoding=encoding, workers=2)
-    assert "train/manifest.json" not in objects(store)
 
 
 def test_unknown_ids_are_named(make_raw: MakeRaw, store: Store) -> None:
@@ -308,50 +204,6 @@ def test_a_failing_store_is_named(make_raw: MakeRaw, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match=str(tmp_path / "file")):
         pack("gta5", make_raw("gta5"), open_store(str(tmp_path / "file" / "packed")), "train")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"split": "../val"}, "--split: expected letters, digits"),
-        ({"split": "test"}, "--split: gta5 has no such split, got 'test'"),
-        ({"encoding": "exakt"}, "encoding: got 'exakt'; did you mean 'exact'"),
-        (
-            {"size_hw": (0, 5)},
-            r"--size-hw: expected a positive height and width in pixels, got \(0, 5\)",
-        ),
-        (
-            {"encoding": "original", "size_hw": (9, 16)},
-            "--size-hw: expected no size with --original, .*Fix: leave out --size-hw",
-        ),
-        ({"size_hw": (1, 40_000)}, "--size-hw: expected sides of at most 32768 .*got 1x40000"),
-        ({"size_hw": (20_000, 20_000)}, "268435456 pixels in all, got 20000x20000"),
-        ({"shard_bytes": 0}, "--shard-mb: expected a positive size, got 0 bytes"),
-        ({"shard_bytes": 2**41}, "--shard-mb: expected at most 17179, got 2199023255552 bytes"),
-        (
-            {"label_space": LABEL_SPACES["camvid11"]},
-            "classes: expected ids for dataset 'gta5' in at least one class",
-        ),
-        (
-            {"label_space": LABEL_SPACES["cityscapes19"], "unlabelled": True},
-            "--classes: expected labels to map, got images alone",
-        ),
-        ({"dataset": "gta"}, "dataset: expected a raw layout, got 'gta'; did you mean 'gta5'"),
-    ],
-)
-def test_wrong_arguments_are_named(
-    arguments: dict[str, object], message: str, make_raw: MakeRaw, store: Store
-) -> None:
-    call = {"dataset": "gta5", "raw_dir": make_raw("gta5"), "store": store, "split": "train"}
-    with pytest.raises(JobError, match=message):
-        pack(**(call | arguments))  # type: ignore[arg-type]
-
-
-def test_a_missing_raw_folder_is_named(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"nowhere: expected a folder with images/.*, found none\. Fix: "
-    ):
-        pack("gta5", tmp_path / "nowhere", store, "train")
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])
@@ -456,23 +308,6 @@ def test_a_job_of_other_classes_is_refused(tiny_job: dict[str, Any], tmp_path: P
     assert tiny_split(tiny_job, tmp_path, swapped, labelled=False).read(0).labels is None
 
 
-@pytest.mark.parametrize("coder", ["encode_image", "encode_label"])
-def test_what_does_not_decode_to_itself_is_never_written(
-    coder: str, make_raw: MakeRaw, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encode = getattr(codecs, coder)
-
-    def faulty(pixels: codecs.Pixels, *suffix: str) -> bytes:
-        changed = pixels.copy()
-        changed[3, 5] ^= 1
-        return encode(changed, *suffix)
-
-    monkeypatch.setattr(codecs, coder, faulty)
-    with pytest.raises(DataError, match=r"(images|labels)/0000\d.png: .* do not decode to the sa"):
-        pack("gta5", make_raw("gta5"), store, "train")
-    assert not objects(store)
-
-
 @pytest.mark.parametrize(("kept", "there"), [(5, "5 bytes are there"), (None, "nothing is there")])
 def test_a_shard_that_is_not_stored_whole_is_named(
     kept: int | None, there: str, make_raw: MakeRaw, store: Store, monkeypatch: pytest.MonkeyPatch
@@ -487,103 +322,3 @@ def test_a_shard_that_is_not_stored_whole_is_named(
     ):
         pack("gta5", make_raw("gta5"), store, "train")
     assert not any(key.endswith(".json") for key in objects(store))
-
-
-def test_images_that_readers_would_refuse_are_not_packed(make_raw: MakeRaw, store: Store) -> None:
-    raw_dir = make_raw("gta5")
-    for folder, mode in (("images", "RGB"), ("labels", "P")):
-        Image.new(mode, (32_769, 2)).save(raw_dir / folder / "00001.png")
-    message = (
-        r"images/00001.png: the image is 2x32769 pixels \(HxW\), expected sides of at most 32768"
-    )
-    with pytest.raises(DataError, match=message):
-        pack("gta5", raw_dir, store, "train")
-
-
-MEAN_BGR = np.array((104.00698793, 116.66876762, 122.67891434), np.float32)
-
-
-def papers_sample(
-    image_path: Path, label_path: Path, size_hw: tuple[int, int], id_to_trainid: dict[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """What AdaptSegNet's and ADVENT's datasets return, written out: image (3, H, W) float32 BGR
-    minus the mean, labels (H, W) float32 train ids.
-    """
-    height, width = size_hw
-    with Image.open(image_path) as opened:
-        image = opened.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    with Image.open(label_path) as opened:
-        ids = np.asarray(opened.resize((width, height), Image.Resampling.NEAREST), np.float32)
-    labels = np.full(ids.shape, 255, np.float32)
-    for identity, train_id in id_to_trainid.items():
-        labels[ids == identity] = train_id
-    pixels = np.asarray(image, np.float32)[:, :, ::-1] - MEAN_BGR
-    return pixels.transpose(2, 0, 1), labels
-
-
-CITYSCAPES_TRAIN_IDS = {
-    7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12,
-    26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("at_pack_time", [False, True])
-@pytest.mark.parametrize(
-    ("dataset", "raw_hw", "size_hw"),
-    [("gta5", (1052, 1914), (720, 1280)), ("cityscapes", (1024, 2048), (512, 1024))],
-)
-def test_exact_gives_the_papers_pixels_bit_for_bit(
-    dataset: str,
-    raw_hw: tuple[int, int],
-    size_hw: tuple[int, int],
-    at_pack_time: bool,
-    make_raw: MakeRaw,
-    store: Store,
-    tmp_path: Path,
-) -> None:
-    raw_dir, space = make_raw(dataset, 1, size_hw=raw_hw), LABEL_SPACES["cityscapes19"]
-    (sample,) = DATASETS[dataset].pairs(raw_dir, "train")
-    packed_with = space if at_pack_time else None
-    pack(dataset, raw_dir, store, "train", size_hw=size_hw, label_space=packed_with)
-    split = PackedSplit(
-        store, "train", ShardCache(tmp_path / "cache"), space.table(dataset), size_hw
-    )
-    image, labels = split.read(0)
-    assert sample.label_path is not None and labels is not None
-    papers = papers_sample(sample.image_path, sample.label_path, size_hw, CITYSCAPES_TRAIN_IDS)
-    bgr = image.numpy()[::-1].astype(np.float32) - MEAN_BGR[:, None, None]
-    assert np.array_equal(bgr, papers[0]) and np.array_equal(labels.numpy(), papers[1])
-
-
-def test_genuine_cityscapes_map_exactly(shared_dir: Path, store: Store) -> None:
-    raw_dir = shared_dir / "data" / "cityscapes"
-    pack("cityscapes", raw_dir, store, "train", size_hw=(512, 1024), workers=2)
-    manifest, index = read_manifest(store, "train")
-    assert manifest.num_samples == 8 and sum(manifest.id_pixels.values()) == 8 * 512 * 1024
-    golden = np.load(shared_dir / "golden" / "metrics.npz")
-    official = np.full(256, 255)
-    official[golden["cityscapes_map/ids"]] = golden["cityscapes_map/trainids"]
-    table = LABEL_SPACES["cityscapes19"].table("cityscapes")
-    samples = {sample.key: sample for sample in DATASETS["cityscapes"].pairs(raw_dir, "train")}
-    for row in range(manifest.num_samples):
-        sample = samples[str(index.keys[row])]
-        images, labels = read_sample(store, manifest, index, row)
-        assert labels is not None and sample.label_path is not None
-        with Image.open(sample.image_path) as image, Image.open(sample.label_path) as label:
-            papers_image = image.convert("RGB").resize((1024, 512), Image.Resampling.BICUBIC)
-            papers_label = label.resize((1024, 512), Image.Resampling.NEAREST)
-        assert np.array_equal(images, np.asarray(papers_image))
-        assert np.array_equal(table[labels], official[np.asarray(papers_label)])
-
-
-@pytest.mark.parametrize(
-    ("dataset", "folder", "split"), [("camvid", "camvid", "val"), ("folders", "airsim", "train")]
-)
-def test_real_folders_pack(
-    dataset: str, folder: str, split: str, shared_dir: Path, store: Store
-) -> None:
-    raw_dir = shared_dir / "data" / folder
-    manifest = pack(dataset, raw_dir, store, split, encoding="small", size_hw=(36, 64), name=folder)
-    assert manifest.num_samples == {"camvid": 51, "airsim": 456}[folder]
-    known = {"camvid": set(range(12)), "airsim": {0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 13, 255}}[folder]
-    assert set(manifest.id_pixels) <= known
