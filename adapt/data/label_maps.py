@@ -224,7 +224,7 @@ def train_ids_of(
 ) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]:
     """A function that maps labels (H, W) uint8 of these ids through `table` (256,) into new memory.
 
-    Two pixels are looked up at once, which is four times as fast as NumPy's indexing; where the
+    Two pixels are looked up at a time, which is four times as fast as NumPy's indexing; where the
     table changes none of the ids, the labels are only copied.
     """
     present = np.array(ids, np.intp)

@@ -28,7 +28,7 @@ class PackedImage(NamedTuple):
     size_hw: tuple[int, int]
 
 
-class Encoding(ABC):
+class ImageEncoding(ABC):
     """How images are stored."""
 
     resized_when_read: ClassVar[bool]
@@ -50,7 +50,7 @@ class Encoding(ABC):
 
 
 @dataclass(frozen=True)
-class Recoded(Encoding):
+class Recoded(ImageEncoding):
     """Decoded, resized as the papers do, and encoded as `suffix`. Where that is lossless, each
     image is decoded again and compared. `bytes_per_pixel` was measured on street scenes at
     1280x720; a plan needs an estimate only."""
@@ -62,7 +62,7 @@ class Recoded(Encoding):
     resized_when_read = False
 
     def pack(self, path: Path, size_hw: tuple[int, int] | None) -> PackedImage:
-        """As `Encoding.pack`."""
+        """As `ImageEncoding.pack`."""
         try:
             image = codecs.read_rgb(str(path))
         except codecs.PILLOW_FAILURES as error:
@@ -75,31 +75,31 @@ class Recoded(Encoding):
         return PackedImage(self.suffix, data, image.shape[:2])
 
     def mean_bytes(self, files_bytes: Sequence[int], sizes_hw: Sequence[tuple[int, int]]) -> float:  # noqa: ARG002
-        """As `Encoding.mean_bytes`, from the pixels."""
+        """As `ImageEncoding.mean_bytes`, from the pixels."""
         pixels = sum(height * width for height, width in sizes_hw)
         return self.bytes_per_pixel * pixels / len(sizes_hw)
 
 
 @dataclass(frozen=True)
-class Original(Encoding):
+class Original(ImageEncoding):
     """The owner's bytes at full size. They are decoded once while packing, with the codec that
     training will use, so that a corrupt file is found here, not there."""
 
     resized_when_read = True
 
     def pack(self, path: Path, size_hw: tuple[int, int] | None) -> PackedImage:
-        """As `Encoding.pack`."""
+        """As `ImageEncoding.pack`."""
         assert size_hw is None, "checked with the arguments"
         suffix, data = SUFFIXES[path.suffix.lower()], path.read_bytes()
         image = codecs.decode_image(data, suffix, str(path))
         return PackedImage(suffix, data, image.shape[:2])
 
     def mean_bytes(self, files_bytes: Sequence[int], sizes_hw: Sequence[tuple[int, int]]) -> float:  # noqa: ARG002
-        """As `Encoding.mean_bytes`: the files themselves."""
+        """As `ImageEncoding.mean_bytes`: the files themselves."""
         return sum(files_bytes) / len(files_bytes)
 
     def check(self, size_hw: tuple[int, int] | None) -> None:
-        """As `Encoding.check`: no size may be set."""
+        """As `ImageEncoding.check`: no size may be set."""
         if size_hw is not None:
             raise JobError(
                 f"--size-hw: expected no size with --original, which keeps the files as they are, "
@@ -110,7 +110,7 @@ class Original(Encoding):
 
 REPLACE_FILE = "replace the file, or leave the sample out with --skip KEY"
 
-ENCODINGS: dict[str, Encoding] = {
+ENCODINGS: dict[str, ImageEncoding] = {
     "exact": Recoded("qoi", lossless=True, bytes_per_pixel=1.6),
     "small": Recoded("jpg", lossless=False, bytes_per_pixel=0.36),
     "original": Original(),

@@ -20,7 +20,7 @@ from adapt.batch import IGNORED
 from adapt.config.section import Section
 from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.codecs import MAX_SIDE_PX, REPACK
-from adapt.data.packed.encodings import ENCODINGS, Encoding, EncodingName
+from adapt.data.packed.encodings import ENCODINGS, EncodingName, ImageEncoding
 from adapt.errors import DataError
 
 FORMAT_VERSION = 3
@@ -99,7 +99,7 @@ class Manifest(Section):
         return shards
 
     @property
-    def encoding(self) -> Encoding:
+    def encoding(self) -> ImageEncoding:
         """How the images are stored."""
         return ENCODINGS[self.profile]
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import re
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +15,12 @@ from typing import Annotated, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from pydantic import Field
 
 from adapt.config.section import Section
-from adapt.data.datasets import RawLayout, RawSample, known_layout, refuse
+from adapt.data.datasets import RawLayout, known_layout
 from adapt.data.label_maps import LabelSpace
-from adapt.data.packed.codecs import MAX_PIXELS, MAX_SIDE_PX, PILLOW_FAILURES
-from adapt.data.packed.encodings import ENCODINGS, Encoding, EncodingName
+from adapt.data.packed.encodings import ENCODINGS, EncodingName, ImageEncoding
 from adapt.data.packed.manifest import (
     FORMAT_VERSION,
     MAX_SHARD_BYTES,
@@ -31,18 +28,10 @@ from adapt.data.packed.manifest import (
     PackedLabelSpace,
     Sha256,
 )
+from adapt.data.writing.survey import LARGEST, Planned, as_text, survey, too_large
 from adapt.errors import DataError, JobError, known_names
 
 SHARD_BYTES = 64_000_000
-
-
-class Planned(NamedTuple):
-    """A sample with the sizes of its files in bytes, and its size in pixels."""
-
-    sample: RawSample
-    image_bytes: int
-    label_bytes: int
-    size_hw: tuple[int, int]
 
 
 class Slice(NamedTuple):
@@ -118,7 +107,7 @@ class PackingPlan:
     shards: tuple[tuple[Planned, ...], ...]
 
     @property
-    def encoding(self) -> Encoding:
+    def encoding(self) -> ImageEncoding:
         """How the images are stored."""
         return ENCODINGS[self.encoding_name]
 
@@ -243,7 +232,10 @@ def check_raw_dir(dataset: str, layout: RawLayout, raw_dir: Path, split: str) ->
 
 
 def dealt(
-    planned: list[Planned], shard_bytes: int, encoding: Encoding, size_hw: tuple[int, int] | None
+    planned: list[Planned],
+    shard_bytes: int,
+    encoding: ImageEncoding,
+    size_hw: tuple[int, int] | None,
 ) -> tuple[tuple[Planned, ...], ...]:
     """Samples in order -> shards of about `shard_bytes`."""
     files_bytes = [item.image_bytes for item in planned]
@@ -255,52 +247,3 @@ def dealt(
 def shuffle_key(seed: int, key: str) -> bytes:
     """Sorting by this is a permutation that no library's version can change."""
     return hashlib.sha256(f"{seed}/{key}".encode()).digest()
-
-
-def survey(raw_dir: Path, samples: list[RawSample]) -> list[Planned]:
-    """Read every file's header. `DataError` lists the files that are no images and the pairs of
-    unequal size.
-    """
-    with ThreadPoolExecutor(8) as pool:
-        seen = list(pool.map(survey_sample, samples))
-    refuse(raw_dir, [problem for problem in seen if isinstance(problem, str)])
-    return [planned for planned in seen if isinstance(planned, Planned)]
-
-
-def survey_sample(sample: RawSample) -> Planned | str:
-    """The sizes of one sample's files, or their fault."""
-    path = sample.image_path
-    try:
-        size_hw = picture_hw(path)
-        if too_large(size_hw):
-            return f"{path}: the image is {as_text(size_hw)} pixels (HxW), expected {LARGEST}"
-        if sample.label_path is None:
-            return Planned(sample, path.stat().st_size, 0, size_hw)
-        path = sample.label_path
-        label_hw = picture_hw(path)
-    except PILLOW_FAILURES as error:
-        return f"{path}: corrupt image: {error}"
-    if label_hw != size_hw:
-        return (
-            f"{path}: the label is {as_text(label_hw)}, its image {as_text(size_hw)} pixels (HxW)"
-        )
-    return Planned(sample, sample.image_path.stat().st_size, path.stat().st_size, size_hw)
-
-
-LARGEST = f"sides of at most {MAX_SIDE_PX} and {MAX_PIXELS} pixels in all"
-
-
-def too_large(size_hw: tuple[int, int]) -> bool:
-    """Whether readers of packed data would refuse an image of this size."""
-    return max(size_hw) > MAX_SIDE_PX or size_hw[0] * size_hw[1] > MAX_PIXELS
-
-
-def as_text(size_hw: tuple[int, int]) -> str:
-    """(height, width) -> `HxW`."""
-    return f"{size_hw[0]}x{size_hw[1]}"
-
-
-def picture_hw(path: Path) -> tuple[int, int]:
-    """Height and width in pixels from the header alone."""
-    with Image.open(path) as image:
-        return image.height, image.width

@@ -9,7 +9,7 @@ from PIL import Image
 from adapt.data.datasets import DATASETS
 from adapt.data.label_maps import LABEL_SPACES
 from adapt.data.packed import codecs
-from adapt.data.packed.encodings import ENCODINGS, Encoding
+from adapt.data.packed.encodings import ENCODINGS, ImageEncoding
 from adapt.data.packed.inspect import read_sample
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.packed.split_files import read_manifest
@@ -52,7 +52,7 @@ def test_every_layout_in_every_encoding(
 def test_a_row_describes_itself_and_reaches_the_manifest(
     encoding: str, make_raw: MakeRaw, store: Store
 ) -> None:
-    assert type(ENCODINGS[encoding]).__doc__ != Encoding.__doc__
+    assert type(ENCODINGS[encoding]).__doc__ != ImageEncoding.__doc__
     pack("gta5", make_raw("gta5", 2), store, "train", encoding=encoding)
     manifest, _ = read_manifest(store, "train")
     assert manifest.profile == encoding and manifest.encoding is ENCODINGS[encoding]
