@@ -62,7 +62,7 @@ class WantedClass(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What happens to one sample. `window` is (top, left, height, width) in pixels of the sample,
+    """The changes of one sample. `window` is (top, left, height, width) in pixels of the sample,
     and is brought to `size_hw`; None leaves a property as it is."""
 
     size_hw: tuple[int, int]

@@ -54,7 +54,7 @@ class SampleDecoder(NamedTuple):
         )
 
     def decoded_bytes(self, draws: range) -> int:
-        """What the samples of some draws take in memory, before augmentation."""
+        """Bytes of the samples of some draws in memory, before augmentation."""
         return sum(self.split.decoded_bytes(self.order.sample(draw)) for draw in draws)
 
     def _finished(

@@ -43,7 +43,7 @@ class Feed:
         return batch
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: see `Stream.state`."""
+        """The state for a checkpoint: see `Stream.state`."""
         return self.stream.state(self.draw)
 
     def _start(self) -> tuple[Batch, int]:

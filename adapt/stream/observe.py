@@ -1,4 +1,4 @@
-"""What streams did while a job trained: waits of its steps, and what fetching came to."""
+"""Statistics of streams while a job trains: waits of its steps, bytes and requests of fetching."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class Observed(NamedTuple):
 
 
 class Observer:
-    """Collects what `Observed` tells, step by step."""
+    """Collects the numbers of `Observed`, step by step."""
 
     def __init__(self, streams: Sequence[Stream], cache: ShardCache) -> None:
         self._streams, self._cache = streams, cache
@@ -49,7 +49,7 @@ class Observer:
         self._depths.append(sum(stream.num_ready for stream in self._streams))
 
     def take(self) -> Observed:
-        """What happened since the last call."""
+        """The numbers since the last call."""
         waits_ms = np.array(self._waits_s or [0.0]) * 1e3
         fetched = FetchCounts(*_since(self._cache.fetcher.counts, self._fetched))
         opened = CacheCounts(*_since(self._cache.counts, self._opened))

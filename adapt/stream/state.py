@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of a stream, and whether a job may resume from it."""
+"""The state of a stream in a checkpoint, and the check that a job may resume from it."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -110,7 +110,7 @@ class Stream:
         )
 
     def state(self, draw: int) -> dict[str, Any]:
-        """What a checkpoint keeps, with `draw` as the next one: plain values, under 300 bytes of
+        """The state for a checkpoint, with `draw` as the next one: plain values, under 300 bytes of
         JSON."""
         return {
             "dataset_id": self.split.manifest.dataset_id,

@@ -1,4 +1,4 @@
-"""What is in a packed split, in numbers and in pictures. Printing is the command line's."""
+"""Statistics and pictures of a packed split. Printing is the command line's."""
 
 import math
 from collections.abc import Iterable
@@ -69,8 +69,9 @@ def inspect(store: Store, split: str, label_space: LabelSpace | None = None) -> 
 
 @dataclass(frozen=True)
 class Legend:
-    """What ids in stored labels mean: (256,) uint8 train ids and (256, 3) uint8 RGB of each, names
-    of the classes in train-id order. Without classes there are no names and every id has a colour.
+    """The meaning of ids in stored labels: (256,) uint8 train ids and (256, 3) uint8 RGB of each,
+    names of the classes in train-id order. Without classes there are no names and every id has a
+    colour.
     """
 
     names: tuple[str, ...]

@@ -151,7 +151,7 @@ class PackedSplit:
         return Sample(torch.from_numpy(image).permute(2, 0, 1), labels)
 
     def decoded_bytes(self, sample: int) -> int:
-        """What the sample takes in memory, before augmentation."""
+        """Bytes of the sample in memory, before augmentation."""
         height, width = self.size_hw or (self.index.height_px[sample], self.index.width_px[sample])
         return int(height) * int(width) * (3 if self.id_table is None else 4)
 

@@ -42,7 +42,7 @@ TAR_FAILURES = (
 
 @dataclass(frozen=True)
 class Verification:
-    """What was read and every fault in it; each fault names its object, and its sample."""
+    """The objects read and their faults; each fault names its object and its sample."""
 
     uri: str
     splits: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What stands in the toy town, in metres: houses, trees, hedges and cars as faces of surfaces.
+"""The things in the toy town, in metres: houses, trees, hedges and cars as faces of surfaces.
 
 Nothing here knows a colour: a surface carries a `tone` in 0..1, which each look turns into a
 colour of its own.
@@ -21,7 +21,7 @@ BUILDING, POLE, VEGETATION, CAR = 11, 17, 21, 26
 
 
 class Surface(NamedTuple):
-    """What a face is: its tone, outward normal, size, and four numbers its pattern reads."""
+    """A face: its tone, outward normal, size, and four numbers its pattern reads."""
 
     label_id: int
     material: int

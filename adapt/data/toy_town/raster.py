@@ -60,8 +60,8 @@ class Face(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """What each pixel sees, each (H, W): inverse depth in 1/m (0: sky), surface, place on it in
-    metres.
+    """Geometry behind each pixel, each (H, W): inverse depth in 1/m (0: sky), surface, place on it
+    in metres.
 
     On the ground `across` and `up` are the world's x and z. `lit` is 1 in the sun and 0 in the
     shadow of things. `rise` is the slope of the pixel's ray, which colours the sky.

@@ -114,7 +114,7 @@ def _light_row(town: Town, side: int, rng: Generator) -> None:
 
 
 def _close_street(town: Town, rng: Generator) -> None:
-    """What stands across the far end: a tree line, and houses before some of it."""
+    """The end of the street: a tree line, and houses before some of it."""
     middle = town.centre(END_M)
     town.add(
         Surface(VEGETATION, FOLIAGE, rng.random(), (0.0, 0.3, -1.0), (300.0, 7.0)),

@@ -29,7 +29,7 @@ Records = dict[int, ShardRecord]
 
 
 class MergeTarget(NamedTuple):
-    """What all shards of a split must agree on. `num_slices`: the number of jobs that pack it."""
+    """The facts that all shards of a split share. `num_slices`: the number of jobs that pack it."""
 
     plan: PlanSummary
     libraries: dict[str, str]

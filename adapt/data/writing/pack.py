@@ -63,7 +63,7 @@ class PackingProgress(NamedTuple):
 
 
 class ShardWork(NamedTuple):
-    """What the threads of one packing share."""
+    """The common state of the threads of one packing."""
 
     store: Store
     plan: PackingPlan

@@ -1,4 +1,4 @@
-"""What a Docker engine refuses, and what keeps it from being reached, as errors with their fix."""
+"""Refusals of a Docker engine, and causes of its being unreachable, as errors with their fix."""
 
 import os
 import re

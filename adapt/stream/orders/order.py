@@ -25,7 +25,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Drawing(NamedTuple):
-    """What a domain's order is built from, beside the settings in `stream`. `domain` is the
+    """The facts that build a domain's order, beside the settings in `stream`. `domain` is the
     domain's number in the job; `planned_draws` is how many draws the job's schedule foresees."""
 
     split: PackedSplit
