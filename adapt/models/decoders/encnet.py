@@ -43,7 +43,7 @@ class EncNetConfig(AuxiliaryConfig):
     )
 
 
-class Encoding(nn.Module):
+class CodewordEncoding(nn.Module):
     """Residual sums to codewords: (B, D, h, w) -> (B, K, D), K codewords of D channels."""
 
     def __init__(self, channels: int, num_codewords: int) -> None:
@@ -73,7 +73,7 @@ class ContextEncoding(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.project = conv_bn_relu(channels, channels, 1)
-        self.encoding = Encoding(channels, NUM_CODEWORDS)
+        self.encoding = CodewordEncoding(channels, NUM_CODEWORDS)
         self.norm = nn.BatchNorm1d(NUM_CODEWORDS)
         self.weigh = nn.Sequential(nn.Linear(channels, channels), nn.Sigmoid())
 

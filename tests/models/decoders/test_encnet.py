@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from adapt.batch import IGNORED
 from adapt.losses import classes_present
 from adapt.models import build_segmenter
-from adapt.models.decoders.encnet import ContextEncoding, Encoding
+from adapt.models.decoders.encnet import CodewordEncoding, ContextEncoding
 
 torch.set_num_threads(1)
 NUM_CLASSES = 5
@@ -32,7 +32,7 @@ def _transcribed(features: Tensor, codewords: Tensor, smoothing: Tensor) -> Tens
 
 def test_encoding_is_the_papers_in_values_and_gradients() -> None:
     torch.manual_seed(0)
-    encoding = Encoding(6, 4).double()
+    encoding = CodewordEncoding(6, 4).double()
     features = torch.randn(2, 6, 3, 5, dtype=torch.float64, requires_grad=True)
     leaves = [features, encoding.codewords, encoding.smoothing]
     torch.nn.init.normal_(encoding.codewords)
@@ -50,7 +50,7 @@ def test_encoding_is_the_papers_in_values_and_gradients() -> None:
 @torch.no_grad()
 def test_nearest_codeword_gets_the_largest_weight() -> None:
     torch.manual_seed(0)
-    encoding = Encoding(8, 5).double()
+    encoding = CodewordEncoding(8, 5).double()
     assert (encoding.smoothing < 0).all()
     encoding.smoothing.fill_(encoding.smoothing[0])
     torch.nn.init.normal_(encoding.codewords)
@@ -63,7 +63,7 @@ def test_nearest_codeword_gets_the_largest_weight() -> None:
 
 def test_encoding_starts_as_the_program_does() -> None:
     torch.manual_seed(0)
-    encoding = Encoding(16, 4096)
+    encoding = CodewordEncoding(16, 4096)
     for values, low, high in ((encoding.smoothing, -1, 0), (encoding.codewords, -1 / 256, 1 / 256)):
         unit = (values.detach() - low) / (high - low)
         assert 0 <= unit.min() < 0.01
@@ -85,14 +85,14 @@ def test_encoding_makes_no_tensor_of_pixels_by_codewords_by_channels() -> None:
 
     features = torch.randn(1, 64, 20, 20, requires_grad=True)
     with Largest() as largest:
-        Encoding(64, 32)(features).square().sum().backward()
+        CodewordEncoding(64, 32)(features).square().sum().backward()
     assert largest.numel == features.numel()
 
 
 @torch.no_grad()
 def test_encoding_keeps_float32_under_bf16_and_float16() -> None:
     torch.manual_seed(0)
-    encoding, features = Encoding(64, 8), (300 * torch.randn(1, 64, 6, 6)).half()
+    encoding, features = CodewordEncoding(64, 8), (300 * torch.randn(1, 64, 6, 6)).half()
     torch.nn.init.normal_(encoding.codewords, std=300)
     encoding.smoothing.mul_(1e-6)
     with torch.autocast("cpu", torch.bfloat16):
