@@ -138,10 +138,16 @@ def expected(kind: Any) -> str:
     return " or ".join(dict.fromkeys(_words(choice, notes) for choice in choices))
 
 
+def alternatives(values: Iterable[Any]) -> str:
+    """`8, 16 or 32`."""
+    *others, last = map(str, values)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def _words(kind: Any, notes: list[Any]) -> str:
     origin, members = get_origin(kind) or kind, get_args(kind)
     if origin is Literal:
-        return " or ".join(map(str, members))
+        return alternatives(members)
     words = "keys and values" if _fields(kind) else _KINDS.get(origin, "a value")
     if origin is tuple and Ellipsis not in members:
         words += f" of {len(members)}"
@@ -168,7 +174,7 @@ _KINDS = {
     dict: "keys and values",
     NoneType: "null",
 }
-_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "divisible by"}
 _SIZES = {"min_length": "of at least", "max_length": "of at most"}
 _LIMITS: dict[Any, dict[str, str]] = {
     int: _SIGNS,
@@ -176,7 +182,11 @@ _LIMITS: dict[Any, dict[str, str]] = {
     tuple: _SIZES,
     list: _SIZES,
     dict: _SIZES,
-    str: {"pattern": "that matches", "min_length": "with a length of at least"},
+    str: {
+        "pattern": "that matches",
+        "min_length": "with a length of at least",
+        "max_length": "with a length of at most",
+    },
 }
 
 

@@ -181,7 +181,7 @@ def test_strides_are_those_that_timm_encoders_can_have(folder: Path) -> None:
             ["--output-stride", "4", "--encoder", "vgg16"],
             "model.output_stride: expected 8, 16 or 32",
         ),
-        (["--architecture", "pspnt"], "model.architecture: got 'pspnt'; did you mean 'pspnet'?"),
+        (["--architecture", "pspnt"], "expected a known name, got 'pspnt'; did you mean 'pspnet'?"),
         (["--encoder", "resnt18"], "got 'resnt18'; did you mean 'resnet18'?"),
         (
             ["--architecture", "unet", "--encoder", "resnet18"],
@@ -189,7 +189,7 @@ def test_strides_are_those_that_timm_encoders_can_have(folder: Path) -> None:
         ),
         (
             ["--architecture", "frrn", "--encoder", "resnet18"],
-            "model.encoder: Input should be 'frrn_a' or 'frrn_b', got 'resnet18'",
+            "model.encoder: expected frrn_a or frrn_b, got 'resnet18'",
         ),
         (
             ["--architecture", "pspnet", "--encoder", "caffe_resnet50", "--output-stride", "16"],

@@ -75,7 +75,7 @@ def test_any_key_is_taken_or_refused(start: str, end: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.output_stride=12", "model.output_stride: expected 8 or 16 or 32, got 12 (known:"),
+        ("model.output_stride=12", "model.output_stride: expected 8, 16 or 32, got 12 (known:"),
         ("train.steps=", "train.steps: expected a positive integer, got None"),
         ("train.steps=9.5", "train.steps: expected a positive integer, got 9.5"),
         ("optim.lr=1e400", "optim.lr: expected a number > 0, got inf"),

@@ -54,6 +54,8 @@ class Whole(Section):
     shapes: dict[str, Disc] = Field({})
     count: int = Field(1, ge=1)
     even: int = Field(2, ge=2, le=8)
+    width: int = Field(64, ge=64, multiple_of=64)
+    short: str = Field("a", max_length=2)
     many: PositiveInt = 1
     pair: tuple[Share, Share] | None = None
     scales: tuple[float, ...] = Field((1.0,), min_length=1)
@@ -78,6 +80,8 @@ class Whole(Section):
         ({"count": 1.0}, "count: expected a positive integer, got 1.0"),
         ({"count": True}, "count: expected a positive integer, got True"),
         ({"even": 9}, "even: expected an integer >= 2 and <= 8, got 9"),
+        ({"width": 96}, "width: expected an integer >= 64 and divisible by 64, got 96"),
+        ({"short": "abc"}, "short: expected a text with a length of at most 2, got 'abc'"),
         ({"pair": [0.5]}, "pair.1: missing, expected a number >= 0 and < 1"),
         ({"pair": [0.5, 2]}, "pair.1: expected a number >= 0 and < 1, got 2"),
         ({"pair": [0.5, float("nan")]}, "pair.1: expected a number >= 0 and < 1, got nan"),
@@ -148,7 +152,7 @@ def test_the_fix_of_one_mistake_is_an_attribute_and_several_have_a_line_each() -
         ({"architecture": "unte"}, "architecture: expected a known name, got 'unte'; did you mean"),
         ({}, "architecture: missing, expected one of bisenet, "),
         ({"architecture": "pspnet", "encodre": "x"}, "encodre: unknown key, got 'encodre'; did y"),
-        ({"architecture": "pspnet", "output_stride": 12}, "output_stride: expected 8 or 16 or 32"),
+        ({"architecture": "pspnet", "output_stride": 12}, "output_stride: expected 8, 16 or 32"),
     ],
 )
 def test_a_models_mistake_reads_the_same_from_python_a_spec_and_set(

@@ -39,7 +39,7 @@ class GCNConfig(AuxiliaryConfig):
     @classmethod
     def _odd(cls, size: int) -> int:
         if size % 2 == 0:
-            raise ValueError("expected an odd number, so that the size is kept")
+            raise ValueError(f"expected an odd number, so that the size is kept, got {size}")
         return size
 
 

@@ -141,5 +141,5 @@ def test_width_is_every_levels_and_nothing_is_stray(width: int) -> None:
 
 
 def test_width_that_groups_do_not_divide_is_refused() -> None:
-    with pytest.raises(JobError, match=r"model.width: .*multiple of 64, got 96"):
+    with pytest.raises(JobError, match=r"model.width: .*divisible by 64, got 96"):
         _build(width=96)

@@ -140,10 +140,10 @@ def test_aux_reads_the_way_up_at_a_quarter(smallest: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "densenet121"}, "model.encoder: .*'fc_densenet103', got 'densenet121'"),
-        ({"encoder": "resnet18"}, "model.encoder: .*'fc_densenet103', got 'resnet18'"),
+        ({"encoder": "densenet121"}, "model.encoder: .* or fc_densenet103, got 'densenet121'"),
+        ({"encoder": "resnet18"}, "model.encoder: .* or fc_densenet103, got 'resnet18'"),
         ({"output_stride": 16}, "model.output_stride: .*32, got 16"),
-        ({"weights": "imagenet"}, "model.weights: .*'none', got 'imagenet'"),
+        ({"weights": "imagenet"}, "model.weights: expected none, got 'imagenet'"),
     ],
 )
 def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str) -> None:
