@@ -35,6 +35,7 @@ from storage.store import Store
 from storage.stores import Stores
 from tests.commands import ROOT
 from tests.conftest import pack_tiny, tiny_values
+from tests.processes import Process, is_server
 from tests.storage.faults import FaultProxy
 
 BUCKET = "chaos"
@@ -88,7 +89,7 @@ class World:
         environment["SEGADAPT_GRACE_S"] = f"{0.75 * GRACE_S:.0f}"
         environment["MLFLOW_TRACKING_URI"] = self.mlflow_proxy.endpoint_url
         with self.log(name).open("ab") as log:
-            return subprocess.Popen(
+            return Process(
                 [sys.executable, ROOT / "entrypoint.py", "run", f"{name}.yaml"],
                 cwd=self.folder,
                 env=environment,
@@ -212,11 +213,11 @@ def _kill_a_rank(process: "subprocess.Popen[Any]") -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Children before grandchildren."""
+    """Children before grandchildren; no fork server of the tests."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
-            found += [int(child) for child in task.read_text().split()]
+            found += [int(child) for child in task.read_text().split() if not is_server(int(child))]
     return found + [below for child in found for below in descendants(child)]
 
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from adapt.cli.main import main
+from tests.processes import ROOT, Process
 
-ROOT = Path(__file__).resolve().parents[1]
 FORGOTTEN = ("MLFLOW_TRACKING_URI", "TORCHELASTIC_RUN_ID", "PET_NNODES", "PET_NPROC_PER_NODE")
 """Variables of whoever runs the tests that would change what a command does."""
 ONLY_RANK = {
@@ -65,7 +65,7 @@ def start_python(
     *argv: object, folder: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """Start this interpreter with these arguments, in `folder`, on one thread."""
-    return subprocess.Popen(
+    return Process(
         [sys.executable, *map(str, argv)],
         cwd=folder,
         env=environment_of(folder, environment) | {"OMP_NUM_THREADS": "1"},

@@ -12,6 +12,7 @@ from PIL import Image
 from adapt.data.writing.pack import pack
 from storage.store import Store
 from storage.stores import Stores
+from tests import processes
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -23,6 +24,13 @@ pytest_plugins = ["tests.servers", "tests.docker_engine"]
 def one_thread() -> None:
     """Small tensors are slower on many threads, and test processes run side by side."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def cold_starts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests marked `cold_start` start no process from the fork server."""
+    if request.node.get_closest_marker("cold_start"):
+        monkeypatch.setattr(processes, "cold", True)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from adapt.spec.job_spec import JobSpec, load_spec
 from tests.commands import ROOT, Ended, finish
 from tests.conftest import tiny_values
 from tests.platforms.kubernetes_schemas import pod_templates
+from tests.processes import Process
 
 KUBELET = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 """What every pod is told."""
@@ -60,7 +61,7 @@ def start_pod(asked: Any, root: Path, **told: str) -> "subprocess.Popen[str]":
     (container,) = next(pod_templates(asked["items"][-1]))["spec"]["containers"]
     ours = {"SEGADAPT_ROOT": str(root), "PATH": "/usr/bin:/bin", "HOME": str(root / "tmp")}
     ours |= {"TMPDIR": str(root / "tmp"), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    return Process(
         [sys.executable, str(ROOT / "entrypoint.py"), *container["args"]],
         cwd=root / "tmp",
         env=variables | KUBELET | ours | told,

@@ -24,6 +24,7 @@ from adapt.spec.job_spec import parse_spec
 from tests.commands import FORGOTTEN, ROOT, finish
 from tests.conftest import tiny_values
 from tests.platforms.modelarts_samples import profile_of
+from tests.processes import Process
 
 UID, GID = 1000, 100
 
@@ -106,7 +107,7 @@ def start(
     process |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": "/tmp"}
     process |= {"SEGADAPT_ROOT": str(root)} | ({"PET_MASTER_PORT": str(port)} if port else {})
     assert not process.keys() & set(FORGOTTEN)
-    return subprocess.Popen(
+    return Process(
         [*as_ma_user(), sys.executable, str(ROOT / "entrypoint.py"), *words[2:], *appended],
         cwd=root / "home/ma-user",
         env=process | variables(asked, root, node, hosts),

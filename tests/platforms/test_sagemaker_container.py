@@ -28,6 +28,7 @@ from adapt.platforms.sagemaker.request import METRICS
 from adapt.spec.job_spec import parse_spec
 from tests.commands import ONLY_RANK, ROOT
 from tests.conftest import tiny_values
+from tests.processes import Process
 
 HOSTS = ["127.0.0.1", "localhost"]
 """Names that both stand for this machine, in the order that sorting gives."""
@@ -81,7 +82,7 @@ class Machine:
         machine = {"PATH": os.environ["PATH"], "TMPDIR": str(self.root / "tmp")}
         machine |= {"SEGADAPT_ROOT": str(self.root), "OMP_NUM_THREADS": "1"}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = Process(
                 [sys.executable, str(ROOT / "entrypoint.py"), "train"],
                 cwd=self.root,
                 env={

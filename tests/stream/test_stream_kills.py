@@ -25,6 +25,7 @@ from storage.shards.shards import xxh3_of
 from storage.store import Store
 from tests.commands import ROOT
 from tests.conftest import write_raw_folders
+from tests.processes import Process
 from tests.servers import BUCKET, stores_of
 from tests.storage.faults import FaultProxy
 from tests.stream.stream_driver import Round, checkpointed
@@ -53,7 +54,7 @@ class Node:
     def __init__(self, log: Path) -> None:
         self.log = log
         with log.open("wb") as errors:
-            self.process = subprocess.Popen(
+            self.process = Process(
                 [sys.executable, "-m", "tests.stream.stream_driver"],
                 cwd=ROOT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
