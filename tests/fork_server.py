@@ -3,9 +3,11 @@ asked for: `python -m tests.fork_server DESCRIPTOR`.
 """
 
 import atexit
+import ctypes
 import fcntl
 import gc
 import importlib
+import io
 import os
 import pickle
 import random
@@ -26,10 +28,12 @@ WARM = (
     *("torch", "torchvision", "timm", "mlflow", "boto3", "rich", "typer", "yaml", "PIL.Image"),
     *("torch.distributed.run", "torch.distributed.elastic.multiprocessing.api"),
     *("mlflow.store.tracking.sqlalchemy_store", "adapt.cli", "adapt.trainer.run"),
-    *("adapt.launch.supervisor"),
+    "adapt.launch.supervisor",
 )
 """What a job imports sooner or later. Importing it starts no thread."""
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SET_MM, SET_ARGUMENTS, SET_ENVIRONMENT = 35, 8, 10
+_shown: list[Any] = []
 HIGH = 500
 """Descriptors from here on are nobody's."""
 
@@ -77,12 +81,12 @@ def _forked(connection: socket.socket) -> bool:
     (told, tell), (wait, go) = os.pipe(), os.pipe()
     middle = os.fork()
     if middle == 0:
-        child = os.fork()
-        if child == 0:
+        if os.fork() == 0:
+            _heed_signals()  # before anybody knows the process
+            os.write(tell, os.getpid().to_bytes(8, "big"))
             os.close(go)
             os.read(wait, 1)
             return True
-        os.write(tell, child.to_bytes(8, "big"))
         os._exit(0)
     answer = os.read(told, 8)
     os.waitpid(middle, 0)  # now the child is the asking process's
@@ -90,6 +94,12 @@ def _forked(connection: socket.socket) -> bool:
     for descriptor in (told, tell, wait, go):
         os.close(descriptor)
     return False
+
+
+def _heed_signals() -> None:
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _become_server() -> None:
@@ -115,12 +125,23 @@ def become(request: Request, descriptors: list[int]) -> None:
     os.umask(request.umask)
     os.environ.clear()
     os.environ.update(request.environment)
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     processes.set_name(Path(sys.executable).name)
+    _show(request)
     if request.prepare is not None:
         request.prepare()
+
+
+def _show(request: Request) -> None:
+    """Have `/proc/PID/cmdline` and `environ` show the process's own, where the system lets us."""
+    command = [sys.executable, *request.argv]
+    variables = [f"{name}={value}" for name, value in request.environment.items()]
+    for words, start in ((command, SET_ARGUMENTS), (variables, SET_ENVIRONMENT)):
+        text = b"".join(os.fsencode(word) + b"\0" for word in words)
+        buffer = ctypes.create_string_buffer(text, len(text))
+        _shown.append(buffer)
+        address = ctypes.addressof(buffer)
+        processes.prctl(SET_MM, start, ctypes.c_ulong(address))
+        processes.prctl(SET_MM, start + 1, ctypes.c_ulong(address + len(text)))
 
 
 def _take(descriptors: list[int], numbers: tuple[int, ...]) -> None:
@@ -139,8 +160,8 @@ def _take(descriptors: list[int], numbers: tuple[int, ...]) -> None:
 def run(request: Request) -> None:
     """Be the interpreter with these arguments: `-c CODE`, `-m MODULE`, or a script."""
     _begin(request)
-    kind, *rest = request.argv
-    sys.argv = [kind, *rest[1:]] if kind in ("-c", "-m") else request.argv
+    kind, *rest = words = request.argv[request.argv[0] == "-u" :]
+    sys.argv = [kind, *rest[1:]] if kind in ("-c", "-m") else words
     sys.orig_argv = [sys.executable, *request.argv]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     main.__dict__.update(__builtins__=__builtins__, __annotations__={})
@@ -190,15 +211,23 @@ def _begin(request: Request) -> None:
     import numpy as np
     import torch
 
-    unbuffered = bool(request.environment.get("PYTHONUNBUFFERED"))
-    sys.stdout.reconfigure(  # type: ignore[union-attr]
-        line_buffering=os.isatty(1), write_through=unbuffered
-    )
+    if request.argv[0] == "-u" or request.environment.get("PYTHONUNBUFFERED"):
+        for name in ("stdout", "stderr"):
+            stream = _unbuffered(getattr(sys, name))
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+    else:
+        sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
     sys.dont_write_bytecode = bool(request.environment.get("PYTHONDONTWRITEBYTECODE"))
     torch.set_num_threads(int(request.environment["OMP_NUM_THREADS"]))
     random.seed()
     np.random.seed()
     sys.excepthook = _without_server
+
+
+def _unbuffered(stream: Any) -> io.TextIOWrapper:
+    raw = io.FileIO(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, write_through=True)  # type: ignore[type-var]
 
 
 def _path(request: Request, first: str) -> None:

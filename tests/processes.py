@@ -6,8 +6,8 @@ session, threads and random numbers. It is a child of the process that asks: the
 twice, and Linux gives the orphan to the asking process, its "subreaper" meanwhile. Forked
 processes have a server of their own, so that supervisors start their ranks as fast.
 
-Other than in a cold start, modules are imported, strings hash as in the server, and `/proc/PID`
-has the server's command and environment. What Python or the C library reads before the first import
+Other than in a cold start, modules are imported and strings hash as in the server; `/proc/PID`
+shows command and environment to root alone. What is read before the first import
 is started cold; so are tests marked `cold_start`, and all with SEGADAPT_COLD_STARTS=1.
 """
 
@@ -95,10 +95,10 @@ _client: Client | None = None
 _cold_execute: Callable[..., None] = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
 
-def prctl(option: int, value: Any) -> None:
+def prctl(option: int, value: Any, more: Any = 0) -> None:
     """Set an attribute of this process; elsewhere than on Linux nothing."""
     if _LIBC is not None:
-        _LIBC.prctl(option, value, 0, 0, 0)
+        _LIBC.prctl(option, value, more, 0, 0)
 
 
 def set_name(name: str) -> None:
@@ -150,11 +150,12 @@ def execute(process: Any, args: Any, executable: Any, prepare: Any, *given: Any)
 
 def forkable(argv: list[str], request: Request) -> bool:
     """Whether a fork can become this process."""
-    if cold or len(argv) < 2 or argv[0] != sys.executable:
+    words = request.argv[request.argv[:1] == ["-u"] :]
+    if cold or not words or argv[0] != sys.executable:
         return False
     if _client is not None and not _client.usable:
         return False
-    script = argv[1] in ("-c", "-m") or (Path(request.folder) / argv[1]).is_file()
+    script = words[0] in ("-c", "-m") or (Path(request.folder) / words[0]).is_file()
     threads = request.environment.get("OMP_NUM_THREADS", "")
     return (
         script

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests import processes
-from tests.commands import ROOT
+from tests.chaos import descendants
 from tests.processes import NO_THREADS, Process, is_server
 
 PLAIN = os.environ | NO_THREADS
@@ -33,7 +33,8 @@ print(json.dumps({
     "descriptors": numbers,
     "handlers": [str(signal.getsignal(n)).split(" at ")[0] for n in range(1, 32)],
     "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
-    "output": [sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering],
+    "output": [sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering,
+        sys.stdout.write_through, type(sys.stdout.buffer).__name__, sys.stderr.write_through],
     "files": resource.getrlimit(resource.RLIMIT_NOFILE),
     "log": [str(h) for h in logging.root.handlers] + [logging.root.level],
 }))
@@ -65,6 +66,8 @@ def python(*words: object, **options: Any) -> Process:
         ("script.py", {}),
         ("script", {"stdin": subprocess.DEVNULL}),
         ("-m", {}),
+        ("-u", {}),
+        ("script", {"env": PLAIN | {"PYTHONUNBUFFERED": "1"}}),
     ],
 )
 def test_a_fork_sees_what_a_cold_start_sees(
@@ -72,7 +75,12 @@ def test_a_fork_sees_what_a_cold_start_sees(
 ) -> None:
     for name in ("script", "module"):
         (tmp_path / f"{name}.py").write_text(SELF)
-    words = {"-c": ["-c", SELF], "-m": ["-m", "module"], "script": [tmp_path / "script.py"]}
+    words = {
+        "-c": ["-c", SELF],
+        "-m": ["-m", "module"],
+        "-u": ["-u", "script.py"],
+        "script": [tmp_path / "script.py"],
+    }
     more = {"PYTHONPATH": str(tmp_path), "PET_NNODES": "2", "EMPTY": ""}
     seen = []
     for cold in (False, True):
@@ -80,7 +88,7 @@ def test_a_fork_sees_what_a_cold_start_sees(
         process = python(
             *words.get(kind_of_words, [kind_of_words]),
             *("a", "--b=c"),
-            **{"cwd": tmp_path, "env": PLAIN | more, **options},
+            **{"cwd": tmp_path, **options, "env": options.get("env", PLAIN) | more},
         )
         out, err = process.communicate(None if "stdin" in options else "told")
         assert process.returncode == 0 and err == "to stderr\n", err
@@ -181,8 +189,20 @@ def test_a_marked_test_starts_processes_cold() -> None:
     assert python("-c", code).communicate()[0] == "False\n"
 
 
-def test_a_server_is_not_seen_among_the_children(kind: str) -> None:
-    process = python("-c", "input()", cwd=ROOT)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+def test_a_process_shows_its_command_and_environment(kind: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may change what /proc shows")
+    process = python("-c", "print(flush=True); input()", "a b", env=PLAIN | {"RANK": "7"})
+    assert process.stdout is not None and process.stdout.readline() == "\n"
+    shown = Path(f"/proc/{process.pid}")
+    assert (shown / "cmdline").read_bytes().split(b"\0")[-2] == b"a b"
+    assert b"RANK=7" in (shown / "environ").read_bytes().split(b"\0")
     process.communicate("\n")
-    assert not children.exists() and not is_server(os.getpid())
+
+
+def test_servers_are_not_taken_for_children_of_a_job(kind: str) -> None:
+    process = python("-c", CHILD.replace("print(os.getpid())", "input()"))
+    assert process.stdout is not None and process.stdout.readline()
+    assert process.stdout.readline() == "4\n"
+    assert descendants(process.pid) == [] and not is_server(process.pid)
+    process.communicate("\n")
