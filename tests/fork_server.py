@@ -3,7 +3,6 @@ asked for: `python -m tests.fork_server DESCRIPTOR`.
 """
 
 import atexit
-import ctypes
 import fcntl
 import gc
 import importlib
@@ -32,8 +31,6 @@ WARM = (
 )
 """What a job imports sooner or later. Importing it starts no thread."""
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SET_MM, SET_ARGUMENTS, SET_ENVIRONMENT = 35, 8, 10
-_shown: list[Any] = []
 HIGH = 500
 """Descriptors from here on are nobody's."""
 
@@ -126,22 +123,8 @@ def become(request: Request, descriptors: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request.environment)
     processes.set_name(Path(sys.executable).name)
-    _show(request)
     if request.prepare is not None:
         request.prepare()
-
-
-def _show(request: Request) -> None:
-    """Have `/proc/PID/cmdline` and `environ` show the process's own, where the system lets us."""
-    command = [sys.executable, *request.argv]
-    variables = [f"{name}={value}" for name, value in request.environment.items()]
-    for words, start in ((command, SET_ARGUMENTS), (variables, SET_ENVIRONMENT)):
-        text = b"".join(os.fsencode(word) + b"\0" for word in words)
-        buffer = ctypes.create_string_buffer(text, len(text))
-        _shown.append(buffer)
-        address = ctypes.addressof(buffer)
-        processes.prctl(SET_MM, start, ctypes.c_ulong(address))
-        processes.prctl(SET_MM, start + 1, ctypes.c_ulong(address + len(text)))
 
 
 def _take(descriptors: list[int], numbers: tuple[int, ...]) -> None:

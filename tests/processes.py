@@ -7,8 +7,8 @@ twice, and Linux gives the orphan to the asking process, its "subreaper" meanwhi
 processes have a server of their own, so that supervisors start their ranks as fast.
 
 Other than in a cold start, modules are imported and strings hash as in the server; `/proc/PID`
-shows command and environment to root alone. What is read before the first import
-is started cold; so are tests marked `cold_start`, and all with SEGADAPT_COLD_STARTS=1.
+has the server's command and environment. What is read before the first import is started
+cold; so are tests marked `cold_start`, and all with SEGADAPT_COLD_STARTS=1.
 """
 
 import ctypes
@@ -95,10 +95,10 @@ _client: Client | None = None
 _cold_execute: Callable[..., None] = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
 
-def prctl(option: int, value: Any, more: Any = 0) -> None:
+def prctl(option: int, value: Any) -> None:
     """Set an attribute of this process; elsewhere than on Linux nothing."""
     if _LIBC is not None:
-        _LIBC.prctl(option, value, more, 0, 0)
+        _LIBC.prctl(option, value, 0, 0, 0)
 
 
 def set_name(name: str) -> None:
