@@ -522,7 +522,11 @@ def last_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+    [
+        pytest.param(signal.SIGTERM, marks=pytest.mark.cold_start),
+        signal.SIGKILL,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
     ids=lambda number: number.name,
 )
 def test_a_job_that_got_a_signal_goes_on_bit_for_bit(
