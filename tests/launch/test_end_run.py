@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sqlite3
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -21,6 +23,7 @@ from adapt.spec.job_spec import parse_spec
 from tests.chaos import descendants
 from tests.commands import finish, start
 from tests.conftest import tiny_values
+from tests.launch.rank_scripts import wait_until
 
 
 def test_telling_mlflow_of_a_stop_ends_within_the_grace(
@@ -97,6 +100,7 @@ def test_a_rank_that_does_not_stop_is_a_killed_run_in_mlflow(tiny_uri: str, tmp_
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("step 2/"):
+            wait_until(lambda: has_run(tmp_path / "runs/mlflow.db"), 60)
             (child,) = descendants(process.pid)
             os.kill(child, signal.SIGSTOP)
             process.send_signal(signal.SIGTERM)
@@ -109,6 +113,16 @@ def test_a_rank_that_does_not_stop_is_a_killed_run_in_mlflow(tiny_uri: str, tmp_
     (experiment,) = client.search_experiments(filter_string="name = 'tests'")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "KILLED"
+
+
+RUNS = "SELECT 1 FROM runs"
+
+
+def has_run(database: Path) -> bool:
+    """Whether a rank has told MLflow of its run; making the tables may take longer than a stop."""
+    with suppress(sqlite3.Error):
+        return bool(sqlite3.connect(f"file:{database}?mode=ro", uri=True).execute(RUNS).fetchone())
+    return False
 
 
 def test_only_nodes_that_see_the_run_tell_mlflow_how_it_ended(
