@@ -4,27 +4,35 @@ VENV := .venv
 BIN := $(VENV)/bin
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: demo test fuzz fast lint docs site lock stack chaos bench clean
+.PHONY: demo test nightly fuzz fast lint docs site lock stack chaos bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/segadapt demo
 
-# All tests. The fuzzer runs beside the others for five minutes (`make fuzz`: ten, FUZZ_S says others);
-# what it says is shown at the end. Whatever ends this ends it too.
+# All tests but the nightly ones. The fuzzer runs beside the others for one minute (FUZZ_S says
+# others); what it says is shown at the end. Whatever ends this ends it too.
 test: $(VENV)/.installed
 	@said=$$(mktemp) || exit 1; \
-	FUZZ_S=$${FUZZ_S:-300} $(BIN)/python -m pytest -s -m fuzz >"$$said" 2>&1 & fuzzer=$$!; \
+	FUZZ_S=$${FUZZ_S:-60} $(BIN)/python -m pytest -s -m fuzz >"$$said" 2>&1 & fuzzer=$$!; \
 	trap 'kill $$fuzzer 2>/dev/null; rm -f "$$said"' EXIT; \
 	trap 'exit 130' INT; trap 'exit 143' TERM HUP; \
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not fuzz"; others=$$?; \
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not fuzz and not nightly"; others=$$?; \
 	echo "waiting for the fuzzer"; wait $$fuzzer; fuzzed=$$?; cat "$$said"; \
 	test $$others -eq 0 && test $$fuzzed -eq 0
+
+# What takes long: the tests that `make test` leaves out, ten minutes of fuzzing, fifty rounds of
+# chaos; all processes are started cold.
+nightly: export SEGADAPT_COLD_STARTS := 1
+nightly: $(VENV)/.installed
+	$(BIN)/python -m pytest -m nightly
+	$(MAKE) fuzz
+	$(MAKE) chaos
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pytest -s -m fuzz
 
 fast: $(VENV)/.installed
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not fuzz"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not fuzz and not nightly"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

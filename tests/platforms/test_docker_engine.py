@@ -191,6 +191,7 @@ def test_a_job_runs_to_its_end_and_its_best_checkpoint_is_fetched(
 
 
 @AT_LENGTH
+@pytest.mark.nightly
 def test_a_stopped_job_is_saved_and_goes_on_where_it_is_submitted_again(stack: Stack) -> None:
     steps, health = 20, ("--workdir=/opt/segadapt", "python", "-m", "adapt.launch.health")
     job = stack.client.submit(stack.request("stopped", steps))
@@ -213,6 +214,7 @@ def test_a_stopped_job_is_saved_and_goes_on_where_it_is_submitted_again(stack: S
 
 
 @AT_LENGTH
+@pytest.mark.nightly
 def test_a_job_without_memory_is_told_so_with_the_cure(stack: Stack) -> None:
     job = stack.client.submit(stack.request("poor", memory_gb=0.1, shm_gb=0.05))
     status = stack.ended(job)
@@ -233,6 +235,7 @@ time.sleep(100)
 
 
 @AT_LENGTH
+@pytest.mark.nightly
 def test_the_engine_finds_a_job_unhealthy_whose_rank_hangs(
     stack: Stack, sleeper: Callable[..., Request]
 ) -> None:
@@ -246,6 +249,7 @@ def test_the_engine_finds_a_job_unhealthy_whose_rank_hangs(
 
 
 @AT_LENGTH
+@pytest.mark.nightly
 def test_a_job_that_does_not_stop_is_killed_after_the_grace(
     stack: Stack, sleeper: Callable[..., Request]
 ) -> None:
@@ -261,6 +265,7 @@ def test_a_job_that_does_not_stop_is_killed_after_the_grace(
 
 
 @AT_LENGTH
+@pytest.mark.nightly
 def test_a_stop_reaches_a_job_that_has_not_begun(
     stack: Stack, sleeper: Callable[..., Request]
 ) -> None:
