@@ -1,6 +1,7 @@
 """Commands that train: run, demo, schema."""
 
 import json
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -103,10 +104,13 @@ def _spec_or_platforms(spec: str | None, place: Place) -> str:
 
 def _supervise(place: Place) -> int:
     """Run this very command in a child, whose ranks train; the exit code for the platform."""
-    from adapt.launch.supervisor import launch
+    from adapt.launch.supervisor import launch, still_busy
 
     code = launch(place, _this_command())
-    return place.interrupted_code if code == Interrupted.exit_code else code
+    code = place.interrupted_code if code == Interrupted.exit_code else code
+    if still_busy():  # the platform's grace is over
+        os._exit(code)
+    return code
 
 
 def _this_command() -> list[str]:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from threading import Thread
+from threading import enumerate as enumerate_threads
 from typing import TYPE_CHECKING
 
 from adapt.errors import Interrupted, JobError
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 STACKS_S, STOP_S = 3.0, 5.0
 """How long stalled ranks may write their stacks, and then end by themselves."""
+BACKGROUND = "may outlast the grace"
 KILL_S = 1.0
 """How much longer than its ranks the supervisor's child may take to end after a stop."""
 
@@ -64,10 +66,24 @@ def launch(place: Place, command: Sequence[str]) -> int:
             command, place, folder, lambda text: keep_stacks(folder, place, text), stop
         )
         if verdict.kind:
-            telling = Thread(target=end_run, args=(folder, place, verdict), daemon=True)
-            telling.start()
+            telling = _in_background(lambda: end_run(folder, place, verdict))
             telling.join(stop.left_s(place.grace_s))
     return verdict.exit_code
+
+
+def _in_background(act: Callable[[], object]) -> Thread:
+    """Start what may outlast the grace (see `still_busy`)."""
+    thread = Thread(target=act, name=BACKGROUND, daemon=True)
+    thread.start()
+    return thread
+
+
+def still_busy() -> bool:
+    """True where a thread of `launch` still imports or waits for MLflow.
+
+    Python's own end then waits for it, or spoils the exit code: end with `os._exit`.
+    """
+    return any(thread.name == BACKGROUND for thread in enumerate_threads())
 
 
 def end_run(folder: Path, place: Place, verdict: Verdict) -> None:
@@ -184,7 +200,7 @@ def _hasten(child: "subprocess.Popen[bytes]", folder: Path, age_s: float, longes
 def _prepare_end_run() -> None:
     """Import what `end_run` needs meanwhile: torch takes seconds that a grace may not have."""
     names = ("adapt.trainer.tracked_run", "adapt.trainer.opening", "mlflow")
-    Thread(target=lambda: [importlib.import_module(name) for name in names]).start()
+    _in_background(lambda: [importlib.import_module(name) for name in names])
 
 
 def _end_stalled(
