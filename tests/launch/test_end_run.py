@@ -43,7 +43,9 @@ def test_telling_mlflow_of_a_stop_ends_within_the_grace(
     started_s = time.monotonic()
     assert launch(Place("local", {}, tmp_path, grace_s=2), []) == 75
     assert time.monotonic() - started_s < 10
+    assert supervisor.still_busy(), "so `run` ends without waiting for MLflow"
     told.set()
+    wait_until(lambda: not supervisor.still_busy(), timeout_s=10)
 
 
 def test_the_job_reaches_the_supervisor_as_it_was_read(
@@ -91,11 +93,14 @@ def rank_pid(supervisor: int, rank: int) -> int:
     raise AssertionError(f"no rank {rank} below {supervisor}")
 
 
-def test_a_rank_that_does_not_stop_is_a_killed_run_in_mlflow(tiny_uri: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("grace_s", [15, pytest.param(60, marks=pytest.mark.nightly)])
+def test_a_rank_that_does_not_stop_is_a_killed_run_in_mlflow(
+    grace_s: int, tiny_uri: str, tmp_path: Path
+) -> None:
     values = tiny_values(tiny_uri, "runs")
     values["train"]["steps"] = 200
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
-    environment = {"SEGADAPT_GRACE_S": "15"}
+    environment = {"SEGADAPT_GRACE_S": str(grace_s)}
     process = start("run", "tiny.yaml", folder=tmp_path, environment=environment)
     assert process.stderr is not None
     for line in process.stderr:
@@ -108,7 +113,9 @@ def test_a_rank_that_does_not_stop_is_a_killed_run_in_mlflow(tiny_uri: str, tmp_
     begun_s = time.monotonic()
     ended = finish(process)
     assert ended.code == 75 and "not every rank ended within the grace" in ended.err, ended.err
-    assert time.monotonic() - begun_s < 15, "the platform kills what is left after its grace"
+    assert time.monotonic() - begun_s < grace_s, "the platform kills what is left after its grace"
+    if grace_s < 60:  # a loaded machine may not reach MLflow in the seconds that are left
+        return
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'tests'")
     (run,) = client.search_runs([experiment.experiment_id])
