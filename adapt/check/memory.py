@@ -121,8 +121,8 @@ def batch_hw(key: str, domain: DomainConfig, packed_hw: Sizes) -> tuple[int, int
     size_hw = domain.augment.crop_hw or domain.size_hw or packed_hw.get(key)
     if size_hw is None:
         raise JobError(
-            f"{key}.size_hw: expected a size, by which the memory of a step is predicted, got "
-            f"none; set it, or {key}.augment.crop_hw"
+            f"{key}.size_hw: expected a size, by which the memory of a step is predicted, got none",
+            fix=f"set it, or {key}.augment.crop_hw",
         )
     return size_hw
 

@@ -98,7 +98,4 @@ class Subject:
 
 def red(what: str, error: JobError | DataError | StoreError) -> Finding:
     """A failure as a line: the problem and its fix."""
-    if error.fix:
-        return Finding(what, False, error.problem, error.fix, error.exit_code)
-    found, _, fix = error.problem.partition("; ")  # TODO: every fix becomes an attribute
-    return Finding(what, False, found, fix, error.exit_code)
+    return Finding(what, False, error.problem, error.fix, error.exit_code)
