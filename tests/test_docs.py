@@ -173,7 +173,7 @@ def test_every_section_of_a_job_is_on_the_page() -> None:
 def test_types_and_defaults_read_as_one_writes_them() -> None:
     page = reference()
     for row in (
-        "| `steps` | integer >= 1 | `120000` | Optimizer steps (ADVENT's figure). |",
+        "| `steps` | integer >= 1 | `120000` | Optimizer steps (ADVENT's value). |",
         '| `name` | "sgd" or "adamw" | `"sgd"` |',
         "| `source` | section | **required** | The labelled domain. |",
         "| `optim` | section | its defaults | Optimizers and schedule. |",

@@ -162,7 +162,7 @@ def test_heads_read_the_deepest_stage_and_the_one_before() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"multi_grid": []}, "model.multi_grid: expected a list of at least 1 or null, got"),
+        ({"multi_grid": []}, "model.multi_grid: expected a list of at least 1 and of at most 4"),
         ({"multi_grid": [1, 0, 2]}, "model.multi_grid.1: expected a positive integer, got 0"),
         ({"multi_grid": [1] * 18}, "model.multi_grid: "),
         ({"output_stride": 4}, "model.output_stride: .*8, 16 or 32, got 4"),
