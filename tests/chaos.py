@@ -57,13 +57,11 @@ class World:
 
     def __init__(self, folder: Path, server: S3Server, mlflow_uri: str, steps: int) -> None:
         self.folder, self.steps = folder, steps
-        self.store_proxy, self.mlflow_proxy = (
-            FaultProxy(server.endpoint_url),
-            FaultProxy(mlflow_uri),
-        )
+        self.store_proxy = FaultProxy(server.endpoint_url)
+        self.mlflow_proxy = FaultProxy(mlflow_uri)
         self.mlflow_uri = mlflow_uri
-        config = {"region": "us-east-1", "access_key_env": "CHAOS_KEY"}
-        config |= {"secret_key_env": "CHAOS_SECRET"}
+        names = {"access_key_env": "CHAOS_KEY", "secret_key_env": "CHAOS_SECRET"}
+        config = {"region": "us-east-1", **names}
         self.keys = {"CHAOS_KEY": server.access_key, "CHAOS_SECRET": server.secret_key}
         direct = StoreConfig.model_validate(config | {"endpoint_url": server.endpoint_url})
         self.stores = Stores({"s3": direct}, self.keys)
@@ -236,9 +234,8 @@ def play(world: World, ending: str, trouble: str, chance: random.Random) -> Roun
     earlier = log.stat().st_size if log.exists() else 0
     with TROUBLES[trouble](world, chance):
         process = world.start("stormy")
-        longest_s = START_S
-        if chance.random() >= EARLY_SHARE:
-            longest_s = TRAINING_S
+        longest_s = START_S if chance.random() < EARLY_SHARE else TRAINING_S
+        if longest_s == TRAINING_S:
             _wait_for_a_step(process, log, earlier)
         try:
             code = process.wait(chance.uniform(0, longest_s))
@@ -346,9 +343,8 @@ def small_scratch(folder: Path) -> Iterator[bool]:
     """A small disk at `folder`, where this process may mount one; says whether it could."""
     folder.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={SCRATCH_MB}m", "tmpfs", str(folder)]
-    mounted = shutil.which("mount") is not None and not subprocess.call(
-        command, stderr=subprocess.DEVNULL
-    )
+    quiet = subprocess.DEVNULL
+    mounted = shutil.which("mount") is not None and not subprocess.call(command, stderr=quiet)
     try:
         yield mounted
     finally:
