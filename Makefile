@@ -24,7 +24,7 @@ test: $(VENV)/.installed
 # chaos; all processes are started cold.
 nightly: export SEGADAPT_COLD_STARTS := 1
 nightly: $(VENV)/.installed
-	$(BIN)/python -m pytest -m nightly
+	$(BIN)/python -m pytest -m "nightly and not fuzz"
 	$(MAKE) fuzz
 	$(MAKE) chaos
 
