@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadgroup
+# Many tests wait for servers and processes: one worker more than cores, four at most.
+WORKERS := $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup
 
 .PHONY: demo test nightly fuzz fast lint docs site lock stack chaos bench clean
 

@@ -94,7 +94,7 @@ def tiny_job(tiny_uri: str, tmp_path: Path) -> dict[str, Any]:
 def tiny_values(tiny_uri: str, runs_uri: str) -> dict[str, Any]:
     """The values of `tiny_job` for data and runs that lie elsewhere."""
     domain = {"dataset": "tiny", "uri": tiny_uri, "batch_size": 2, "size_hw": list(TINY_HW)}
-    model = {"architecture": "deeplab_v2", "encoder": "resnet18", "output_stride": 16}
+    model = {"architecture": "deeplab_v2", "encoder": "test_resnet", "output_stride": 16}
     return {
         "name": "tiny",
         "classes": TINY_CLASSES,

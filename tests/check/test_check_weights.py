@@ -24,7 +24,7 @@ def test_weights_of_the_wrong_kind(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "b.safetensors")
     for file, key, message in (
         ("a", "weights_uri", "expected a file of tensors, got a.safetensors, which cannot be"),
-        ("b", "start_uri", "model: expected weights of deeplab_v2 on resnet18 with 4 classes"),
+        ("b", "start_uri", "model: expected weights of deeplab_v2 on test_resnet with 4 classes"),
     ):
         one = subject(tmp_path, "packed", f"model.{key}={tmp_path}/{file}.safetensors")
         assert_red(weights_findings(one), "weights", 2, message)

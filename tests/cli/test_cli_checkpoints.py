@@ -130,7 +130,7 @@ def test_weights_that_do_not_fit(finished: Path, spec: Path, tmp_path: Path) -> 
     start_uri = ("--set", f"model.start_uri={weights}")
     deeper = ("--set", "model.encoder=resnet34")
     ended = call("run", spec, *start_uri, *deeper, folder=tmp_path)
-    refused(ended, 2, 'model.encoder: expected "resnet18", with which the weights', "resnet34")
+    refused(ended, 2, 'model.encoder: expected "test_resnet", with which the weights', "resnet34")
     (tmp_path / "other.safetensors").write_bytes(b"no weights")
     ended = call("evaluate", spec, "--checkpoint", "other.safetensors", folder=tmp_path)
     refused(ended, 2, "other.safetensors", "cannot be read")

@@ -26,7 +26,7 @@ def test_a_sound_job_has_no_problems_and_says_what_holds(
     found = list(checked(job_of(tiny_job), place))
     assert [one.what for one in found] == ["batches", "networks"], "it names no secrets"
     assert found[0].found == "2 and 2 images a rank, 1 rank"
-    assert found[1].found.startswith("deeplab_v2 on resnet18, advent: ")
+    assert found[1].found.startswith("deeplab_v2 on test_resnet, advent: ")
     assert list(problems(job_of(tiny_job), place)) == []
     refuse_problems(job_of(tiny_job), place)
 
