@@ -44,7 +44,12 @@ def known_names(found: object, known: Iterable[str]) -> str:
     The hint is for texts that are like a known name; nothing is listed where nothing is known.
     """
     names = sorted(known)
-    close = get_close_matches(found, names, n=1, cutoff=0.5) if isinstance(found, str) else []
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     listed = f" (known: {', '.join(names)})" if names else ""
-    return f"got {found!r}{hint}{listed}"
+    return f"{got(found, names)}{listed}"
+
+
+def got(found: object, known: Iterable[str]) -> str:
+    """`got 'x'; did you mean 'y'?`, where the message lists the known names itself."""
+    names = sorted(known) if isinstance(found, str) else []
+    close = get_close_matches(str(found), names, n=1, cutoff=0.5)
+    return f"got {found!r}" + (f"; did you mean {close[0]!r}?" if close else "")

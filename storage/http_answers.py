@@ -35,7 +35,7 @@ class Failures:
             )
         if status in _DENIED:
             return StoreError(
-                f"{uri}: access denied ({reason}); the credentials come from {self.credentials}",
+                f"{uri}: access denied ({reason}) with the credentials from {self.credentials}",
                 fix="check them and their rights there",
             )
         if status >= 500 or status in _TRANSIENT:

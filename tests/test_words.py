@@ -72,6 +72,25 @@ def clauses(source: str) -> Iterator[tuple[int, str]]:
                 yield getattr(node, "lineno", 1), text.partition("\n")[0]
 
 
+ERRORS = {"Mistake", "MissingObject", "StoreUnavailable", "ShortObject", "DamagedObject"}
+
+
+def joined_fixes(source: str) -> Iterator[tuple[int, str]]:
+    """(line, text) of errors that name a fix in the text of the problem, not as `fix`."""
+    for call in ast.walk(ast.parse(source)):
+        if isinstance(call, ast.Call) and is_error(ast.unparse(call.func)):
+            for node in ast.walk(call):
+                text = node.value if isinstance(node, ast.Constant) else ""
+                if isinstance(text, str) and "Fix:" in text:
+                    yield node.lineno, text
+
+
+def is_error(name: str) -> bool:
+    """`JobError`, `errors.StoreError`, `ValueError`, `Mistake`."""
+    last = name.rpartition(".")[2]
+    return last.endswith("Error") or last in ERRORS
+
+
 def prose(page: str) -> Iterator[tuple[int, str]]:
     """(line number, line) of a page without its code."""
     code = False
@@ -108,6 +127,27 @@ def test_messages_and_first_lines_use_the_standard_words(folder: Path) -> None:
         opened = [f"line {line}: opens with a clause: {text}" for line, text in clauses(source)]
         found += [f"{name(path)} {fault}" for fault in [*faults(texts(source)), *opened]]
     assert found == [], "\n".join(["", *found])
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name)
+def test_errors_name_the_fix_apart_from_the_problem(folder: Path) -> None:
+    found = [
+        f"{name(path)} line {line}: {text}"
+        for path in sorted(folder.glob("*.py"))
+        for line, text in joined_fixes(path.read_text())
+    ]
+    assert found == [], "\n".join(["", *found])
+
+
+def test_fixes_in_the_text_of_a_problem_are_found() -> None:
+    source = (
+        'raise JobError("x: expected y. Fix: z")\n'
+        'raise errors.StoreUnavailable(\n    f"{x}: fails. "\n    "Fix: z"\n)\n'
+        'raise ValueError("x: expected y, got z")\n'
+        'raise Mistake("x: expected y", fix="z")\n'
+        'log.warning("x is full. Fix: z")\n'
+    )
+    assert [line for line, _ in joined_fixes(source)] == [1, 3]
 
 
 @pytest.mark.parametrize("page", [one for one in PAGES if name(one) not in TO_PASS], ids=name)

@@ -151,10 +151,19 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[
     changed: dict[str, Any] = deepcopy(dict(values))
     for override in overrides:
         path, equals, text = override.partition("=")
-        if not equals or not path:
-            raise JobError(f"--set {override}: expected KEY.PATH=VALUE, as in train.steps=500")
-        _assign(changed, path.split("."), parse_yaml(text, f"--set {path}"), path)
+        keys = path.split(".")
+        if not equals:
+            raise _no_override(override, "no value")
+        if "" in keys:
+            raise _no_override(path, f"an empty part {keys.index('') + 1} of {len(keys)}")
+        _assign(changed, keys, parse_yaml(text, f"--set {path}"), path)
     return changed
+
+
+def _no_override(path: str, got: str) -> JobError:
+    return JobError(
+        f"--set {path}: expected KEY.PATH=VALUE, got {got}", fix="write it as train.steps=500"
+    )
 
 
 def _assign(node: Any, keys: list[str], value: Any, path: str) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from adapt.errors import JobError, known_names
+from adapt.errors import JobError, got, known_names
 
 Model = TypeVar("Model")
 
@@ -74,8 +74,7 @@ def _mistake(whole: Any, error: Any, under: str) -> tuple[str, str]:
             return _own_words(path, kind, str(raised)), getattr(raised, "fix", "")
         case "literal_error":
             known = [str(one) for choice in _parts(kind)[0] for one in get_args(choice)]
-            hint = known_names(found, known if len(known) > 1 else ())
-            return f"{path}: expected {expected(kind)}, {hint}", ""
+            return f"{path}: expected {expected(kind)}, {got(found, known)}", ""
         case "json_invalid":
             return f"{path or 'values'}: expected plain values, got {error['ctx']['error']}", ""
     return f"{path}: expected {expected(kind)}, got {found!r}", _fix(kind, found)

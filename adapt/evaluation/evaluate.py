@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from adapt.batch import Sample
+from adapt.config.validation import Mistake
 from adapt.data.packed.packed_split import PackedSplit, SplitConfig
 from adapt.errors import Interrupted
 from adapt.evaluation.inference import (
@@ -63,9 +64,10 @@ class EvaluateConfig(InferenceConfig):
     def _selects_what_is_reported(self) -> "EvaluateConfig":
         subset = self.select_by.removeprefix("miou_")
         if subset != self.select_by and subset not in self.subsets:
-            raise ValueError(
+            raise Mistake(
                 f"select_by: expected a reported score, got {self.select_by!r} without "
-                f"{subset!r} in evaluate.subsets. Fix: add it there"
+                f"{subset!r} in evaluate.subsets",
+                fix="add it there",
             )
         return self
 

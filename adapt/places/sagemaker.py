@@ -152,8 +152,8 @@ def _channels(config: Path, root: Path) -> list[str]:
 def _check_writable(checkpoints: Path) -> None:
     if not _writable(checkpoints):
         raise JobError(
-            f"{checkpoints}: expected a folder that uid {os.getuid()} may write to, got one of "
-            "another user; SageMaker mirrors the checkpoints from there",
+            f"{checkpoints}: expected a folder that uid {os.getuid()} may write to, as "
+            "SageMaker mirrors the checkpoints from there, got one of another user",
             fix="let the image run as root (USER root, step 3 of docs/platforms/sagemaker.md), or "
             "leave checkpoint_uri out of the profile",
         )

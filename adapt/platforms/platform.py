@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 
 from adapt.config.section import Section
 from adapt.config.strict_yaml import packed
+from adapt.config.validation import Mistake
 from adapt.platforms.texts import VARIABLE
 from storage.uris import without_password
 
@@ -79,7 +80,7 @@ class Profile(Section):
     def _without_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
         found = [name for name in environment if SECRET.search(name) and not FILE.search(name)]
         if found:
-            raise ValueError(f"expected no secrets, got {', '.join(found)}. Fix: {cls.secrets_go}")
+            raise Mistake(f"expected no secrets, got {', '.join(found)}", fix=cls.secrets_go)
         return environment
 
     @field_validator("environment")
@@ -87,10 +88,10 @@ class Profile(Section):
     def _without_passwords(cls, environment: dict[str, str]) -> dict[str, str]:
         for name, value in environment.items():
             if without_password(value) != value:
-                raise ValueError(
+                raise Mistake(
                     f"{name}: expected no password, got {without_password(value)}, which requests "
-                    "and logs show. Fix: name a secret with MLFLOW_TRACKING_USERNAME and "
-                    "MLFLOW_TRACKING_PASSWORD"
+                    "and logs show",
+                    fix="name a secret with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
                 )
         return environment
 

@@ -177,10 +177,10 @@ def load_spec(
     The run is named after the file unless the spec says otherwise. Raises `JobError`, `StoreError`.
     """
     where = find_file(where)
-    values = read_yaml(where, environment)
+    values = with_overrides(read_yaml(where, environment), overrides)
     name = Path(str(where).removeprefix(IN_VARIABLE)).stem
     try:
-        return parse_spec(with_overrides(values, overrides), default_name=name)
+        return parse_spec(values, default_name=name)
     except JobError as error:
         between = "\n" if "\n" in error.problem else " "
         raise JobError(f"{where}:{between}{error.problem}", error.fix) from error

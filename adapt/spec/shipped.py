@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from adapt.errors import JobError, known_names
+from adapt.errors import MAX_SHOWN, JobError, got
 
 SCHEMA = "schema.json"
 PROFILES = "platforms"
@@ -32,7 +32,12 @@ def shipped_path(name: str) -> Path:
     """
     names = shipped_names()
     if name not in names:
-        raise JobError(f"NAME: expected a shipped job spec, {known_names(name, names)}")
+        more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+        raise JobError(
+            f"NAME: expected a shipped job spec, {got(name, names)} (known: "
+            f"{', '.join(names[:MAX_SHOWN])}{more})",
+            fix="run `segadapt specs`",
+        )
     return shipped_dir() / f"{name}.yaml"
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from pydantic import Field, field_validator
 
 from adapt.config.section import Section
+from adapt.config.validation import Mistake
 from adapt.errors import JobError
 from adapt.tracking.delivery import Delivery
 from adapt.tracking.mlflow_entries import ERROR_TAG as ERROR_TAG
@@ -62,9 +63,10 @@ class TrackingConfig(Section):
         if uri is None:
             return uri
         if without_password(uri) != uri:
-            raise ValueError(
-                "expected a URI without user and password. Fix: set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD in the job's environment instead"
+            raise Mistake(
+                "expected a URI without user and password",
+                fix="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the job's "
+                "environment instead",
             )
         if re.split(r"[:+]", uri)[0] not in _SCHEMES:
             raise ValueError(f"expected a URI of {', '.join(_SCHEMES)}, got {uri!r}")

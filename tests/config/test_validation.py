@@ -89,8 +89,8 @@ class Whole(Section):
         ({"pair": 3}, "pair: expected a list of 2 or null, got 3"),
         ({"scales": []}, "scales: expected a list of at least 1, got []"),
         ({"scales": [1, "x"]}, "scales.1: expected a number, got 'x'"),
-        ({"mode": "fas"}, "mode: expected fast or slow, got 'fas'; did you mean 'fast'? (known:"),
-        ({"mode": 3}, "mode: expected fast or slow, got 3 (known: fast, slow)"),
+        ({"mode": "fas"}, "mode: expected fast or slow, got 'fas'; did you mean 'fast'?"),
+        ({"mode": 3}, "mode: expected fast or slow, got 3"),
         ({"on": "yes"}, "on: expected true or false, got 'yes'"),
         ({"where": 3}, "where: expected a path or null, got 3"),
         ({"names": "a"}, "names: expected a list, got 'a'"),
@@ -102,7 +102,7 @@ class Whole(Section):
         ({"shape": {"kind": "disc"}}, "shape.radius_px: missing, expected a number > 0"),
         (
             {"shape": {"kind": "disc", "radius_px": 1, "sides": 12}},
-            "shape.sides: expected 8 or 16, got 12 (known: 16, 8)",
+            "shape.sides: expected 8 or 16, got 12",
         ),
         ({"shape": {"kind": "cube", "disc": 3}}, "shape.disc: unknown key, got 'disc' (known: h"),
         ({"shapes": {"low": {"kind": "disc"}}}, "shapes.low.radius_px: missing, expected a num"),
@@ -123,6 +123,15 @@ def test_every_kind_of_mistake_is_named_by_its_key(values: dict[str, Any], messa
         validate(Whole, values)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value), "one mistake, one line"
+
+
+def test_the_choices_of_a_key_stand_in_its_message_once() -> None:
+    with pytest.raises(JobError) as wrong:
+        validate(Whole, {"mode": "fas"})
+    assert str(wrong.value) == "mode: expected fast or slow, got 'fas'; did you mean 'fast'?"
+    with pytest.raises(JobError) as number:
+        validate(Whole, {"mode": 3})
+    assert str(number.value) == "mode: expected fast or slow, got 3"
 
 
 def test_a_mistake_below_a_key_has_it_in_its_path() -> None:

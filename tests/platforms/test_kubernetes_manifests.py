@@ -199,7 +199,7 @@ def test_a_profile_can_be_read_back_from_the_record_of_a_job(path: Path) -> None
 
 EQUAL = {"key": "spot", "operator": "Equal"}
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"kind": "statefulset"}, "kind: expected indexed_job or trainjob or pytorchjob or volcano"),
+    ({"kind": "statefulset"}, "kind: expected indexed_job, trainjob, pytorchjob or volcano"),
     ({"namespace": "My_Lab"}, "namespace: expected lower-case letters.*'My_Lab'"),
     ({"namespace": "a" * 64}, "namespace: expected .* at most 63 characters"),
     ({"secret": "Keys"}, "secret: expected the name of an object.*'Keys'"),

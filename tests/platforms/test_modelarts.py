@@ -130,7 +130,7 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
             "gpus: expected 4, the cards of modelarts.pool.visual.4xlarge, got 1",
         ),
         ({"priority": 2}, "priority: expected none without pool_id"),
-        ({**POOL, "priority": 4}, "priority: expected 1 or 2 or 3 or null, got 4"),
+        ({**POOL, "priority": 4}, "priority: expected 1, 2 or 3 or null, got 4"),
         ({"log_uri": "/towns/logs"}, "log_uri: expected obs://BUCKET/FOLDER, got '/towns/logs'"),
         (
             {"inputs": {"source": "s3://towns/tiny"}},
@@ -160,7 +160,7 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ),
         (
             {"volumes": [{**MOUNT, "read_only": True}]},
-            "volumes.0: expected read_only false for obs; only nfs has it",
+            "volumes.0.read_only: expected false for obs, got true. Fix: remove it, or mount",
         ),
         (
             {"volumes": [{**MOUNT, "path": "/cache"}]},
@@ -177,7 +177,7 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ),
         (
             {"notification": {"topic_urn": "urn:smn:x", "events": ["JobLost"]}},
-            "notification.events.0: expected JobStarted or JobCompleted or",
+            "notification.events.0: expected JobStarted, JobCompleted, JobF",
         ),
         ({"grace_s": 0}, "grace_s: expected a number > 0, got 0"),
     ],

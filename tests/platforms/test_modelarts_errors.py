@@ -104,7 +104,8 @@ def test_an_outage_is_waited_out_by_what_only_reads(
     modelarts.failures = [out]
     with pytest.raises(
         StoreUnavailable,
-        match=r"is out of order \(503: <html>.*job segadapt-tiny-1 was created is not known.*check",
+        match=r"^job segadapt-tiny-1: its creation is not confirmed: .* is out of order "
+        r"\(503: <html>.*check",
     ):
         modelarts_client.submit(body_of())
     assert not modelarts.failures and len(modelarts.jobs) == 1

@@ -135,7 +135,7 @@ NO_SECRETS = r"let role_arn reach S3, .*: SageMaker has no secrets for jobs, and
         ),
         ({"network_isolation": True}, r"network_isolation: expected false, got true: an isol.*"),
         ({"tags": {"segadapt": "x"}}, r"tags: expected other tags than segadapt, by which .*"),
-        ({"gpus": 8}, r"gpus: expected 1, as ml.g5.xlarge has, got 8. Fix: remove the key"),
+        ({"gpus": 8}, r"gpus: expected 1, as ml.g5.xlarge has, got 8. Fix: remove the key\."),
         ({"instance_type": "ml.trn1.2xlarge"}, r"instance_type: expected NVIDIA .* \(Trainium\)"),
         ({"volume_gb": 100}, r"volume_gb: ml.g5.xlarge has disks of its own, of fixed size .*"),
         ({"volume_kms_key": "k"}, r"volume_kms_key: ml.g5.xlarge has disks of its own, .*"),
@@ -154,7 +154,7 @@ NO_SECRETS = r"let role_arn reach S3, .*: SageMaker has no secrets for jobs, and
         ),
         (
             {"spot": True, "max_wait_hours": 24, "keep_alive_s": 60},
-            r"keep_alive_s: spot machines are not kept. Fix: remove it or set spot: false",
+            r"keep_alive_s: spot machines are not kept. Fix: remove it or set spot: false\.",
         ),
         ({"max_hours": 673}, r"max_hours: expected a number > 0 and <= 672, got 673"),
         (

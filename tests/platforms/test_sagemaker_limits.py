@@ -37,7 +37,7 @@ def test_what_aws_allows_passes() -> None:
         ({"TrainingJobName": ""}, r"<TrainingJobName>: expected at least 1 characters, got 0.*"),
         ({"RoleArn": "segadapt"}, r"<RoleArn>: expected at least 20 characters, got 8.*"),
         ({"OutputDataConfig": {}}, r"<OutputDataConfig.S3OutputPath>: missing"),
-        ({"Town": 1}, r"<Town>: is no part of this request. Fix: update boto3, if it is too old"),
+        ({"Town": 1}, r"<Town>: is no part of this request. Fix: update boto3, if it is too old\."),
         ({"EnableManagedSpotTraining": "yes"}, r"<Ena.*>: expected a boolean, got 'yes'"),
         ({"RetryStrategy": {"MaximumRetryAttempts": True}}, r"<Ret.*>: expected a integer, .*True"),
         ({"RetryStrategy": {"MaximumRetryAttempts": 0}}, r"<.*>: expected at least 1, got 0"),
@@ -50,7 +50,7 @@ def test_what_aws_allows_passes() -> None:
         (
             {"ResourceConfig": {"InstanceType": "g5.xlarge"}},
             r"<ResourceConfig.InstanceType>: expected a name that AWS knows, got 'g5.xlarge' "
-            r"\(known: .*ml.g5.xlarge.*\). Fix: update boto3, if the name is new",
+            r"\(known: .*ml.g5.xlarge.*\). Fix: update boto3, if the name is new\.",
         ),
         (
             {"OutputDataConfig": {"S3OutputPath": "s3://b", "CompressionType": "ZIP"}},

@@ -192,7 +192,14 @@ def test_variables_that_hold_no_spec_are_named(text: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.steps", "expected KEY.PATH=VALUE"),
+        (
+            "train.steps",
+            "--set train.steps: expected KEY.PATH=VALUE, got no value. Fix: write it as "
+            "train.steps=500.",
+        ),
+        (".train.steps=1", "--set .train.steps: expected KEY.PATH=VALUE, got an empty part 1 of 3"),
+        ("train.=1", "--set train.: expected KEY.PATH=VALUE, got an empty part 2 of 2"),
+        ("=1", "--set : expected KEY.PATH=VALUE, got an empty part 1 of 1"),
         ("classes.9.name=x", "expected the number of an entry, got '9' (known: 0, 1, 2, 3)"),
         ("train.steps=[1", "is not valid YAML"),
     ],
@@ -201,6 +208,11 @@ def test_wrong_overrides_are_refused(tiny_job: dict[str, Any], override: str, me
     with pytest.raises(JobError, match="--set") as caught:
         changed(tiny_job, override)
     assert message in str(caught.value)
+
+
+def test_a_wrong_override_names_no_file() -> None:
+    with pytest.raises(JobError, match=r"^--set train\.steps: expected KEY"):
+        load_spec("toy_town/advent", ["train.steps"])
 
 
 def test_overrides_reach_everything(tiny_job: dict[str, Any]) -> None:

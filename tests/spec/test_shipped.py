@@ -8,7 +8,7 @@ import pytest
 from adapt.errors import JobError
 from adapt.platforms import load_profile
 from adapt.spec.job_spec import load_spec
-from adapt.spec.shipped import copy_shipped, find_file, shipped_dir, shipped_names
+from adapt.spec.shipped import copy_shipped, find_file, shipped_dir, shipped_names, shipped_path
 from tests.commands import ROOT, call
 
 NAMES = shipped_names()
@@ -60,6 +60,10 @@ def test_an_unknown_name_is_answered_with_a_known_one(tmp_path: Path) -> None:
     assert ended.code == 2
     assert "NAME: expected a shipped job spec, got 'toy_town/advnt'" in ended.err
     assert "did you mean 'toy_town/advent'" in ended.err
+    with pytest.raises(JobError) as caught:
+        shipped_path("toy_town/advnt")
+    assert caught.value.problem.endswith(f"{NAMES[9]} and {len(NAMES) - 10} more)")
+    assert caught.value.problem.count(",") < 12 and caught.value.fix == "run `segadapt specs`"
 
 
 def test_specs_answers_json_and_copies_everything(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def _depth(state: Mapping[str, Tensor]) -> str:
     if blocks not in RESNET_DEPTHS:
         known = ", ".join(f"{name} {list(count)}" for count, name in RESNET_DEPTHS.items())
         raise JobError(
-            f"FILE: expected {UNDERSTOOD}; a ResNet's bottlenecks in layer1 to layer4 are {known}, "
+            f"FILE: expected {UNDERSTOOD}, with bottlenecks in layer1 to layer4 of {known}, "
             f"got {list(blocks)}, with keys such as {', '.join(list(state)[:4])}"
         )
     return RESNET_DEPTHS[blocks]

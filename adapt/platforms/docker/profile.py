@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from adapt.config.section import Section
+from adapt.config.validation import Mistake
 from adapt.platforms.platform import Profile, Promised
 from adapt.platforms.texts import VariableName, matching
 
@@ -118,7 +119,7 @@ class DockerProfile(Profile):
     def _fits_together(self) -> "DockerProfile":
         twice = sorted(set(self.secrets) & self.environment.keys())
         if twice:
-            raise ValueError(f"secrets: {twice[0]} is in environment too. Fix: keep one")
+            raise Mistake(f"secrets: {twice[0]} is in environment too", fix="keep one")
         if self.gpu_ids is not None and len(self.gpu_ids) != self.gpus:
             raise ValueError(
                 f"gpu_ids: expected {self.gpus}, the number in gpus, got {len(self.gpu_ids)}"

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from adapt.config.section import Section
+from adapt.config.validation import Mistake
 from adapt.platforms.platform import Profile, Promised
 from adapt.platforms.texts import matching
 
@@ -90,7 +91,7 @@ class PodVolume(Section):
             path for path in RESERVED_PATHS if f"{self.mount_path.rstrip('/')}/".startswith(path)
         ]
         if below:
-            raise ValueError(f"mount_path: {below[0]} is the job's own. Fix: choose another path")
+            raise Mistake(f"mount_path: {below[0]} is the job's own", fix="choose another path")
         return self
 
 
@@ -177,10 +178,10 @@ class KubernetesProfile(Profile):
     def _fits(self) -> Self:
         for key, kind in _ONLY_FOR.items():
             if self._sets(key) and kind != self.kind:
-                raise ValueError(f"{key}: is for `kind: {kind}`, got {self.kind}. Fix: remove it")
+                raise Mistake(f"{key}: is for `kind: {kind}`, got {self.kind}", fix="remove it")
         for key, why in _NOT_FOR.get(self.kind, {}).items():
             if self._sets(key):
-                raise ValueError(f"{key}: not for `kind: {self.kind}`: {why}. Fix: remove it")
+                raise Mistake(f"{key}: not for `kind: {self.kind}`: {why}", fix="remove it")
         if self.shm_gb >= self.memory_gb:
             raise ValueError(
                 f"shm_gb: expected less than memory_gb ({self.memory_gb:g}), which it is part of, "

@@ -47,8 +47,8 @@ class ModelArtsClient:
             return str(self.api.create(body)["metadata"]["id"])
         except StoreUnavailable as error:
             raise StoreUnavailable(
-                f"{error.problem}; whether job {request['metadata']['name']} was created is not "
-                "known",
+                f"job {request['metadata']['name']}: its creation is not confirmed: "
+                f"{error.problem}",
                 "check `jobs` before you submit it again",
             ) from error
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from adapt.config.section import Section
+from adapt.config.validation import Mistake
 from adapt.places import CHANNELS
 from adapt.platforms.platform import Profile
 from adapt.platforms.texts import VariableName, matching
@@ -82,7 +83,10 @@ class MountedFolder(Section):
             expected = "SERVER:/PATH" if self.kind == "nfs" else "/BUCKET/FOLDER"
             raise ValueError(f"expected source {expected} for {self.kind}, got {self.source!r}")
         if self.read_only and self.kind != "nfs":
-            raise ValueError(f"expected read_only false for {self.kind}; only nfs has it")
+            raise Mistake(
+                f"read_only: expected false for {self.kind}, got true",
+                fix="remove it, or mount an nfs, which alone has it",
+            )
         return self
 
 
@@ -212,9 +216,9 @@ class ModelArtsProfile(Profile):
             raise ValueError(f"image: expected ORGANIZATION/NAME:TAG of SWR, got {self.image!r}")
         host = found["host"]
         if host and not host.startswith("swr.") and ".swr" not in host:
-            raise ValueError(
-                f"image: expected an image of SWR, got one of {host}. Fix: docker tag and docker "
-                "push it to your organization there"
+            raise Mistake(
+                f"image: expected an image of SWR, got one of {host}",
+                fix="docker tag and docker push it to your organization there",
             )
         if host and host.startswith("swr.") and not host.startswith(f"swr.{self.region}."):
             raise ValueError(
@@ -275,8 +279,8 @@ class ModelArtsProfile(Profile):
                 )
             taken[folder] = "outputs.checkpoints"
         if self.outputs.checkpoints and self.nodes > 1:
-            raise ValueError(
+            raise Mistake(
                 f"outputs.checkpoints: expected nodes 1, got {self.nodes}: every node has a "
-                "folder of its own there, and ModelArts uploads them over one another. Fix: mount "
-                "a volume, or put checkpoint.uri of the job spec into OBS"
+                "folder of its own there, and ModelArts uploads them over one another",
+                fix="mount a volume, or put checkpoint.uri of the job spec into OBS",
             )

@@ -110,7 +110,7 @@ def _bucket(apis: Apis, profile: SageMakerProfile, bucket: str) -> str:
                 ) from error
             if code != "403":
                 raise
-            seen = "; these credentials may not list it, role_arn must"
+            seen = " (not listed: of the credentials only role_arn's need that right)"
     headers = answer["ResponseMetadata"]["HTTPHeaders"]
     region = headers.get("x-amz-bucket-region", profile.region)
     if region != profile.region:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from adapt.errors import JobError
+from adapt.config.validation import joined
 
 _JAVA_CLASSES = {
     r"\p{L}": r"\w",
@@ -40,9 +40,9 @@ def check_request(
     """
     model = _service(service).operation_model(operation)
     complaints = _complaints(model.input_shape, request, "")
-    lines = [f"{key_of(path)}: {complaint}" for path, complaint in complaints]
-    if lines:
-        raise JobError("\n".join(dict.fromkeys(lines)))
+    mistakes = [(f"{key_of(path)}: {problem}", fix) for path, problem, fix in complaints]
+    if mistakes:
+        raise joined(dict.fromkeys(mistakes))
 
 
 @cache
@@ -52,11 +52,12 @@ def _service(name: str) -> Any:
     return get_session().get_service_model(name)
 
 
-def _complaints(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
+def _complaints(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str, str]]:
+    """(path, problem, fix) of all that is wrong in a value."""
     if type(value) is not _KINDS[shape.type_name]:
-        yield path, f"expected a {shape.type_name}, got {value!r}"
+        yield path, f"expected a {shape.type_name}, got {value!r}", ""
         return
-    yield from ((path, complaint) for complaint in _size(shape, value))
+    yield from ((path, problem, "") for problem in _size(shape, value))
     if shape.type_name == "structure":
         yield from _members(shape, value, path)
     elif shape.type_name == "list":
@@ -67,18 +68,19 @@ def _complaints(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from _complaints(shape.key, key, f"{path}.{key}")
             yield from _complaints(shape.value, item, f"{path}.{key}")
     elif shape.type_name == "string":
-        yield from ((path, complaint) for complaint in _text(shape, value))
+        yield from ((path, problem, fix) for problem, fix in _text(shape, value))
 
 
-def _members(shape: Any, value: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+def _members(shape: Any, value: dict[str, Any], path: str) -> Iterator[tuple[str, str, str]]:
     for name in shape.required_members:
         if name not in value:
-            yield _below(path, name), "missing"
+            yield _below(path, name), "missing", ""
     for name, item in value.items():
         if name not in shape.members:
             yield (
                 _below(path, name),
-                "is no part of this request. Fix: update boto3, if it is too old",
+                "is no part of this request",
+                "update boto3, if it is too old",
             )
         else:
             yield from _complaints(shape.members[name], item, _below(path, name))
@@ -102,16 +104,16 @@ def _size(shape: Any, value: Any) -> Iterator[str]:
         yield f"expected at most {most}{unit}, got {found}"
 
 
-def _text(shape: Any, value: str) -> Iterator[str]:
+def _text(shape: Any, value: str) -> Iterator[tuple[str, str]]:
     if shape.enum and value not in shape.enum:
         close = get_close_matches(value, shape.enum, n=3, cutoff=0.5)
         known = shape.enum if len(shape.enum) <= _LISTED else close
         listed = f" (known: {', '.join(known)})" if known else ""
-        hint = "update boto3, if the name is new"
-        yield f"expected a name that AWS knows, got {value!r}{listed}. Fix: {hint}"
+        problem = f"expected a name that AWS knows, got {value!r}{listed}"
+        yield problem, "update boto3, if the name is new"
     pattern = shape.metadata.get("pattern")
     if pattern and not _compiled(pattern).fullmatch(value):
-        yield f"expected a text of the form {pattern}, got {value!r}"
+        yield f"expected a text of the form {pattern}, got {value!r}", ""
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from adapt.config.section import Section
+from adapt.config.validation import Mistake
 from adapt.places import CHANNELS
 from adapt.platforms.platform import Profile, Promised
 from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of
@@ -135,7 +136,7 @@ class SageMakerProfile(Profile):
     @classmethod
     def _has_none(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
         if secrets:
-            raise ValueError(f"expected none, got {', '.join(secrets)}. Fix: {NO_SECRETS}")
+            raise Mistake(f"expected none, got {', '.join(secrets)}", fix=NO_SECRETS)
         return secrets
 
     @field_validator("region")
@@ -157,10 +158,10 @@ class SageMakerProfile(Profile):
     @classmethod
     def _is_in_ecr(cls, image: str) -> str:
         if not IMAGE.fullmatch(image):
-            raise ValueError(
+            raise Mistake(
                 "expected an image of a private ECR repository, ACCOUNT.dkr.ecr.REGION."
-                f"amazonaws.com/NAME:TAG, got {image!r}. Fix: push it there (docs/platforms/"
-                "sagemaker.md)"
+                f"amazonaws.com/NAME:TAG, got {image!r}",
+                fix="push it there (docs/platforms/sagemaker.md)",
             )
         return image
 
@@ -168,9 +169,9 @@ class SageMakerProfile(Profile):
     @classmethod
     def _has_a_network(cls, isolated: bool) -> bool:
         if isolated:
-            raise ValueError(
-                "expected false, got true: an isolated job reaches neither its stores nor MLflow. "
-                "Fix: use vpc with endpoints, which keeps it off the internet"
+            raise Mistake(
+                "expected false, got true: an isolated job reaches neither its stores nor MLflow",
+                fix="use vpc with endpoints, which keeps it off the internet",
             )
         return isolated
 
@@ -183,53 +184,63 @@ class SageMakerProfile(Profile):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for complaint in (self._machine(), self._spot(), self._image_region()):
-            if complaint:
-                raise ValueError(complaint)
+        for mistake in (self._machine(), self._spot(), self._image_region()):
+            if mistake:
+                raise mistake
         return self
 
-    def _machine(self) -> str | None:
+    def _machine(self) -> Mistake | None:
         machine, gpus = self.instance_type, gpus_of(self.instance_type)
         if machine.startswith("ml.trn"):
-            return f"instance_type: expected NVIDIA GPUs or a CPU, got {machine} (Trainium)"
+            return Mistake(
+                f"instance_type: expected NVIDIA GPUs or a CPU, got {machine} (Trainium)"
+            )
         if gpus is not None and gpus != self.gpus:
-            return f"gpus: expected {gpus}, as {machine} has, got {self.gpus}. Fix: remove the key"
+            return Mistake(
+                f"gpus: expected {gpus}, as {machine} has, got {self.gpus}", fix="remove the key"
+            )
         if has_own_disk(machine):
             for key in ("volume_gb", "volume_kms_key"):
                 if getattr(self, key) is not None:
-                    return (
-                        f"{key}: {machine} has disks of its own, of fixed size and encrypted. "
-                        "Fix: remove the key"
+                    return Mistake(
+                        f"{key}: {machine} has disks of its own, of fixed size and encrypted",
+                        fix="remove the key",
                     )
         elif self.volume_gb is None:
-            return f"volume_gb: missing, expected the disk's size: {machine} has none of its own"
+            return Mistake(
+                f"volume_gb: missing, expected the disk's size: {machine} has none of its own"
+            )
         return None
 
-    def _spot(self) -> str | None:
+    def _spot(self) -> Mistake | None:
         if not self.spot:
             if self.max_wait_hours is not None:
-                return "max_wait_hours: is for spot machines. Fix: set spot: true or remove it"
+                return Mistake(
+                    "max_wait_hours: is for spot machines", fix="set spot: true or remove it"
+                )
             return None
         if self.max_wait_hours is None:
-            return (
+            return Mistake(
                 "max_wait_hours: missing, expected with spot, where it bounds waiting and training "
                 f"together, at least max_hours ({self.max_hours:g})"
             )
         if self.max_wait_hours < self.max_hours:
-            return (
+            return Mistake(
                 f"max_wait_hours: expected at least max_hours ({self.max_hours:g}), since it "
                 f"counts waiting and training together, got {self.max_wait_hours:g}"
             )
         if self.keep_alive_s is not None:
-            return "keep_alive_s: spot machines are not kept. Fix: remove it or set spot: false"
+            return Mistake(
+                "keep_alive_s: spot machines are not kept", fix="remove it or set spot: false"
+            )
         return None
 
-    def _image_region(self) -> str | None:
+    def _image_region(self) -> Mistake | None:
         match = IMAGE.fullmatch(self.image)
         assert match is not None, "the image was checked"
         if match["region"] == self.region:
             return None
-        return (
-            f"image: expected one in the job's region ({self.region}), got {match['region']}. "
-            "Fix: push or replicate it there"
+        return Mistake(
+            f"image: expected one in the job's region ({self.region}), got {match['region']}",
+            fix="push or replicate it there",
         )

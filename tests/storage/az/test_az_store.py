@@ -61,7 +61,7 @@ def test_wrong_keys_are_refused(az_server: CloudServer, uri: str, call: str) -> 
     stores = Stores({"az": config}, {"NAME": ACCOUNT, "KEY": "d3Jvbmc="})
     store = stores.open(uri)
     calls = {"get": lambda: store.get("k"), "put": lambda: store.put("k", b"")}
-    message = r"access denied \(403 Auth\w+\); the credentials come from .* variables NAME, KEY"
+    message = r"access denied \(403 Auth\w+\) with the credentials from .* variables NAME, KEY"
     with pytest.raises(StoreError, match=message):
         calls.get(call, lambda: list(store.list()))()
 

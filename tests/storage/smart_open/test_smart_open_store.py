@@ -165,7 +165,7 @@ def test_user_and_password_come_from_the_uri_or_the_settings(http_server: WebSer
     http_server.files["/data/k"] = DATA
     http_server.login = "me:a secret/word"
     with pytest.raises(
-        StoreError, match=r"access denied \(status 401\); the credentials come from store"
+        StoreError, match=r"access denied \(status 401\) with the credentials from store"
     ):
         open_store(f"{http_server.url}/data").get("k")
     uri = http_server.url.replace("://", "://me:a%20secret%2Fword@")
