@@ -143,7 +143,7 @@ def _take(descriptors: list[int], numbers: tuple[int, ...]) -> None:
 def run(request: Request) -> None:
     """Be the interpreter with these arguments: `-c CODE`, `-m MODULE`, or a script."""
     _begin(request)
-    kind, *rest = words = request.argv[request.argv[0] == "-u" :]
+    kind, *rest = words = request.words
     sys.argv = [kind, *rest[1:]] if kind in ("-c", "-m") else words
     sys.orig_argv = [sys.executable, *request.argv]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
@@ -194,7 +194,7 @@ def _begin(request: Request) -> None:
     import numpy as np
     import torch
 
-    if request.argv[0] == "-u" or request.environment.get("PYTHONUNBUFFERED"):
+    if "-u" in request.flags or request.environment.get("PYTHONUNBUFFERED"):
         for name in ("stdout", "stderr"):
             stream = _unbuffered(getattr(sys, name))
             setattr(sys, name, stream)
@@ -215,7 +215,8 @@ def _unbuffered(stream: Any) -> io.TextIOWrapper:
 
 def _path(request: Request, first: str) -> None:
     more = request.environment.get("PYTHONPATH", "")
-    sys.path[:] = [first, *filter(None, more.split(os.pathsep)), *INSTALLED]
+    own = [] if "-P" in request.flags else [first]
+    sys.path[:] = [*own, *filter(None, more.split(os.pathsep)), *INSTALLED]
     importlib.invalidate_caches()
 
 

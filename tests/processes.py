@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,16 @@ class Request(NamedTuple):
     new_session: bool
     process_group: int
     prepare: Callable[[], Any] | None
+
+    @property
+    def flags(self) -> list[str]:
+        """The interpreter's own options at the beginning; others are not known here."""
+        return list(takewhile(lambda word: word in ("-u", "-P"), self.argv))
+
+    @property
+    def words(self) -> list[str]:
+        """The arguments after the flags."""
+        return self.argv[len(self.flags) :]
 
 
 class Client:
@@ -150,7 +161,7 @@ def execute(process: Any, args: Any, executable: Any, prepare: Any, *given: Any)
 
 def forkable(argv: list[str], request: Request) -> bool:
     """Whether a fork can become this process."""
-    words = request.argv[request.argv[:1] == ["-u"] :]
+    words = request.words
     if cold or not words or argv[0] != sys.executable:
         return False
     if _client is not None and not _client.usable:

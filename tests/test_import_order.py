@@ -26,7 +26,7 @@ FLOW = [
 ]
 """The folders of `adapt/`, in the order in which a job passes them."""
 
-LAYERS = ["storage", *(f"adapt.{name}" for name in [*VOCABULARY, *FLOW])]
+LAYERS = ["adapt", "storage", *(f"adapt.{name}" for name in [*VOCABULARY, *FLOW])]
 
 
 def position(module: str) -> int:

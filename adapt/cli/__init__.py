@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
+from adapt import __version__
 from adapt.cli import cache, check, checkpoints, data, jobs, models, platforms, specs, tracking
 from adapt.cli.options import console
 
@@ -20,10 +21,22 @@ for part in (jobs, check, specs, data, cache, models, checkpoints, tracking, pla
     app.add_typer(part.commands)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"segadapt {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _start(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log debug messages too.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     level = logging.DEBUG if verbose else logging.INFO

@@ -114,7 +114,8 @@ def _supervise(place: Place) -> int:
 
 
 def _this_command() -> list[str]:
-    return ["-m", "adapt", *sys.argv[1:]]
+    safe_path = "-P"  # modules of the folder that the job runs in are not the job's
+    return [safe_path, "-m", "adapt", *sys.argv[1:]]
 
 
 def _start_ranks(

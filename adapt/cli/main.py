@@ -26,6 +26,12 @@ GPU_MEMORY = (
     "size_hw)."
 )
 
+_PATH_ERRORS = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+)
+_CHECK_PATH = "check the path and the rights of this user on it"
+
 
 class Failed(NamedTuple):
     """The end of a command that failed; `kind` is empty where typer has reported it."""
@@ -56,7 +62,7 @@ def _ended(place: Place, status: WorkerStatus) -> Failed:
     try:
         app(prog_name=PROGRAM, obj=status)
     except SystemExit as ended:  # typer's own end: done, wrong usage (2) or Ctrl-C (130)
-        return Failed(int(ended.code or 0))
+        return Failed(ended.code if isinstance(ended.code, int) else int(bool(ended.code)))
     except Exception as error:  # noqa: BLE001 - the one broad catch: a bug ends with 1
         failed = _failure(error, place)
         if failed.kind == "Bug":
@@ -79,6 +85,9 @@ def _failure(error: Exception, place: Place) -> Failed:
         if trouble is not None:
             code = StoreError.exit_code if error.errno == errno.ENOSPC else JobError.exit_code
             return Failed(code, "DiskError", trouble, text)
+        if error.filename and error.errno in _PATH_ERRORS:
+            problem = f"{error.filename}: {error.strerror}"
+            return Failed(JobError.exit_code, "PathError", f"{problem}. Fix: {_CHECK_PATH}.", text)
     return Failed(1, "Bug", "this is a bug in SegAdapt. Fix: report it with the lines above.", text)
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -158,11 +159,12 @@ def _environment(place: Place, folder: Path) -> dict[str, str]:
     """The place's environment, and what the child and its ranks need beside it."""
     kept = place.environment
     threads = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))), SHARE_CORES_VARIABLE: "1"}
-    paths = [str(_ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    ours = [] if str(_ROOT) == sysconfig.get_path("purelib") else [str(_ROOT)]
+    paths = [*ours, *filter(None, [kept.get("PYTHONPATH")])]
     return {
         **({} if "OMP_NUM_THREADS" in kept else threads),
         **kept,
-        "PYTHONPATH": os.pathsep.join(paths),
+        **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}),
         STATUS_VARIABLE: str(folder),
         PLATFORM_VARIABLE: place.platform,  # without PET_ a rank takes it for another
     }

@@ -57,8 +57,15 @@ def verdict_of(
     if len(ended) == max((status.local_ranks for status in statuses), default=1):
         return Verdict(max(status.exit_code or 0 for status in ended))
     if asked:
-        return _interrupted("not every rank ended within the grace")
+        return _interrupted(_after_a_stop(code))
     return _of_silent(code, statuses, first, {status.rank for status in ended})
+
+
+def _after_a_stop(code: int) -> str:
+    """Why not all ranks reported their end after a stop, from the exit code of the child."""
+    if code < 0 and code != -signal.SIGKILL:
+        return f"a rank was ended by {signal.Signals(-code).name} before it saved"
+    return "not every rank ended within the grace"
 
 
 def _of_rank(status: RankStatus) -> Verdict:

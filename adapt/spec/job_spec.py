@@ -48,7 +48,9 @@ class JobSpec(Section):
     """
 
     name: str = Field("", description="Name of the run; by default the spec file's name.")
-    seed: int = Field(1234, ge=0, description="Start of all random numbers (ADVENT's value).")
+    seed: int = Field(
+        1234, ge=0, lt=2**63, description="Start of all random numbers (ADVENT's value)."
+    )
     classes: LabelSpace = Field(description="A label space by name, or a table of classes.")
     source: DomainConfig = Field(description="The labelled domain.")
     target: DomainConfig | None = Field(

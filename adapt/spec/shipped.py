@@ -43,7 +43,7 @@ def shipped_path(name: str) -> Path:
 
 def find_file(where: Path | str) -> Path | str:
     """`where` itself, or where there is no such file the shipped one of that name."""
-    if Path(where).exists() or str(where) not in shipped_names():
+    if Path(where).is_file() or str(where) not in shipped_names():
         return where
     return shipped_path(str(where))
 

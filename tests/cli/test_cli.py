@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from adapt import __version__
 from adapt.spec.job_spec import json_schema
 from tests.cli.conftest import refused
 from tests.commands import ROOT, Ended, call, finish, start_python
@@ -58,6 +59,29 @@ def test_a_bug_ends_with_1_and_its_traceback(
     assert ended.code == 1
     assert "Traceback" in ended.err and "ZeroDivisionError: a bug" in ended.err
     assert "this is a bug in SegAdapt" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "path"),
+    [
+        (("specs", "toy_town", "--out", "a_file"), "a_file"),
+        (("demo", "--out", "a_file"), "a_file"),
+        (("specs", "toy_town", "--out", "/proc/none"), "/proc/none"),
+    ],
+    ids=str,
+)
+def test_a_path_that_cannot_be_used_is_named(
+    argv: tuple[str, ...], path: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a_file").touch()
+    ended = call(*argv, folder=tmp_path)
+    assert ended.code == 2 and "Traceback" not in ended.err
+    assert f"PathError {path}" in ended.err
+    assert "Fix: check the path and the rights of this user on it." in ended.err
+
+
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    assert call("--version", folder=tmp_path) == Ended(0, f"segadapt {__version__}\n", "")
 
 
 def test_check_answers_with_a_spec_that_is_valid_itself(spec: Path, tmp_path: Path) -> None:

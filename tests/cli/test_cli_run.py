@@ -108,6 +108,13 @@ def last_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "runs" / "tiny" / "step-00000012" / "weights.safetensors")
 
 
+@pytest.mark.cold_start
+def test_modules_in_the_folder_of_a_job_are_not_imported(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text("raise SystemExit('the folder went before the packages')")
+    ended = finish(start("run", spec, "--set", "train.stepz=1", folder=tmp_path))
+    refused(ended, 2, "train.stepz: unknown key")
+
+
 @pytest.mark.parametrize(
     "number",
     [

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -147,6 +148,20 @@ def test_verdicts_name_the_rank_where_there_are_several(
     assert verdict.shown == (message == "a: b"), "the only rank has printed its failure itself"
 
 
+@pytest.mark.parametrize(
+    ("child", "message"),
+    [
+        (-signal.SIGSEGV, "a rank was ended by SIGSEGV before it saved"),
+        (-signal.SIGKILL, "not every rank ended within the grace"),
+        (1, "not every rank ended within the grace"),
+    ],
+)
+def test_a_stop_without_a_report_names_its_cause(child: int, message: str) -> None:
+    verdict = verdict_of(child, [RankStatus(0, 1, 0)], None, asked=True)
+    assert (verdict.exit_code, verdict.kind) == (75, "Interrupted")
+    assert verdict.message.startswith(f"{message}. Fix: run the same command again")
+
+
 def test_a_process_that_starts_ranks_is_none_itself(tmp_path: Path) -> None:
     status = WorkerStatus(tmp_path, 0)
     status.withdraw()
@@ -182,7 +197,12 @@ def test_the_failure_file_keeps_the_message_and_the_last_bytes(size: int, tmp_pa
         (OSError(errno.ENOSPC, "full"), 3, "stream.cache_gb"),
         (OSError(errno.EROFS, "read-only", "/scratch/x"), 2, "SEGADAPT_SCRATCH_DIR"),
         (OSError(errno.EACCES, "denied", "/scratch/x"), 2, "SEGADAPT_SCRATCH_DIR"),
-        (OSError(errno.EACCES, "denied", "/elsewhere/x"), 1, "a bug"),
+        (
+            OSError(errno.EACCES, "denied", "/elsewhere/x"),
+            2,
+            "/elsewhere/x: denied. Fix: check the path",
+        ),
+        (OSError(errno.EIO, "input/output", "/elsewhere/x"), 1, "a bug"),
         (StoreError("away"), 3, "away"),
         (RankLost("gone"), 75, "gone"),
         (ValueError("odd"), 1, "a bug"),

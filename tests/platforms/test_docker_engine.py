@@ -191,13 +191,13 @@ def test_a_job_runs_to_its_end_and_its_best_checkpoint_is_fetched(
 
 
 @AT_LENGTH
-@pytest.mark.nightly
 def test_a_stopped_job_is_saved_and_goes_on_where_it_is_submitted_again(stack: Stack) -> None:
-    steps, health = 20, ("--workdir=/opt/segadapt", "python", "-m", "adapt.launch.health")
+    steps, healthy = 20, "1 ranks make progress"
+    health = ("--workdir=/opt/segadapt", "python", "-m", "adapt.launch.health")
     job = stack.client.submit(stack.request("stopped", steps))
     for line in stack.client.logs(job, follow=True):
         if line.startswith("step 2/"):
-            assert stack.engine.docker("exec", health[0], job, *health[1:]) == "1 ranks at work"
+            assert stack.engine.docker("exec", health[0], job, *health[1:]) == healthy
             stack.client.stop(job)
             break
     status = stack.ended(job)
@@ -214,7 +214,6 @@ def test_a_stopped_job_is_saved_and_goes_on_where_it_is_submitted_again(stack: S
 
 
 @AT_LENGTH
-@pytest.mark.nightly
 def test_a_job_without_memory_is_told_so_with_the_cure(stack: Stack) -> None:
     job = stack.client.submit(stack.request("poor", memory_gb=0.1, shm_gb=0.05))
     status = stack.ended(job)
@@ -235,7 +234,6 @@ time.sleep(100)
 
 
 @AT_LENGTH
-@pytest.mark.nightly
 def test_the_engine_finds_a_job_unhealthy_whose_rank_hangs(
     stack: Stack, sleeper: Callable[..., Request]
 ) -> None:
@@ -249,7 +247,6 @@ def test_the_engine_finds_a_job_unhealthy_whose_rank_hangs(
 
 
 @AT_LENGTH
-@pytest.mark.nightly
 def test_a_job_that_does_not_stop_is_killed_after_the_grace(
     stack: Stack, sleeper: Callable[..., Request]
 ) -> None:
@@ -265,7 +262,6 @@ def test_a_job_that_does_not_stop_is_killed_after_the_grace(
 
 
 @AT_LENGTH
-@pytest.mark.nightly
 def test_a_stop_reaches_a_job_that_has_not_begun(
     stack: Stack, sleeper: Callable[..., Request]
 ) -> None:
@@ -282,7 +278,7 @@ def test_a_stop_reaches_a_job_that_has_not_begun(
         ({"gpus": 1}, "gpus: the engine has no GPU runtime"),
         (
             {"more_mounts": [{"source": "/not/there", "target": "/data"}]},
-            "mounts: a folder is not there on the engine's machine",
+            "mounts: a folder is missing on the engine's machine",
         ),
     ],
 )

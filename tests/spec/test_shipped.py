@@ -36,6 +36,12 @@ def test_a_file_goes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.M
     assert find_file("s3://bucket/spec.yaml") == "s3://bucket/spec.yaml"
 
 
+def test_a_folder_hides_no_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy_town" / "advent").mkdir(parents=True)
+    assert find_file("toy_town/advent") == ROOT / "job_specs" / "toy_town" / "advent.yaml"
+
+
 def test_a_folder_is_copied_with_the_schema_its_files_name(tmp_path: Path) -> None:
     written = list(copy_shipped("toy_town", tmp_path))
     assert [path.relative_to(tmp_path).as_posix() for path in written] == [

@@ -111,6 +111,9 @@ class EngineRefused(JobError):
         super().__init__(f"{refusal.key}: {refusal.found}", fix=refusal.fix)
         self.refusal = refusal
 
+    def __reduce__(self) -> tuple[type["EngineRefused"], tuple[Refusal]]:
+        return EngineRefused, (self.refusal,)
+
 
 @contextmanager
 def answers_of(where: str) -> Iterator[None]:
