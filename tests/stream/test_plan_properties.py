@@ -149,6 +149,16 @@ def test_upcoming_shards_are_each_once_and_first_what_is_near(
     assert shard_of(order, order.sample(draw)) in near
 
 
+@settings(max_examples=60, deadline=None)
+@given(packed_splits, far_draws)
+def test_windows_need_the_shards_of_this_window_and_the_next(packed: Packed, draw: int) -> None:
+    order = packed.windows()
+    window, epoch = order.window(draw), draw - draw % order.num_samples
+    start = next(first for first in range(epoch, draw + 1) if order.window(first) == window)
+    following = order.window(start + sum(packed.shard_sizes[shard] for shard in window))
+    assert order.upcoming_shards(draw) == list(dict.fromkeys([*window, *following]))
+
+
 @pytest.mark.parametrize("sampling", SCATTERED)
 @settings(max_examples=60, deadline=None)
 @given(packed_splits, far_draws)
