@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from storage.errors import FixableError
 
 MAX_SHOWN = 10
-"""How many of many names or files a message lists."""
+"""Most names or files that a message lists."""
 
 
 class JobError(FixableError):

@@ -38,12 +38,12 @@ class StoreConfig(BaseModel):
     )
     checksums: Literal["when_required", "when_supported"] = Field(
         default="when_required",
-        description="When the SDK of s3 and obs adds its own checksums to requests; stores other "
+        description="Checksums that the SDK of s3 and obs adds to requests; stores other "
         "than AWS may refuse them or store them inside the object (botocore >= 1.36).",
     )
     sign_uploads: bool | None = Field(
         default=None,
-        description="Whether the signature covers the bytes of uploads, which costs a SHA-256 of "
+        description="Sign the bytes of uploads too, which costs a SHA-256 of "
         "them; none = over http alone, as TLS protects them too.",
     )
     access_key_env: str | None = Field(

@@ -6,8 +6,9 @@ Of Python files every string constant of several words is read, whole; of docstr
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -41,6 +42,8 @@ STANDARD = {
 
 REPLACED = re.compile(rf"\b({'|'.join(STANDARD)})\b", re.IGNORECASE)
 CLAUSE = re.compile(r"(What|Who|Whom|Whose|Whatever|Whoever)\b")
+ASKING = re.compile(rf"{CLAUSE.pattern}|(How|Where|When|Whether|Which)\b")
+"""Openings that a value's description has not either; docstrings of functions may."""
 FOLDERS = sorted(
     {path.parent for top in ("adapt", "storage") for path in ROOT.glob(f"{top}/**/*.py")}
 )
@@ -64,12 +67,29 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
 
 
 def clauses(source: str) -> Iterator[tuple[int, str]]:
-    """(line, first line) of docstrings that open with a clause."""
+    """(line, first line) of docstrings and of fields' descriptions that open with a clause."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node) or ""
             if CLAUSE.match(text):
                 yield getattr(node, "lineno", 1), text.partition("\n")[0]
+        if isinstance(node, ast.Module | ast.ClassDef):
+            yield from asking((one.lineno, one.value) for one in node.body[1:] if is_text(one))
+        if isinstance(node, ast.keyword) and node.arg == "description":
+            yield from asking([(node.value.lineno, node.value)])
+
+
+def is_text(node: ast.stmt) -> TypeGuard[ast.Expr]:
+    """A docstring, also of an attribute."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def asking(values: Iterable[tuple[int, ast.expr]]) -> Iterator[tuple[int, str]]:
+    """(line, first line) of texts of attributes and fields that open with a clause."""
+    for line, node in values:
+        text = node.value if isinstance(node, ast.Constant) else ""
+        if isinstance(text, str) and ASKING.match(text):
+            yield line, text.partition("\n")[0]
 
 
 ERRORS = {"Mistake", "MissingObject", "StoreUnavailable", "ShortObject", "DamagedObject"}
@@ -165,6 +185,12 @@ def test_replaced_words_are_found_where_people_read_them() -> None:
     )
     assert faults(texts(source)) == ["line 4: 'mend': fix", "line 5: 'is away': is unreachable"]
     assert [line for line, _ in clauses(source)] == [1, 2]
+    attributes = (
+        'WAIT_S = 3\n"""How long it waits."""\nclass Row:\n    """A row."""\n    size: int\n'
+        '    """Which size."""\n    key: str = Field(description="Whether " "it is.")\n'
+        'def f() -> bool:\n    """Whether it is so."""\n'
+    )
+    assert sorted(line for line, _ in clauses(attributes)) == [2, 6, 7]
     page = "It goes on.\n```sh\nmend\n```\n`mend` is code, [mend](mend.md) is not.\n"
     assert [fault[:6] for fault in faults(prose(page))] == ["line 1", "line 5"]
 

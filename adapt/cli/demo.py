@@ -37,7 +37,7 @@ SPECS = shipped_dir() / "toy_town"
 SIZE_HW = (96, 192)
 GAME_IMAGES = 400
 GAP = 1.4
-"""How far the camera's look is from the game's; a network trained on the game alone fails there."""
+"""Distance of the camera's look from the game's; networks of the game alone fail there."""
 CAMERA_IMAGES = {"train": 400, "val": 40, "test": 80}
 
 

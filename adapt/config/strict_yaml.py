@@ -82,7 +82,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 _UNREADABLE = (ValueError, KeyError, AttributeError, TypeError, RecursionError)
-"""What PyYAML raises for `!!int x`, `!!bool x`, `!!timestamp x`, a number of 5000 digits, and lists
+"""Errors of PyYAML for `!!int x`, `!!bool x`, `!!timestamp x`, a number of 5000 digits, and lists
 in lists without end."""
 
 

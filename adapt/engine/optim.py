@@ -1,4 +1,4 @@
-"""Which optimizer moves which network, and its learning rate at each step.
+"""The optimizer of each network, and its learning rate at each step.
 
 One optimizer for the segmentation network (encoder at `lr`, head at `head_lr_factor` times that)
 and one Adam for each adversary, all under the same poly law. Defaults are those of the programs of
@@ -36,10 +36,12 @@ class OptimConfig(Section):
         2.5e-4, gt=0, description="Learning rate of the encoder at the start (both papers)."
     )
     momentum: float = Field(
-        0.9, ge=0, lt=1, description="Of sgd, without Nesterov (both programs)."
+        0.9, ge=0, lt=1, description="Momentum of sgd, without Nesterov (both programs)."
     )
     weight_decay: float = Field(
-        5e-4, ge=0, description="Of the segmentation network, biases too (both papers)."
+        5e-4,
+        ge=0,
+        description="Weight decay of the segmentation network, biases too (both papers).",
     )
     head_lr_factor: float = Field(
         10.0, gt=0, description="Learning rate of the head over the encoder's (both programs)."
@@ -52,7 +54,7 @@ class OptimConfig(Section):
     )
     sgd_multiplicity: Literal["none", "official", "legacy"] = Field(
         "none",
-        description="How often sgd moves a backbone parameter a step. none: once; official: as "
+        description="Updates of a backbone parameter by sgd in one step. none: one; official: as "
         "often as the papers' programs list it (caffe_resnet*: conv1 once, most 3 times, shortcuts "
         "4 times), as they run on today's PyTorch; legacy: the same on PyTorch up to 1.4, where "
         "weight decay piled up too, which gave the published numbers.",

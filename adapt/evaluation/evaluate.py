@@ -37,7 +37,7 @@ from adapt.ranks import any_rank, sum_over_ranks
 class ValidationConfig(SplitConfig):
     """The labelled split that checkpoints are scored on."""
 
-    split: str = Field("val", description="Which split.")
+    split: str = Field("val", description="Name of the split.")
 
 
 class EvaluateConfig(InferenceConfig):

@@ -22,7 +22,7 @@ from typing import IO, NamedTuple
 
 SUPERVISOR_FILE, FAILURE_FILE = "supervisor.json", "failure.json"
 STATUS_PREFIX = "segadapt-status-"
-"""How the folders are named, in the system's temporary folder."""
+"""Prefix of the folders' names, in the system's temporary folder."""
 BEAT_EVERY_S = 1.0
 START_STALL_S = 1200.0
 """The watchdog timeout of a rank that has not read its job yet: the default of

@@ -8,9 +8,9 @@ from contextlib import suppress
 from types import FrameType
 
 END_S = 1.0
-"""What the end of the supervisor itself may take."""
+"""Time for the end of the supervisor itself."""
 RESERVED_S = 4.0
-"""How much of the platform's grace the ranks do not get, since the supervisor needs it."""
+"""Part of the platform's grace that the ranks do not get, since the supervisor needs it."""
 
 
 class Stop:

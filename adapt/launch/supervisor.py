@@ -48,10 +48,10 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 STACKS_S, STOP_S = 3.0, 5.0
-"""How long stalled ranks may write their stacks, and then end by themselves."""
+"""Time in which stalled ranks may write their stacks, and then end by themselves."""
 BACKGROUND = "may outlast the grace"
 KILL_S = 1.0
-"""How much longer than its ranks the supervisor's child may take to end after a stop."""
+"""Time after its ranks in which the supervisor's child may end after a stop."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ from adapt.errors import Interrupted
 from adapt.launch.rank_status import RankStatus
 
 FAILURE_BYTES = 4000
-"""What Kubernetes keeps of a termination message, nearly."""
+"""Length of a termination message that Kubernetes keeps, nearly."""
 
 OURS = (2, 3, 4, Interrupted.exit_code)
 """Exit codes that only a rank of ours ends with."""

@@ -48,7 +48,7 @@ class AdaptSegNetConfig(AdversarialConfig):
     )
     space: Literal["output", "features"] = Field(
         "output",
-        description="What the discriminators see: softmax maps of the heads, or the encoder's "
+        description="Input of the discriminators: softmax maps of the heads, or the encoder's "
         "deepest stages, the deepest first (the paper's comparison).",
     )
 

@@ -26,7 +26,7 @@ SAGEMAKER_FAILURE = "opt/ml/output/failure"
 GRACE_S = 120.0
 SPEC_PARTS = "spec_base64_"
 WITH_EFA = ("ml.p3dn.", "ml.p4", "ml.p5", "ml.p6", "ml.g4dn.12xlarge", "ml.g5.48xlarge")
-"""How types of machines begin that have AWS's fast network between them."""
+"""Prefixes of the types of machines with AWS's fast network between them."""
 
 
 def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:

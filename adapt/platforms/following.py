@@ -23,7 +23,7 @@ def _report(error: Exception, failures: int, _wait_s: float) -> None:
 
 
 OUTAGE = Retry(deadline_s=600.0, first_wait_s=2.0, longest_wait_s=10.0, on_retry=_report)
-"""How a platform that is unreachable is retried. Jobs are followed for days."""
+"""Retries of a platform that is unreachable. Jobs are followed for days."""
 
 
 def over_outages(read: Callable[[], _Result]) -> _Result:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NAME_CHARS = 40
 POLL_S = 2.0
 SETTLE_S = 120.0
-"""How long a platform may need, after a job's last line, to report its end."""
+"""Time that a platform may need, after a job's last line, to report its end."""
 
 
 class PreparedJob(NamedTuple):

@@ -17,7 +17,7 @@ from adapt.batch import IGNORED, Sample
 from adapt.config.section import Section
 
 CROPS = 10
-"""How many random crops are tried for a wanted class (DAFormer's program)."""
+"""Number of random crops tried for a wanted class (DAFormer's program)."""
 
 
 class AugmentConfig(Section):

@@ -27,7 +27,7 @@ from adapt.stream.orders.order import Drawing
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-"""How often a wait for data checks whether the job is to stop."""
+"""Interval at which a wait for data checks for a stop of the job."""
 
 
 class Stream:

@@ -44,7 +44,7 @@ _FIXES = (
     (r"^INTERNAL_ERROR \[Errno|readonly database", "make the database's folder writable"),
     ("", "start the server, or make it reachable from the job"),
 )
-"""How a failure whose code and message match is fixed; the first match counts."""
+"""Fix of a failure by code and message; the first match counts."""
 
 
 def be_brief() -> None:

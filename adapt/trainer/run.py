@@ -32,7 +32,7 @@ from storage.shards.fetch import RETRY_TIME_S
 log = logging.getLogger(__name__)
 
 RANKS_WAIT = timedelta(seconds=3 * RETRY_TIME_S)
-"""How long ranks wait for one another: longer than any of them for an unreachable store."""
+"""Timeout of ranks that wait for one another: longer than any of them for an unreachable store."""
 
 
 def run_job(

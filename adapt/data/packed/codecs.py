@@ -47,7 +47,7 @@ PILLOW_FAILURES = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow raises on broken files, each seen in practice or in fuzzing."""
+"""Errors of Pillow on broken files, each seen in practice or in fuzzing."""
 
 
 def decode_image(

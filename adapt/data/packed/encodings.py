@@ -32,7 +32,7 @@ class ImageEncoding(ABC):
     """How images are stored."""
 
     resized_when_read: ClassVar[bool]
-    """Whether readers may ask for another size than the stored one."""
+    """True where readers may request another size than the stored one."""
 
     @abstractmethod
     def pack(self, path: Path, size_hw: tuple[int, int] | None) -> PackedImage:

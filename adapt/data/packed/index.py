@@ -86,7 +86,7 @@ INDEX_FAILURES = (
     struct.error,
     zipfile.BadZipFile,
 )
-"""What zipfile and numpy raise on broken files."""
+"""Errors of zipfile and numpy on broken files."""
 
 
 def parse_index(data: bytes, uri: str) -> Index:
@@ -114,7 +114,7 @@ ARRAY_HEADER = re.compile(
     rb"'shape': \((\d{1,18}),(?: (\d{1,18}))?\), \} *\n",
     re.DOTALL,
 )
-"""How numpy begins an array of one or two axes. (Its own reader evaluates this text as Python, and
+"""Numpy's header of an array of one or two axes. (Its own reader evaluates this text as Python, and
 fails on bad ones in ways of Python's parser.)"""
 
 

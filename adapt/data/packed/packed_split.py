@@ -35,8 +35,8 @@ class SplitConfig(Section):
     dataset: str = Field(
         description="Its name in label maps: a row of DATASETS, or the name it was packed under."
     )
-    uri: str = Field(description="Where it was packed to: file path or URI of a store.")
-    split: str = Field("train", description="Which split.")
+    uri: str = Field(description="Place of its packed form: file path or URI of a store.")
+    split: str = Field("train", description="Name of the split.")
     size_hw: tuple[int, int] | None = Field(
         None,
         description="Height and width of the images in pixels: the packed size, or any where the "

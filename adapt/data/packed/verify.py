@@ -37,7 +37,7 @@ TAR_FAILURES = (
     MemoryError,
     RecursionError,
 )
-"""What tarfile raises on broken archives."""
+"""Errors of tarfile on broken archives."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class DenseASPPConfig(AuxiliaryConfig):
         3e-4,
         gt=0,
         le=1,
-        description="How fast the head's running statistics move (the program: 3e-4, for tens of "
+        description="Momentum of the head's running statistics (the program: 3e-4, for tens of "
         "thousands of steps; short runs want 0.1).",
     )
 

@@ -40,7 +40,7 @@ TESTED_ENCODERS: tuple[str, ...] = (
     *("efficientnet_lite0", "tf_efficientnet_lite0", "efficientnet_b0"),
     *("convnext_atto", "convnext_tiny"),
 )
-"""What the tests run over; timm's other backbones go the same way."""
+"""Backbones that the tests run; timm's other backbones go the same way."""
 
 POOLS_TO_REMOVE: dict[str, type[nn.Module]] = {"vgg": nn.MaxPool2d, "densenet": nn.AvgPool2d}
 """Families dilated here, by how their names begin, and the kind of pool between their stages."""

@@ -26,7 +26,7 @@ DISCRIMINATOR_FILES: dict[Style, dict[str, str]] = {
     "adaptsegnet": {"main": "D2", "aux": "D1"},
     "advent": {"main": "D_main", "aux": "D_aux"},
 }
-"""What the programs put behind a network's file name for the discriminator of each head."""
+"""Suffix of the programs to a network's file name, for the discriminator of each head."""
 
 VGG_HEAD = ("classifier",)
 MULTI_LEVEL_HEADS = ("layer6", "layer5")

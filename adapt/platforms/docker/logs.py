@@ -12,7 +12,7 @@ from adapt.platforms.docker.errors import answers_of
 from storage.errors import StoreUnavailable
 
 OVERLAP_S = 10
-"""How much of a log is read twice, since stdout and stderr are noted side by side."""
+"""Span of a log that is read twice, since stdout and stderr are noted side by side."""
 
 _STAMPED = re.compile(rb"(\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)) (.*)", re.DOTALL)
 

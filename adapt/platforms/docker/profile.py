@@ -32,7 +32,7 @@ class Mount(Section):
         "which is made where it is absent."
     )
     target: str = Field(description="Absolute path inside the container.")
-    read_only: bool = Field(False, description="Whether the job may only read it.")
+    read_only: bool = Field(False, description="Mount it for reading alone.")
 
     @field_validator("target")
     @classmethod
@@ -55,7 +55,7 @@ class DockerProfile(Profile):
         "finds it (DOCKER_HOST, the current context).",
     )
     gpu_ids: list[str] | None = Field(
-        None, description="Which GPUs, by number or UUID; none: the first `gpus` of the machine."
+        None, description="The GPUs, by number or UUID; none: the first `gpus` of the machine."
     )
     network: Annotated[str, matching(_NAME, "the name of a network")] | None = Field(
         None,
@@ -74,7 +74,7 @@ class DockerProfile(Profile):
         "1000:100", description="Numbers of user and group; the image's own."
     )
     read_only_root: bool = Field(
-        True, description="Whether only mounts and /tmp, which is memory, can be written."
+        True, description="Let the job write only to mounts and /tmp, which is memory."
     )
     mounts: list[Mount] = Field(
         [], description="Folders and volumes; one at /cache becomes the scratch folder."

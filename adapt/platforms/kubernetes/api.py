@@ -22,7 +22,7 @@ TIMEOUT_S = (10.0, 60.0)
 """To connect, and to wait for a part of an answer."""
 
 QUIET_S = 60.0
-"""How long a stream may be silent before it is `Quiet`."""
+"""Longest silence of a stream before it is `Quiet`."""
 
 _MALFORMED = (ValueError, TypeError, KeyError, AttributeError)
 """Raised by the library for a kubeconfig of another shape, or with broken base64."""

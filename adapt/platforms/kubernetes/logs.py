@@ -21,10 +21,10 @@ from adapt.platforms.kubernetes.refusals import ServerRefused
 from storage.errors import StoreUnavailable
 
 POLL_S = 2.0
-"""How often pods are listed while a job is followed."""
+"""Interval at which pods are listed while a job is followed."""
 
 OVERLAP_S = 60
-"""How much of a log is read twice, as clocks differ."""
+"""Span of a log that is read twice, as clocks differ."""
 
 
 class TooEarly(StoreUnavailable):

@@ -17,7 +17,7 @@ from adapt.platforms.texts import matching
 KindName = Literal["indexed_job", "trainjob", "pytorchjob", "volcano"]
 
 RESERVED_PATHS = ("/dev/shm", "/tmp", "/cache", "/etc/segadapt")
-"""Where every pod of ours has its own mounts."""
+"""Mounts that every pod of ours has."""
 
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _KEY = rf"({_LABEL}(\.{_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?"
@@ -57,11 +57,13 @@ MountPath = Annotated[str, matching(r"/[^:]+", "an absolute path without `:`", l
 class Toleration(Section):
     """A taint that the pods tolerate."""
 
-    key: LabelKey | None = Field(None, description="Of the taint; none = every taint.")
-    operator: Literal["Exists", "Equal"] = Field("Exists", description="How `value` is compared.")
-    value: LabelValue | None = Field(None, description="Of the taint, with `operator: Equal`.")
+    key: LabelKey | None = Field(None, description="Key of the taint; none = every taint.")
+    operator: Literal["Exists", "Equal"] = Field("Exists", description="Comparison with `value`.")
+    value: LabelValue | None = Field(
+        None, description="Value of the taint, with `operator: Equal`."
+    )
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        None, description="Of the taint; none = every effect."
+        None, description="Effect of the taint; none = every effect."
     )
 
     @model_validator(mode="after")
@@ -80,7 +82,7 @@ class PodVolume(Section):
     claim: ObjectName | None = Field(None, description="A PersistentVolumeClaim.")
     nfs_server: str | None = Field(None, description="An NFS server, with `nfs_path`.")
     nfs_path: MountPath | None = Field(None, description="Path that the server exports.")
-    read_only: bool = Field(True, description="Whether the job may not write there.")
+    read_only: bool = Field(True, description="Mount it for reading alone.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -107,12 +109,15 @@ class KubernetesProfile(Profile):
         "later, pytorchjob Kubeflow's training operator 1, volcano the Volcano scheduler.",
     )
     namespace: LabelName = Field("default", description="Namespace of the job's objects.")
-    context: str | None = Field(None, description="Of the kubeconfig; none = its current one.")
+    context: str | None = Field(
+        None, description="Context of the kubeconfig; none = its current one."
+    )
     kubeconfig: str | None = Field(
         None, description="A file; none = KUBECONFIG, else ~/.kube/config, else the pod's account."
     )
     service_account: ObjectName | None = Field(
-        None, description="Of the pods, as cloud roles want it; none = no token in the pods."
+        None,
+        description="Account of the pods, for roles of the cloud; none = no token in the pods.",
     )
     image_pull_secrets: list[ObjectName] = Field(
         [], description="Secrets with which the image is pulled."
@@ -129,15 +134,17 @@ class KubernetesProfile(Profile):
         description="Name of the GPU resource on the nodes; a taint of this name is tolerated.",
     )
     scratch_gb: float = Field(
-        100, gt=0, description="Of the node's disk at /cache, in 10^9 bytes; more evicts the pod."
+        100,
+        gt=0,
+        description="Share of the node's disk at /cache, in 10^9 bytes; more evicts the pod.",
     )
     shm_gb: float = Field(8, gt=0, description="/dev/shm, in 10^9 bytes of `memory_gb`.")
     node_selector: dict[LabelKey, LabelValue] = Field({}, description="Labels of fit nodes.")
     tolerations: list[Toleration] = Field([], description="Taints that the pods tolerate.")
-    priority_class: ObjectName | None = Field(None, description="Of the pods.")
-    volumes: list[PodVolume] = Field([], description="Mounted into every pod.")
+    priority_class: ObjectName | None = Field(None, description="PriorityClass of the pods.")
+    volumes: list[PodVolume] = Field([], description="File systems that every pod mounts.")
     grace_s: int = Field(
-        120, ge=30, description="Between SIGTERM and SIGKILL (terminationGracePeriodSeconds)."
+        120, ge=30, description="Time between SIGTERM and SIGKILL (terminationGracePeriodSeconds)."
     )
     max_hours: float | None = Field(
         None, gt=0, description="A deadline for all attempts together; none = no limit."
@@ -149,11 +156,11 @@ class KubernetesProfile(Profile):
         "means always; a trainjob's runtime sets them.",
     )
     keep_hours: float = Field(168, gt=0, description="Hours for which an ended job stays listed.")
-    runtime: ObjectName = Field("torch-distributed", description="Of a trainjob.")
+    runtime: ObjectName = Field("torch-distributed", description="Name of a trainjob's runtime.")
     runtime_kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = Field(
         "ClusterTrainingRuntime", description="Kind of `runtime`."
     )
-    queue: ObjectName = Field("default", description="Of a volcano job.")
+    queue: ObjectName = Field("default", description="Queue of a volcano job.")
 
     def promised_gb(self) -> Promised:
         """/dev/shm and /cache."""

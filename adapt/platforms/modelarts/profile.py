@@ -74,7 +74,7 @@ class MountedFolder(Section):
     )
     source: str = Field(min_length=2, description="nfs: SERVER:/PATH; pfs and obs: /BUCKET/FOLDER.")
     path: Mounted = Field(description="Path in the container.")
-    read_only: bool = Field(False, description="Only for nfs.")
+    read_only: bool = Field(False, description="Mount it for reading alone; only for nfs.")
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
@@ -134,19 +134,22 @@ class ModelArtsProfile(Profile):
         None, description="Folder for logs; without one they are kept for 30 days."
     )
     restarts: int = Field(
-        3, ge=0, le=128, description="How often ModelArts starts a broken job again."
+        3, ge=0, le=128, description="Number of times that ModelArts starts a broken job again."
     )
     restart_always: bool = Field(
         True,
-        description="Also after an exit code of the job's own, such as 75 (interrupted, saved), "
+        description="Restart also after an exit code of the job's own, as 75 (interrupted, saved), "
         "not only after broken hardware.",
     )
     restart_hanging: bool = Field(
         False,
-        description="Also when ModelArts detects a hang, as train.stall_minutes of the spec does.",
+        description="Restart also after a hang that ModelArts detects, as the spec's "
+        "train.stall_minutes does.",
     )
     grace_s: float = Field(
-        30, gt=0, description="Between stop and kill. ModelArts documents none: 30 s is a guess."
+        30,
+        gt=0,
+        description="Time between stop and kill. ModelArts documents none: 30 s is a guess.",
     )
     inputs: Inputs = Field(Inputs(), description="Folders to read, with the rights of the agency.")
     outputs: Outputs = Field(
@@ -154,14 +157,14 @@ class ModelArtsProfile(Profile):
     )
     predownload: bool = Field(
         True,
-        description="Whether outputs.checkpoints is downloaded before the start, which a restarted "
+        description="Download outputs.checkpoints before the start, which a restarted "
         "job needs to resume (prefetch_to_local).",
     )
     volumes: list[MountedFolder] = Field([], description="Folders to mount, seen by all nodes.")
     priority: Literal[1, 2, 3] | None = Field(
-        None, description="In a dedicated pool; 3 is the highest and needs a permission."
+        None, description="Priority in a dedicated pool; 3 is the highest and needs a permission."
     )
-    preemptible: bool | None = Field(None, description="Whether others may displace the job.")
+    preemptible: bool | None = Field(None, description="Let other jobs displace this one.")
     notification: Notification | None = Field(None, description="Messages about the job.")
     spec_uri: ObsUri | None = Field(
         None,

@@ -75,7 +75,7 @@ class SageMakerProfile(Profile):
         24, gt=0, le=672, description="Training stops after so long, all restarts together."
     )
     max_wait_hours: float | None = Field(
-        None, gt=0, description="With spot: waiting for machines and training together."
+        None, gt=0, description="Limit of a spot job: waiting for machines and training together."
     )
     keep_alive_s: int | None = Field(
         None, description="Keep (and bill) the machines for the next job."
@@ -84,7 +84,7 @@ class SageMakerProfile(Profile):
         None, description="Starts after a fault of SageMaker's own, no other failure."
     )
     output_uri: str = Field(
-        description="Where the best weights go at the end: `s3://bucket/prefix`."
+        description="Folder for the best weights at the end: `s3://bucket/prefix`."
     )
     checkpoint_uri: str | None = Field(
         None,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from adapt.stream.config import StreamConfig
 
 LOOKAHEAD_DRAWS = 256
-"""How many draws ahead shards are fetched where each draw may need another shard."""
+"""Draws ahead for which shards are fetched, where each draw may need another shard."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -47,7 +47,7 @@ class Order(ABC):
     domain: int
 
     random_access: ClassVar[bool]
-    """Whether any draw may need any shard."""
+    """True where any draw may need any shard."""
 
     @classmethod
     @abstractmethod
