@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import processes
-from tests.processes import ROOT, SERVER_NAME, Request
+from tests.processes import SERVER_NAME, Request
 
 WARM = (
     *("torch", "torchvision", "timm", "mlflow", "boto3", "rich", "typer", "yaml", "PIL.Image"),
@@ -227,7 +227,8 @@ def _without_server(kind: Any, error: BaseException, trace: Any) -> None:
     sys.__excepthook__(kind, error.with_traceback(trace), trace)
 
 
-INSTALLED = [path for path in sys.path if path not in ("", str(ROOT))]
+INSTALLED = sys.path[1:]
+"""Without the folder that `-m` adds; an editable installation has it again, as in a cold start."""
 
 if __name__ == "__main__":
     main(socket.socket(fileno=int(sys.argv[1])))

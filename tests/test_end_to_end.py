@@ -196,9 +196,8 @@ def test_of_two_nodes_one_dies_and_the_job_goes_on(tiny_uri: str, tmp_path: Path
 def test_mistakes_of_two_ranks_have_their_exit_codes(tiny_uri: str, tmp_path: Path) -> None:
     values: dict[str, Any] = tiny_values(tiny_uri, "runs")
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
-    odd = call(
-        "run", "tiny.yaml", "--processes", 2, "--set", "source.batch_size=3", folder=tmp_path
-    )
+    odd_batch = ("--set", "source.batch_size=3")
+    odd = finish(start("run", "tiny.yaml", "--processes", 2, *odd_batch, folder=tmp_path))
     assert odd.code == 2 and "source.batch_size: expected a multiple of 2" in odd.err
     away = start(
         *("run", "tiny.yaml", "--processes", 2),

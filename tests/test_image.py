@@ -82,4 +82,4 @@ def test_only_finished_folders_reach_the_images() -> None:
 def test_the_health_check_runs_what_is_there() -> None:
     (check,) = re.findall(r"^HEALTHCHECK .*CMD (.+)$", DOCKERFILE, re.MULTILINE)
     assert check == "cd /opt/segadapt && exec python -m adapt.launch.health"
-    assert (ROOT / "adapt" / "health.py").exists()
+    assert (ROOT / "adapt" / "launch" / "health.py").exists()

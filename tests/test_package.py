@@ -152,7 +152,10 @@ def test_a_shell_gets_completions(
 
 def test_completion_is_installed_for_the_program(installed: Installed, tmp_path: Path) -> None:
     ended = installed.run(
-        "segadapt", "--install-completion", "bash", folder=tmp_path, HOME=str(tmp_path)
+        *("segadapt", "--install-completion", "bash"),
+        folder=tmp_path,
+        HOME=str(tmp_path),
+        _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1",  # whatever shell runs the tests
     )
     assert ended.returncode == 0, ended.stderr
     script = (tmp_path / ".bash_completions" / "segadapt.sh").read_text()

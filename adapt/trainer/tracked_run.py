@@ -10,7 +10,7 @@ from adapt.checkpoint.run_folder import RunFolder
 from adapt.errors import Interrupted
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
-from adapt.tracking.mlflow_database import embedded_tracking_uri
+from adapt.tracking.mlflow_database import embedded_folder, embedded_tracking_uri
 from adapt.tracking.mlflow_run import JOB_TAG
 from adapt.tracking.tracker import Status, Tracker
 from adapt.trainer.opening import Opened, open_run_folder
@@ -19,6 +19,7 @@ from storage.errors import MissingObject
 from storage.uris import split_uri
 
 TRACKER_FLUSH_S = 20.0
+EMBEDDED_FLUSH_S = 60.0
 
 
 def tracking_uri(job: JobSpec, place: Place) -> str:
@@ -86,7 +87,15 @@ def tracked_run(opened: Opened, checkpoint: Checkpoint | None) -> Iterator[Track
     finally:
         error = sys.exception()
         why = None if error is None else f"{type(error).__name__}: {error}"
-        tracker.finish(status, min(TRACKER_FLUSH_S, place.grace_s / 6), why)
+        tracker.finish(status, _flush_s(opened, status), why)
+
+
+def _flush_s(opened: Opened, status: Status) -> float:
+    """How long an end waits for MLflow: a stop has a grace, a database file is always there."""
+    uri, place = tracking_uri(opened.job, opened.place), opened.place
+    if status != "KILLED" and embedded_folder(uri) is not None:
+        return EMBEDDED_FLUSH_S
+    return min(TRACKER_FLUSH_S, place.grace_s / 6)
 
 
 def end_tracked_run(job: JobSpec, place: Place, status: Status, why: str) -> None:

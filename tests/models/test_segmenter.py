@@ -208,14 +208,15 @@ def test_load_weights_names_what_misfits() -> None:
     state = _build().state_dict()
     key = "decoder.heads.0.branches.0.weight"
     wrong = {**state, key: state[key][:, :3], "stranger": state[key]}
-    del wrong["encoder.backbone.conv1.weight"]
+    del wrong["encoder.backbone.conv1.0.weight"]
     with pytest.raises(JobError) as caught:
         _build().load_weights(wrong)
     message = str(caught.value)
     assert "model: expected weights of deeplab_v2 on test_resnet with 5 classes" in message
-    assert "missing: encoder.backbone.conv1.weight" in message
+    assert "missing: encoder.backbone.conv1.0.weight" in message
     assert "unexpected: stranger" in message
-    assert f"misshaped: {key} [5, 3, 3, 3] instead of [5, 512, 3, 3]" in message
+    channels = state[key].shape[1]
+    assert f"misshaped: {key} [5, 3, 3, 3] instead of [5, {channels}, 3, 3]" in message
 
 
 def test_load_weights_says_plainly_that_the_classes_are_others() -> None:
@@ -238,7 +239,7 @@ def test_weights_uri_without_its_weights_is_refused() -> None:
 
 
 def test_given_encoder_weights_are_taken() -> None:
-    state = _build().encoder.backbone.state_dict()
+    state = _build(encoder="resnet18").encoder.backbone.state_dict()
     state = {key: torch.full_like(value, 2) for key, value in state.items()}
     config = DeepLabV2Config(encoder="resnet18", weights_uri="file:///weights.pth")
     segmenter: Any = build_segmenter(config, NUM_CLASSES, encoder_weights=state)

@@ -139,7 +139,7 @@ def test_the_image_holds_no_compiler_no_installer_and_nothing_to_write_to(stack:
         ls -d /opt/installer /opt/venv/bin/pip* /tmp/* /opt/segadapt/tests /opt/segadapt/.git
         find /opt /usr -writable ! -type l
         python -c 'import qoi, xxhash; print(qoi.__file__)'
-        ls -d /opt/segadapt/adapt/__pycache__/health.*.pyc
+        ls -d /opt/segadapt/adapt/launch/__pycache__/health.*.pyc
         stat -c '%u:%g' /cache /home/ma-user/work
     """
     entry = (*LOCKED_DOWN, "--entrypoint=sh", stack.image, "-c", f"({look}) 2>/dev/null")

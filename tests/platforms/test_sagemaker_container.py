@@ -231,7 +231,7 @@ def test_a_job_that_fails_says_why_where_sagemaker_looks(
     code = machine.wait()
     assert code == 4, machine.said()
     reason = (machine.ml / "output/failure").read_text()[:1024]
-    assert reason.startswith("DataError: rank 0: ") and "opt/ml/input/data/source" in reason
+    assert reason.startswith("DataError: file:///") and "opt/ml/input/data/source" in reason
 
 
 @pytest.mark.slow

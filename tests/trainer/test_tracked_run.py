@@ -1,6 +1,7 @@
 """The MLflow run of a job over stops, outages and failures."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,18 @@ def test_a_run_that_failed_says_why(
     run(job, place)
     healed = client.get_run(found.info.run_id)
     assert healed.info.status == "FINISHED" and "segadapt.error" not in healed.data.tags
+
+
+def test_a_job_that_ends_well_waits_for_its_database_file(
+    tiny_job: dict[str, Any], place: Place
+) -> None:
+    """A grace as short as a container's leaves a sixth of it; the file needs seconds."""
+    from mlflow import MlflowClient
+
+    job = job_of(tiny_job)
+    run(job, replace(place, grace_s=0.01))
+    client = MlflowClient(embedded_tracking_uri(Path(job.checkpoint.uri)))
+    (experiment,) = client.search_experiments(filter_string="name = 'tests'")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED"
+    assert not list((place.scratch_dir / "tracking").glob("**/*.jsonl"))
