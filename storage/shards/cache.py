@@ -179,9 +179,13 @@ class ShardCache:
             )
         descriptor = os.memfd_create("shard")
         self._buffer(shard.size_bytes)
-        opened = OpenShard(descriptor, lambda: self._buffer(-shard.size_bytes))
-        self._fetch(shard, descriptor)
-        return opened
+        try:
+            self._fetch(shard, descriptor)
+        except BaseException:  # a kept traceback must not keep the memory
+            os.close(descriptor)
+            self._buffer(-shard.size_bytes)
+            raise
+        return OpenShard(descriptor, lambda: self._buffer(-shard.size_bytes))
 
     def _download(self, shard: "_Shard", path: Path) -> bool:
         """Fetch to `path`; False where there is no room. The shard's lock is held."""

@@ -369,3 +369,11 @@ def test_damaged_local_shards_are_named_and_left_alone(
 def test_a_missing_local_shard_is_named(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(MissingObject, match=r"/gone.tar: there is no such file"):
         _open(ShardCache(folder), LocalStore(str(tmp_path)), "gone.tar")
+
+
+def test_a_shard_that_fails_on_its_way_into_memory_is_released(tmp_path: Path) -> None:
+    """Even while the failure is kept, as logs do."""
+    cache = ShardCache(tmp_path / "cache", capacity_bytes=0)
+    with pytest.raises(StoreError) as kept:
+        cache.open(LocalStore(str(tmp_path / "nowhere")), "a.tar", 1000, "0" * 16, "dataset")
+    assert kept.value.__traceback__ is not None and cache.buffered_bytes == 0
