@@ -185,8 +185,8 @@ def in_grid(tiles: list[Image.Image], columns: int) -> Image.Image:
     columns = max(1, min(columns, len(tiles)))
     rows = math.ceil(len(tiles) / columns)
     sheet = Image.new("RGB", (columns * cell_width_px, rows * cell_height_px), "white")
-    for place, tile in enumerate(tiles):
-        sheet.paste(tile, (place % columns * cell_width_px, place // columns * cell_height_px))
+    for number, tile in enumerate(tiles):
+        sheet.paste(tile, (number % columns * cell_width_px, number // columns * cell_height_px))
     return sheet
 
 

@@ -125,10 +125,10 @@ class PackedSplit:
             coming = [shard for shard, future in self._shards.items() if not future.done()]
             room_bytes = self.cache.memory_bytes - self.cache.buffered_bytes
             room_bytes -= sum(sizes_bytes[shard] for shard in coming)
-            for place, shard in enumerate(wanted):
+            for position, shard in enumerate(wanted):
                 if shard not in self._shards:
                     room_bytes -= sizes_bytes[shard]
-                    if place >= side_by_side and room_bytes < 0:
+                    if position >= side_by_side and room_bytes < 0:
                         break
                     self._opened(shard)
 

@@ -32,8 +32,8 @@ class PapersOrder(ScatteredOrder):
     def sample(self, draw: int) -> int:
         """The index of the sample that draw number `draw` takes."""
         repeats = -(-self.planned_draws // self.num_samples)
-        shuffle, place = divmod(draw, repeats * self.num_samples)
-        return int(_multiset(self.seed, self.domain, self.num_samples, repeats, shuffle)[place])
+        shuffle, position = divmod(draw, repeats * self.num_samples)
+        return int(_multiset(self.seed, self.domain, self.num_samples, repeats, shuffle)[position])
 
 
 @lru_cache(maxsize=8)

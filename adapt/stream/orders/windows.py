@@ -31,13 +31,13 @@ class WindowOrder(Order):
 
     def sample(self, draw: int) -> int:
         """The index of the sample that draw number `draw` takes."""
-        epoch, place = divmod(draw, self.num_samples)
-        return int(self._epoch(epoch).samples[place])
+        epoch, position = divmod(draw, self.num_samples)
+        return int(self._epoch(epoch).samples[position])
 
     def window(self, draw: int) -> list[int]:
         """The shards of the window that `draw` lies in, in the epoch's order."""
-        epoch, place = divmod(draw, self.num_samples)
-        return self._epoch(epoch).windows[self._epoch(epoch).window_of(place)]
+        epoch, position = divmod(draw, self.num_samples)
+        return self._epoch(epoch).windows[self._epoch(epoch).window_of(position)]
 
     def near(self, start: int, stop: int) -> list[int]:
         """The shards of all windows that these draws lie in."""
@@ -57,9 +57,9 @@ class WindowOrder(Order):
 
     def _window_end(self, draw: int) -> int:
         """The first draw after the window that `draw` lies in."""
-        epoch, place = divmod(draw, self.num_samples)
+        epoch, position = divmod(draw, self.num_samples)
         plan = self._epoch(epoch)
-        return draw - place + int(plan.ends[plan.window_of(place)])
+        return draw - position + int(plan.ends[plan.window_of(position)])
 
     @cached_property
     def _epoch(self) -> "Callable[[int], _Epoch]":
@@ -83,6 +83,6 @@ class _Epoch:
         self.samples = np.concatenate(draws)
         self.ends = np.cumsum([len(window) for window in draws])
 
-    def window_of(self, place: int) -> int:
-        """The window of the epoch's draw number `place`."""
-        return int(np.searchsorted(self.ends, place, side="right"))
+    def window_of(self, position: int) -> int:
+        """The window of the epoch's draw number `position`."""
+        return int(np.searchsorted(self.ends, position, side="right"))
