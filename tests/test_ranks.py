@@ -74,6 +74,7 @@ def as_rank(rank: int, num_ranks: int, folder: Path, work: Any, *given: Any) -> 
     torch.save(work(rank, num_ranks, *given), folder / f"rank-{rank}.pt")
     barrier()
     dist.destroy_process_group()
+    os._exit(0)  # torch's threads sometimes abort the interpreter's own end; the result is stored
 
 
 def on_ranks(num_ranks: int, folder: Path, work: Any, *given: Any) -> list[Any]:
