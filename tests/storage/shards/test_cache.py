@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import time
+import traceback
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -371,9 +372,12 @@ def test_a_missing_local_shard_is_named(tmp_path: Path, folder: Path) -> None:
         _open(ShardCache(folder), LocalStore(str(tmp_path)), "gone.tar")
 
 
-def test_a_shard_that_fails_on_its_way_into_memory_is_released(tmp_path: Path) -> None:
+def test_a_shard_that_fails_on_its_way_into_memory_is_released(
+    store: CountedStore, folder: Path
+) -> None:
     """Even while the failure is kept, as logs do."""
-    cache = ShardCache(tmp_path / "cache", capacity_bytes=0)
-    with pytest.raises(StoreError) as kept:
-        cache.open(LocalStore(str(tmp_path / "nowhere")), "a.tar", 1000, "0" * 16, "dataset")
-    assert kept.value.__traceback__ is not None and cache.buffered_bytes == 0
+    cache = ShardCache(folder, capacity_bytes=0)
+    with pytest.raises(MissingObject) as kept:
+        cache.open(store, "train/gone.tar", 1000, "0" * 16, "dataset")
+    assert "_in_memory" in [frame.name for frame in traceback.extract_tb(kept.tb)]
+    assert cache.buffered_bytes == 0
