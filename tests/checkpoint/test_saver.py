@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,24 @@ def snapshot(step: int, score: float | None = None) -> Snapshot:
 
 def saver(folder: RunFolder, keep: int = 9) -> Saver:
     return Saver(folder, keep, lambda _saved, _score: None)
+
+
+@pytest.fixture(autouse=True)
+def savers_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every saver's thread ends with its test; it would log into what the next test reads."""
+    built: list[Saver] = []
+    build = Saver.__init__
+
+    def noted(self: Saver, *values: Any) -> None:
+        build(self, *values)
+        built.append(self)
+
+    monkeypatch.setattr(Saver, "__init__", noted)
+    yield
+    for one in built:
+        one.close()
+        one._thread.join(30)
+        assert not one._thread.is_alive()
 
 
 def quiet() -> None:

@@ -21,17 +21,31 @@ def test_free_ports_are_different() -> None:
     assert len(set(free_ports(20))) == 20
 
 
-def test_seaweedfs_keeps_its_data_and_leaves_no_socket(tmp_path: Path) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("seaweedfs-*.sock"))
+def test_seaweedfs_keeps_its_data_and_leaves_no_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports: list[int] = []  # other tests' servers have sockets in the same folder
+
+    def noted(count: int) -> list[int]:
+        ports.extend(found := free_ports(count))
+        return found
+
+    monkeypatch.setattr(local_stack, "free_ports", noted)
     with seaweedfs(tmp_path) as server:
+        assert sockets_of(ports)
         server.make_bucket("bucket")
         server.make_bucket("bucket")
         _store(server).put("k", b"kept")
     with seaweedfs(tmp_path) as again:
         assert (again.access_key, again.secret_key) == (server.access_key, server.secret_key)
         assert _store(again).get("k") == b"kept"
-    assert set(Path(tempfile.gettempdir()).glob("seaweedfs-*.sock")) <= before
+    assert not sockets_of(ports)
     assert (tmp_path / "seaweedfs" / "s3.json").stat().st_mode & 0o077 == 0
+
+
+def sockets_of(ports: list[int]) -> list[Path]:
+    folder = Path(tempfile.gettempdir())
+    return [path for port in ports for path in folder.glob(f"seaweedfs-*-{port}.sock")]
 
 
 def _store(server: S3Server) -> Store:
