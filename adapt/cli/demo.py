@@ -9,6 +9,9 @@ job_specs/toy_town; everything here can be repeated with `pack`, `run` and `eval
 """
 
 import os
+import shlex
+import shutil
+import sysconfig
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -172,7 +175,11 @@ def _say(result: DemoResult, method: str, job: JobSpec, out: Path, console: Cons
     else:
         console.print(f"[yellow]{method} did not gain here: {points:.1f} points of mIoU[/yellow]")
     console.print(f"picture: {result.picture_path}")
-    uri = embedded_tracking_uri(out / "runs")
-    console.print(
-        f"MLflow:  .venv/bin/mlflow ui --backend-store-uri {uri}", highlight=False, soft_wrap=True
-    )
+    console.print(f"MLflow:  {_mlflow_command(out)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _mlflow_command(out: Path) -> str:
+    """The command that opens the demo's MLflow, as it can be typed here."""
+    beside = Path(sysconfig.get_path("scripts")) / "mlflow"
+    program = str(beside) if beside.exists() and not shutil.which("mlflow") else "mlflow"
+    return shlex.join([program, "ui", "--backend-store-uri", embedded_tracking_uri(out / "runs")])

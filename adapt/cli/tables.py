@@ -33,7 +33,8 @@ def compare_table(
     title: str = "",
     subsets: Subsets = NO_SUBSETS,
 ) -> Table:
-    """Compare runs side by side, each after the first with its difference to it, in points."""
+    """Compare runs side by side, each after the first with its difference to it, in points: that of
+    the numbers as they are shown."""
     rows = _rows(ious, names, subsets)
     table = Table(title=Text(title) if title else None, title_justify="left")
     for index, heading in enumerate(rows[0]):
@@ -64,10 +65,15 @@ def _rows(ious: Mapping[str, ArrayLike], names: Sequence[str], subsets: Subsets)
     for index, (run, values) in enumerate(columns.items()):
         rows[0] += [run] if index == 0 else [run, "+/-"]
         for row, value, reference in zip(rows[1:], values, first, strict=True):
-            row.append(_number(100 * value, ".1f"))
+            row.append(_number(percent(value), ".1f"))
             if index > 0:
-                row.append(_number(100 * (value - reference), "+.1f"))
+                row.append(_number(percent(value) - percent(reference), "+.1f"))
     return rows
+
+
+def percent(share: float) -> float:
+    """A share as it is shown: in percent, with one decimal."""
+    return round(100 * share, 1)
 
 
 def _number(value: float, form: str) -> str:

@@ -2,9 +2,15 @@
 
 import os
 import shutil
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
+
+from adapt.errors import JobError
+
+_TABLES = {"experiments", "runs"}
 
 
 def embedded_tracking_uri(folder: Path) -> str:
@@ -15,6 +21,28 @@ def embedded_tracking_uri(folder: Path) -> str:
 def embedded_folder(uri: str) -> Path | None:
     """The folder of a database file's URI; None for a server."""
     return _file_of(uri).parent if uri.startswith("sqlite:///") else None
+
+
+def require_database(uri: str) -> None:
+    """Raise `JobError` where a database file is not there, or is not MLflow's.
+
+    MLflow's client would make a new one, or add its tables to another program's. A server is not
+    asked.
+    """
+    if embedded_folder(uri) is None:
+        return
+    file, fix = _file_of(uri), "name the MLflow server or its database file with --tracking-uri"
+    if not file.is_file():
+        raise JobError(f"{file}: expected MLflow's database file, got no file", fix)
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            rows = database.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table'"
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise JobError(f"{file}: expected MLflow's database file, got: {error}", fix) from error
+    if not {name for (name,) in rows} >= _TABLES:
+        raise JobError(f"{file}: expected MLflow's database file, got another one", fix)
 
 
 def make_database(uri: str) -> None:
@@ -54,4 +82,4 @@ def _put_in_place(whole: Path, file: Path) -> None:
 
 
 def _file_of(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///")).resolve()
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).resolve()

@@ -10,6 +10,7 @@ from adapt.errors import JobError
 from adapt.models.weights import WEIGHTS
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.tracking.mlflow_database import require_database
 from adapt.tracking.mlflow_errors import be_brief
 from adapt.tracking.mlflow_run import JOB_TAG
 from adapt.tracking.tracker import BEST_SHA256_TAG, BEST_URI_TAG
@@ -41,6 +42,7 @@ def download_best(
     highest `metric` is taken. `stores` default to those of the run's own spec. Raises `JobError`
     where MLflow knows no such run, or several of that name, `StoreError`, `DataError`.
     """
+    require_database(tracking_uri)
     be_brief()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

@@ -103,6 +103,12 @@ def test_download_best_of_nothing_lists_the_experiments(finished: Path) -> None:
     assert not (finished / "no").exists()
 
 
+def test_download_best_makes_no_database(tmp_path: Path) -> None:
+    ended = call("download-best", "tiny", "--out", "best", folder=tmp_path)
+    refused(ended, 2, "runs/mlflow.db: expected MLflow's database file, got no file")
+    assert not list(tmp_path.iterdir())
+
+
 def test_download_best_keeps_no_other_bytes_than_recorded(finished: Path) -> None:
     best = json.loads((finished / "answer.json").read_text())["best"]
     weights = finished / "runs" / "tiny" / best["name"] / "weights.safetensors"

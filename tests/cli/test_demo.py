@@ -64,3 +64,18 @@ def test_the_demos_jobs_lie_under_its_folder(tmp_path: Path) -> None:
         job = demo.demo_job(path.stem, tmp_path, 7)
         assert job.seed == 7
         assert all(uri.startswith(str(tmp_path)) for uri in job.uris().values())
+
+
+def test_mlflow_is_opened_by_the_program_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, scripts = tmp_path / "a demo", tmp_path / "bin"
+    opened = f"ui --backend-store-uri 'sqlite:///{out}/runs/mlflow.db'"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(demo.sysconfig, "get_path", lambda _kind: str(scripts))
+    assert demo._mlflow_command(out) == f"mlflow {opened}"
+    scripts.mkdir()
+    (scripts / "mlflow").touch(mode=0o755)
+    assert demo._mlflow_command(out) == f"{scripts}/mlflow {opened}"
+    monkeypatch.setenv("PATH", str(scripts))
+    assert demo._mlflow_command(out) == f"mlflow {opened}"

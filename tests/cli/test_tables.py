@@ -64,3 +64,9 @@ def test_compare_table_colours_gains_and_losses() -> None:
 def test_tiny_loss_is_no_negative_zero() -> None:
     table = compare_table({"a": [0.5], "b": [0.49999]}, ["road"])
     assert printed(table)[-1] == ["mIoU", "50.0", "50.0", "+0.0"]
+
+
+def test_differences_are_those_of_the_numbers_beside_them() -> None:
+    """28.94 and 33.56 differ by 4.62, but who reads 28.9 and 33.6 expects 4.7."""
+    table = compare_table({"a": [0.2894], "b": [0.3356]}, ["road"])
+    assert printed(table)[-1] == ["mIoU", "28.9", "33.6", "+4.7"]

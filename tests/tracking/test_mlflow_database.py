@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,7 +12,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from adapt.tracking.mlflow_database import embedded_folder, embedded_tracking_uri, make_database
+from adapt.errors import JobError
+from adapt.tracking.mlflow_database import (
+    embedded_folder,
+    embedded_tracking_uri,
+    make_database,
+    require_database,
+)
 
 MAKE = (
     "import sys; from adapt.tracking.mlflow_database import make_database; "
@@ -67,3 +74,24 @@ def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"mlflow\.db"):
         make_database(embedded_tracking_uri(tmp_path))
     assert embedded_folder("http://127.0.0.1:5000") is None
+
+
+def test_only_a_database_of_mlflow_is_taken_and_none_is_made(tmp_path: Path) -> None:
+    require_database("http://127.0.0.1:5000")
+    with pytest.raises(JobError, match=r"mlflow.db: expected MLflow's database file, got no file"):
+        require_database(embedded_tracking_uri(tmp_path / "nowhere"))
+    assert not list(tmp_path.iterdir())
+    make_database(embedded_tracking_uri(tmp_path))
+    require_database(embedded_tracking_uri(tmp_path) + "?timeout=5")
+
+
+def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    (tmp_path / "text.db").write_text("notes, no database" * 100)
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE songs (title TEXT)")
+    for name in ("empty", "text", "other"):
+        before = (tmp_path / f"{name}.db").read_bytes()
+        with pytest.raises(JobError, match=rf"{name}.db: expected MLflow's database file, got"):
+            require_database(f"sqlite:///{tmp_path}/{name}.db")
+        assert (tmp_path / f"{name}.db").read_bytes() == before
