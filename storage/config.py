@@ -77,10 +77,12 @@ class StoreConfig(BaseModel):
     @model_validator(mode="after")
     def _keys_come_in_pairs(self) -> Self:
         if (self.access_key_env is None) != (self.secret_key_env is None):
-            raise ValueError("access_key_env and secret_key_env: expected both or neither")
+            pair = ("access_key_env", "secret_key_env")
+            unset, given = sorted(pair, key=lambda key: getattr(self, key) is not None)
+            raise ValueError(f"{unset}: missing, expected it with {given}")
         if self.session_token_env is not None and self.access_key_env is None:
             raise ValueError(
-                "session_token_env: expected access_key_env and secret_key_env with it"
+                "access_key_env: missing, expected it and secret_key_env with session_token_env"
             )
         return self
 
@@ -90,7 +92,7 @@ class StoreConfig(BaseModel):
         for field in fields:
             if getattr(self, field) is not None:
                 raise StoreError(
-                    f"{name}.{field}: expected none, as {scheme} knows no such setting",
+                    f"{name}.{field}: expected none, as {scheme} knows no such setting, got one",
                     fix="remove it",
                 )
 
@@ -117,8 +119,8 @@ def key_fault(key: str, schemes: Iterable[str]) -> str | None:
         return f"{settings_name(key)}: expected {_EXPECTED}, got {key!r}"
     if scheme not in schemes:
         return (
-            f"{settings_name(key)}: there is no store for the scheme {scheme!r} (known: {known}), "
-            f"expected {_EXPECTED}"
+            f"{settings_name(key)}: expected {_EXPECTED}, got the unknown scheme {scheme!r} "
+            f"(known: {known})"
         )
     return None
 

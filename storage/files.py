@@ -38,9 +38,9 @@ def _explained(name: str | Path, error: OSError) -> StoreError:
             fix="check its owner and mode",
         )
     if error.errno == errno.EISDIR:
-        return StoreError(f"{name}: there is a folder of this name ({where})")
+        return StoreError(f"{name}: expected a file, got a folder of this name ({where})")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return StoreError(f"{name}: a part of the path is a file, not a folder ({where})")
+        return StoreError(f"{name}: expected folders as parts of the path, got a file ({where})")
     return StoreError(f"{name}: {error.strerror or error} ({where})")
 
 

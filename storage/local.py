@@ -25,7 +25,11 @@ class LocalStore:
     def __init__(self, uri: str) -> None:
         _, path = split_uri(uri)
         if uri != path and not path.startswith("/"):
-            raise StoreError(f"{uri}: expected file:///absolute/path or a plain path")
+            raise StoreError(
+                f"{uri}: expected file:///absolute/path or a plain path, got a relative "
+                "one after file://",
+                fix="write three slashes after file:",
+            )
         self.root = Path(path).expanduser().absolute()
         self.uri = f"file://{self.root}"
 

@@ -55,7 +55,7 @@ def _package(extra: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise StoreError(
-            f"{extra}://: the package {error.name} is not installed",
+            f"{extra}://: expected the package {error.name}, got none installed",
             fix=f"pip install 'segadapt[{extra}]'",
         ) from error
 
@@ -94,7 +94,7 @@ class Stores:
         scheme, _ = split_uri(uri)
         if scheme not in STORES:
             raise StoreError(
-                f"{uri}: there is no store for the scheme {scheme!r} "
+                f"{uri}: expected a known scheme, got {scheme!r} "
                 f"(known: {', '.join(sorted(STORES))})"
             )
         key = fitting_key(uri, self.configs)

@@ -30,7 +30,7 @@ def bucket_and_prefix(uri: str) -> tuple[str, str, str]:
     scheme, rest = split_uri(uri)
     bucket, _, prefix = rest.rstrip("/").partition("/")
     if not bucket:
-        raise StoreError(f"{uri}: expected {scheme}://BUCKET/PREFIX")
+        raise StoreError(f"{uri}: expected {scheme}://BUCKET/PREFIX, got no bucket")
     root = f"{scheme}://{bucket}"
     return join(root, prefix), bucket, f"{checked_key(prefix, root)}/" if prefix else ""
 
@@ -42,8 +42,8 @@ def checked_key(key: str, uri: str) -> str:
     temporary = any(part.startswith(TEMPORARY_PREFIX) for part in parts)
     if climbs or temporary or "\\" in key or "\0" in key:
         raise StoreError(
-            f"{uri}: {key!r} is not a key: expected names joined by single '/', relative to the "
-            f"store's root, without '..', '.', '\\' and names that start with {TEMPORARY_PREFIX!r}"
+            f"{uri}: expected a key of names joined by single '/', relative to the store's root, "
+            f"without '..', '.', '\\' and names that start with {TEMPORARY_PREFIX!r}, got {key!r}"
         )
     return key
 

@@ -129,7 +129,9 @@ class RunFolder:
                     Path(folder) / STATE, map_location="cpu", weights_only=True
                 )
             except (UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
-                raise DataError(f"{name}/{STATE}: cannot be loaded: {error}") from error
+                raise DataError(
+                    f"{name}/{STATE}: expected a state that can be loaded, got: {error}"
+                ) from error
         return state
 
     def spec_text(self, name: str) -> str:
@@ -208,7 +210,10 @@ class RunFolder:
         try:
             expected = json.loads(manifest)["sha256"][file]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{name}/{MANIFEST}: damaged: {error!r}") from error
+            raise DataError(
+                f"{name}/{MANIFEST}: expected a checkpoint's manifest, got a damaged one "
+                f"[{error!r}]"
+            ) from error
         self.store.get_file(f"{name}/{file}", folder / file)
         found = _sha256(folder / file)
         if found != expected:

@@ -85,7 +85,7 @@ def pack(
     if original and (small or size_hw):
         raise JobError(
             "--original: expected neither --small nor --size-hw, since it keeps the files as they "
-            "are",
+            f"are, got {'--small' if small else '--size-hw'}",
             fix="leave out --small and --size-hw, or --original",
         )
     space, one_slice = label_space(classes), Slice.parse(part)

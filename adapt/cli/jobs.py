@@ -64,8 +64,8 @@ def run(
     where = _spec_or_platforms(plain[0] if plain else None, place)
     if fresh and place.platform not in ("local", "docker"):
         raise JobError(
-            f"--fresh: {place.platform} starts the same command again after an interruption, which "
-            "would then delete the saved checkpoints",
+            f"--fresh: expected a run on this machine, got one on {place.platform}, which starts "
+            "the same command again after an interruption and would delete the checkpoints",
             fix="give the run another name (--set name=...)",
         )
     if not place.supervised:

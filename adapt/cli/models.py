@@ -72,7 +72,10 @@ def models(
     elif encoder is not None:
         _show_encoder(encoder, output_stride, size_hw, as_json)
     elif output_stride is not None:
-        raise JobError("--output-stride: expected --architecture or --encoder beside it, got none")
+        raise JobError(
+            "--output-stride: expected --architecture or --encoder beside it, got neither",
+            fix="add --encoder resnet101",
+        )
     else:
         _list(size_hw, classes, as_json)
 

@@ -63,7 +63,8 @@ def submit(
     """
     if restart and not following:
         raise JobError(
-            "--restart: expected --follow beside it, which notices the end", "add --follow"
+            "--restart: expected --follow beside it, which notices the end, got --restart alone",
+            "add --follow",
         )
     from adapt.check.subject import Subject
     from adapt.platforms import load_profile
@@ -236,7 +237,9 @@ def _profile_of(record: "SubmittedJob") -> "Profile":
     from adapt.platforms import PLATFORMS
 
     if record.platform not in PLATFORMS:
-        raise JobError(f"{record.name}: platform: {known_names(record.platform, PLATFORMS)}")
+        raise JobError(
+            f"{record.name}: expected a known platform, {known_names(record.platform, PLATFORMS)}"
+        )
     return validate(PLATFORMS[record.platform].profile, record.profile)
 
 

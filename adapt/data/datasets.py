@@ -59,7 +59,7 @@ class RawLayout:
         images = without(self.find_images(raw_dir, split), skip)
         if not images:
             raise DataError(
-                f"{raw_dir}: expected {self.summary}, found no images of split {split!r}",
+                f"{raw_dir}: expected {self.summary}, got no images of split {split!r}",
                 fix="check RAW_DIR and --split",
             )
         labels = {} if unlabelled else without(self.find_labels(raw_dir, split), skip)

@@ -52,7 +52,7 @@ class LabelSpace(RootModel[tuple[SegmentationClass, ...]]):
             raise ValueError(f"expected 2 to {IGNORED - 1} classes, got {len(self.root)}")
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
-            raise ValueError(f"two classes are named {twice[0]!r}")
+            raise ValueError(f"expected a name for each class, got {twice[0]!r} twice")
         for dataset in self.datasets:
             check_owners(self.root, dataset)
         return self
@@ -146,8 +146,8 @@ def check_owners(classes: Sequence[SegmentationClass], dataset: str) -> None:
         for identity in entry.ids.get(dataset, ()):
             if identity in owners:
                 raise ValueError(
-                    f"id {identity} of {dataset!r} is given to {owners[identity]!r} "
-                    f"and {entry.name!r}"
+                    f"expected one class for id {identity} of {dataset!r}, got "
+                    f"{owners[identity]!r} and {entry.name!r}"
                 )
             owners[identity] = entry.name
 

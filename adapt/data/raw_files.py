@@ -24,7 +24,10 @@ def keyed(root: Path, paths: Iterable[Path], ending: str = "") -> Files:
         stem = name[: -len(ending)] if ending else name[: -len(path.suffix)]
         key = stem.replace("/", "_").replace(".", "-")
         if key in files:
-            raise DataError(f"{path}: has the same key {key!r} as {files[key]}", fix="rename one")
+            raise DataError(
+                f"{path}: expected a key of its own, got {key!r} as of {files[key]}",
+                fix="rename one",
+            )
         files[key] = path
     return files
 
@@ -45,7 +48,7 @@ def listed(raw_dir: Path, split: str, files: Files) -> Files:
         if split == "train":
             return files
         raise JobError(
-            f"--split: expected the list {path} for split {split!r}, found none",
+            f"--split: expected the list {path} for split {split!r}, got none",
             fix="write it, one image file name a line, or use --split train for all images",
         )
     names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
@@ -53,7 +56,8 @@ def listed(raw_dir: Path, split: str, files: Files) -> Files:
     missing = sorted(keys - files.keys())
     if missing:
         raise DataError(
-            f"{path}: names {len(missing)} files that are not there, such as {missing[0]!r}",
+            f"{path}: expected files that exist, got {len(missing)} without, such as "
+            f"{missing[0]!r}",
             fix="remove their lines, or add the files",
         )
     return {key: file for key, file in files.items() if key in keys}

@@ -133,7 +133,8 @@ def schedule_length(config: OptimConfig, total_steps: int) -> int:
     if length < total_steps:
         raise JobError(
             f"optim.schedule_steps: expected at least train.steps ({total_steps}), got {length}: "
-            "the learning rate would be 0 from there on"
+            "the learning rate would be 0 from there on",
+            fix=f"write {total_steps} or more",
         )
     return length
 

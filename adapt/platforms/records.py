@@ -51,7 +51,10 @@ def read_records(path: Path) -> list[SubmittedJob]:
     try:
         return [SubmittedJob(*json.loads(line)) for line in path.read_text().splitlines()[::-1]]
     except (ValueError, TypeError) as error:
-        raise JobError(f"{path}: damaged: {error}", "delete it, then use --to") from error
+        raise JobError(
+            f"{path}: expected the record of a job, got a damaged one: {error}",
+            "delete it, then use --to",
+        ) from error
 
 
 def find_record(path: Path, job: str) -> SubmittedJob:

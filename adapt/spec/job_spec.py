@@ -92,7 +92,7 @@ class JobSpec(Section):
         for key in self.stores:
             fault = key_fault(key, STORES)
             if key.isidentifier() and key not in STORES:
-                fault = f"stores.{key}: there is no such store, {known_names(key, STORES)}"
+                fault = f"stores.{key}: expected a known scheme, {known_names(key, STORES)}"
             if fault is not None:
                 raise ValueError(fault)
         scheme, _ = split_uri(self.checkpoint.uri)

@@ -21,7 +21,7 @@ def check_state(state: Mapping[str, Any], now: Mapping[str, Any], key: str) -> N
     for name, fix in FIXES.items():
         if state[name] != now[name]:
             raise JobError(
-                f"{key}: the run's checkpoint was made with {name} {state[name]!r}, now it is "
-                f"{now[name]!r}, so its samples cannot be resumed",
+                f"{key}: expected {name} {state[name]!r}, with which the run's checkpoint was "
+                f"made, got {now[name]!r}: its samples cannot be resumed",
                 fix=f"{fix}, rename the run, or start over with --fresh",
             )

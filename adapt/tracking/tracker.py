@@ -260,7 +260,7 @@ def _start_of(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             start = parsed(file.readline())
     if start is None or start.get("kind") != "start":
-        raise JobError(f"{path}: expected a spool (*.jsonl) of a job's tracker")
+        raise JobError(f"{path}: expected a spool (*.jsonl) of a job's tracker, got another file")
     return start
 
 

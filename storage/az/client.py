@@ -76,12 +76,14 @@ def connected(config: StoreConfig, environment: Mapping[str, str], name: str) ->
         return AzClient(BlobServiceClient(address, credential=credential, **options), session)
     connection = environment.get(CONNECTION_VARIABLE)
     if not connection:
-        raise StoreError(f"{name}: no credentials", fix=f"set {credentials_of(name, config)}")
+        raise StoreError(
+            f"{name}: expected credentials, got none", fix=f"set {credentials_of(name, config)}"
+        )
     try:
         sdk = BlobServiceClient.from_connection_string(connection, **options)
     except ValueError as error:
         raise StoreError(
-            f"{CONNECTION_VARIABLE}: expected AccountName=...;AccountKey=...",
+            f"{CONNECTION_VARIABLE}: expected AccountName=...;AccountKey=..., got another text",
             fix="copy it from the storage account's page, Access keys",
         ) from error
     return AzClient(sdk, session)

@@ -19,19 +19,20 @@ def check_obs(uri: str, bucket: str, config: StoreConfig, name: str) -> None:
     """Raise `StoreError` for settings that OBS refuses; `name` is their name in messages."""
     if "." in bucket:
         raise StoreError(
-            f"{uri}: obs needs the bucket in the host name, where {bucket!r} breaks https",
-            fix="use a bucket without dots",
+            f"{uri}: expected a bucket without dots, got {bucket!r}: OBS needs it in the host "
+            "name, where a dot breaks https",
+            fix="copy the data into a bucket without dots",
         )
     if config.endpoint_url is None:
         raise StoreError(
-            f"{uri}: {name}.endpoint_url is missing",
+            f"{uri}: {name}.endpoint_url: missing, expected the endpoint of OBS",
             fix="set it to https://obs.REGION.myhuaweicloud.com",
         )
     if not _at_huawei(config):
         return
     if config.addressing == "path":
         raise StoreError(
-            f"{uri}: path-style addressing is refused by OBS",
+            f"{uri}: {name}.addressing: expected virtual, which OBS alone accepts, got path",
             fix=f"set {name}.addressing: virtual",
         )
     if _host(config).startswith(f"{bucket}."):

@@ -54,7 +54,7 @@ class S3Store:
         self.name = name or settings_name(self.scheme)
         self.bucket, _, self.prefix = rest.rstrip("/").partition("/")
         if not self.bucket:
-            raise StoreError(f"{uri}: expected {self.scheme}://BUCKET/PREFIX")
+            raise StoreError(f"{uri}: expected {self.scheme}://BUCKET/PREFIX, got no bucket")
         self.uri = join(f"{self.scheme}://{self.bucket}", self.prefix)
         if self.prefix:
             checked_key(self.prefix, f"{self.scheme}://{self.bucket}")

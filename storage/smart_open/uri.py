@@ -48,7 +48,7 @@ def find_target(uri: str, config: StoreConfig, environment: Mapping[str, str], n
     authority, slash, path = rest.partition("/")
     login, _, host = authority.rpartition("@")
     if not host:
-        raise StoreError(f"{scheme}://...: expected {scheme}://HOST/PATH")
+        raise StoreError(f"{scheme}://...: expected {scheme}://HOST/PATH, got no host")
     config.refuse(_USELESS, name, scheme)
     user, _, password = login.partition(":")
     keys = find_keys(name, config, environment)

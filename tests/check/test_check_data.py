@@ -69,7 +69,7 @@ def test_a_store_without_a_list_is_asked_for_the_ends_of_its_shards(
 @pytest.mark.parametrize(
     ("override", "code", "message"),
     [
-        ("source.split=trian", 4, "trian/manifest.json is missing"),
+        ("source.split=trian", 4, "trian/manifest.json: expected the file, got none"),
         ("source.split=trian", 4, "packed splits there: train, val"),
         ("classes.0.ids={tiny: [200]}", 0, "no pixel of 4 classes is of band 0"),
     ],

@@ -52,7 +52,7 @@ def test_addresses_by_path_that_obs_refuses(s3_server: S3Server, tmp_path: Path)
         runs="s3://b/runs",
     )
     for what, found in stores_seen(by_path):
-        message = "path-style addressing is refused by OBS; set stores.s3.addressing: virtual"
+        message = "addressing: expected virtual, which OBS alone accepts, got path; set stores"
         assert_red(found, what, 3, message)
 
 

@@ -71,7 +71,9 @@ def test_verify_names_what_is_wrong(tmp_path: Path) -> None:
     refused(
         call("verify", "packed", folder=tmp_path), 4, "1 faults in", "shard-00001.tar: is missing"
     )
-    refused(call("verify", "nothing", folder=tmp_path), 4, "nothing: no packed split is there")
+    refused(
+        call("verify", "nothing", folder=tmp_path), 4, "nothing: expected a packed split, got none"
+    )
 
 
 def test_labels_are_packed_as_the_train_ids_of_a_spec(spec: Path, tmp_path: Path) -> None:

@@ -63,9 +63,7 @@ def test_all_unpaired_files_are_listed(dataset: str, make_raw: MakeRaw) -> None:
 
 @ROWS
 def test_an_empty_folder_says_what_is_expected(dataset: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"expected .*/.*, found no images of split 'train'\. Fix: "
-    ):
+    with pytest.raises(DataError, match=r"expected .*/.*, got no images of split 'train'\. Fix: "):
         DATASETS[dataset].pairs(tmp_path, "train")
 
 
@@ -123,7 +121,9 @@ def test_nested_and_dotted_names_become_keys(make_raw: MakeRaw) -> None:
 def test_two_images_of_one_key_are_refused(make_raw: MakeRaw) -> None:
     raw_dir = make_raw("folders", 1)
     Image.new("RGB", (32, 18)).save(raw_dir / "images" / "00000.jpg")
-    with pytest.raises(DataError, match=r"00000.png: has the same key '00000' as .*00000.jpg"):
+    with pytest.raises(
+        DataError, match=r"00000.png: expected a key of its own, got '00000' as of .*00000.jpg"
+    ):
         DATASETS["folders"].pairs(raw_dir, "train")
 
 
@@ -135,14 +135,14 @@ def test_lists_pick_a_split(dataset: str, make_raw: MakeRaw) -> None:
     assert keys == ["00001", "00002"]
     (raw_dir / "val.txt").write_text("00009.png\n")
     with pytest.raises(
-        DataError, match=r"val.txt: names 1 files that are not there, such as '00009'"
+        DataError, match=r"val.txt: expected files that exist, got 1 without, such as '00009'"
     ):
         DATASETS[dataset].pairs(raw_dir, "val")
 
 
 def test_a_split_without_list_is_refused(make_raw: MakeRaw) -> None:
     with pytest.raises(
-        JobError, match=r"--split: expected the list .*val.txt for split 'val', found none\. Fix: "
+        JobError, match=r"--split: expected the list .*val.txt for split 'val', got none\. Fix: "
     ):
         DATASETS["gta5"].pairs(make_raw("gta5"), "val")
 

@@ -115,8 +115,11 @@ def test_unknown_dataset_names_the_known() -> None:
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (custom(name="sky"), "two classes are named 'sky'"),
-        (custom(ids={"airsim": [10]}), "id 10 of 'airsim' is given to 'sky' and 'building'"),
+        (custom(name="sky"), "expected a name for each class, got 'sky' twice"),
+        (
+            custom(ids={"airsim": [10]}),
+            "expected one class for id 10 of 'airsim', got 'sky' and 'building'",
+        ),
         (custom(ids={"airsim": [256]}), "less than or equal to 255"),
         (custom(ids={"airsim": ["2"]}), "valid integer"),
         (custom(colour=[0, 0]), "colour"),

@@ -118,7 +118,7 @@ def test_what_the_profile_leaves_out_is_the_engines_default() -> None:
         ),
         (
             {"secrets": ["KEY"], "environment": {"KEY": "x"}},
-            "secrets: KEY is in environment too. Fix: keep one",
+            "secrets: expected names that are not in environment, got KEY. Fix: keep one",
         ),
         ({"gpus": 2, "gpu_ids": ["1"]}, "gpu_ids: expected 2, the number in gpus, got 1"),
         (

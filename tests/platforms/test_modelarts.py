@@ -116,7 +116,7 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ({"restarts": 129}, "restarts: expected an integer >= 0 and <= 128, got 129"),
         (
             {"restarts": 0, "restart_hanging": True},
-            "restart_hanging: expected false with restarts 0",
+            "restart_hanging: expected false with restarts 0, got true",
         ),
         ({"flavor_id": None}, "flavor_id: missing, expected a flavor of the public pool, or"),
         (
@@ -169,7 +169,7 @@ MOUNT = {"kind": "obs", "source": "/towns", "path": "/mnt/towns"}
         ({"volumes": [MOUNT, MOUNT]}, "volumes: expected a path for each, got /mnt/towns twice"),
         (
             {"volumes": [{"kind": "nfs", "source": "1.2.3.4:/a", "path": "/mnt/a"}]},
-            "volumes: expected no nfs without pool_id, since SFS Turbo needs a pool",
+            "volumes: expected no nfs without pool_id, since SFS Turbo needs a pool, got one",
         ),
         (
             {"notification": {"topic_urn": "me", "events": ["JobFailed"]}},
@@ -208,11 +208,11 @@ def test_a_secret_in_place_of_its_variables_name_is_not_shown() -> None:
         ({"environment": {"source": "/x"}}, "environment.source: the name of a channel"),
         (
             {"secrets": ["spec"]},
-            "secrets: spec: the name of a channel, which inputs and outputs set",
+            "secrets: spec: expected another name than a channel's, which inputs and outputs set",
         ),
         (
             {"environment": {"A": "1"}, "secrets": ["A"]},
-            "A: is in secrets too. Fix: remove it from environment",
+            "A: expected it in environment or secrets, got both. Fix: remove it from environment",
         ),
         (
             {"environment": {f"A{number}": "1" for number in range(100)}},
@@ -287,7 +287,9 @@ def test_mlflow_is_told_the_folder_that_is_brought_there() -> None:
 def test_an_input_that_the_job_has_no_use_for_is_refused() -> None:
     source_only = job_of(method={"name": "source_only"}, target=None)
     with pytest.raises(
-        JobError, match=r"inputs\.target: the job spec has no target\. Fix: remove it"
+        JobError,
+        match=r"inputs\.target: expected a section target in the job spec, got none\. Fix: "
+        r"remove it",
     ):
         request(submission_of(source_only), profile_of())
 

@@ -137,12 +137,15 @@ NO_SECRETS = r"let role_arn reach S3, .*: SageMaker has no secrets for jobs, and
         ({"tags": {"segadapt": "x"}}, r"tags: expected other tags than segadapt, by which .*"),
         ({"gpus": 8}, r"gpus: expected 1, as ml.g5.xlarge has, got 8. Fix: remove the key\."),
         ({"instance_type": "ml.trn1.2xlarge"}, r"instance_type: expected NVIDIA .* \(Trainium\)"),
-        ({"volume_gb": 100}, r"volume_gb: ml.g5.xlarge has disks of its own, of fixed size .*"),
-        ({"volume_kms_key": "k"}, r"volume_kms_key: ml.g5.xlarge has disks of its own, .*"),
+        ({"volume_gb": 100}, r"volume_gb: expected none, as ml.g5.xlarge has disks .*, got 100.*"),
+        (
+            {"volume_kms_key": "k"},
+            r"volume_kms_key: expected none, as ml.g5.xlarge has disks .*, got k.*",
+        ),
         ({"instance_type": "ml.m5.large"}, r"volume_gb: missing, .*: ml.m5.large has none of .*"),
         (
             {"max_wait_hours": 30},
-            r"max_wait_hours: is for spot machines. Fix: set spot: true or .*",
+            r"max_wait_hours: expected none without spot, got .*. Fix: set spot: true or .*",
         ),
         (
             {"spot": True},
@@ -154,7 +157,8 @@ NO_SECRETS = r"let role_arn reach S3, .*: SageMaker has no secrets for jobs, and
         ),
         (
             {"spot": True, "max_wait_hours": 24, "keep_alive_s": 60},
-            r"keep_alive_s: spot machines are not kept. Fix: remove it or set spot: false\.",
+            r"keep_alive_s: expected none with spot, whose machines are not kept, got 60. Fix: "
+            r"remove it or set spot: false\.",
         ),
         ({"max_hours": 673}, r"max_hours: expected a number > 0 and <= 672, got 673"),
         (
@@ -267,7 +271,7 @@ def test_weights_may_be_in_the_image_but_not_beside_the_spec(tmp_path: Path) -> 
 def test_stores_with_keys_of_their_own_are_refused(tmp_path: Path) -> None:
     keys = {"access_key_env": "A", "secret_key_env": "B"}
     with pytest.raises(
-        JobError, match=rf"stores.s3.access_key_env: expected none. Fix: {NO_SECRETS}"
+        JobError, match=rf"stores.s3.access_key_env: expected none, got one. Fix: {NO_SECRETS}"
     ):
         request(tmp_path, job(stores={"s3": keys}))
     unused = {"obs": {**keys, "endpoint_url": "https://obs.example"}}

@@ -69,16 +69,19 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
             "classes: expected a label space or a list of classes, got 'cityscape19'; did you",
         ),
         ("classes.1.colour=[1, 2]", "classes.1.colour.2: missing, expected an integer"),
-        ("classes.1.ids.tiny=[0]", "classes: id 0 of 'tiny' is given to 'band 0' and 'band 1'"),
+        (
+            "classes.1.ids.tiny=[0]",
+            "classes: expected one class for id 0 of 'tiny', got 'band 0' and 'band 1'",
+        ),
         ("source.dataset=tinny", "source.dataset: classes: expected ids for dataset 'tinny'"),
         ("validation.dataset=x", "validation.dataset: classes: expected ids for dataset 'x'"),
         ("target=null", "target: missing, expected a domain to adapt to with method advent"),
-        ("stores.s4.region=x", "stores.s4: there is no such store, got 's4'; did you mean 's3'?"),
+        ("stores.s4.region=x", "stores.s4: expected a known scheme, got 's4'; did you mean 's3'?"),
         (
             "stores={'s3://b/': {region: x}}",
             'stores["s3://b/"]: expected a scheme as `s3`, or how URIs begin, as `s3://BUCKET`',
         ),
-        ("stores={'s4://b': {region: x}}", 'stores["s4://b"]: there is no store for the scheme'),
+        ("stores={'s4://b': {region: x}}", 'stores["s4://b"]: expected a scheme as `s3`, or how'),
         (
             "checkpoint.uri=https://host/runs",
             "checkpoint.uri: expected a store that lists and deletes (file, s3, obs, gs or az), "

@@ -77,9 +77,9 @@ def test_files_and_folders_in_the_way_are_named(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     store.put("file", b"")
     store.put("folder/k", b"")
-    with pytest.raises(StoreError, match=r"a part of the path is a file, not a folder"):
+    with pytest.raises(StoreError, match=r"expected folders as parts of the path, got a file"):
         store.put("file/k", b"")
-    with pytest.raises(StoreError, match=r"there is a folder of this name"):
+    with pytest.raises(StoreError, match=r"expected a file, got a folder of this name"):
         store.put("folder", b"")
     assert sorted(info.key for info in store.list()) == ["file", "folder/k"]
 

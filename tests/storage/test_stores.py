@@ -130,7 +130,7 @@ def test_join() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"access_key_env": "A"}, "access_key_env and secret_key_env: expected both or neither"),
+        ({"access_key_env": "A"}, "secret_key_env: missing, expected it with access_key_env"),
         ({"session_token_env": "A"}, "session_token_env: expected access_key_env"),
         ({"endpoint_url": "obs.example.com"}, "endpoint_url"),
         ({"endpoint_url": "https://obs.example.com/bucket"}, "endpoint_url"),

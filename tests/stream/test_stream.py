@@ -235,7 +235,7 @@ def test_a_stream_s_state_is_small_and_of_one_data_set(tiny_uri: str, tmp_path: 
     assert len(json.dumps(state)) < 300
     check_state(state, state | {"draw": 0}, "source")
     for name, value in [("dataset_id", "f" * 64), ("seed", 1), ("batch_size", 8)]:
-        message = rf"source: .* made with {name} {state[name]!r}, now it is {value!r}.*--fresh"
+        message = rf"source: expected {name} {state[name]!r}, with .*, got {value!r}.*--fresh"
         with pytest.raises(JobError, match=message):
             check_state(state, state | {name: value}, "source")
 

@@ -97,7 +97,9 @@ def parse_index(data: bytes, uri: str) -> Index:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return Index(**{name: parse_array(archive, name) for name in ARRAYS})
     except INDEX_FAILURES as error:
-        raise DataError(f"{uri}: not an index: {error}", fix=REPACK) from error
+        raise DataError(
+            f"{uri}: expected an index, got a damaged or other file: {error}", fix=REPACK
+        ) from error
 
 
 def refuse_large_directory(data: bytes) -> None:
@@ -153,14 +155,21 @@ def check_index(manifest: Manifest, index: Index, uri: str) -> None:
     check_names(index, uri)
     counts = np.array([shard.num_samples for shard in manifest.shards], np.int64)
     if index.shard.size and not 0 <= index.shard.min() <= index.shard.max() < len(counts):
-        raise DataError(f"{uri}: names a shard outside 0..{len(counts) - 1}", fix=REPACK)
+        raise DataError(
+            f"{uri}: expected shards from 0 to {len(counts) - 1}, got {index.shard.min()} to "
+            f"{index.shard.max()}",
+            fix=REPACK,
+        )
     if not np.array_equal(np.bincount(index.shard, minlength=len(counts)), counts):
-        raise DataError(f"{uri}: samples a shard differ from the manifest's", fix=REPACK)
+        raise DataError(
+            f"{uri}: expected the manifest's number of samples in each shard, got others",
+            fix=REPACK,
+        )
     if (np.diff(index.shard) < 0).any():
-        raise DataError(f"{uri}: its rows do not go through the shards in turn", fix=REPACK)
+        raise DataError(f"{uri}: expected rows in the order of the shards, got others", fix=REPACK)
     totals = [manifest.id_pixels[identity] for identity in manifest.ids]
     if index.id_pixels.sum(axis=0, dtype=np.uint64).tolist() != totals:
-        raise DataError(f"{uri}: pixels of each id differ from the manifest's", fix=REPACK)
+        raise DataError(f"{uri}: expected the manifest's pixels of each id, got others", fix=REPACK)
     check_extents(manifest, index, uri)
     check_sizes(index, uri)
 
@@ -177,7 +186,10 @@ def check_names(index: Index, uri: str) -> None:
         )
     (key, times), *_ = Counter(index.keys.tolist()).most_common(1) or [("", 1)]
     if times > 1:
-        raise DataError(f"{uri}: two samples have the key {reprlib.repr(key)}", fix=REPACK)
+        raise DataError(
+            f"{uri}: expected a key for each sample, got {reprlib.repr(key)} {times} times",
+            fix=REPACK,
+        )
     for key in index.keys.tolist():
         if not key.isprintable() or "/" in key or "\\" in key or key in ("", ".", ".."):
             raise DataError(
@@ -214,8 +226,8 @@ def check_extents(manifest: Manifest, index: Index, uri: str) -> None:
         row = int(wrong.argmax())
         shard = manifest.shards[int(index.shard[row])]
         raise DataError(
-            f"{uri}: sample {index.keys[row]!s} does not fit its shard {shard.name} "
-            f"of {shard.size_bytes} bytes: image at "
+            f"{uri}: sample {index.keys[row]!s}: expected to lie in its shard {shard.name} "
+            f"of {shard.size_bytes} bytes, got image at "
             f"{index.image_offset_bytes[row]} +{index.image_length_bytes[row]}, label at "
             f"{index.label_offset_bytes[row]} +{index.label_length_bytes[row]}",
             fix=REPACK,

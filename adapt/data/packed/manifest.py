@@ -163,7 +163,9 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
     except ValidationError as error:
         raise DataError(f"{uri}: {first_fault(error)}", fix=REPACK) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{uri}: not a manifest: {error}", fix=REPACK) from error
+        raise DataError(
+            f"{uri}: expected a manifest, got a damaged or other file: {error}", fix=REPACK
+        ) from error
     if manifest.num_samples < 1:
         raise DataError(
             f"{uri}: num_samples: expected at least 1, got {manifest.num_samples}", fix=REPACK

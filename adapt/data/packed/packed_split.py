@@ -104,8 +104,8 @@ class PackedSplit:
         """
         if self.id_table is None:
             raise DataError(
-                f"{self.store.uri}/{self.split}: opened without its labels, so their pixels "
-                "cannot be counted"
+                f"{self.store.uri}/{self.split}: expected labels, whose pixels are counted, got a "
+                "split opened without"
             )
         train_ids = self.id_table[list(self.manifest.ids)]
         is_class = train_ids[:, None] == np.arange(num_classes)

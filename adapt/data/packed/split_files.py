@@ -62,8 +62,8 @@ def read_manifest(store: Store, split: str) -> tuple[Manifest, Index]:
     found = hashlib.sha256(data).hexdigest()
     if found != manifest.index_sha256:
         raise DataError(
-            f"{uri}: damaged, or of another packing: expected sha256 "
-            f"{manifest.index_sha256[:12]}... as in the manifest, got {found[:12]}...",
+            f"{uri}: expected sha256 {manifest.index_sha256[:12]}... as in the manifest, got "
+            f"{found[:12]}...: damaged, or of another packing",
             fix=REPACK,
         )
     index = parse_index(data, uri)
@@ -85,7 +85,8 @@ def read_object(store: Store, split: str, file_name: str, max_bytes: int) -> byt
         return retried(lambda: _bounded(store, f"{split}/{file_name}", max_bytes), ATTEMPTS)
     except MissingObject as error:
         raise DataError(
-            f"{store.uri}/{split}/{file_name} is missing{_other_splits(store, split)}",
+            f"{store.uri}/{split}/{file_name}: expected the file, got none"
+            f"{_other_splits(store, split)}",
             fix="pack the split first, or let an interrupted pack finish",
         ) from error
 

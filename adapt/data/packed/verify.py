@@ -104,7 +104,7 @@ def verify(
     """
     names = [split] if split is not None else packed_splits(store)
     if not names:
-        raise DataError(f"{store.uri}: no packed split is there", fix="pack one first")
+        raise DataError(f"{store.uri}: expected a packed split, got none", fix="pack one first")
     faults, opened = open_splits(store, names)
     shards = [(one, number) for one in opened for number in range(len(one.manifest.shards))]
     total, counter = sum(one.manifest.num_samples for one in opened), SampleCounter(0)

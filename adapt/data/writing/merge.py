@@ -82,8 +82,8 @@ def merged_already(store: Store, split: str, records: Records) -> Manifest:
     for number, record in records.items():
         if record.plan.sha256 != manifest.plan_sha256:
             raise DataError(
-                f"{store.uri}/{split}/{shard_name(number)}.json: of another packing than the one "
-                f"that is complete there ({differences(manifest, record.plan)})",
+                f"{store.uri}/{split}/{shard_name(number)}.json: expected the packing that is "
+                f"complete there, got another ({differences(manifest, record.plan)})",
                 fix="pack all slices again with --overwrite",
             )
     remove_leftovers(store, split, len(manifest.shards))

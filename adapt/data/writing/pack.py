@@ -122,7 +122,7 @@ def same_packing(store: Store, plan: PackingPlan) -> Manifest:
     if manifest.plan_sha256 == plan.summary.sha256:
         return manifest
     raise JobError(
-        f"{store.uri}/{plan.split}: another packing is there already "
+        f"{store.uri}/{plan.split}: expected no packing or a part of this one, got another "
         f"({differences(manifest, plan.summary)})",
         fix="choose another URI or split, or replace it with --overwrite",
     )
@@ -193,8 +193,8 @@ def check_stored(store: Store, key: str, size_bytes: int) -> None:
     if found != [size_bytes]:
         there = f"{found[0]} bytes are" if found else "nothing is"
         raise StoreError(
-            f"{store.uri}/{key}: {size_bytes} bytes were written, {there} there: the store lost "
-            "some, or another job packs to the same place",
+            f"{store.uri}/{key}: expected the {size_bytes} bytes that were written, got {there}: "
+            "the store lost some, or another job packs to the same place",
             fix="end other jobs that pack to this URI, then pack again",
         )
 

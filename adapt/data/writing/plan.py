@@ -209,7 +209,7 @@ def check_settings(
     if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
         raise JobError(f"--split: expected letters, digits, '_' and '-', got {split!r}")
     if encoding not in ENCODINGS:
-        raise JobError(f"encoding: {known_names(encoding, ENCODINGS)}")
+        raise JobError(f"encoding: expected a known name, {known_names(encoding, ENCODINGS)}")
     if size_hw is not None and (len(size_hw) != 2 or min(size_hw) < 1):
         raise JobError(f"--size-hw: expected a positive height and width in pixels, got {size_hw}")
     if size_hw is not None and too_large(size_hw):
@@ -223,10 +223,12 @@ def check_settings(
 def check_raw_dir(dataset: str, layout: RawLayout, raw_dir: Path, split: str) -> None:
     """`JobError` for a split that the layout does not have, `DataError` for a missing folder."""
     if layout.splits and split not in layout.splits and not (raw_dir / f"{split}.txt").is_file():
-        raise JobError(f"--split: {dataset} has no such split, {known_names(split, layout.splits)}")
+        raise JobError(
+            f"--split: expected a split of {dataset}, {known_names(split, layout.splits)}"
+        )
     if not raw_dir.is_dir():
         raise DataError(
-            f"{raw_dir}: expected a folder with {layout.summary}, found none",
+            f"{raw_dir}: expected a folder with {layout.summary}, got none",
             fix=f"pass the folder of {dataset} as it was downloaded",
         )
 

@@ -140,7 +140,10 @@ def _network(
         raise JobError(f"FILE: expected a head with {first} on {encoder}, got none")
     classes = state[first].shape[0]
     if num_classes not in (None, classes):
-        raise JobError(f"--num-classes: got {num_classes}, the file's head has {classes} classes")
+        raise JobError(
+            f"--num-classes: expected {classes}, the classes of the file's head, got {num_classes}",
+            fix=f"pass --num-classes {classes}, or leave it out",
+        )
     if aspp_branches not in (2, 4):
         raise JobError(
             f"--aspp-branches: expected 2 (AdaptSegNet's networks) or 4 (ADVENT's), got "
@@ -188,7 +191,10 @@ def _caffe_encoder(state: dict[str, Tensor], encoder: str | None, pixels: Pixels
         shown = ", ".join(list(state)[:4])
         raise JobError(f"FILE: expected {UNDERSTOOD}, got keys such as {shown}")
     if encoder not in (None, fits):
-        raise JobError(f"--encoder: got {encoder!r}, the file's layers are those of {fits}")
+        raise JobError(
+            f"--encoder: expected {fits}, whose layers the file has, got {encoder!r}",
+            fix=f"pass --encoder {fits}",
+        )
     if not is_init:
         _check_pixels(fits, pixels)
     network = build_encoder(fits, output_stride=8)

@@ -37,7 +37,9 @@ def connect(engine_uri: str | None, environment: Mapping[str, str]) -> "DockerCl
     try:
         import docker
     except ImportError as error:
-        raise JobError("platform docker: the library is not installed", fix=INSTALL) from error
+        raise JobError(
+            "platform docker: expected the library docker, got none installed", fix=INSTALL
+        ) from error
     where = engine_uri or environment.get("DOCKER_HOST") or "the docker command's engine"
     with answers_of(where):
         named = {} if engine_uri is None else {"DOCKER_HOST": engine_uri}

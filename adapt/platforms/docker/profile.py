@@ -119,7 +119,10 @@ class DockerProfile(Profile):
     def _fits_together(self) -> "DockerProfile":
         twice = sorted(set(self.secrets) & self.environment.keys())
         if twice:
-            raise Mistake(f"secrets: {twice[0]} is in environment too", fix="keep one")
+            raise Mistake(
+                f"secrets: expected names that are not in environment, got {twice[0]}",
+                fix="keep one",
+            )
         if self.gpu_ids is not None and len(self.gpu_ids) != self.gpus:
             raise ValueError(
                 f"gpu_ids: expected {self.gpus}, the number in gpus, got {len(self.gpu_ids)}"

@@ -69,7 +69,10 @@ class Toleration(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.operator == "Equal") != (self.value is not None):
-            raise ValueError("value: expected one with `operator: Equal`, and with it alone")
+            raise ValueError(
+                "value: expected one with `operator: Equal`, and with it alone, got "
+                f"{'none' if self.value is None else repr(self.value)} with {self.operator}"
+            )
         if self.operator == "Equal" and self.key is None:
             raise ValueError("key: missing, expected one with `operator: Equal`")
         return self
@@ -88,12 +91,18 @@ class PodVolume(Section):
     def _fits(self) -> Self:
         nfs = (self.nfs_server, self.nfs_path)
         if (nfs == (None, None)) == (self.claim is None) or (None in nfs and any(nfs)):
-            raise ValueError("expected `claim`, or `nfs_server` and `nfs_path`")
+            keys = ("claim", "nfs_server", "nfs_path")
+            given = " and ".join(key for key in keys if getattr(self, key)) or "neither"
+            raise ValueError(f"expected `claim`, or `nfs_server` and `nfs_path`, got {given}")
         below = [
             path for path in RESERVED_PATHS if f"{self.mount_path.rstrip('/')}/".startswith(path)
         ]
         if below:
-            raise Mistake(f"mount_path: {below[0]} is the job's own", fix="choose another path")
+            raise Mistake(
+                f"mount_path: expected a path outside of {below[0]}, which is the job's own, got "
+                f"{self.mount_path}",
+                fix="choose another path",
+            )
         return self
 
 
@@ -178,17 +187,26 @@ class KubernetesProfile(Profile):
     def _environment(cls, environment: dict[str, str]) -> dict[str, str]:
         for name in environment:
             if name.startswith("PET_"):
-                raise ValueError(f"{name}: names that start with PET_ are the platform's own")
+                raise ValueError(
+                    "expected names that do not start with PET_, which are the platform's own, "
+                    f"got {name}"
+                )
         return environment
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         for key, kind in _ONLY_FOR.items():
             if self._sets(key) and kind != self.kind:
-                raise Mistake(f"{key}: is for `kind: {kind}`, got {self.kind}", fix="remove it")
+                raise Mistake(
+                    f"{key}: expected with `kind: {kind}` alone, got it with `kind: {self.kind}`",
+                    fix="remove it",
+                )
         for key, why in _NOT_FOR.get(self.kind, {}).items():
             if self._sets(key):
-                raise Mistake(f"{key}: not for `kind: {self.kind}`: {why}", fix="remove it")
+                raise Mistake(
+                    f"{key}: expected none with `kind: {self.kind}`, got one: {why}",
+                    fix="remove it",
+                )
         if self.shm_gb >= self.memory_gb:
             raise ValueError(
                 f"shm_gb: expected less than memory_gb ({self.memory_gb:g}), which it is part of, "

@@ -49,7 +49,8 @@ class ModelArtsApi:
             from huaweicloudsdkmodelarts import v1
         except ImportError as error:
             raise JobError(
-                "platform modelarts: its SDK is missing", "pip install -r requirements-submit.txt"
+                "platform modelarts: expected its SDK, got none installed",
+                "pip install -r requirements-submit.txt",
             ) from error
         access_key = _variable(environment, profile.access_key_env, "access_key_env")
         secret_key = _variable(environment, profile.secret_key_env, "secret_key_env")

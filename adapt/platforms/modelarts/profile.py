@@ -210,7 +210,7 @@ class ModelArtsProfile(Profile):
         self._check_machine()
         self._check_folders()
         if self.restarts == 0 and self.restart_hanging:
-            raise ValueError("restart_hanging: expected false with restarts 0")
+            raise ValueError("restart_hanging: expected false with restarts 0, got true")
         return self
 
     def _check_image(self) -> None:
@@ -256,11 +256,12 @@ class ModelArtsProfile(Profile):
             )
         if self.priority is not None:
             raise ValueError(
-                "priority: expected none without pool_id, since the public pool has none"
+                "priority: expected none without pool_id, since the public pool has none, got "
+                f"{self.priority}"
             )
         if any(volume.kind == "nfs" for volume in self.volumes):
             raise ValueError(
-                "volumes: expected no nfs without pool_id, since SFS Turbo needs a pool"
+                "volumes: expected no nfs without pool_id, since SFS Turbo needs a pool, got one"
             )
 
     def _check_folders(self) -> None:

@@ -107,12 +107,18 @@ def _check_variables(variables: Mapping[str, str], profile: ModelArtsProfile) ->
     for name in (*variables, *profile.secrets):
         where = f"secrets: {name}" if name in profile.secrets else f"environment.{name}"
         if len(name) > MAX_KEY:
-            raise JobError(f"{where[:80]}: expected at most {MAX_KEY} characters")
+            raise JobError(f"{where[:80]}: expected at most {MAX_KEY} characters, got {len(name)}")
         if name.startswith(("MA_", "VC_")):
-            raise JobError(f"{where}: names with MA_ and VC_ are ModelArts' own", "choose another")
+            raise JobError(
+                f"{where}: expected a name that does not start with MA_ or VC_, which are "
+                f"ModelArts' own, got {name}",
+                "choose another",
+            )
         if name in (*CHANNELS, "model", "spec"):
             raise JobError(
-                f"{where}: the name of a channel, which inputs and outputs set", "remove it"
+                f"{where}: expected another name than a channel's, which inputs and outputs set, "
+                f"got {name}",
+                "remove it",
             )
     for name, value in variables.items():
         _check_value(f"environment.{name}", name, value, profile)
@@ -120,7 +126,10 @@ def _check_variables(variables: Mapping[str, str], profile: ModelArtsProfile) ->
 
 def _check_value(where: str, name: str, value: str, profile: ModelArtsProfile) -> None:
     if name in profile.secrets:
-        raise JobError(f"{where}: is in secrets too", "remove it from environment")
+        raise JobError(
+            f"{where}: expected it in environment or secrets, got both",
+            "remove it from environment",
+        )
     if len(value) > MAX_VALUE:
         raise JobError(f"{where}: expected at most {MAX_VALUE} characters, got {len(value)}")
     if re.search(r"\$[A-Za-z_{(]", value):
@@ -178,7 +187,8 @@ def _inputs(job: "JobSpec", profile: ModelArtsProfile) -> list[dict[str, Any]]:
             continue
         if getattr(job, name) is None:
             raise JobError(
-                f"inputs.{name}: the job spec has no {name}", "remove it from the profile"
+                f"inputs.{name}: expected a section {name} in the job spec, got none",
+                "remove it from the profile",
             )
         found.append(_channel(name, obs_folder(uri)))
     if profile.spec_uri is not None:

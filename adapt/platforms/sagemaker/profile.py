@@ -203,7 +203,8 @@ class SageMakerProfile(Profile):
             for key in ("volume_gb", "volume_kms_key"):
                 if getattr(self, key) is not None:
                     return Mistake(
-                        f"{key}: {machine} has disks of its own, of fixed size and encrypted",
+                        f"{key}: expected none, as {machine} has disks of its own, of fixed size "
+                        f"and encrypted, got {getattr(self, key)}",
                         fix="remove the key",
                     )
         elif self.volume_gb is None:
@@ -216,7 +217,8 @@ class SageMakerProfile(Profile):
         if not self.spot:
             if self.max_wait_hours is not None:
                 return Mistake(
-                    "max_wait_hours: is for spot machines", fix="set spot: true or remove it"
+                    f"max_wait_hours: expected none without spot, got {self.max_wait_hours:g}",
+                    fix="set spot: true or remove it",
                 )
             return None
         if self.max_wait_hours is None:
@@ -231,7 +233,9 @@ class SageMakerProfile(Profile):
             )
         if self.keep_alive_s is not None:
             return Mistake(
-                "keep_alive_s: spot machines are not kept", fix="remove it or set spot: false"
+                f"keep_alive_s: expected none with spot, whose machines are not kept, got "
+                f"{self.keep_alive_s}",
+                fix="remove it or set spot: false",
             )
         return None
 

@@ -193,7 +193,9 @@ def _check_secrets(job: "JobSpec", profile: SageMakerProfile) -> None:
     used = {fitting_key(uri, job.stores) for uri in _opened(job, profile).values()} - {None}
     for store in sorted(str(key) for key in used):
         if job.stores[store].access_key_env is not None:
-            raise JobError(f"{settings_name(store)}.access_key_env: expected none", NO_SECRETS)
+            raise JobError(
+                f"{settings_name(store)}.access_key_env: expected none, got one", NO_SECRETS
+            )
 
 
 def _key_of(path: str, profile: SageMakerProfile) -> str:

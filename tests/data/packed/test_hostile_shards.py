@@ -144,7 +144,10 @@ LABELS: dict[str, tuple[bytes, str]] = {
         f"got {BOMB_BYTES}",
     ),
     "claims more": (forged.zstd(PIXELS, 2**32 - 1), "pixels, got 4294967295"),
-    "claims less": (forged.zstd(BOMB_BYTES, PIXELS), "the label cannot be decoded as zstandard"),
+    "claims less": (
+        forged.zstd(BOMB_BYTES, PIXELS),
+        "expected a label in zstandard, got bytes that do not decode",
+    ),
     "no length": (
         zstandard.ZstdCompressor(write_content_size=False).compress(bytes(BOMB_BYTES)),
         "pixels, got -1",
@@ -242,7 +245,11 @@ def test_indexes_that_exhaust(
     arrays = dict.fromkeys(names, np.zeros(1, object)) | {"keys": large}
     save(buffer, **arrays)
     write_split(tmp_path, [piece("a")], index=lambda _: buffer.getvalue())
-    assert_refused(guard(kind, str(tmp_path)), "DataError", "train/index.npz: not an index")
+    assert_refused(
+        guard(kind, str(tmp_path)),
+        "DataError",
+        "train/index.npz: expected an index, got a damaged or other file",
+    )
 
 
 @both

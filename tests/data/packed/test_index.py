@@ -32,7 +32,7 @@ def test_wrong_counts_are_named(packed: Store) -> None:
 @pytest.mark.parametrize("shard", [-1, 99])
 def test_shards_that_are_not_there_are_named(packed: Store, shard: int) -> None:
     rewrite(packed, shard=np.full(5, shard, np.int32))
-    with pytest.raises(DataError, match=r"index.npz: names a shard outside 0.."):
+    with pytest.raises(DataError, match=r"index.npz: expected shards from 0 to"):
         read_manifest(packed, "train")
 
 
@@ -68,7 +68,9 @@ def test_extents_outside_the_shard_are_named(packed: Store, array: str, value: i
     values = getattr(index, array).copy()
     values[3] = value
     rewrite(packed, **{array: values})
-    with pytest.raises(DataError, match=rf"sample {index.keys[3]} does not fit its shard shard-"):
+    with pytest.raises(
+        DataError, match=rf"sample {index.keys[3]}: expected to lie in its shard shard-"
+    ):
         read_manifest(packed, "train")
 
 
@@ -79,7 +81,11 @@ def test_pickles_are_refused(packed: Store) -> None:
     np.savez(buffer, allow_pickle=True, **(arrays | {"keys": np.array([Path("x")] * 5, object)}))
     for data in (buffer.getvalue(), pickle.dumps(index), b"junk"):
         write_unchecked(packed, manifest, data)
-        with pytest.raises(DataError, match=r"index.npz: not an index"):
+        with pytest.raises(
+            DataError,
+            match=r"index.npz: expected an index, got a damaged or "
+            r"other file",
+        ):
             read_manifest(packed, "train")
 
 
@@ -88,7 +94,9 @@ def test_a_missing_array_is_named(packed: Store) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, keys=index.keys)
     write_unchecked(packed, manifest, buffer.getvalue())
-    with pytest.raises(DataError, match=r"not an index: .*suffix"):
+    with pytest.raises(
+        DataError, match=r"expected an index, got a damaged or other file: .*suffix"
+    ):
         read_manifest(packed, "train")
 
 
@@ -128,7 +136,9 @@ def test_unknown_suffixes_are_refused(packed: Store) -> None:
 def test_keys_twice_are_refused(packed: Store) -> None:
     _, index = read_manifest(packed, "train")
     rewrite(packed, keys=np.array([index.keys[1], *index.keys[1:].tolist()]))
-    with pytest.raises(DataError, match=rf"two samples have the key '{index.keys[1]}'"):
+    with pytest.raises(
+        DataError, match=rf"expected a key for each sample, got '{index.keys[1]}' 2 times"
+    ):
         read_manifest(packed, "train")
 
 
@@ -228,10 +238,16 @@ def test_a_zip_with_a_long_table_of_contents_is_refused(packed: Store) -> None:
         for number in range(1_500):
             archive.writestr(str(number), b"")
     write_unchecked(packed, manifest, buffer.getvalue())
-    with pytest.raises(DataError, match=r"not an index: its table of contents has \d+ bytes"):
+    with pytest.raises(
+        DataError,
+        match=r"expected an index, got a damaged or other file: its table of contents has \d+ bytes",
+    ):
         read_manifest(packed, "train")
     write_unchecked(packed, manifest, buffer.getvalue() + b"a comment")
-    with pytest.raises(DataError, match=r"not an index: it does not end as an .npz"):
+    with pytest.raises(
+        DataError,
+        match=r"expected an index, got a damaged or other file: it does not end as an .npz",
+    ):
         read_manifest(packed, "train")
 
 

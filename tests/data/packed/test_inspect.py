@@ -89,7 +89,7 @@ def test_an_image_of_another_size_than_the_index_says_is_named(halves: Store) ->
 
 
 def test_contact_sheet_of_a_missing_split(store: Store) -> None:
-    with pytest.raises(DataError, match=r"train/manifest.json is missing"):
+    with pytest.raises(DataError, match=r"train/manifest.json: expected the file, got none"):
         contact_sheet(store, "train")
 
 

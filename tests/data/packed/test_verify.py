@@ -110,11 +110,11 @@ def test_all_splits_on_a_real_object_store(
 
 def test_a_split_that_is_not_there_is_a_fault(packed: Store) -> None:
     (fault,) = verify(packed, "val").faults
-    assert "val/manifest.json is missing" in fault
+    assert "val/manifest.json: expected the file, got none" in fault
 
 
 def test_where_nothing_is_packed(store: Store) -> None:
-    with pytest.raises(DataError, match=r"packed: no packed split is there"):
+    with pytest.raises(DataError, match=r"packed: expected a packed split, got none"):
         verify(store)
 
 
@@ -160,8 +160,8 @@ def test_a_sample_that_is_another_s_is_named(packed: Store) -> None:
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ("image", "the image cannot be decoded as qoi"),
-        ("label", "the label cannot be decoded as zstandard"),
+        ("image", "expected an image of qoi, got bytes that do not decode"),
+        ("label", "expected a label in zstandard, got bytes that do not decode"),
     ],
 )
 def test_what_does_not_decode_is_named(part: str, message: str, packed: Store) -> None:
@@ -265,7 +265,11 @@ def test_broken_manifests_and_indexes_are_faults_of_their_split(packed: Store) -
     packed.put("train2/manifest.json", b"{")
     found = verify(packed)
     assert found.splits == ("train", "train2") and found.num_samples == 5
-    assert len(found.faults) == 1 and "train2/manifest.json: not a manifest" in found.faults[0]
+    assert (
+        len(found.faults) == 1
+        and "train2/manifest.json: expected a manifest, got a damaged or other file"
+        in found.faults[0]
+    )
     packed.put("train/index.npz", b"junk")
     assert len(verify(packed).faults) == 2
 

@@ -318,7 +318,8 @@ def test_a_shard_that_is_not_stored_whole_is_named(
 
     monkeypatch.setattr(type(store), "put_file", lose)
     with pytest.raises(
-        StoreError, match=rf"shard-00000.tar: \d+ bytes were written, {there}: .*Fix: "
+        StoreError,
+        match=rf"shard-00000.tar: expected the \d+ bytes that were written, got {there}: .*Fix: ",
     ):
         pack("gta5", make_raw("gta5"), store, "train")
     assert not any(key.endswith(".json") for key in objects(store))

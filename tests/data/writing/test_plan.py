@@ -53,7 +53,7 @@ def test_size_mismatches_and_broken_headers_are_listed_together(
     ("arguments", "message"),
     [
         ({"split": "../val"}, "--split: expected letters, digits"),
-        ({"split": "test"}, "--split: gta5 has no such split, got 'test'"),
+        ({"split": "test"}, "--split: expected a split of gta5, got 'test'"),
         ({"encoding": "exakt"}, "encoding: got 'exakt'; did you mean 'exact'"),
         (
             {"size_hw": (0, 5)},
@@ -88,7 +88,7 @@ def test_wrong_arguments_are_named(
 
 def test_a_missing_raw_folder_is_named(store: Store, tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"nowhere: expected a folder with images/.*, found none\. Fix: "
+        DataError, match=r"nowhere: expected a folder with images/.*, got none\. Fix: "
     ):
         pack("gta5", tmp_path / "nowhere", store, "train")
 

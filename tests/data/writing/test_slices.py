@@ -225,7 +225,10 @@ def test_a_merge_that_was_stopped_goes_on(
         return
     sha256 = json.loads(left)["plan"]["sha256"].encode()
     store.put("train/shard-00002.json", left.replace(sha256, b"0" * 64))
-    with pytest.raises(DataError, match=r"shard-00002.json: of another packing than the one"):
+    with pytest.raises(
+        DataError,
+        match=r"shard-00002.json: expected the packing that is complete there, got another",
+    ):
         merge(store, "train")
 
 

@@ -198,7 +198,10 @@ def test_the_classifier_of_torchvisions_vgg_has_other_names_than_timms(tmp_path:
     [
         ({}, "--aspp-branches: expected 2 .* or 4 .*, got None"),
         ({"aspp_branches": 3}, "--aspp-branches: .* got 3"),
-        ({"aspp_branches": 2, "num_classes": 16}, "--num-classes: got 16, .* has 19 classes"),
+        (
+            {"aspp_branches": 2, "num_classes": 16},
+            "--num-classes: expected 19, .*, got 16. Fix: pass --num-classes 19",
+        ),
     ],
 )
 def test_what_a_network_does_not_show_must_be_said(
@@ -247,7 +250,9 @@ def test_a_vgg_with_another_head_is_refused(tmp_path: Path) -> None:
 def test_files_of_nothing_known_are_refused(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"FILE: expected the init file.*keys such as a.weight"):
         _imported(_save(tmp_path, {"a.weight": torch.zeros(2)}))
-    with pytest.raises(JobError, match=r"--encoder: got 'caffe_resnet101', .* caffe_resnet14"):
+    with pytest.raises(
+        JobError, match=r"--encoder: expected caffe_resnet14, .* got 'caffe_resnet101'"
+    ):
         _imported(_save(tmp_path, _init_file()), encoder="caffe_resnet101")
     with pytest.raises(JobError, match=r"--out: expected a .safetensors file, got 'x.pth'"):
         import_checkpoint(_save(tmp_path, {"a": torch.zeros(1)}), tmp_path / "x.pth")

@@ -65,7 +65,7 @@ def test_no_credentials_are_named(
     _forget_credentials(monkeypatch, tmp_path)
     config = StoreConfig(endpoint_url=s3_server.endpoint_url)
     message = refusal_of(Stores({"s3": config}).open(s3_uri))
-    assert f"{s3_uri}/k: no credentials" in message
+    assert f"{s3_uri}/k: expected credentials, got none" in message
     assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, profile or role" in message
 
 
@@ -75,7 +75,7 @@ def test_half_of_the_credentials_is_named(
     _forget_credentials(monkeypatch, tmp_path)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
     config = StoreConfig(endpoint_url=s3_server.endpoint_url)
-    assert "no credentials (Partial credentials" in refusal_of(Stores({"s3": config}).open(s3_uri))
+    assert "got none (Partial credentials" in refusal_of(Stores({"s3": config}).open(s3_uri))
 
 
 def test_the_sdks_own_chain_is_used_where_no_variables_are_named(
