@@ -12,6 +12,9 @@ from storage.errors import FixableError
 MAX_SHOWN = 10
 """Most names or files that a message lists."""
 
+MAX_CHARACTERS = 200
+"""Longest value that a message shows whole."""
+
 
 class JobError(FixableError):
     """The job spec or the command line is wrong.
@@ -52,4 +55,21 @@ def got(found: object, known: Iterable[str]) -> str:
     """`got 'x'; did you mean 'y'?`, where the message lists the known names itself."""
     names = sorted(known) if isinstance(found, str) else []
     close = get_close_matches(str(found), names, n=1, cutoff=0.5)
-    return f"got {found!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    return f"got {written(found)}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def written(value: object) -> str:
+    """A value as a job spec has it: `null`, `true`, `[1, 2]`, `{a: 1}`, texts in quotes; of a long
+    one the beginning."""
+    match value:
+        case None:
+            text = "null"
+        case bool():
+            text = str(value).lower()
+        case dict():
+            text = f"{{{', '.join(f'{key}: {written(one)}' for key, one in value.items())}}}"
+        case list() | tuple():
+            text = f"[{', '.join(map(written, value))}]"
+        case _:
+            text = repr(value)
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."

@@ -136,5 +136,6 @@ def _names(uri: str) -> list[str]:
 
 
 def _clean(name: str) -> bool:
-    """Whether this may be a bucket, host or part of a prefix; user names are no part of a key."""
+    """Return whether this may be a bucket, host or part of a prefix; user names are no part of a
+    key."""
     return name not in ("", ".", "..") and not re.search(r"[\s?#@\\]", name)

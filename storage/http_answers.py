@@ -57,8 +57,7 @@ class Failures:
     def no_credentials(self, uri: str, reason: object) -> StoreError:
         """The error where no credentials are found, or where they cannot be renewed."""
         return StoreError(
-            f"{uri}: expected credentials, got none ({reason})",
-            fix=f"set them in {self.credentials}",
+            f"{uri}: no credentials ({reason})", fix=f"set them in {self.credentials}"
         )
 
 

@@ -101,7 +101,7 @@ class LocalStore:
         return (info for info in found if info.key.startswith(prefix))
 
     def exists(self, key: str) -> bool:
-        """Whether there is a file with exactly this key."""
+        """Return whether there is a file with exactly this key."""
         path = self.path(key)
         with file_errors(join(self.uri, key)):
             return path.is_file()

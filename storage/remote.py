@@ -43,7 +43,7 @@ class Bucket(Protocol):
         ...
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object with exactly this key."""
+        """Return whether there is an object with exactly this key."""
         ...
 
     def delete(self, key: str) -> None:
@@ -114,7 +114,7 @@ class RemoteStore:
         return iter(sorted(found, key=lambda info: info.key.encode()))
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object with exactly this key."""
+        """Return whether there is an object with exactly this key."""
         return self._tried(key, lambda: self.bucket.exists(key))
 
     def delete(self, key: str) -> None:

@@ -73,7 +73,7 @@ class Store(Protocol):
         ...
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object with exactly this key."""
+        """Return whether there is an object with exactly this key."""
         ...
 
     def delete(self, key: str) -> None:

@@ -27,7 +27,7 @@ class WebPage(Exception):
 
 
 def is_html(headers: Mapping[str, str], body: bytes = b"") -> bool:
-    """Whether an answer is HTML by its content type or its beginning."""
+    """Return whether an answer is HTML by its content type or its beginning."""
     start = body.lstrip()[:14].lower()
     kind = headers.get("content-type", "").lower()
     return "html" in kind or start.startswith((b"<!doctype html", b"<html"))

@@ -75,7 +75,8 @@ class Client:
 
     @property
     def usable(self) -> bool:
-        """Whether forks become children of this process, and not of one it was forked from."""
+        """Return whether forks become children of this process, and not of one it was forked
+        from."""
         return self._owner == os.getpid()
 
     def fork(self, request: Request, descriptors: list[int]) -> int:
@@ -118,7 +119,7 @@ def set_name(name: str) -> None:
 
 
 def is_server(pid: int) -> bool:
-    """Whether a process is a fork server, not one of those that a test is about."""
+    """Return whether a process is a fork server, not one of those that a test is about."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip() == SERVER_NAME
     return False
@@ -160,7 +161,7 @@ def execute(process: Any, args: Any, executable: Any, prepare: Any, *given: Any)
 
 
 def forkable(argv: list[str], request: Request) -> bool:
-    """Whether a fork can become this process."""
+    """Return whether a fork can become this process."""
     words = request.words
     if cold or not words or argv[0] != sys.executable:
         return False

@@ -41,8 +41,8 @@ STANDARD = {
 """Word that the glossary replaces, as a pattern -> the standard ones."""
 
 REPLACED = re.compile(rf"\b({'|'.join(STANDARD)})\b", re.IGNORECASE)
-CLAUSE = re.compile(r"(What|Who|Whom|Whose|Whatever|Whoever)\b")
-ASKING = re.compile(rf"{CLAUSE.pattern}|(How|Where|When|Whether|Which)\b")
+CLAUSE = re.compile(r"(What|Who|Whom|Whose|Whatever|Whoever|Whether)\b")
+ASKING = re.compile(rf"{CLAUSE.pattern}|(How|Where|When|Which)\b")
 """Openings that a value's description has not either; docstrings of functions may."""
 FOLDERS = sorted(
     {path.parent for top in ("adapt", "storage") for path in ROOT.glob(f"{top}/**/*.py")}
@@ -190,7 +190,7 @@ def test_replaced_words_are_found_where_people_read_them() -> None:
         '    """Which size."""\n    key: str = Field(description="Whether " "it is.")\n'
         'def f() -> bool:\n    """Whether it is so."""\n'
     )
-    assert sorted(line for line, _ in clauses(attributes)) == [2, 6, 7]
+    assert sorted(line for line, _ in clauses(attributes)) == [2, 6, 7, 8]
     page = "It goes on.\n```sh\nmend\n```\n`mend` is code, [mend](mend.md) is not.\n"
     assert [fault[:6] for fault in faults(prose(page))] == ["line 1", "line 5"]
 

@@ -29,6 +29,11 @@ class SplitReport(NamedTuple):
     packed_hw: tuple[int, int] | None = None
     remote: bool = False
 
+    @property
+    def readable(self) -> bool:
+        """No finding is an error."""
+        return all(one.ok for one in self.findings)
+
 
 def check_split(subject: Subject, key: str) -> SplitReport:
     """Open the split of `source`, `target` or `validation`, and check its shards.

@@ -67,11 +67,16 @@ def gpu_findings(subject: Subject, splits: Splits) -> Findings:
     """The predicted memory of a step against the GPU's."""
     job, what = subject.job, "GPU memory"
     domains = {"source": job.source} | ({} if job.target is None else {"target": job.target})
-    unsized = any(not (one.augment.crop_hw or one.size_hw) for one in domains.values())
-    packed = {key: one.packed_hw for key, one in splits().items()} if unsized else {}
+    unsized = [key for key, one in domains.items() if not (one.augment.crop_hw or one.size_hw)]
+    reports = splits() if unsized else {}
+    failed = [key for key in unsized if key in reports and not reports[key].readable]
+    if failed:
+        named = " and ".join(failed)
+        yield Finding(what, True, f"not predicted: the images of {named} have an error")
+        return
     try:
         job.check_ranks(subject.num_ranks)
-        sizes = {key: size for key, size in packed.items() if size is not None}
+        sizes = {key: one.packed_hw for key, one in reports.items() if one.packed_hw is not None}
         peak = predicted_bytes(job, subject.num_ranks, sizes)
     except JobError as error:
         yield red(what, error)

@@ -10,8 +10,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from adapt.cli import completion
 from adapt.cli.models import PIPED_WIDTH
-from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place
+from adapt.cli.options import PROFILE_HELP, AsJson, Overrides, SpecPath, console, job_and_place
 from adapt.places import Place
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ def check(
     spec: SpecPath,
     to: Annotated[
         Path | None,
-        typer.Option("--to", metavar="PROFILE", help="Profile of the platform it will run on."),
+        typer.Option(
+            "--to", metavar="PROFILE", help=PROFILE_HELP, autocompletion=completion.profiles
+        ),
     ] = None,
     overrides: Overrides = None,
     spec_only: Annotated[

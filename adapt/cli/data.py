@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from adapt.cli import completion
 from adapt.cli.options import AsJson, StoresFrom, console, label_space, stores_of
 from adapt.errors import JobError
 
@@ -20,7 +21,11 @@ commands = typer.Typer()
 @commands.command()
 def pack(
     dataset: Annotated[
-        str, typer.Argument(help="Layout of RAW_DIR: gta5, cityscapes, synthia, camvid or folders.")
+        str,
+        typer.Argument(
+            help="Layout of RAW_DIR: gta5, cityscapes, synthia, camvid or folders.",
+            autocompletion=completion.datasets,
+        ),
     ],
     raw_dir: Annotated[
         Path, typer.Argument(metavar="RAW_DIR", help="The dataset as it was downloaded.")
@@ -54,7 +59,8 @@ def pack(
     classes: Annotated[
         str | None,
         typer.Option(
-            help="Label space, or job spec: store its train ids, not the dataset's own ids."
+            help="Label space, or job spec: store its train ids, not the dataset's own ids.",
+            autocompletion=completion.label_spaces,
         ),
     ] = None,
     part: Annotated[

@@ -57,6 +57,11 @@ class DemoResult(NamedTuple):
         return self.adapted.score.metrics()["miou"] - self.source_only.score.metrics()["miou"]
 
 
+def toy_jobs() -> set[str]:
+    """Methods that have a job spec of the toy town."""
+    return {path.stem for path in SPECS.glob("*.yaml")} - {"start", "source_only"}
+
+
 def run_demo(
     out: Path,
     seed: int,
@@ -70,9 +75,9 @@ def run_demo(
 
     Raises as `run_job` does.
     """
-    known = {path.stem for path in SPECS.glob("*.yaml")} - {"start", "source_only"}
-    if method not in known:
-        raise JobError(f"--method: expected a job of the toy town, {known_names(method, known)}")
+    if method not in toy_jobs():
+        expected = f"a job of the toy town, {known_names(method, toy_jobs())}"
+        raise JobError(f"--method: expected {expected}")
     make_towns(out, seed, console)
     start = demo_job("start", out, seed)
     train(start, place, console, stop, fresh, "a common start, on the game's images")

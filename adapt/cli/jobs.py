@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapt.cli.options import AsJson, Overrides, console, place_here
+from adapt.cli import completion
+from adapt.cli.options import SPEC_HELP, AsJson, Overrides, console, place_here
 from adapt.errors import Interrupted, JobError
 from adapt.places import Place, with_arguments
 
@@ -35,8 +37,9 @@ def run(
         str | None,
         typer.Argument(
             metavar="[SPEC]",
-            help="Job spec: a YAML file, its URI, or env:VARIABLE; default: the one of the "
-            "platform, or SEGADAPT_SPEC, or SEGADAPT_SPEC_BASE64.",
+            help=f"{SPEC_HELP} Default: the one of the platform, or SEGADAPT_SPEC, or "
+            "SEGADAPT_SPEC_BASE64.",
+            autocompletion=completion.specs,
         ),
     ] = None,
     overrides: Overrides = None,
@@ -58,16 +61,9 @@ def run(
     On a platform its channels and hyperparameters change keys of the spec, then `--KEY=VALUE`, as
     platforms append them, then `--set`.
     """
-    words = [word for word in (spec, *context.args) if word]
-    plain = [word for word in words if not word.startswith("--")]
-    place = with_arguments(place_here(), [word for word in words if word not in plain[:1]])
-    where = _spec_or_platforms(plain[0] if plain else None, place)
-    if fresh and place.platform not in ("local", "docker"):
-        raise JobError(
-            f"--fresh: expected a run on this machine, got one on {place.platform}, which starts "
-            "the same command again after an interruption and would delete the checkpoints",
-            fix="give the run another name (--set name=...)",
-        )
+    where, place = _spec_and_place(spec, context.args)
+    if fresh:
+        _check_fresh(place)
     if not place.supervised:
         raise typer.Exit(_supervise(place))
     from adapt.spec.job_spec import load_spec
@@ -76,13 +72,7 @@ def run(
     context.obj.expect_beats(60 * job.train.stall_minutes)
     if not place.launched:
         _start_ranks(job, place, processes, context.obj)
-    from adapt.cli.live import LiveLine
-    from adapt.trainer.run import run_job
-
-    # the supervisor reports a stop itself
-    stop = stop_on_signals(tell=place.leader and place.status_dir is None)
-    with LiveLine(console, quiet=not place.leader) as line:
-        outcome = run_job(job, place, stop, line.show, fresh, context.obj.beat)
+    outcome = _train(job, place, fresh, context.obj)
     if place.leader:
         _say_outcome(job, place, outcome, as_json)
 
@@ -93,13 +83,27 @@ def train(context: typer.Context) -> None:
     run(context)
 
 
-def _spec_or_platforms(spec: str | None, place: Place) -> str:
-    if spec or place.spec:
-        return str(spec or place.spec)
+def _spec_and_place(spec: str | None, arguments: Sequence[str]) -> tuple[str, Place]:
+    """The spec's name, and this place with the platform's `--KEY=VALUE`, among which the spec may
+    stand anywhere."""
+    words = [word for word in (spec, *arguments) if word]
+    plain = [word for word in words if not word.startswith("--")]
+    place = with_arguments(place_here(), [word for word in words if word not in plain[:1]])
+    if plain or place.spec:
+        return str(plain[0] if plain else place.spec), place
     raise JobError(
         f"SPEC: expected a job spec, got none, nor from the platform ({place.platform})",
         fix="give a path or a URI, or set SEGADAPT_SPEC or SEGADAPT_SPEC_BASE64",
     )
+
+
+def _check_fresh(place: Place) -> None:
+    if place.platform not in ("local", "docker"):
+        raise JobError(
+            f"--fresh: expected a run on this machine, got one on {place.platform}, which starts "
+            "the same command again after an interruption and would delete the checkpoints",
+            fix="give the run another name (--set name=...)",
+        )
 
 
 def _supervise(place: Place) -> int:
@@ -141,6 +145,17 @@ def _start_ranks(
     raise typer.Exit(run_elastic(place, processes, _this_command(), place.status_dir))
 
 
+def _train(job: "JobSpec", place: Place, fresh: bool, status: "WorkerStatus") -> "Outcome":
+    """As one rank: train, showing reports where it leads."""
+    from adapt.cli.live import LiveLine
+    from adapt.trainer.run import run_job
+
+    # the supervisor reports a stop itself
+    stop = stop_on_signals(tell=place.leader and place.status_dir is None)
+    with LiveLine(console, quiet=not place.leader) as line:
+        return run_job(job, place, stop, line.show, fresh, status.beat)
+
+
 @commands.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, runs and the picture.")] = Path(
@@ -148,7 +163,11 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
     method: Annotated[
-        str, typer.Option(help="Adaptation method to compare with source only.")
+        str,
+        typer.Option(
+            help="Adaptation method to compare with source only.",
+            autocompletion=completion.toy_methods,
+        ),
     ] = "advent",
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the runs of an earlier demo.")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from adapt.cli import completion
 from adapt.places import Place, find_place
+from adapt.spec.shipped import shipped_names
 
 if TYPE_CHECKING:
     from adapt.data.label_maps import LabelSpace
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
 
 console = Console(stderr=True)
 
+PROFILE_HELP = "Profile of the platform: a YAML file, or a name that `specs` lists."
+
+SPEC_HELP = "Job spec: a YAML file, its URI, env:VARIABLE, or a name that `specs` lists."
 SpecPath = Annotated[
     str,
-    typer.Argument(
-        metavar="SPEC",
-        help="Job spec: a YAML file, its URI, env:VARIABLE, or a name that `specs` lists.",
-    ),
+    typer.Argument(metavar="SPEC", help=SPEC_HELP, autocompletion=completion.specs),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -32,7 +34,11 @@ Overrides = Annotated[
 ]
 StoresFrom = Annotated[
     Path | None,
-    typer.Option("--spec", help="Job spec with the settings of the URI's store, under `stores`."),
+    typer.Option(
+        "--spec",
+        help="Job spec with the settings of the URI's store, under `stores`.",
+        autocompletion=completion.specs,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -64,7 +70,7 @@ def label_space(name: str | None) -> "LabelSpace | None":
     """A row of LABEL_SPACES, or the classes of a job spec."""
     if name is None:
         return None
-    if Path(name).suffix in (".yaml", ".yml"):
+    if Path(name).suffix in (".yaml", ".yml") or name in shipped_names():
         return job_and_place(name, None)[0].classes
     from adapt.data.label_maps import LabelSpace
 

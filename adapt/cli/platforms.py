@@ -14,7 +14,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapt.cli.options import AsJson, Overrides, SpecPath, console, job_and_place, place_here
+from adapt.cli import completion
+from adapt.cli.options import (
+    PROFILE_HELP,
+    AsJson,
+    Overrides,
+    SpecPath,
+    console,
+    job_and_place,
+    place_here,
+)
 from adapt.errors import JobError, known_names
 from storage.errors import StoreError
 
@@ -26,7 +35,8 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 ProfilePath = Annotated[
-    Path, typer.Option("--to", metavar="PROFILE", help="Profile of a platform, a YAML file.")
+    Path,
+    typer.Option("--to", metavar="PROFILE", help=PROFILE_HELP, autocompletion=completion.profiles),
 ]
 MaybeProfile = Annotated[
     Path | None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from adapt.cli import completion
 from adapt.cli.options import AsJson, console
 from adapt.spec.shipped import copy_shipped, shipped_names, shipped_path
 
@@ -16,7 +17,10 @@ commands = typer.Typer()
 def specs(
     name: Annotated[
         str | None,
-        typer.Argument(help="A shipped spec or profile; with --out also a folder of them."),
+        typer.Argument(
+            help="A shipped spec or profile; with --out also a folder of them.",
+            autocompletion=completion.shipped,
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to copy to, with the schema for editors.")

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
-from adapt.errors import JobError, known_names
+from adapt.errors import JobError, known_names, written
 from storage.config import StoreConfig
 from storage.stores import Stores
 
@@ -57,11 +57,30 @@ for _tag, _pattern, _first in (
     )
 
 
+class Number(float):
+    """A number with a point or an exponent; messages show it as it was typed: `1e4`."""
+
+    def __new__(cls, text: str) -> Self:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
 def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(loader.construct_scalar(node))
 
 
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Number:
+    return Number(loader.construct_scalar(node))
+
+
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _decimal)
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
 def parse_yaml(text: str, name: str) -> Any:
@@ -100,13 +119,23 @@ def read_yaml(where: Path | str, environment: Mapping[str, str] = MappingProxyTy
     try:
         text = _content(name, environment).decode("utf-8")
     except OSError as error:
-        raise JobError(f"{name}: cannot be read: {error.strerror}") from error
+        raise JobError(
+            f"{name}: expected a file that can be read, got: {error.strerror}",
+            fix="check the path and the rights of this user on it",
+        ) from error
     except UnicodeDecodeError as error:
-        raise JobError(f"{name}: is not text in UTF-8") from error
+        raise JobError(
+            f"{name}: expected text in UTF-8, got other bytes from byte {error.start} on",
+            fix="save the file as UTF-8",
+        ) from error
     values = parse_yaml(text, name)
     if not isinstance(values, dict):
-        raise JobError(f"{name}: expected keys and values, got {type(values).__name__}")
+        raise JobError(f"{name}: expected keys and values, got {_shape(values)}")
     return values
+
+
+def _shape(values: Any) -> str:
+    return "a list" if isinstance(values, list) else written(values)
 
 
 def _content(name: str, environment: Mapping[str, str]) -> bytes:

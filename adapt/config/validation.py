@@ -7,6 +7,7 @@ expected value; all messages of mistakes are made here. Types are checked strict
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
@@ -14,7 +15,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from adapt.errors import JobError, got, known_names
+from adapt.config.meanings import meanings
+from adapt.errors import JobError, got, known_names, written
 
 Model = TypeVar("Model")
 
@@ -27,7 +29,8 @@ def validate(kind: type[Model], values: Any, under: str = "") -> Model:
     try:
         return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        mistakes = [_mistake(kind, one, under) for one in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        mistakes = [_mistake(kind, one, under, values) for one in found]
         raise joined(dict.fromkeys(mistakes)) from error
     except (TypeError, ValueError, RecursionError) as error:
         raise JobError(f"{under or 'values'}: expected plain values, got {error}") from error
@@ -50,17 +53,19 @@ def joined(mistakes: Iterable[tuple[str, str]]) -> JobError:
 
 
 class _Spot(NamedTuple):
-    """Key path as the user wrote it, the type expected there, and the section around it."""
+    """Key path as the user wrote it, the type expected there, the section around it, and the
+    value there, or None."""
 
     path: str
     kind: Any
     around: Any
+    value: Any
 
 
-def _mistake(whole: Any, error: Any, under: str) -> tuple[str, str]:
+def _mistake(whole: Any, error: Any, under: str, values: Any) -> tuple[str, str]:
     """One of pydantic's errors -> problem and fix."""
-    path, kind, around = _descend(whole, error["loc"], under)
-    found = error["input"]
+    path, kind, around, typed = _descend(whole, error["loc"], under, values)
+    found = error["input"] if typed is None else typed
     match error["type"]:
         case "extra_forbidden":
             key = str(error["loc"][-1])
@@ -74,10 +79,11 @@ def _mistake(whole: Any, error: Any, under: str) -> tuple[str, str]:
             return _own_words(path, kind, str(raised)), getattr(raised, "fix", "")
         case "literal_error":
             known = [str(one) for choice in _parts(kind)[0] for one in get_args(choice)]
-            return f"{path}: expected {expected(kind)}, {got(found, known)}", ""
+            fix = fix_of(kind, found)
+            return f"{path}: expected {expected(kind)}, {got(found, () if fix else known)}", fix
         case "json_invalid":
             return f"{path or 'values'}: expected plain values, got {error['ctx']['error']}", ""
-    return f"{path}: expected {expected(kind)}, got {found!r}", _fix(kind, found)
+    return f"{path}: expected {expected(kind)}, got {written(found)}", fix_of(kind, found)
 
 
 def _wrong_name(path: str, kind: Any, found: Mapping[str, Any]) -> str:
@@ -96,18 +102,20 @@ def _own_words(path: str, kind: Any, text: str) -> str:
     return f"{path}{'.' if names_key else ': '}{text}" if path else text
 
 
-def _fix(kind: Any, found: Any) -> str:
-    """The fix for a number that is written as text: `'10k'`, `'500'`."""
-    number = re.fullmatch(r"([0-9]+)(k|M|)", found) if isinstance(found, str) else None
-    if number is None or not {int, float} & set(_parts(kind)[0]):
+def fix_of(kind: Any, found: Any) -> str:
+    """The fix of a value of the wrong type: the first of its likely meanings that is valid."""
+    for meaning in meanings(found):
+        with suppress(ValidationError):
+            TypeAdapter(kind).validate_json(json.dumps(meaning), strict=True)
+            return f"write {written(meaning)}"
+    if found is not None:
         return ""
-    return f"write {number[1]}{_ZEROS[number[2]]}"
+    notes = _parts(kind)[1]
+    optional = any(isinstance(one, FieldInfo) and not one.is_required() for one in notes)
+    return "give it a value, or remove the key" if optional else "give it a value"
 
 
-_ZEROS = {"": "", "k": "000", "M": "000000"}
-
-
-def _descend(kind: Any, loc: Iterable[str | int], under: str) -> _Spot:
+def _descend(kind: Any, loc: Iterable[str | int], under: str, values: Any) -> _Spot:
     """The spot of an error. A name that picks one of a union stands in `loc`, not in the path."""
     path, around = [under] if under else [], kind
     for key in loc:
@@ -116,8 +124,17 @@ def _descend(kind: Any, loc: Iterable[str | int], under: str) -> _Spot:
             kind = next(one for one in _parts(kind)[0] if key in _names(one, tag))
             continue
         around, kind = kind, _inside(kind, key)
+        values = _value_at(values, key)
         path.append(str(key))
-    return _Spot(".".join(path), kind, around)
+    return _Spot(".".join(path), kind, around, values)
+
+
+def _value_at(values: Any, key: str | int) -> Any:
+    """The value under a key of a mapping or a list, or None."""
+    if isinstance(values, Mapping):
+        return values.get(key)
+    found = isinstance(values, list | tuple) and isinstance(key, int) and key < len(values)
+    return values[key] if found else None
 
 
 def _inside(kind: Any, key: str | int) -> Any:

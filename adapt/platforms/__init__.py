@@ -33,7 +33,7 @@ def load_profile(path: Path, overrides: Iterable[str] = ()) -> Profile:
 
     Raises `JobError` with a line for each mistake.
     """
-    values = with_overrides(read_yaml(find_file(path)), overrides)
+    values = with_overrides(read_yaml(find_file(path, "--to")), overrides)
     name = values.get("platform")
     try:
         if not isinstance(name, str) or name not in PLATFORMS:

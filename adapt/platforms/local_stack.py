@@ -213,7 +213,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
 
 
 def _answers(url: str) -> bool:
-    """Whether a GET answers 200; without the proxy that the environment may name."""
+    """Return whether a GET answers 200; without the proxy that the environment may name."""
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
             url, timeout=2

@@ -46,7 +46,7 @@ def unreachable(
 
 
 def _is_there(uri: str, folders: Collection[str]) -> bool:
-    """Whether it is no path, or one below a folder."""
+    """Return whether it is no path, or one below a folder."""
     scheme, path = split_uri(uri)
     whole = posixpath.normpath(path)  # `..` must not lead out
     below = any(f"{whole}/".startswith(f"{folder.rstrip('/')}/") for folder in folders)

@@ -12,16 +12,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from adapt.checkpoint.run_folder import CheckpointConfig
 from adapt.config.section import Section
 from adapt.config.strict_yaml import IN_VARIABLE, read_yaml, with_overrides
-from adapt.config.validation import validate
-from adapt.data.label_maps import LabelSpace
+from adapt.config.validation import Mistake, validate
+from adapt.data.label_maps import LABEL_SPACES, LabelSpace
 from adapt.engine.engine import TrainConfig
 from adapt.engine.optim import OptimConfig, schedule_length
-from adapt.errors import JobError, known_names
+from adapt.errors import JobError, known_names, written
 from adapt.evaluation.evaluate import EvaluateConfig, ValidationConfig
 from adapt.evaluation.metrics import subset_classes
 from adapt.methods import METHODS
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 else:
     from adapt.methods import MethodSection
     from adapt.models import ModelSection
+
+
+_APART = frozenset("/\\?#")
+"""Characters that divide a URI."""
 
 
 class JobSpec(Section):
@@ -72,6 +76,18 @@ class JobSpec(Section):
         description="Settings of object stores by URI scheme, or by how URIs begin "
         "(`s3://bucket`, `s3://bucket/prefix`; the longest that fits applies).",
     )
+
+    @field_validator("name")
+    @classmethod
+    def _one_folder(cls, name: str) -> str:
+        """The run's folder and its MLflow run have this name."""
+        if not name.isprintable() or name != name.strip() or name[:1] == "." or set(name) & _APART:
+            raise Mistake(
+                f"expected the name of one folder, without a dot first and without "
+                f"{' '.join(sorted(_APART))}, got {written(name)}",
+                fix="write letters, digits, - and _",
+            )
+        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> "JobSpec":
@@ -179,8 +195,10 @@ def load_spec(
     The run is named after the file unless the spec says otherwise. Raises `JobError`, `StoreError`.
     """
     where = find_file(where)
-    values = with_overrides(read_yaml(where, environment), overrides)
-    name = Path(str(where).removeprefix(IN_VARIABLE)).stem
+    values = read_yaml(where, environment)
+    for override in overrides:
+        values = with_overrides(with_classes(values), [override])
+    name = Path(str(where).removeprefix(IN_VARIABLE).partition("?")[0]).stem
     try:
         return parse_spec(values, default_name=name)
     except JobError as error:
@@ -195,9 +213,18 @@ def parse_spec(values: Mapping[str, Any], default_name: str) -> JobSpec:
     """
     named = values.get("classes")
     if isinstance(named, str):
-        classes = [entry.model_dump(mode="json") for entry in LabelSpace.named(named).root]
-        values = {**values, "classes": classes}
-    return validate(JobSpec, {"name": default_name, **values})
+        LabelSpace.named(named)
+    name = {} if values.get("name", "") != "" else {"name": default_name}
+    return validate(JobSpec, {**with_classes(values), **name})
+
+
+def with_classes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec's values, the label space that `classes` names written out: overrides reach its
+    classes. An unknown name stays."""
+    space = LABEL_SPACES.get(str(values.get("classes")))
+    if space is None:
+        return dict(values)
+    return {**values, "classes": [entry.model_dump(mode="json") for entry in space.root]}
 
 
 def json_schema() -> str:

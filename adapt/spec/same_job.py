@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from adapt.errors import JobError
+from adapt.errors import JobError, written
 from adapt.spec.job_spec import JobSpec
 
 MAY_CHANGE = (
@@ -35,8 +35,8 @@ def check_same_job(saved: JobSpec, now: JobSpec) -> None:
         )
         if not kept and before.get(key) != after.get(key):
             raise JobError(
-                f"{key}: expected {before.get(key)!r}, the value of the run's checkpoint, got "
-                f"{after.get(key)!r}",
+                f"{key}: expected {written(before.get(key))}, the value of the run's checkpoint, "
+                f"got {written(after.get(key))}",
                 fix="change it back, rename the run, or start over with --fresh",
             )
 

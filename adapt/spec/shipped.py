@@ -41,11 +41,23 @@ def shipped_path(name: str) -> Path:
     return shipped_dir() / f"{name}.yaml"
 
 
-def find_file(where: Path | str) -> Path | str:
-    """`where` itself, or where there is no such file the shipped one of that name."""
-    if Path(where).is_file() or str(where) not in shipped_names():
+def find_file(where: Path | str, key: str = "SPEC") -> Path | str:
+    """`where` itself, or where there is no such file the shipped one of that name.
+
+    Raises `JobError`, which names `key`, where there is neither.
+    """
+    from adapt.config.strict_yaml import IN_VARIABLE
+
+    name, names = str(where), shipped_names()
+    if not Path(where).is_file() and name in names:
+        return shipped_path(name)
+    if "://" in name or name.startswith(IN_VARIABLE) or Path(where).exists():
         return where
-    return shipped_path(str(where))
+    kind = [one for one in names if (key == "SPEC") != one.startswith(f"{PROFILES}/")]
+    raise JobError(
+        f"{key}: expected a YAML file, its URI or the name of a shipped one, {got(name, kind)}",
+        fix="check the path, or take a name from `segadapt specs`",
+    )
 
 
 def copy_shipped(name: str, out: Path) -> Iterator[Path]:

@@ -135,7 +135,7 @@ def _shows(
     size_hw: tuple[int, int],
     wanted: WantedClass,
 ) -> bool:
-    """Whether the window, brought to `size_hw`, shows enough of the class."""
+    """Return whether the window, brought to `size_hw`, shows enough of the class."""
     if labels is None:
         return True
     seen = int((_crop_labels(labels, *window) == wanted.train_id).sum())

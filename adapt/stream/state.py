@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from adapt.errors import JobError
+from adapt.errors import JobError, written
 
 FIXES = {
     "dataset_id": "use the dataset that it was trained on (tag segadapt.* in MLflow)",
@@ -21,7 +21,7 @@ def check_state(state: Mapping[str, Any], now: Mapping[str, Any], key: str) -> N
     for name, fix in FIXES.items():
         if state[name] != now[name]:
             raise JobError(
-                f"{key}: expected {name} {state[name]!r}, with which the run's checkpoint was "
-                f"made, got {now[name]!r}: its samples cannot be resumed",
+                f"{key}: expected {name} {written(state[name])}, with which the run's checkpoint "
+                f"was made, got {written(now[name])}: its samples cannot be resumed",
                 fix=f"{fix}, rename the run, or start over with --fresh",
             )

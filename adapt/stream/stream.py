@@ -104,7 +104,7 @@ class Stream:
 
     @property
     def next_is_ready(self) -> bool:
-        """Whether `next` would return a batch without waiting, and without an error."""
+        """Return whether `next` would return a batch without waiting, and without an error."""
         return bool(self._ready) and all(
             future.done() and future.exception() is None for future in self._ready[0][1]
         )

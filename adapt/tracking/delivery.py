@@ -159,7 +159,8 @@ class Delivery(threading.Thread):
             log.info("MLflow at %s is reachable again", without_password(self._uri))
 
     def _is_hopeless(self, error: Exception, known: tuple[type[Exception], ...]) -> bool:
-        """Whether an entry is refused for its content, or keeps failing on a server that works."""
+        """Return whether an entry is refused for its content, or keeps failing on a server that
+        works."""
         code = code_of(error)
         if code in REFUSALS or code in _CLOSED_DOOR:
             return code in REFUSALS

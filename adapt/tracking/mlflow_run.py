@@ -137,5 +137,6 @@ class MlflowRun:
         return self._steps[key]
 
     def is_past(self, entry: Entry) -> bool:
-        """Whether the run has ended since this entry was written, in a later start elsewhere."""
+        """Return whether the run has ended since this entry was written, in a later start
+        elsewhere."""
         return self._late and bool(entry["time_ms"] < self._ended_ms)

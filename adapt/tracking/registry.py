@@ -37,7 +37,7 @@ def _make_registered_model(run: MlflowRun, name: str) -> None:
 
 
 def _beats_best(run: MlflowRun, name: str, facts: Mapping[str, str]) -> bool:
-    """Whether the version with the alias scored less, or has no such score."""
+    """Return whether the version with the alias scored less, or has no such score."""
     aliases = run.client.get_registered_model(name).aliases
     if BEST_ALIAS not in aliases:
         return True

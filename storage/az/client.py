@@ -76,9 +76,7 @@ def connected(config: StoreConfig, environment: Mapping[str, str], name: str) ->
         return AzClient(BlobServiceClient(address, credential=credential, **options), session)
     connection = environment.get(CONNECTION_VARIABLE)
     if not connection:
-        raise StoreError(
-            f"{name}: expected credentials, got none", fix=f"set {credentials_of(name, config)}"
-        )
+        raise StoreError(f"{name}: no credentials", fix=f"set {credentials_of(name, config)}")
     try:
         sdk = BlobServiceClient.from_connection_string(connection, **options)
     except ValueError as error:

@@ -122,7 +122,7 @@ class GsBucket:
         self._failures.answered = True
 
     def _bucket_is_there(self) -> bool:
-        """Whether the object alone is missing; not every answer states which."""
+        """Return whether the object alone is missing; not every answer states which."""
         try:
             bucket = self._clients.get().sdk.bucket(self.bucket)
             return bool(bucket.exists(timeout=self._timeout_s, retry=None))

@@ -84,7 +84,7 @@ class S3Errors:
         return self.explained(uri, refusals.REFUSES, error=error)
 
     def _bucket_is_there(self) -> bool:
-        """Whether the object alone is missing; an answer to HEAD does not state which."""
+        """Return whether the object alone is missing; an answer to HEAD does not state which."""
         try:
             self.clients.get().head_bucket(Bucket=self.bucket)
         except ClientError as error:

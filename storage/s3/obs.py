@@ -11,7 +11,7 @@ _DOMAINS = (".myhuaweicloud.com", ".myhuaweicloud.cn", ".myhuaweicloud.eu")
 
 
 def is_obs(scheme: str, config: StoreConfig) -> bool:
-    """Whether the rules of OBS hold: for `obs://`, and for `s3://` at an endpoint of OBS."""
+    """Return whether the rules of OBS hold: for `obs://`, and for `s3://` at an endpoint of OBS."""
     return scheme == "obs" or _at_huawei(config)
 
 

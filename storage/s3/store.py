@@ -126,7 +126,7 @@ class S3Store:
         return iter(sorted(found, key=lambda info: info.key.encode()))
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object with exactly this key."""
+        """Return whether there is an object with exactly this key."""
         where = self._where(key)
         try:
             self._tried(key, lambda client: client.head_object(**where))

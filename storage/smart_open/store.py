@@ -63,7 +63,7 @@ class WebBucket:
             return body._replace(file=_Answer(file, body.file))
 
     def exists(self, key: str) -> bool:
-        """Whether the object can be opened; not every web server answers HEAD."""
+        """Return whether the object can be opened; not every web server answers HEAD."""
         try:
             self.opened(key, 0, 1).file.close()
         except MissingObject:

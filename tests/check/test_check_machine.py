@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adapt.check import Subject
-from adapt.check.data import SplitReport
+from adapt.check.data import SplitReport, check_split
 from adapt.check.machine import disk_findings, gpu_findings, shm_findings
 from adapt.check.memory import Peak
 from adapt.platforms.platform import (
@@ -93,6 +93,10 @@ def test_sizes_that_only_the_shards_know(tmp_path: Path, monkeypatch: pytest.Mon
     one = subject(tmp_path, "packed", "source.size_hw=null")
     message = "source.size_hw: expected a size, by which the memory of a step is predicted"
     assert_red(gpu_findings(one, dict), "GPU memory", 2, message)
+    wrong = {"source": check_split(one, "source")}
+    assert_red(wrong["source"].findings, "source", 4, "packed/train/manifest.json")
+    unknown = gpu_findings(one, lambda: wrong)
+    assert_green(unknown, "GPU memory", "not predicted: the images of source have an error")
     asked: list[Any] = []
     monkeypatch.setattr(
         "adapt.check.machine.predicted_bytes", lambda *args: asked.append(args[2]) or Peak()

@@ -118,7 +118,46 @@ def test_a_wrong_spec_is_refused_by_key(
 
 
 def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
-    refused(call("run", "nowhere.yaml", folder=tmp_path), 2, "nowhere.yaml", "cannot be read")
+    for command in ("run", "check"):
+        ended = call(command, "nosuch", folder=tmp_path)
+        refused(ended, 2, "SPEC: expected a YAML file, its URI or the name of a shipped one, got")
+        refused(ended, 2, "Fix: check the path, or take a name from `segadapt specs`.")
+        ended = call(command, "toy_town/advnt", folder=tmp_path)
+        refused(ended, 2, "got 'toy_town/advnt'; did you mean 'toy_town/advent'?")
+
+
+def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
+    ended = call("check", "toy_town/advent", "--to", "platforms/dokcer", folder=tmp_path)
+    refused(ended, 2, "--to: expected a YAML file,", "did you mean 'platforms/docker'?")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("run toy_town/adv", ["toy_town/advent"]),
+        ("check toy_town/source", ["toy_town/source_only"]),
+        ("check x --to platforms/d", ["platforms/docker"]),
+        ("submit x --to platforms/kubernetes_v", ["platforms/kubernetes_volcano"]),
+        ("specs toy_town/s", ["toy_town/source_only", "toy_town/start", "toy_town/statistics"]),
+        ("pack city", ["cityscapes"]),
+        ("pack gta5 a b --classes cityscapes1", ["cityscapes16", "cityscapes19"]),
+        ("demo --method adv", ["advent"]),
+        ("run ./no", []),
+    ],
+)
+def test_a_shell_completes_names(typed: str, offered: list[str], tmp_path: Path) -> None:
+    words = f"segadapt {typed}"
+    variables = {"_SEGADAPT_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    position = {"COMP_CWORD": str(len(words.split()) - 1)}
+    ended = call(folder=tmp_path, environment={**variables, **position})
+    assert (ended.code, ended.out.split()) == (0, offered)
+
+
+@pytest.mark.parametrize("command", ["run", "check", "submit"])
+def test_help_says_that_shipped_names_are_taken(command: str, tmp_path: Path) -> None:
+    words = " ".join(call(command, "--help", folder=tmp_path).out.replace("\u2502", " ").split())
+    assert "or a name that `specs` lists" in words
+    assert command == "run" or "Profile of the platform: a YAML file, or a name that" in words
 
 
 def test_check_asks_the_networks(spec: Path, tmp_path: Path) -> None:

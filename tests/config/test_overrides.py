@@ -76,9 +76,11 @@ def test_any_key_is_taken_or_refused(start: str, end: str, text: str) -> None:
     ("override", "message"),
     [
         ("model.output_stride=12", "model.output_stride: expected 8, 16 or 32, got 12"),
-        ("train.steps=", "train.steps: expected a positive integer, got None"),
+        ("train.steps=", "train.steps: expected a positive integer, got null. Fix: give it a"),
         ("train.steps=9.5", "train.steps: expected a positive integer, got 9.5"),
-        ("optim.lr=1e400", "optim.lr: expected a number > 0, got inf"),
+        ("train.steps=1e4", "train.steps: expected a positive integer, got 1e4. Fix: write 10000."),
+        ("train={steps: 2e+3}", "train.steps: expected a positive integer, got 2e+3. Fix: write 2"),
+        ("optim.lr=1e400", "optim.lr: expected a number > 0, got 1e400"),
         ("optim.lr=.nan", "optim.lr: expected a number > 0, got '.nan'"),
         (f"train.steps={'9' * 5000}", "--set train.steps: expected plain values, got ValueError"),
         (

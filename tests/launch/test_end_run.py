@@ -126,7 +126,8 @@ RUNS = "SELECT 1 FROM runs"
 
 
 def has_run(database: Path) -> bool:
-    """Whether a rank has told MLflow of its run; making the tables may take longer than a stop."""
+    """Return whether a rank has told MLflow of its run; making the tables may take longer than a
+    stop."""
     with suppress(sqlite3.Error):
         return bool(sqlite3.connect(f"file:{database}?mode=ro", uri=True).execute(RUNS).fetchone())
     return False

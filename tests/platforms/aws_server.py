@@ -165,7 +165,7 @@ class _AwsHandler(BaseHTTPRequestHandler):
         return self._send(200, xml.encode(), {}, "text/xml")
 
     def _signed(self, service: str) -> bool:
-        """Whether a signature of version 4 is there, by the known key, for this service."""
+        """Return whether a signature of version 4 is there, by the known key, for this service."""
         scope = rf"{KEY}/\d{{8}}/{REGION}/{service}/aws4_request"
         names = r"[a-z0-9;-]*host;[a-z0-9;-]*x-amz-date[a-z0-9;-]*"
         form = rf"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders={names}, Signature=\w{{64}}"

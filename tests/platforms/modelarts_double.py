@@ -185,7 +185,7 @@ ROUTES: dict[str, tuple[str, Any]] = {
 
 
 def fits(job: JobDouble, one: dict[str, Any]) -> bool:
-    """Whether a filter of a search holds."""
+    """Return whether a filter of a search holds."""
     values, name = one["value"], job.body["metadata"]["name"]
     if (one["key"], one["operator"]) == ("name", "like"):
         return any(value in name for value in values)

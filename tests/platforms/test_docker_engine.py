@@ -156,7 +156,7 @@ def test_the_image_holds_no_compiler_no_installer_and_nothing_to_write_to(stack:
     [
         ((), 0, "Train segmentation networks"),
         (("train",), 2, "SPEC: expected a job spec, got none, nor from the platform (docker)"),
-        (("run", "/specs/absent.yaml"), 2, "/specs/absent.yaml: cannot be read"),
+        (("run", "/specs/absent.yaml"), 2, "SPEC: expected a YAML file"),
     ],
 )
 def test_the_image_takes_every_command(

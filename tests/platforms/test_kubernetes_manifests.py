@@ -210,7 +210,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"shm_gb": 40}, r"shm_gb: expected less than memory_gb \(32\).* got 40"),
     ({"grace_s": 5}, "grace_s: expected an integer >= 30, got 5"),
     ({"restarts": -1}, "restarts: expected an integer >= 0"),
-    ({"environment": {"PET_NNODES": "2"}}, "environment: PET_NNODES: names .* PET_ are the plat"),
+    ({"environment": {"PET_NNODES": "2"}}, "environment: expected names .*, got PET_NNODES"),
     ({"environment": {"A-B": "2"}}, "environment: expected names of letters, digits.*'A-B'"),
     (
         {"runtime": "torch"},

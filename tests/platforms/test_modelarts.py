@@ -198,14 +198,20 @@ def test_a_secret_in_place_of_its_variables_name_is_not_shown() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"environment": {"MA_X": "1"}}, "environment.MA_X: names with MA_ and VC_ are ModelArts"),
+        (
+            {"environment": {"MA_X": "1"}},
+            "environment.MA_X: expected a name that does not start with MA_ or VC_",
+        ),
         ({"environment": {"A" * 8193: "1"}}, ": expected at most 8192 characters"),
         (
             {"environment": {"A": "/x:$HOME"}},
             "environment.A: expected no variables, which ModelArts does not replace, got",
         ),
         ({"environment": {"A": "x" * 4097}}, "environment.A: expected at most 4096 characters"),
-        ({"environment": {"source": "/x"}}, "environment.source: the name of a channel"),
+        (
+            {"environment": {"source": "/x"}},
+            "environment.source: expected another name than a channel's",
+        ),
         (
             {"secrets": ["spec"]},
             "secrets: spec: expected another name than a channel's, which inputs and outputs set",

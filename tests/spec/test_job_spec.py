@@ -43,7 +43,7 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
             "train.steps: expected a positive integer, got '10k'. Fix: write 10000.",
         ),
         ("train.steps=0", "train.steps: expected a positive integer, got 0"),
-        ("train.steps=true", "train.steps: expected a positive integer, got True"),
+        ("train.steps=true", "train.steps: expected a positive integer, got true"),
         ("train.step=5", "train.step: unknown key, got 'step'; did you mean 'steps'?"),
         ("trian.steps=5", "trian: unknown key, got 'trian'; did you mean 'train'?"),
         ("train.precision=fp16", "train.precision: expected fp32 or bf16, got 'fp16'"),
@@ -91,7 +91,7 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
             "optim.schedule_steps=5",
             "optim.schedule_steps: expected at least train.steps (6), got 5",
         ),
-        ("source=null", "source: expected keys and values, got None"),
+        ("source=null", "source: expected keys and values, got null"),
     ],
 )
 def test_mistakes_are_named_by_key(tiny_job: dict[str, Any], override: str, message: str) -> None:
@@ -130,7 +130,9 @@ def test_yaml_scalars_are_those_of_json() -> None:
     [
         ("a: 1\nb: 2\na: 3", "a: expected once, got it on lines 1 and 3. Fix: keep one."),
         ("a: [1, 2", "job.yaml: line 1 is not valid YAML"),
-        ("- 1\n- 2", "job.yaml: expected keys and values, got list"),
+        ("- 1\n- 2", "job.yaml: expected keys and values, got a list"),
+        ("", "job.yaml: expected keys and values, got null"),
+        ("word", "job.yaml: expected keys and values, got 'word'"),
         ("a: 1\nuri: {{bucket}}", "line 2: expected a name before the colon, got {'bucket'"),
     ],
 )
@@ -143,11 +145,33 @@ def test_wrong_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"nothing.yaml: cannot be read: No such file"):
+    message = r"SPEC: expected a YAML file, its URI or the name of a shipped one, got '.*nothing.y"
+    with pytest.raises(JobError, match=message):
         load_spec(tmp_path / "nothing.yaml")
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(JobError, match="is not text in UTF-8"):
+    with pytest.raises(JobError, match=r": expected a file that can be read, got: Is a directory"):
+        load_spec(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"a: \xff\xfe\x00")
+    with pytest.raises(JobError, match=r"expected text in UTF-8, got other bytes from byte 3 on\."):
         load_spec(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("name", ["../x", "..", ".a", "a/b", "a\\b", "a?b", "a\nb", " a", "a#1"])
+def test_a_name_that_is_no_folder_is_refused(tiny_job: dict[str, Any], name: str) -> None:
+    with pytest.raises(JobError, match=r"^name: expected the name of one folder.* Fix: write let"):
+        parse_spec({**tiny_job, "name": name}, "tiny")
+
+
+@pytest.mark.parametrize("name", ["advent", "advent-2.1_b", "Zürich 2", "a%b"])
+def test_a_name_of_a_folder_is_taken(tiny_job: dict[str, Any], name: str) -> None:
+    assert parse_spec({**tiny_job, "name": name}, "tiny").name == name
+    assert parse_spec({**tiny_job, "name": ""}, name).name == name
+
+
+def test_overrides_reach_the_classes_of_a_named_label_space() -> None:
+    job = load_spec("gta5_to_cityscapes/advent", ["classes.0.name=street"])
+    assert job.classes.names[:2] == ("street", "sidewalk")
+    job = load_spec("gta5_to_cityscapes/advent", ["classes=cityscapes16", "classes.15.name=bike"])
+    assert job.classes.names[14:] == ("motorcycle", "bike")
 
 
 def test_a_spec_comes_from_a_store(tiny_job: dict[str, Any], tmp_path: Path) -> None:

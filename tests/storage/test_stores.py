@@ -56,19 +56,19 @@ def test_bucket_and_prefix() -> None:
     assert bucket_and_prefix("az://b/c/d/") == ("az://b/c/d", "b", "c/d/")
     with pytest.raises(StoreError, match=r"gs://: expected gs://BUCKET/PREFIX"):
         bucket_and_prefix("gs://")
-    with pytest.raises(StoreError, match=r"gs://b: '../c' is not a key"):
+    with pytest.raises(StoreError, match=r"gs://b: expected a key .*, got '../c'"):
         bucket_and_prefix("gs://b/../c")
 
 
 def test_keys_of_unfinished_writes_are_refused() -> None:
-    with pytest.raises(StoreError, match=r"is not a key"):
+    with pytest.raises(StoreError, match=r"expected a key "):
         checked_key("a/.tmp-0123-k", "s3://b")
 
 
 def test_an_unknown_scheme_names_the_known_ones() -> None:
     with pytest.raises(StoreError, match=r"gopher://b/c: .*'gopher' \(known: az, azure, file, gcs"):
         Stores().open("gopher://b/c")
-    with pytest.raises(StoreError, match=r"stores.s4: .*'s4' \(known: az, .*, expected a scheme"):
+    with pytest.raises(StoreError, match=r"stores.s4: expected a scheme .*'s4' \(known: az, "):
         Stores({"s4": StoreConfig()})
 
 
@@ -131,7 +131,7 @@ def test_join() -> None:
     ("fields", "message"),
     [
         ({"access_key_env": "A"}, "secret_key_env: missing, expected it with access_key_env"),
-        ({"session_token_env": "A"}, "session_token_env: expected access_key_env"),
+        ({"session_token_env": "A"}, "access_key_env: missing, expected it and secret_key_env"),
         ({"endpoint_url": "obs.example.com"}, "endpoint_url"),
         ({"endpoint_url": "https://obs.example.com/bucket"}, "endpoint_url"),
         ({"key": "secret"}, "Extra inputs"),

@@ -67,8 +67,7 @@ def decode_image(
         return codec.decode(data)
     except (RuntimeError, MemoryError, *PILLOW_FAILURES) as error:
         raise DataError(
-            f"{name}: expected an image of {suffix}, got bytes that do not decode: {error}",
-            fix=REPACK,
+            f"{name}: the image cannot be decoded as {suffix}: {error}", fix=REPACK
         ) from error
 
 
@@ -151,8 +150,7 @@ def decode_label(data: Encoded, height_px: int, width_px: int, name: str) -> Pix
         raw = decompressor.decompress(data, max_output_size=expected_bytes, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise DataError(
-            f"{name}: expected a label in zstandard, got bytes that do not decode: {error}",
-            fix=REPACK,
+            f"{name}: the label cannot be decoded as zstandard: {error}", fix=REPACK
         ) from error
     return np.frombuffer(raw, dtype=np.uint8).reshape(height_px, width_px)
 

@@ -54,7 +54,8 @@ def jpeg_size_hw(data: Encoded) -> tuple[int, int]:
 
 
 def has_one_scan(data: Encoded) -> bool:
-    """Whether a decoder stops after the first scan: it is not progressive and shows all colours.
+    """Return whether a decoder stops after the first scan: it is not progressive and shows all
+    colours.
 
     Anything between the segments that decoders would skip is refused: they and this must not
     disagree on where a segment starts.

@@ -21,7 +21,7 @@ from adapt.config.section import Section
 from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.codecs import MAX_SIDE_PX, REPACK
 from adapt.data.packed.encodings import ENCODINGS, EncodingName, ImageEncoding
-from adapt.errors import DataError
+from adapt.errors import DataError, written
 
 FORMAT_VERSION = 3
 
@@ -157,7 +157,8 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
         version = content.get("format_version") if isinstance(content, dict) else None
         if version != FORMAT_VERSION:
             raise DataError(
-                f"{uri}: expected format_version {FORMAT_VERSION}, got {version!r}", fix=REPACK
+                f"{uri}: expected format_version {FORMAT_VERSION}, got {written(version)}",
+                fix=REPACK,
             )
         manifest = Manifest.model_validate(content)
     except ValidationError as error:

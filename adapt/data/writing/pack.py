@@ -191,7 +191,7 @@ def check_stored(store: Store, key: str, size_bytes: int) -> None:
     """`StoreError` where the store does not have what was just put into it."""
     found = [entry.size_bytes for entry in store.list(key) if entry.key == key]
     if found != [size_bytes]:
-        there = f"{found[0]} bytes are" if found else "nothing is"
+        there = f"{found[0]} bytes" if found else "nothing"
         raise StoreError(
             f"{store.uri}/{key}: expected the {size_bytes} bytes that were written, got {there}: "
             "the store lost some, or another job packs to the same place",

@@ -29,7 +29,7 @@ from adapt.data.packed.manifest import (
     Sha256,
 )
 from adapt.data.writing.survey import LARGEST, Planned, as_text, survey, too_large
-from adapt.errors import DataError, JobError, known_names
+from adapt.errors import DataError, JobError, known_names, written
 
 SHARD_BYTES = 64_000_000
 
@@ -88,7 +88,7 @@ def differences(there: PlanSummary | Manifest, asked: PlanSummary) -> str:
 
 def shown(value: object) -> str:
     """A setting as messages show it."""
-    return str(value) if isinstance(value, PackedLabelSpace) else repr(value)
+    return str(value) if isinstance(value, PackedLabelSpace) else written(value)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ LARGEST = f"sides of at most {MAX_SIDE_PX} and {MAX_PIXELS} pixels in all"
 
 
 def too_large(size_hw: tuple[int, int]) -> bool:
-    """Whether readers of packed data would refuse an image of this size."""
+    """Return whether readers of packed data would refuse an image of this size."""
     return max(size_hw) > MAX_SIDE_PX or size_hw[0] * size_hw[1] > MAX_PIXELS
 
 

@@ -64,9 +64,10 @@ def _official_network(weights: Path, style: Style) -> dict[str, Tensor]:
         raise JobError(f"CHECKPOINT: expected a file, got none at {weights}")
     described = read_description(weights, key="CHECKPOINT")
     if described is None or described.get("architecture") != "deeplab_v2":
+        found = "no description" if described is None else described.get("architecture")
         raise JobError(
             f"CHECKPOINT: expected weights that say they are deeplab_v2's, as run and "
-            f"import-checkpoint write them, got {described} in {weights.name}"
+            f"import-checkpoint write them, got {found} in {weights.name}"
         )
     heads = official_heads(described["encoder"], 2 if described["aux"] else 1, style)
     return {official_name(key, heads): tensor for key, tensor in load_file(weights).items()}

@@ -147,7 +147,8 @@ def _network(
     if aspp_branches not in (2, 4):
         raise JobError(
             f"--aspp-branches: expected 2 (AdaptSegNet's networks) or 4 (ADVENT's), got "
-            f"{aspp_branches}: both have the same keys, and the wrong number gives wrong logits"
+            f"{aspp_branches or 'none'}: both have the same keys, and the wrong number gives wrong "
+            "logits"
         )
     values = {"encoder": encoder, "aspp_branches": aspp_branches, "aux": len(heads) == 2}
     model = {"architecture": "deeplab_v2", "weights": "none", **values}
@@ -230,8 +231,8 @@ def _encoder_names(state: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[st
 def _check_pixels(encoder: str, pixels: Pixels | None) -> None:
     if pixels != "bgr_mean":
         raise JobError(
-            f"--pixels: expected bgr_mean, got {pixels}: {encoder} is Caffe's, which reads BGR "
-            "minus the mean, and weights of torchvision have the same names",
+            f"--pixels: expected bgr_mean, got {pixels or 'none'}: {encoder} is Caffe's, which "
+            "reads BGR minus the mean, and weights of torchvision have the same names",
             fix="pass --pixels bgr_mean for a file trained by Caffe, or a timm encoder such as "
             "--encoder resnet101 for torchvision's, which have other strides and read RGB",
         )

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 
 def is_hasty(version: str) -> bool:
-    """Whether an engine kills a container immediately when the client of a stop disconnects: 23.0.0
-    to 23.0.6 and 24.0.0 to 24.0.2 (moby#45731)."""
+    """Return whether an engine kills a container immediately when the client of a stop disconnects:
+    23.0.0 to 23.0.6 and 24.0.0 to 24.0.2 (moby#45731)."""
     return _HASTY.match(version) is not None
 
 
@@ -83,7 +83,7 @@ class _Signals:
         self._begun = time.monotonic()
 
     def came(self, after_s: float) -> bool:
-        """Whether one came, not earlier than `after_s` from this object's beginning."""
+        """Return whether one came, not earlier than `after_s` from this object's beginning."""
         now_s = self._begun_s + time.monotonic() - self._begun
         with answers_of(self._where):
             events = self._engine.events(

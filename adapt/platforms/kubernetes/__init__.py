@@ -25,8 +25,8 @@ def _grace_s(profile: KubernetesProfile) -> float:
 
 
 def _restarts(profile: KubernetesProfile) -> bool:
-    """Whether every interruption is retried: a TrainJob's runtime may do so, which is not known
-    here, and a PyTorchJob fails where a node is reclaimed."""
+    """Return whether every interruption is retried: a TrainJob's runtime may do so, which is not
+    known here, and a PyTorchJob fails where a node is reclaimed."""
     return profile.kind in ("indexed_job", "volcano") and profile.retries > 0
 
 

@@ -146,7 +146,8 @@ def _read(api: ApiServer, path: str, **query: str) -> Any:
 
 
 def _gpus(api: ApiServer, profile: KubernetesProfile) -> Iterator[Finding]:
-    """Whether nodes have such GPUs at all; only the scheduler knows whether they are free."""
+    """Return whether nodes have such GPUs at all; only the scheduler knows whether they are
+    free."""
     what = f"{profile.gpus} x {profile.gpu_resource} a node"
     selector = ",".join(f"{key}={value}" for key, value in profile.node_selector.items())
     found = _read(api, "/api/v1/nodes", labelSelector=selector)

@@ -46,7 +46,7 @@ class PodEnd(NamedTuple):
 
     @property
     def interrupted(self) -> bool:
-        """Whether the same job resumes when it is started again."""
+        """Return whether the same job resumes when it is started again."""
         return self.disrupted or self.exit_code in INTERRUPTED_CODES
 
 
@@ -75,7 +75,7 @@ def status_of(
 
 
 def was_stopped(job: Object) -> bool:
-    """Whether it was stopped by `stop`."""
+    """Return whether it was stopped by `stop`."""
     return STOPPED in (job["metadata"].get("annotations") or {})
 
 

@@ -41,7 +41,7 @@ class PodLog:
         self._seen, self._seen_s = "", time.monotonic()
 
     def has_ended(self) -> bool:
-        """Whether the pod has, or is gone."""
+        """Return whether the pod has, or is gone."""
         try:
             return phase_of(self._api.get(self._path)) in ("Succeeded", "Failed")
         except ServerRefused as error:

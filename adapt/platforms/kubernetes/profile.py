@@ -218,7 +218,7 @@ class KubernetesProfile(Profile):
         return self
 
     def _sets(self, key: str) -> bool:
-        """Whether a key has another value than its default."""
+        """Return whether a key has another value than its default."""
         return bool(getattr(self, key) != type(self).model_fields[key].default)
 
     @property

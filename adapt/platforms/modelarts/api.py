@@ -118,7 +118,7 @@ class ModelArtsApi:
         return {one["flavor_id"]: one for one in found.get("flavors") or []}
 
     def has_pool(self, pool: str) -> bool:
-        """Whether there is such a dedicated pool."""
+        """Return whether there is such a dedicated pool."""
         try:
             self._call("show_pool", "ShowPoolRequest", pool_name=pool)
         except NotThere:
@@ -126,7 +126,7 @@ class ModelArtsApi:
         return True
 
     def is_taken(self, name: str) -> bool:
-        """Whether a job has this name."""
+        """Return whether a job has this name."""
         found = self._call(
             "validate_training_job_name",
             "ValidateTrainingJobNameRequest",

@@ -58,7 +58,8 @@ def status_of(job: str, found: Mapping[str, Any], named: bool = False) -> JobSta
 
 
 def _is_over(found: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
-    """Whether the job ran as long as it may, to the minute; ModelArts has no phase for that."""
+    """Return whether the job ran as long as it may, to the minute; ModelArts has no phase for
+    that."""
     stop = (found.get("spec") or {}).get("auto_stop") or {}
     minutes, ran_ms = 60 * int(stop.get("duration") or 0), int(status.get("duration") or 0)
     return minutes > 0 and ran_ms >= (minutes - 1) * MINUTE_MS

@@ -21,7 +21,8 @@ class ModelArtsLog:
         self._logs: dict[str, TaskLog] = {}
 
     def has_ended(self) -> bool:
-        """Whether the job has; to be called before lines are read, since it lists the nodes."""
+        """Return whether the job has; to be called before lines are read, since it lists the
+        nodes."""
         found = self._api.details(self._job)
         self._nodes = sorted(found["status"].get("tasks") or [], key=_number)
         return status_of(self._job, found).state in ENDED

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
+from adapt.errors import written
 from adapt.places import CHANNELS
 from adapt.platforms.platform import Profile
 from adapt.platforms.texts import VariableName, matching
@@ -81,7 +82,9 @@ class MountedFolder(Section):
         form = r"[^/:]+:/.*" if self.kind == "nfs" else r"/[a-z0-9][a-z0-9.-]+(/.*)?"
         if re.fullmatch(form, self.source) is None:
             expected = "SERVER:/PATH" if self.kind == "nfs" else "/BUCKET/FOLDER"
-            raise ValueError(f"expected source {expected} for {self.kind}, got {self.source!r}")
+            raise ValueError(
+                f"expected source {expected} for {self.kind}, got {written(self.source)}"
+            )
         if self.read_only and self.kind != "nfs":
             raise Mistake(
                 f"read_only: expected false for {self.kind}, got true",

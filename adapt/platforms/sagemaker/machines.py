@@ -38,7 +38,7 @@ def memory_gb_of(machine: str) -> float | None:
 
 
 def has_own_disk(machine: str) -> bool:
-    """Whether the machine has NVMe disks, which take the place of a volume."""
+    """Return whether the machine has NVMe disks, which take the place of a volume."""
     family, _ = _parts(machine)
     return family in _WITH_DISKS or family.startswith("p6")
 

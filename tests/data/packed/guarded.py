@@ -89,7 +89,7 @@ def outcome_of(reader: Callable[[str], None], uri: str) -> Outcome:
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error is, or comes of, a `MemoryError`."""
+    """Return whether an error is, or comes of, a `MemoryError`."""
     return error is not None and (
         isinstance(error, MemoryError)
         or out_of_memory(error.__cause__)

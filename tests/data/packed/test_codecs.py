@@ -55,9 +55,7 @@ def test_decoded_images_are_writable() -> None:
 def test_truncated_images_are_refused_by_name(suffix: str, keep: int) -> None:
     images = noise(16, 16)
     data = png(images) if suffix == "png" else codecs.encode_image(images, suffix)
-    with pytest.raises(
-        DataError, match=f"aachen_7: expected an image of {suffix}, got bytes that do not decode"
-    ):
+    with pytest.raises(DataError, match=f"aachen_7: the image cannot be decoded as {suffix}"):
         codecs.decode_image(data[:keep], suffix, "aachen_7")
 
 
@@ -156,9 +154,7 @@ def test_what_hides_between_the_segments_of_a_jpeg_is_refused() -> None:
 def test_other_formats_are_no_png(kind: str) -> None:
     buffer = io.BytesIO()
     Image.fromarray(noise(8, 8)).save(buffer, kind)
-    with pytest.raises(
-        DataError, match="k: expected an image of png, got bytes that do not decode"
-    ):
+    with pytest.raises(DataError, match="k: the image cannot be decoded as png"):
         codecs.decode_image(buffer.getvalue(), "png", "k")
 
 
@@ -167,9 +163,7 @@ def test_a_profile_cut_short_behind_the_pixels_is_refused() -> None:
     data = png(noise(8, 8))
     end = data.index(b"IEND") - 4
     broken = data[:end] + forged.png_chunk(b"iCCP", b"a\0") + data[end:]
-    with pytest.raises(
-        DataError, match="k: expected an image of png, got bytes that do not decode"
-    ):
+    with pytest.raises(DataError, match="k: the image cannot be decoded as png"):
         codecs.decode_image(broken, "png", "k")
 
 
@@ -234,7 +228,5 @@ def test_damaged_labels_are_refused() -> None:
     data = bytearray(codecs.encode_label(noise(8, 8)[..., 0]))
     data[-8] ^= 1
     for damaged in (bytes(data), b"", b"junk"):
-        with pytest.raises(
-            DataError, match="k: expected a label in zstandard, got bytes that do not decode"
-        ):
+        with pytest.raises(DataError, match="k: the label cannot be decoded as zstandard"):
             codecs.decode_label(damaged, 8, 8, "k")

@@ -146,7 +146,7 @@ LABELS: dict[str, tuple[bytes, str]] = {
     "claims more": (forged.zstd(PIXELS, 2**32 - 1), "pixels, got 4294967295"),
     "claims less": (
         forged.zstd(BOMB_BYTES, PIXELS),
-        "expected a label in zstandard, got bytes that do not decode",
+        "the label cannot be decoded as zstandard",
     ),
     "no length": (
         zstandard.ZstdCompressor(write_content_size=False).compress(bytes(BOMB_BYTES)),

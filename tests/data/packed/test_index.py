@@ -38,7 +38,7 @@ def test_shards_that_are_not_there_are_named(packed: Store, shard: int) -> None:
 
 def test_wrong_shard_counts_are_named(packed: Store) -> None:
     rewrite(packed, shard=np.zeros(5, np.int32))
-    with pytest.raises(DataError, match=r"samples a shard differ"):
+    with pytest.raises(DataError, match=r"expected the manifest's number of samples in each shard"):
         read_manifest(packed, "train")
 
 
@@ -47,7 +47,9 @@ def test_wrong_pixel_counts_are_named(packed: Store, wrong: str) -> None:
     _, index = read_manifest(packed, "train")
     changed = {"columns": index.id_pixels[:, :-1], "counts": index.id_pixels + np.uint32(1)}
     rewrite(packed, id_pixels=changed[wrong])
-    with pytest.raises(DataError, match=r"index.npz: pixels of each id differ"):
+    with pytest.raises(
+        DataError, match=r"index.npz: expected the manifest's pixels of each id, got others"
+    ):
         read_manifest(packed, "train")
 
 
@@ -145,7 +147,7 @@ def test_keys_twice_are_refused(packed: Store) -> None:
 def test_rows_go_through_the_shards_in_turn(packed: Store) -> None:
     _, index = read_manifest(packed, "train")
     rewrite(packed, shard=index.shard[[4, 0, 1, 2, 3]])
-    with pytest.raises(DataError, match=r"rows do not go through the shards in turn"):
+    with pytest.raises(DataError, match=r"expected rows in the order of the shards"):
         read_manifest(packed, "train")
 
 
@@ -240,7 +242,7 @@ def test_a_zip_with_a_long_table_of_contents_is_refused(packed: Store) -> None:
     write_unchecked(packed, manifest, buffer.getvalue())
     with pytest.raises(
         DataError,
-        match=r"expected an index, got a damaged or other file: its table of contents has \d+ bytes",
+        match=r"expected an index, got .* its table of contents has \d+ bytes",
     ):
         read_manifest(packed, "train")
     write_unchecked(packed, manifest, buffer.getvalue() + b"a comment")

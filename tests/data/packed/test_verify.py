@@ -160,8 +160,8 @@ def test_a_sample_that_is_another_s_is_named(packed: Store) -> None:
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ("image", "expected an image of qoi, got bytes that do not decode"),
-        ("label", "expected a label in zstandard, got bytes that do not decode"),
+        ("image", "the image cannot be decoded as qoi"),
+        ("label", "the label cannot be decoded as zstandard"),
     ],
 )
 def test_what_does_not_decode_is_named(part: str, message: str, packed: Store) -> None:

@@ -163,7 +163,7 @@ def test_another_packing_needs_overwrite(make_raw: MakeRaw, store: Store, tmp_pa
     raw_dir = make_raw("gta5", 9)
     pack("gta5", raw_dir, store, "train", shard_bytes=SMALL_SHARDS)
     before = objects(store)
-    with pytest.raises(JobError, match=r"size_hw is None there, \(9, 16\) requested.*--overwrite"):
+    with pytest.raises(JobError, match=r"size_hw is null there, \[9, 16\] requested.*--overwrite"):
         pack("gta5", raw_dir, store, "train", size_hw=(9, 16))
     with pytest.raises(JobError, match=r"other raw files, ids of the classes, seed or shard size"):
         pack("gta5", raw_dir, store, "train", seed=1)
@@ -256,7 +256,7 @@ def test_labels_packed_as_train_ids_are_those_mapped_when_read(
 def test_another_label_space_is_another_packing(make_raw: MakeRaw, store: Store) -> None:
     raw_dir, space = make_raw("gta5"), LABEL_SPACES["cityscapes19"]
     pack("gta5", raw_dir, store, "train", label_space=space)
-    with pytest.raises(JobError, match=r"label_space is cityscapes19 \(road, .*\) there, None req"):
+    with pytest.raises(JobError, match=r"label_space is cityscapes19 \(road, .*\) there, null req"):
         pack("gta5", raw_dir, store, "train")
     other = LabelSpace.model_validate(space.root[:2])
     with pytest.raises(
@@ -308,7 +308,7 @@ def test_a_job_of_other_classes_is_refused(tiny_job: dict[str, Any], tmp_path: P
     assert tiny_split(tiny_job, tmp_path, swapped, labelled=False).read(0).labels is None
 
 
-@pytest.mark.parametrize(("kept", "there"), [(5, "5 bytes are there"), (None, "nothing is there")])
+@pytest.mark.parametrize(("kept", "there"), [(5, "5 bytes"), (None, "nothing")])
 def test_a_shard_that_is_not_stored_whole_is_named(
     kept: int | None, there: str, make_raw: MakeRaw, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,10 @@ def test_size_mismatches_and_broken_headers_are_listed_together(
     [
         ({"split": "../val"}, "--split: expected letters, digits"),
         ({"split": "test"}, "--split: expected a split of gta5, got 'test'"),
-        ({"encoding": "exakt"}, "encoding: got 'exakt'; did you mean 'exact'"),
+        (
+            {"encoding": "exakt"},
+            "encoding: expected a known name, got 'exakt'; did you mean 'exact'",
+        ),
         (
             {"size_hw": (0, 5)},
             r"--size-hw: expected a positive height and width in pixels, got \(0, 5\)",

@@ -102,7 +102,7 @@ def test_a_complete_split_is_left_alone_by_slices(pack_slice: PackSlice, store: 
     manifest = pack_slice(0, part=Slice(0, 1))
     before = objects(store)
     assert pack_slice(1) == manifest and objects(store) == before
-    with pytest.raises(JobError, match=r"another packing is there .*size_hw is None there"):
+    with pytest.raises(JobError, match=r"got another .size_hw is null there"):
         pack_slice(1, size_hw=(9, 16))
 
 
@@ -190,7 +190,7 @@ def test_slices_of_other_settings_do_not_mix(pack_slice: PackSlice, store: Store
     pack_slice(0)
     pack_slice(1)
     pack_slice(2, label_space=None)
-    message = r"shard-00002: of another packing \(label_space is None there, cityscapes19 \(road, "
+    message = r"shard-00002: of another packing \(label_space is null there, cityscapes19 \(road, "
     with pytest.raises(DataError, match=message):
         merge(store, "train")
 

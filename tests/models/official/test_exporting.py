@@ -71,7 +71,9 @@ def test_single_level_networks_are_named_as_each_program_does(tmp_path: Path) ->
 
 def test_weights_without_description_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
-    with pytest.raises(JobError, match=r"CHECKPOINT: expected weights that say .* got None"):
+    with pytest.raises(
+        JobError, match=r"CHECKPOINT: expected weights that say .* got no description"
+    ):
         export_checkpoint(tmp_path / "weights.safetensors", tmp_path / "x.pth", "advent")
     with pytest.raises(JobError, match=r"CHECKPOINT: expected a file, got none"):
         export_checkpoint(tmp_path / "nowhere", tmp_path / "x.pth", "advent")

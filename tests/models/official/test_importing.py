@@ -148,7 +148,7 @@ def test_vgg16_of_imagenet(tmp_path: Path, bare: bool) -> None:
     if not bare:
         theirs["classifier.0.weight"] = torch.zeros(3, 3)
     file = _save(tmp_path, theirs)
-    with pytest.raises(JobError, match="--pixels: expected bgr_mean, got None"):
+    with pytest.raises(JobError, match="--pixels: expected bgr_mean, got none"):
         _imported(file)
     report, tensors = _imported(file, pixels="bgr_mean")
     assert report.what == "encoder caffe_vgg16" and len(report.mapped) == 26
@@ -196,7 +196,7 @@ def test_the_classifier_of_torchvisions_vgg_has_other_names_than_timms(tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "--aspp-branches: expected 2 .* or 4 .*, got None"),
+        ({}, "--aspp-branches: expected 2 .* or 4 .*, got none"),
         ({"aspp_branches": 3}, "--aspp-branches: .* got 3"),
         (
             {"aspp_branches": 2, "num_classes": 16},

@@ -71,7 +71,7 @@ def test_wrong_keys_are_refused(az_server: CloudServer, uri: str, call: str) -> 
 def test_a_machine_without_credentials_is_named() -> None:
     with pytest.raises(StoreError) as caught:
         Stores().open("az://container/data").get("k")
-    assert caught.value.problem == "stores.az: expected credentials, got none"
+    assert caught.value.problem == "stores.az: no credentials"
     assert caught.value.fix.startswith(f"set {VARIABLE} (the storage account's page, Access keys)")
 
 

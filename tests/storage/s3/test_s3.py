@@ -65,7 +65,7 @@ def test_no_credentials_are_named(
     _forget_credentials(monkeypatch, tmp_path)
     config = StoreConfig(endpoint_url=s3_server.endpoint_url)
     message = refusal_of(Stores({"s3": config}).open(s3_uri))
-    assert f"{s3_uri}/k: expected credentials, got none" in message
+    assert f"{s3_uri}/k: no credentials" in message
     assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, profile or role" in message
 
 
@@ -75,7 +75,7 @@ def test_half_of_the_credentials_is_named(
     _forget_credentials(monkeypatch, tmp_path)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
     config = StoreConfig(endpoint_url=s3_server.endpoint_url)
-    assert "got none (Partial credentials" in refusal_of(Stores({"s3": config}).open(s3_uri))
+    assert "no credentials (Partial credentials" in refusal_of(Stores({"s3": config}).open(s3_uri))
 
 
 def test_the_sdks_own_chain_is_used_where_no_variables_are_named(
@@ -242,7 +242,7 @@ def test_a_uri_without_a_bucket_is_refused(s3_stores: Stores, uri: str) -> None:
 
 
 def test_a_prefix_that_climbs_is_refused(s3_stores: Stores) -> None:
-    with pytest.raises(StoreError, match=r"s3://bucket: 'a/../b' is not a key"):
+    with pytest.raises(StoreError, match=r"s3://bucket: expected a key .*got 'a/../b'"):
         s3_stores.open("s3://bucket/a/../b")
 
 
@@ -280,7 +280,9 @@ def test_a_full_disk_is_told_from_a_broken_store(
     store = s3_stores.open(s3_uri)
     store.put("k", DATA)
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match=rf"{tmp_path}/file/k: a part of the path is a file"):
+    with pytest.raises(
+        StoreError, match=rf"{tmp_path}/file/k: expected folders as parts of the path"
+    ):
         store.get_file("k", tmp_path / "file" / "k")
 
 
