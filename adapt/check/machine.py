@@ -15,6 +15,7 @@ from adapt.check.memory import Peak, predicted_bytes
 from adapt.check.subject import Findings, Subject, red
 from adapt.errors import JobError
 from adapt.platforms.platform import Finding
+from adapt.trainer.problems import BATCHES, problems
 
 SHM = Path("/dev/shm")
 SHM_BYTES = 10**9
@@ -64,8 +65,11 @@ def disk_findings(subject: Subject, splits: Splits) -> Findings:
 
 
 def gpu_findings(subject: Subject, splits: Splits) -> Findings:
-    """The predicted memory of a step against the GPU's."""
+    """The predicted memory of a step against the GPU's; nothing where the batches do not fit the
+    ranks, which the checks of the spec report."""
     job, what = subject.job, "GPU memory"
+    if any(problems(job, subject.place_of_job, BATCHES)):
+        return
     domains = {"source": job.source} | ({} if job.target is None else {"target": job.target})
     unsized = [key for key, one in domains.items() if not (one.augment.crop_hw or one.size_hw)]
     reports = splits() if unsized else {}
@@ -75,7 +79,6 @@ def gpu_findings(subject: Subject, splits: Splits) -> Findings:
         yield Finding(what, True, f"not predicted: the images of {named} have an error")
         return
     try:
-        job.check_ranks(subject.num_ranks)
         sizes = {key: one.packed_hw for key, one in reports.items() if one.packed_hw is not None}
         peak = predicted_bytes(job, subject.num_ranks, sizes)
     except JobError as error:

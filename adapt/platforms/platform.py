@@ -37,6 +37,10 @@ FILE = re.compile(r"(?i)_(file|path|uri|url|dir)$")
 """Names of variables with secrets, and of those that only name the place of one."""
 
 
+SUBMIT_LIBRARIES = "pip install -r requirements-submit.txt, or without a clone 'segadapt[submit]'"
+"""The fix where a platform's own library is missing."""
+
+
 class Promised(NamedTuple):
     """Sizes in 10^9 bytes; None where the profile has none."""
 

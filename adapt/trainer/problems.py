@@ -45,8 +45,14 @@ CHECKS: Mapping[str, Callable[[JobSpec, Place], str]] = MappingProxyType(
 first: building all networks, without memory, takes seconds."""
 
 ALL = tuple(CHECKS)
+BATCHES = ("batches",)
+"""For a prediction that batches which do not fit the ranks make pointless."""
+
 QUICK = ("batches", "secrets")
 """For a supervisor: its ranks check the networks."""
+
+SECRETS = ("secrets",)
+"""For a request that knows which variables the job will have."""
 
 WITHOUT_SECRETS = ("batches", "networks")
 """For `submit`: the job gets its secrets from the platform."""

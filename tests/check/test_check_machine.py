@@ -12,6 +12,7 @@ from adapt.check import Subject
 from adapt.check.data import SplitReport, check_split
 from adapt.check.machine import disk_findings, gpu_findings, shm_findings
 from adapt.check.memory import Peak
+from adapt.check.spec import spec_findings
 from adapt.platforms.platform import (
     Finding,
     Profile,
@@ -87,6 +88,12 @@ def test_a_step_that_needs_more_memory_than_the_gpu_has(
     if not torch.cuda.is_available():
         here = gpu_findings(subject(tmp_path), dict)
         assert_green(here, "GPU memory", "12.5 GB of a GPU, which this machine lacks")
+
+
+def test_batches_that_do_not_fit_the_ranks_are_one_red_line(tmp_path: Path) -> None:
+    one = subject(tmp_path, "packed", profile={"gpus": 3})
+    assert list(gpu_findings(one, dict)) == []
+    assert_red(spec_findings(one), "batches", 2, "expected a multiple of 3")
 
 
 def test_sizes_that_only_the_shards_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

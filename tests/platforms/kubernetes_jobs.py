@@ -36,6 +36,11 @@ def conditions(thing: Any, word: str, reason: str = "", message: str = "") -> No
     thing["status"] = {"conditions": [one]}
 
 
+def complete(cluster: Cluster, word: str = "Complete") -> None:
+    """End the Indexed Job that the tests of logs submit."""
+    conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), word)
+
+
 def fail(cluster: Cluster, kind: str, reason: str, message: str = "") -> None:
     thing = cluster.job(*JOBS[kind], "tiny-1")
     if kind == "volcano":

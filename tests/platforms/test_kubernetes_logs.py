@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 
 from adapt.errors import JobError
-from adapt.platforms.kubernetes import api
+from adapt.platforms.kubernetes import KubernetesClient, api
 from storage.errors import StoreUnavailable
 from tests.platforms.kubernetes_double import Cluster, ServerAnswer
-from tests.platforms.kubernetes_jobs import JOBS, Connect, asked, conditions, pod_labels
+from tests.platforms.kubernetes_jobs import Connect, asked, complete, pod_labels
 from tests.platforms.quick import quick_retries
+
+
+def with_first_pod(cluster: Cluster, at: Connect) -> KubernetesClient:
+    client = at()
+    client.submit(asked())
+    cluster.add_pod("first", pod_labels("indexed_job"))
+    return client
 
 
 def test_logs_of_all_nodes_are_read_in_order(cluster: Cluster, at: Connect) -> None:
@@ -63,7 +70,7 @@ def test_logs_are_followed_over_broken_connections_and_new_pods_until_the_end(
         time.sleep(0.2)
         cluster.logs["second"].write("done")
         cluster.end_pod("second", 0)
-        conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), "Complete")
+        complete(cluster)
 
     thread = threading.Thread(target=live)
     thread.start()
@@ -74,12 +81,10 @@ def test_logs_are_followed_over_broken_connections_and_new_pods_until_the_end(
 
 
 def test_a_container_that_is_being_started_is_waited_for(cluster: Cluster, at: Connect) -> None:
-    client = at()
-    client.submit(asked())
-    cluster.add_pod("first", pod_labels("indexed_job"))
+    client = with_first_pod(cluster, at)
     cluster.logs["first"].write("one")
     cluster.end_pod("first", 0)
-    conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), "Complete")
+    complete(cluster)
     early = 'container "main" in pod "first" is waiting to start: ContainerCreating'
     cluster.refusals.append(("GET .*/log", ServerAnswer(400, "BadRequest", early)))
     timer = threading.Timer(0.3, cluster.refusals.clear)
@@ -91,9 +96,7 @@ def test_a_container_that_is_being_started_is_waited_for(cluster: Cluster, at: C
 def test_a_log_that_breaks_off_while_it_is_read_is_no_whole_log(
     cluster: Cluster, at: Connect
 ) -> None:
-    client = at()
-    client.submit(asked())
-    cluster.add_pod("first", pod_labels("indexed_job"))
+    client = with_first_pod(cluster, at)
     cluster.logs["first"].write("one", "two")
     cluster.logs["first"].breaks = [1]
     with pytest.raises(StoreUnavailable, match="the log broke off"):
@@ -118,7 +121,7 @@ def test_a_pod_that_is_silent_for_long_is_followed_on(
         monkeypatch.setattr(api, "QUIET_S", 60.0)
         cluster.logs["silent"].write("at last")
         cluster.end_pod("silent", 0)
-        conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), "Complete")
+        complete(cluster)
 
     thread = threading.Thread(target=live)
     thread.start()
@@ -143,10 +146,8 @@ def test_a_silent_answer_is_no_whole_log(
 def test_a_log_that_stays_away_ends_the_following(
     cluster: Cluster, at: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = at()
-    client.submit(asked())
-    cluster.add_pod("first", pod_labels("indexed_job"))
-    conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), "Complete")
+    client = with_first_pod(cluster, at)
+    complete(cluster)
     cluster.refusals.append(("GET .*/log", ServerAnswer(500, "InternalError", "no kubelet")))
     quick_retries(monkeypatch, deadline_s=0.2)
     with pytest.raises(StoreUnavailable, match="answers 500: no kubelet"):
@@ -157,11 +158,9 @@ def test_a_pod_that_ended_without_a_log_does_not_keep_the_following_from_its_end
     cluster: Cluster, at: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that was evicted before its container started."""
-    client = at()
-    client.submit(asked())
-    cluster.add_pod("first", pod_labels("indexed_job"))
+    client = with_first_pod(cluster, at)
     cluster.end_pod("first", 137)
-    conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), "Failed")
+    complete(cluster, "Failed")
     early = 'container "main" in pod "first" is waiting to start: PodInitializing'
     cluster.refusals.append(("GET .*/log", ServerAnswer(400, "BadRequest", early)))
     quick_retries(monkeypatch, deadline_s=0.1)
@@ -172,10 +171,8 @@ def test_a_pod_that_ended_without_a_log_does_not_keep_the_following_from_its_end
 
 @pytest.mark.parametrize("follow", [False, True])
 def test_a_log_that_may_not_be_read_is_told(follow: bool, cluster: Cluster, at: Connect) -> None:
-    client = at()
-    client.submit(asked())
-    cluster.add_pod("first", pod_labels("indexed_job"))
-    conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), "Complete")
+    client = with_first_pod(cluster, at)
+    complete(cluster)
     cluster.denied.add(("get", "pods/log"))
     with pytest.raises(JobError, match=r"pods/log is forbidden: .*Fix: get a role"):
         [*client.logs("tiny-1", follow=follow)]
@@ -185,10 +182,8 @@ def test_what_ends_a_reader_ends_the_following(
     cluster: Cluster, at: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here a server whose certificate is another's now."""
-    client = at()
-    client.submit(asked())
-    cluster.add_pod("first", pod_labels("indexed_job"))
-    conditions(cluster.job(*JOBS["indexed_job"], "tiny-1"), "Complete")
+    client = with_first_pod(cluster, at)
+    complete(cluster)
 
     def renewed(self: api.ApiServer, *_: Any, **__: Any) -> Any:
         raise self._not_trusted(OSError("another certificate"))
@@ -199,9 +194,7 @@ def test_what_ends_a_reader_ends_the_following(
 
 
 def test_following_ends_with_a_job_that_is_deleted(cluster: Cluster, at: Connect) -> None:
-    client = at()
-    client.submit(asked())
-    cluster.add_pod("first", pod_labels("indexed_job"))
+    client = with_first_pod(cluster, at)
     cluster.logs["first"].write("one")
     lines = client.logs("tiny-1", follow=True)
     assert next(lines) == "one"

@@ -11,7 +11,6 @@ from adapt.errors import JobError
 from adapt.platforms import following
 from adapt.platforms.docker.checks import PROBE, findings_of_engine, findings_of_probe
 from adapt.platforms.docker.errors import (
-    INSTALL,
     EngineRefused,
     Refusal,
     answers_of,
@@ -20,7 +19,7 @@ from adapt.platforms.docker.errors import (
 from adapt.platforms.docker.job_status import status_of
 from adapt.platforms.docker.logs import ContainerLog
 from adapt.platforms.docker.stop import stop
-from adapt.platforms.platform import ENDED, Finding, JobStatus, Request
+from adapt.platforms.platform import ENDED, SUBMIT_LIBRARIES, Finding, JobStatus, Request
 
 JOB_LABEL = "segadapt.job"
 TIMEOUT_S = 60.0
@@ -38,7 +37,7 @@ def connect(engine_uri: str | None, environment: Mapping[str, str]) -> "DockerCl
         import docker
     except ImportError as error:
         raise JobError(
-            "platform docker: expected the library docker, got none installed", fix=INSTALL
+            "platform docker: expected the library docker, got none installed", fix=SUBMIT_LIBRARIES
         ) from error
     where = engine_uri or environment.get("DOCKER_HOST") or "the docker command's engine"
     with answers_of(where):

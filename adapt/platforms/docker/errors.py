@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from adapt.errors import JobError
+from adapt.platforms.platform import SUBMIT_LIBRARIES
 from storage.errors import StoreUnavailable
-
-INSTALL = "pip install -r requirements-submit.txt"
 
 
 class Refusal(NamedTuple):
@@ -74,7 +73,7 @@ _CONNECTIONS = (
         "this user may not use the engine",
         "run sudo usermod -aG docker $USER, then log in again",
     ),
-    ("Install paramiko", "ssh:// needs paramiko", INSTALL),
+    ("Install paramiko", "ssh:// needs paramiko", SUBMIT_LIBRARIES),
     (
         "^ssh://.*FileNotFoundError",
         "ssh:// needs the command ssh",

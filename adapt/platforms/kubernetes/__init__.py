@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from adapt.platforms.kubernetes.api import connect_api
 from adapt.platforms.kubernetes.client import KubernetesClient
+from adapt.platforms.kubernetes.kinds import KINDS
 from adapt.platforms.kubernetes.manifests import request
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.platform import Platform
@@ -25,9 +26,7 @@ def _grace_s(profile: KubernetesProfile) -> float:
 
 
 def _restarts(profile: KubernetesProfile) -> bool:
-    """Return whether every interruption is retried: a TrainJob's runtime may do so, which is not
-    known here, and a PyTorchJob fails where a node is reclaimed."""
-    return profile.kind in ("indexed_job", "volcano") and profile.retries > 0
+    return KINDS[profile.kind].restarts and profile.retries > 0
 
 
 KUBERNETES = Platform(KubernetesProfile, request, connect, _grace_s, _restarts)

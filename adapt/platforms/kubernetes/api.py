@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from adapt.errors import JobError
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.kubernetes.refusals import explain
+from adapt.platforms.platform import SUBMIT_LIBRARIES
 from storage.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -137,9 +138,7 @@ def connect_api(profile: KubernetesProfile, environment: Mapping[str, str]) -> A
         from kubernetes.client import ApiClient, Configuration
         from yaml import YAMLError
     except ImportError as error:
-        raise JobError(
-            f"platform kubernetes: {error}", fix="pip install -r requirements-submit.txt"
-        ) from error
+        raise JobError(f"platform kubernetes: {error}", fix=SUBMIT_LIBRARIES) from error
     file = profile.kubeconfig or environment.get("KUBECONFIG") or "~/.kube/config"
     inside = not any(Path(one).expanduser().exists() for one in file.split(":"))
     settings = Configuration()

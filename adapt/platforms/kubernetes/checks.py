@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adapt.platforms.kubernetes.api import ApiServer
-from adapt.platforms.kubernetes.kinds import KINDS, Kind, collection
+from adapt.platforms.kubernetes.kinds import KINDS, Kind, Needed, collection
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.kubernetes.refusals import ServerRefused
 from adapt.platforms.platform import Finding, Request
@@ -87,43 +87,32 @@ def _needed(profile: KubernetesProfile, kind: Kind) -> list[tuple[str, str, str,
         ("list", "", "pods", ""),
         ("get", "", "pods", "log"),
     ]
-    if profile.kind == "indexed_job" and profile.nodes > 1:
+    if kind.service and profile.nodes > 1:
         rights += [(verb, "", "services", "") for verb in ("create", "patch")]
-    if profile.kind == "volcano":
-        rights.append(("create", "bus.volcano.sh", "commands", ""))
+    if kind.commands:
+        rights.append(("create", kind.commands, "commands", ""))
     return rights
 
 
-def _named(profile: KubernetesProfile) -> Iterator[tuple[str, str, str]]:
-    """The objects that a profile names and the cluster should have: what, path, fix."""
+def _named(profile: KubernetesProfile) -> Iterator[Needed]:
+    """The objects that a profile names and the cluster should have."""
     own = f"/api/v1/namespaces/{profile.namespace}"
     for name in dict.fromkeys(filter(None, [profile.secret, *profile.image_pull_secrets])):
         fix = f"run kubectl -n {profile.namespace} create secret ... {name}, or name another"
-        yield f"secret {name}", f"{own}/secrets/{name}", fix
+        yield Needed(f"secret {name}", f"{own}/secrets/{name}", fix)
     if profile.service_account:
         name = profile.service_account
         fix = "create it, or name another `service_account`"
-        yield f"service account {name}", f"{own}/serviceaccounts/{name}", fix
+        yield Needed(f"service account {name}", f"{own}/serviceaccounts/{name}", fix)
     for name in dict.fromkeys(volume.claim for volume in profile.volumes if volume.claim):
         fix = "create the claim, or name another in `volumes`"
-        yield f"claim {name}", f"{own}/persistentvolumeclaims/{name}", fix
+        yield Needed(f"claim {name}", f"{own}/persistentvolumeclaims/{name}", fix)
     if profile.priority_class:
         name = profile.priority_class
         path = f"/apis/scheduling.k8s.io/v1/priorityclasses/{name}"
-        yield f"priority class {name}", path, "name one that kubectl get priorityclasses lists"
-    if profile.kind == "trainjob":
-        fix = "name one that kubectl get clustertrainingruntimes,trainingruntimes lists"
-        yield f"runtime {profile.runtime}", _runtime(profile), fix
-    if profile.kind == "volcano":
-        path = f"/apis/scheduling.volcano.sh/v1beta1/queues/{profile.queue}"
-        yield f"queue {profile.queue}", path, "name one that kubectl get queues lists"
-
-
-def _runtime(profile: KubernetesProfile) -> str:
-    group = "/apis/trainer.kubeflow.org/v1alpha1"
-    if profile.runtime_kind == "ClusterTrainingRuntime":
-        return f"{group}/clustertrainingruntimes/{profile.runtime}"
-    return f"{group}/namespaces/{profile.namespace}/trainingruntimes/{profile.runtime}"
+        fix = "name one that kubectl get priorityclasses lists"
+        yield Needed(f"priority class {name}", path, fix)
+    yield from KINDS[profile.kind].needed(profile)
 
 
 def _exists(api: ApiServer, what: str, path: str, fix: str) -> Iterator[Finding]:

@@ -27,11 +27,23 @@ class JobPhase(NamedTuple):
     message: str = ""
 
 
+class Needed(NamedTuple):
+    """An object that a kind of job needs in the cluster: its name, path, and the fix."""
+
+    what: str
+    path: str
+    fix: str
+
+
 class Kind(NamedTuple):
     """A row of KINDS: `plural` of `group`/`version` is the resource, `needs` what installs it.
 
     `job_label` is the label of pods that names their job, `node_label` the one that numbers them.
     `suspend` is merged into the object to stop it; empty where a Volcano command does that.
+    `needed` are objects of the cluster. `commands` is the group of commands that stop it. With
+    `service` several nodes meet through a Service of ours. `restarts` is true where every
+    interruption is retried: a TrainJob's runtime may do so, which is not known here, and a
+    PyTorchJob fails where a node is reclaimed.
     """
 
     kind: str
@@ -45,6 +57,10 @@ class Kind(NamedTuple):
     build: Callable[[Submission, KubernetesProfile], Manifest]
     phase: Callable[[Manifest], JobPhase]
     suspend: Manifest
+    needed: Callable[[KubernetesProfile], tuple[Needed, ...]] = lambda _: ()
+    commands: str = ""
+    service: bool = False
+    restarts: bool = False
 
     @property
     def api_version(self) -> str:
@@ -86,6 +102,20 @@ def phase_of_state(job: Manifest) -> JobPhase:
     return JobPhase(_VOLCANO.get(phase, "active"), phase, message)
 
 
+def _runtime(profile: KubernetesProfile) -> tuple[Needed, ...]:
+    group = "/apis/trainer.kubeflow.org/v1alpha1"
+    path = f"{group}/namespaces/{profile.namespace}/trainingruntimes/{profile.runtime}"
+    if profile.runtime_kind == "ClusterTrainingRuntime":
+        path = f"{group}/clustertrainingruntimes/{profile.runtime}"
+    fix = "name one that kubectl get clustertrainingruntimes,trainingruntimes lists"
+    return (Needed(f"runtime {profile.runtime}", path, fix),)
+
+
+def _queue(profile: KubernetesProfile) -> tuple[Needed, ...]:
+    path = f"/apis/scheduling.volcano.sh/v1beta1/queues/{profile.queue}"
+    return (Needed(f"queue {profile.queue}", path, "name one that kubectl get queues lists"),)
+
+
 KINDS: dict[KindName, Kind] = {
     "indexed_job": Kind(
         kind="Job",
@@ -99,6 +129,8 @@ KINDS: dict[KindName, Kind] = {
         build=indexed_job,
         phase=phase_of_conditions,
         suspend={"spec": {"suspend": True}},
+        service=True,
+        restarts=True,
     ),
     "trainjob": Kind(
         kind="TrainJob",
@@ -112,6 +144,7 @@ KINDS: dict[KindName, Kind] = {
         build=trainjob,
         phase=phase_of_conditions,
         suspend={"spec": {"suspend": True}},
+        needed=_runtime,
     ),
     "pytorchjob": Kind(
         kind="PyTorchJob",
@@ -138,6 +171,9 @@ KINDS: dict[KindName, Kind] = {
         build=volcano,
         phase=phase_of_state,
         suspend={},
+        needed=_queue,
+        commands="bus.volcano.sh",
+        restarts=True,
     ),
 }
 

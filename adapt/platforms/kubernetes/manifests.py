@@ -29,11 +29,11 @@ def request(submission: Submission, profile: KubernetesProfile) -> Request:
             fix="rename the job spec",
         )
     _check_uris(submission, profile)
-    service = profile.kind == "indexed_job" and profile.nodes > 1
+    kind = KINDS[profile.kind]
     items = [
         _config_map(submission, profile),
-        *([_service(submission, profile)] if service else []),
-        KINDS[profile.kind].build(submission, profile),
+        *([_service(submission, profile)] if kind.service and profile.nodes > 1 else []),
+        kind.build(submission, profile),
     ]
     return {"apiVersion": "v1", "kind": "List", "items": items}
 

@@ -14,6 +14,7 @@ from typing import Any
 from adapt.errors import JobError
 from adapt.platforms.modelarts.errors import THROTTLED, NotThere, explained
 from adapt.platforms.modelarts.profile import ModelArtsProfile
+from adapt.platforms.platform import SUBMIT_LIBRARIES
 from storage.errors import StoreUnavailable
 from storage.retry import Retry
 
@@ -49,8 +50,7 @@ class ModelArtsApi:
             from huaweicloudsdkmodelarts import v1
         except ImportError as error:
             raise JobError(
-                "platform modelarts: expected its SDK, got none installed",
-                "pip install -r requirements-submit.txt",
+                "platform modelarts: expected its SDK, got none installed", SUBMIT_LIBRARIES
             ) from error
         access_key = _variable(environment, profile.access_key_env, "access_key_env")
         secret_key = _variable(environment, profile.secret_key_env, "secret_key_env")

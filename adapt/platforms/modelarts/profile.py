@@ -6,7 +6,7 @@ reference of training jobs (v2) and the descriptions in its SDK.
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -67,6 +67,27 @@ class Outputs(Section):
     model: ObsUri | None = Field(None, description="For the best weights, at the end.")
 
 
+class VolumeKind(NamedTuple):
+    """A row of VOLUMES: the API's key of `source`, and the form of it.
+
+    `shared` mounts may be read-only, and need a dedicated pool.
+    """
+
+    source_key: str
+    form: str
+    expected: str
+    shared: bool = False
+
+
+_FOLDER = (r"/[a-z0-9][a-z0-9.-]+(/.*)?", "/BUCKET/FOLDER")
+VOLUMES = {
+    "nfs": VolumeKind("nfs_server_path", r"[^/:]+:/.*", "SERVER:/PATH", shared=True),
+    "pfs": VolumeKind("pfs_path", *_FOLDER),
+    "obs": VolumeKind("obs_path", *_FOLDER),
+}
+"""By `kind` of a mounted folder."""
+
+
 class MountedFolder(Section):
     """A folder that ModelArts mounts on every node; nfs needs a dedicated pool."""
 
@@ -79,13 +100,12 @@ class MountedFolder(Section):
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
-        form = r"[^/:]+:/.*" if self.kind == "nfs" else r"/[a-z0-9][a-z0-9.-]+(/.*)?"
-        if re.fullmatch(form, self.source) is None:
-            expected = "SERVER:/PATH" if self.kind == "nfs" else "/BUCKET/FOLDER"
+        row = VOLUMES[self.kind]
+        if re.fullmatch(row.form, self.source) is None:
             raise ValueError(
-                f"expected source {expected} for {self.kind}, got {written(self.source)}"
+                f"expected source {row.expected} for {self.kind}, got {written(self.source)}"
             )
-        if self.read_only and self.kind != "nfs":
+        if self.read_only and not row.shared:
             raise Mistake(
                 f"read_only: expected false for {self.kind}, got true",
                 fix="remove it, or mount an nfs, which alone has it",
@@ -262,7 +282,7 @@ class ModelArtsProfile(Profile):
                 "priority: expected none without pool_id, since the public pool has none, got "
                 f"{self.priority}"
             )
-        if any(volume.kind == "nfs" for volume in self.volumes):
+        if any(VOLUMES[volume.kind].shared for volume in self.volumes):
             raise ValueError(
                 "volumes: expected no nfs without pool_id, since SFS Turbo needs a pool, got one"
             )

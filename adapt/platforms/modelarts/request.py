@@ -8,12 +8,18 @@ is appended to the command.
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.config.strict_yaml import with_overrides
 from adapt.errors import JobError
-from adapt.places import CHANNELS
-from adapt.platforms.modelarts.profile import ModelArtsProfile, MountedFolder, obs_folder
+from adapt.places import CHANNELS, Place
+from adapt.platforms.modelarts.profile import (
+    VOLUMES,
+    ModelArtsProfile,
+    MountedFolder,
+    obs_folder,
+)
 from adapt.platforms.platform import Request, Submission
 from adapt.platforms.reachable import unreachable
 from storage.config import fitting_key
@@ -141,12 +147,11 @@ def _check_value(where: str, name: str, value: str, profile: ModelArtsProfile) -
 def _check_stores(job: "JobSpec", profile: ModelArtsProfile, variables: Mapping[str, Any]) -> None:
     """Raise `JobError` where the job could not reach its data or would lose its checkpoints."""
     from adapt.spec.job_spec import parse_spec
+    from adapt.trainer.problems import SECRETS, problems
 
     given = dict.fromkeys(variables, "given")
     there = parse_spec(with_overrides(job.resolved(), _overrides(job, profile)), job.name)
-    try:
-        there.check_environment(given)
-    except JobError as error:
+    for error in problems(there, Place(profile.platform, given, Path()), SECRETS):
         raise JobError(
             f"{error.problem} (on ModelArts)",
             "name it in the profile's secrets, or let the agency transfer the data by inputs and "
@@ -233,11 +238,9 @@ def _spec(profile: ModelArtsProfile) -> Request:
 
 
 def _volume(volume: MountedFolder) -> dict[str, Any]:
-    if volume.kind == "nfs":
-        how = {"nfs_server_path": volume.source, "read_only": volume.read_only}
-    else:
-        how = {f"{volume.kind}_path": volume.source}
-    return {volume.kind: {**how, "local_path": volume.path}}
+    row = VOLUMES[volume.kind]
+    shared = {"read_only": volume.read_only} if row.shared else {}
+    return {volume.kind: {row.source_key: volume.source, **shared, "local_path": volume.path}}
 
 
 def _filled(**parts: Any) -> Request:
