@@ -6,11 +6,20 @@ SEGADAPT_GRACE_S beside terminationGracePeriodSeconds.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from adapt.errors import JobError
-from adapt.places.place import Place, needed_number, number, number_of_nodes, scratch_below
+from adapt.places.place import (
+    Place,
+    is_launched,
+    needed_number,
+    number,
+    number_of_nodes,
+    refuse_other_launchers,
+    scratch_below,
+)
 
 HOST = "KUBERNETES_SERVICE_HOST"
 """Set in every pod."""
@@ -43,22 +52,80 @@ def pytorchjob(environment: Mapping[str, str], root: Path) -> Place | None:
 
 
 def volcano(environment: Mapping[str, str], root: Path) -> Place | None:
-    """A Volcano job with one task named `worker`, plugins `env` and `svc`, as on ModelArts."""
-    if "VC_TASK_INDEX" not in environment:
+    """A Volcano job: one task named `worker` with the plugins `env` and `svc`, as on ModelArts, or
+    a master and workers with the plugin `pytorch`.
+
+    Raises `JobError` where each pod would take itself for the first one, and train alone.
+    """
+    tasks = {name[3:-6]: hosts for name, hosts in environment.items() if _TASK.fullmatch(name)}
+    if not tasks and "VC_TASK_INDEX" not in environment:
         return None
-    if not environment.get("VC_WORKER_HOSTS"):
+    if is_launched(environment):  # these variables are torchrun's now
+        return _pod("volcano", environment, root)
+    plugin = {"MASTER_ADDR", "WORLD_SIZE"} <= environment.keys()
+    facts = _of_pytorch_plugin(environment, tasks) if plugin else _of_workers(environment, tasks)
+    return _pod("volcano", environment, root, **facts)
+
+
+_TASK = re.compile(r"VC_[A-Z0-9_]+_HOSTS")
+"""The plugin `svc` lists the pods of each task so."""
+
+_ONE_TASK = (
+    "give the Volcano job one task named `worker` and the plugins env and svc, or tasks for a "
+    "master and workers and the plugin pytorch"
+)
+
+
+def _of_workers(environment: Mapping[str, str], tasks: Mapping[str, str]) -> dict[str, object]:
+    """VC_TASK_INDEX numbers the pods of one task: each task has a pod 0."""
+    if not tasks.get("WORKER"):
         raise JobError(
             "VC_WORKER_HOSTS: expected the pods of a task named `worker`, got nothing",
-            fix="give the Volcano job one task of that name and the plugins env and svc",
+            fix=_ONE_TASK,
         )
-    return _pod(
-        "volcano",
-        environment,
-        root,
-        num_nodes=needed_number(environment, "VC_WORKER_NUM"),
-        node=needed_number(environment, "VC_TASK_INDEX"),
-        master_addr=environment["VC_WORKER_HOSTS"].split(",")[0].strip(),
-    )
+    if len(tasks) > 1:
+        names = ", ".join(sorted(name.lower() for name in tasks))
+        raise JobError(f"tasks: expected one task, got {names}", fix=_ONE_TASK)
+    if "VC_TASK_INDEX" not in environment:
+        raise JobError(
+            "VC_TASK_INDEX: expected the number of this pod, got nothing",
+            fix="add the plugin env to the Volcano job",
+        )
+    return {
+        "num_nodes": needed_number(environment, "VC_WORKER_NUM"),
+        "node": needed_number(environment, "VC_TASK_INDEX"),
+        "master_addr": tasks["WORKER"].split(",")[0].strip(),
+    }
+
+
+def _of_pytorch_plugin(
+    environment: Mapping[str, str], tasks: Mapping[str, str]
+) -> dict[str, object]:
+    """RANK and WORLD_SIZE number the pods of the master and the workers, whatever the names of
+    these tasks; a pod of a third task has no RANK."""
+    if not environment.get("RANK"):
+        raise JobError(
+            "RANK: expected a pod of the plugin pytorch's master or workers, got one of "
+            "another task",
+            fix="name this task in the arguments of the plugin, --master=... or --worker=...",
+        )
+    first = environment["MASTER_ADDR"]
+    masters = next((hosts for hosts in tasks.values() if first in _names(hosts)), first)
+    if len(_names(masters)) > 1:
+        raise JobError(
+            f"tasks: expected one master, as all masters have RANK 0, got {masters}",
+            fix="set replicas: 1 of that task",
+        )
+    return {
+        "num_nodes": needed_number(environment, "WORLD_SIZE"),
+        "node": needed_number(environment, "RANK"),
+        "master_addr": first,
+        "master_port": number(environment, "MASTER_PORT") or Place.master_port,
+    }
+
+
+def _names(hosts: str) -> list[str]:
+    return [host.strip() for host in hosts.split(",")]
 
 
 def indexed_job(environment: Mapping[str, str], root: Path) -> Place | None:
@@ -75,6 +142,7 @@ def pod(environment: Mapping[str, str], root: Path) -> Place | None:
     """Any other pod."""
     if HOST not in environment:
         return None
+    refuse_other_launchers(environment)
     return _pod("pod", environment, root, **_torchrun_nodes(environment))
 
 

@@ -4,11 +4,18 @@ hand: what is left when no platform knows itself."""
 from collections.abc import Mapping
 from pathlib import Path
 
-from adapt.places.place import Place, number, number_of_nodes, scratch_below
+from adapt.places.place import (
+    Place,
+    number,
+    number_of_nodes,
+    refuse_other_launchers,
+    scratch_below,
+)
 
 
 def local(environment: Mapping[str, str], root: Path) -> Place | None:
-    """Always a place."""
+    """Always a place. Raises `JobError` below a launcher other than torchrun."""
+    refuse_other_launchers(environment)
     return Place(
         "local",
         environment,

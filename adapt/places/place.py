@@ -106,6 +106,20 @@ def is_supervised(environment: Mapping[str, str]) -> bool:
     return is_launched(environment) or bool(environment.get(STATUS_VARIABLE))
 
 
+def refuse_other_launchers(environment: Mapping[str, str]) -> None:
+    """Raise `JobError` where RANK and WORLD_SIZE come from neither torchrun nor a platform that we
+    know: their meaning is open, and each process would train alone into the same run."""
+    size = number(environment, "WORLD_SIZE") or 1
+    named = {"RANK", "MASTER_ADDR"} <= environment.keys()
+    if size > 1 and named and "PET_NNODES" not in environment and not is_launched(environment):
+        raise JobError(
+            f"WORLD_SIZE: expected torchrun's own, or none, got {size} of another launcher, below "
+            "which each process would train alone",
+            fix="start one `run` a node, with PET_NNODES, PET_NODE_RANK and PET_MASTER_ADDR, and "
+            "unset RANK",
+        )
+
+
 def scratch_below(root: Path) -> Path:
     """`/cache`, where a platform mounts a large disk there, else the system's temporary folder."""
     cache = root / "cache"

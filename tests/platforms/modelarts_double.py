@@ -49,8 +49,9 @@ class ModelArtsRefused(Exception):
         self.status, self.body = status, {"error_code": code, "error_msg": message}
 
 
-def refused(message: str) -> ModelArtsRefused:
-    return ModelArtsRefused(400, "ModelArts.2763", message)
+def refused(message: str, code: str = "2788") -> ModelArtsRefused:
+    """A refusal with a code of the vendor's table (appendix Error Codes); 2788 is InvalidParam."""
+    return ModelArtsRefused(400, f"ModelArts.{code}", message)
 
 
 class JobDouble:
@@ -60,7 +61,7 @@ class JobDouble:
         self.body, self.id = body, str(uuid4())
         self.phases, self.exit_codes = list(phases), exit_codes
         self.logs = {f"worker-{n}": b"" for n in range(len(exit_codes))}
-        self.starts = 1
+        self.starts, self.cleared = 1, False
 
     def look(self) -> dict[str, Any]:
         """The job as the API describes it, one phase further than at the last look."""
@@ -111,7 +112,7 @@ class ModelArtsDouble:
         check_types(body, "Job")
         check_job(body)
         if any(job.body["metadata"]["name"] == body["metadata"]["name"] for job in self._busy()):
-            raise refused("The training job name already exists.")
+            raise refused(f"Duplicate training job (name {body['metadata']['name']}).", "2751")
         taken = {folder for job in self._busy() for folder in output_folders(job.body)}
         if taken & output_folders(body):
             raise refused("Training output path is used by another job.")
@@ -129,7 +130,7 @@ class ModelArtsDouble:
     def act(self, job: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
         check_types(body, "JobActionType")
         if body["action_type"] != "terminate":
-            raise refused(f"action_type {body['action_type']} is not supported")
+            raise refused(f"Unsupported action type:{body['action_type']}", "2812")
         found = self._job(job)
         if found not in self._busy():
             raise refused("The job cannot be terminated in this phase.")
@@ -139,7 +140,7 @@ class ModelArtsDouble:
     def search(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
         check_types(body, "JobSearches")
         if not 1 <= body["limit"] <= 50 or body["offset"] < 0:
-            raise refused("limit or offset is out of range")
+            raise refused("The parameter(limit, offset) exceeds the upper limit 50.", "2816")
         found = list(reversed(self.jobs.values()))
         for one in body["filters"]:
             found = [job for job in found if fits(job, one)]
@@ -147,9 +148,13 @@ class ModelArtsDouble:
         return 200, {"total": len(found), "count": len(page), "items": [job.look() for job in page]}
 
     def preview(self, job: str, task: str, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
-        logs = self._job(job).logs
-        if task not in logs or not logs[task]:
-            raise ModelArtsRefused(404, "ModelArts.2774", f"The log of task {task} does not exist.")
+        found, logs = self._job(job), self._job(job).logs
+        if found.phases[0] in ("Creating", "Pending"):
+            return 204, ""  # 2776, NotReadyToFetchLog, whose status has no body
+        if found.cleared:
+            raise refused("the log file has been cleared", "2819")
+        if not logs[task]:
+            raise refused("the log file is not generated", "2818")
         shown = logs[task][-self.shown_bytes :]
         sizes = {"current_size": len(shown), "full_size": len(logs[task])}
         return 200, {"content": shown.decode(errors="replace"), **sizes}
@@ -168,7 +173,7 @@ class ModelArtsDouble:
 
     def _job(self, job: str) -> JobDouble:
         if job not in self.jobs:
-            raise ModelArtsRefused(404, "ModelArts.2762", f"The training job {job} does not exist.")
+            raise refused(f"Training job (ID: {job}) not found.", "2775")
         return self.jobs[job]
 
 
@@ -191,7 +196,7 @@ def fits(job: JobDouble, one: dict[str, Any]) -> bool:
         return any(value in name for value in values)
     if (one["key"], one["operator"]) == ("phase", "in"):
         return job.phases[0] in values
-    raise refused(f"filter {one} is not supported")
+    raise refused(f"Unsupported condition key ({one['key']})", "2807")
 
 
 def output_folders(body: dict[str, Any]) -> set[str]:
@@ -252,7 +257,8 @@ def check_job(body: dict[str, Any]) -> None:
         if channel["access_method"] not in ("env", "parameter") or not re.fullmatch(
             r"/[a-z0-9.-]{3,63}/([^/]+/)*", url
         ):
-            raise refused(f"channel {channel} is not allowed")
+            message = "input and output channel information is not standardized."
+            raise refused(message, "2753")
     retries = body["metadata"].get("annotations", {}).get("fault-tolerance/job-retry-num", "1")
     if not 1 <= int(retries) <= 128:
         raise refused("job-retry-num is out of range")
@@ -266,11 +272,11 @@ def check_spec(spec: dict[str, Any]) -> None:
         if resource["pool_id"] != POOL:
             raise refused(f"The resource pool {resource['pool_id']} does not exist.")
         if flavor is not None and not flavor.startswith("modelarts.pool.visual."):
-            raise refused(f"The flavor {flavor} is not of a pool.")
+            raise refused(f"Flavor ({flavor}) not found.", "2781")
     elif flavor not in [one["flavor_id"] for one in FLAVORS]:
-        raise refused(f"Invalid flavor {flavor}.")
+        raise refused(f"Flavor ({flavor}) not found.", "2781")
     if nodes > 8:
-        raise ModelArtsRefused(400, "ModelArts.0116", "The expected nodes exceeds the quota limit.")
+        raise refused("Exceed quota limit of resource(nodes).", "2815")
     stop = spec.get("auto_stop", {"time_unit": "HOURS", "duration": 1})
     if stop["time_unit"] != "HOURS" or stop["duration"] < 1:
         raise refused(f"auto_stop {stop} is not allowed")

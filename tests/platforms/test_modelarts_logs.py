@@ -1,5 +1,7 @@
 """The logs of a job on ModelArts: read, and followed over outages."""
 
+from typing import Any
+
 import pytest
 
 from adapt.platforms.modelarts.client import ModelArtsClient
@@ -98,3 +100,55 @@ def test_nodes_are_told_in_the_order_of_their_numbers(modelarts: ModelArtsDouble
         "worker-9",
         "worker-10",
     ]
+
+
+NOT_YET = {
+    "no content (2776)": (204, ""),
+    "2776 with a body": (400, {"error_code": "ModelArts.2776", "error_msg": "NotReadyToFetchLog"}),
+    "2818": (400, {"error_code": "ModelArts.2818", "error_msg": "LogFileNotGenerated"}),
+}
+
+
+@pytest.mark.parametrize("answer", NOT_YET.values(), ids=NOT_YET)
+def test_a_log_that_is_not_there_yet_is_waited_for(
+    answer: tuple[int, Any], modelarts_client: ModelArtsClient, modelarts: ModelArtsDouble
+) -> None:
+    """As the vendor's table of error codes has it: nearly all of them are HTTP status 400."""
+    job = submitted(modelarts_client, modelarts, "Running")
+    found = modelarts.jobs[job]
+    found.logs["worker-0"] = b"step 1\n"
+    running = (200, found.look())
+    modelarts.failures = [running, answer]
+    assert list(modelarts_client.logs(job, follow=False)) == []
+    modelarts.failures = [running, answer, running, answer]
+    lines = modelarts_client.logs(job, follow=True)
+    assert next(lines) == "step 1"
+    found.phases = ["Completed"]
+    assert list(lines) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [("2819", "LogFileHasCleared"), ("2820", "LogPathNotFound")]
+)
+def test_a_log_that_is_there_no_longer_is_said_once(
+    code: str, name: str, modelarts_client: ModelArtsClient, modelarts: ModelArtsDouble
+) -> None:
+    job = submitted(modelarts_client, modelarts, "Running")
+    gone = (400, {"error_code": f"ModelArts.{code}", "error_msg": name})
+    said = f"[ModelArts keeps no log of it (ModelArts.{code}: {name}); log_uri of the profile keeps"
+    running = (200, modelarts.jobs[job].look())
+    modelarts.failures = [running, gone]
+    assert [line.startswith(said) for line in modelarts_client.logs(job, follow=False)] == [True]
+    modelarts.jobs[job].phases = ["Completed"]
+    ended = (200, modelarts.jobs[job].look())
+    modelarts.failures = [running, gone, running, gone, ended, gone]
+    assert [line.startswith(said) for line in modelarts_client.logs(job, follow=True)] == [True]
+
+
+def test_the_log_of_an_old_job_is_cleared(
+    modelarts_client: ModelArtsClient, modelarts: ModelArtsDouble
+) -> None:
+    job = submitted(modelarts_client, modelarts, "Completed")
+    modelarts.jobs[job].cleared = True
+    (line,) = modelarts_client.logs(job, follow=True)
+    assert "the log file has been cleared" in line

@@ -105,7 +105,10 @@ class ModelArtsApi:
                 return
 
     def log_end(self, job: str, task: str) -> Any:
-        """The end of a task's log, as far as ModelArts shows it; None where there is none yet."""
+        """The end of a task's log, as far as ModelArts shows it; None where there is none yet.
+
+        Raises `LogGone` where it was cleared.
+        """
         method, request = "show_training_job_logs_preview", "ShowTrainingJobLogsPreviewRequest"
         try:
             return self._call(method, request, training_job_id=job, task_id=task)

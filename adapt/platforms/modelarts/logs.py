@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adapt.platforms.modelarts.api import ModelArtsApi
+from adapt.platforms.modelarts.errors import LogGone
 from adapt.platforms.modelarts.job_status import status_of
 from adapt.platforms.platform import ENDED
 
@@ -19,6 +20,7 @@ class ModelArtsLog:
         self._api, self._job = api, job
         self._nodes: list[str] = []
         self._logs: dict[str, TaskLog] = {}
+        self._gone: set[str] = set()
 
     def has_ended(self) -> bool:
         """Return whether the job has; to be called before lines are read, since it lists the
@@ -30,10 +32,16 @@ class ModelArtsLog:
     def new_lines(self, is_last: bool) -> Iterator[str]:
         """The lines after those that were given before."""
         for node in self._nodes:
+            lines = self._lines_of(node, is_last)
+            yield from (f"{node} | {one}" if len(self._nodes) > 1 else one for one in lines)
+
+    def _lines_of(self, node: str, is_last: bool) -> list[str]:
+        try:
             preview = self._api.log_end(self._job, node)
-            if preview:
-                lines = self._logs.setdefault(node, TaskLog()).lines(preview, is_last)
-                yield from (f"{node} | {one}" if len(self._nodes) > 1 else one for one in lines)
+        except LogGone as error:
+            told, self._gone = node in self._gone, {*self._gone, node}
+            return [] if told else [f"[{error.problem}; log_uri of the profile keeps logs]"]
+        return self._logs.setdefault(node, TaskLog()).lines(preview, is_last) if preview else []
 
 
 class TaskLog:
