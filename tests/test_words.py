@@ -111,6 +111,15 @@ def is_error(name: str) -> bool:
     return last.endswith("Error") or last in ERRORS
 
 
+def one_sided(source: str) -> Iterator[tuple[int, str]]:
+    """(line, text) of errors that name the expected value and not the one that they got."""
+    for call in ast.walk(ast.parse(source)):
+        if isinstance(call, ast.Call) and call.args and is_error(ast.unparse(call.func)):
+            text = ast.unparse(call.args[0])
+            if "expected" in text and not re.search(r"\bgot\b|known_names\(|{known}|missing", text):
+                yield call.lineno, text
+
+
 def prose(page: str) -> Iterator[tuple[int, str]]:
     """(line number, line) of a page without its code."""
     code = False
@@ -157,6 +166,25 @@ def test_errors_name_the_fix_apart_from_the_problem(folder: Path) -> None:
         for line, text in joined_fixes(path.read_text())
     ]
     assert found == [], "\n".join(["", *found])
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name)
+def test_errors_name_what_they_got_beside_what_they_expected(folder: Path) -> None:
+    found = [
+        f"{name(path)} line {line}: {text}"
+        for path in sorted(folder.glob("*.py"))
+        for line, text in one_sided(path.read_text())
+    ]
+    assert found == [], "\n".join(["", *found])
+
+
+def test_errors_of_one_side_are_found() -> None:
+    source = (
+        'raise JobError(f"{x}: expected a path")\nraise ValueError("expected 3, got 4")\n'
+        'raise Mistake(f"x: expected a name, {known_names(x, y)}")\nraise JobError("x: full")\n'
+        'raise StoreError(\n    "x: expected "\n    "a store (all)"\n)\n'
+    )
+    assert [line for line, _ in one_sided(source)] == [1, 5]
 
 
 def test_fixes_in_the_text_of_a_problem_are_found() -> None:

@@ -76,8 +76,9 @@ def run_demo(
     Raises as `run_job` does.
     """
     if method not in toy_jobs():
-        expected = f"a job of the toy town, {known_names(method, toy_jobs())}"
-        raise JobError(f"--method: expected {expected}")
+        raise JobError(
+            f"--method: expected a job of the toy town, {known_names(method, toy_jobs())}"
+        )
     make_towns(out, seed, console)
     start = demo_job("start", out, seed)
     train(start, place, console, stop, fresh, "a common start, on the game's images")

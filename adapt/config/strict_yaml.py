@@ -169,7 +169,9 @@ def unpacked(text: str, name: str) -> bytes:
         content = base64.b64decode("".join(text.split()), validate=True)
         return gzip.decompress(content) if content.startswith(GZIP) else content
     except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise JobError(f"{name}: expected a job spec in base64, gzip or not: {error}") from error
+        raise JobError(
+            f"{name}: expected a job spec in base64, gzip or not, got: {error}"
+        ) from error
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -119,6 +119,7 @@ def build_encoder(name: str, output_stride: int) -> Encoder:
 
 def _architecture(name: str) -> type[Decoder]:
     if name not in ARCHITECTURES:
-        known = known_names(name, ARCHITECTURES)
-        raise JobError(f"model.architecture: expected a known name, {known}")
+        raise JobError(
+            f"model.architecture: expected a known name, {known_names(name, ARCHITECTURES)}"
+        )
     return ARCHITECTURES[name]

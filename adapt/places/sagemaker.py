@@ -76,7 +76,7 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text()) if path.exists() else {}
     except ValueError as error:
-        raise JobError(f"{path}: expected JSON: {error}") from error
+        raise JobError(f"{path}: expected JSON, got other text: {error}") from error
 
 
 def _hyperparameters(config: Path) -> dict[str, str]:

@@ -63,8 +63,10 @@ def find_record(path: Path, job: str) -> SubmittedJob:
     for record in records:
         if job in (record.job, record.name):
             return record
-    known = known_names(job, [record.name for record in records])
-    raise JobError(f"JOB: expected a job that was submitted from here, {known}", "use --to")
+    names = [record.name for record in records]
+    raise JobError(
+        f"JOB: expected a job that was submitted from here, {known_names(job, names)}", "use --to"
+    )
 
 
 def tracking_uri_of(job: str, environment: Mapping[str, str]) -> str | None:

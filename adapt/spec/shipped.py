@@ -70,7 +70,9 @@ def copy_shipped(name: str, out: Path) -> Iterator[Path]:
     targets = [out / source.relative_to(shipped_dir()) for source in sources]
     for target in targets:
         if target.exists():
-            raise JobError(f"--out: expected no file at {target}", fix="choose another folder")
+            raise JobError(
+                f"--out: expected no file at {target}, got one", fix="choose another folder"
+            )
     for source, target in zip(sources, targets, strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

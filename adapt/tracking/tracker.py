@@ -64,7 +64,7 @@ class TrackingConfig(Section):
             return uri
         if without_password(uri) != uri:
             raise Mistake(
-                "expected a URI without user and password",
+                "expected a URI without user and password, got one with them",
                 fix="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the job's "
                 "environment instead",
             )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from adapt.checkpoint.run_folder import SPEC, fetch_weights
 from adapt.config.strict_yaml import parse_yaml
-from adapt.errors import JobError
+from adapt.errors import JobError, known_names
 from adapt.models.weights import WEIGHTS
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, parse_spec
@@ -82,10 +82,8 @@ def _find(client: Any, wanted: str, metric: str) -> Any:
             fix=f"name one by its id ({listed})",
         )
     if not runs:
-        known = ", ".join(sorted(e.name for e in experiments))
-        raise JobError(
-            f"{wanted}: expected a run id, a run name, a job or an experiment (known: {known})"
-        )
+        known = known_names(wanted, [experiment.name for experiment in experiments])
+        raise JobError(f"{wanted}: expected a run id, a run name, a job or an experiment, {known}")
     scored = [run for run in runs if BEST_URI_TAG in run.data.tags]
     if not scored:
         raise JobError(

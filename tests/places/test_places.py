@@ -170,7 +170,7 @@ def test_sagemakers_hyperparameters_and_channels_are_overrides(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "hyperparameters.json: expected JSON"),
+        ("{", "hyperparameters.json: expected JSON, got other text: "),
         ('{"spec_base64_0": "a", "spec_base64_2": "b"}', "expected spec_base64_0 and so on"),
         ('{"spec_base64_x": "a"}', "without gaps, got spec_base64_x"),
     ],

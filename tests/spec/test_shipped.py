@@ -56,7 +56,9 @@ def test_a_folder_is_copied_with_the_schema_its_files_name(tmp_path: Path) -> No
 
 def test_a_copy_replaces_no_file(tmp_path: Path) -> None:
     list(copy_shipped("toy_town/advent", tmp_path))
-    with pytest.raises(JobError, match=r"--out: expected no file at .*advent.yaml\. Fix: choose"):
+    with pytest.raises(
+        JobError, match=r"--out: expected no file at .*advent.yaml, got one\. Fix: choose"
+    ):
         list(copy_shipped("toy_town", tmp_path))
     assert not (tmp_path / "toy_town" / "start.yaml").exists()
 

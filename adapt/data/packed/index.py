@@ -130,7 +130,9 @@ def parse_array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     data = archive.read(entry)
     header = ARRAY_HEADER.match(data)
     if header is None or header.end() != 10 + int.from_bytes(data[8:10], "little"):
-        raise ValueError(f"{name}: expected an array of numbers or text as numpy writes it")
+        raise ValueError(
+            f"{name}: expected an array of numbers or text as numpy writes it, got other bytes"
+        )
     descr, by_columns = header[1].decode(), header[2] == b"True"
     expected, axes = ARRAYS[name]
     if descr != expected and not (expected == "U" and descr.startswith("<U")):

@@ -48,7 +48,7 @@ def merge(store: Store, split: str) -> Manifest:
         return merged_already(store, split, records)
     if not records:
         raise DataError(
-            f"{uri}: expected packed slices, found none",
+            f"{uri}: expected packed slices, got none",
             fix="run `pack --slice I/N` for I from 0 to N - 1, with this URI and split, then merge",
         )
     target = target_of(records)

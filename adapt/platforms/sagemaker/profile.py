@@ -179,7 +179,9 @@ class SageMakerProfile(Profile):
     @classmethod
     def _leaves_our_tag(cls, tags: dict[str, str]) -> dict[str, str]:
         if "segadapt" in tags:
-            raise ValueError("expected other tags than segadapt, by which `jobs` finds its jobs")
+            raise ValueError(
+                "expected other tags than segadapt, by which `jobs` finds its jobs, got it"
+            )
         return tags
 
     @model_validator(mode="after")

@@ -121,7 +121,7 @@ def test_overwrite_replaces_a_merged_split_slice_by_slice(
 
 def test_missing_shards_are_named_with_their_slice(pack_slice: PackSlice, store: Store) -> None:
     with pytest.raises(
-        DataError, match=r"packed/train: expected packed slices, found none\. Fix: run `pack"
+        DataError, match=r"packed/train: expected packed slices, got none\. Fix: run `pack"
     ):
         merge(store, "train")
     pack_slice(0)
