@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from adapt.batch import Batch
 from adapt.engine.engine import Engine, TrainConfig
-from adapt.engine.optim import OptimConfig
+from adapt.engine.sgd import SGDConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
@@ -32,7 +32,7 @@ def engine() -> Engine:
     torch.manual_seed(1)
     config = DeepLabV2Config(encoder="resnet50", weights="none", norm="frozen_affine")
     method = build_method({"name": "source_only"}, build_segmenter(config, CLASSES))
-    return Engine(method, TrainConfig(steps=10**6), OptimConfig(), torch.device("cpu"))
+    return Engine(method, TrainConfig(steps=10**6), SGDConfig(), torch.device("cpu"))
 
 
 def ddp_step(ours: Engine) -> Callable[[Batch], None]:

@@ -31,7 +31,7 @@ from adapt.checkpoint.run_folder import RunFolder
 from adapt.checkpoint.saver import Saver
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.engine.engine import Engine, TrainConfig, prepare_device
-from adapt.engine.optim import OptimConfig
+from adapt.engine.sgd import SGDConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
@@ -57,7 +57,7 @@ def network(device: torch.device) -> Engine:
     """The engine of the papers' largest network, without weights."""
     config = DeepLabV2Config(encoder="resnet101", weights="none", norm="frozen_affine")
     method = build_method({"name": "advent"}, build_segmenter(config, CLASSES))
-    return Engine(method, TrainConfig(steps=10**6), OptimConfig(), device)
+    return Engine(method, TrainConfig(steps=10**6), SGDConfig(), device)
 
 
 def batch(size_hw: tuple[int, int], device: torch.device) -> Batch:

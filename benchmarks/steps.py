@@ -20,7 +20,7 @@ import torch
 
 from adapt.batch import Batch
 from adapt.engine.engine import Engine, TrainConfig, prepare_device
-from adapt.engine.optim import OptimConfig
+from adapt.engine.sgd import SGDConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
 
@@ -43,7 +43,7 @@ def engine_of(method: dict[str, Any], encoder: str, train: TrainConfig, device: 
     model = {"architecture": "deeplab_v2", "encoder": encoder, "weights": "none"}
     built = build_method(method, build_segmenter(model, NUM_CLASSES))
     built.observe_source(torch.randint(1, 1000, (50, NUM_CLASSES)))
-    return Engine(built, train, OptimConfig(), device)
+    return Engine(built, train, SGDConfig(), device)
 
 
 def step_s(engine: Engine, source: Batch, target: Batch) -> float:

@@ -174,7 +174,9 @@ def test_types_and_defaults_read_as_one_writes_them() -> None:
     page = reference()
     for row in (
         "| `steps` | integer >= 1 | `120000` | Optimizer steps (ADVENT's value). |",
-        '| `name` | "sgd" or "adamw" | `"sgd"` |',
+        '| `adam` | "current" or "legacy" | `"current"` |',
+        '| `name` | "sgd" | `"sgd"` |',
+        '| `name` | "adamw" | **required** |',
         "| `source` | section | **required** | The labelled domain. |",
         "| `optim` | section | its defaults | Optimizers and schedule. |",
         "| `size_hw` | list of 2 (integer) or null | `null` |",

@@ -17,7 +17,7 @@ from torch import Tensor, multiprocessing
 
 from adapt.batch import IGNORED, Batch
 from adapt.engine.engine import Engine, TrainConfig
-from adapt.engine.optim import OptimConfig
+from adapt.engine.sgd import SGDConfig
 from adapt.losses import (
     bootstrapped_cross_entropy,
     border_loss,
@@ -42,7 +42,7 @@ def engine(method: str) -> Engine:
     config = DeepLabV2Config(encoder="resnet18", output_stride=16, weights="none", norm="frozen")
     built = build_method({"name": method}, build_segmenter(config, 4))
     built.observe_source(torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]]))
-    return Engine(built.double(), TrainConfig(steps=10), OptimConfig(), torch.device("cpu"))
+    return Engine(built.double(), TrainConfig(steps=10), SGDConfig(), torch.device("cpu"))
 
 
 def batch(seed: int, rows: slice, bad_row: int | None = None) -> Batch:

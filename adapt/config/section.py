@@ -4,11 +4,11 @@ Each section stands in its owner's file; `adapt/spec/job_spec.py` collects them.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Self, Union
+from typing import Annotated, Any, Self, Union, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from adapt.config.validation import validate
+from adapt.config.validation import PickedBy, validate
 
 
 class Section(BaseModel):
@@ -30,6 +30,21 @@ class Section(BaseModel):
         return validate(cls, dict(values), key)
 
 
-def one_of(sections: Iterable[type[Section]], tag: str) -> Any:
-    """The union of sections whose key `tag` holds the name of one of them."""
-    return Annotated[Union[tuple(sections)], Field(discriminator=tag)]  # noqa: UP007 - from a table
+def one_of(sections: Iterable[type[Section]], tag: str, default: str | None = None) -> Any:
+    """The union of sections whose key `tag` holds the name of one of them, by default `default`."""
+    if default is None:
+        return Annotated[Union[tuple(sections)], Field(discriminator=tag)]  # noqa: UP007 - a table
+
+    def name(values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return values.get(tag, default)
+        return getattr(values, tag, default)
+
+    named = tuple(Annotated[one, Tag(_name(one, tag))] for one in sections)
+    return Annotated[Union[named], Discriminator(name), PickedBy(tag)]  # noqa: UP007 - a table
+
+
+def _name(section: type[Section], tag: str) -> str:
+    """The only value of a section's key `tag`."""
+    (name,) = get_args(section.model_fields[tag].annotation)
+    return str(name)

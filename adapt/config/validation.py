@@ -52,6 +52,12 @@ def joined(mistakes: Iterable[tuple[str, str]]) -> JobError:
     return JobError("\n".join(str(JobError(*pair)) for pair in (first, *others)))
 
 
+class PickedBy(NamedTuple):
+    """A note on a union of sections whose names may be left out: the key that holds them."""
+
+    discriminator: str
+
+
 class _Spot(NamedTuple):
     """Key path as the user wrote it, the type expected there, the section around it, and the
     value there, or None."""
@@ -218,11 +224,10 @@ def _fields(kind: Any) -> dict[str, FieldInfo]:
 
 def _tag(kind: Any) -> str:
     """The key whose value picks one of a union of sections, or nothing."""
-    return next((note.discriminator for note in _parts(kind)[1] if _discriminates(note)), "")
-
-
-def _discriminates(note: Any) -> bool:
-    return isinstance(note, FieldInfo) and isinstance(note.discriminator, str)
+    for note in _parts(kind)[1]:
+        if isinstance(note, FieldInfo | PickedBy) and isinstance(note.discriminator, str):
+            return note.discriminator
+    return ""
 
 
 def _names(section: Any, tag: str) -> tuple[Any, ...]:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from adapt.batch import Batch
 from adapt.config.section import Section
-from adapt.engine.optim import OptimConfig, build_optimizers, set_lr
+from adapt.engine.optim import build_optimizers, set_lr
+from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.sync_batch_norm import SyncBatchNorm
 from adapt.errors import JobError
 from adapt.methods.method import Method

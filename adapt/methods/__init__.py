@@ -31,6 +31,7 @@ def build_method(config: Any, segmenter: Segmenter) -> Method:
     `config` may be plain values, such as `{"name": "advent"}`. Raises `JobError` for values that do
     not make a config, and where they need more heads than the network has.
     """
-    if isinstance(config, Mapping):
-        config = validate(MethodSection, dict(config), "method")
+    if not isinstance(config, tuple(row.Config for row in METHODS.values())):
+        values = dict(config) if isinstance(config, Mapping) else config
+        config = validate(MethodSection, values, "method")
     return METHODS[config.name](config, segmenter)

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from adapt.batch import IGNORED
 from adapt.config.section import one_of
 from adapt.config.validation import validate
 from adapt.errors import JobError, known_names
@@ -84,10 +85,13 @@ def build_segmenter(
     `encoder_weights`, what `read_weights` found at `config.weights_uri`, go before
     `config.weights`. With `config.start_uri` the network is left random, for
     `Segmenter.load_weights`. Raises `JobError` for values that do not make a config, for an unknown
-    architecture or encoder, and where the pretrained weights do not fit or cannot be had.
+    architecture or encoder, for more classes than train ids count or none, and where the pretrained
+    weights do not fit or cannot be had.
     """
-    if isinstance(config, Mapping):
-        config = cast(SegmenterConfig, validate(ModelSection, dict(config), "model"))
+    if not isinstance(config, SegmenterConfig):
+        values = dict(config) if isinstance(config, Mapping) else config
+        config = cast(SegmenterConfig, validate(ModelSection, values, "model"))
+    _check_num_classes(num_classes)
     needs_file = config.weights_uri is not None and config.start_uri is None
     if needs_file and encoder_weights is None:
         raise ValueError("the weights at weights_uri must be read and passed as encoder_weights")
@@ -115,6 +119,11 @@ def build_encoder(name: str, output_stride: int) -> Encoder:
             f"{known_names(name, [*ENCODERS, *timm_names_like(name)])}"
         )
     return TimmEncoder(name, output_stride)
+
+
+def _check_num_classes(number: int) -> None:
+    if type(number) is not int or not 1 <= number <= IGNORED:
+        raise JobError(f"num_classes: expected an integer from 1 to {IGNORED}, got {number!r}")
 
 
 def _architecture(name: str) -> type[Decoder]:

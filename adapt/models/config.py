@@ -71,6 +71,14 @@ class AuxiliaryConfig(SegmenterConfig):
         return {**MAIN_ALONE, **dict.fromkeys(names, self.weight_aux)}
 
 
+class PyramidConfig(AuxiliaryConfig):
+    """Keys of architectures that join stages down to 1/32, with auxiliary heads at 1/8 and 1/16."""
+
+    aux_names: ClassVar[tuple[str, ...]] = ("aux_8", "aux_16")
+
+    output_stride: Literal[32] = Field(32, description="Reads stages down to 1/32.")
+
+
 class ScratchConfig(AuxiliaryConfig):
     """Keys of networks that their papers train from scratch, encoder and all."""
 

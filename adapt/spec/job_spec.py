@@ -20,7 +20,9 @@ from adapt.config.strict_yaml import IN_VARIABLE, read_yaml, with_overrides
 from adapt.config.validation import Mistake, validate
 from adapt.data.label_maps import LABEL_SPACES, LabelSpace
 from adapt.engine.engine import TrainConfig
-from adapt.engine.optim import OptimConfig, schedule_length
+from adapt.engine.optim import schedule_length
+from adapt.engine.segmenter_optimizer import OptimConfig
+from adapt.engine.sgd import SGDConfig
 from adapt.errors import JobError, known_names, written
 from adapt.evaluation.evaluate import EvaluateConfig, ValidationConfig
 from adapt.evaluation.metrics import subset_classes
@@ -36,7 +38,9 @@ from storage.uris import split_uri
 if TYPE_CHECKING:
     ModelSection = SegmenterConfig
     MethodSection = Any
+    OptimSection = OptimConfig
 else:
+    from adapt.engine.optim import OptimSection
     from adapt.methods import MethodSection
     from adapt.models import ModelSection
 
@@ -65,7 +69,7 @@ class JobSpec(Section):
     )
     model: ModelSection = Field(description="The segmentation network.")
     method: MethodSection = Field(description="The adaptation method.")
-    optim: OptimConfig = Field(OptimConfig(), description="Optimizers and schedule.")
+    optim: OptimSection = Field(SGDConfig(), description="Optimizers and schedule.")
     train: TrainConfig = Field(TrainConfig(), description="Length and precision.")
     stream: StreamConfig = Field(StreamConfig(), description="Fetching and decoding.")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Validation.")

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from adapt.checkpoint.run_folder import CheckpointConfig
 from adapt.data.label_maps import LABEL_SPACES, SegmentationClass
 from adapt.engine.engine import TrainConfig
-from adapt.engine.optim import OptimConfig
+from adapt.engine.optim import OPTIMIZERS
+from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.evaluation.evaluate import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
 from adapt.methods.class_prior import ClassPriorConfig
@@ -73,6 +74,10 @@ def parts() -> Iterator[Part]:
         text = f"{row.description()}. Beside the keys of every model:"
         yield Part(f"### `model.architecture: {name}`", text, row.Config, SegmenterConfig)
     yield from _methods()
+    yield Part("## `optim`", _paragraph(OptimConfig), OptimConfig)
+    for name, optimizer in OPTIMIZERS.items():
+        text = f"{_paragraph(inspect.getmodule(optimizer))} Beside the keys above:"
+        yield Part(f"### `optim.name: {name}`", text, optimizer.Config, OptimConfig)
     for key, section in _PLAIN_SECTIONS.items():
         yield Part(f"## `{key}`", _paragraph(section), section)
     schemes = ", ".join(f"`{scheme}`" for scheme in sorted(STORES))
@@ -84,7 +89,6 @@ def parts() -> Iterator[Part]:
 
 
 _PLAIN_SECTIONS: Mapping[str, type[BaseModel]] = {
-    "optim": OptimConfig,
     "train": TrainConfig,
     "stream": StreamConfig,
     "evaluate": EvaluateConfig,
@@ -152,6 +156,8 @@ def _default(key: str, node: Mapping[str, Any], schema: Mapping[str, Any]) -> st
 
 
 def _is_section(node: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
+    if "oneOf" in node:
+        return all(_is_section(one, schema) for one in node["oneOf"])
     return "$ref" in node and "properties" in _target(node, schema)
 
 

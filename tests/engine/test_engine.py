@@ -8,7 +8,7 @@ import torch
 
 from adapt.batch import Batch
 from adapt.engine.engine import Engine, TrainConfig, prepare_device
-from adapt.engine.optim import OptimConfig
+from adapt.engine.sgd import SGDConfig
 from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
 from adapt.models import build_segmenter
@@ -22,7 +22,7 @@ def engine(method: str = "advent", **train: Any) -> Engine:
     config = DeepLabV2Config(encoder="resnet18", output_stride=16, weights="none", norm="frozen")
     built = build_method({"name": method}, build_segmenter(config, 4))
     built.observe_source(torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]]))
-    return Engine(built, TrainConfig(steps=10, **train), OptimConfig(), torch.device("cpu"))
+    return Engine(built, TrainConfig(steps=10, **train), SGDConfig(), torch.device("cpu"))
 
 
 def batch(seed: int, labelled: bool = True, size: int = 2) -> Batch:
@@ -133,7 +133,7 @@ def trained_norms(method: str, **train: Any) -> Engine:
     torch.manual_seed(3)
     config = DeepLabV2Config(encoder="resnet18", output_stride=16, weights="none", norm="train")
     built = build_method({"name": method}, build_segmenter(config, 4))
-    return Engine(built, TrainConfig(steps=10, **train), OptimConfig(), torch.device("cpu"))
+    return Engine(built, TrainConfig(steps=10, **train), SGDConfig(), torch.device("cpu"))
 
 
 def test_a_step_that_is_not_finite_moves_nothing_and_names_its_samples(

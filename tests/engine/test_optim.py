@@ -4,10 +4,21 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from pydantic import ValidationError
 
+from adapt.config.validation import validate
+from adapt.engine.adamw import AdamWConfig
 from adapt.engine.engine import PRECISIONS, TrainConfig
-from adapt.engine.optim import OPTIMIZERS, OptimConfig, build_optimizers, schedule_length, set_lr
+from adapt.engine.optim import (
+    ADAMS,
+    OPTIMIZERS,
+    OptimSection,
+    build_optimizers,
+    schedule_length,
+    set_lr,
+)
+from adapt.engine.repeated_sgd import LAWS
+from adapt.engine.segmenter_optimizer import OptimConfig, SegmenterOptimizer
+from adapt.engine.sgd import SGDConfig
 from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
 from adapt.methods.adaptsegnet import SPACES, AdaptSegNetConfig
@@ -29,7 +40,7 @@ def _method(name: str, **model: Any) -> Method:
 
 
 def test_one_sgd_and_an_adam_for_each_adversary(advent: Method) -> None:
-    optimizers = build_optimizers(OptimConfig(), advent)
+    optimizers = build_optimizers(SGDConfig(), advent)
     kinds = {name: type(optimizer) for name, optimizer in optimizers.items()}
     assert kinds == {
         "segmenter": torch.optim.SGD,
@@ -46,7 +57,7 @@ def test_one_sgd_and_an_adam_for_each_adversary(advent: Method) -> None:
 
 
 def test_every_trainable_parameter_is_moved_once(advent: Method) -> None:
-    optimizers = build_optimizers(OptimConfig(), advent)
+    optimizers = build_optimizers(SGDConfig(), advent)
     moved = [
         id(parameter)
         for optimizer in optimizers.values()
@@ -57,14 +68,14 @@ def test_every_trainable_parameter_is_moved_once(advent: Method) -> None:
 
 
 def test_adamw_for_the_segmenter_alone(advent: Method) -> None:
-    optimizers = build_optimizers(OptimConfig(name="adamw", lr=1e-4, weight_decay=0.01), advent)
+    optimizers = build_optimizers(AdamWConfig(name="adamw", lr=1e-4, weight_decay=0.01), advent)
     assert type(optimizers["segmenter"]) is torch.optim.AdamW
     assert optimizers["segmenter"].param_groups[1]["weight_decay"] == 0.01
     assert type(optimizers["discriminator_aux"]) is torch.optim.Adam
 
 
 def test_all_rates_follow_the_schedule(advent: Method) -> None:
-    config = OptimConfig(schedule_steps=250_000)
+    config = SGDConfig(schedule_steps=250_000)
     optimizers = build_optimizers(config, advent)
     for _ in range(2):
         set_lr(optimizers, config, step=50_000, total_steps=120_000)
@@ -76,7 +87,7 @@ def test_all_rates_follow_the_schedule(advent: Method) -> None:
 
 
 def test_the_schedule_survives_saved_optimizers(advent: Method) -> None:
-    config = OptimConfig()
+    config = SGDConfig()
     optimizers = build_optimizers(config, advent)
     set_lr(optimizers, config, step=5, total_steps=10)
     fresh = build_optimizers(config, advent)
@@ -86,30 +97,59 @@ def test_the_schedule_survives_saved_optimizers(advent: Method) -> None:
 
 
 def test_schedule_length() -> None:
-    assert schedule_length(OptimConfig(), 500) == 500
-    assert schedule_length(OptimConfig(schedule_steps=900), 500) == 900
+    assert schedule_length(SGDConfig(), 500) == 500
+    assert schedule_length(SGDConfig(schedule_steps=900), 500) == 900
     message = r"optim.schedule_steps: expected at least train.steps \(500\), got 400"
     with pytest.raises(JobError, match=message):
-        schedule_length(OptimConfig(schedule_steps=400), 500)
+        schedule_length(SGDConfig(schedule_steps=400), 500)
 
 
 @pytest.mark.parametrize(
-    "values", [{"lr": 0}, {"momentum": 1}, {"adversary_betas": (0.9, 1.0)}, {"name": "lamb"}]
+    "values",
+    [
+        {"lr": 0},
+        {"momentum": 1},
+        {"adversary_betas": [0.9, 1.0]},
+        {"name": "lamb"},
+        {"adam": "older"},
+        {"momentun": 0.9},
+        3,
+    ],
 )
-def test_senseless_values_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        OptimConfig(**values)
+def test_senseless_values_are_refused(values: Any) -> None:
+    with pytest.raises(JobError, match="optim"):
+        validate(OptimSection, values, "optim")
 
 
-def test_every_field_says_what_it_is_for() -> None:
-    assert all(field.description for field in OptimConfig.model_fields.values())
+def test_a_section_without_a_name_is_sgds() -> None:
+    assert validate(OptimSection, {"lr": 1e-3}, "optim") == SGDConfig(lr=1e-3)
+    with pytest.raises(JobError, match=r"optim.momentum: expected a number >= 0 and < 1, got 2"):
+        validate(OptimSection, {"momentum": 2}, "optim")
+    with pytest.raises(JobError, match=r"optim.name: expected a known name.*'sdg'.*sgd"):
+        validate(OptimSection, {"name": "sdg"}, "optim")
+
+
+@pytest.mark.parametrize("row", OPTIMIZERS.values())
+def test_every_row_has_a_config_that_says_what_its_keys_are_for(
+    row: type[SegmenterOptimizer], advent: Method
+) -> None:
+    (name,) = get_args(row.Config.model_fields["name"].annotation)
+    assert OPTIMIZERS[name] is row
+    assert all(field.description for field in row.Config.model_fields.values())
+    config = validate(OptimSection, {"name": name}, "optim")
+    assert validate(OptimSection, config.model_dump(mode="json"), "optim") == config
+    assert row.build(config, advent.segmenter).param_groups[0]["name"] == "encoder"
+
+
+def test_resolved_specs_of_older_versions_are_read() -> None:
+    old = {"name": "adamw", "momentum": 0.9, "sgd_multiplicity": "none", "lr": 1e-4}
+    assert validate(OptimSection, old, "optim") == AdamWConfig(name="adamw", lr=1e-4)
 
 
 def test_the_tables_have_a_row_for_every_choice_of_the_spec() -> None:
-    names = get_args(OptimConfig.model_fields["name"].annotation)
-    assert set(names) == set(OPTIMIZERS)
-    multiplicities = get_args(OptimConfig.model_fields["sgd_multiplicity"].annotation)
-    assert set(multiplicities) == {one for row in OPTIMIZERS.values() for one in row.multiplicities}
+    multiplicities = get_args(SGDConfig.model_fields["sgd_multiplicity"].annotation)
+    assert set(multiplicities) == {"none", *LAWS}
+    assert set(get_args(OptimConfig.model_fields["adam"].annotation)) == set(ADAMS)
     assert set(get_args(TrainConfig.model_fields["precision"].annotation)) == set(PRECISIONS)
     assert set(get_args(SegmenterConfig.model_fields["norm"].annotation)) == set(NORMS)
     assert set(get_args(AdaptSegNetConfig.model_fields["space"].annotation)) == set(SPACES)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adapt.engine.optim import OptimConfig, build_optimizers
+from adapt.config.validation import validate
+from adapt.engine.optim import OptimSection, build_optimizers
 from adapt.engine.repeated_sgd import LAWS, RepeatedSGD
+from adapt.engine.sgd import SGDConfig
 from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
 from adapt.methods.method import Method
@@ -99,7 +101,7 @@ def _source_only(encoder: str) -> Method:
 
 def test_groups_are_the_programs() -> None:
     method = _source_only("caffe_resnet14")
-    config = OptimConfig(sgd_multiplicity="official")
+    config = SGDConfig(sgd_multiplicity="official")
     groups = build_optimizers(config, method)["segmenter"].param_groups
     sizes = {(group["name"], group["multiplicity"]): len(group["params"]) for group in groups}
     assert sizes == {
@@ -113,9 +115,9 @@ def test_groups_are_the_programs() -> None:
 
 def test_other_encoders_have_no_official_multiplicity() -> None:
     with pytest.raises(JobError, match=r"optim.sgd_multiplicity: .*resnet18"):
-        build_optimizers(OptimConfig(sgd_multiplicity="official"), _source_only("resnet18"))
+        build_optimizers(SGDConfig(sgd_multiplicity="official"), _source_only("resnet18"))
 
 
 def test_only_sgd_is_repeated() -> None:
-    with pytest.raises(ValueError, match="sgd_multiplicity: expected none with name adamw"):
-        OptimConfig(name="adamw", sgd_multiplicity="legacy")
+    with pytest.raises(JobError, match=r"optim.sgd_multiplicity: expected none, got 'legacy'"):
+        validate(OptimSection, {"name": "adamw", "sgd_multiplicity": "legacy"}, "optim")

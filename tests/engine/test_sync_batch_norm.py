@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from adapt.engine.engine import Engine, TrainConfig
-from adapt.engine.optim import OptimConfig
+from adapt.engine.sgd import SGDConfig
 from adapt.engine.sync_batch_norm import SyncBatchNorm
 from adapt.methods import build_method
 from adapt.models import build_segmenter
@@ -23,7 +23,7 @@ def train(encoder: str, rows: slice, synced: bool) -> dict[str, torch.Tensor]:
     config = DeepLabV2Config(encoder=encoder, output_stride=16, weights="none", norm="train")
     method = build_method({"name": "advent"}, build_segmenter(config, 4)).double()
     settings = TrainConfig(steps=10, sync_batch_norm=synced)
-    engine = Engine(method, settings, OptimConfig(), torch.device("cpu"))
+    engine = Engine(method, settings, SGDConfig(), torch.device("cpu"))
     for step in range(STEPS):
         engine.step(batch(step, rows), batch(100 + step, rows))
     assert engine.bad_steps == []

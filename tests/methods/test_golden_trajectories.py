@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from adapt.batch import Batch
 from adapt.engine.engine import Engine, TrainConfig
-from adapt.engine.optim import OptimConfig
+from adapt.engine.sgd import SGDConfig
 from adapt.methods import build_method
 from adapt.methods.method import Method
 from adapt.models import build_segmenter
@@ -109,7 +109,7 @@ def _engine(
         )
     method.to(DTYPES[precision])
     train = TrainConfig(steps=STEPS, accumulate=accumulate)
-    optim = OptimConfig(schedule_steps=SCHEDULE_STEPS, sgd_multiplicity=multiplicity)
+    optim = SGDConfig(schedule_steps=SCHEDULE_STEPS, sgd_multiplicity=multiplicity)
     return Engine(method, train, optim, torch.device("cpu"))
 
 

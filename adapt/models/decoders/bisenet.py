@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig, SegmenterConfig
+from adapt.models.config import PyramidConfig, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import conv_bn, conv_bn_relu, resize_to
@@ -23,10 +23,8 @@ from adapt.models.segmenter import Decoder, Heads, Stages
 SPATIAL, CONTEXT, FUSED, MAIN_HEAD, AUX_HEAD = 128, 128, 256, 64, 256
 
 
-class BiSeNetConfig(AuxiliaryConfig):
+class BiSeNetConfig(PyramidConfig):
     """BiSeNet's own choices."""
-
-    aux_names: ClassVar[tuple[str, ...]] = ("aux_8", "aux_16")
 
     architecture: Literal["bisenet"] = Field(
         "bisenet", description="A spatial and a context path, for speed (ECCV 2018)."
@@ -34,7 +32,6 @@ class BiSeNetConfig(AuxiliaryConfig):
     encoder: str = Field(
         "resnet18.tv_in1k", description="A backbone; the paper's are ResNet-18 and Xception-39."
     )
-    output_stride: Literal[32] = Field(32, description="Reads stages at 1/16 and 1/32.")
     aux: bool = Field(True, description="Heads on the context path at 1/8 and 1/16 (the paper's).")
     weight_aux: float = Field(
         1.0, ge=0, description="Weight of each auxiliary cross entropy (the paper's alpha: 1)."

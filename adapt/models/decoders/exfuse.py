@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig, SegmenterConfig
+from adapt.models.config import PyramidConfig, SegmenterConfig
 from adapt.models.decoders.gcn import ScorePyramid
 from adapt.models.demands import PYRAMID, QUARTERS, Demands
 from adapt.models.encoders.encoder import Encoder
@@ -26,10 +26,8 @@ from adapt.models.segmenter import Decoder, Heads, Stages
 KERNEL_SIZE, NEIGHBOURS = 15, 3
 
 
-class ExFuseConfig(AuxiliaryConfig):
+class ExFuseConfig(PyramidConfig):
     """ExFuse's own choices."""
-
-    aux_names: ClassVar[tuple[str, ...]] = ("aux_8", "aux_16")
 
     architecture: Literal["exfuse"] = Field(
         "exfuse", description="GCN with semantics in shallow and detail in deep stages (ECCV 2018)."
@@ -37,7 +35,6 @@ class ExFuseConfig(AuxiliaryConfig):
     encoder: str = Field(
         "resnext101_32x8d.tv_in1k", description="A backbone; the paper's is a ResNeXt-101."
     )
-    output_stride: Literal[32] = Field(32, description="Reads stages from 1/4 to 1/32.")
     aux: bool = Field(
         True,
         description="Heads on the deepest scores, enlarged, at 1/16 (the paper's) and on the sum "

@@ -12,24 +12,21 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig, SegmenterConfig
+from adapt.models.config import PyramidConfig, SegmenterConfig
 from adapt.models.demands import PYRAMID, QUARTERS, Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import resize, resize_to
 from adapt.models.segmenter import Decoder, Heads, Stages
 
 
-class GCNConfig(AuxiliaryConfig):
+class GCNConfig(PyramidConfig):
     """GCN's own choices."""
 
-    described: ClassVar[tuple[str, ...]] = (*AuxiliaryConfig.described, "kernel_size")
-    aux_names: ClassVar[tuple[str, ...]] = ("aux_8", "aux_16")
-
+    described: ClassVar[tuple[str, ...]] = (*PyramidConfig.described, "kernel_size")
     architecture: Literal["gcn"] = Field(
         "gcn", description="Large separable kernels on score maps (CVPR 2017)."
     )
     encoder: str = Field("resnet152.tv_in1k", description="A backbone; the paper's is ResNet-152.")
-    output_stride: Literal[32] = Field(32, description="Reads stages from 1/4 to 1/32.")
     kernel_size: int = Field(15, ge=1, description="k of the global convolution, odd (paper: 15).")
     aux: bool = Field(
         True, description="The sums of scores at 1/8 and 1/16 are heads too: our addition."

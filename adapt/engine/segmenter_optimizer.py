@@ -1,0 +1,86 @@
+"""The optimizer of the segmentation network: what rows of `OPTIMIZERS` share.
+
+An optimizer is a file with a config (an `OptimConfig`) and a `SegmenterOptimizer`, which is its
+row. Adversaries have an Adam each, with keys that every row has.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+from torch.optim import Optimizer
+
+from adapt.config.section import Section
+from adapt.models.segmenter import Segmenter
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimConfig(Section):
+    """Optimizers and schedule."""
+
+    name: str = Field(
+        "sgd", description="Optimizer of the segmentation network (both papers: sgd)."
+    )
+    lr: float = Field(
+        2.5e-4, gt=0, description="Learning rate of the encoder at the start (both papers)."
+    )
+    weight_decay: float = Field(
+        5e-4,
+        ge=0,
+        description="Weight decay of the segmentation network, biases too (both papers).",
+    )
+    head_lr_factor: float = Field(
+        10.0, gt=0, description="Learning rate of the head over the encoder's (both programs)."
+    )
+    adversary_lr: float = Field(
+        1e-4, gt=0, description="Adam's learning rate for each adversary (both papers)."
+    )
+    adversary_betas: tuple[Share, Share] = Field(
+        (0.9, 0.99), description="Adam's betas for each adversary (both papers)."
+    )
+    adam: Literal["current", "legacy"] = Field(
+        "current",
+        description="Adam of each adversary. current: PyTorch's; legacy: that of PyTorch up to "
+        "1.2, on which the papers' programs ran: epsilon is added before the bias correction, so "
+        "small gradients move less in the first steps.",
+    )
+    power: float = Field(0.9, ge=0, description="Exponent of the poly schedule (both papers).")
+    schedule_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Steps after which the rate would be 0; null: train.steps. The papers' "
+        "programs have 250000 and stop at 150000 and 120000.",
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up (both papers: none).")
+
+
+class SegmenterOptimizer(ABC):
+    """A row of `OPTIMIZERS`. `Config` is its section of the job spec."""
+
+    Config: ClassVar[type[OptimConfig]]
+
+    @staticmethod
+    @abstractmethod
+    def build(config: Any, segmenter: Segmenter) -> Optimizer:
+        """The optimizer over the trainable parameters of the segmentation network."""
+
+
+def moved_once(config: OptimConfig, segmenter: Segmenter) -> list[dict[str, Any]]:
+    """Parameter groups `encoder` and `head`, each parameter once."""
+    return parameter_groups(config, segmenter, {1: segmenter.parameter_groups()["encoder"]})
+
+
+def parameter_groups(
+    config: OptimConfig, segmenter: Segmenter, encoder: Mapping[int, list[nn.Parameter]]
+) -> list[dict[str, Any]]:
+    """Encoder and head; the encoder in one group for each multiplicity."""
+    groups = [
+        {"params": parameters, "lr": config.lr, "name": "encoder", "multiplicity": multiplicity}
+        for multiplicity, parameters in encoder.items()
+    ]
+    head, head_lr = segmenter.parameter_groups()["head"], config.lr * config.head_lr_factor
+    groups.append({"params": head, "lr": head_lr, "name": "head", "multiplicity": 1})
+    return [group for group in groups if group["params"]]
