@@ -32,6 +32,16 @@ class StoreUnavailable(StoreError):
     """The store is unreachable or broke off; the same request may succeed later."""
 
 
+class SilentStore(StoreError):
+    """The store has not answered this process once: it is unreachable, or its address is wrong.
+    Only those who wait for an outage retry it."""
+
+
+class WrongAnswer(StoreError):
+    """The answer is not the store's: a web page, a redirect that leads nowhere, half a listing. A
+    few more attempts may get the right one; waiting is not known to help."""
+
+
 class ShortObject(StoreError):
     """The object ends before the requested bytes."""
 

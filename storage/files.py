@@ -3,7 +3,7 @@
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -59,6 +59,33 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
+    """Write blocks to `path`, atomically. An error of the file is a `StoreError` that names it; one
+    of the blocks, which SDKs derive from `OSError` too, comes out as it is."""
+    try:
+        with file_errors(path), atomic_file(path) as file:
+            for block in _marked(blocks):
+                file.write(block)
+        return
+    except _OfBlocks as mark:
+        error = mark.error
+    raise error
+
+
+class _OfBlocks(Exception):
+    """An error of what is to be written, on its way past the errors of the file."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _marked(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    try:
+        yield from blocks
+    except Exception as error:
+        raise _OfBlocks(error) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,12 +7,13 @@ of an upload and credentials are renewed between attempts.
 
 import io
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 from storage.downloads import BlockDownload, Body
 from storage.errors import ShortObject
-from storage.files import atomic_file, file_errors
+from storage.files import file_errors, write_blocks
 from storage.retry import retried
 from storage.store import Download, ObjectInfo, whole_part
 from storage.uris import checked_key
@@ -75,10 +76,7 @@ class RemoteStore:
         def copied() -> None:
             blocks = self._blocks(key)
             first = next(blocks, b"")  # the file is not made where there is no object
-            with file_errors(path), atomic_file(path) as file:
-                file.write(first)
-                for block in blocks:
-                    file.write(block)
+            write_blocks(path, chain([first], blocks))
 
         self._tried(key, copied)
 

@@ -5,22 +5,24 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from storage.errors import StoreError, StoreUnavailable, WrongAnswer
+from storage.transient import REDIRECTS, is_transient_page, is_transient_status
+
 _IDS = ("x-amz-request-id", "x-amz-id-2", "x-obs-request-id")
 """Headers that S3 stores add to every answer, and web servers to none."""
 
-_TRANSIENT = (502, 503, 504)
 _TITLE = re.compile(rb"<title[^>]*>\s*(.*?)\s*</title>", re.IGNORECASE | re.DOTALL)
 PAGE_BYTES = 64 << 10
 _PROXY_WANTS_LOGIN = 407
-_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class WebPage(Exception):
-    """An answer that is no store's; `is_transient` where a retry may help."""
+    """An answer that is no store's; `kind` is the type of its error."""
 
     def __init__(self, status: int, title: str, location: str) -> None:
-        self.is_transient = status in _TRANSIENT
-        self.status = status
+        self.kind: type[StoreError] = StoreError
+        if is_transient_page(status):
+            self.kind = StoreUnavailable if is_transient_status(status) else WrongAnswer
         named = f", title {title!r}" if title else ""
         to = f", it redirects to {location}" if location else ""
         super().__init__(f"status {status}{named}{to}")
@@ -54,11 +56,11 @@ def refuse_web_page(response_dict: Mapping[str, Any], **_: object) -> None:
         return
     body = response_dict.get("body") or b""
     page = is_html(headers, body if isinstance(body, bytes) else b"")
-    redirect = status in _REDIRECTS and "location" in headers and not body
+    redirect = status in REDIRECTS and "location" in headers and not body
     if not page and not redirect and status != _PROXY_WANTS_LOGIN:
         return
     if not isinstance(body, bytes):
         streamed = body
         body = streamed.read(PAGE_BYTES)
         streamed.close()
-    raise WebPage(status, title_of(body), host_of(headers) if status in _REDIRECTS else "")
+    raise WebPage(status, title_of(body), host_of(headers) if status in REDIRECTS else "")

@@ -67,8 +67,10 @@ def run(
     if not place.supervised:
         raise typer.Exit(_supervise(place))
     from adapt.spec.job_spec import load_spec
+    from storage.retry import outages_waited_for
 
-    job = load_spec(where, [*place.overrides, *(overrides or ())], place.environment)
+    with outages_waited_for():
+        job = load_spec(where, [*place.overrides, *(overrides or ())], place.environment)
     context.obj.expect_beats(60 * job.train.stall_minutes)
     if not place.launched:
         _start_ranks(job, place, processes, context.obj)

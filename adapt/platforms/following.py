@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from storage.errors import StoreUnavailable
-from storage.retry import Retry
+from storage.retry import Failing, Retry
 
 _Result = TypeVar("_Result")
 
@@ -47,7 +47,7 @@ def follow(
     Raises `StoreUnavailable` after an outage of `OUTAGE.deadline_s`, and other errors
     immediately.
     """
-    outage, quiet = _Outage(), 0
+    outage, quiet = Failing(OUTAGE), 0
     while True:
         try:
             is_last, is_quiet = ended(), True
@@ -63,24 +63,3 @@ def follow(
         if is_last and quiet >= settle_polls:
             return
         time.sleep(poll_s)
-
-
-class _Outage:
-    """The failures since a platform last answered."""
-
-    def __init__(self) -> None:
-        self._failures, self._began_s = 0, 0.0
-
-    def end(self) -> None:
-        self._failures = 0
-
-    def wait(self, error: StoreUnavailable) -> None:
-        """Wait before the next attempt. Raises `error` where the outage lasts too long."""
-        if self._failures == 0:
-            self._began_s = time.monotonic()
-        self._failures += 1
-        wait_s = OUTAGE.wait_s(self._failures)
-        if time.monotonic() + wait_s - self._began_s >= OUTAGE.deadline_s:
-            raise error
-        OUTAGE.on_retry(error, self._failures, wait_s)
-        OUTAGE.wait(wait_s)

@@ -5,18 +5,21 @@ All of it happens before a network is built, so a mistake costs seconds.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event
 from typing import NamedTuple
 
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.data.packed.packed_split import PackedSplit, SplitConfig
-from adapt.errors import DataError
+from adapt.errors import DataError, Interrupted
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
 from adapt.stream.config import StreamConfig
+from storage.retry import outages_waited_for
 from storage.shards.cache import ShardCache
 from storage.stores import Stores
+from storage.transient import TIME
 from storage.uris import join
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,27 @@ def open_job(job: JobSpec, place: Place) -> Iterator[Opened]:
         for split in data:
             if split is not None:
                 split.close()
+
+
+@contextmanager
+def stores_awaited(stop: Event, beat: Callable[[], None]) -> Iterator[None]:
+    """Inside, the job retries an unreachable store, from its first request on, as it does for
+    shards later; `beat` is called before each wait.
+
+    Raises `Interrupted` where `stop` is set meanwhile.
+    """
+
+    def wait(wait_s: float) -> bool:
+        beat()
+        return stop.wait(wait_s)
+
+    try:
+        with outages_waited_for(wait):
+            yield
+    except TIME as error:
+        if not stop.is_set():
+            raise
+        raise Interrupted(f"stopped while waiting for a store: {error.problem}") from error
 
 
 def open_stores(job: JobSpec, place: Place) -> Stores:

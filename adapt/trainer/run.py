@@ -19,7 +19,7 @@ from adapt.spec.job_spec import JobSpec
 from adapt.trainer.feeds import open_feeds
 from adapt.trainer.journal import Journal
 from adapt.trainer.networks import build_network, start_adversaries
-from adapt.trainer.opening import Opened, open_job
+from adapt.trainer.opening import Opened, open_job, stores_awaited
 from adapt.trainer.problems import refuse_problems
 from adapt.trainer.progress import JobProgress
 from adapt.trainer.resume import Checkpoint, resume
@@ -55,19 +55,20 @@ def run_job(
     with ExitStack() as stack:
         stack.enter_context(open_ranks(place, device, RANKS_WAIT))
         stack.enter_context(shared(stop))
-        opened = stack.enter_context(open_job(job, place))
-        if fresh and place.leader:
-            opened.folder.clear()
-        barrier()
-        engine = _engine(opened, device)
-        state = resume(opened.folder, job, place.leader)
-        evaluated = _load(engine, state, job)
-        beat()
-        tracker = stack.enter_context(tracked_run(opened, state))
-        feeds = stack.enter_context(open_feeds(opened, engine, state, stop))
-        journal = Journal(opened, engine, feeds, tracker, on_progress)
-        saves = Saves(opened, engine, feeds, journal, evaluated, beat)
-        stack.enter_context(closing(saves))
+        with stores_awaited(stop, beat):
+            opened = stack.enter_context(open_job(job, place))
+            if fresh and place.leader:
+                opened.folder.clear()
+            barrier()
+            engine = _engine(opened, device)
+            state = resume(opened.folder, job, place.leader)
+            evaluated = _load(engine, state, job)
+            beat()
+            tracker = stack.enter_context(tracked_run(opened, state))
+            feeds = stack.enter_context(open_feeds(opened, engine, state, stop))
+            journal = Journal(opened, engine, feeds, tracker, on_progress)
+            saves = Saves(opened, engine, feeds, journal, evaluated, beat)
+            stack.enter_context(closing(saves))
         outcome = Trainer(opened, engine, feeds, journal, saves, evaluated, stop, beat).run()
         if place.leader and place.model_dir is not None:
             _deliver(opened.folder, outcome, place.model_dir)

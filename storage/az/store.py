@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 import requests
-from azure.core.exceptions import AzureError, HttpResponseError
+from azure.core.exceptions import AzureError, DeserializationError, HttpResponseError
 from urllib3.exceptions import HTTPError
 
 from storage.az.client import ONE_REQUEST_BYTES, AzClient, connected, credentials_of
@@ -103,9 +103,11 @@ class AzBucket:
                 getattr(code, "value", code)
             )  # the SDK's enumeration, of codes that it knows
             raise self._refusal(key, error.status_code or 0, code) from None
+        except DeserializationError:
+            raise self._failures.no_answer(self.shown(key)) from None
         except (AzureError, requests.RequestException, HTTPError) as error:
             reason = _without_query(f"{type(error).__name__}: {error}")
-            raise self._failures.of_silence(self.shown(key), reason) from None
+            raise self._failures.of_silence(self.shown(key), error, reason) from None
         self._failures.answered = True
 
     def _refusal(self, key: str, status: int, code: str) -> StoreError:

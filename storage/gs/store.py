@@ -118,7 +118,7 @@ class GsBucket:
             raise self._failures.no_credentials(uri, error) from error
         except FAILURES.silence as error:
             reason = f"{type(error).__name__}: {error}"
-            raise self._failures.of_silence(uri, reason) from error
+            raise self._failures.of_silence(uri, error, reason) from error
         self._failures.answered = True
 
     def _bucket_is_there(self) -> bool:

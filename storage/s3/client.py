@@ -8,10 +8,12 @@ wrong clock, are ever refused.
 
 import os
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import IncompleteReadError
 
 from storage.config import StoreConfig
 from storage.credentials import Keys
@@ -88,5 +90,18 @@ class S3Clients:
         )
         if client.meta.endpoint_url.startswith("https:"):  # known only now; an AWS config file wins
             client.meta.config.s3.setdefault("payload_signing_enabled", False)
-        client.meta.events.register_first("before-parse.s3.*", refuse_web_page)
+        for refuse in (refuse_half_an_answer, refuse_web_page):  # called in reverse order
+            client.meta.events.register_first("before-parse.s3.*", refuse)
         return client
+
+
+def refuse_half_an_answer(
+    response_dict: Mapping[str, Any], operation_model: Any, **_: object
+) -> None:
+    """Hook of botocore before it parses an answer. Raises `IncompleteReadError` for one that is
+    shorter than announced: botocore takes an empty one for a listing without objects."""
+    body, announced = response_dict.get("body"), response_dict["headers"].get("content-length")
+    if not isinstance(body, bytes) or announced is None or operation_model.http["method"] == "HEAD":
+        return
+    if len(body) < int(announced):
+        raise IncompleteReadError(actual_bytes=len(body), expected_bytes=int(announced))

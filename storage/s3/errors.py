@@ -10,6 +10,7 @@ from botocore.exceptions import (
     ClientError,
     ConnectionError,
     CredentialRetrievalError,
+    FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
@@ -17,11 +18,20 @@ from botocore.exceptions import (
     ProxyConnectionError,
 )
 from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
-from storage.errors import MissingObject, ShortObject, StoreError, StoreUnavailable
+from storage.errors import (
+    MissingObject,
+    ShortObject,
+    SilentStore,
+    StoreError,
+    StoreUnavailable,
+    WrongAnswer,
+)
 from storage.s3 import refusals
 from storage.s3.client import S3Clients
 from storage.s3.refusals import Explanation
+from storage.transient import CODES, REDIRECTS, is_certificate, is_final, is_transient_status
 from storage.web_pages import WebPage
 
 
@@ -49,19 +59,26 @@ class S3Errors:
             self.answered = True
             raise self._of_answer(uri, error, client) from error
         except WebPage as page:
-            kind = StoreUnavailable if page.is_transient else StoreError
-            raise self.explained(uri, refusals.WEB_PAGE, kind, page) from page
+            raise self.explained(uri, refusals.WEB_PAGE, page.kind, page) from page
         except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
             raise self.explained(uri, refusals.NO_CREDENTIALS, error=error) from error
-        except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
-            kind = StoreUnavailable if self.answered else StoreError
-            proxy = isinstance(error, ProxyConnectionError)
-            what = refusals.PROXY_FAILS if proxy else refusals.UNREACHABLE
-            raise self.explained(uri, what, kind, error) from error
+        except (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError) as error:
+            raise self._of_silence(uri, error) from error
         except ResponseParserError as error:  # its text is the whole answer
-            raise self.explained(uri, refusals.NOT_S3) from error
+            raise self.explained(uri, refusals.NOT_S3, WrongAnswer) from error
+        except FlexibleChecksumError as error:
+            raise self.explained(uri, refusals.FAILS, WrongAnswer, error) from error
         except (BotoCoreError, Boto3Error) as error:
             raise StoreError(f"{uri}: {error}", fix=f"check {self.name}") from error
+
+    def _of_silence(self, uri: str, error: Exception) -> StoreError:
+        what = refusals.UNREACHABLE
+        if isinstance(error, ProxyConnectionError):
+            what = refusals.PROXY_FAILS
+        elif is_certificate(error):
+            what = refusals.CERTIFICATE
+        kind: type[StoreError] = StoreUnavailable if self.answered else SilentStore
+        return self.explained(uri, what, StoreError if is_final(error) else kind, error)
 
     def _of_answer(self, uri: str, error: ClientError, client: Any) -> StoreError:
         code = str(error.response.get("Error", {}).get("Code", ""))
@@ -76,12 +93,14 @@ class S3Errors:
             )
         if code in refusals.FINAL:
             renewed = code in refusals.MAY_BE_EXPIRED and self.clients.renew(client)
-            kind = StoreUnavailable if renewed else StoreError
+            kind: type[StoreError] = StoreUnavailable if renewed else StoreError
+            kind = WrongAnswer if status in REDIRECTS else kind
             problem, fix = refusals.FINAL[code]
             return self.explained(uri, Explanation(f"{problem} ({code})", fix), kind)
-        if code in refusals.TRANSIENT or status >= 500 or status == 429:
+        if code in CODES or is_transient_status(status):
             return self.explained(uri, refusals.FAILS, StoreUnavailable, error)
-        return self.explained(uri, refusals.REFUSES, error=error)
+        kind = WrongAnswer if status in REDIRECTS else StoreError
+        return self.explained(uri, refusals.REFUSES, kind, error)
 
     def _bucket_is_there(self) -> bool:
         """Return whether the object alone is missing; an answer to HEAD does not state which."""

@@ -10,18 +10,6 @@ ABSENT = ("NoSuchKey", "404", "NotFound", "NoSuchVersion")
 SHORT = ("InvalidRange", "416")
 """Error codes of a range behind the object's end."""
 
-TRANSIENT = (
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "RequestLimitExceeded",
-    "RequestTimeout",
-    "InternalError",
-    "ServiceUnavailable",
-    "BadDigest",
-)
-"""Transient codes, beside every status from 500 on."""
-
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
 """Error codes of expired temporary credentials."""
 
@@ -65,6 +53,10 @@ NO_CREDENTIALS = Explanation(
 UNREACHABLE = Explanation(
     "the store at {endpoint} is unreachable or broke off ({error})",
     "check {name}.endpoint_url and the network",
+)
+CERTIFICATE = Explanation(
+    "the certificate of {endpoint} is not accepted ({error})",
+    "set AWS_CA_BUNDLE to the file of its authority, or have it renewed",
 )
 PROXY_FAILS = Explanation(
     "the proxy on the way to {endpoint} refuses the request ({error})",

@@ -2,8 +2,8 @@
 
 botocore retries only the parts of an upload, so that one part does not cost the whole file; whole
 operations are retried here, because botocore does not retry a read that breaks in the middle of a
-body. A store that has never answered is not retried: then the endpoint is wrong, and waiting does
-not fix it.
+body. A store that has never answered is retried only where outages are waited for
+(storage/retry.py): otherwise its endpoint is taken to be wrong.
 """
 
 import io
@@ -16,13 +16,13 @@ from boto3.s3.transfer import TransferConfig
 from storage.config import StoreConfig, settings_name
 from storage.credentials import find_keys
 from storage.downloads import BlockDownload, Body, stopper
-from storage.errors import MissingObject, StoreError
-from storage.files import atomic_file, file_errors
+from storage.errors import MissingObject, StoreError, WrongAnswer
+from storage.files import file_errors, write_blocks
 from storage.retry import retried
 from storage.s3.client import S3Clients
 from storage.s3.errors import S3Errors
 from storage.s3.obs import check_obs, is_obs
-from storage.s3.refusals import PATH_REFUSED, RANGE_IGNORED
+from storage.s3.refusals import NOT_S3, PATH_REFUSED, RANGE_IGNORED
 from storage.store import Download, ObjectInfo, whole_part
 from storage.uris import checked_key, join, split_uri
 
@@ -80,10 +80,7 @@ class S3Store:
         where = self._where(key)
 
         def copied(client: Any) -> None:
-            body = self._opened(client, where)
-            with file_errors(path), atomic_file(path) as file:
-                for block in body.iter_chunks(_READ_BYTES):
-                    file.write(block)
+            write_blocks(path, self._opened(client, where).iter_chunks(_READ_BYTES))
 
         self._tried(key, copied)
 
@@ -186,11 +183,17 @@ class S3Store:
     def _pages(self, prefix: str) -> Iterator[dict[str, Any]]:
         request = {"Bucket": self.bucket, "Prefix": prefix}
         while True:
-            page = self._tried("", lambda client: client.list_objects_v2(**request))
+            page = self._tried("", lambda client: self._page(client, request))
             yield page
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _page(self, client: Any, request: Mapping[str, str]) -> dict[str, Any]:
+        page: dict[str, Any] = client.list_objects_v2(**request)
+        if not page.keys() & {"Name", "KeyCount", "Contents"}:  # an empty body is no empty list
+            raise self.errors.explained(self.uri, NOT_S3, WrongAnswer)
+        return page
 
     def _tried(self, key: str, operation: Callable[[Any], _Result], attempts: int = 1) -> _Result:
         """Retried while the store is unavailable; `attempts` are botocore's own, inside of one."""

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from storage.errors import DamagedObject, ShortObject, StoreError, StoreUnavailable
 from storage.files import file_errors, sync_folder
 from storage.local import LocalStore
+from storage.retry import DOWNLOADS
 from storage.shards.cache_files import (
     LOCK,
     PART,
@@ -31,7 +32,7 @@ from storage.shards.cache_files import (
     size_of,
     taken,
 )
-from storage.shards.fetch import DOWNLOADS, Fetcher
+from storage.shards.fetch import Fetcher
 from storage.shards.shards import OpenShard, xxh3_of
 from storage.store import Store
 from storage.uris import checked_key, join
@@ -218,7 +219,7 @@ class ShardCache:
                 raise DamagedObject(f"expected xxh3 {shard.xxh3}, got {found}")
 
         try:
-            self.fetcher.policy(DOWNLOADS, on=(ShortObject, DamagedObject)).call(fetched)
+            self.fetcher.policy(DOWNLOADS).call(fetched)
         except ShortObject as error:
             fault = f"expected {shard.size_bytes} bytes, the object has fewer"
             raise _damaged(shard, f"{fault}; downloaded {DOWNLOADS} times") from error

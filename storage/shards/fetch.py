@@ -20,20 +20,19 @@ from typing import NamedTuple
 import xxhash
 
 from storage.errors import DamagedObject, ShortObject, StoreError, StoreUnavailable
-from storage.retry import Retry
+from storage.retry import DOWNLOADS, OUTAGE_S, Failing, Retry
 from storage.store import Download, Store
+from storage.transient import DOWNLOAD, TIME
 from storage.uris import join
 
 PROGRESS_S = 10.0
 """A fetch that gets fewer than `PROGRESS_BYTES` in this time drops its requests."""
 PROGRESS_BYTES = 64 << 10
-RETRY_TIME_S = 600.0
+RETRY_TIME_S = OUTAGE_S
 """Retry time: how long a store may make no progress before the fetch fails."""
 HEDGE_FACTOR, HEDGE_LEAST_S = 3.0, 1.0
 """A fetch that takes this many times the median of earlier ones, and this long, is a straggler."""
 MEDIAN_OF, MEDIAN_NEEDS = 32, 3
-DOWNLOADS = 3
-"""Attempts to fetch bytes that arrive wrong."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 3.0
 """Bounds of the waits between requests (storage/retry.py)."""
 TICK_S = 0.2
@@ -109,7 +108,7 @@ class Fetcher:
             return data
 
         try:
-            return self.policy(DOWNLOADS, on=(ShortObject, DamagedObject)).call(fetched)
+            return self.policy(DOWNLOADS).call(fetched)
         except (ShortObject, DamagedObject) as error:
             raise StoreError(
                 f"{join(store.uri, key)}: {length_bytes} bytes at {offset_bytes} are damaged, "
@@ -126,19 +125,17 @@ class Fetcher:
         finally:
             transfer.cancel()
 
-    def policy(self, max_attempts: int, on: tuple[type[Exception], ...]) -> Retry:
-        """Retries after those errors, counted; their waits end with `close`."""
+    def policy(self, max_attempts: int | None = None) -> Retry:
+        """Retries of wrong bytes, or of an unreachable store, for `retry_time_s`, where
+        `max_attempts` is None. They are counted; their waits end with `close`."""
         return Retry(
             max_attempts,
+            deadline_s=self.retry_time_s if max_attempts is None else float("inf"),
             first_wait_s=FIRST_DELAY_S,
             longest_wait_s=LONGEST_DELAY_S,
-            on=on,
+            on=TIME if max_attempts is None else DOWNLOAD,
             wait=self._wait,
         )
-
-    def wait(self, failures: int) -> None:
-        """The wait after that many failures in a row (>= 1); counts a retry."""
-        self._wait(self.policy(1, ()).wait_s(failures))
 
     def _wait(self, wait_s: float) -> None:
         """Returns nothing: after `close`, the next attempt itself raises the reason."""
@@ -188,9 +185,9 @@ class _Transfer:
         self._live: list[Download] = []
         self._failure: BaseException | None = None
         self._over = False
-        self._failures = 0
+        self._failing = Failing(fetcher.policy())
         self._hedge_s = time.monotonic() + fetcher.straggles_after_s(store, size_bytes)
-        self._advanced_s = self._watched_s = time.monotonic()
+        self._watched_s = time.monotonic()
         self._mark_bytes = 0
 
     def run(self) -> None:
@@ -227,8 +224,8 @@ class _Transfer:
         """Note progress; drop the requests of a stalled download."""
         now_s = time.monotonic()
         if self.covered_bytes - self._mark_bytes >= PROGRESS_BYTES:
-            self._mark_bytes, self._advanced_s, self._failures = self.covered_bytes, now_s, 0
-            self._watched_s = now_s
+            self._mark_bytes, self._watched_s = self.covered_bytes, now_s
+            self._failing.end()
         elif now_s - self._watched_s >= self.fetcher.progress_s:
             self._failure = StoreUnavailable(
                 f"{self._uri}: download stalled: {self.covered_bytes - self._mark_bytes} bytes in "
@@ -261,14 +258,9 @@ class _Transfer:
     def _send_again(self) -> None:
         """After a transient failure: wait, and request the rest."""
         failure = self._failure or StoreUnavailable(f"{self._uri}: the answer ended too early")
-        waited_s = time.monotonic() - self._advanced_s
-        if not isinstance(failure, StoreUnavailable):
+        if not isinstance(failure, TIME):
             raise failure
-        if waited_s >= self.fetcher.retry_time_s:
-            problem = f"{failure.problem}, retried for {waited_s:.0f} s"
-            raise StoreUnavailable(problem, failure.fix) from failure
-        self._failures += 1
-        self.fetcher.wait(self._failures)
+        self._failing.wait(failure)
         self._failure = None
         self._send()
 

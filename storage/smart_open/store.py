@@ -99,7 +99,7 @@ class WebBucket:
             raise self._of_status(key, error.response.status_code) from None
         except (OSError, HTTPError, ValueError) as error:
             reason = self._target.hidden(f"{type(error).__name__}: {error}", key)
-            raise self._failures.of_silence(uri, reason) from None
+            raise self._failures.of_silence(uri, error, reason) from None
         self._failures.answered = True
 
     def _of_status(self, key: str, status: int) -> StoreError:

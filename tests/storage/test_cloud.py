@@ -142,10 +142,10 @@ def test_a_store_that_goes_away_is_waited_for(server: CloudServer, waits: list[f
     proxy.close()
 
 
-def test_a_web_page_is_no_object(server: CloudServer) -> None:
+def test_a_web_page_is_no_object(server: CloudServer, waits: list[float]) -> None:
     proxy = FaultProxy(server.endpoint_url)
     store = opened(server._replace(endpoint_url=proxy.endpoint_url))
-    proxy.order(Answer(200, page="<!doctype html><title>Sign in</title>"))
+    proxy.order(Answer(200, page="<!doctype html><title>Sign in</title>"), times=5)
     message = r"/k: expected the object, got a web page \(status 200, title 'Sign in'\).*Fix: check"
     with pytest.raises(StoreError, match=message):
         store.get("k")

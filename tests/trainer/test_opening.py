@@ -3,15 +3,24 @@
 import logging
 import os
 from dataclasses import replace
+from pathlib import Path
+from threading import Event, Timer
 from typing import Any
 
 import pytest
 
-from adapt.errors import DataError, JobError
+from adapt.errors import DataError, Interrupted, JobError
 from adapt.places import Place
+from adapt.platforms.local_stack import S3Server
 from adapt.stream.config import StreamConfig
-from adapt.trainer.opening import decoding_threads
+from adapt.trainer.opening import decoding_threads, open_job, stores_awaited
+from adapt.trainer.run import run_job
 from storage.errors import StoreError
+from storage.store import Store
+from tests.conftest import tiny_values
+from tests.servers import stores_of
+from tests.storage.broken_answers import Reset
+from tests.storage.faults import FaultProxy
 from tests.trainer.jobs import job_of, run
 
 
@@ -83,3 +92,59 @@ def test_the_target_s_labels_are_never_opened(
     run(job_of(tiny_job, "train.steps=1"), place)
     source, target, validation = opened["tables"]
     assert source is not None and target is None and validation is not None
+
+
+@pytest.fixture
+def remote_job(
+    tiny_uri: str, s3_server: S3Server, s3_uri: str, proxy: FaultProxy, place: Place
+) -> tuple[dict[str, Any], Place]:
+    """A job whose data and runs lie in a store behind the proxy, and its place with the keys."""
+    direct = stores_of(s3_server)
+    _copy(tiny_uri, direct.open(f"{s3_uri}/packed"))
+    config = direct.configs["s3"].model_copy(update={"endpoint_url": proxy.endpoint_url})
+    values = tiny_values(f"{s3_uri}/packed", f"{s3_uri}/runs")
+    values["stores"] = {"s3": config.model_dump(exclude_defaults=True)}
+    return values, replace(place, environment=direct.environment)
+
+
+def _copy(folder: str, store: Store) -> None:
+    for path in Path(folder).rglob("*"):
+        if path.is_file():
+            store.put_file(path.relative_to(folder).as_posix(), path)
+
+
+def test_a_job_starts_although_its_store_is_away(
+    remote_job: tuple[dict[str, Any], Place], proxy: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    values, place = remote_job
+    proxy.outage(1.5)
+    outcome, _ = run(job_of(values, "train.steps=1"), place)
+    assert outcome.step == 1
+    waited = [line for line in caplog.messages if line.endswith("; retrying for up to 600 s")]
+    assert len(waited) == 1 and "/packed/train/manifest.json: the store at http" in waited[0]
+
+
+def test_a_job_starts_although_its_first_requests_are_reset(
+    remote_job: tuple[dict[str, Any], Place], proxy: FaultProxy
+) -> None:
+    values, place = remote_job
+    beats: list[None] = []
+    proxy.order(Reset(), times=3)
+    with (
+        stores_awaited(Event(), lambda: beats.append(None)),
+        open_job(job_of(values), place) as job,
+    ):
+        assert len(job.data.source) == 22
+    assert len(beats) == 3, "a wait is no stall"
+
+
+def test_a_stop_ends_the_wait_for_a_store(
+    remote_job: tuple[dict[str, Any], Place], proxy: FaultProxy
+) -> None:
+    values, place = remote_job
+    stop = Event()
+    with proxy.away():
+        Timer(0.5, stop.set).start()
+        message = r"stopped while waiting for a store: s3://.*manifest.json: the store at .*broke"
+        with pytest.raises(Interrupted, match=message):
+            run_job(job_of(values), place, stop)

@@ -53,10 +53,13 @@ def test_a_web_page_in_the_way_is_told_from_the_store(
     store = stores.open("s3://bucket/data")
     for name, call in _calls(store, tmp_path / "copy").items():
         http_server.answers.extend([PAGES[page]] * 2)
+        waits.clear()
         with pytest.raises(StoreError) as caught:
             call()
         passes = page in ("502", "503", "504")
         assert isinstance(caught.value, StoreUnavailable) == passes, name
+        again = name != "download" and page not in ("403", "407")
+        assert (len(waits), len(http_server.answers)) == ((1, 0) if again else (0, 1)), name
         text = str(caught.value)
         assert text.startswith("s3://bucket/data"), name
         assert f"expected an answer of S3, got a web page (status {page}" in text, name
@@ -78,15 +81,16 @@ def test_an_object_that_is_html_is_no_web_page(s3_server: S3Server, s3_uri: str)
 
 
 def test_an_answer_that_is_no_xml_is_named_but_not_shown(
-    s3_server: S3Server, http_server: WebServer
+    s3_server: S3Server, http_server: WebServer, waits: list[float]
 ) -> None:
-    http_server.answers.append(WebAnswer(201, b'{"token": "hush"}'))
+    http_server.answers.extend([WebAnswer(201, b'{"token": "hush"}')] * 5)
     stores = stores_of(s3_server._replace(endpoint_url=http_server.url))
     with pytest.raises(
         StoreError, match=r"the answer of the endpoint is not S3's. Fix: c"
     ) as caught:
         stores.open("s3://bucket").put("k", b"1")
     assert "hush" not in str(caught.value)
+    assert len(waits) == 4
 
 
 def test_a_proxy_that_refuses_is_named(

@@ -99,8 +99,9 @@ def test_a_wrong_range_is_not_taken_for_the_right_bytes(web: Store, http_server:
         list(web.download("k", 5))
 
 
-def test_a_login_page_is_no_object(web: Store, http_server: WebServer) -> None:
-    http_server.answers.append(Answer(200, PAGE, (("Content-Type", "text/html; charset=utf-8"),)))
+def test_a_login_page_is_no_object(web: Store, http_server: WebServer, waits: list[float]) -> None:
+    page = Answer(200, PAGE, (("Content-Type", "text/html; charset=utf-8"),))
+    http_server.answers.extend([page] * 5)
     message = r"/data/k: expected the object, got a web page \(status 200, title 'Sign in please'\)"
     with pytest.raises(StoreError, match=message):
         web.get("k")
