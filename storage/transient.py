@@ -71,20 +71,20 @@ _FINAL_TEXTS = (
 
 
 def is_transient_status(status: int) -> bool:
-    """Return whether an answer of this HTTP status is a service's that fails or is busy just now."""
+    """Return whether a service that answers with this HTTP status fails or is busy just now."""
     return status in _STATUSES or status >= 500
 
 
 def is_transient_page(status: int) -> bool:
-    """Return whether a web page of this status may give way to the right answer: those of gateways, and
-    pages to log in, which come with 200 or a redirect."""
+    """Return whether a web page of this status may give way to the right answer: those of gateways,
+    and pages to log in, which come with 200 or a redirect."""
     return status < 400 or is_transient_status(status)
 
 
 def is_final(error: BaseException) -> bool:
-    """Return whether waiting is in vain after a request without an answer: a certificate is refused, a
-    proxy wants a password, an address or a header cannot be sent. All else may pass: refused,
-    reset, cut, silent, a name not known yet."""
+    """Return whether waiting is in vain after a request without an answer: a certificate is
+    refused, a proxy wants a password, an address or a header cannot be sent. All else may pass:
+    refused, reset, cut, silent, a name not known yet."""
     chain = list(_chain(error))
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain):
         return True
@@ -93,15 +93,15 @@ def is_final(error: BaseException) -> bool:
 
 
 def is_certificate(error: BaseException) -> bool:
-    """Return whether a request got no answer because of a certificate, the server's or one of ours."""
+    """Return whether a request got no answer because of a certificate, the server's or ours."""
     texts = _FINAL_TEXTS[:3]
     text = " ".join(str(one).lower() for one in _chain(error))
     return any(final in text for final in texts)
 
 
 def _cannot_be_sent(error: BaseException) -> bool:
-    """Return whether the request itself is wrong. Half an answer in JSON is a `ValueError` too, of the
-    standard library or of simplejson, whose class has the same name."""
+    """Return whether the request itself is wrong. Half an answer in JSON is a `ValueError` too, of
+    the standard library or of simplejson, whose class has the same name."""
     half = any(kind.__name__ == "JSONDecodeError" for kind in type(error).__mro__)
     return isinstance(error, ValueError) and not half
 
