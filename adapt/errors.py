@@ -73,3 +73,8 @@ def written(value: object) -> str:
         case _:
             text = repr(value)
     return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 shard`, `2 shards`: a count with its noun, for messages."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

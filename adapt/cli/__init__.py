@@ -9,7 +9,18 @@ import typer
 from rich.logging import RichHandler
 
 from adapt import __version__
-from adapt.cli import cache, check, checkpoints, data, jobs, models, platforms, specs, tracking
+from adapt.cli import (
+    cache,
+    check,
+    checkpoints,
+    data,
+    jobs,
+    models,
+    pack,
+    platforms,
+    specs,
+    tracking,
+)
 from adapt.cli.options import console
 
 app = typer.Typer(
@@ -17,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train segmentation networks for streets without labels. One job spec, any platform.",
 )
-for part in (jobs, check, specs, data, cache, models, checkpoints, tracking, platforms):
+for part in (jobs, check, specs, pack, data, cache, models, checkpoints, tracking, platforms):
     app.add_typer(part.commands)
 
 

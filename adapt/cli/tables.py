@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adapt.data.packed.inspect import Inspection
+from adapt.errors import counted
 from adapt.evaluation.evaluate import NO_SUBSETS
 from adapt.evaluation.metrics import mean_of_known
 
@@ -93,10 +94,11 @@ def inspection_table(title: str, found: Inspection) -> Table:
     sizes = " / ".join(
         "x".join(map(str, hw)) for hw in (found.min_hw, found.median_hw, found.max_hw)
     )
-    table.add_row("dataset", f"{manifest.dataset} ({manifest.profile})")
+    table.add_row("dataset", f"{manifest.dataset} ({manifest.encoding_name})")
     table.add_row(
         "samples",
-        f"{found.num_samples} in {found.num_shards} shards, {found.size_bytes / 1e6:.1f} MB",
+        f"{found.num_samples} in {counted(found.num_shards, 'shard')}, "
+        f"{found.size_bytes / 1e6:.1f} MB",
     )
     table.add_row("height x width", f"{sizes} px (min / median / max)")
     table.add_row("labels", _stored_labels(found))

@@ -58,6 +58,19 @@ def test_slices_are_merged_and_verified(tmp_path: Path) -> None:
     assert whole.out == merged.out
 
 
+def test_counts_of_one_are_singular(tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 1, seed=1)
+    for ended in (pack(tmp_path), call("verify", "packed", folder=tmp_path)):
+        assert ended.code == 0 and "1 sample in 1 shard" in ended.err
+        assert "1 samples" not in ended.err and "1 shards" not in ended.err
+    assert "1 in 1 shard," in call("inspect", "packed", folder=tmp_path).out
+
+
+def test_the_help_names_every_store_that_pack_writes_to(tmp_path: Path) -> None:
+    shown = call("pack", "--help", folder=tmp_path).out
+    assert all(f"{scheme}://" in shown for scheme in ("s3", "obs", "gs", "az"))
+
+
 def test_verify_names_what_is_wrong(tmp_path: Path) -> None:
     write_raw_folders(tmp_path / "raw", 14, seed=1)
     pack(tmp_path)
@@ -69,7 +82,7 @@ def test_verify_names_what_is_wrong(tmp_path: Path) -> None:
     assert as_json.code == 4 and len(json.loads(as_json.out)["faults"]) >= 3
     shard.unlink()
     refused(
-        call("verify", "packed", folder=tmp_path), 4, "1 faults in", "shard-00001.tar: is missing"
+        call("verify", "packed", folder=tmp_path), 4, "1 fault in", "shard-00001.tar: is missing"
     )
     refused(
         call("verify", "nothing", folder=tmp_path), 4, "nothing: expected a packed split, got none"
@@ -100,8 +113,10 @@ def test_labels_are_packed_as_the_train_ids_of_a_spec(spec: Path, tmp_path: Path
     [
         (
             ("--slice", "2/2"),
-            "--slice: expected I/N with I from 0 to N - 1, got '2/2'",
+            "--slice: expected I/N with I from 0 to N - 1, got '2/2'. Fix: number the slices 0/2",
         ),
+        (("--slice", "3/2"), "number the slices 0/2 to 1/2."),
+        (("--slice", "1"), "number the slices 0/4 to 3/4."),
         (("--classes", "camvid12"), "did you mean 'camvid11'"),
         (
             ("--classes", "camvid11", "--unlabelled"),

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from adapt.batch import IGNORED
 from adapt.config.section import Section
@@ -39,7 +39,17 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Xxh3 = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE_PX)]
 LabelId = Annotated[int, Field(ge=0, le=255)]
+StoredEncoding = Annotated[
+    EncodingName, Field(validation_alias="profile", serialization_alias="profile")
+]
+"""A row of `ENCODINGS`, under the key that files have had since format 1."""
 Pixels = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Stored(Section):
+    """A part of a file whose keys may differ from the fields' names."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
 
 class ShardInfo(Section):
@@ -70,16 +80,16 @@ class PackedLabelSpace(Section):
         return f"{self.name} ({', '.join(self.classes)})"
 
 
-class Manifest(Section):
+class Manifest(Stored):
     """One packed split. Its labels hold the dataset's own ids, or, with a `label_space`, train ids
     of that (255 where ignored); `id_pixels` counts the pixels of each over the whole split.
-    `profile` is the name of its encoding.
+    The name of its encoding is stored under `profile`.
     """
 
     format_version: int = FORMAT_VERSION
     dataset: str
     split: SplitName
-    profile: EncodingName
+    encoding_name: StoredEncoding
     size_hw: tuple[Side, Side] | None
     num_samples: int
     labelled: bool
@@ -101,7 +111,7 @@ class Manifest(Section):
     @property
     def encoding(self) -> ImageEncoding:
         """How the images are stored."""
-        return ENCODINGS[self.profile]
+        return ENCODINGS[self.encoding_name]
 
     @property
     def ids(self) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from adapt.data.packed.index import Index
 from adapt.data.packed.manifest import Manifest
 from adapt.data.packed.split_files import packed_splits, read_manifest
 from adapt.data.workers import SampleCounter, stopping, watch
-from adapt.errors import MAX_SHOWN, DataError
+from adapt.errors import MAX_SHOWN, DataError, counted
 from storage.errors import MissingObject
 from storage.shards.shards import checksums, read_member
 from storage.store import Store
@@ -59,7 +59,8 @@ class Verification:
         tail = f"\n  ... and {more} more (--json has all)" if more > 0 else ""
         shown = "\n  ".join(self.faults[:MAX_SHOWN])
         raise DataError(
-            f"{self.uri}: {len(self.faults)} faults in {', '.join(self.splits)}:\n  {shown}{tail}",
+            f"{self.uri}: {counted(len(self.faults), 'fault')} in {', '.join(self.splits)}:\n  "
+            f"{shown}{tail}",
             fix=f"copy the objects there again, or {REPACK}",
         )
 

@@ -153,67 +153,77 @@ GAME = _look(_GAME_NUMBERS, 0.0)
 """As a game draws it: saturated, even, sharp, the sun always in the same place."""
 
 
+_CAMERA_NUMBERS: dict[str, ArrayLike] = {
+    "marking": [206, 202, 190],
+    "bark": [[66, 58, 52]],
+    "metal": [[58, 58, 58], [120, 118, 114]],
+    "car_glass": [46, 50, 52],
+    "fine_grain": 0.12,
+    "coarse_grain": 0.10,
+    "brick": 0.2,
+}
+"""The numbers that all photographs share."""
+
+_CAMERA_PALETTES: dict[str, tuple[float, list[list[int]]]] = {
+    "ground": (0.10, [[0, 0, 0], [142, 138, 132], [112, 100, 94], [116, 110, 68]]),
+    "facades": (
+        0.12,
+        [
+            [128, 80, 64],
+            [162, 150, 134],
+            [108, 106, 108],
+            [140, 112, 88],
+            [178, 168, 150],
+            [94, 78, 72],
+        ],
+    ),
+    "roofs": (0.1, [[92, 72, 64], [78, 78, 82], [100, 84, 72]]),
+    "foliage": (0.12, [[66, 72, 42], [98, 86, 48], [74, 80, 58]]),
+    "paints": (
+        0.1,
+        [
+            [150, 152, 156],
+            [92, 94, 98],
+            [44, 44, 48],
+            [52, 64, 88],
+            [196, 194, 190],
+            [112, 44, 42],
+        ],
+    ),
+}
+"""Spread of each photograph's colours, and the colours."""
+
+_AIR = {
+    "cloudiness": (0.3, 1.0),
+    "haze_per_m": (0.002, 0.009),
+    "exposure": (0.85, 1.2),
+    "gamma": (0.8, 1.15),
+}
+_LENS = {"blur": (0.3, 0.9), "vignette": (0.1, 0.4), "noise": (3, 8), "jpeg_quality": (38, 75)}
+"""Least and greatest value, drawn evenly for each photograph."""
+
+
 def camera_look(seed: int, gap: float = 1.0) -> Look:
     """The look of one photograph: weather, paint, lens and sensor drawn by `seed`, `gap` away
     from the game.
     """
     rng = np.random.default_rng([seed, 2])
     weather = _WEATHERS[list(_WEATHERS)[rng.integers(len(_WEATHERS))]]
+    photograph: dict[str, ArrayLike] = {"to_sun": _to_sun(rng), **_CAMERA_NUMBERS}
+    for name, (spread, colours) in _CAMERA_PALETTES.items():
+        photograph[name] = _tinted(colours, spread, rng)
+    photograph["window"] = rng.uniform(50, 120) * np.array([0.96, 1.0, 1.02])
+    photograph |= {name: rng.uniform(*limits) for name, limits in _AIR.items()}
+    photograph["cast"] = rng.normal(1.0, 0.05, 3) * [1.03, 1.0, 0.95]
+    photograph |= {name: rng.uniform(*limits) for name, limits in _LENS.items()}
+    return _look(photograph | weather, gap)
+
+
+def _to_sun(rng: Generator) -> list[float]:
+    """A direction above the horizon, (3,)."""
     azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 1.0)
-    to_sun = [
-        np.cos(azimuth) * np.cos(elevation),
-        np.sin(elevation),
-        np.sin(azimuth) * np.cos(elevation),
-    ]
-    photograph: dict[str, ArrayLike] = {
-        "ground": _tinted([[0, 0, 0], [142, 138, 132], [112, 100, 94], [116, 110, 68]], 0.10, rng),
-        "marking": [206, 202, 190],
-        "facades": _tinted(
-            [
-                [128, 80, 64],
-                [162, 150, 134],
-                [108, 106, 108],
-                [140, 112, 88],
-                [178, 168, 150],
-                [94, 78, 72],
-            ],
-            0.12,
-            rng,
-        ),
-        "roofs": _tinted([[92, 72, 64], [78, 78, 82], [100, 84, 72]], 0.1, rng),
-        "foliage": _tinted([[66, 72, 42], [98, 86, 48], [74, 80, 58]], 0.12, rng),
-        "bark": [[66, 58, 52]],
-        "metal": [[58, 58, 58], [120, 118, 114]],
-        "paints": _tinted(
-            [
-                [150, 152, 156],
-                [92, 94, 98],
-                [44, 44, 48],
-                [52, 64, 88],
-                [196, 194, 190],
-                [112, 44, 42],
-            ],
-            0.1,
-            rng,
-        ),
-        "window": rng.uniform(50, 120) * np.array([0.96, 1.0, 1.02]),
-        "car_glass": [46, 50, 52],
-        "cloudiness": rng.uniform(0.3, 1.0),
-        "to_sun": to_sun,
-        "fine_grain": 0.12,
-        "coarse_grain": 0.10,
-        "brick": 0.2,
-        "haze_per_m": rng.uniform(0.002, 0.009),
-        "exposure": rng.uniform(0.85, 1.2),
-        "gamma": rng.uniform(0.8, 1.15),
-        "cast": rng.normal(1.0, 0.05, 3) * [1.03, 1.0, 0.95],
-        "blur": rng.uniform(0.3, 0.9),
-        "vignette": rng.uniform(0.1, 0.4),
-        "noise": rng.uniform(3, 8),
-        "jpeg_quality": rng.uniform(38, 75),
-        **weather,
-    }
-    return _look(photograph, gap)
+    flat = np.cos(elevation)
+    return [np.cos(azimuth) * flat, np.sin(elevation), np.sin(azimuth) * flat]
 
 
 def _tinted(colours: ArrayLike, spread: float, rng: Generator) -> NDArray[np.float64]:

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from adapt.config.section import Section
 from adapt.data.datasets import RawLayout, known_layout
 from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.encodings import ENCODINGS, EncodingName, ImageEncoding
@@ -27,6 +26,8 @@ from adapt.data.packed.manifest import (
     Manifest,
     PackedLabelSpace,
     Sha256,
+    Stored,
+    StoredEncoding,
 )
 from adapt.data.writing.survey import LARGEST, Planned, as_text, survey, too_large
 from adapt.errors import DataError, JobError, known_names, written
@@ -45,8 +46,10 @@ class Slice(NamedTuple):
         """`I/N` -> slice. `JobError` for anything else."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
         if match is None or int(match[1]) >= int(match[2]):
+            num_slices = int(match[2]) if match and int(match[2]) else 4
             raise JobError(
-                f"--slice: expected I/N with I from 0 to N - 1, got {text!r}", fix="write 0/4"
+                f"--slice: expected I/N with I from 0 to N - 1, got {text!r}",
+                fix=f"number the slices 0/{num_slices} to {num_slices - 1}/{num_slices}",
             )
         return cls(int(match[1]), int(match[2]))
 
@@ -58,14 +61,14 @@ class Slice(NamedTuple):
 WHOLE = Slice(0, 1)
 
 
-class PlanSummary(Section):
+class PlanSummary(Stored):
     """The plan as the manifest keeps it; each shard's record carries it, so that a manifest can be
-    made of records alone. `profile` is the name of the encoding.
+    made of records alone.
     """
 
     dataset: str
     split: str
-    profile: EncodingName
+    encoding_name: StoredEncoding
     size_hw: tuple[int, int] | None
     labelled: bool
     label_space: PackedLabelSpace | None
@@ -76,10 +79,10 @@ class PlanSummary(Section):
 
 def differences(there: PlanSummary | Manifest, asked: PlanSummary) -> str:
     """The settings in which two packings differ, for messages."""
-    keys = ("dataset", "profile", "size_hw", "labelled", "label_space", "num_samples")
+    keys = ("dataset", "encoding_name", "size_hw", "labelled", "label_space", "num_samples")
     pairs = [(key, getattr(there, key), getattr(asked, key)) for key in keys]
     found = [
-        f"{key} is {shown(old)} there, {shown(new)} requested"
+        f"{key.removesuffix('_name')} is {shown(old)} there, {shown(new)} requested"
         for key, old, new in pairs
         if old != new
     ]
@@ -127,7 +130,7 @@ class PackingPlan:
         return PlanSummary(
             dataset=self.dataset,
             split=self.split,
-            profile=self.encoding_name,
+            encoding_name=self.encoding_name,
             size_hw=self.size_hw,
             labelled=self.labelled,
             label_space=PackedLabelSpace.of(self.label_space) if self.label_space else None,

@@ -130,7 +130,7 @@ def manifest_of(plan: PlanSummary, records: Sequence[ShardRecord]) -> Manifest:
     return Manifest(
         dataset=plan.dataset,
         split=plan.split,
-        profile=plan.profile,
+        encoding_name=plan.encoding_name,
         size_hw=plan.size_hw,
         num_samples=sum(len(record.rows) for record in records),
         labelled=plan.labelled,

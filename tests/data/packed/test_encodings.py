@@ -55,7 +55,7 @@ def test_a_row_describes_itself_and_reaches_the_manifest(
     assert type(ENCODINGS[encoding]).__doc__ != ImageEncoding.__doc__
     pack("gta5", make_raw("gta5", 2), store, "train", encoding=encoding)
     manifest, _ = read_manifest(store, "train")
-    assert manifest.profile == encoding and manifest.encoding is ENCODINGS[encoding]
+    assert manifest.encoding_name == encoding and manifest.encoding is ENCODINGS[encoding]
 
 
 def test_original_keeps_the_owner_s_bytes(make_raw: MakeRaw, store: Store) -> None:

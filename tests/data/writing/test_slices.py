@@ -159,7 +159,7 @@ def test_many_missing_shards_are_counted(pack_slice: PackSlice, store: Store) ->
         ("libraries", {"Pillow": "1.0"}, r"made by Pillow 1\.0, others by Pillow \d.*qoi"),
         ("size_bytes", 5, r"expected 5 bytes, got \d+"),
         ("name", "shard-00000.tar", "its record is damaged"),
-        ("profile", "small", "of another packing .profile is 'small' there, 'exact' requested"),
+        ("profile", "small", "of another packing .encoding is 'small' there, 'exact' requested"),
     ],
 )
 def test_shards_that_do_not_belong_are_named(
