@@ -1,6 +1,8 @@
 """Commands that write packed datasets: pack, merge."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,10 @@ from adapt.cli.options import AsJson, StoresFrom, console, label_space, stores_o
 from adapt.errors import JobError, counted
 
 if TYPE_CHECKING:
+    from adapt.data.colours import ColourTable
+    from adapt.data.label_maps import LabelSpace
     from adapt.data.packed.manifest import Manifest
+    from adapt.data.problems import Notes
 
 commands = typer.Typer()
 
@@ -48,7 +53,30 @@ Name = Annotated[
 ]
 Unlabelled = Annotated[bool, typer.Option("--unlabelled", help="Pack images without labels.")]
 Skip = Annotated[
-    list[str] | None, typer.Option(help="Key of a sample to leave out; may be repeated.")
+    list[str] | None,
+    typer.Option(help="Key or file name of a sample to leave out; may be repeated."),
+]
+SkipFile = Annotated[
+    Path | None,
+    typer.Option(metavar="LIST", help="File with samples to leave out, one a line, as --skip."),
+]
+PairsOnly = Annotated[
+    bool,
+    typer.Option("--pairs-only", help="Leave out images without label, and labels without image."),
+]
+Colours = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC|TABLE",
+        help="Labels are colours: map them to ids by a job spec, a label space, or a table (CSV, "
+        "YAML, labelmap.txt) of names, colours and ids.",
+    ),
+]
+IgnoreColour = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="R,G,B", help="Colour that belongs to no class, stored as 255; may be repeated."
+    ),
 ]
 Classes = Annotated[
     str | None,
@@ -83,6 +111,10 @@ def pack(
     name: Name = None,
     unlabelled: Unlabelled = False,
     skip: Skip = None,
+    skip_file: SkipFile = None,
+    pairs_only: PairsOnly = False,
+    colours: Colours = None,
+    ignore_colour: IgnoreColour = None,
     classes: Classes = None,
     part: Part = "0/1",
     seed: Seed = 0,
@@ -94,9 +126,11 @@ def pack(
 ) -> None:
     """Pack a raw dataset into shards, straight into any store.
 
-    Run the same command again to resume after a stop.
+    Every file is checked before the first shard is written. Run the same command again to resume
+    after a stop.
     """
     from adapt.cli.live import progress_bar
+    from adapt.data.problems import Notes
     from adapt.data.writing.pack import pack as pack_split
     from adapt.data.writing.plan import PlanSettings, Slice
 
@@ -107,11 +141,16 @@ def pack(
         unlabelled=unlabelled,
         seed=seed,
         shard_bytes=int(shard_mb * 1e6),
-        skip=tuple(skip or ()),
+        skip=names_to_skip(skip, skip_file),
+        pairs_only=pairs_only,
+        colours=colour_table(colours, ignore_colour, name or dataset),
         label_space=label_space(classes),
     )
-    one_slice = Slice.parse(part)
-    with progress_bar(f"packing {dataset} {split}", console) as advance:
+    one_slice, notes = Slice.parse(part), Notes()
+    with (
+        problems_shown(as_json, notes),
+        progress_bar(f"packing {dataset} {split}", console) as advance,
+    ):
         manifest = pack_split(
             dataset,
             raw_dir,
@@ -120,10 +159,54 @@ def pack(
             workers=workers,
             overwrite=overwrite,
             part=one_slice,
+            on_notes=notes.update,
+            on_check=advance,
             on_progress=lambda progress: advance(progress.done, progress.total),
             **settings,
         )
-    print_packed(uri, split, manifest, as_json, only=None if manifest.index_sha256 else part)
+    only = None if manifest.index_sha256 else part
+    print_packed(uri, split, manifest, as_json, only=only, notes=notes)
+
+
+def names_to_skip(names: list[str] | None, path: Path | None) -> tuple[str, ...]:
+    """The names of --skip and of the lines of --skip-file."""
+    from adapt.data.split_lists import read_names
+
+    listed = [line.text for line in read_names(path)] if path else []
+    return (*(names or ()), *listed)
+
+
+def colour_table(source: str | None, ignored: list[str] | None, name: str) -> "ColourTable | None":
+    """The table of --colours with the colours of --ignore-colour; None without --colours."""
+    from adapt.data.colours import colours_of, ignored_colours, read_colour_table
+
+    if source is None:
+        if ignored:
+            raise JobError("--ignore-colour: expected --colours beside it, got none")
+        return None
+    space = colour_space(source)
+    table = colours_of(space, name) if space else read_colour_table(Path(source))
+    return table.with_ignored(ignored_colours(ignored or ()))
+
+
+def colour_space(source: str) -> "LabelSpace | None":
+    """The label space that --colours names or a job spec has; None for a table."""
+    from adapt.data.colours import is_table
+
+    return None if is_table(Path(source)) else label_space(source)
+
+
+@contextmanager
+def problems_shown(as_json: bool, notes: "Notes") -> Iterator[None]:
+    """Print all problems as JSON where --json is set; the error message has the first ten."""
+    from adapt.data.problems import BadFiles
+
+    try:
+        yield
+    except BadFiles as error:
+        if as_json:
+            typer.echo(json.dumps({**error.as_json(), **notes.as_json()}))
+        raise
 
 
 def encoding_of(original: bool, small: bool, size_hw: tuple[int, int] | None) -> str:
@@ -151,9 +234,19 @@ def merge(
 
 
 def print_packed(
-    uri: str, split: str, manifest: "Manifest", as_json: bool, only: str | None = None
+    uri: str,
+    split: str,
+    manifest: "Manifest",
+    as_json: bool,
+    *,
+    only: str | None = None,
+    notes: "Notes | None" = None,
 ) -> None:
-    """Print the size of a packed split, as a line or as JSON; of slice `only`, its own part."""
+    """Print the size of a packed split, as lines or as JSON; of slice `only`, its own part. `notes`
+    are what was left out or converted.
+    """
+    for line in notes.lines() if notes else ():
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     size_mb = sum(shard.size_bytes for shard in manifest.shards) / 1e6
     console.print(
         f"{uri}/{split}: {counted(manifest.num_samples, 'sample')} in "
@@ -163,4 +256,5 @@ def print_packed(
     )
     if as_json:
         known = {} if only else {"dataset_id": manifest.dataset_id}
-        typer.echo(json.dumps({**known, **manifest.model_dump(mode="json")}))
+        more = notes.as_json() if notes else {}
+        typer.echo(json.dumps({**known, **manifest.model_dump(mode="json"), **more}))

@@ -13,15 +13,21 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from adapt.data.problems import Notes, Problem, refuse, shown
 from adapt.data.raw_files import (
-    Files,
+    Find,
+    FoundFiles,
     find_camvid,
     find_cityscapes,
     find_folders,
     find_in,
     find_in_first,
+    find_listed,
+    find_listed_folders,
+    named_key,
 )
 from adapt.data.raw_labels import read_ids, read_synthia_ids
+from adapt.data.split_lists import FileNames
 from adapt.errors import MAX_SHOWN, DataError, JobError, known_names
 
 
@@ -33,6 +39,14 @@ class RawSample(NamedTuple):
     label_path: Path | None
 
 
+class RawSamples(NamedTuple):
+    """The samples of a split in key order, the faults that names show, and what was left out."""
+
+    samples: list[RawSample]
+    problems: list[Problem]
+    notes: Notes
+
+
 @dataclass(frozen=True)
 class RawLayout:
     """A row of `DATASETS`. `known_ids` None: any id from 0 to 255 may occur. `splits` empty: any
@@ -42,59 +56,103 @@ class RawLayout:
     summary: str
     splits: tuple[str, ...]
     known_ids: frozenset[int] | None
-    find_images: Callable[[Path, str], Files]
-    find_labels: Callable[[Path, str], Files]
+    find_images: Find
+    find_labels: Find
     read_label: Callable[[Path], npt.NDArray[np.uint8]]
     needs_labels: bool = True
+
+    def find(
+        self,
+        raw_dir: Path,
+        split: str,
+        *,
+        unlabelled: bool = False,
+        pairs_only: bool = False,
+        skip: Collection[str] = (),
+    ) -> RawSamples:
+        """Find the split's samples. `skip` are keys or file names; with `unlabelled`, labels are
+        neither sought nor needed; with `pairs_only`, files without partner are left out.
+
+        Raises `DataError` where nothing is found.
+        """
+        images = self.find_images(raw_dir, split)
+        labels = FoundFiles() if unlabelled else self.find_labels(raw_dir, split)
+        if not (images.files or images.problems):
+            raise DataError(
+                f"{shown(raw_dir)}: expected {self.summary}, got no images of split {split!r}",
+                fix="check RAW_DIR and --split",
+            )
+        if images.listed:  # labels of other images are of other splits
+            labels.files = {k: path for k, path in labels.files.items() if k in images.files}
+            kept = images.files.keys()
+            labels.problems = [one for one in labels.problems if one.key in kept or not one.key]
+        notes = Notes(images.left_out + labels.left_out)
+        leave_out(images, labels, skip, notes)
+        needed = self.needs_labels or pairs_only or labels.any
+        unpaired = unpaired_files(images, labels) if needed and not unlabelled else []
+        if pairs_only and not unlabelled:
+            leave_unpaired(images, labels, notes)
+        problems = images.problems + labels.problems + ([] if pairs_only else unpaired)
+        if not (images.files or problems):
+            raise DataError(
+                f"{shown(raw_dir)}: expected samples of split {split!r}, all are left out "
+                f"({', '.join(notes.left_out)})",
+                fix="check --skip, --skip-file and --pairs-only",
+            )
+        keys = sorted(images.files)
+        samples = [RawSample(key, images.files[key], labels.files.get(key)) for key in keys]
+        return RawSamples(samples, problems, notes)
 
     def pairs(
         self, raw_dir: Path, split: str, *, unlabelled: bool = False, skip: Collection[str] = ()
     ) -> list[RawSample]:
-        """The split's samples in key order; with `unlabelled`, labels are neither sought nor
-        needed.
-
-        Raises `DataError` that lists images without label and labels without image, and where
-        nothing is found.
+        """The samples of `find`. Raises `BadFiles` that lists images without label, labels without
+        image, and names that cannot be packed.
         """
-        images = without(self.find_images(raw_dir, split), skip)
-        if not images:
-            raise DataError(
-                f"{raw_dir}: expected {self.summary}, got no images of split {split!r}",
-                fix="check RAW_DIR and --split",
-            )
-        labels = {} if unlabelled else without(self.find_labels(raw_dir, split), skip)
-        if labels or (self.needs_labels and not unlabelled):
-            refuse_unpaired(raw_dir, images, labels)
-        return [RawSample(key, images[key], labels.get(key)) for key in sorted(images)]
+        found = self.find(raw_dir, split, unlabelled=unlabelled, skip=skip)
+        refuse(raw_dir, found.problems)
+        return found.samples
 
 
-def without(files: Files, skip: Collection[str]) -> Files:
-    """The files whose key is not to be skipped."""
-    return {key: path for key, path in files.items() if key not in skip}
+def leave_out(images: FoundFiles, labels: FoundFiles, skip: Collection[str], notes: Notes) -> None:
+    """Remove the files, and the faults, of samples to skip; `skip` are keys or file names."""
+    faults = {one.key for found in (images, labels) for one in found.problems}
+    there = images.files.keys() | labels.files.keys() | faults
+    tables = [FileNames(found.files, found.folder) for found in (images, labels) if skip]
+    keys: set[str] = set()
+    for text in skip:
+        fits = {text, named_key(text)} & there
+        fits = fits or set().union(*(names.find(text) for names in tables))
+        notes.unused["names to skip that fit no file"] += not fits
+        keys |= fits
+    notes.left_out["samples to skip"] += len(keys)
+    for found in (images, labels):
+        found.files = {key: path for key, path in found.files.items() if key not in keys}
+        found.problems = [one for one in found.problems if not one.key or one.key not in keys]
 
 
-def refuse_unpaired(raw_dir: Path, images: Files, labels: Files) -> None:
-    """`DataError` listing images without label and labels without image."""
-    problems = [
-        f"{images[key]}: image without label" for key in sorted(images.keys() - labels.keys())
+def unpaired_files(images: FoundFiles, labels: FoundFiles) -> list[Problem]:
+    """Images without label and labels without image; a file with a fault is there."""
+    pairs = ((images, labels, "image without label"), (labels, images, "label without image"))
+    return [
+        Problem(shown(here.files[key]), text, key)
+        for here, there, text in pairs
+        for key in sorted(here.files.keys() - there.files.keys() - faulty(there))
     ]
-    problems += [
-        f"{labels[key]}: label without image" for key in sorted(labels.keys() - images.keys())
-    ]
-    refuse(raw_dir, problems)
 
 
-def refuse(raw_dir: Path, problems: list[str]) -> None:
-    """Nothing where there are no problems, else one `DataError` with the first ten."""
-    if not problems:
-        return
-    more = f"\n  ... and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
-    shown = "\n  ".join(problems[:MAX_SHOWN])
-    raise DataError(
-        f"{raw_dir}: {len(problems)} bad files:\n  {shown}{more}",
-        fix="replace them, leave samples out with --skip KEY, or pack images alone with "
-        "--unlabelled",
-    )
+def faulty(found: FoundFiles) -> set[str]:
+    """Keys of the files that have a fault."""
+    return {problem.key for problem in found.problems}
+
+
+def leave_unpaired(images: FoundFiles, labels: FoundFiles, notes: Notes) -> None:
+    """Keep pairs alone."""
+    both = images.files.keys() & labels.files.keys()
+    notes.left_out["images without label"] += len(images.files.keys() - both)
+    notes.left_out["labels without image"] += len(labels.files.keys() - both)
+    for found in (images, labels):
+        found.files = {key: path for key, path in found.files.items() if key in both}
 
 
 FIX_LABEL = "check that RAW_DIR has this dataset's own label files, or use layout folders"
@@ -120,12 +178,18 @@ def known_layout(dataset: str) -> RawLayout:
     return DATASETS[dataset]
 
 
+CITYSCAPES_OTHERS = (
+    *("_color.png", "_instanceIds.png", "_polygons.json"),
+    *("_labelTrainIds.png", "_instanceTrainIds.png"),
+)
+"""Endings of what Cityscapes and its scripts put beside the labels."""
+
 DATASETS: dict[str, RawLayout] = {
     "gta5": RawLayout(
         summary="images/*.png and labels/*.png (palette PNGs whose indices are ids)",
         splits=("train",),
         known_ids=frozenset(range(35)),
-        find_images=find_in("images"),
+        find_images=find_listed(find_in("images")),
         find_labels=find_in("labels"),
         read_label=read_ids,
     ),
@@ -134,14 +198,14 @@ DATASETS: dict[str, RawLayout] = {
         splits=("train", "val", "test", "train_extra"),
         known_ids=frozenset(range(34)),
         find_images=find_cityscapes("leftImg8bit", "_leftImg8bit.png"),
-        find_labels=find_cityscapes("gtFine", "_gtFine_labelIds.png"),
+        find_labels=find_cityscapes("gtFine", "_gtFine_labelIds.png", *CITYSCAPES_OTHERS),
         read_label=read_ids,
     ),
     "synthia": RawLayout(
         summary="RGB/*.png, GT/LABELS/*.png (16 bit, id in channel 1) or parsed_LABELS/*.png",
         splits=("train",),
         known_ids=frozenset(range(23)),
-        find_images=find_in("RGB"),
+        find_images=find_listed(find_in("RGB")),
         find_labels=find_in_first("GT/LABELS", "parsed_LABELS"),
         read_label=read_synthia_ids,
     ),
@@ -157,7 +221,7 @@ DATASETS: dict[str, RawLayout] = {
         summary="images/ and optionally labels/ of equal file names, or SPLIT/images, SPLIT/labels",
         splits=(),
         known_ids=None,
-        find_images=find_folders("images"),
+        find_images=find_listed_folders("images"),
         find_labels=find_folders("labels"),
         read_label=read_ids,
         needs_labels=False,

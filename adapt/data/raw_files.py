@@ -1,114 +1,251 @@
 """Finding the files of a split in a raw folder: a function for each way in which datasets are laid
-out. Each takes the raw folder and the split, and returns {key: path}.
+out. Each takes the raw folder and the split, and returns the files, their faults, and what it left
+out. Nothing that is in a folder is skipped in silence.
 """
 
-from collections.abc import Callable, Iterable
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapt.data.packed.encodings import SUFFIXES
-from adapt.errors import DataError, JobError
+from adapt.data.problems import Problem, shown
+from adapt.data.raw_images import IMAGE_SUFFIXES
+from adapt.data.split_lists import FileNames, Files, ambiguous, read_names, without_suffix
+from adapt.errors import MAX_SHOWN, JobError
 
-Files = dict[str, Path]
-"""key -> file."""
+MAX_KEY_BYTES = 92
+"""A member of a tar has a name of at most 100 bytes, `KEY.img.qoi`."""
+HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+"""Folders of systems; all other hidden names start with a dot."""
+NO_IMAGES = "files that are no images"
 
 
-def keyed(root: Path, paths: Iterable[Path], ending: str = "") -> Files:
-    """Files -> {key: path}; the key is the path below `root` without `ending`, its slashes and dots
-    made `_`, `-`.
+@dataclass
+class FoundFiles:
+    """The files of one kind in a raw folder. `listed`: a list picked them."""
 
-    (WebDataset ends a sample's key at the first dot.) Two files of one key are a `DataError`.
+    files: Files = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    folder: Path = Path()
+    listed: bool = False
+
+    @property
+    def any(self) -> bool:
+        """True where files of this kind are there, even if none can be packed."""
+        others = any(NO_IMAGES in reason for reason in self.left_out)
+        return bool(self.files or self.problems or others)
+
+
+class Walk:
+    """Visits a folder and all below it, through links too; a link to a folder above is not
+    followed.
     """
-    files: Files = {}
+
+    def __init__(self, found: FoundFiles) -> None:
+        self.found = found
+
+    def files(self, folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+        """Regular files in order of name. Faults and what is left out go to `found`."""
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            identity = folder.stat()
+        except OSError as error:
+            self.fault(folder, f"cannot be read: {error.strerror}")
+            return
+        chain = (*above, (identity.st_dev, identity.st_ino))
+        for entry in entries:
+            yield from self._entry(entry, Path(folder, entry.name), chain)
+
+    def _entry(
+        self, entry: os.DirEntry[str], path: Path, chain: tuple[tuple[int, int], ...]
+    ) -> Iterator[Path]:
+        if entry.name.startswith(".") or entry.name in HIDDEN:
+            self.found.left_out["hidden files or folders, such as .DS_Store and ._a.png"] += 1
+        elif not path.exists():
+            self.fault(path, broken_link(path))
+        elif entry.is_dir():
+            identity = entry.stat()
+            if (identity.st_dev, identity.st_ino) in chain:
+                self.found.left_out["links to a folder that holds them"] += 1
+            else:
+                yield from self.files(path, chain)
+        elif entry.is_file():
+            yield path
+        else:
+            self.fault(path, "expected a file, got a device, pipe or socket")
+
+    def fault(self, path: Path, text: str) -> None:
+        """Note a fault of a file or folder."""
+        key = key_of(path.relative_to(self.found.folder), path.suffix)
+        self.found.problems.append(Problem(shown(path), text, key))
+
+
+def broken_link(path: Path) -> str:
+    """The fault of a link that leads nowhere, or to itself."""
+    try:
+        return f"a link to {shown(path.readlink())}, which is not there"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def key_of(relative: Path, ending: str) -> str:
+    """The key of a file: its path without `ending`, slashes and dots made `_` and `-`, letters
+    composed (Macs store them apart). (WebDataset ends a sample's key at the first dot.)
+    """
+    stem = relative.as_posix().removesuffix(ending)
+    return unicodedata.normalize("NFC", stem.replace("/", "_").replace(".", "-"))
+
+
+def named_key(text: str) -> str:
+    """The key of a file by its name below the folder, with or without suffix."""
+    return key_of(Path(without_suffix(text)), "")
+
+
+def key_fault(key: str) -> str | None:
+    """The reason why a tar or a reader would not take a key, None where they take it."""
+    try:
+        length_bytes = len(key.encode())
+    except UnicodeEncodeError:
+        return "expected a name in UTF-8, got other bytes"
+    if "\\" in key:
+        return "expected a name without backslashes"
+    if not key.isprintable():
+        found = next(letter for letter in key if not letter.isprintable())
+        return f"expected a name of printable characters, got {found!a}"
+    if length_bytes > MAX_KEY_BYTES:
+        return f"expected a key of at most {MAX_KEY_BYTES} bytes, got {length_bytes}"
+    return None if key else "expected a name before the suffix"
+
+
+def keyed(found: FoundFiles, paths: Iterable[Path], key: Callable[[Path], str]) -> FoundFiles:
+    """Fill in the files under their keys; bad names and two files of one key are faults."""
     for path in sorted(paths):
-        name = path.relative_to(root).as_posix()
-        stem = name[: -len(ending)] if ending else name[: -len(path.suffix)]
-        key = stem.replace("/", "_").replace(".", "-")
-        if key in files:
-            raise DataError(
-                f"{path}: expected a key of its own, got {key!r} as of {files[key]}",
-                fix="rename one",
-            )
-        files[key] = path
-    return files
+        name = key(path)
+        fault = key_fault(name)
+        if fault is None and name in found.files:
+            fault = f"has the same key {name!r} as {shown(found.files[name])}"
+        if fault is not None:
+            found.problems.append(Problem(shown(path), fault, name))
+        else:
+            found.files[name] = path
+    return found
 
 
-def image_files(folder: Path) -> list[Path]:
-    """All PNG and JPEG files in and under a folder; none where there is no folder."""
-    return [
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-    ]
+def image_files(folder: Path) -> FoundFiles:
+    """All image files in and under a folder; none where there is no folder."""
+    found = FoundFiles(folder=folder)
+    if not folder.is_dir():
+        return found
+    images = []
+    for path in Walk(found).files(folder):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            images.append(path)
+        else:
+            found.left_out[f"{NO_IMAGES} ({shown(path.suffix or path.name)})"] += 1
+    return keyed(found, images, lambda path: key_of(path.relative_to(folder), path.suffix))
 
 
-def listed(raw_dir: Path, split: str, files: Files) -> Files:
-    """`SPLIT.txt` in the raw folder, one file name a line, picks the split; without such a list,
-    `train` is everything.
+def picked(raw_dir: Path, split: str, found: FoundFiles) -> FoundFiles:
+    """The images that `SPLIT.txt` in the raw folder names, a line each; without such a list,
+    `train` is everything. Names that fit no image or several are faults.
     """
     path = raw_dir / f"{split}.txt"
     if not path.is_file():
         if split == "train":
-            return files
+            return found
         raise JobError(
             f"--split: expected the list {path} for split {split!r}, got none",
             fix="write it, one image file name a line, or use --split train for all images",
         )
-    names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-    keys = {Path(name).stem.replace(".", "-") for name in names}
-    missing = sorted(keys - files.keys())
-    if missing:
-        raise DataError(
-            f"{path}: expected files that exist, got {len(missing)} without, such as "
-            f"{missing[0]!r}",
-            fix="remove their lines, or add the files",
-        )
-    return {key: file for key, file in files.items() if key in keys}
+    names, keys = FileNames(found.files, found.folder), set[str]()
+    bad = {problem.key for problem in found.problems}
+    listed = read_names(path)
+    for line, text in listed:
+        fits = names.find(text)
+        if len(fits) == 1:
+            keys |= fits
+        elif fits:
+            fault = f"{text!a} fits {ambiguous(fits, found.files, found.folder)}; write the folder"
+            found.problems.append(Problem(f"{shown(path)}, line {line}", fault))
+        elif named_key(text) not in bad:  # else named already
+            hint = names.near(text) if len(found.problems) < MAX_SHOWN else ""
+            fault = f"{shown(text)!r} is no image of the raw folder{hint}"
+            found.problems.append(Problem(f"{shown(path)}, line {line}", fault))
+    if not listed:
+        found.problems.append(Problem(shown(path), "expected names of images, got an empty list"))
+    found.left_out[f"images that {path.name} does not name"] += len(found.files) - len(keys)
+    found.files = {key: file for key, file in found.files.items() if key in keys}
+    found.listed = True
+    return found
 
 
-def find_in(folder: str) -> Callable[[Path, str], Files]:
-    """Files lie in one folder; splits are lists beside it (GTA5, SYNTHIA)."""
-
-    def find(raw_dir: Path, split: str) -> Files:
-        return listed(raw_dir, split, keyed(raw_dir / folder, image_files(raw_dir / folder)))
-
-    return find
+Find = Callable[[Path, str], FoundFiles]
 
 
-def find_in_first(*folders: str) -> Callable[[Path, str], Files]:
+def find_in(folder: str) -> Find:
+    """Files lie in one folder."""
+    return lambda raw_dir, _split: image_files(raw_dir / folder)
+
+
+def find_in_first(*folders: str) -> Find:
     """Files lie in the first of the folders that is there."""
 
-    def find(raw_dir: Path, split: str) -> Files:
+    def find(raw_dir: Path, split: str) -> FoundFiles:
         there = [folder for folder in folders if (raw_dir / folder).is_dir()]
         return find_in(there[0] if there else folders[0])(raw_dir, split)
 
     return find
 
 
-def find_cityscapes(folder: str, ending: str) -> Callable[[Path, str], Files]:
-    """Files lie in FOLDER/SPLIT/CITY/ and end in `ending`; the key is what comes before it."""
+def find_listed(find: Find) -> Find:
+    """Splits are lists beside the folder (GTA5, SYNTHIA)."""
+    return lambda raw_dir, split: picked(raw_dir, split, find(raw_dir, split))
 
-    def find(raw_dir: Path, split: str) -> Files:
-        paths = sorted((raw_dir / folder / split).glob(f"*/*{ending}"))
-        return {path.name.removesuffix(ending): path for path in paths}
+
+def find_cityscapes(folder: str, ending: str, *others: str) -> Find:
+    """Files lie in FOLDER/SPLIT/CITY/ and end in `ending`; the key is what comes before it.
+    `others` are the endings of files that the dataset ships beside.
+    """
+
+    def find(raw_dir: Path, split: str) -> FoundFiles:
+        found = FoundFiles(folder=raw_dir / folder / split)
+        if not found.folder.is_dir():
+            return found
+        paths = []
+        for path in Walk(found).files(found.folder):
+            if path.name.endswith(ending) and path.parent.parent == found.folder:
+                paths.append(path)
+            elif not path.name.endswith(others):
+                found.left_out[f"files that are not CITY/*{ending}"] += 1
+        return keyed(found, paths, lambda path: key_of(Path(path.name), ending))
 
     return find
 
 
-def find_camvid(ending: str) -> Callable[[Path, str], Files]:
+def find_camvid(ending: str) -> Find:
     """Files lie in SPLIT + ending."""
-
-    def find(raw_dir: Path, split: str) -> Files:
-        folder = raw_dir / f"{split}{ending}"
-        return keyed(folder, image_files(folder))
-
-    return find
+    return lambda raw_dir, split: image_files(raw_dir / f"{split}{ending}")
 
 
-def find_folders(folder: str) -> Callable[[Path, str], Files]:
+def find_folders(folder: str) -> Find:
     """Files lie in SPLIT/FOLDER, or in FOLDER with a list of the split beside it or none at all."""
 
-    def find(raw_dir: Path, split: str) -> Files:
-        if (raw_dir / split).is_dir():
-            return keyed(raw_dir / split / folder, image_files(raw_dir / split / folder))
-        files = keyed(raw_dir / folder, image_files(raw_dir / folder))
-        return listed(raw_dir, split, files) if files else files
+    def find(raw_dir: Path, split: str) -> FoundFiles:
+        below = raw_dir / split
+        return image_files((below if below.is_dir() else raw_dir) / folder)
+
+    return find
+
+
+def find_listed_folders(folder: str) -> Find:
+    """As `find_folders`, for images: those of a list where they are not below SPLIT."""
+
+    def find(raw_dir: Path, split: str) -> FoundFiles:
+        found = find_folders(folder)(raw_dir, split)
+        listed = not (raw_dir / split).is_dir() and (found.files or found.problems)
+        return picked(raw_dir, split, found) if listed else found
 
     return find

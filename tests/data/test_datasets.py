@@ -135,7 +135,7 @@ def test_lists_pick_a_split(dataset: str, make_raw: MakeRaw) -> None:
     assert keys == ["00001", "00002"]
     (raw_dir / "val.txt").write_text("00009.png\n")
     with pytest.raises(
-        DataError, match=r"val.txt: expected files that exist, got 1 without, such as '00009'"
+        DataError, match=r"val.txt, line 1: '00009.png' is no image of the raw folder"
     ):
         DATASETS[dataset].pairs(raw_dir, "val")
 

@@ -9,7 +9,6 @@ state is checked before memory is allocated for it.
 
 import io
 import struct
-import warnings
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -33,6 +32,8 @@ MAX_SIDE_PX = 32_768
 """No camera's pictures are larger; codecs count pixels in 32 bits."""
 MAX_PIXELS = 1 << 28
 """An image of so many pixels takes 805 MB decoded, the limit of a decoding thread."""
+Image.MAX_IMAGE_PIXELS = max(MAX_PIXELS, Image.MAX_IMAGE_PIXELS or 0)
+"""Pillow's own limit, above which it warns, and raises above its double; ours is checked first."""
 JPEG_QUALITY = 95
 LABEL_LEVEL = 12
 """Level 19 takes 14 times as long for labels 15 % smaller, and labels are 1 % of a shard."""
@@ -97,10 +98,25 @@ def encode_image(images: Pixels, suffix: str) -> bytes:
 
 def read_rgb(file: io.BytesIO | str) -> Pixels:
     """An image file that Pillow knows -> (H, W, 3) uint8 RGB. Raises one of `PILLOW_FAILURES`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(file) as image:
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    with Image.open(file) as image:
+        return rgb_of(image)
+
+
+def rgb_of(image: Image.Image) -> Pixels:
+    """An open image -> (H, W, 3) uint8 RGB; greys of 16 bits keep their high byte, as colours of 16
+    bits do. `ValueError` for values of no fixed range.
+    """
+    if is_deep_grey(image):
+        high = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(high[..., None], 3, axis=-1)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"values of mode {image.mode} have no fixed range")
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def is_deep_grey(image: Image.Image) -> bool:
+    """True for one channel from 0 to 65535. Pillow opens a deep PPM as 32 bits, scaled to that."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
 
 
 def encode_jpeg(images: Pixels) -> bytes:

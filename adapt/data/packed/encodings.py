@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from adapt.data.packed import codecs
+from adapt.data.raw_images import ImageHeader, read_image
 from adapt.errors import DataError, JobError
 
-SUFFIXES = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}
-"""Ending of an owner's image file -> suffix in the shard."""
+SUFFIXES = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg"}
+"""Format of an owner's image file -> suffix in the shard."""
 
 
 class PackedImage(NamedTuple):
@@ -28,11 +29,28 @@ class PackedImage(NamedTuple):
     size_hw: tuple[int, int]
 
 
+class Decoded(NamedTuple):
+    """An owner's image: the suffix of its format, and its pixels."""
+
+    suffix: str
+    image: codecs.Pixels
+
+
+PNG_START = b"\x89PNG"
+
+
 class ImageEncoding(ABC):
     """How images are stored."""
 
     resized_when_read: ClassVar[bool]
     """True where readers may request another size than the stored one."""
+
+    @abstractmethod
+    def read(self, path: Path) -> codecs.Pixels:
+        """An image file -> (H, W, 3) uint8 RGB as it is stored, before any resizing.
+
+        Raises `DataError` naming a file that cannot be decoded.
+        """
 
     @abstractmethod
     def pack(self, path: Path, size_hw: tuple[int, int] | None) -> PackedImage:
@@ -48,6 +66,10 @@ class ImageEncoding(ABC):
     def check(self, size_hw: tuple[int, int] | None) -> None:  # noqa: B027, most rows take any
         """Raise `JobError` for a size at which this row cannot store images."""
 
+    def fault(self, header: ImageHeader) -> str | None:  # noqa: ARG002, most rows take any
+        """The reason why this row cannot store such an image, None where it can."""
+        return None
+
 
 @dataclass(frozen=True)
 class Recoded(ImageEncoding):
@@ -61,12 +83,13 @@ class Recoded(ImageEncoding):
 
     resized_when_read = False
 
+    def read(self, path: Path) -> codecs.Pixels:
+        """As `ImageEncoding.read`."""
+        return read_image(path)
+
     def pack(self, path: Path, size_hw: tuple[int, int] | None) -> PackedImage:
         """As `ImageEncoding.pack`."""
-        try:
-            image = codecs.read_rgb(str(path))
-        except codecs.PILLOW_FAILURES as error:
-            raise DataError(f"{path}: corrupt image: {error}", fix=REPLACE_FILE) from error
+        image = self.read(path)
         if size_hw:
             image = codecs.resize_image(image, size_hw)
         data = codecs.encode_image(image, self.suffix)
@@ -87,12 +110,33 @@ class Original(ImageEncoding):
 
     resized_when_read = True
 
+    def read(self, path: Path) -> codecs.Pixels:
+        """As `ImageEncoding.read`."""
+        data = path.read_bytes()
+        if data.startswith(PNG_START):  # what the codec reads, with more checks
+            return read_image(path)
+        return self._decoded(path, data).image
+
     def pack(self, path: Path, size_hw: tuple[int, int] | None) -> PackedImage:
         """As `ImageEncoding.pack`."""
         assert size_hw is None, "checked with the arguments"
-        suffix, data = SUFFIXES[path.suffix.lower()], path.read_bytes()
-        image = codecs.decode_image(data, suffix, str(path))
+        data = path.read_bytes()
+        suffix, image = self._decoded(path, data)
         return PackedImage(suffix, data, image.shape[:2])
+
+    def _decoded(self, path: Path, data: bytes) -> "Decoded":
+        suffix = "png" if data.startswith(PNG_START) else "jpg"
+        return Decoded(suffix, codecs.decode_image(data, suffix, str(path)))
+
+    def fault(self, header: ImageHeader) -> str | None:
+        """As `ImageEncoding.fault`: readers know two formats, and turn nothing."""
+        if header.format not in SUFFIXES:
+            return f"expected a PNG or JPEG file with --original, got {header.format}"
+        if header.orientation != 1:
+            return (
+                "expected an upright image with --original, got one that its EXIF orientation turns"
+            )
+        return None
 
     def mean_bytes(self, files_bytes: Sequence[int], sizes_hw: Sequence[tuple[int, int]]) -> float:  # noqa: ARG002
         """As `ImageEncoding.mean_bytes`: the files themselves."""
@@ -107,8 +151,6 @@ class Original(ImageEncoding):
                 fix="leave out --size-hw or --original",
             )
 
-
-REPLACE_FILE = "replace the file, or leave the sample out with --skip KEY"
 
 ENCODINGS: dict[str, ImageEncoding] = {
     "exact": Recoded("qoi", lossless=True, bytes_per_pixel=1.6),

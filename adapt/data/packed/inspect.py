@@ -71,7 +71,7 @@ def inspect(store: Store, split: str, label_space: LabelSpace | None = None) -> 
 class Legend:
     """The meaning of ids in stored labels: (256,) uint8 train ids and (256, 3) uint8 RGB of each,
     names of the classes in train-id order. Without classes there are no names and every id has a
-    colour.
+    colour, its class's where a label space of the project maps the dataset.
     """
 
     names: tuple[str, ...]
@@ -85,7 +85,7 @@ def legend_of(manifest: Manifest, label_space: LabelSpace | None, uri: str) -> L
     """
     packed = manifest.label_space
     if not manifest.labelled or (packed is None and label_space is None):
-        return Legend((), np.arange(256, dtype=np.uint8), distinct_colours())
+        return Legend((), np.arange(256, dtype=np.uint8), usual_colours(manifest.dataset))
     if packed is None:
         assert label_space is not None
         table = label_space.table(manifest.dataset)
@@ -94,9 +94,24 @@ def legend_of(manifest: Manifest, label_space: LabelSpace | None, uri: str) -> L
     table = manifest.own_table()
     if space is None:
         colours = distinct_colours() * (np.arange(256) < len(packed.classes))[:, None]
+        if packed.colours is not None:
+            colours[: len(packed.classes)] = packed.colours
         return Legend(packed.classes, table, colours)
     manifest.check_classes(space.names, uri)
     return Legend(packed.classes, table, space.colour_table()[table])
+
+
+def usual_colours(dataset: str) -> Pixels:
+    """(256, 3) uint8 RGB of a dataset's ids: those of the first label space that maps it, where
+    there is one; ids without class have a colour of their own.
+    """
+    colours = distinct_colours()
+    for space in LABEL_SPACES.values():
+        if dataset in space.datasets:
+            for identity, index in space.ids[dataset].items():
+                colours[identity] = space.colours[index]
+            break
+    return colours
 
 
 def class_shares(id_shares: dict[int, float], legend: Legend) -> dict[str, float]:
@@ -121,8 +136,8 @@ def contact_sheet(
     """The first samples of a split as one picture: each image, beside it its labels in the classes'
     colours.
 
-    Packed order is a shuffle, so the first ones are a fair sample. Where no classes are known each
-    id gets a colour of its own. Raises as `inspect`, and `DataError` for a sample that cannot be
+    Packed order is a shuffle, so the first ones are a fair sample. Ids of no known class get a
+    colour of their own. Raises as `inspect`, and `DataError` for a sample that cannot be
     decoded.
     """
     manifest, index = read_manifest(store, split)

@@ -14,7 +14,15 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from adapt.batch import IGNORED
 from adapt.config.section import Section
@@ -64,17 +72,32 @@ class ShardInfo(Section):
 
 class PackedLabelSpace(Section):
     """The classes whose train ids the labels hold; `classes` in train-id order. A space without a
-    name of its own is `custom`.
+    name of its own is `custom`, and keeps its colours.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=IGNORED - 1)]
+    colours: tuple[tuple[LabelId, LabelId, LabelId], ...] | None = None
+
+    @model_validator(mode="after")
+    def _a_colour_for_each_class(self) -> "PackedLabelSpace":
+        if self.colours is not None and len(self.colours) != len(self.classes):
+            raise ValueError(f"expected {len(self.classes)} colours, got {len(self.colours)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_missing_colours(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A manifest from before colours were kept still has its own sha256."""
+        values: dict[str, Any] = plain(self)
+        return {key: value for key, value in values.items() if value is not None}
 
     @classmethod
     def of(cls, label_space: LabelSpace) -> "PackedLabelSpace":
         """A label space as a manifest keeps it."""
-        short = label_space.short()
-        return cls(name=short if isinstance(short, str) else "custom", classes=label_space.names)
+        short, names = label_space.short(), label_space.names
+        if isinstance(short, str):
+            return cls(name=short, classes=names)
+        return cls(name="custom", classes=names, colours=label_space.colours)
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(self.classes)})"

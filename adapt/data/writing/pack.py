@@ -11,7 +11,7 @@ qoi and zstandard release the GIL.
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -20,14 +20,16 @@ from typing import NamedTuple, Unpack
 import numpy as np
 import xxhash
 
-from adapt.data.datasets import RawSample, refuse_unknown_ids
+from adapt.data.datasets import RawSample
 from adapt.data.packed import codecs
 from adapt.data.packed.encodings import refuse_changed
 from adapt.data.packed.manifest import Manifest, ShardInfo
 from adapt.data.packed.split_files import read_manifest
+from adapt.data.problems import BadFiles, Notes
 from adapt.data.workers import SampleCounter, stopping, watch
 from adapt.data.writing.plan import (
     WHOLE,
+    Draft,
     PackingPlan,
     PlanSettings,
     Slice,
@@ -44,6 +46,7 @@ from adapt.data.writing.shard_records import (
     remove_leftovers,
     shard_name,
 )
+from adapt.data.writing.survey import Surveyed, pixel_problems
 from adapt.errors import JobError
 from storage.errors import StoreError
 from storage.shards.shards import ShardWriter, checksums
@@ -85,6 +88,8 @@ def pack(
     workers: int | None = None,
     overwrite: bool = False,
     part: Slice = WHOLE,
+    on_notes: Callable[[Notes], None] = lambda _: None,
+    on_check: Callable[[int, int], None] = lambda _done, _total: None,
     on_progress: Callable[[PackingProgress], None] = lambda _: None,
     **settings: Unpack[PlanSettings],
 ) -> Manifest:
@@ -93,27 +98,61 @@ def pack(
     `settings` decide the bytes, see `PlanSettings`. With a `part`, only its shards are packed and
     their records are left for `merge`; the returned manifest is of them alone and is not written.
 
+    Every file to pack is decoded before the first shard is written, so that all faults are known
+    then; `on_check` gets the samples done and those in all. `on_notes` gets what is left out or
+    converted, also where files are refused.
+
     Where the same packing is complete already, nothing is done but one report of progress with
     `reused == total`. `on_progress` is called in this thread, and may raise to stop; the next call
     resumes from there.
 
     Raises `JobError` for wrong settings and where another packing is there (`overwrite` replaces
-    it), `DataError` for bad files, by name, `StoreError` where the store fails.
+    it), `BadFiles` that names every bad file, `StoreError` where the store fails.
     """
-    plan = make_plan(dataset, raw_dir, split, **settings)
+    draft, threads = make_plan(dataset, raw_dir, split, **settings), workers or os.cpu_count() or 1
+    plan = draft.plan
+    on_notes(draft.notes)
+    if draft.problems:
+        refuse_bad(raw_dir, draft, draft.surveyed, threads, on_check)
     there = objects_of(store, split)
     if "manifest.json" in there and not overwrite:
         manifest = same_packing(store, plan)
         remove_leftovers(store, split, len(plan.shards))
         on_progress(PackingProgress(plan.num_samples, plan.num_samples, plan.num_samples))
         return manifest
+    work = ShardWork(store, plan, library_versions(), part)
+    records = earlier_records(work, there)
+    refuse_bad(raw_dir, draft, to_pack(draft, work, records), threads, on_check)
     if "manifest.json" in there:
         store.delete(f"{split}/manifest.json")
-    work = ShardWork(store, plan, library_versions(), part)
-    records = pack_shards(work, there, workers or os.cpu_count() or 1, on_progress)
+    packed = pack_shards(work, records, threads, on_progress)
     if part != WHOLE:
-        return manifest_of(plan.summary, records)
-    return complete(store, plan.summary, records)
+        return manifest_of(plan.summary, packed)
+    return complete(store, plan.summary, packed)
+
+
+def refuse_bad(
+    raw_dir: Path,
+    draft: Draft,
+    surveyed: Sequence[Surveyed],
+    workers: int,
+    on_check: Callable[[int, int], None],
+) -> None:
+    """Decode the files of these samples. `BadFiles` with their faults and those of the draft."""
+    plan, total = draft.plan, len(surveyed)
+    faults = pixel_problems(
+        surveyed, plan.encoding, plan.read_label, workers, lambda done: on_check(done, total)
+    )
+    problems = [*draft.problems, *faults.problems]
+    if problems:
+        raise BadFiles(raw_dir, problems, faults.unknown_colours(plan.colours))
+
+
+def to_pack(draft: Draft, work: ShardWork, records: dict[int, ShardRecord]) -> list[Surveyed]:
+    """The samples of this call's shards that no earlier run has packed."""
+    numbers = [number for number in work.numbers if number not in records]
+    keys = {one.sample.key for number in numbers for one in work.plan.shards[number]}
+    return [one for one in draft.surveyed if one.sample.key in keys]
 
 
 def same_packing(store: Store, plan: PackingPlan) -> Manifest:
@@ -128,19 +167,24 @@ def same_packing(store: Store, plan: PackingPlan) -> Manifest:
     )
 
 
-def pack_shards(
-    work: ShardWork,
-    there: dict[str, int],
-    workers: int,
-    on_progress: Callable[[PackingProgress], None],
-) -> list[ShardRecord]:
-    """The part's records in order, packing those that are not there yet on `workers` threads."""
+def earlier_records(work: ShardWork, there: dict[str, int]) -> dict[int, ShardRecord]:
+    """The records of the part's shards that are there already, by number."""
     store, plan, libraries, _ = work
-    records = {
+    return {
         number: record
         for number in work.numbers
         if (record := earlier_record(store, plan.summary, number, there, libraries))
     }
+
+
+def pack_shards(
+    work: ShardWork,
+    records: dict[int, ShardRecord],
+    workers: int,
+    on_progress: Callable[[PackingProgress], None],
+) -> list[ShardRecord]:
+    """The part's records in order, packing on `workers` threads those that are not there yet."""
+    plan = work.plan
     reused = sum(len(record.rows) for record in records.values())
     total = sum(len(plan.shards[number]) for number in work.numbers)
     counter = SampleCounter(reused)
@@ -156,7 +200,7 @@ def pack_shards(
             counter,
             lambda done: on_progress(PackingProgress(done, total, reused)),
         )
-        records |= {number: job.result() for number, job in jobs.items()}
+        records = records | {number: job.result() for number, job in jobs.items()}
     return [records[number] for number in work.numbers]
 
 
@@ -215,8 +259,7 @@ def pack_sample(writer: ShardWriter, plan: PackingPlan, sample: RawSample) -> Sa
 
 def packed_label(plan: PackingPlan, path: Path) -> tuple[bytes, dict[int, int]]:
     """A label file -> (stored bytes, pixels of each id that occurs)."""
-    labels = plan.layout.read_label(path)
-    refuse_unknown_ids(np.flatnonzero(np.bincount(labels.ravel())).tolist(), plan.layout, path)
+    labels = plan.read_label(path)
     if plan.table is not None:
         labels = plan.table[labels]
     if plan.size_hw:

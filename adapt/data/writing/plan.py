@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from adapt.data.datasets import RawLayout, known_layout
+from adapt.data.colours import ColourTable
+from adapt.data.datasets import RawLayout, RawSamples, known_layout, refuse_unknown_ids
 from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.encodings import ENCODINGS, EncodingName, ImageEncoding
 from adapt.data.packed.manifest import (
@@ -29,7 +30,16 @@ from adapt.data.packed.manifest import (
     Stored,
     StoredEncoding,
 )
-from adapt.data.writing.survey import LARGEST, Planned, as_text, survey, too_large
+from adapt.data.problems import Notes, Problem
+from adapt.data.raw_labels import read_colours
+from adapt.data.writing.survey import (
+    LARGEST,
+    Planned,
+    Surveyed,
+    as_text,
+    survey,
+    too_large,
+)
 from adapt.errors import DataError, JobError, known_names, written
 
 SHARD_BYTES = 64_000_000
@@ -86,7 +96,9 @@ def differences(there: PlanSummary | Manifest, asked: PlanSummary) -> str:
         for key, old, new in pairs
         if old != new
     ]
-    return "; ".join(found) or "other raw files, ids of the classes, seed or shard size"
+    return "; ".join(found) or (
+        "other raw files, ids of the classes, seed or shard size, or other colours of labels"
+    )
 
 
 def shown(value: object) -> str:
@@ -108,6 +120,7 @@ class PackingPlan:
     labelled: bool
     label_space: LabelSpace | None
     shards: tuple[tuple[Planned, ...], ...]
+    colours: ColourTable | None = None
 
     @property
     def encoding(self) -> ImageEncoding:
@@ -123,6 +136,14 @@ class PackingPlan:
     def table(self) -> npt.NDArray[np.uint8] | None:
         """(256,) uint8: what is stored for each of the dataset's ids; None where it is the id."""
         return self.label_space.table(self.dataset) if self.label_space else None
+
+    def read_label(self, path: Path) -> npt.NDArray[np.uint8]:
+        """A label file -> (H, W) uint8 ids of the dataset. `DataError` names what is wrong."""
+        if self.colours is not None:
+            return read_colours(path, self.colours)
+        labels = self.layout.read_label(path)
+        refuse_unknown_ids(np.flatnonzero(np.bincount(labels.ravel())).tolist(), self.layout, path)
+        return labels
 
     @cached_property
     def summary(self) -> PlanSummary:
@@ -150,6 +171,7 @@ class PackingPlan:
             self.size_hw,
             self.labelled,
             space and [space.names, space.table(self.dataset).tolist()],
+            *([self.colours.key()] if self.colours else []),
         ]
         samples = [
             [(planned.sample.key, planned.image_bytes, planned.label_bytes) for planned in shard]
@@ -163,7 +185,8 @@ class PlanSettings(TypedDict, total=False):
 
     `encoding` is a row of `ENCODINGS` (default exact); `size_hw` None keeps sizes; `name` is the
     dataset's name in label spaces (default: the layout's); `unlabelled` leaves labels out; `seed`
-    decides the order; `shard_bytes` is the size that shards aim at; `skip` are keys to leave out;
+    decides the order; `shard_bytes` is the size that shards aim at; `skip` are keys or file names
+    to leave out; `pairs_only` leaves out files without partner; `colours` reads labels as colours;
     with a `label_space` the labels are stored as its train ids.
     """
 
@@ -174,16 +197,27 @@ class PlanSettings(TypedDict, total=False):
     seed: int
     shard_bytes: int
     skip: Collection[str]
+    pairs_only: bool
+    colours: ColourTable | None
     label_space: LabelSpace | None
 
 
-def make_plan(
-    dataset: str, raw_dir: Path, split: str, **settings: Unpack[PlanSettings]
-) -> PackingPlan:
-    """Find the samples, refuse bad pairs, and deal the samples to shards in an order that `seed`
+class Draft(NamedTuple):
+    """A plan with the faults that names and headers show. Where there are any, it holds the sound
+    samples alone and is not to be packed.
+    """
+
+    plan: PackingPlan
+    surveyed: list[Surveyed]
+    problems: list[Problem]
+    notes: Notes
+
+
+def make_plan(dataset: str, raw_dir: Path, split: str, **settings: Unpack[PlanSettings]) -> Draft:
+    """Find the samples, read all headers, and deal the samples to shards in an order that `seed`
     alone decides.
 
-    Raises `JobError` for wrong settings, `DataError` for bad files, by name.
+    Raises `JobError` for wrong settings, `DataError` where nothing is found.
     """
     encoding_name, size_hw = settings.get("encoding", "exact"), settings.get("size_hw")
     shard_bytes, label_space = settings.get("shard_bytes", SHARD_BYTES), settings.get("label_space")
@@ -193,16 +227,41 @@ def make_plan(
     check_raw_dir(dataset, layout, raw_dir, split)
     if label_space:
         label_space.table(name)  # refuses a dataset that it does not map
-    skip, unlabelled = settings.get("skip", ()), settings.get("unlabelled", False)
-    samples = layout.pairs(raw_dir, split, unlabelled=unlabelled, skip=skip)
-    planned = sorted(survey(raw_dir, samples), key=lambda item: shuffle_key(seed, item.sample.key))
-    labelled = samples[0].label_path is not None
-    if label_space and not labelled:
-        raise JobError(
-            "--classes: expected labels to map, got images alone", fix="leave out --classes"
-        )
+    samples, problems, notes = found_samples(layout, raw_dir, split, settings)
+    surveyed = survey(samples, ENCODINGS[encoding_name])
+    problems += [problem for one in surveyed for problem in one.problems]
+    planned = [one.planned for one in surveyed if one.planned]
+    planned.sort(key=lambda item: shuffle_key(seed, item.sample.key))
+    notes.converted.update(reason for item in planned for reason in item.conversions)
+    labelled = any(sample.label_path for sample in samples)
+    check_labels(labelled or bool(problems), settings)
     shards = dealt(planned, shard_bytes, ENCODINGS[encoding_name], size_hw)
-    return PackingPlan(layout, name, split, encoding_name, size_hw, labelled, label_space, shards)
+    colours = settings.get("colours")
+    kinds = (layout, name, split, encoding_name, size_hw)
+    plan = PackingPlan(*kinds, labelled, label_space, shards, colours)
+    return Draft(plan, surveyed, problems, notes)
+
+
+def found_samples(
+    layout: RawLayout, raw_dir: Path, split: str, settings: PlanSettings
+) -> RawSamples:
+    """The samples of `RawLayout.find` with these settings."""
+    return layout.find(
+        raw_dir,
+        split,
+        unlabelled=settings.get("unlabelled", False),
+        pairs_only=settings.get("pairs_only", False),
+        skip=settings.get("skip", ()),
+    )
+
+
+def check_labels(labelled: bool, settings: PlanSettings) -> None:
+    """`JobError` where settings are for labels and there are none."""
+    for key, option in (("label_space", "--classes"), ("colours", "--colours")):
+        if settings.get(key) and not labelled:
+            raise JobError(
+                f"{option}: expected labels to map, got images alone", fix=f"leave out {option}"
+            )
 
 
 def check_settings(
@@ -243,6 +302,8 @@ def dealt(
     size_hw: tuple[int, int] | None,
 ) -> tuple[tuple[Planned, ...], ...]:
     """Samples in order -> shards of about `shard_bytes`."""
+    if not planned:
+        return ()
     files_bytes = [item.image_bytes for item in planned]
     sizes_hw = [size_hw or item.size_hw for item in planned]
     count = max(1, round(shard_bytes / encoding.mean_bytes(files_bytes, sizes_hw)))

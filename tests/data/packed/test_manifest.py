@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapt.data.label_maps import LABEL_SPACES
-from adapt.data.packed.manifest import Manifest, PackedLabelSpace
+from adapt.data.label_maps import LABEL_SPACES, LabelSpace
+from adapt.data.packed.manifest import Manifest, PackedLabelSpace, parse_manifest
 from adapt.data.packed.split_files import (
     packed_splits,
     read_manifest,
@@ -214,3 +214,33 @@ def test_other_classes_than_the_packed_ones_are_named(packed: Store) -> None:
     )
     with pytest.raises(DataError, match=message):
         manifest.check_classes(("sky", "road"), "s3://b/train")
+
+
+def test_colours_are_kept_with_classes_of_no_name(packed: Store) -> None:
+    manifest, _ = read_manifest(packed, "train")
+    custom = LabelSpace(LABEL_SPACES["camvid11"].root[:3])
+    assert PackedLabelSpace.of(LABEL_SPACES["camvid11"]).colours is None
+    space = PackedLabelSpace.of(custom)
+    assert space.colours == custom.colours
+    read = parse_manifest(
+        manifest.model_copy(update={"label_space": space}).canonical_json(), "uri"
+    )
+    assert read.label_space == space
+
+
+def test_a_manifest_from_before_colours_were_kept_has_its_own_id(packed: Store) -> None:
+    space = {"name": "custom", "classes": ["road", "sky"]}
+    content = json.loads(read_manifest(packed, "train")[0].canonical_json()) | {
+        "label_space": space
+    }
+    data = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    assert parse_manifest(data, "uri").canonical_json() == data
+
+
+def test_colours_that_are_not_one_a_class_are_refused(packed: Store) -> None:
+    space = {"name": "custom", "classes": ["road", "sky"], "colours": [[1, 2, 3]]}
+    content = json.loads(read_manifest(packed, "train")[0].canonical_json()) | {
+        "label_space": space
+    }
+    with pytest.raises(DataError, match=r"label_space: .*expected 2 colours, got 1"):
+        parse_manifest(json.dumps(content).encode(), "uri")
