@@ -175,7 +175,7 @@ def read_colour_table(path: Path) -> ColourTable:
     found = yaml_rows(path) if path.suffix in YAML_SUFFIXES else text_rows(read_text(path), path)
     classes = [parsed_row(row, number, path) for number, row in enumerate(found)]
     if not classes:
-        raise JobError(f"--colours: {path}: expected rows of name and colour, found none")
+        raise JobError(f"--colours: {path}: expected rows of name and colour, got none")
     return ColourTable(classes)
 
 
@@ -195,7 +195,7 @@ def yaml_rows(path: Path) -> list[Mapping[str, Any]]:
     if isinstance(values, list) and all(isinstance(one, dict) for one in values):
         return values
     raise JobError(
-        f"--colours: {path}: expected a list of classes",
+        f"--colours: {path}: expected a list of classes, got {values!r:.80}",
         fix="write lines such as `- {name: road, colour: [128, 64, 128], id: 0}`",
     )
 

@@ -95,7 +95,7 @@ class RawLayout:
         problems = images.problems + labels.problems + ([] if pairs_only else unpaired)
         if not (images.files or problems):
             raise DataError(
-                f"{shown(raw_dir)}: expected samples of split {split!r}, all are left out "
+                f"{shown(raw_dir)}: expected samples of split {split!r}, got none: all left out "
                 f"({', '.join(notes.left_out)})",
                 fix="check --skip, --skip-file and --pairs-only",
             )

@@ -126,7 +126,7 @@ def keyed(found: FoundFiles, paths: Iterable[Path], key: Callable[[Path], str]) 
         name = key(path)
         fault = key_fault(name)
         if fault is None and name in found.files:
-            fault = f"has the same key {name!r} as {shown(found.files[name])}"
+            fault = f"expected a key of its own, got {name!r} as of {shown(found.files[name])}"
         if fault is not None:
             found.problems.append(Problem(shown(path), fault, name))
         else:
@@ -168,11 +168,12 @@ def picked(raw_dir: Path, split: str, found: FoundFiles) -> FoundFiles:
         if len(fits) == 1:
             keys |= fits
         elif fits:
-            fault = f"{text!a} fits {ambiguous(fits, found.files, found.folder)}; write the folder"
+            both = ambiguous(fits, found.files, found.folder)
+            fault = f"expected the name of one image, got {text!a}, which fits {both}"
             found.problems.append(Problem(f"{shown(path)}, line {line}", fault))
         elif named_key(text) not in bad:  # else named already
             hint = names.near(text) if len(found.problems) < MAX_SHOWN else ""
-            fault = f"{shown(text)!r} is no image of the raw folder{hint}"
+            fault = f"expected an image of the raw folder, got {shown(text)!r}{hint}"
             found.problems.append(Problem(f"{shown(path)}, line {line}", fault))
     if not listed:
         found.problems.append(Problem(shown(path), "expected names of images, got an empty list"))

@@ -136,7 +136,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def has_chunk(file: BinaryIO, kind: bytes) -> bool:
-    """Whether a PNG has a chunk of that kind; the file's position stays."""
+    """Return whether a PNG has a chunk of that kind; the file's position stays."""
     before = file.tell()
     try:
         file.seek(8)

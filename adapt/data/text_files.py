@@ -42,5 +42,5 @@ def encoding_of(data: bytes) -> str:
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether the bytes are read as UTF-8."""
+    """Return whether the bytes are read as UTF-8."""
     return encoding_of(data).startswith("utf-8")

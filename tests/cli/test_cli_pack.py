@@ -200,7 +200,7 @@ def test_another_table_is_another_packing(coloured: Callable[..., Path]) -> None
     assert pack(folder, "--colours", "classes.csv").code == 0
     assert pack(folder, "--colours", "classes.csv").code == 0
     (folder / "classes.csv").write_text("name,r,g,b,id\nroad,128,64,128,4\ncar,0,0,142,9\n")
-    refused(pack(folder, "--colours", "classes.csv"), 2, "another packing is there", "colours")
+    refused(pack(folder, "--colours", "classes.csv"), 2, "got another", "colours")
 
 
 def test_what_is_converted_is_stated(tmp_path: Path) -> None:

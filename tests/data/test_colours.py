@@ -109,7 +109,7 @@ def test_transparent_pixels_are_refused(tmp_path: Path) -> None:
     [
         ("a.csv", "road,128,64,128\n", "expected the header name,r,g,b or name,r,g,b,id"),
         ("a.csv", "", "expected the header"),
-        ("a.csv", "name,r,g,b\n", "expected rows of name and colour, found none"),
+        ("a.csv", "name,r,g,b\n", "expected rows of name and colour, got none"),
         ("a.csv", "name,r,g,b\nroad,128,64\n", "row 1: expected a name, a colour of three"),
         ("a.csv", "name,r,g,b,id\nroad,1,2,3,256\n", "row 1: expected a name"),
         (

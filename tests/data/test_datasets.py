@@ -135,7 +135,7 @@ def test_lists_pick_a_split(dataset: str, make_raw: MakeRaw) -> None:
     assert keys == ["00001", "00002"]
     (raw_dir / "val.txt").write_text("00009.png\n")
     with pytest.raises(
-        DataError, match=r"val.txt, line 1: '00009.png' is no image of the raw folder"
+        DataError, match=r"val.txt, line 1: expected an image of the raw folder, got '00009.png'"
     ):
         DATASETS[dataset].pairs(raw_dir, "val")
 

@@ -215,7 +215,7 @@ def test_pairs_only_leaves_lonely_files_out(raw: Callable[..., Path]) -> None:
 def test_pairs_only_of_no_pairs_is_refused(raw: Callable[..., Path]) -> None:
     raw_dir = raw("a.png")
     (raw_dir / "labels" / "a.png").unlink()
-    with pytest.raises(DataError, match=r"all are left out .*images without label"):
+    with pytest.raises(DataError, match=r"got none: all left out .*images without label"):
         found(raw_dir, pairs_only=True)
 
 

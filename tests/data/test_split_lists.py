@@ -84,22 +84,23 @@ def test_a_name_that_fits_two_files_is_refused(listed: Listed) -> None:
     samples = listed("a.png\nb.png\n")
     (problem,) = samples.problems
     assert str(problem).endswith(
-        "val.txt, line 2: 'b.png' fits city1/b.png and city2/b.png; write the folder"
+        "val.txt, line 2: expected the name of one image, got 'b.png', which fits city1/b.png and "
+        "city2/b.png"
     )
 
 
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("city3/a.png", "'city3/a.png' is no image of the raw folder (did you mean 'city"),
-        ("data/a.png", "'data/a.png' is no image"),
-        ("city2/a.png", "'city2/a.png' is no image of the raw folder (did you mean 'city"),
-        ("zzz", "'zzz' is no image of the raw folder"),
+        ("city3/a.png", "got 'city3/a.png' (did you mean 'city"),
+        ("data/a.png", "got 'data/a.png'"),
+        ("city2/a.png", "got 'city2/a.png' (did you mean 'city"),
+        ("zzz", "got 'zzz'"),
     ],
 )
 def test_a_name_without_file_is_refused(line: str, text: str, listed: Listed) -> None:
     (problem,) = listed(f"city1/a.png\n{line}\n").problems
-    assert f"val.txt, line 2: {text}" in str(problem)
+    assert f"val.txt, line 2: expected an image of the raw folder, {text}" in str(problem)
 
 
 def test_all_bad_lines_are_named(listed: Listed) -> None:
