@@ -106,6 +106,9 @@ class LocalStore:
         with file_errors(join(self.uri, key)):
             return path.is_file()
 
+    def md5(self, key: str) -> None:
+        """None: what is read is what is stored."""
+
     def delete(self, key: str) -> None:
         """Remove the file; nothing happens where there is none."""
         path = self.path(key)

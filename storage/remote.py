@@ -47,6 +47,10 @@ class Bucket(Protocol):
         """Return whether there is an object with exactly this key."""
         ...
 
+    def md5(self, key: str) -> str | None:
+        """The MD5 that the service keeps of an object, in hex; None where it keeps none."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove one object; nothing happens where there is none."""
         ...
@@ -114,6 +118,10 @@ class RemoteStore:
     def exists(self, key: str) -> bool:
         """Return whether there is an object with exactly this key."""
         return self._tried(key, lambda: self.bucket.exists(key))
+
+    def md5(self, key: str) -> str | None:
+        """The MD5 that the service keeps of an object, in hex; None where it keeps none."""
+        return self._tried(key, lambda: self.bucket.md5(key))
 
     def delete(self, key: str) -> None:
         """Remove one object; nothing happens where there is none."""

@@ -76,6 +76,10 @@ class Store(Protocol):
         """Return whether there is an object with exactly this key."""
         ...
 
+    def md5(self, key: str) -> str | None:
+        """The MD5 of an object in hex, by the store's own account; None where it keeps none."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove one object; nothing happens where there is none."""
         ...

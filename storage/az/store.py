@@ -86,6 +86,13 @@ class AzBucket:
             return True
         return False
 
+    def md5(self, key: str) -> str | None:
+        """One request for the blob's properties; blobs in blocks have none."""
+        with self._explained(key) as client:
+            blob = client.sdk.get_blob_client(self.container, self._root + key)
+            found = blob.get_blob_properties().content_settings.content_md5
+            return bytes(found).hex() if found else None
+
     def delete(self, key: str) -> None:
         """One request."""
         with suppress(MissingObject), self._explained(key) as client:

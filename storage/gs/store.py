@@ -4,6 +4,7 @@ Reads are streamed requests of the SDK's signed session, so that a stalled one i
 cancelled; the SDK's own readers return whole chunks. An object appears when its upload is complete.
 """
 
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
@@ -93,6 +94,13 @@ class GsBucket:
             blob.reload(timeout=self._timeout_s, retry=None)
             return True
         return False
+
+    def md5(self, key: str) -> str | None:
+        """One request for the object's properties; composed objects have none."""
+        with self._explained(key) as client:
+            blob = client.sdk.bucket(self.bucket).blob(self._root + key)
+            blob.reload(timeout=self._timeout_s, retry=None)
+            return b64decode(blob.md5_hash).hex() if blob.md5_hash else None
 
     def delete(self, key: str) -> None:
         """One request."""

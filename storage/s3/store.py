@@ -7,6 +7,7 @@ body. A store that has never answered is retried only where outages are waited f
 """
 
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -130,6 +131,16 @@ class S3Store:
         except MissingObject:
             return False
         return True
+
+    def md5(self, key: str) -> str | None:
+        """The object's ETag, where it is an MD5: not of uploads in parts, nor of objects that are
+        encrypted with keys of KMS or of a customer."""
+        where = self._where(key)
+        head = self._tried(key, lambda client: client.head_object(**where))
+        kept = head.get("ServerSideEncryption", "AES256") == "AES256"
+        kept = kept and "SSECustomerAlgorithm" not in head
+        tag = str(head.get("ETag", "")).strip('"')
+        return tag if kept and re.fullmatch(r"[0-9a-f]{32}", tag) else None
 
     def delete(self, key: str) -> None:
         """Remove one object; nothing happens where there is none."""

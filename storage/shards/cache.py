@@ -9,6 +9,7 @@ it is read. A file lock for each shard lets ranks of one node download it once. 
 
 import errno
 import logging
+import mmap
 import os
 import shutil
 import threading
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from storage.damage import advice, is_stored_so
 from storage.errors import DamagedObject, ShortObject, StoreError, StoreUnavailable
 from storage.files import file_errors, sync_folder
 from storage.local import LocalStore
@@ -224,7 +226,10 @@ class ShardCache:
             fault = f"expected {shard.size_bytes} bytes, the object has fewer"
             raise _damaged(shard, f"{fault}; downloaded {DOWNLOADS} times") from error
         except DamagedObject as error:
-            raise _damaged(shard, f"{error}; downloaded {DOWNLOADS} times") from error
+            with mmap.mmap(descriptor, shard.size_bytes, prot=mmap.PROT_READ) as data:
+                stored_so = is_stored_so(shard.store, shard.key, data)
+            fault = f"{error}; downloaded {DOWNLOADS} times"
+            raise _damaged(shard, fault, stored_so) from error
 
     def _reserve(self, shard: "_Shard", part: Path) -> bool:
         """Claim room by a file of the shard's size, whose blocks the download fills. Once the cache
@@ -301,8 +306,8 @@ def _fault(shard: _Shard, path: Path) -> str | None:
     return None if found == shard.xxh3 else f"expected xxh3 {shard.xxh3}, got {found}"
 
 
-def _damaged(shard: _Shard, fault: str) -> StoreError:
+def _damaged(shard: _Shard, fault: str, stored_so: bool | None = True) -> StoreError:
     return StoreError(
         f"{shard.uri}: truncated or damaged shard: {fault}",
-        fix="pack or upload this dataset again",
+        fix=advice(stored_so, "pack or upload this dataset again"),
     )

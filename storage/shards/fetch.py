@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import xxhash
 
+from storage.damage import UNKNOWN
 from storage.errors import DamagedObject, ShortObject, StoreError, StoreUnavailable
 from storage.retry import DOWNLOADS, OUTAGE_S, Failing, Retry
 from storage.store import Download, Store
@@ -113,7 +114,7 @@ class Fetcher:
             raise StoreError(
                 f"{join(store.uri, key)}: {length_bytes} bytes at {offset_bytes} are damaged, "
                 f"fetched {DOWNLOADS} times",
-                fix="pack or upload this dataset again",
+                fix=UNKNOWN,
             ) from error
 
     def _transfer(

@@ -80,6 +80,9 @@ class WebBucket:
         """Refused: web servers know no standard way."""
         self._refuse(f"{self.uri}: objects cannot be listed over {self._target.scheme}")
 
+    def md5(self, key: str) -> None:
+        """None: web servers keep none."""
+
     def delete(self, key: str) -> NoReturn:  # noqa: ARG002
         """Refused."""
         self._refuse(f"{self.uri}: objects cannot be deleted over {self._target.scheme}")

@@ -55,6 +55,9 @@ class ScriptedStore:
         self.downloads.append(ScriptedDownload(script, offset_bytes, length_bytes))
         return self.downloads[-1]
 
+    def md5(self, key: str) -> None:
+        """As the protocol says: it keeps none."""
+
     @property
     def offsets(self) -> list[int]:
         """Where each request began."""

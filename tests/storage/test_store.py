@@ -2,6 +2,7 @@
 store.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -215,6 +216,14 @@ def test_exists_and_delete(store: Store) -> None:
     store.delete("k")
     assert not store.exists("k")
     assert store.get("k2") == b"2"
+
+
+def test_the_md5_of_an_object_is_its_own_or_unknown(case: Case) -> None:
+    data = bytes(range(200))
+    case.put("k", data)
+    keeps_none = case.store.uri.startswith(("file:", "http"))
+    expected = None if keeps_none else hashlib.md5(data).hexdigest()
+    assert case.store.md5("k") == expected
 
 
 @pytest.mark.parametrize(

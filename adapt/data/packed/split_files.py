@@ -5,6 +5,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from adapt.data.packed.codecs import REPACK
 from adapt.data.packed.index import Index, check_index, parse_index
@@ -15,8 +17,10 @@ from adapt.data.packed.manifest import (
     refuse_large,
 )
 from adapt.errors import DataError
+from storage.damage import advice, is_stored_so
 from storage.errors import MissingObject, ShortObject, StoreError
-from storage.retry import retried
+from storage.retry import DOWNLOADS, Retry, retried
+from storage.shards.fetch import FIRST_DELAY_S
 from storage.store import Store
 
 MAX_INDEX_BYTES = 1 << 30
@@ -45,30 +49,74 @@ def write_manifest(store: Store, split: str, manifest: Manifest, index: Index) -
     return complete
 
 
+class DamagedFile(DataError):
+    """A file beside the shards that cannot be read or contradicts another; `stored_so` as
+    `storage.damage.is_stored_so`."""
+
+    stored_so: bool | None = True
+
+
 def read_manifest(store: Store, split: str) -> tuple[Manifest, Index]:
-    """The manifest and index of a packed split, verified against each other. `DataError` names the
-    object at fault.
+    """The manifest and index of a packed split, verified against each other; damaged ones are
+    downloaded again, as shards are.
+
+    Raises `DataError` that names the object at fault, and `StoreError` where it is stored as it
+    should be but arrives damaged.
     """
+    again = Retry(DOWNLOADS, first_wait_s=FIRST_DELAY_S, on=DamagedFile, transient=_may_be_right)
+    try:
+        return again.call(lambda: _read(store, split))
+    except DamagedFile as error:
+        if error.stored_so:
+            raise DataError(error.problem, error.fix) from error
+        kind = DataError if error.stored_so is None else StoreError
+        problem = f"{error.problem}; downloaded {DOWNLOADS} times"
+        raise kind(problem, advice(error.stored_so, error.fix)) from error
+
+
+def _may_be_right(error: Exception) -> bool:
+    return isinstance(error, DamagedFile) and not error.stored_so
+
+
+def _read(store: Store, split: str) -> tuple[Manifest, Index]:
+    """One download of both files. Raises `DamagedFile`, and as `read_object`."""
     uri = f"{store.uri}/{split}/manifest.json"
-    manifest = parse_manifest(read_object(store, split, "manifest.json", MAX_MANIFEST_BYTES), uri)
-    if manifest.split != split:
-        raise DataError(
-            f"{uri}: split: expected {split!r}, the folder it lies in, got {manifest.split!r}",
-            fix=f"move it to a folder of that name, or {REPACK}",
-        )
+    page = read_object(store, split, "manifest.json", MAX_MANIFEST_BYTES)
+    got = {f"{split}/manifest.json": page}
+    with _damage(store, got):
+        manifest = parse_manifest(page, uri)
+        if manifest.split != split:
+            raise DataError(
+                f"{uri}: split: expected {split!r}, the folder it lies in, got {manifest.split!r}",
+                fix=f"move it to a folder of that name, or {REPACK}",
+            )
     uri = f"{store.uri}/{split}/index.npz"
     most_bytes = min(MAX_INDEX_BYTES, (64 << 20) + MAX_ROW_BYTES * manifest.num_samples)
     data = read_object(store, split, "index.npz", most_bytes)
-    found = hashlib.sha256(data).hexdigest()
-    if found != manifest.index_sha256:
-        raise DataError(
-            f"{uri}: expected sha256 {manifest.index_sha256[:12]}... as in the manifest, got "
-            f"{found[:12]}...: damaged, or of another packing",
-            fix=REPACK,
-        )
-    index = parse_index(data, uri)
-    check_index(manifest, index, uri)
+    with _damage(store, got | {f"{split}/index.npz": data}):
+        found = hashlib.sha256(data).hexdigest()
+        if found != manifest.index_sha256:
+            raise DataError(
+                f"{uri}: expected sha256 {manifest.index_sha256[:12]}... as in the manifest, got "
+                f"{found[:12]}...: damaged, or of another packing",
+                fix=REPACK,
+            )
+        index = parse_index(data, uri)
+        check_index(manifest, index, uri)
     return manifest, index
+
+
+@contextmanager
+def _damage(store: Store, got: Mapping[str, bytes]) -> Iterator[None]:
+    """Turns `DataError`s of downloaded files, by key, into `DamagedFile`s. They may contradict
+    each other because of a wrong byte in any of them."""
+    try:
+        yield
+    except DataError as error:
+        damaged = DamagedFile(error.problem, error.fix)
+        stored = [is_stored_so(store, key, data) for key, data in got.items()]
+        damaged.stored_so = False if False in stored else None if None in stored else True
+        raise damaged from error
 
 
 def packed_splits(store: Store) -> list[str]:

@@ -145,6 +145,17 @@ def test_a_byte_that_changes_on_its_way_is_fetched_again(
     assert proxy.flips == 0
 
 
+def test_a_shard_that_always_arrives_damaged_is_not_packed_again(
+    store: CountedStore, folder: Path, s3_server: S3Server, proxy: FaultProxy
+) -> None:
+    through = stores_of(s3_server._replace(endpoint_url=proxy.endpoint_url)).open(store.uri)
+    proxy.flips = 9
+    with pytest.raises(StoreError, match=r"damaged shard: .*downloaded 3 times") as caught:
+        _open(ShardCache(folder), through)
+    assert "pack" not in caught.value.fix and "the stored object is intact" in caught.value.fix
+    assert proxy.flips == 9 - 3
+
+
 def test_a_missing_shard_is_named(store: CountedStore, folder: Path) -> None:
     with pytest.raises(MissingObject, match=rf"{store.uri}/gone.tar"):
         _open(ShardCache(folder), store, "gone.tar")
