@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.damage import advice, is_stored_so
 from storage.errors import DamagedObject, ShortObject, StoreError, StoreUnavailable
 from storage.files import file_errors, sync_folder
 from storage.local import LocalStore
@@ -34,6 +33,7 @@ from storage.shards.cache_files import (
     size_of,
     taken,
 )
+from storage.shards.damage import advice, is_stored_so
 from storage.shards.fetch import Fetcher
 from storage.shards.shards import OpenShard, xxh3_of
 from storage.store import Store

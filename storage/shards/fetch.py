@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import xxhash
 
-from storage.damage import UNKNOWN
 from storage.errors import DamagedObject, ShortObject, StoreError, StoreUnavailable
 from storage.retry import DOWNLOADS, OUTAGE_S, Failing, Retry
+from storage.shards.damage import UNKNOWN
 from storage.store import Download, Store
 from storage.transient import DOWNLOAD, TIME
 from storage.uris import join

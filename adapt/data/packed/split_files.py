@@ -17,9 +17,9 @@ from adapt.data.packed.manifest import (
     refuse_large,
 )
 from adapt.errors import DataError
-from storage.damage import advice, is_stored_so
 from storage.errors import MissingObject, ShortObject, StoreError
 from storage.retry import DOWNLOADS, Retry, retried
+from storage.shards.damage import advice, is_stored_so
 from storage.shards.fetch import FIRST_DELAY_S
 from storage.store import Store
 
@@ -51,7 +51,7 @@ def write_manifest(store: Store, split: str, manifest: Manifest, index: Index) -
 
 class DamagedFile(DataError):
     """A file beside the shards that cannot be read or contradicts another; `stored_so` as
-    `storage.damage.is_stored_so`."""
+    `storage.shards.damage.is_stored_so`."""
 
     stored_so: bool | None = True
 

@@ -15,8 +15,8 @@ from storage.store import Store
 from storage.stores import open_store
 from tests.servers import stores_of
 from tests.storage.broken_answers import Answer, Cut, Fault, Flip, Reset, Shorten
+from tests.storage.conftest import *  # noqa: F403
 from tests.storage.faults import FaultProxy
-from tests.storage.conftest import waits  # noqa: F401
 from tests.storage.web_fixtures import *  # noqa: F403
 from tests.storage.web_server import WebServer
 

@@ -302,7 +302,7 @@ def test_contents_are_listed_and_cleared(store: CountedStore, folder: Path) -> N
 
 
 def test_a_cleared_id_never_leaves_the_folder(folder: Path) -> None:
-    with pytest.raises(StoreError, match=r"dataset_id: '../d' is not a key"):
+    with pytest.raises(StoreError, match=r"dataset_id: expected a key of names"):
         ShardCache(folder).clear("../d")
 
 
@@ -349,13 +349,14 @@ def test_the_disks_reserve_is_kept(
 def test_a_folder_that_cannot_be_written_is_named(store: CountedStore, folder: Path) -> None:
     folder.touch()
     with pytest.raises(
-        StoreError, match=rf"{store.uri}/{KEY}: a part of the path is a file.*{folder}"
+        StoreError,
+        match=rf"{store.uri}/{KEY}: expected folders as parts of the path, got a file.*{folder}",
     ):
         _open(ShardCache(folder), store)
 
 
 def test_a_data_set_id_never_leaves_the_folder(store: CountedStore, folder: Path) -> None:
-    with pytest.raises(StoreError, match=r"dataset_id: '../d' is not a key"):
+    with pytest.raises(StoreError, match=r"dataset_id: expected a key of names"):
         _open(ShardCache(folder), store, dataset_id="../d")
 
 

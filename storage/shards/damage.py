@@ -1,4 +1,5 @@
-"""Tells an object that is stored wrongly from one that arrives wrongly, by the store's own MD5.
+"""The difference between an object that is stored wrongly and one that arrives wrongly, by the
+store's own MD5.
 
 Only the first is a reason to pack or upload it again, which would replace good data otherwise.
 """
