@@ -51,3 +51,8 @@ def checked_key(key: str, uri: str) -> str:
 def without_password(text: str) -> str:
     """The text with the `user:password@` of every URI in it replaced by `***@`."""
     return re.sub(r"://[^/@\s'\"]+@", "://***@", text)
+
+
+def without_user(uri: str) -> str:
+    """The URI without user and password, as it may be kept in a file."""
+    return re.sub(r"://[^/@\s'\"]+@", "://", uri)

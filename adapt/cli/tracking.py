@@ -26,7 +26,7 @@ def sync_metrics(
     ] = None,
     tracking_uri: Annotated[
         str | None,
-        typer.Option(help="MLflow server; default: MLFLOW_TRACKING_URI, else ./runs/mlflow.db."),
+        typer.Option(help="MLflow server; default: the one that each spool's job wrote to."),
     ] = None,
     timeout_s: Annotated[
         float, typer.Option(min=1, help="Longest time for all of them, in seconds.")
@@ -38,40 +38,44 @@ def sync_metrics(
     The spool of a job that still runs is skipped: the job delivers it itself. Ends with 3 where
     entries remain.
     """
-    from adapt.tracking.mlflow_database import embedded_tracking_uri
-    from storage.uris import without_password
-
     place = place_here()
     spools = [spool] if spool and spool.is_file() else _spools_in(place, spool)
-    uri = tracking_uri or place.tracking_uri or embedded_tracking_uri(Path("runs"))
     end_s = time.monotonic() + timeout_s
     answers: dict[str, dict[str, object]] = {}
     for path in spools:
-        answers[str(path)] = _send(path, uri, end_s - time.monotonic(), alone=path == spool)
+        servers = (tracking_uri, place.tracking_uri)
+        answers[str(path)] = _send(path, servers, end_s - time.monotonic(), alone=path == spool)
     if as_json:
         typer.echo(json.dumps(answers))
-    left = [path for path, answer in answers.items() if answer.get("left")]
+    left = {path: answer["tracking_uri"] for path, answer in answers.items() if answer.get("left")}
     if left:
         raise StoreError(
-            f"MLflow at {without_password(uri)} has not received all of {', '.join(left)}",
+            f"MLflow at {', '.join(sorted(map(str, set(left.values()))))} has not received all of "
+            f"{', '.join(left)}",
             "start the server, then run the same command again",
         )
     if not spools:
         console.print("no spool has entries to send")
 
 
-def _send(path: Path, uri: str, timeout_s: float, *, alone: bool) -> dict[str, object]:
+def _send(
+    path: Path, servers: tuple[str | None, str | None], timeout_s: float, *, alone: bool
+) -> dict[str, object]:
     """Send one spool, with a line every few seconds; its part of the answer.
 
-    Raises `JobError` for a spool that cannot be sent, where it is `alone`; else skips it with a
-    message.
+    servers: the one asked for and the environment's, None for none. Raises `JobError` for a spool
+    that cannot be sent, where it is `alone`; else skips it with a message.
     """
-    from adapt.tracking.tracker import deliver_spool
+    from adapt.tracking.sync import deliver_spool, server_of
+    from storage.uris import without_password
 
     def show(message: str) -> None:
         console.print(f"{path}: {message}", soft_wrap=True, markup=False, highlight=False)
 
     try:
+        uri = server_of(path, *servers)
+        server = without_password(uri)
+        show(f"sending to MLflow at {server}")
         answer = deliver_spool(
             path, uri, max(0.0, timeout_s), lambda sent, left: show(f"{sent} sent, {left} buffered")
         )
@@ -81,7 +85,7 @@ def _send(path: Path, uri: str, timeout_s: float, *, alone: bool) -> dict[str, o
         console.print(f"skipped: {error}", soft_wrap=True, markup=False, highlight=False)
         return {"left_out": str(error)}
     show(f"{answer.sent} entries sent, {answer.left} remain")
-    return answer._asdict()
+    return {**answer._asdict(), "tracking_uri": server}
 
 
 def _spools_in(place: Place, folder: Path | None) -> list[Path]:

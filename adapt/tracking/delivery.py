@@ -5,6 +5,7 @@ retries until it is stopped; an entry that the server refuses for good is skippe
 """
 
 import logging
+import math
 import shlex
 import threading
 import time
@@ -13,8 +14,10 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
-from adapt.tracking.mlflow_entries import SENDERS
+from adapt.tracking.mlflow_database import check_writable, embedded_folder
+from adapt.tracking.mlflow_entries import SENDERS, halves, name_of
 from adapt.tracking.mlflow_errors import (
+    MALFORMED,
     REFUSALS,
     be_brief,
     code_of,
@@ -34,7 +37,11 @@ _RETRY = Retry(first_wait_s=2.0, longest_wait_s=30.0)
 _LAST_WAIT_S = 1.0
 """The longest wait between attempts while the job waits for its end."""
 _REPORT_S = 5.0
+_POLL_S = 0.2
+_FAILING_WAIT_S = 60.0
+"""How long the end of a job waits for an MLflow that fails."""
 _MAX_STRIKES = 5
+_REFUSED = "refused: "
 _CLOSED_DOOR = {
     "PERMISSION_DENIED",
     "UNAUTHENTICATED",
@@ -71,24 +78,40 @@ class Delivery(threading.Thread):
         self._deadline_s: float | None = None
         self._strikes = 0
         self._warned: set[str] = set()
+        self._abandoned = False
 
     @property
     def run_id(self) -> str | None:
         """The run's id; None while the server has not been reached."""
         return self._run.run_id
 
-    def drain(self, timeout_s: float, report: Callable[[int, int], object] | None = None) -> bool:
+    def drain(
+        self,
+        timeout_s: float,
+        report: Callable[[int, int], object] | None = None,
+        limit_s: Callable[[], float] = lambda: math.inf,
+    ) -> bool:
         """Send the buffered entries for at most `timeout_s`, then stop. Returns whether all went.
 
-        report: called every few seconds with the numbers of entries that are sent and buffered.
+        An MLflow that fails is waited for a minute at most. report: called every few seconds with
+        the numbers of entries that are sent and buffered. limit_s: called a few times a second for
+        the seconds that may still be waited, as after a stop.
         """
-        self._deadline_s = time.monotonic() + timeout_s
+        start_s = time.monotonic()
+        deadline_s, report_s = start_s + timeout_s, start_s + _REPORT_S
+        self._deadline_s = deadline_s
         self.wake.set()
         self._hurry.set()
-        while self.is_alive() and (left_s := self._deadline_s - time.monotonic()) > 0:
-            self.join(left_s if report is None else min(_REPORT_S, left_s))
-            if report is not None and self.is_alive():
+        while self.is_alive() and (left_s := deadline_s - time.monotonic()) > 0:
+            self.join(min(_POLL_S, left_s))
+            deadline_s = min(deadline_s, time.monotonic() + limit_s())
+            if "outage" in self._warned:
+                deadline_s = min(deadline_s, start_s + _FAILING_WAIT_S)
+            self._deadline_s = deadline_s
+            if report is not None and self.is_alive() and time.monotonic() >= report_s:
                 report(self.delivered, self._spool.waiting)
+                report_s += _REPORT_S
+        self._abandoned = True
         if self._spool.waiting:
             log.warning(
                 "MLflow at %s has not received %d entries; they are buffered in %s. Fix: start the "
@@ -139,24 +162,36 @@ class Delivery(threading.Thread):
     def _send(
         self, kind: str, group: Sequence[tuple[Entry, int]], known: tuple[type[Exception], ...]
     ) -> None:
-        """Send entries of one kind; where several are refused together, one by one."""
-        try:
-            SENDERS[kind](self._run, [entry for entry, _ in group])
-        except known as error:
-            if not self._is_hopeless(error, known):
-                raise
-            if len(group) > 1:
-                for item in group:
-                    self._send(kind, [item], known)
-                return
-            self._warn(f"MLflow refuses {kind}, which is skipped: {first_line(error)}")
-            self.delivered -= len(group)
+        """Send entries of one kind and mark them as delivered."""
+        lost = self._send_parts(kind, [entry for entry, _ in group], known)
         self._strikes = 0
-        self.delivered += len(group)
+        self.delivered += len(group) - lost
         self._spool.mark(group[-1][1], len(group))
         if self._warned and "outage" in self._warned:
-            self._warned.clear()
+            self._warned = {kind for kind in self._warned if kind.startswith(_REFUSED)}
             log.info("MLflow at %s is reachable again", without_password(self._uri))
+
+    def _send_parts(
+        self, kind: str, entries: list[Entry], known: tuple[type[Exception], ...]
+    ) -> int:
+        """Send entries; where several values are refused together, in halves, down to the single
+        value that is lost. Returns how many entries are lost entirely."""
+        try:
+            SENDERS[kind](self._run, entries)
+        except (*known, *MALFORMED) as error:
+            if not isinstance(error, MALFORMED) and not self._is_hopeless(error, known):
+                raise
+            parts = halves(entries)
+            lost = [self._send_parts(kind, part, known) for part in parts]
+            if len(entries) > 1:
+                return sum(lost)
+            if parts:
+                return min(lost)
+            name = " ".join(filter(None, (kind, name_of(entries[0]))))
+            message = f"MLflow refuses {name}, which is skipped: {first_line(error)}"
+            self._warn(message, once=f"{_REFUSED}{name}")
+            return 1
+        return 0
 
     def _is_hopeless(self, error: Exception, known: tuple[type[Exception], ...]) -> bool:
         """Return whether an entry is refused for its content, or keeps failing on a server that
@@ -164,6 +199,8 @@ class Delivery(threading.Thread):
         code = code_of(error)
         if code in REFUSALS or code in _CLOSED_DOOR:
             return code in REFUSALS
+        if "OperationalError" in str(error):  # the database is locked, full or away
+            return False
         try:
             self._run.touch()
         except known:
@@ -173,6 +210,15 @@ class Delivery(threading.Thread):
 
     def _explain(self, error: Exception, _failures: int, _wait_s: float) -> None:
         """One warning, with the fix, for each kind of outage."""
+        if "readonly database" in str(error) and embedded_folder(self._uri) is not None:
+            try:
+                check_writable(self._uri)
+            except OSError as cause:
+                error = cause
+            else:  # another process has replaced the file: take the new one
+                log.debug("%s: %s", self._uri, first_line(error))
+                self._run.reopen()
+                return
         fix = fix_of(error)
         message = (
             f"MLflow at {without_password(self._uri)} is unreachable [{first_line(error)}]; "
@@ -182,6 +228,8 @@ class Delivery(threading.Thread):
         self._warned.add("outage")
 
     def _warn(self, message: str, once: str | None = None) -> None:
-        if (once or message) not in self._warned:
+        """Log a message, once; nothing when the job has gone on without this thread: what fails
+        then fails because the process ends."""
+        if (once or message) not in self._warned and not self._abandoned:
             log.warning("%s", message)
         self._warned.add(once or message)

@@ -1,10 +1,12 @@
 """MLflow without a server: a database file beside the checkpoints."""
 
+import fcntl
 import os
 import shutil
 import sqlite3
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,20 +20,27 @@ def embedded_tracking_uri(folder: Path) -> str:
     return f"sqlite:///{folder.resolve()}/mlflow.db"
 
 
+def absolute(uri: str) -> str:
+    """The URI of the same server or database file, in any folder."""
+    return uri if embedded_folder(uri) is None else f"sqlite:///{_file_of(uri)}"
+
+
 def embedded_folder(uri: str) -> Path | None:
     """The folder of a database file's URI; None for a server."""
     return _file_of(uri).parent if uri.startswith("sqlite:///") else None
 
 
-def require_database(uri: str) -> None:
+def require_database(uri: str, *, or_its_folder: bool = False) -> None:
     """Raise `JobError` where a database file is not there, or is not MLflow's.
 
     MLflow's client would make a new one, or add its tables to another program's. A server is not
-    asked.
+    asked. or_its_folder: a file may still be missing where its folder is there.
     """
     if embedded_folder(uri) is None:
         return
     file, fix = _file_of(uri), "name the MLflow server or its database file with --tracking-uri"
+    if or_its_folder and file.parent.is_dir() and not file.exists():
+        return
     if not file.is_file():
         raise JobError(f"{file}: expected MLflow's database file, got no file", fix)
     try:
@@ -46,20 +55,18 @@ def require_database(uri: str) -> None:
 
 
 def make_database(uri: str) -> None:
-    """Check that the file exists and is writable; a new one gets MLflow's tables.
+    """Make the file with MLflow's tables, unless it is there.
 
     It appears whole or not at all: MLflow makes its tables one by one, for seconds, and cannot
     open a file in which it was killed meanwhile. Raises `OSError` immediately where it cannot be
     written; MLflow itself retries for half a minute.
     """
+    check_writable(uri)
     file = _file_of(uri)
-    file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
-        file.open("ab").close()
         return
     from mlflow import MlflowClient
 
-    tempfile.TemporaryFile(dir=file.parent).close()
     whole = file.with_name(f"{file.name}-{uuid4().hex}")
     with tempfile.TemporaryDirectory(prefix="segadapt-mlflow-") as folder:
         made = Path(folder) / "made.db"
@@ -71,6 +78,16 @@ def make_database(uri: str) -> None:
             whole.unlink(missing_ok=True)
 
 
+def check_writable(uri: str) -> None:
+    """Raise `OSError` where the file, or a new one in its folder, cannot be written."""
+    file = _file_of(uri)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        file.open("ab").close()
+    else:
+        tempfile.TemporaryFile(dir=file.parent).close()
+
+
 def _put_in_place(whole: Path, file: Path) -> None:
     """Give the file its name, unless another process was faster."""
     try:
@@ -78,7 +95,21 @@ def _put_in_place(whole: Path, file: Path) -> None:
     except FileExistsError:
         return
     except OSError:  # a file system without hard links
-        whole.rename(file)
+        with _locked(file.parent):
+            if not file.exists():
+                whole.rename(file)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _file_of(uri: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from adapt.tracking.mlflow_run import MlflowRun
+from adapt.tracking.names import legal_name
 from adapt.tracking.registry import register_best
 from adapt.tracking.spool import Entry
 
@@ -32,29 +33,29 @@ def _send_metrics(run: MlflowRun, entries: list[Entry]) -> None:
     new: dict[tuple[str, int], Any] = {}
     for entry in entries:
         step, time_ms = entry["step"], entry["time_ms"]
-        for key, value in entry["values"].items():
+        for key, value in _named(entry).items():
             if step not in run.steps_of(key):
                 new.setdefault((key, step), Metric(key, value, time_ms, step))
     for part in _parts(list(new.values()), 1000):
         run.client.log_batch(run.id, metrics=part)
-    for key, step in new:
-        run.steps_of(key).add(step)
+        for metric in part:
+            run.steps_of(metric.key).add(metric.step)
 
 
 def _send_params(run: MlflowRun, entries: list[Entry]) -> None:
     from mlflow.entities import Param
 
-    values = {key: value for entry in entries for key, value in entry["values"].items()}
+    values = {key: value for entry in entries for key, value in _named(entry).items()}
     new = {key: value for key, value in values.items() if key not in run.params}
     for part in _parts([Param(key, value) for key, value in new.items()], 100):
         run.client.log_batch(run.id, params=part)
-    run.params |= new
+        run.params |= {param.key: param.value for param in part}
     changed = {key: value for key, value in values.items() if value != run.params[key]}
     _set_tags(run, {CHANGED_PARAM_TAG + key: value for key, value in changed.items()})
 
 
 def _send_tags(run: MlflowRun, entries: list[Entry]) -> None:
-    values = {key: value for entry in entries for key, value in entry["values"].items()}
+    values = {key: value for entry in entries for key, value in _named(entry).items()}
     if run.is_past(entries[-1]):
         has = run.tags()
         values = {key: value for key, value in values.items() if key not in has}
@@ -64,8 +65,14 @@ def _send_tags(run: MlflowRun, entries: list[Entry]) -> None:
 def _set_tags(run: MlflowRun, tags: Mapping[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    for part in _parts([RunTag(key, value) for key, value in tags.items()], 100):
+    named = [RunTag(legal_name(key), value) for key, value in tags.items()]
+    for part in _parts(named, 100):
         run.client.log_batch(run.id, tags=part)
+
+
+def _named(entry: Entry) -> dict[str, Any]:
+    """The values under names that MLflow takes: earlier versions wrote others into spools."""
+    return {legal_name(key): value for key, value in entry["values"].items()}
 
 
 def _send_text(run: MlflowRun, entries: list[Entry]) -> None:
@@ -93,6 +100,25 @@ def _send_finish(run: MlflowRun, entries: list[Entry]) -> None:
     if last.get("error"):
         _set_tags(run, {ERROR_TAG: last["error"]})
     run.client.set_terminated(run.id, last["status"], end_time=last["time_ms"])
+
+
+def halves(entries: list[Entry]) -> tuple[list[Entry], ...]:
+    """The entries, or the values of a single one, in two parts; none where there is one value."""
+    if len(entries) > 1:
+        middle = len(entries) // 2
+        return entries[:middle], entries[middle:]
+    values = list(entries[0].get("values", {}).items())
+    if len(values) < 2:
+        return ()
+    middle = len(values) // 2
+    return tuple(
+        [entries[0] | {"values": dict(half)}] for half in (values[:middle], values[middle:])
+    )
+
+
+def name_of(entry: Entry) -> str:
+    """The artifact of an entry, or its values' names, for a message."""
+    return str(entry.get("artifact_path") or ", ".join(entry.get("values", {})))
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:

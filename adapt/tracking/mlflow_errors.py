@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from json import JSONDecodeError
 
 from storage.uris import without_password
 
@@ -13,6 +14,8 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+MALFORMED = (KeyError, TypeError, UnicodeError)
+"""Exceptions of an entry that MLflow's client cannot even send."""
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
     "BAD_REQUEST",
@@ -35,13 +38,16 @@ _FIXES = (
         "the job's environment",
     ),
     ("PERMISSION_DENIED", "give the job's MLflow user the right to edit the experiment"),
-    ("ENDPOINT_NOT_FOUND", "correct the path of the URI, at which there is no MLflow server"),
+    (
+        "ENDPOINT_NOT_FOUND|JSONDecodeError|valid JSON",
+        "correct the path of the URI, at which there is no MLflow server",
+    ),
     (
         "must be in (the )?'?active'?",
         "restore the experiment, which was deleted, with `mlflow experiments restore`, or choose "
         "another tracking.experiment",
     ),
-    (r"^INTERNAL_ERROR \[Errno|readonly database", "make the database's folder writable"),
+    (r"^INTERNAL_ERROR \w+ \[Errno", "make the database's folder writable"),
     ("", "start the server, or make it reachable from the job"),
 )
 """Fix of a failure by code and message; the first match counts."""
@@ -54,8 +60,8 @@ def be_brief() -> None:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for name in ("urllib3.connectionpool", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # raises what it logs
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -67,7 +73,7 @@ def failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     s3 = (Boto3Error, BotoCoreError, ClientError)
-    return (MlflowException, RequestException, SQLAlchemyError, OSError, *s3)
+    return (MlflowException, RequestException, SQLAlchemyError, OSError, JSONDecodeError, *s3)
 
 
 def code_of(error: Exception) -> str:
@@ -85,5 +91,5 @@ def first_line(error: Exception) -> str:
 
 def fix_of(error: Exception) -> str:
     """How a user can fix one of `failures()`, as an imperative."""
-    text = f"{code_of(error)} {error}"
+    text = f"{code_of(error)} {type(error).__name__} {error}"
     return next(fix for sign, fix in _FIXES if re.search(sign, text))

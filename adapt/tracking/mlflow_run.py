@@ -54,6 +54,12 @@ class MlflowRun:
         self._steps: dict[str, set[int]] = {}
         self._own_client: MlflowClient | None = None
 
+    def reopen(self) -> None:
+        """Forget the run and open the database again, whose file was replaced."""
+        if self._own_client is not None:
+            self._own_client._tracking_client.store.engine.dispose()
+        self._own_client, self.run_id, self._steps = None, None, {}
+
     def touch(self) -> None:
         """Read the run; raises where the server fails."""
         self.client.get_run(self.id)

@@ -37,8 +37,9 @@ class Spool:
     another spool of this one, has it. The kernel releases the lock when a process ends, however.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, run: str = "this run") -> None:
+        """run: how messages name the run."""
+        self.path, self._run = path, run
         self.files_dir = path.with_suffix(".files")
         self._mark_path = path.with_suffix(".delivered")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,11 @@ class Spool:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(file)
-                raise JobError(f"{self.path}: {self._owner()} is using this spool") from None
+                raise JobError(
+                    f"{self._run} is being trained already, or its metrics are being sent, by "
+                    f"{self._owner()}; its spool is {self.path}",
+                    "wait for its end or stop it; --set name=NAME makes a separate run",
+                ) from None
             except OSError as error:  # a file system without locks
                 log.debug("%s cannot be locked: %s", self.path, error)
             if os.fstat(file).st_nlink:
@@ -74,9 +79,9 @@ class Spool:
     def _owner(self) -> str:
         try:
             mark = json.loads(self._mark_path.read_text())
-            return f"the running job of process {int(mark['pid'])} on {mark['host']}"
+            return f"process {int(mark['pid'])} on {mark['host']}"
         except (OSError, ValueError, KeyError, TypeError):
-            return "a running job"
+            return "another process"
 
     def _read_mark(self, size_bytes: int) -> tuple[int, str | None]:
         try:

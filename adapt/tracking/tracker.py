@@ -5,14 +5,15 @@ Every call appends one JSON line to a spool and returns; a thread of its own del
 variables instead of secrets, so nothing is masked here.
 """
 
-import hashlib
 import json
+import logging
+import math
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal
 
 from PIL import Image
 from pydantic import Field, field_validator
@@ -21,12 +22,16 @@ from adapt.config.section import Section
 from adapt.config.validation import Mistake
 from adapt.errors import JobError
 from adapt.tracking.delivery import Delivery
+from adapt.tracking.mlflow_database import absolute
 from adapt.tracking.mlflow_entries import ERROR_TAG as ERROR_TAG
 from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG
 from adapt.tracking.mlflow_run import BEST_SHA256_TAG as BEST_SHA256_TAG
 from adapt.tracking.mlflow_run import BEST_URI_TAG as BEST_URI_TAG
+from adapt.tracking.names import clean_text, digest, legal_name, legal_path
 from adapt.tracking.spool import Spool, parsed
-from storage.uris import without_password
+from storage.uris import without_password, without_user
+
+log = logging.getLogger(__name__)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -77,8 +82,8 @@ class Tracker:
     """A job's one run in MLflow, also after a restart. No method waits, except `finish`.
 
     A metric has one value a step: of several for the same (key, step), as after a resume from an
-    older checkpoint, the first that reached the server stays. Characters that MLflow does not
-    allow in names become `_`.
+    older checkpoint, the first that reached the server stays. Names are made legal
+    (adapt/tracking/names.py).
     """
 
     def __init__(
@@ -101,19 +106,20 @@ class Tracker:
         folder cannot be written, or where a running job has this spool.
         """
         folder = config.spool_dir or spool_dir
-        name = f"{re.sub(r'[^A-Za-z0-9-]', '_', job_key)[:60]}-{_digest(job_key)}.jsonl"
+        name = f"{re.sub(r'[^A-Za-z0-9-]', '_', job_key)[:60]}-{digest(job_key)}.jsonl"
         try:
-            self._spool = Spool(folder / name)
+            self._spool = Spool(folder.absolute() / name, f"run {run_name}")
         except OSError as error:
             raise JobError(
                 f"tracking.spool_dir: expected a writable folder, got {folder}: {error}"
             ) from error
-        self._config = config
+        self._config, self._uri = config, uri
         start = {
             "config": config.model_dump(mode="json", exclude={"uri", "spool_dir"}),
             "run_name": run_name,
             "job_key": re.sub(r"['`\"]", "_", job_key),
             "resume_step": resume_step,
+            "uri": without_user(absolute(uri)),
         }
         self._delivery = Delivery(self._spool, config.experiment, uri, start, run_id)
         self._append("start", **start)
@@ -156,11 +162,11 @@ class Tracker:
         """The job's parameters; nested mappings become `a.b`. MLflow never changes a parameter: a
         value that differs from the first becomes the tag `segadapt.changed_param.NAME`.
         """
-        self._append("params", values=self._short(dict(_flat(params)), "params"))
+        self._append("params", values=self._short(_flat(params), "params"))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """The metrics of one step."""
-        values = {_legal(key): float(value) for key, value in metrics.items()}
+        values = {legal_name(key): float(value) for key, value in metrics.items()}
         self._append("metrics", values=values, step=step)
 
     def log_tags(self, tags: Mapping[str, object]) -> None:
@@ -169,7 +175,7 @@ class Tracker:
 
     def log_text(self, text: str, artifact_path: str) -> None:
         """A text file among the run's artifacts."""
-        self._append("text", text=text, artifact_path=_relative(artifact_path))
+        self._append("text", text=clean_text(text), artifact_path=legal_path(artifact_path))
 
     def log_table(self, table: object, artifact_path: str) -> None:
         """A JSON file among the run's artifacts."""
@@ -177,7 +183,7 @@ class Tracker:
 
     def log_image(self, image: Image.Image | Path, artifact_path: str) -> None:
         """A picture, or a copy of its file. The caller waits for its encoding, not for MLflow."""
-        artifact_path = _relative(artifact_path)
+        artifact_path = legal_path(artifact_path)
         if isinstance(image, Image.Image):
             path = self._spool.keep(artifact_path, image.save)
         else:
@@ -196,20 +202,31 @@ class Tracker:
         tags[BEST_CHOSEN_BY_TAG] = next(iter(metrics), None)
         self.log_tags(tags | {f"best_checkpoint_{k}": float(v) for k, v in metrics.items()})
 
-    def finish(self, status: Status, timeout_s: float, error: str | None = None) -> bool:
+    def finish(
+        self,
+        status: Status,
+        timeout_s: float,
+        error: str | None = None,
+        limit_s: Callable[[], float] = lambda: math.inf,
+    ) -> bool:
         """End the run; wait at most `timeout_s` for the delivery. Nothing may be logged after it.
 
-        error: why it failed, for the tag `segadapt.error`; the next start removes the tag. Returns
-        whether MLflow has everything; the spool is then removed, else it stays, with a warning
-        that names it.
+        error: why it failed, for the tag `segadapt.error`; the next start removes the tag.
+        limit_s: called while it waits, for the seconds that may still be waited. Returns whether
+        MLflow has everything; the spool is then removed, else it stays, with a warning that names
+        it.
         """
         if status == "FINISHED" and self._config.register_as is not None:
             self._append("register", name=self._config.register_as)
-        reason = None if error is None else _shortened(without_password(error))
+        reason = None if error is None else _shortened(clean_text(without_password(error)))
         self._append("finish", status=status, error=reason)
-        done = self._delivery.drain(timeout_s)
+        done = self._delivery.drain(timeout_s, self._tell_wait, limit_s)
         self._spool.close(remove=done)
         return done
+
+    def _tell_wait(self, sent: int, left: int) -> None:
+        server = without_password(self._uri)
+        log.info("waiting for MLflow at %s: %d entries sent, %d buffered", server, sent, left)
 
     def _append(self, kind: str, **content: object) -> None:
         self._spool.append({"kind": kind, "time_ms": int(time.time() * 1000), **content})
@@ -217,77 +234,35 @@ class Tracker:
 
     def _short(self, values: Mapping[str, object], folder: str) -> dict[str, str]:
         """Values as text; one that is too long for MLflow becomes an artifact, whose name stays."""
-        texts = {_legal(key): str(value) for key, value in values.items()}
+        texts = {legal_name(key): clean_text(str(value)) for key, value in values.items()}
         for key, text in texts.items():
             if len(text) > _MAX_VALUE_CHARS:
-                texts[key] = f"see artifact {folder}/{key}.txt"
-                self.log_text(text, f"{folder}/{key}.txt")
+                artifact_path = legal_path(f"{folder}/{key}.txt")
+                texts[key] = f"see artifact {artifact_path}"
+                self.log_text(text, artifact_path)
         return texts
 
 
-class Sent(NamedTuple):
-    """How many entries of a spool went to MLflow, and how many remain in it."""
-
-    sent: int
-    left: int
-
-
-def deliver_spool(
-    path: Path,
-    uri: str,
-    timeout_s: float,
-    report: Callable[[int, int], object] | None = None,
-) -> Sent:
-    """Send the spool of an ended job to MLflow at `uri`; remove it where everything went.
-
-    report: called every few seconds with the numbers of entries that are sent and buffered.
-    Raises `JobError` where the file is not a tracker's spool, or where its job is running.
-    """
-    start = _start_of(path)
-    spool = Spool(path)
-    config = TrackingConfig.model_validate(start["config"])
-    delivery = Delivery(spool, config.experiment, uri, start, None, late=True)
-    delivery.start()
-    done = delivery.drain(timeout_s, report)
-    spool.close(remove=done)
-    return Sent(delivery.delivered, spool.waiting)
+def _flat(params: Mapping[str, Any]) -> dict[str, object]:
+    """Nested mappings as `a.b`; a name that another value has, as by a key `a.b`, gets a digest."""
+    flat: dict[str, object] = {}
+    for path, value in _leaves(params):
+        name = ".".join(path)
+        flat[f"{name}-{digest(repr(path))}" if name in flat else name] = value
+    return flat
 
 
-def _start_of(path: Path) -> dict[str, Any]:
-    """The first entry of a spool."""
-    start = None
-    if path.is_file():
-        with path.open("rb") as file:
-            start = parsed(file.readline())
-    if start is None or start.get("kind") != "start":
-        raise JobError(f"{path}: expected a spool (*.jsonl) of a job's tracker, got another file")
-    return start
-
-
-def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+def _leaves(
+    params: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], object]]:
     for key, value in params.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _leaves(value, (*path, key))
         else:
-            yield f"{prefix}{key}", value
-
-
-def _legal(name: str) -> str:
-    """The name with `_` in place of characters that MLflow refuses."""
-    return re.sub(r"[^\w\-. :/]", "_", name)[:240]
+            yield (*path, key), value
 
 
 def _shortened(text: str) -> str:
     """The text, or its two ends: the head names the place, the tail the error."""
     half = _MAX_ERROR_CHARS // 2 - 10
     return text if len(text) <= _MAX_ERROR_CHARS else f"{text[:half]}\n[...]\n{text[-half:]}"
-
-
-def _relative(artifact_path: str) -> str:
-    parts = PurePosixPath(artifact_path).parts
-    assert parts and parts[0] != "/" and ".." not in parts, artifact_path
-    return artifact_path
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

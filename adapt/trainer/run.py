@@ -64,7 +64,7 @@ def run_job(
             state = resume(opened.folder, job, place.leader)
             evaluated = _load(engine, state, job)
             beat()
-            tracker = stack.enter_context(tracked_run(opened, state))
+            tracker = stack.enter_context(tracked_run(opened, state, stop, beat))
             feeds = stack.enter_context(open_feeds(opened, engine, state, stop))
             journal = Journal(opened, engine, feeds, tracker, on_progress)
             saves = Saves(opened, engine, feeds, journal, evaluated, beat)

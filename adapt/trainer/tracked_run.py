@@ -1,10 +1,12 @@
 """The MLflow run of a job: its server, its key, its description, its end."""
 
+import math
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.errors import Interrupted
@@ -19,7 +21,9 @@ from storage.errors import MissingObject
 from storage.uris import split_uri
 
 TRACKER_FLUSH_S = 20.0
-EMBEDDED_FLUSH_S = 60.0
+FINISHED_FLUSH_S = 60.0
+EMBEDDED_FLUSH_S = 300.0
+"""On a loaded machine MLflow's import and a new database file take minutes."""
 
 
 def tracking_uri(job: JobSpec, place: Place) -> str:
@@ -69,8 +73,13 @@ def open_tracker(
 
 
 @contextmanager
-def tracked_run(opened: Opened, checkpoint: Checkpoint | None) -> Iterator[Tracker | None]:
-    """The leader's tracker, None elsewhere; ends the run with the status of the context."""
+def tracked_run(
+    opened: Opened, checkpoint: Checkpoint | None, stop: Event, beat: Callable[[], None]
+) -> Iterator[Tracker | None]:
+    """The leader's tracker, None elsewhere; ends the run with the status of the context.
+
+    `beat` is called while the end waits for MLflow, and `stop` shortens that.
+    """
     if not opened.place.leader:
         yield None
         return
@@ -87,14 +96,23 @@ def tracked_run(opened: Opened, checkpoint: Checkpoint | None) -> Iterator[Track
     finally:
         error = sys.exception()
         why = None if error is None else f"{type(error).__name__}: {error}"
-        tracker.finish(status, _flush_s(opened, status), why)
+
+        def limit_s() -> float:
+            beat()
+            return _stopped_flush_s(place) if stop.is_set() else math.inf
+
+        tracker.finish(status, _flush_s(opened, status), why, limit_s)
 
 
 def _flush_s(opened: Opened, status: Status) -> float:
     """How long an end waits for MLflow: a stop has a grace, a database file is always there."""
-    uri, place = tracking_uri(opened.job, opened.place), opened.place
+    uri = tracking_uri(opened.job, opened.place)
     if status != "KILLED" and embedded_folder(uri) is not None:
         return EMBEDDED_FLUSH_S
+    return FINISHED_FLUSH_S if status == "FINISHED" else _stopped_flush_s(opened.place)
+
+
+def _stopped_flush_s(place: Place) -> float:
     return min(TRACKER_FLUSH_S, place.grace_s / 6)
 
 

@@ -2,13 +2,18 @@
 
 import json
 import os
+import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from adapt.tracking.sync import server_of
+from storage.uris import without_user
 from tests.commands import call
-from tests.tracking.recorded import DELIVERY_S, history, only_run, open_tracker
+from tests.tracking.recorded import DELIVERY_S, history, new_database, only_run, open_tracker
 
 AWAY = "http://127.0.0.1:9"
 
@@ -25,10 +30,12 @@ def left_behind(folder: Path, job_key: str) -> Path:
 
 def test_what_jobs_left_behind_is_sent_once(tmp_path: Path) -> None:
     spools = [left_behind(tmp_path, key) for key in ("one", "two")]
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = new_database(tmp_path)
     ended = call("sync-metrics", "--tracking-uri", uri, "--json", folder=tmp_path)
     assert ended.code == 0, ended.err
-    assert json.loads(ended.out) == {str(spool): {"sent": 4, "left": 0} for spool in spools}
+    answer = {"sent": 4, "left": 0, "tracking_uri": uri}
+    assert json.loads(ended.out) == {str(spool): answer for spool in spools}
+    assert ended.err.count(f"sending to MLflow at {uri}") == 2
     assert ended.err.count("4 entries sent, 0 remain") == 2
     for key, spool in zip(("one", "two"), spools, strict=True):
         run = only_run(uri, key)
@@ -66,17 +73,18 @@ def test_one_time_limit_holds_for_all_spools(tmp_path: Path) -> None:
 
 
 def test_the_spool_of_a_running_job_is_left_to_it(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = new_database(tmp_path)
     behind = left_behind(tmp_path, "behind")
     running = open_tracker(AWAY, tmp_path / "scratch" / "tracking", "running")
     ended = call("sync-metrics", "--tracking-uri", uri, "--json", folder=tmp_path)
     assert ended.code == 0, ended.err
     answers = json.loads(ended.out)
-    assert answers.pop(str(behind)) == {"sent": 4, "left": 0}
+    assert answers.pop(str(behind)) == {"sent": 4, "left": 0, "tracking_uri": uri}
     ((path, answer),) = answers.items()
-    assert f"the running job of process {os.getpid()} on " in answer["left_out"]
+    assert "run town is being trained already" in answer["left_out"]
+    assert f"by process {os.getpid()} on " in answer["left_out"]
     alone = call("sync-metrics", path, "--tracking-uri", uri, folder=tmp_path)
-    assert alone.code == 2 and "is using this spool" in alone.err
+    assert alone.code == 2 and "run town is being trained already" in alone.err
     assert not running.finish("KILLED", 0)
     assert call("sync-metrics", path, "--tracking-uri", uri, folder=tmp_path).code == 0
 
@@ -96,6 +104,118 @@ def test_a_job_that_ended_elsewhere_keeps_its_status(tmp_path: Path) -> None:
     assert run.info.status == "FINISHED" and "segadapt.error" not in run.data.tags
     assert (run.data.tags["gpu"], run.data.tags["host"]) == ("new", "a")
     assert history(uri, run, "loss/main") == [(1, 0.1), (2, 0.2)]
+
+
+def command_of(warning: str) -> list[str]:
+    """The arguments of the `sync-metrics` that a job's warning prints."""
+    return shlex.split(warning.rpartition("`segadapt ")[2].rpartition("`")[0])
+
+
+@pytest.fixture
+def undelivered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Leave the spool of a job whose server could not be asked."""
+
+    def leave(folder: Path, uri: str) -> Path:
+        with monkeypatch.context() as patch:
+            patch.setattr("adapt.tracking.delivery.Delivery.run", lambda _self: None)
+            tracker = open_tracker(uri, folder / "scratch" / "tracking", folder.name)
+            tracker.log_metrics({"loss/main": 0.5}, 1)
+            assert not tracker.finish("FINISHED", 0)
+        (spool,) = (folder / "scratch" / "tracking").glob("*.jsonl")
+        return spool
+
+    return leave
+
+
+@pytest.mark.parametrize("elsewhere", [None, AWAY])
+def test_the_printed_command_sends_to_the_jobs_own_server_from_any_folder(
+    mlflow_uri: str,
+    tmp_path: Path,
+    undelivered: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+    elsewhere: str | None,
+) -> None:
+    other, job = tmp_path / "elsewhere", tmp_path / f"anywhere-{elsewhere is None}"
+    other.mkdir()
+    spool = undelivered(job, mlflow_uri)
+    environment = {} if elsewhere is None else {"MLFLOW_TRACKING_URI": elsewhere}
+    ended = call(*command_of(caplog.text), folder=other, environment=environment)
+    assert ended.code == 0, ended.err
+    assert f"sending to MLflow at {mlflow_uri}" in ended.err and not spool.exists()
+    assert history(mlflow_uri, only_run(mlflow_uri, job.name), "loss/main") == [(1, 0.5)]
+    assert not list(other.glob("**/*.db"))
+
+
+def test_the_jobs_own_database_file_is_made_beside_its_runs_alone(
+    tmp_path: Path, undelivered: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    runs, other = tmp_path / "runs", tmp_path / "other"
+    other.mkdir()
+    spool = undelivered(tmp_path / "embedded", f"sqlite:///{runs}/mlflow.db")
+    gone = call(*command_of(caplog.text), folder=other)
+    assert gone.code == 2 and "expected MLflow's database file, got no file" in gone.err
+    assert spool.exists() and not runs.exists()
+    runs.mkdir()
+    assert call(*command_of(caplog.text), folder=other).code == 0
+    assert only_run(f"sqlite:///{runs}/mlflow.db", "embedded").info.status == "FINISHED"
+    assert not list(other.glob("**/*.db"))
+
+
+def test_no_database_is_made_where_another_is_named(
+    tmp_path: Path, undelivered: Callable[..., Path]
+) -> None:
+    spool = undelivered(tmp_path / "named", AWAY)
+    uri = f"sqlite:///{tmp_path}/typo.db"
+    ended = call("sync-metrics", spool, "--tracking-uri", uri, folder=tmp_path)
+    assert ended.code == 2 and "typo.db: expected MLflow's database file" in ended.err
+    assert spool.exists() and not (tmp_path / "typo.db").exists()
+
+
+def rewritten(spool: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    entries = [json.loads(line) for line in spool.read_text().splitlines()]
+    for entry in entries:
+        change(entry)
+    spool.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def test_a_spool_of_an_earlier_version_goes_where_the_user_says(
+    tmp_path: Path, undelivered: Callable[..., Path]
+) -> None:
+    spool, uri = undelivered(tmp_path / "earlier", AWAY), new_database(tmp_path / "there")
+    rewritten(spool, lambda entry: entry.pop("uri", None))
+    unsaid = call("sync-metrics", spool, folder=tmp_path)
+    assert unsaid.code == 2 and "which this spool does not name" in unsaid.err
+    said = call(
+        "sync-metrics", folder=tmp_path / "earlier", environment={"MLFLOW_TRACKING_URI": uri}
+    )
+    assert said.code == 0, said.err
+    assert only_run(uri, "earlier").info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("change", [{"kind": "hologram"}, {"config": None}])
+def test_a_spool_of_a_later_version_stays_as_it_is(
+    tmp_path: Path, undelivered: Callable[..., Path], change: dict[str, Any]
+) -> None:
+    spool, uri = undelivered(tmp_path / "later", AWAY), new_database(tmp_path / "there")
+    part = "values" if "kind" in change else "config"
+    rewritten(spool, lambda entry: entry.update(change) if part in entry else None)
+    before = spool.read_bytes()
+    ended = call("sync-metrics", spool, "--tracking-uri", uri, folder=tmp_path)
+    assert ended.code == 2 and "expected " in ended.err and "Traceback" not in ended.err
+    assert spool.read_bytes() == before
+
+
+def test_no_password_is_in_a_spool_and_that_of_the_environment_is_used(tmp_path: Path) -> None:
+    spool = tmp_path / "a.jsonl"
+    start = {"kind": "start", "time_ms": 1, "job_key": "a", "run_name": "a", "resume_step": None}
+    start |= {"config": {"experiment": "a"}, "uri": without_user("https://me:secret@host/mlflow")}
+    spool.write_text(json.dumps(start) + "\n")
+    assert "secret" not in spool.read_text() and "me" not in start["uri"]
+    assert server_of(spool, None, None) == "https://host/mlflow"
+    assert server_of(spool, None, "http://other") == "https://host/mlflow"
+    secret = "https://you:key@host/mlflow"
+    assert server_of(spool, None, secret) == secret
+    assert server_of(spool, "http://asked", secret) == "http://asked"
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

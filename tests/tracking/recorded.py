@@ -1,16 +1,34 @@
 """For tests of the tracker: opens one, and reads back what MLflow has."""
 
 import time
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from adapt.tracking.mlflow_database import make_database
 from adapt.tracking.tracker import Tracker, TrackingConfig
 
 DELIVERY_S = 60.0
+
+
+@cache
+def _database() -> bytes:
+    """A new database file of MLflow: making one takes seconds."""
+    with TemporaryDirectory() as folder:
+        make_database(f"sqlite:///{folder}/mlflow.db")
+        return (Path(folder) / "mlflow.db").read_bytes()
+
+
+def new_database(folder: Path) -> str:
+    """The tracking URI of a new database file, `mlflow.db` in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mlflow.db").write_bytes(_database())
+    return f"sqlite:///{folder}/mlflow.db"
 
 
 def open_tracker(uri: str, folder: Path, job_key: str, **more: Any) -> Tracker:

@@ -17,7 +17,7 @@ from PIL import Image
 from adapt.errors import JobError
 from adapt.platforms import local_stack
 from adapt.platforms.local_stack import free_ports, mlflow_server
-from adapt.tracking.tracker import deliver_spool
+from adapt.tracking.sync import deliver_spool
 from storage.retry import Retry
 from storage.uris import without_password
 from tests.tracking.recorded import (
@@ -43,7 +43,7 @@ def test_broken_artifact_store_does_not_stop_the_figures(
     assert tracker.finish("FINISHED", DELIVERY_S)
     run = only_run(uri, "broken")
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0})
-    assert "MLflow refuses text, which is skipped: " in caplog.text
+    assert "MLflow refuses text a.txt, which is skipped: " in caplog.text
     assert tracker.delivered == 3
 
 
@@ -190,6 +190,7 @@ def answering(status: int, body: str) -> Iterator[str]:
         (403, "Permission denied", "the right to edit"),
         (404, "<html>nginx</html>", "correct the path"),
         (500, "oops", "start the server"),
+        (200, "<html>please log in</html>", "correct the path"),
     ],
 )
 def test_one_warning_names_the_cure(
@@ -246,3 +247,31 @@ def test_deliver_spool_wants_a_spool(tmp_path: Path) -> None:
     for name in ("a.jsonl", "missing.jsonl"):
         with pytest.raises(JobError, match=rf"{name}: expected a spool"):
             deliver_spool(tmp_path / name, "sqlite:///x.db", 1)
+
+
+def test_the_end_tells_its_wait_and_a_stop_shortens_it(
+    absent_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("adapt.tracking.delivery._REPORT_S", 0.3)
+    tracker = open_tracker(absent_uri, tmp_path, "stopped")
+    start_s, calls = time.monotonic(), []
+
+    def limit_s() -> float:
+        calls.append(time.monotonic() - start_s)
+        return 0.1 if calls[-1] > 0.5 else 60
+
+    assert not tracker.finish("FINISHED", 60, limit_s=limit_s)
+    assert 0.5 < time.monotonic() - start_s < 2 and len(calls) > 2
+    assert f"waiting for MLflow at {absent_uri}: 0 entries sent, 2 buffered" in caplog.text
+
+
+def test_an_mlflow_that_fails_is_waited_for_a_minute_only(
+    absent_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr("adapt.tracking.delivery._FAILING_WAIT_S", 0.5)
+    tracker = open_tracker(absent_uri, tmp_path, "failing")
+    wait_for_warning(caplog)
+    start_s = time.monotonic()
+    assert not tracker.finish("FINISHED", 300)
+    assert time.monotonic() - start_s < 2

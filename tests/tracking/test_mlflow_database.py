@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from adapt.errors import JobError
 from adapt.tracking.mlflow_database import (
+    _put_in_place,
     embedded_folder,
     embedded_tracking_uri,
     make_database,
@@ -95,3 +96,37 @@ def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(JobError, match=rf"{name}.db: expected MLflow's database file, got"):
             require_database(f"sqlite:///{tmp_path}/{name}.db")
         assert (tmp_path / f"{name}.db").read_bytes() == before
+
+
+def test_without_hard_links_the_file_of_a_faster_process_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slower(_whole: Path, file: Path) -> None:
+        file.write_text("of the faster")
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", slower)
+    (tmp_path / "whole").write_text("of the slower")
+    _put_in_place(tmp_path / "whole", tmp_path / "mlflow.db")
+    assert (tmp_path / "mlflow.db").read_text() == "of the faster"
+
+
+ENDS_EARLY = """
+import sys, tempfile, time
+from pathlib import Path
+from tests.tracking.recorded import open_tracker
+tracker = open_tracker(f"sqlite:///{sys.argv[1]}/runs/mlflow.db", Path(sys.argv[1]) / "spool", "a")
+while not list(Path(tempfile.gettempdir()).glob("*/made.db")):
+    time.sleep(0.01)
+assert not tracker.finish("FINISHED", 0)
+"""
+
+
+def test_a_process_that_ends_while_tables_are_made_blames_no_database(tmp_path: Path) -> None:
+    """The end removes the temporary file under the thread, which sqlite calls readonly."""
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    command = [sys.executable, "-c", ENDS_EARLY, str(tmp_path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "has not received 2 entries" in ended.stderr
+    assert "readonly" not in ended.stderr and "unreachable" not in ended.stderr

@@ -1,8 +1,11 @@
 """The MLflow run of a job over stops, outages and failures."""
 
+import logging
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -10,6 +13,8 @@ import pytest
 from adapt.errors import DataError, Interrupted
 from adapt.places import Place
 from adapt.tracking.mlflow_database import embedded_tracking_uri
+from adapt.trainer.run import run_job
+from adapt.trainer.tracked_run import FINISHED_FLUSH_S
 from tests.trainer.jobs import job_of, run
 
 
@@ -66,3 +71,48 @@ def test_a_job_that_ends_well_waits_for_its_database_file(
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.status == "FINISHED"
     assert not list((place.scratch_dir / "tracking").glob("**/*.jsonl"))
+
+
+def test_a_job_that_ends_well_waits_for_its_server_and_says_so(
+    tiny_job: dict[str, Any],
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A minute, here 1 s, not a sixth of the grace; the heartbeat goes on."""
+    assert FINISHED_FLUSH_S == 60
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("adapt.trainer.tracked_run.FINISHED_FLUSH_S", 1.0)
+    monkeypatch.setattr("adapt.tracking.delivery._REPORT_S", 0.5)
+    beats: list[float] = []
+    job = job_of(tiny_job, "tracking.uri=http://127.0.0.1:9")
+    short = replace(place, grace_s=0.01)
+    run_job(job, short, Event(), beat=lambda: beats.append(time.monotonic()))
+    assert "waiting for MLflow at http://127.0.0.1:9: 0 entries sent, " in caplog.text
+    assert len([beat for beat in beats if beat > beats[-1] - 0.9]) > 2
+    assert "run `segadapt sync-metrics /" in caplog.text
+
+
+def test_a_stop_while_the_end_waits_leaves_within_the_grace(
+    tiny_job: dict[str, Any],
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("adapt.tracking.delivery._REPORT_S", 0.2)
+    stop, stopped_s = Event(), [0.0]
+
+    def beat() -> None:
+        if "waiting for MLflow" in caplog.text and not stop.is_set():
+            stop.set()
+            stopped_s[0] = time.monotonic()
+
+    outcome = run_job(
+        job_of(tiny_job, "tracking.uri=http://127.0.0.1:9"),
+        replace(place, grace_s=3),
+        stop,
+        beat=beat,
+    )
+    assert outcome.step == 6 and stop.is_set()
+    assert time.monotonic() - stopped_s[0] < 5

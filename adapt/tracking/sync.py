@@ -1,0 +1,93 @@
+"""Sends what ended jobs left in their spools: each spool to the MLflow that its job wrote to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from adapt.errors import JobError
+from adapt.tracking.delivery import Delivery
+from adapt.tracking.mlflow_database import require_database
+from adapt.tracking.mlflow_entries import SENDERS
+from adapt.tracking.spool import Entry, Spool, parsed
+from storage.uris import without_user
+
+
+class Sent(NamedTuple):
+    """How many entries of a spool went to MLflow, and how many remain in it."""
+
+    sent: int
+    left: int
+
+
+def deliver_spool(
+    path: Path,
+    uri: str,
+    timeout_s: float,
+    report: Callable[[int, int], object] | None = None,
+) -> Sent:
+    """Send the spool of an ended job to MLflow at `uri`; remove it where everything went.
+
+    report: called every few seconds with the numbers of entries that are sent and buffered.
+    Raises `JobError` where the file is not a tracker's spool, or where its job is running.
+    """
+    start = _last_start(path)
+    spool = Spool(path, f"run {start['run_name']}")
+    delivery = Delivery(spool, start["config"]["experiment"], uri, start, None, late=True)
+    delivery.start()
+    done = delivery.drain(timeout_s, report)
+    spool.close(remove=done)
+    return Sent(delivery.delivered, spool.waiting)
+
+
+def server_of(path: Path, asked: str | None, environment_uri: str | None) -> str:
+    """The MLflow that a spool goes to: the one `asked` for, else its job's own, else that of the
+    environment, for a spool of an earlier version, which does not name its own.
+
+    A database file is made only where the job would have made it: in its own folder of runs.
+    Raises `JobError` where there is none.
+    """
+    own = _last_start(path).get("uri")
+    if asked is None and own is not None:
+        require_database(own, or_its_folder=True)
+        same = environment_uri is not None and without_user(environment_uri) == own
+        return str(environment_uri if same else own)
+    uri = asked or environment_uri
+    if uri is None:
+        raise JobError(
+            f"{path}: expected the MLflow server of its job, which this spool does not name",
+            "name it with --tracking-uri, or set MLFLOW_TRACKING_URI",
+        )
+    require_database(uri)
+    return uri
+
+
+def _last_start(path: Path) -> Entry:
+    """The entry of the last start of the spool's job. Raises `JobError` where a line is none that
+    this version writes or reads."""
+    start: Entry | None = None
+    if path.is_file():
+        with path.open("rb") as file:
+            for number, line in enumerate(file):
+                entry = parsed(line)
+                if number == 0 and not _is_start(entry):
+                    break
+                if _is_start(entry):
+                    start = entry
+                elif entry is not None and entry.get("kind") not in SENDERS:
+                    raise JobError(
+                        f"{path}: expected entries of this version, got {entry.get('kind')!r}",
+                        "send it with the version of SegAdapt that wrote it",
+                    )
+    if start is None:
+        raise JobError(f"{path}: expected a spool (*.jsonl) of a job's tracker, got another file")
+    return start
+
+
+def _is_start(entry: Entry | None) -> bool:
+    return (
+        entry is not None
+        and entry.get("kind") == "start"
+        and isinstance(entry.get("config"), dict)
+        and {"experiment"} <= entry["config"].keys()
+        and {"job_key", "run_name", "resume_step", "time_ms"} <= entry.keys()
+    )
