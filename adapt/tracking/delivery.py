@@ -39,7 +39,7 @@ _LAST_WAIT_S = 1.0
 _REPORT_S = 5.0
 _POLL_S = 0.2
 _FAILING_WAIT_S = 60.0
-"""How long the end of a job waits for an MLflow that fails."""
+"""The longest wait of a job's end for an MLflow that fails."""
 _MAX_STRIKES = 5
 _REFUSED = "refused: "
 _CLOSED_DOOR = {
@@ -228,8 +228,8 @@ class Delivery(threading.Thread):
         self._warned.add("outage")
 
     def _warn(self, message: str, once: str | None = None) -> None:
-        """Log a message, once; nothing when the job has gone on without this thread: what fails
-        then fails because the process ends."""
+        """Log a message, once; nothing after `drain`: what fails then fails because the process
+        ends."""
         if (once or message) not in self._warned and not self._abandoned:
             log.warning("%s", message)
         self._warned.add(once or message)

@@ -54,7 +54,7 @@ def server_of(path: Path, asked: str | None, environment_uri: str | None) -> str
     uri = asked or environment_uri
     if uri is None:
         raise JobError(
-            f"{path}: expected the MLflow server of its job, which this spool does not name",
+            f"{path}: expected a spool that names the MLflow server of its job, got none",
             "name it with --tracking-uri, or set MLFLOW_TRACKING_URI",
         )
     require_database(uri)

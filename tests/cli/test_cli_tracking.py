@@ -184,7 +184,10 @@ def test_a_spool_of_an_earlier_version_goes_where_the_user_says(
     spool, uri = undelivered(tmp_path / "earlier", AWAY), new_database(tmp_path / "there")
     rewritten(spool, lambda entry: entry.pop("uri", None))
     unsaid = call("sync-metrics", spool, folder=tmp_path)
-    assert unsaid.code == 2 and "which this spool does not name" in unsaid.err
+    assert (
+        unsaid.code == 2
+        and "expected a spool that names the MLflow server of its job" in unsaid.err
+    )
     said = call(
         "sync-metrics", folder=tmp_path / "earlier", environment={"MLFLOW_TRACKING_URI": uri}
     )
