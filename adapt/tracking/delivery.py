@@ -178,7 +178,7 @@ class Delivery(threading.Thread):
         value that is lost. Returns how many entries are lost entirely."""
         try:
             SENDERS[kind](self._run, entries)
-        except (*known, *MALFORMED) as error:
+        except known + MALFORMED as error:
             if not isinstance(error, MALFORMED) and not self._is_hopeless(error, known):
                 raise
             parts = halves(entries)

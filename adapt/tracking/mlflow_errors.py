@@ -14,7 +14,7 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-MALFORMED = (KeyError, TypeError, UnicodeError)
+MALFORMED: tuple[type[Exception], ...] = (KeyError, TypeError, UnicodeError)
 """Exceptions of an entry that MLflow's client cannot even send."""
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
