@@ -95,6 +95,7 @@ def test_a_shipped_spec_is_checked_by_its_name(installed: Installed, tmp_path: P
     assert yaml.safe_load(ended.stdout) == load_spec(spec).resolved()
 
 
+@pytest.mark.slow
 def test_a_full_check_finds_that_the_data_is_missing(installed: Installed, tmp_path: Path) -> None:
     ended = installed.run("segadapt", "check", "toy_town/source_only", "--json", folder=tmp_path)
     answer = json.loads(ended.stdout)
@@ -113,6 +114,7 @@ def test_specs_are_listed_printed_and_copied(installed: Installed, tmp_path: Pat
     assert (tmp_path / "mine" / "schema.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_job_trains_in_ranks_of_their_own(
     installed: Installed, tiny_uri: str, tmp_path: Path
 ) -> None:

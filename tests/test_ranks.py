@@ -87,6 +87,7 @@ def share_of_the_work(rank: int, num_ranks: int, method: str, bad_row: int | Non
     return train(method, slice(rank * size, (rank + 1) * size), bad_row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "num_ranks"), [*((name, 2) for name in METHODS), ("advent", 3)])
 def test_ranks_train_as_one_whatever_they_ignore(
     method: str, num_ranks: int, tmp_path: Path
@@ -131,6 +132,7 @@ def share_of_the_losses(rank: int, num_ranks: int, all_ignored: bool) -> Any:
     return losses_and_gradients(slice(rank * size, (rank + 1) * size), all_ignored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("all_ignored", [False, True])
 def test_every_loss_over_a_count_is_shared(all_ignored: bool, tmp_path: Path) -> None:
     ranks = on_ranks(3, tmp_path, share_of_the_losses, all_ignored)
@@ -142,6 +144,7 @@ def test_every_loss_over_a_count_is_shared(all_ignored: bool, tmp_path: Path) ->
         assert bool(gradient.any()) is not all_ignored, name
 
 
+@pytest.mark.slow
 def test_one_rank_s_bad_step_is_refused_by_all(tmp_path: Path) -> None:
     expected = train("advent", slice(None), bad_row=5)
     assert [step for step, _ in expected["bad"]] == [1]
@@ -170,6 +173,7 @@ def step_with_a_loss_bad_on_one_rank(rank: int, num_ranks: int) -> Any:
     return one.bad_steps, bool(torch.equal(before, after))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_bad_on_one_rank_alone_is_refused_by_all(tmp_path: Path) -> None:
     expected = ([(0, ("1/0", "1/1"))], True)
     assert on_ranks(2, tmp_path, step_with_a_loss_bad_on_one_rank) == [expected, expected]
@@ -186,6 +190,7 @@ def start_apart(rank: int, num_ranks: int) -> Any:
     return weights, float(torch.rand(()))
 
 
+@pytest.mark.slow
 def test_ranks_start_with_the_leader_s_networks_and_draw_their_own_dropout(tmp_path: Path) -> None:
     (leader, drawn), (other, also_drawn) = on_ranks(2, tmp_path, start_apart)
     expected = engine("source_only").method.state_dict()
@@ -200,6 +205,7 @@ def agree(rank: int, num_ranks: int) -> Any:
     return flags, share_text(f"of {rank}"), share_text(None), gather_keys((f"key {rank}",))
 
 
+@pytest.mark.slow
 def test_ranks_agree(tmp_path: Path) -> None:
     expected = ((True, False, True), "of 0", None, ("key 0", "key 1"))
     assert on_ranks(2, tmp_path, agree) == [expected, expected]
@@ -218,6 +224,7 @@ def wait_for_a_stop(rank: int, num_ranks: int) -> float:
     return waited_s
 
 
+@pytest.mark.slow
 def test_a_stop_of_one_rank_is_soon_known_to_all(tmp_path: Path) -> None:
     assert max(on_ranks(2, tmp_path, wait_for_a_stop)) < 10
 

@@ -85,6 +85,7 @@ def test_clipping_bounds_the_update() -> None:
     assert moved[1] < 0.2 * moved[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_going_on_from_a_state_is_bit_identical(method: str) -> None:
     whole = engine(method)

@@ -35,6 +35,7 @@ def share_of_the_work(rank: int, num_ranks: int, encoder: str, synced: bool) -> 
     return train(encoder, slice(rank * size, (rank + 1) * size), synced)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "num_ranks"), [("resnet18", 2), ("resnet18", 3), ("efficientnet_b0", 2)]
 )
@@ -45,6 +46,7 @@ def test_ranks_normalise_as_one(encoder: str, num_ranks: int, tmp_path: Path) ->
             torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-10, msg=key)
 
 
+@pytest.mark.slow
 def test_without_it_ranks_differ(tmp_path: Path) -> None:
     expected = train("resnet18", slice(None), synced=False)
     found = on_ranks(2, tmp_path, share_of_the_work, "resnet18", False)[0]

@@ -61,6 +61,7 @@ def test_the_job_reaches_the_supervisor_as_it_was_read(
     end_run(tmp_path, Place("local", {}, tmp_path), Verdict(2, "JobError", "of an unread spec"))
 
 
+@pytest.mark.slow
 @pytest.mark.cold_start
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_rank_is_a_failed_run_in_mlflow(

@@ -17,6 +17,7 @@ from tests.conftest import tiny_values
 from tests.launch.rank_scripts import await_ready, run_ranks, wait_until
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 75])
 def test_the_exit_code_of_ranks_is_the_supervisors(
@@ -55,6 +56,7 @@ def test_a_rank_that_dies_of_a_signal(number: signal.Signals, said: str, tmp_pat
     assert said in (tmp_path / "failure").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_reaches_the_ranks_and_a_second_one_does_no_harm(
     number: signal.Signals, tmp_path: Path
@@ -71,6 +73,7 @@ def test_a_stop_reaches_the_ranks_and_a_second_one_does_no_harm(
     assert not (tmp_path / "failure").exists()
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_stop_is_killed_and_the_job_goes_on_later(tmp_path: Path) -> None:
     process = run_ranks("on_stop(signal.SIG_IGN)\ntime.sleep(60)", tmp_path, processes=1)
     await_ready(process)
@@ -85,6 +88,7 @@ STUCK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", STUCK)
 def test_a_stalled_rank_leaves_its_stacks_and_ends_the_job(how: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_values("nowhere", "runs")))
@@ -99,6 +103,7 @@ def test_a_stalled_rank_leaves_its_stacks_and_ends_the_job(how: str, tmp_path: P
     wait_until(lambda: not any(map(is_alive, pids)), timeout_s=5)
 
 
+@pytest.mark.slow
 def test_ranks_that_beat_are_not_stalled(tmp_path: Path) -> None:
     body = "for _ in range(16):\n    status.beat()\n    time.sleep(0.5)\nend(0)"
     assert finish(run_ranks(body, tmp_path, processes=1, stall_s=4)).code == 0
@@ -155,6 +160,7 @@ def handles_sigterm(pid: int) -> bool:
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
+@pytest.mark.slow
 def test_a_job_is_supervised_stopped_and_goes_on(tiny_uri: str, tmp_path: Path) -> None:
     values = tiny_values(tiny_uri, "runs")
     values["train"]["steps"] = 12

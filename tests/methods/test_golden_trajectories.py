@@ -143,6 +143,7 @@ def _train(engine: Engine, precision: str = "f64") -> Iterator[dict[str, float]]
         yield {name: value.item() for name, value in logged.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("name", RUNS)
 def test_three_steps_are_the_programs(shared_dir: Path, name: str, precision: str) -> None:
@@ -183,6 +184,7 @@ def _compare(value: Tensor, figures: dict[str, np.ndarray], tolerance: float, en
     )
 
 
+@pytest.mark.slow
 def test_other_settings_train_and_go_their_own_ways() -> None:
     ends: dict[str, Tensor] = {}
     settings = {name: (run.method, run.model) for name, run in RUNS.items()}

@@ -102,6 +102,7 @@ def _no_gradients(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue(name).zero_grad()
 
 
+@pytest.mark.slow
 def test_gradient_reaches_every_trainable_parameter(pair: Method) -> None:
     list(_run(pair, _batch(1, True, size=2), _batch(2, False, size=2)))
     trainable = {name for name, p in pair.named_parameters() if p.requires_grad}
@@ -113,6 +114,7 @@ def test_each_method_is_in_every_pair() -> None:
     assert {CASES[case]["name"] for case in (*WITHOUT_NUMBERS, "advent")} == set(METHODS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "case"), OTHER_PAIRS, ids=str)
 def test_every_other_pair_has_a_gradient_for_every_trainable_parameter(
     architecture: str, case: str

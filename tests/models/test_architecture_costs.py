@@ -163,6 +163,7 @@ def test_parameters_are_the_published_ones(case: Case, segmenter: Segmenter) -> 
         assert _parameters(segmenter.encoder) == ENCODER_PARAMETERS[case.encoder]
 
 
+@pytest.mark.slow
 def test_multiply_accumulates_are_the_tables(case: Case, segmenter: Segmenter) -> None:
     shared = case.encoder in ENCODER_PARAMETERS
     found = _decoder_macs(segmenter) if shared else _whole_macs(segmenter)

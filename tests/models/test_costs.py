@@ -196,6 +196,7 @@ def test_a_bottleneck_resnet_by_hand() -> None:
     assert by_name["layer4"].shapes == ((2048, 2, 4),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_groups_of_every_architecture_sum_to_the_whole(architecture: str) -> None:
     own = ARCHITECTURES[architecture].demands.encoders

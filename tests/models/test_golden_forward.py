@@ -60,6 +60,7 @@ def _close(found: torch.Tensor, expected: np.ndarray, tolerance: float) -> None:
     np.testing.assert_allclose(found.numpy(), expected, rtol=tolerance, atol=tolerance * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("name", CASES)
 def test_logits_and_statistics_are_the_programs(

@@ -44,6 +44,7 @@ def segmenter(request: pytest.FixtureRequest) -> Segmenter:
     return _build(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size_hw", SIZES_HW, ids=str)
 @pytest.mark.parametrize("training", [False, True])
 def test_any_size_and_a_batch_of_one(
@@ -60,6 +61,7 @@ def test_any_size_and_a_batch_of_one(
     assert [stage.shape[1] for stage in prediction.features] == list(segmenter.encoder.channels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_head_at_the_size_of_the_papers_images(name: str) -> None:
     with FakeTensorMode():
@@ -68,6 +70,7 @@ def test_every_head_at_the_size_of_the_papers_images(name: str) -> None:
     assert {logits.shape for logits in prediction.logits} == {(1, NUM_CLASSES, 512, 1024)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", KINDS_OF_ENCODERS)
 @pytest.mark.parametrize(
     "name", [name for name, row in ARCHITECTURES.items() if not row.demands.encoders]
@@ -147,6 +150,7 @@ def test_finite_where_all_labels_are_ignored(segmenter: Segmenter) -> None:
         assert parameter.grad is None or parameter.grad.isfinite().all()
 
 
+@pytest.mark.slow
 def test_bf16_trains_on_float32_losses_near_full_precision(segmenter: Segmenter) -> None:
     segmenter.eval().zero_grad()  # without dropout
     images, labels = torch.randn(2, 3, 64, 64), _labels((64, 64), batch=2)
@@ -171,6 +175,7 @@ def test_a_single_deepest_pixel_trains(segmenter: Segmenter) -> None:
     assert all(module.training for module in segmenter.decoder.modules())
 
 
+@pytest.mark.slow
 def test_a_file_of_its_weights_is_its_own(segmenter: Segmenter, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(segmenter.state_dict(), path, metadata=describe(segmenter.config, NUM_CLASSES))

@@ -21,6 +21,7 @@ def test_free_ports_are_different() -> None:
     assert len(set(free_ports(20))) == 20
 
 
+@pytest.mark.slow
 def test_seaweedfs_keeps_its_data_and_leaves_no_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

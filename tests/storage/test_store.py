@@ -154,6 +154,7 @@ def test_files_round_trip(store: Store, tmp_path: Path) -> None:
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
+@pytest.mark.slow
 def test_large_objects_round_trip(store: Store, tmp_path: Path) -> None:
     data = bytes(1 << 20) * 32 + b"\1" * (1 << 20)
     (tmp_path / "large").write_bytes(data)

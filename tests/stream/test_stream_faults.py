@@ -239,6 +239,7 @@ def test_the_split_and_the_bounds_are_what_these_tests_assume(bed: Bed) -> None:
     assert seen.counts.fetched_bytes == sum(shard.size_bytes for shard in shards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "when"),
     [(name, when) for name in FAULTS for when in (FIRST, LATER) if (name, when) not in UNHEDGED],

@@ -47,6 +47,7 @@ def test_broken_artifact_store_does_not_stop_the_figures(
     assert tracker.delivered == 3
 
 
+@pytest.mark.slow
 def test_server_that_comes_later_gets_everything_once_in_order(
     absent_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_kill_while_tables_are_made_leaves_nothing_that_stops_the_next(tmp_pat
     assert MlflowClient(tracking_uri=uri).get_experiment_by_name("Default") is not None
 
 
+@pytest.mark.slow
 def test_of_two_that_make_it_at_once_one_is_taken(tmp_path: Path) -> None:
     uri = embedded_tracking_uri(tmp_path)
     with ThreadPoolExecutor(2) as pool:

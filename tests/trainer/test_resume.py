@@ -37,6 +37,7 @@ def test_other_samples_than_the_checkpoint_s_are_refused_by_name(
             run(job_of(tiny_job, change), place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [(1,), (3,), (2, 4, 5)], ids=str)
 @pytest.mark.parametrize("method", ["advent", "source_only"])
 def test_a_job_stopped_anywhere_ends_bit_identical(
@@ -55,6 +56,7 @@ def test_a_job_stopped_anywhere_ends_bit_identical(
         assert torch.equal(value, last_weights(job)[key]), key
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_only_its_steps(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

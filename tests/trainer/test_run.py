@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
@@ -57,6 +58,7 @@ def test_without_an_evaluation_the_platform_keeps_the_last_weights(
     assert all(torch.equal(kept[key], value) for key, value in last_weights(job).items())
 
 
+@pytest.mark.slow
 def test_a_finished_job_is_done_at_once_and_fresh_starts_over(
     tiny_job: dict[str, Any], place: Place
 ) -> None:

@@ -21,6 +21,7 @@ from storage.errors import StoreError
 from tests.trainer.jobs import job_of, last_weights, run
 
 
+@pytest.mark.slow
 def test_a_stop_while_data_does_not_come_saves_the_last_step(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_stop_while_data_does_not_come_saves_the_last_step(
         assert torch.equal(value, last_weights(job)[key]), key
 
 
+@pytest.mark.slow
 def test_a_stop_inside_an_evaluation_repeats_it(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +76,7 @@ def test_a_stop_inside_an_evaluation_repeats_it(
     assert outcome == expected
 
 
+@pytest.mark.slow
 def test_a_kill_between_a_new_best_and_its_mark_loses_no_best(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

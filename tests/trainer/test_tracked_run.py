@@ -18,6 +18,7 @@ from adapt.trainer.tracked_run import FINISHED_FLUSH_S
 from tests.trainer.jobs import job_of, run
 
 
+@pytest.mark.slow
 def test_no_metric_is_lost_with_the_scratch_disk_while_mlflow_is_away(
     tiny_job: dict[str, Any], place: Place
 ) -> None:
@@ -35,6 +36,7 @@ def test_no_metric_is_lost_with_the_scratch_disk_while_mlflow_is_away(
     assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_says_why(
     tiny_job: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

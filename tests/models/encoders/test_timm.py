@@ -115,6 +115,7 @@ def whole_network(name: str) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "output_stride"), AT_EACH_STRIDE)
 def test_stages_have_the_declared_sizes(name: str, output_stride: int) -> None:
     encoder = shared(name, output_stride)
@@ -135,6 +136,7 @@ def test_parameters_are_the_networks_without_its_classifier(name: str, count: in
     assert sum(parameter.numel() for parameter in encoder.parameters()) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "strides"),
     [
@@ -188,6 +190,7 @@ def test_only_convolutions_after_a_removed_pool_are_dilated(
     assert rates.keys() <= {key.split(".")[0] for key in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "output_stride", "pools"),
     [
@@ -216,6 +219,7 @@ def test_dilated_on_a_grid_is_undilated_with_pools_that_only_skip(
     assert len(pairs) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TESTED_ENCODERS)
 def test_whole_networks_weights_load_without_their_classifier(name: str) -> None:
     encoder = shared(name)
@@ -226,6 +230,7 @@ def test_whole_networks_weights_load_without_their_classifier(name: str) -> None
     assert any(key.endswith("bias") for key in report.dropped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_ENCODERS)
 def test_weights_load_identically_at_every_output_stride(name: str) -> None:
     state = whole_network(name)
@@ -265,6 +270,7 @@ def test_gradients_of_stages_reach_every_parameter(name: str, output_stride: int
     assert all(value.grad.isfinite().all() for value in encoder.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 @pytest.mark.parametrize("name", LAST_THREE)
 def test_multi_grid_dilates_the_last_three_convolutions(name: str, output_stride: int) -> None:

@@ -30,6 +30,7 @@ def _checkpoint(folder: Path, method: str = "advent", **model: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["adaptsegnet", "advent"])
 @pytest.mark.parametrize(
     "model", [{}, {"aux": False}, {"encoder": "caffe_vgg16", "aux": False}], ids=str

@@ -183,6 +183,7 @@ def test_weights_of_timm(tmp_path: Path) -> None:
         _imported(_save(tmp_path, state), encoder="resnet34")
 
 
+@pytest.mark.slow
 def test_the_classifier_of_torchvisions_vgg_has_other_names_than_timms(tmp_path: Path) -> None:
     encoder = build_encoder("vgg11", 32).state_dict()
     names = [key.removeprefix("backbone.").replace("features_", "features.") for key in encoder]

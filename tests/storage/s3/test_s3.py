@@ -181,6 +181,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", sorted(REFUSALS))
 def test_refusals_are_explained_and_not_repeated(
     s3_server: S3Server, canned: CannedServer, waits: list[float], code: str
