@@ -6,16 +6,19 @@ log2(K), so entropies lie in [0, 1].
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.batch import IGNORED
-from adapt.ranks import num_ranks, sum_over_ranks
+from adapt.counts import shared_mean
 
 EPSILON = 1e-30
 BORDER_PX = 7
+ROUNDING = 1e-9
+"""A share of a whole number of pixels is no pixel more."""
 
 
 def class_probabilities(logits: Tensor) -> Tensor:
@@ -23,30 +26,117 @@ def class_probabilities(logits: Tensor) -> Tensor:
     return F.softmax(at_least_float32(logits), dim=1)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy over the counted pixels: (B, K, H, W), (B, H, W) int64 -> scalar.
+def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Mean cross entropy over the counted pixels: (B, K, h, w), (B, H, W) int64 -> scalar.
 
-    Where every pixel is ignored it is 0 with a gradient of 0, not PyTorch's NaN.
+    With `class_weights` (K,) a pixel counts by its class's weight, in the sum and in its divisor.
+    Labels of another size are brought to the logits' by their nearest pixels. Where every pixel is
+    ignored it is 0 with a gradient of 0, not PyTorch's NaN.
     """
-    logits = at_least_float32(logits)
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-    return total / shared_count((labels != IGNORED).sum())
+    size_hw = (logits.shape[-2], logits.shape[-1])
+    total = _pixel_losses(logits, labels, class_weights, "sum")
+    return shared_mean(
+        total,
+        labels,
+        lambda part: _weighted_pixels(resized_labels(part, size_hw), class_weights).sum(),
+    )
 
 
-def bootstrapped_cross_entropy(logits: Tensor, labels: Tensor, hardest_pixels: int) -> Tensor:
-    """Mean cross entropy of each image's `hardest_pixels` worst pixels: (B, K, H, W), (B, H, W)
+def bootstrapped_cross_entropy(
+    logits: Tensor, labels: Tensor, hardest_pixels: int, class_weights: Tensor | None = None
+) -> Tensor:
+    """Mean cross entropy of each image's `hardest_pixels` worst pixels: (B, K, h, w), (B, H, W)
     int64 -> scalar.
 
     Wu et al., Bridging Category-level and Instance-level Semantic Image Segmentation, 2016, with
     the number fixed as in FRRN (Pohlen et al., CVPR 2017). Ignored pixels are never among them.
     """
-    losses = F.cross_entropy(
-        at_least_float32(logits), labels, ignore_index=IGNORED, reduction="none"
-    ).flatten(start_dim=1)
-    kept = min(hardest_pixels, losses.shape[1])
-    total = losses.topk(kept, dim=1, sorted=False).values.sum()
-    counted = (labels != IGNORED).flatten(start_dim=1).sum(dim=1).clamp(max=kept).sum()
-    return total / shared_count(counted)
+    most = min(hardest_pixels, logits.shape[-2] * logits.shape[-1])
+    return _of_hardest(logits, labels, most, lambda counted: counted.clamp(max=most), class_weights)
+
+
+def hardest_cross_entropy(
+    logits: Tensor, labels: Tensor, share: float, class_weights: Tensor | None = None
+) -> Tensor:
+    """Mean cross entropy of the `share` in (0, 1] of each image's counted pixels whose weighted
+    loss is greatest, rounded up to whole pixels: (B, K, h, w), (B, H, W) int64 -> scalar.
+
+    Online hard example mining (Shrivastava et al., CVPR 2016), on pixels. It is taken image by
+    image, so that it is the same for any number of ranks and of parts of a batch. With
+    `class_weights` the divisor is `kept / counted` of the sum of an image's weights.
+    """
+
+    def kept(counted: Tensor) -> Tensor:
+        return (counted.double() * share - ROUNDING).ceil().to(counted.dtype)
+
+    most = math.ceil(logits.shape[-2] * logits.shape[-1] * share - ROUNDING)
+    return _of_hardest(logits, labels, most, kept, class_weights)
+
+
+def _of_hardest(
+    logits: Tensor,
+    labels: Tensor,
+    most: int,
+    kept: Callable[[Tensor], Tensor],
+    class_weights: Tensor | None,
+) -> Tensor:
+    """The mean over each image's worst `kept(counted)` pixels, at most `most`."""
+    size_hw = (logits.shape[-2], logits.shape[-1])
+
+    def counted(part: Tensor) -> Tensor:
+        return (resized_labels(part, size_hw) != IGNORED).flatten(start_dim=1).sum(dim=1)
+
+    def divisor(part: Tensor) -> Tensor:
+        pixels = counted(part)
+        if class_weights is None:
+            return kept(pixels).sum()
+        small = resized_labels(part, size_hw).flatten(start_dim=1)
+        sums = _weighted_pixels(small, class_weights).sum(dim=1)
+        return (sums * kept(pixels) / pixels.clamp(min=1)).sum()
+
+    losses = _pixel_losses(logits, labels, class_weights, "none").flatten(start_dim=1)
+    worst = losses.topk(most, dim=1).values
+    ranks = torch.arange(most, device=worst.device)
+    among = ranks < kept(counted(labels))[:, None]
+    return shared_mean(torch.where(among, worst, 0.0).sum(), labels, divisor)
+
+
+def _pixel_losses(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None, reduction: str
+) -> Tensor:
+    logits = at_least_float32(logits)
+    small = resized_labels(labels, (logits.shape[-2], logits.shape[-1]))
+    weights = None if class_weights is None else class_weights.to(logits)
+    return F.cross_entropy(logits, small, weights, ignore_index=IGNORED, reduction=reduction)
+
+
+def _weighted_pixels(labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    """How much each pixel counts: its class's weight, by default 1; 0 for ignored ones.
+
+    In float64, whose sums are the same for any parts of a batch.
+    """
+    if class_weights is None:
+        return labels != IGNORED
+    table = torch.zeros(IGNORED + 1, dtype=torch.float64, device=class_weights.device)
+    table[: len(class_weights)] = class_weights
+    return table[labels]
+
+
+def resized_labels(labels: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """(B, H, W) train ids -> (B, h, w), each pixel its nearest one's."""
+    if labels.shape[-2:] == size_hw:
+        return labels
+    return F.interpolate(labels[:, None].float(), size=size_hw, mode="nearest")[:, 0].long()
+
+
+def balanced_weights(label_pixels: Tensor) -> Tensor:
+    """(N, K) pixels of each class in each image -> (K,) class weights, by which all classes weigh
+    the same: pixels of an average class / pixels of the class. 1 for a class without any.
+    """
+    totals = label_pixels.double().sum(dim=0)
+    present = totals > 0
+    average = totals.sum() / present.sum().clamp(min=1)
+    return torch.where(present, average / totals.clamp(min=1), 1.0).float()
 
 
 def border_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -62,7 +152,8 @@ def border_loss(logits: Tensor, labels: Tensor) -> Tensor:
     counted = (labels != IGNORED)[:, None]
     borders = label_borders(labels)[:, None].to(resized).expand_as(resized)
     losses = sigmoid_focal_loss(resized, borders, alpha=0.25, gamma=2)
-    return (losses * counted).sum() / shared_count(counted.sum())
+    total = (losses * counted).sum()
+    return shared_mean(total, labels, lambda part: (part != IGNORED).sum())
 
 
 def label_borders(labels: Tensor) -> Tensor:
@@ -88,10 +179,13 @@ def presence_loss(logits: Tensor, labels: Tensor) -> Tensor:
     says nothing, and does not count.
     """
     logits = at_least_float32(logits)
-    present = classes_present(labels, logits.shape[1]).to(logits)
+    num_classes = logits.shape[1]
+    present = classes_present(labels, num_classes).to(logits)
     losses = F.binary_cross_entropy_with_logits(logits, present, reduction="none").mean(dim=1)
-    counted = present.any(dim=1)
-    return (losses * counted).sum() / shared_count(counted.sum())
+    total = (losses * present.any(dim=1)).sum()
+    return shared_mean(
+        total, labels, lambda part: classes_present(part, num_classes).any(dim=1).sum()
+    )
 
 
 def classes_present(labels: Tensor, num_classes: int) -> Tensor:
@@ -163,18 +257,6 @@ def confusion_loss(logits: Tensor) -> Tensor:
     that the classifier's best is to be undecided.
     """
     return (adversarial_vanilla(logits, 0) + adversarial_vanilla(logits, 1)) / 2
-
-
-def shared_count(count: Tensor) -> Tensor:
-    """The divisor of a sum over `count` things: their mean number over ranks; 1 for none.
-
-    Gradients are averaged over ranks afterwards, so that ranks which see different numbers of
-    ignored pixels train as one rank does on all of them. Alone it is `count` itself.
-    """
-    if num_ranks() == 1:
-        return count.clamp(min=1)
-    total = sum_over_ranks(count).double()
-    return torch.where(total > 0, total / num_ranks(), 1.0)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -16,14 +16,15 @@ import torch.distributed as dist
 from torch import Tensor, multiprocessing
 
 from adapt.batch import IGNORED, Batch
+from adapt.counts import counted_together, shared_count
 from adapt.engine.engine import Engine, TrainConfig
 from adapt.engine.sgd import SGDConfig
 from adapt.losses import (
     bootstrapped_cross_entropy,
     border_loss,
     cross_entropy,
+    hardest_cross_entropy,
     presence_loss,
-    shared_count,
 )
 from adapt.methods import METHODS, build_method
 from adapt.methods.method import Term
@@ -102,16 +103,22 @@ def test_ranks_train_as_one_whatever_they_ignore(
             assert several == pytest.approx(one, rel=1e-10, abs=1e-10)
 
 
+WEIGHTS = torch.tensor([0.1, 2.0, 0.0, 5.0], dtype=torch.float64)
 LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...]]] = {
     "cross_entropy": (cross_entropy, (4, *HW)),
     "bootstrapped": (partial(bootstrapped_cross_entropy, hardest_pixels=500), (4, *HW)),
+    "weighted": (partial(cross_entropy, class_weights=WEIGHTS), (4, *HW)),
+    "smaller": (partial(cross_entropy, class_weights=WEIGHTS), (4, 9, 9)),
+    "hardest": (partial(hardest_cross_entropy, share=0.3, class_weights=WEIGHTS), (4, *HW)),
     "border": (border_loss, (2, 17, 17)),
     "presence": (presence_loss, (4,)),
 }
 """By name: the loss, and the size of its logits for an image."""
 
 
-def losses_and_gradients(rows: slice, all_ignored: bool) -> dict[str, tuple[Tensor, Tensor]]:
+def losses_and_gradients(
+    rows: slice, all_ignored: bool, parts: int = 1
+) -> dict[str, tuple[Tensor, Tensor]]:
     labels, found = batch(1, slice(None)).labels, {}
     assert labels is not None
     if all_ignored:
@@ -120,7 +127,10 @@ def losses_and_gradients(rows: slice, all_ignored: bool) -> dict[str, tuple[Tens
         random = torch.Generator().manual_seed(2)
         logits = torch.randn(GLOBAL_BATCH, *size, generator=random, dtype=torch.float64)
         part = logits[rows].requires_grad_()
-        value = loss(part, labels[rows])
+        chunks = labels[rows].chunk(parts)
+        with counted_together(chunks):
+            pairs = zip(part.chunk(parts), chunks, strict=True)
+            value = torch.stack([loss(*pair) for pair in pairs]).mean()
         value.backward()
         assert part.grad is not None
         found[name] = (value.detach(), part.grad)
@@ -129,7 +139,7 @@ def losses_and_gradients(rows: slice, all_ignored: bool) -> dict[str, tuple[Tens
 
 def share_of_the_losses(rank: int, num_ranks: int, all_ignored: bool) -> Any:
     size = GLOBAL_BATCH // num_ranks
-    return losses_and_gradients(slice(rank * size, (rank + 1) * size), all_ignored)
+    return losses_and_gradients(slice(rank * size, (rank + 1) * size), all_ignored, parts=size)
 
 
 @pytest.mark.slow
@@ -285,5 +295,6 @@ def test_alone_nothing_is_asked_of_anybody(tmp_path: Path) -> None:
     barrier()
     with open_ranks(Place("local", {}, tmp_path), torch.device("cpu"), ENDS):
         assert not dist.is_initialized()
-    count = torch.tensor(7)
-    assert torch.equal(shared_count(count), count) and int(shared_count(count * 0)) == 1
+    labels = torch.ones(1, 7, dtype=torch.int64)
+    assert torch.equal(shared_count(labels, torch.sum), torch.tensor(7))
+    assert int(shared_count(labels * 0, torch.sum)) == 1

@@ -9,7 +9,7 @@ here has several of both.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from adapt.batch import Batch
 from adapt.config.section import Section
+from adapt.counts import counted_together
 from adapt.engine.optim import build_optimizers, set_lr
 from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.sync_batch_norm import SyncBatchNorm
@@ -49,6 +50,12 @@ class TrainConfig(Section):
         1,
         ge=1,
         description="Parts into which a rank's batch is split, one backward each, to save memory.",
+    )
+    accumulate_mean: Literal["batch", "parts"] = Field(
+        "batch",
+        description="Mean of losses over labelled pixels where a batch is split. batch: "
+        "over those of the whole batch, so that parts train as one batch does; parts: the mean of "
+        "the parts' means, the papers' iter_size.",
     )
     clip_norm: float | None = Field(
         None,
@@ -81,6 +88,15 @@ PRECISIONS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
     "bf16": lambda device_type: torch.autocast(device_type, torch.bfloat16),
 }
 """By the spec's `train.precision`: the context in which terms are computed, by type of device."""
+
+MEANS: dict[str, Callable[[Sequence[Batch]], AbstractContextManager[Any]]] = {
+    "batch": lambda parts: counted_together(
+        [one.labels for one in parts if one.labels is not None]
+    ),
+    "parts": lambda _parts: nullcontext(),
+}
+"""By the spec's `train.accumulate_mean`: the context in which a step's source parts are learned
+from."""
 
 
 class Engine:
@@ -120,14 +136,10 @@ class Engine:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         parts = self.train_config.accumulate
-        logged: dict[str, Tensor] = {}
         sources = _split(source, parts)
         targets = [None] * parts if target is None else _split(target, parts)
-        for source_part, target_part in zip(sources, targets, strict=True):
-            for term in self._terms(source_part, target_part):
-                (term.loss / parts).backward()
-                for name, value in term.logged.items():
-                    logged[name] = logged.get(name, 0) + value.detach() / parts
+        with MEANS[self.train_config.accumulate_mean](sources):
+            logged = self._back_propagate(sources, targets)
         average_over_ranks(self._gradients())
         if self._all_finite(logged):
             self._clip()
@@ -184,6 +196,18 @@ class Engine:
         self.step_count = state["step"]
         bad_steps = state.get("bad_steps", [])  # older checkpoints have none
         self.bad_steps = [(step, tuple(keys)) for step, keys in bad_steps]
+
+    def _back_propagate(
+        self, sources: Sequence[Batch], targets: Sequence[Batch | None]
+    ) -> dict[str, Tensor]:
+        """Gradients of the parts' mean -> its unweighted losses by name."""
+        logged: dict[str, Tensor] = {}
+        for source, target in zip(sources, targets, strict=True):
+            for term in self._terms(source, target):
+                (term.loss / len(sources)).backward()
+                for name, value in term.logged.items():
+                    logged[name] = logged.get(name, 0) + value.detach() / len(sources)
+        return logged
 
     def _terms(self, source: Batch, target: Batch | None) -> Iterator[Any]:
         """The method's terms, each computed under the step's precision and handed out outside of

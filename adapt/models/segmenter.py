@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from adapt.batch import PixelFormat, Prediction
 from adapt.errors import JobError
-from adapt.losses import cross_entropy
 from adapt.models.config import MAIN_ALONE, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import resize
+from adapt.models.pixel_loss import LossConfig, PixelLoss
 from adapt.models.weights import misfit
 
 Stages = tuple[Tensor, ...]
@@ -46,6 +46,7 @@ class Decoder(nn.Module, ABC):
     def __init__(self, heads: Mapping[str, float] = MAIN_ALONE) -> None:
         super().__init__()
         self.head_names, self.head_weights = tuple(heads), tuple(heads.values())
+        self.pixel_loss = PixelLoss()
 
     @classmethod
     def description(cls) -> str:
@@ -62,10 +63,11 @@ class Decoder(nn.Module, ABC):
         return {name: (weight, self.head_loss(logits, labels)) for name, weight, logits in named}
 
     def head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """One head's loss, (B, K, H, W), (B, H, W) -> scalar: cross entropy, unless a paper has
+        """One head's loss, (B, K, h, w), (B, H, W) -> scalar: the job's, unless a paper has
         another.
         """
-        return cross_entropy(logits, labels)
+        loss: Tensor = self.pixel_loss(logits, labels)
+        return loss
 
 
 class DeepestStagesDecoder(Decoder):
@@ -139,6 +141,13 @@ class Segmenter(nn.Module):
     def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:
         """The architecture's supervised losses on labels (B, H, W): name -> (weight, scalar)."""
         return self.decoder.segmentation_losses(prediction, labels)
+
+    def set_loss(self, config: LossConfig, label_pixels: Tensor | None = None) -> None:
+        """Count pixels as the spec's `loss` says; `label_pixels` (N, K) of the source.
+
+        Raises `JobError` for weights of another number of classes.
+        """
+        self.decoder.pixel_loss.configure(config, self.num_classes, label_pixels)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters of `encoder` and `head`, which learn at different rates."""

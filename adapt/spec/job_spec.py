@@ -28,6 +28,7 @@ from adapt.evaluation.evaluate import EvaluateConfig, ValidationConfig
 from adapt.evaluation.metrics import subset_classes
 from adapt.methods import METHODS
 from adapt.models.config import SegmenterConfig
+from adapt.models.pixel_loss import LossConfig
 from adapt.spec.shipped import find_file
 from adapt.stream.config import DomainConfig, StreamConfig
 from adapt.tracking.tracker import TrackingConfig
@@ -69,6 +70,7 @@ class JobSpec(Section):
     )
     model: ModelSection = Field(description="The segmentation network.")
     method: MethodSection = Field(description="The adaptation method.")
+    loss: LossConfig = Field(LossConfig(), description="The supervised loss of every head.")
     optim: OptimSection = Field(SGDConfig(), description="Optimizers and schedule.")
     train: TrainConfig = Field(TrainConfig(), description="Length and precision.")
     stream: StreamConfig = Field(StreamConfig(), description="Fetching and decoding.")
@@ -101,7 +103,7 @@ class JobSpec(Section):
                 f"target: missing, expected a domain to adapt to with method {self.method.name}"
             )
         self._check_schedule()
-        self._check_subsets()
+        self._check_classes()
         self._check_mapped("source", self.source.dataset)
         if self.validation is not None:
             self._check_mapped("validation", self.validation.dataset)
@@ -128,11 +130,12 @@ class JobSpec(Section):
         except JobError as error:
             raise ValueError(str(error)) from error
 
-    def _check_subsets(self) -> None:
+    def _check_classes(self) -> None:
         try:
+            self.loss.check_classes(self.classes.num_classes)
             subset_classes(self.evaluate.subsets, self.classes.names)
         except JobError as error:
-            raise ValueError(str(error)) from error
+            raise Mistake(error.problem, error.fix) from error
 
     def _check_mapped(self, key: str, dataset: str) -> None:
         try:

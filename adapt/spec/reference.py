@@ -25,6 +25,7 @@ from adapt.methods import METHODS
 from adapt.methods.class_prior import ClassPriorConfig
 from adapt.models import ARCHITECTURES
 from adapt.models.config import SegmenterConfig
+from adapt.models.pixel_loss import LossConfig
 from adapt.spec.job_spec import JobSpec, json_schema
 from adapt.spec.same_job import MAY_CHANGE
 from adapt.stream.augment import AugmentConfig
@@ -74,6 +75,7 @@ def parts() -> Iterator[Part]:
         text = f"{row.description()}. Beside the keys of every model:"
         yield Part(f"### `model.architecture: {name}`", text, row.Config, SegmenterConfig)
     yield from _methods()
+    yield Part("## `loss`", _paragraph(LossConfig), LossConfig)
     yield Part("## `optim`", _paragraph(OptimConfig), OptimConfig)
     for name, optimizer in OPTIMIZERS.items():
         text = f"{_paragraph(inspect.getmodule(optimizer))} Beside the keys above:"

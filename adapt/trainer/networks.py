@@ -39,7 +39,9 @@ def build_without_memory(job: JobSpec) -> Method:
     """The job's method and networks on the meta device, without weights. Raises `JobError`."""
     with torch.device("meta"):
         bare = job.model.model_copy(update={"weights": "none", "weights_uri": None})
-        return build_method(job.method, build_segmenter(bare, job.classes.num_classes))
+        segmenter = build_segmenter(bare, job.classes.num_classes)
+        segmenter.set_loss(job.loss)
+        return build_method(job.method, segmenter)
 
 
 def build_network(job: JobSpec, stores: Stores) -> Segmenter:

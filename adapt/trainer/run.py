@@ -92,9 +92,11 @@ def _engine(opened: Opened, device: torch.device) -> Engine:
     """The job's network, method and optimizers, at their start."""
     job, stores = opened.job, opened.stores
     torch.manual_seed(job.seed)
-    method = build_method(job.method, build_network(job, stores))
-    pixels = opened.data.source.label_pixels(job.classes.num_classes)
-    method.observe_source(torch.from_numpy(pixels))
+    pixels = torch.from_numpy(opened.data.source.label_pixels(job.classes.num_classes))
+    network = build_network(job, stores)
+    network.set_loss(job.loss, pixels)
+    method = build_method(job.method, network)
+    method.observe_source(pixels)
     start_adversaries(job, stores, method)
     return Engine(method, job.train, job.optim, device, seed=job.seed)
 

@@ -108,7 +108,7 @@ def _engine(
             {key: initial(_adversary_key(name, key, run), value) for key, value in state}
         )
     method.to(DTYPES[precision])
-    train = TrainConfig(steps=STEPS, accumulate=accumulate)
+    train = TrainConfig(steps=STEPS, accumulate=accumulate, accumulate_mean="parts")
     optim = SGDConfig(schedule_steps=SCHEDULE_STEPS, sgd_multiplicity=multiplicity)
     return Engine(method, train, optim, torch.device("cpu"))
 

@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.losses import bootstrapped_cross_entropy
 from adapt.models.config import ScratchConfig, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
@@ -84,4 +83,5 @@ class FRRNDecoder(Decoder):
 
     def head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Bootstrapped cross entropy: of an image's hardest pixels alone."""
-        return bootstrapped_cross_entropy(logits, labels, self.hardest_pixels)
+        loss: Tensor = self.pixel_loss(logits, labels, self.hardest_pixels)
+        return loss

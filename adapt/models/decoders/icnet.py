@@ -15,7 +15,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapt.batch import Prediction
-from adapt.losses import cross_entropy
 from adapt.models.config import ScratchConfig, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
@@ -106,12 +105,10 @@ class ICNetDecoder(Decoder):
 
     def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:
         """Label guidance: each head's own size against labels brought down to it."""
-        losses = {}
-        for name, weight in zip(self.head_names, self.head_weights, strict=True):
-            logits = prediction.extra[name]
-            small = F.interpolate(labels[:, None].float(), size=logits.shape[-2:], mode="nearest")
-            losses[name] = (weight, cross_entropy(logits, small[:, 0].long()))
-        return losses
+        named = zip(self.head_names, self.head_weights, strict=True)
+        return {
+            name: (weight, self.head_loss(prediction.extra[name], labels)) for name, weight in named
+        }
 
 
 def _with_pooled(features: Tensor) -> Tensor:
