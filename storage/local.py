@@ -8,11 +8,12 @@ without percent-decoding.
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from storage.downloads import BlockDownload, Body, unstoppable
 from storage.errors import MissingObject, StoreError
-from storage.files import atomic_file, file_errors
+from storage.files import atomic_file, file_errors, write_blocks
 from storage.store import Download, ObjectInfo, whole_part
 from storage.uris import TEMPORARY_PREFIX, checked_key, join, split_uri
 
@@ -55,12 +56,8 @@ class LocalStore:
     def get_file(self, key: str, path: Path) -> None:
         """Copy to `path`, atomically."""
         existing = self._existing(key)
-        with (
-            file_errors(join(self.uri, key)),
-            existing.open("rb") as source,
-            atomic_file(path) as copy,
-        ):
-            shutil.copyfileobj(source, copy, _COPY_BYTES)
+        with file_errors(join(self.uri, key)), existing.open("rb") as source:
+            write_blocks(path, iter(partial(source.read, _COPY_BYTES), b""))
 
     def download(
         self, key: str, offset_bytes: int = 0, length_bytes: int | None = None

@@ -34,12 +34,18 @@ from adapt.config.section import Section
 from adapt.errors import DataError
 from adapt.models.weights import STATE, WEIGHTS
 from storage.errors import MissingObject
+from storage.files import atomic_file, file_errors
+from storage.retry import DOWNLOADS, Retry
+from storage.shards.fetch import Fetcher
 from storage.store import Store
+from storage.transient import DOWNLOAD
 from storage.uris import join
 
 log = logging.getLogger(__name__)
 
 SPEC, MANIFEST = "spec.yaml", "manifest.json"
+_DOWNLOAD_RETRY_S = 60.0
+"""Longest time without progress of a download that somebody waits for."""
 
 
 class CheckpointConfig(Section):
@@ -223,20 +229,35 @@ class RunFolder:
 
 
 def fetch_weights(
-    store: Store, key: str, path: Path, sha256: str | None = None
+    store: Store, key: str, path: Path, sha256: str | None = None, fetcher: Fetcher | None = None
 ) -> dict[str, Tensor]:
     """Download a `.safetensors` file to `path`, check it and load it.
 
-    Raises `DataError` on other bytes.
+    What breaks off is resumed, what stalls is dropped and asked for again, wrong bytes are
+    downloaded again (`Fetcher`). Raises `DataError` where they stay wrong, `StoreError` of the
+    store or of the local file, which it names.
     """
-    store.get_file(key, path)
+    fetcher = fetcher or Fetcher(retry_time_s=_DOWNLOAD_RETRY_S)
+    sizes = {info.key: info.size_bytes for info in store.list(key)}
+    if key not in sizes:
+        raise MissingObject(f"{join(store.uri, key)}: there is no such object")
+
+    def download() -> None:
+        with file_errors(path), atomic_file(path) as file:
+            fetcher.fetch(store, key, sizes[key], file.fileno())
+            _check(Path(file.name), sha256, join(store.uri, key))
+
+    Retry(DOWNLOADS, longest_wait_s=3.0, on=(DataError, *DOWNLOAD)).call(download)
+    return load_file(path)
+
+
+def _check(path: Path, sha256: str | None, uri: str) -> None:
     found = _sha256(path)
     if sha256 is not None and found != sha256:
-        path.unlink()
         raise DataError(
-            f"{store.uri}/{key}: expected sha256 {sha256}, got {found}", fix="download it again"
+            f"{uri}: expected sha256 {sha256}, got {found}",
+            "take another checkpoint of the run: this one was changed where it is stored",
         )
-    return load_file(path)
 
 
 @contextmanager

@@ -121,13 +121,16 @@ def download_best(
     from adapt.platforms.records import tracking_uri_of
     from adapt.tracking.mlflow_database import embedded_tracking_uri
     from adapt.trainer.download import download_best as fetch
+    from storage.uris import without_password
 
     place = place_here()
     uri = tracking_uri or tracking_uri_of(run, place.environment) or place.tracking_uri
     uri = uri or embedded_tracking_uri(Path("runs"))
+    console.print(f"asking MLflow at {without_password(uri)}", soft_wrap=True, highlight=False)
     found = fetch(run, out, uri, place, metric, stores_of(spec) if spec else None)
     if as_json:
-        typer.echo(json.dumps(found._asdict(), default=str))
+        answer = found._asdict() | {"tracking_uri": without_password(uri)}
+        typer.echo(json.dumps(answer, default=str))
         return
     console.print(f"run {found.run_name} ({found.run_id}), {metric} {found.score:.2%}")
     typer.echo(str(found.weights_path))

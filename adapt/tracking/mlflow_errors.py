@@ -47,7 +47,8 @@ _FIXES = (
         "restore the experiment, which was deleted, with `mlflow experiments restore`, or choose "
         "another tracking.experiment",
     ),
-    (r"^INTERNAL_ERROR \w+ \[Errno", "make the database's folder writable"),
+    (r"^INTERNAL_ERROR \w+ \[Errno (?!28)", "make the database's folder writable"),
+    (r"\[Errno 28\]|disk is full", "free space on that disk"),
     ("", "start the server, or make it reachable from the job"),
 )
 """Fix of a failure by code and message; the first match counts."""

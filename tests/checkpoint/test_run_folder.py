@@ -146,7 +146,9 @@ def test_clearing_leaves_nothing(tmp_path: Path) -> None:
 def test_downloaded_weights_are_checked(tmp_path: Path) -> None:
     run = folder(tmp_path)
     name = save(run, 1)
-    with pytest.raises(DataError, match=r"expected sha256 0000, got .*\. Fix: download it again\."):
+    with pytest.raises(
+        DataError, match=r"expected sha256 0000, got .*\. Fix: take another checkpoint"
+    ):
         fetch_weights(run.store, f"{name}/weights.safetensors", tmp_path / "w", "0000")
     with pytest.raises(MissingObject):
         fetch_weights(run.store, "nothing.safetensors", tmp_path / "w")

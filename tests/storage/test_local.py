@@ -98,3 +98,18 @@ def test_a_folder_that_is_not_there_is_an_empty_store(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path / "nothing"))
     assert list(store.list()) == []
     assert not store.exists("k")
+
+
+def test_a_full_disk_is_that_of_the_copy_and_not_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(str(tmp_path / "source"))
+    store.put("a", b"1")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("storage.files.os.fsync", full)
+    with pytest.raises(StoreError, match=rf"^{tmp_path}/copy: the disk is full") as ended:
+        store.get_file("a", tmp_path / "copy")
+    assert "source" not in str(ended.value)
