@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 SPEC, MANIFEST = "spec.yaml", "manifest.json"
 _DOWNLOAD_RETRY_S = 60.0
-"""Longest time without progress of a download that somebody waits for."""
+"""Longest time without progress of a download for the command line."""
 
 
 class CheckpointConfig(Section):

@@ -1,11 +1,11 @@
 """The embedded default: two renderings of a small town, a network that learns one and adapts to the
 other.
 
-Renders the towns in the official GTA5 and Cityscapes layouts, packs them into a local store, trains
-a common start on the game's images, and continues from it twice for equally many steps: on the
-game's images alone, and with an adaptation method that also gets the camera's images, without their
-labels. Both are scored on other camera images. The jobs are ordinary job specs,
-job_specs/toy_town; everything here can be repeated with `pack`, `run` and `evaluate`.
+Packs both into a local store, trains a common start on the game's images, and continues from it
+three times for equally many steps: on the game's images alone, with the camera's images for batch
+norm's statistics alone (the control: most of a gain may be due to them), and with an adaptation
+method. The last checkpoint of each is scored on other camera images. The jobs are ordinary job
+specs, job_specs/toy_town.
 """
 
 import os
@@ -17,9 +17,10 @@ from threading import Event
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.table import Table
 
 from adapt.cli.live import LiveLine, progress_bar
-from adapt.cli.tables import compare_table
+from adapt.cli.tables import compare_table, percent
 from adapt.data.toy_town import town as toy_town
 from adapt.data.writing.pack import pack
 from adapt.errors import JobError, known_names
@@ -41,20 +42,35 @@ SIZE_HW = (96, 192)
 GAME_IMAGES = 400
 GAP = 1.4
 """Distance of the camera's look from the game's; networks of the game alone fail there."""
+SOURCE_ONLY, CONTROL, CONTROL_JOB = "source only", "batch statistics", "statistics"
+"""Columns of the table; the control's job, in which the target changes no weight by a loss."""
 CAMERA_IMAGES = {"train": 400, "val": 40, "test": 80}
 
 
 class DemoResult(NamedTuple):
-    """Scores of both jobs on the camera's test split, and the picture of their predictions."""
+    """Scores of the jobs on the camera's test split after `step` steps, by the names of the table's
+    columns: source only, the control, the method. Also the picture of their predictions."""
 
-    source_only: Evaluation
-    adapted: Evaluation
+    evaluations: dict[str, Evaluation]
+    method: str
+    step: int
     picture_path: Path
 
     @property
     def gain(self) -> float:
-        """MIoU that adaptation added, in [-1, 1]."""
-        return self.adapted.score.metrics()["miou"] - self.source_only.score.metrics()["miou"]
+        """Points of mIoU that the method added to source only, as the table shows them."""
+        return self.gain_of(self.method)
+
+    @property
+    def control_gain(self) -> float:
+        """Points of mIoU that batch statistics of the target alone added."""
+        return self.gain_of(CONTROL)
+
+    def gain_of(self, name: str) -> float:
+        """Points of mIoU that a job has more than source only."""
+        means = (self.evaluations[one].score.metrics()["miou"] for one in (name, SOURCE_ONLY))
+        adapted, reference = map(percent, means)
+        return round(adapted - reference, 1)
 
 
 def toy_jobs() -> set[str]:
@@ -84,16 +100,27 @@ def run_demo(
     train(start, place, console, stop, fresh, "a common start, on the game's images")
     _copy_last_weights(start, place, out / "start.safetensors")
     evaluations = {}
-    for name, text in (
-        ("source_only", "continuing with the game's images alone"),
-        (method, f"continuing with {method}, which also gets the camera's images without labels"),
-    ):
+    for name, (column, text) in _continued(method).items():
         job = demo_job(name, out, seed)
         train(job, place, console, stop, fresh, text)
-        evaluations[name] = score(job, place)
-    result = DemoResult(evaluations["source_only"], evaluations[method], out / "result.png")
-    _say(result, method, demo_job("start", out, seed), out, console)
+        evaluations[column] = score(job, place)
+    column, _ = _continued(method)[method]
+    result = DemoResult(evaluations, column, job.train.steps, out / "result.png")
+    _say(result, method, job, out, console)
     return result
+
+
+def _continued(method: str) -> dict[str, tuple[str, str]]:
+    """The jobs that continue from the start: the column of each in the table, and what it does."""
+    jobs = {
+        "source_only": (SOURCE_ONLY, "continuing with the game's images alone"),
+        CONTROL_JOB: (
+            CONTROL,
+            "the control: the same, with the camera's images for batch norm's statistics alone",
+        ),
+    }
+    adapting = f"continuing with {method}, which also gets the camera's images without labels"
+    return jobs | ({} if method in jobs else {method: (method, adapting)})
 
 
 def make_towns(out: Path, seed: int, console: Console) -> None:
@@ -167,21 +194,47 @@ def _pack(dataset: str, raw_dir: Path, store: Store, split: str, console: Consol
 
 def _say(result: DemoResult, method: str, job: JobSpec, out: Path, console: Console) -> None:
     names = job.classes.names
-    ious = {"source only": result.source_only.score.iou, method: result.adapted.score.iou}
-    console.print(compare_table(ious, names, "camera images that neither was trained on, IoU in %"))
-    sheet = comparison_sheet(
-        {"source only": result.source_only.pictures, method: result.adapted.pictures}, job.classes
-    )
-    sheet.save(result.picture_path)
-    points = 100 * result.gain
-    if points > 0:
-        console.print(
-            f"[green]{method} gains {points:.1f} points of mIoU[/green] in equally many steps"
-        )
-    else:
-        console.print(f"[yellow]{method} did not gain here: {points:.1f} points of mIoU[/yellow]")
+    ious = {name: evaluation.score.iou for name, evaluation in result.evaluations.items()}
+    console.print(compare_table(ious, names, "camera images that no job saw, IoU in %"))
+    console.print(_gains_table(result))
+    pictures = {name: evaluation.pictures for name, evaluation in result.evaluations.items()}
+    comparison_sheet(pictures, job.classes).save(result.picture_path)
+    for line in _verdict(result, method):
+        console.print(line)
     console.print(f"picture: {result.picture_path}")
     console.print(f"MLflow:  {_mlflow_command(out)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _gains_table(result: DemoResult) -> Table:
+    """A row a job: its mIoU, and its differences to source only and to the control."""
+    table = Table("job", "scored checkpoint", "mIoU", f"over {SOURCE_ONLY}", "over the control")
+    for name, evaluation in result.evaluations.items():
+        miou = percent(evaluation.score.metrics()["miou"])
+        gain = result.gain_of(name)
+        cells = [
+            "" if name == SOURCE_ONLY else f"{gain:+.1f}",
+            "" if name in (SOURCE_ONLY, CONTROL) else f"{gain - result.control_gain:+.1f}",
+        ]
+        shown = f"{name} (control)" if name == CONTROL else name
+        table.add_row(shown, f"the last, step {result.step}", f"{miou:.1f}", *cells)
+    return table
+
+
+def _verdict(result: DemoResult, method: str) -> list[str]:
+    """The method's gain, and how much of it the control has without the method."""
+    gain, control = result.gain, result.control_gain
+    lines = [
+        f"[green]{method} gains {gain:.1f} points of mIoU over {SOURCE_ONLY}[/green], in equally "
+        "many steps"
+    ]
+    if gain <= 0:
+        lines = [f"[yellow]{method} did not gain here: {gain:.1f} points of mIoU[/yellow]"]
+    if method != CONTROL_JOB:
+        lines.append(
+            f"{CONTROL}, the control, {control:+.1f}: it also gets the camera's images, but for "
+            f"batch norm's statistics alone; {method}'s losses add {gain - control:+.1f}"
+        )
+    return lines
 
 
 def _mlflow_command(out: Path) -> str:

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,9 +42,17 @@ def run(out: Path, method: str = "advent") -> tuple[demo.DemoResult, str]:
 @pytest.mark.usefixtures("short")
 def test_the_demo_ends_with_table_picture_and_the_next_command(tmp_path: Path) -> None:
     result, said = run(tmp_path)
-    gain = 100 * result.gain
+    assert list(result.evaluations) == ["source only", "batch statistics", "advent"]
+    gain = result.gain
     words = f"advent gains {gain:.1f}" if gain > 0 else f"advent did not gain here: {gain:.1f}"
     assert words in said and "sidewalk" in said and "mlflow ui" in said
+    assert f"batch statistics, the control, {result.control_gain:+.1f}: " in said
+    rows = [line for line in said.splitlines() if "the last, step 2" in line]
+    assert [row.split("│")[1].strip() for row in rows] == [
+        "source only",
+        "batch statistics (control)",
+        "advent",
+    ]
     assert str(result.picture_path) in said
     assert Image.open(result.picture_path).width > 500
     layout = tmp_path / "raw" / "camera" / "gtFine" / "val" / "toytown"
@@ -51,6 +60,42 @@ def test_the_demo_ends_with_table_picture_and_the_next_command(tmp_path: Path) -
 
     again, said = run(tmp_path)
     assert again.gain == result.gain and "step 1/2" not in said, "what is done is not done again"
+
+
+def result_of(**mious: float) -> demo.DemoResult:
+    """A result whose jobs have these scores; the method is the last."""
+    evaluations: Any = {
+        name.replace("_", " "): SimpleNamespace(
+            score=SimpleNamespace(metrics=lambda miou=miou: {"miou": miou})
+        )
+        for name, miou in mious.items()
+    }
+    return demo.DemoResult(evaluations, list(evaluations)[-1], 120, Path("result.png"))
+
+
+def test_a_gain_is_told_beside_that_of_the_control() -> None:
+    """The three seeds of docs/results.md."""
+    result = result_of(source_only=0.289, batch_statistics=0.335, advent=0.342)
+    first, control = demo._verdict(result, "advent")
+    assert "advent gains 5.3 points of mIoU over source only" in first
+    assert "batch statistics, the control, +4.6: " in control
+    assert "advent's losses add +0.7" in control
+
+
+def test_no_gain_is_told_as_that_and_the_control_alone_has_no_control() -> None:
+    worse = demo._verdict(result_of(source_only=0.3, batch_statistics=0.35, advent=0.29), "advent")
+    assert "advent did not gain here: -1.0 points" in worse[0]
+    assert "advent's losses add -6.0" in worse[1]
+    alone = demo._verdict(result_of(source_only=0.3, batch_statistics=0.35), "statistics")
+    assert len(alone) == 1 and "statistics gains 5.0 points" in alone[0]
+
+
+def test_the_jobs_and_their_columns() -> None:
+    columns = {name: column for name, (column, _) in demo._continued("minent").items()}
+    assert columns == {
+        "source_only": "source only", "statistics": "batch statistics", "minent": "minent"
+    }  # fmt: skip
+    assert list(demo._continued("statistics")) == ["source_only", "statistics"]
 
 
 def test_an_unknown_method_is_refused_before_anything_is_made(tmp_path: Path) -> None:
