@@ -70,6 +70,7 @@ Colours = Annotated[
         metavar="SPEC|TABLE",
         help="Labels are colours: map them to ids by a job spec, a label space, or a table (CSV, "
         "YAML, labelmap.txt) of names, colours and ids.",
+        autocompletion=completion.label_spaces,
     ),
 ]
 IgnoreColour = Annotated[
@@ -131,8 +132,9 @@ def pack(
     """
     from adapt.cli.live import progress_bar
     from adapt.data.problems import Notes
+    from adapt.data.writing.draft import PlanSettings
     from adapt.data.writing.pack import pack as pack_split
-    from adapt.data.writing.plan import PlanSettings, Slice
+    from adapt.data.writing.plan import Slice
 
     settings = PlanSettings(
         encoding=encoding_of(original, small, size_hw),
@@ -178,7 +180,8 @@ def names_to_skip(names: list[str] | None, path: Path | None) -> tuple[str, ...]
 
 def colour_table(source: str | None, ignored: list[str] | None, name: str) -> "ColourTable | None":
     """The table of --colours with the colours of --ignore-colour; None without --colours."""
-    from adapt.data.colours import colours_of, ignored_colours, read_colour_table
+    from adapt.data.colour_tables import ignored_colours, read_colour_table
+    from adapt.data.colours import colours_of
 
     if source is None:
         if ignored:
@@ -191,7 +194,7 @@ def colour_table(source: str | None, ignored: list[str] | None, name: str) -> "C
 
 def colour_space(source: str) -> "LabelSpace | None":
     """The label space that --colours names or a job spec has; None for a table."""
-    from adapt.data.colours import is_table
+    from adapt.data.colour_tables import is_table
 
     return None if is_table(Path(source)) else label_space(source)
 

@@ -41,46 +41,66 @@ class FoundFiles:
 
 class Walk:
     """Visits a folder and all below it, through links too; a link to a folder above is not
-    followed.
+    followed. Faults and what is left out go to `found`.
     """
 
     def __init__(self, found: FoundFiles) -> None:
         self.found = found
 
-    def files(self, folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
-        """Regular files in order of name. Faults and what is left out go to `found`."""
+    def files(self) -> Iterator[Path]:
+        """Regular files, folder by folder."""
+        above = self.found.folder.resolve().parents
+        yield from self._below(self.found.folder, tuple(identity_of(one.stat()) for one in above))
+
+    def _below(self, folder: Path, above: "tuple[Identity, ...]") -> Iterator[Path]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            identity = folder.stat()
+            chain = (*above, identity_of(folder.stat()))
         except OSError as error:
-            self.fault(folder, f"cannot be read: {error.strerror}")
+            self._fault(folder, f"cannot be read: {error.strerror}")
             return
-        chain = (*above, (identity.st_dev, identity.st_ino))
         for entry in entries:
             yield from self._entry(entry, Path(folder, entry.name), chain)
 
     def _entry(
-        self, entry: os.DirEntry[str], path: Path, chain: tuple[tuple[int, int], ...]
+        self, entry: os.DirEntry[str], path: Path, chain: "tuple[Identity, ...]"
     ) -> Iterator[Path]:
         if entry.name.startswith(".") or entry.name in HIDDEN:
             self.found.left_out["hidden files or folders, such as .DS_Store and ._a.png"] += 1
-        elif not path.exists():
-            self.fault(path, broken_link(path))
+        elif entry.is_symlink() and not path.exists():
+            self._fault(path, broken_link(path))
         elif entry.is_dir():
-            identity = entry.stat()
-            if (identity.st_dev, identity.st_ino) in chain:
+            if identity_of(entry.stat()) in chain:
                 self.found.left_out["links to a folder that holds them"] += 1
             else:
-                yield from self.files(path, chain)
+                yield from self._below(path, chain)
         elif entry.is_file():
             yield path
         else:
-            self.fault(path, "expected a file, got a device, pipe or socket")
+            self._fault(path, "expected a file, got a device, pipe or socket")
 
-    def fault(self, path: Path, text: str) -> None:
-        """Note a fault of a file or folder."""
+    def _fault(self, path: Path, text: str) -> None:
         key = key_of(path.relative_to(self.found.folder), path.suffix)
         self.found.problems.append(Problem(shown(path), text, key))
+
+
+Identity = tuple[int, int]
+"""Device and inode, the same through every link."""
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """The identity of a file or folder."""
+    return status.st_dev, status.st_ino
+
+
+def is_folder(found: FoundFiles) -> bool:
+    """Return whether the folder is there; something else in its place is a fault."""
+    folder = found.folder
+    if folder.is_symlink() and not folder.exists():
+        found.problems.append(Problem(shown(folder), broken_link(folder)))
+    elif folder.exists() and not folder.is_dir():
+        found.problems.append(Problem(shown(folder), "expected a folder, got a file"))
+    return folder.is_dir()
 
 
 def broken_link(path: Path) -> str:
@@ -137,10 +157,10 @@ def keyed(found: FoundFiles, paths: Iterable[Path], key: Callable[[Path], str]) 
 def image_files(folder: Path) -> FoundFiles:
     """All image files in and under a folder; none where there is no folder."""
     found = FoundFiles(folder=folder)
-    if not folder.is_dir():
+    if not is_folder(found):
         return found
     images = []
-    for path in Walk(found).files(folder):
+    for path in Walk(found).files():
         if path.suffix.lower() in IMAGE_SUFFIXES:
             images.append(path)
         else:
@@ -153,7 +173,7 @@ def picked(raw_dir: Path, split: str, found: FoundFiles) -> FoundFiles:
     `train` is everything. Names that fit no image or several are faults.
     """
     path = raw_dir / f"{split}.txt"
-    if not path.is_file():
+    if not (path.exists() or path.is_symlink()):
         if split == "train":
             return found
         raise JobError(
@@ -213,10 +233,10 @@ def find_cityscapes(folder: str, ending: str, *others: str) -> Find:
 
     def find(raw_dir: Path, split: str) -> FoundFiles:
         found = FoundFiles(folder=raw_dir / folder / split)
-        if not found.folder.is_dir():
+        if not is_folder(found):
             return found
         paths = []
-        for path in Walk(found).files(found.folder):
+        for path in Walk(found).files():
             if path.name.endswith(ending) and path.parent.parent == found.folder:
                 paths.append(path)
             elif not path.name.endswith(others):

@@ -7,9 +7,10 @@ and 32-bit integers have no fixed range, so nothing could be kept but a guess.
 """
 
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from adapt.data.packed.codecs import PILLOW_FAILURES, Pixels, is_deep_grey, rgb_of
 from adapt.data.problems import REPLACE_FILE
@@ -88,7 +89,8 @@ class ImageHeader(NamedTuple):
 def read_header(path: Path) -> ImageHeader:
     """The header alone. Raises one of `PILLOW_FAILURES`."""
     with Image.open(path) as image:
-        orientation = orientation_of(image)
+        raw_mode = raw_mode_of(image)
+        orientation = orientation_of(image)  # may load the pixels
         width_px, height_px = image.size
         size_hw = stored_hw = (height_px, width_px)
         if orientation in TURNED and image.format == "TIFF":  # Pillow has turned its size
@@ -99,7 +101,7 @@ def read_header(path: Path) -> ImageHeader:
         return ImageHeader(
             format=str(image.format),
             mode=image.mode,
-            raw_mode=raw_mode_of(image),
+            raw_mode=raw_mode,
             size_hw=size_hw,
             stored_hw=stored_hw,
             orientation=orientation,
@@ -128,15 +130,15 @@ def orientation_of(image: Image.Image) -> int:
     so its chunks are searched first.
     """
     stated = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"} & image.info.keys()
-    file = image.fp if isinstance(image, Image.Image) and hasattr(image, "fp") else None
-    if image.format == "PNG" and not stated and file and not has_chunk(file, b"eXIf"):
+    if isinstance(image, PngImageFile) and not stated and not has_chunk(image.fp, b"eXIf"):
         return 1
     found = image.getexif().get(ORIENTATION, 1)
     return found if found in range(1, 9) else 1
 
 
-def has_chunk(file: BinaryIO, kind: bytes) -> bool:
+def has_chunk(file: IO[bytes] | None, kind: bytes) -> bool:
     """Return whether a PNG has a chunk of that kind; the file's position stays."""
+    assert file is not None, "open until its pixels are loaded"
     before = file.tell()
     try:
         file.seek(8)
@@ -194,4 +196,4 @@ def corruption(path: Path, error: BaseException) -> str:
         return "a pointer of Git LFS in place of the file (run `git lfs pull`)"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "a web page in place of the file"
-    return "no image of a known format"
+    return "no image of a format that can be read"

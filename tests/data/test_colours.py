@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapt.data.colours import (
-    ColourTable,
-    UnknownColours,
-    colours_of,
-    ignored_colours,
-    is_table,
-    read_colour_table,
-)
+from adapt.data.colour_tables import ignored_colours, is_table, read_colour_table
+from adapt.data.colours import ColourTable, UnknownColours, colours_of
 from adapt.data.label_maps import LABEL_SPACES
 from adapt.data.raw_labels import read_colours
 from adapt.errors import DataError, JobError

@@ -10,7 +10,7 @@ from PIL import Image
 
 from adapt.data.datasets import DATASETS, RawSamples
 from adapt.data.raw_files import MAX_KEY_BYTES
-from adapt.errors import DataError
+from adapt.errors import DataError, JobError
 
 FOLDERS = DATASETS["folders"]
 HIDDEN = "hidden files or folders, such as .DS_Store and ._a.png"
@@ -65,10 +65,11 @@ def test_the_raw_folder_s_own_folders_may_be_links(
 def test_a_link_to_a_folder_above_is_not_followed(raw: Callable[..., Path]) -> None:
     raw_dir = raw("city/a.png")
     (raw_dir / "images" / "city" / "again").symlink_to(raw_dir / "images")
+    (raw_dir / "images" / "set").symlink_to(raw_dir)
     (raw_dir / "images" / "self").symlink_to(raw_dir / "images" / "self")
     samples = found(raw_dir)
     assert keys(samples) == ["city_a"]
-    assert samples.notes.left_out["links to a folder that holds them"] == 1
+    assert samples.notes.left_out["links to a folder that holds them"] == 2
     assert [fault.split(":")[0] for fault in faults(samples, raw_dir)] == ["images/self"]
 
 
@@ -246,3 +247,25 @@ def test_a_dot_in_a_name_to_skip_is_no_suffix(raw: Callable[..., Path]) -> None:
 
 def test_images_alone_have_no_pairs_to_keep(raw: Callable[..., Path]) -> None:
     assert keys(found(raw("a.png"), unlabelled=True, pairs_only=True)) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+@pytest.mark.parametrize("linked", [True, False])
+def test_what_stands_in_a_folder_s_place_is_named(
+    kind: str, linked: bool, raw: Callable[..., Path]
+) -> None:
+    raw_dir = raw("a.png")
+    (raw_dir / kind).rename(raw_dir / "elsewhere")
+    if linked:
+        (raw_dir / kind).symlink_to("/nowhere")
+    else:
+        (raw_dir / kind).write_bytes(b"")
+    text = "a link to /nowhere, which is not there" if linked else "expected a folder, got a file"
+    assert f"{kind}: {text}" in faults(found(raw_dir), raw_dir)
+
+
+def test_a_list_that_is_a_dangling_link_is_no_missing_list(raw: Callable[..., Path]) -> None:
+    raw_dir = raw("a.png")
+    (raw_dir / "train.txt").symlink_to("/nowhere")
+    with pytest.raises(JobError, match=r"train.txt: cannot be read: No such file"):
+        found(raw_dir)

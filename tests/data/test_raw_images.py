@@ -67,6 +67,16 @@ def test_16_bit_colours_keep_their_high_byte(tmp_path: Path) -> None:
     assert np.array_equal(read_image(path), COLOURS)
 
 
+def test_16_bits_are_seen_beside_exif_behind_the_pixels(tmp_path: Path) -> None:
+    data, exif = encode_deep_png(COLOURS.astype(int) * 256), Image.Exif()
+    exif[0x0112] = 3
+    body = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    late = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    path = saved(tmp_path, "a.png", data[:-12] + late + data[-12:])
+    assert read_header(path).conversions() == [DEEP, UPRIGHT]
+    assert np.array_equal(read_image(path), COLOURS[::-1, ::-1])
+
+
 @pytest.mark.parametrize("top", [200, 4095])
 @pytest.mark.parametrize("colours", [False, True])
 def test_fewer_bits_in_16_are_refused(top: int, colours: bool, tmp_path: Path) -> None:
@@ -96,7 +106,7 @@ def test_values_without_a_range_are_refused(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif", "late.png"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif", "a.avif", "late.png"])
 def test_images_are_upright(name: str, orientation: int, store: Store, tmp_path: Path) -> None:
     blocks = np.kron([[30, 90, 150], [200, 250, 60]], np.ones((16, 16))).astype(np.uint8)
     exif = Image.Exif()
@@ -180,7 +190,7 @@ def test_several_images_in_a_file_are_refused(name: str, store: Store, tmp_path:
         (b"", "the file is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
         (b"<!DOCTYPE html><html>", "a web page"),
-        (b"junk", "no image of a known format"),
+        (b"junk", "no image of a format that can be read"),
     ],
 )
 def test_files_that_are_no_images_say_what_they_are(

@@ -11,7 +11,7 @@ qoi and zstandard release the GIL.
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -25,16 +25,14 @@ from adapt.data.packed import codecs
 from adapt.data.packed.encodings import refuse_changed
 from adapt.data.packed.manifest import Manifest, ShardInfo
 from adapt.data.packed.split_files import read_manifest
-from adapt.data.problems import BadFiles, Notes
+from adapt.data.problems import Notes
 from adapt.data.workers import SampleCounter, stopping, watch
+from adapt.data.writing.draft import Draft, PlanSettings, draft_plan
 from adapt.data.writing.plan import (
     WHOLE,
-    Draft,
     PackingPlan,
-    PlanSettings,
     Slice,
     differences,
-    make_plan,
 )
 from adapt.data.writing.shard_records import (
     SampleRecord,
@@ -46,7 +44,7 @@ from adapt.data.writing.shard_records import (
     remove_leftovers,
     shard_name,
 )
-from adapt.data.writing.survey import Surveyed, pixel_problems
+from adapt.data.writing.survey import Surveyed
 from adapt.errors import JobError
 from storage.errors import StoreError
 from storage.shards.shards import ShardWriter, checksums
@@ -109,11 +107,11 @@ def pack(
     Raises `JobError` for wrong settings and where another packing is there (`overwrite` replaces
     it), `BadFiles` that names every bad file, `StoreError` where the store fails.
     """
-    draft, threads = make_plan(dataset, raw_dir, split, **settings), workers or os.cpu_count() or 1
-    plan = draft.plan
+    draft = draft_plan(dataset, raw_dir, split, **settings)
+    plan, threads = draft.plan, workers or os.cpu_count() or 1
     on_notes(draft.notes)
     if draft.problems:
-        refuse_bad(raw_dir, draft, draft.surveyed, threads, on_check)
+        draft.refuse_faults(draft.surveyed, threads, on_check)
     there = objects_of(store, split)
     if "manifest.json" in there and not overwrite:
         manifest = same_packing(store, plan)
@@ -122,30 +120,13 @@ def pack(
         return manifest
     work = ShardWork(store, plan, library_versions(), part)
     records = earlier_records(work, there)
-    refuse_bad(raw_dir, draft, to_pack(draft, work, records), threads, on_check)
+    draft.refuse_faults(to_pack(draft, work, records), threads, on_check)
     if "manifest.json" in there:
         store.delete(f"{split}/manifest.json")
     packed = pack_shards(work, records, threads, on_progress)
     if part != WHOLE:
         return manifest_of(plan.summary, packed)
     return complete(store, plan.summary, packed)
-
-
-def refuse_bad(
-    raw_dir: Path,
-    draft: Draft,
-    surveyed: Sequence[Surveyed],
-    workers: int,
-    on_check: Callable[[int, int], None],
-) -> None:
-    """Decode the files of these samples. `BadFiles` with their faults and those of the draft."""
-    plan, total = draft.plan, len(surveyed)
-    faults = pixel_problems(
-        surveyed, plan.encoding, plan.read_label, workers, lambda done: on_check(done, total)
-    )
-    problems = [*draft.problems, *faults.problems]
-    if problems:
-        raise BadFiles(raw_dir, problems, faults.unknown_colours(plan.colours))
 
 
 def to_pack(draft: Draft, work: ShardWork, records: dict[int, ShardRecord]) -> list[Surveyed]:
