@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,7 +25,7 @@ commands = typer.Typer()
 def check(
     spec: SpecPath,
     to: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--to", metavar="PROFILE", help=PROFILE_HELP, autocompletion=completion.profiles
         ),

@@ -33,7 +33,7 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the spec: train.steps=500."),
 ]
 StoresFrom = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--spec",
         help="Job spec with the settings of the URI's store, under `stores`.",
@@ -56,13 +56,13 @@ def job_and_place(spec: str, overrides: list[str] | None) -> "tuple[JobSpec, Pla
     return load_spec(spec, overrides or (), place.environment), place
 
 
-def stores_of(spec: Path | None) -> "Stores":
+def stores_of(spec: str | None) -> "Stores":
     """Stores with the settings of a job spec's `stores`, or with none."""
     from storage.stores import Stores
 
     if spec is None:
         return Stores({}, place_here().environment)
-    job, place = job_and_place(str(spec), None)
+    job, place = job_and_place(spec, None)
     return Stores(job.stores, place.environment)
 
 

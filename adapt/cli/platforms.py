@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,13 +34,16 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 ProfilePath = Annotated[
-    Path,
+    str,
     typer.Option("--to", metavar="PROFILE", help=PROFILE_HELP, autocompletion=completion.profiles),
 ]
 MaybeProfile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--to", metavar="PROFILE", help="Profile, for jobs that were not submitted from here."
+        "--to",
+        metavar="PROFILE",
+        help="Profile, for jobs that were not submitted from here.",
+        autocompletion=completion.profiles,
     ),
 ]
 JobName = Annotated[
@@ -220,7 +222,7 @@ def _described(status: "JobStatus") -> str:
     return f"{status.job} {status.state}{code}{detail}"
 
 
-def _reach(job: str, to: Path | None) -> tuple["Client", str]:
+def _reach(job: str, to: str | None) -> tuple["Client", str]:
     """A client for a job, and the platform's name of it."""
     from adapt.platforms.records import find_record, records_path
 
@@ -236,7 +238,7 @@ def _connect(profile: "Profile") -> "Client":
     return PLATFORMS[profile.platform].connect(profile, place_here().environment)
 
 
-def _profile_at(path: Path) -> "Profile":
+def _profile_at(path: str) -> "Profile":
     from adapt.platforms import load_profile
 
     return load_profile(path)

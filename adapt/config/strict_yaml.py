@@ -1,86 +1,26 @@
-"""A job spec as text: strict YAML in, one clear line for each mistake out.
-
-YAML 1.1 lets a key stand twice, reads `2e-4` as a string and `off` as false; here the first is an
-error, the second a number and the third a string. Types are checked strictly, as in JSON.
+"""A job spec as text, from a file, a store or a variable, with overrides: strict YAML in, one clear
+line for a mistake out (`strict_loader`).
 """
 
 import base64
 import gzip
-import re
 import zlib
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
-import yaml
-
+from adapt.config.strict_loader import NotPlain, load
 from adapt.errors import JobError, known_names, written
 from storage.config import StoreConfig
 from storage.stores import Stores
 
 IN_VARIABLE = "env:"
 GZIP = b"\x1f\x8b"
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML with unique keys and JSON's scalars."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-            if isinstance(key, list | dict):
-                raise JobError(f"line {line}: expected a name before the colon, got {key}")
-            if key in seen:
-                raise JobError(
-                    f"{key}: expected once, got it on lines {seen[key]} and {line}", fix="keep one"
-                )
-            seen[key] = line
-        return super().construct_mapping(node, deep)
-
-
-_StrictLoader.yaml_implicit_resolvers = {
-    first: [
-        pair for pair in pairs if not pair[0].endswith((":int", ":float", ":bool", ":timestamp"))
-    ]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _tag, _pattern, _first in (
-    ("bool", r"true|false", "tf"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
-):
-    _StrictLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
-    )
-
-
-class Number(float):
-    """A number with a point or an exponent; messages show it as it was typed: `1e4`."""
-
-    def __new__(cls, text: str) -> Self:
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
-
-
-def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Number:
-    return Number(loader.construct_scalar(node))
-
-
-_StrictLoader.add_constructor("tag:yaml.org,2002:int", _decimal)
-_StrictLoader.add_constructor("tag:yaml.org,2002:float", _number)
+MAX_BYTES = 1_000_000
+"""Largest text of a spec."""
 
 
 def parse_yaml(text: str, name: str) -> Any:
@@ -89,24 +29,10 @@ def parse_yaml(text: str, name: str) -> Any:
     Raises `JobError` with `name` and the line.
     """
     try:
-        return yaml.load(text, _StrictLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise JobError(
-            f"{name}:{line} is not valid YAML: {getattr(error, 'problem', error)}"
-        ) from error
-    except _UNREADABLE as error:
-        raise JobError(f"{name}: expected plain values, got {_reason(error)}") from error
-
-
-_UNREADABLE = (ValueError, KeyError, AttributeError, TypeError, RecursionError)
-"""Errors of PyYAML for `!!int x`, `!!bool x`, `!!timestamp x`, a number of 5000 digits, and lists
-in lists without end."""
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+        return load(text)
+    except NotPlain as error:
+        line = f" line {error.line}:" if error.line and "\n" in text else ""
+        raise JobError(f"{name}:{line} {error.problem}", error.fix) from error
 
 
 def read_yaml(where: Path | str, environment: Mapping[str, str] = MappingProxyType({})) -> Any:
@@ -117,7 +43,10 @@ def read_yaml(where: Path | str, environment: Mapping[str, str] = MappingProxyTy
     """
     name = str(where)
     try:
-        text = _content(name, environment).decode("utf-8")
+        content = _content(name, environment)
+        if len(content) > MAX_BYTES:
+            raise JobError(f"{name}: expected at most {MAX_BYTES} bytes, got more")
+        text = content.decode("utf-8")
     except OSError as error:
         raise JobError(
             f"{name}: expected a file that can be read, got: {error.strerror}",
@@ -140,11 +69,17 @@ def _shape(values: Any) -> str:
 
 def _content(name: str, environment: Mapping[str, str]) -> bytes:
     if name.startswith(IN_VARIABLE):
-        return unpacked(environment.get(name.removeprefix(IN_VARIABLE), ""), name)
+        variable = environment.get(name.removeprefix(IN_VARIABLE))
+        if not variable:
+            raise JobError(f"{name}: expected a job spec in this variable, got none", "export it")
+        return unpacked(variable, name)
     if "://" in name:
-        folder, _, key = name.rpartition("/")
-        return _stores(name, environment).open(folder).get(key)
-    return Path(name).read_bytes()
+        _, slash, key = name.partition("://")[2].rpartition("/")
+        if not slash or not key:
+            raise JobError(f"{name}: expected SCHEME://FOLDER/FILE, got no file")
+        return _stores(name, environment).open(name.removesuffix(f"/{key}")).get(key)
+    with Path(name).open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def _stores(name: str, environment: Mapping[str, str]) -> Stores:
@@ -167,7 +102,10 @@ def unpacked(text: str, name: str) -> bytes:
     """The text that `packed` packed, or plain base64. Raises `JobError` that names `name`."""
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
-        return gzip.decompress(content) if content.startswith(GZIP) else content
+        if not content.startswith(GZIP):
+            return content
+        with gzip.GzipFile(fileobj=BytesIO(content)) as file:
+            return file.read(MAX_BYTES + 1)
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise JobError(
             f"{name}: expected a job spec in base64, gzip or not, got: {error}"

@@ -20,6 +20,9 @@ from adapt.errors import JobError, got, known_names, written
 
 Model = TypeVar("Model")
 
+MAX_LINES = 50
+"""Most mistakes that one error lists."""
+
 
 def validate(kind: type[Model], values: Any, under: str = "") -> Model:
     """Values as read from YAML -> a model, or one of a union of models.
@@ -49,7 +52,9 @@ def joined(mistakes: Iterable[tuple[str, str]]) -> JobError:
     first, *others = mistakes
     if not others:
         return JobError(*first)
-    return JobError("\n".join(str(JobError(*pair)) for pair in (first, *others)))
+    lines = [str(JobError(*pair)) for pair in (first, *others)]
+    more = [f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    return JobError("\n".join(lines[:MAX_LINES] + more))
 
 
 class PickedBy(NamedTuple):

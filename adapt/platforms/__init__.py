@@ -27,7 +27,7 @@ PLATFORMS: dict[str, Platform] = {
 """By the profile's `platform`."""
 
 
-def load_profile(path: Path, overrides: Iterable[str] = ()) -> Profile:
+def load_profile(path: Path | str, overrides: Iterable[str] = ()) -> Profile:
     """Read a profile, whose `platform` names its row of PLATFORMS: a YAML file, or a shipped one by
     its name (`platforms/docker`).
 
@@ -36,6 +36,9 @@ def load_profile(path: Path, overrides: Iterable[str] = ()) -> Profile:
     values = with_overrides(read_yaml(find_file(path, "--to")), overrides)
     name = values.get("platform")
     try:
+        if "platform" not in values:
+            expected = ", ".join(sorted(PLATFORMS))
+            raise JobError(f"platform: missing, expected one of {expected}")
         if not isinstance(name, str) or name not in PLATFORMS:
             raise JobError(f"platform: expected a known name, {known_names(name, PLATFORMS)}")
         return validate(PLATFORMS[name].profile, values)

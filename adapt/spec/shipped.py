@@ -2,6 +2,7 @@
 package in the repository and the image, `adapt/job_specs` in an installation from a wheel.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from importlib import resources
@@ -49,9 +50,10 @@ def find_file(where: Path | str, key: str = "SPEC") -> Path | str:
     from adapt.config.strict_yaml import IN_VARIABLE
 
     name, names = str(where), shipped_names()
-    if not Path(where).is_file() and name in names:
+    if name in names and not Path(where).is_file():
         return shipped_path(name)
-    if "://" in name or name.startswith(IN_VARIABLE) or Path(where).exists():
+    elsewhere = "://" in name or name.startswith(IN_VARIABLE)
+    if elsewhere or os.path.exists(name):  # noqa: PTH110 - False also for what is no path
         return where
     kind = [one for one in names if (key == "SPEC") != one.startswith(f"{PROFILES}/")]
     raise JobError(

@@ -207,7 +207,7 @@ def test_damaged_records_are_named(platform: Pretend, tmp_path: Path) -> None:
     (tmp_path / "state/segadapt").mkdir(parents=True)
     (tmp_path / "state/segadapt/jobs.jsonl").write_text("{")
     ended = call("jobs", folder=tmp_path)
-    assert ended.code == 2 and "jobs.jsonl: damaged" in ended.err
+    assert ended.code == 2 and "jobs.jsonl: expected the record of a job, got a" in ended.err
 
 
 def test_records_that_cannot_be_written_do_not_hide_the_job(

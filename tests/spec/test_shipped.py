@@ -36,6 +36,16 @@ def test_a_file_goes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.M
     assert find_file("s3://bucket/spec.yaml") == "s3://bucket/spec.yaml"
 
 
+@pytest.mark.parametrize("name", ["", "no/such.yaml", "x" * 5000, "a\0b", "\ud800", "s3:/bucket/x"])
+def test_a_name_of_nothing_is_refused(name: str) -> None:
+    with pytest.raises(JobError, match=r"^SPEC: expected a YAML file, its URI or the name of a sh"):
+        find_file(name)
+    with pytest.raises(
+        JobError, match=r"^--to: expected a YAML file, .* got .*Fix: check the path"
+    ):
+        load_profile(name)
+
+
 def test_a_folder_hides_no_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toy_town" / "advent").mkdir(parents=True)

@@ -93,7 +93,7 @@ REFUSALS = (
         ("1003", "2837"),
         NONE,
         "account: frozen, expired, or without rights on OBS",
-        "look at its balance, and at its rights, in the console",
+        "check its balance and its rights in the console",
     ),
     Refusal(
         ("2771", "2804", "2823", "2838"),
