@@ -8,16 +8,18 @@ not repeated. A failed upload is a warning: training continues, and the next sav
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Condition, Thread
 
 from adapt.checkpoint.run_folder import RunFolder, Saved
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from storage.errors import StoreError, StoreUnavailable
+from storage.retry import Retry
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 10.0
-"""Pause after a failed upload of a best checkpoint, or of the job's last."""
+RETRY = Retry(first_wait_s=2.0, longest_wait_s=10.0)
+"""The waits between uploads of a best checkpoint, and of the job's last, that failed."""
 
 _BEAT_S = 1.0
 
@@ -37,7 +39,7 @@ class Saver:
         self._flying: Snapshot | None = None
         self._waiting: Snapshot | None = None
         self._error: StoreError | None = None
-        self._retry_s = RETRY_S
+        self._failures = 0
         self._closed = False
         self._thread = Thread(target=self._run, name="saver", daemon=True)
         self._thread.start()
@@ -69,20 +71,10 @@ class Saver:
         snapshot is not stored.
         """
         deadline_s = time.monotonic() + timeout_s
-        self._retry_s = min(RETRY_S, 1.0)
-        idle = self._wait_until_idle(deadline_s, beat)
-        while snapshot is not None and idle and not self._has(snapshot):
-            self.submit(snapshot)
-            idle = self._wait_until_idle(deadline_s, beat)
-            if self._error is not None:
-                if self._refused() or time.monotonic() + self._retry_s > deadline_s:
-                    break
-                time.sleep(self._retry_s)
+        self._wait_until_idle(deadline_s, beat)
         if snapshot is not None and not self._has(snapshot):
-            raise self._error or StoreError(
-                f"{self._folder.store.uri}: saving step {snapshot.step} took more than "
-                f"{timeout_s:.0f} s"
-            )
+            last = replace(RETRY, first_wait_s=1.0, deadline_s=deadline_s - time.monotonic())
+            last.call(lambda: self._store_last(snapshot, timeout_s, deadline_s, beat))
         return self.durable
 
     def close(self) -> None:
@@ -91,17 +83,29 @@ class Saver:
             self._closed, self._waiting = True, None
             self._changed.notify_all()
 
+    def _store_last(
+        self, snapshot: Snapshot, timeout_s: float, deadline_s: float, beat: Callable[[], None]
+    ) -> None:
+        """Store the job's last snapshot once. Raises `StoreError`."""
+        if not self.busy:
+            self.submit(snapshot)
+            self._wait_until_idle(deadline_s, beat)
+        if self.busy or not self._has(snapshot):
+            raise self._error or StoreError(
+                f"{self._folder.store.uri}: saving step {snapshot.step} took more than "
+                f"{timeout_s:.0f} s"
+            )
+
     def _has(self, snapshot: Snapshot) -> bool:
         return self.durable == snapshot.moment and self._error is None
 
-    def _wait_until_idle(self, deadline_s: float, beat: Callable[[], None]) -> bool:
+    def _wait_until_idle(self, deadline_s: float, beat: Callable[[], None]) -> None:
         with self._changed:
             while self.busy and self._thread.is_alive() and time.monotonic() < deadline_s:
                 if self._flying is None and self._refused():
                     break
                 beat()
                 self._changed.wait(min(_BEAT_S, max(0.0, deadline_s - time.monotonic())))
-            return not self.busy
 
     def _refused(self) -> bool:
         """True where the last upload failed in a way that waiting does not fix."""
@@ -121,9 +125,11 @@ class Saver:
                 if again and self._waiting is None:
                     self._waiting = self._flying
                 self._flying, self._error = None, error
+                self._failures = 0 if error is None else self._failures + 1
                 self._changed.notify_all()
                 if again and not self._closed:
-                    self._changed.wait_for(lambda: self._closed, self._retry_s)
+                    wait_s = RETRY.wait_s(self._failures)
+                    self._changed.wait_for(lambda: self._closed, wait_s)
 
     def _stored(self, snapshot: Snapshot) -> StoreError | None:
         """Store, mark and clean up; the error where the store refuses."""

@@ -15,6 +15,7 @@ from adapt.checkpoint.run_folder import RunFolder, Saved
 from adapt.checkpoint.saver import Saver
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from storage.errors import StoreError, StoreUnavailable
+from storage.retry import Retry
 from storage.stores import Stores
 
 
@@ -128,7 +129,7 @@ def test_a_failed_save_is_a_warning_and_the_next_one_works(
 def test_a_best_that_failed_is_tried_until_it_is_stored_and_marked(
     folder: RunFolder, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "RETRY_S", 0.05)
+    monkeypatch.setattr(saving, "RETRY", Retry(longest_wait_s=0.05))
     marked: list[tuple[str, float]] = []
     one = Saver(folder, 9, lambda saved, score: marked.append((saved.name, score)))
     gate.open.set()
@@ -143,7 +144,7 @@ def test_a_best_that_failed_is_tried_until_it_is_stored_and_marked(
 def test_the_last_save_is_tried_until_time_is_up(
     folder: RunFolder, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "RETRY_S", 0.05)
+    monkeypatch.setattr(saving, "RETRY", Retry(longest_wait_s=0.05))
     one = saver(folder)
     gate.open.set()
     gate.refuse = 2
