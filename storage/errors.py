@@ -46,5 +46,9 @@ class ShortObject(StoreError):
     """The object ends before the requested bytes."""
 
 
+class ChangedObject(StoreError):
+    """The object is another than the one that the write was to replace."""
+
+
 class DamagedObject(StoreError):
     """The bytes of the object do not match their checksum."""

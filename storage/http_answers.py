@@ -5,6 +5,7 @@ import requests
 from storage.config import StoreConfig
 from storage.downloads import Body, skip, stopper
 from storage.errors import (
+    ChangedObject,
     MissingObject,
     ShortObject,
     SilentStore,
@@ -24,6 +25,7 @@ from storage.web_pages import PAGE_BYTES, WebPage, is_html, title_of
 _GONE = (404, 410)
 _SHORT = 416
 _WITH_BYTES = (200, 206)
+_CHANGED = (409, 412)
 
 
 class Failures:
@@ -56,6 +58,7 @@ class Failures:
                 f"{uri}: the store fails ({reason})", fix="see the store's log if it persists"
             )
         kind = WrongAnswer if is_transient_page(status) else StoreError
+        kind = ChangedObject if status in _CHANGED else kind
         return kind(f"{uri}: the store refuses ({reason})", fix=f"check the URI and {self.name}")
 
     def of_silence(self, uri: str, error: Exception, reason: str) -> StoreError:

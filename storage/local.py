@@ -5,9 +5,11 @@ synced: after a power cut there are the old bytes or the new ones. Names are tak
 without percent-decoding.
 """
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -79,6 +81,17 @@ class LocalStore:
         with file_errors(join(self.uri, key)), atomic_file(self.path(key)) as file:
             file.write(data)
 
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Write `new` where the file still is `old` (None: where there is none); whether it did."""
+        path = self.path(key)
+        with file_errors(join(self.uri, key)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path.parent):
+                same = (path.read_bytes() if path.exists() else None) == old
+                if same:
+                    self.put(key, new)
+        return same
+
     def put_file(self, key: str, path: Path) -> None:
         """Copy `path` into the store, atomically."""
         target = self.path(key)
@@ -126,6 +139,18 @@ class LocalStore:
                 path = Path(folder, name)
                 if not name.startswith(TEMPORARY_PREFIX) and path.is_file():
                     yield ObjectInfo(path.relative_to(self.root).as_posix(), path.stat().st_size)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder, for one writer at a time where its file system has locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # network file systems may refuse
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _raise(error: OSError) -> None:

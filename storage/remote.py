@@ -7,12 +7,13 @@ of an upload and credentials are renewed between attempts.
 
 import io
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 from storage.downloads import BlockDownload, Body
-from storage.errors import ShortObject
+from storage.errors import ChangedObject, MissingObject, ShortObject
 from storage.files import file_errors, write_blocks
 from storage.retry import retried
 from storage.store import Download, ObjectInfo, whole_part
@@ -37,6 +38,12 @@ class Bucket(Protocol):
 
     def write(self, key: str, file: BinaryIO, size_bytes: int) -> None:
         """Store all of a file, atomically."""
+        ...
+
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Write `new` where the object still is `old` (None: where there is none); whether it did.
+
+        May raise `MissingObject` or `ChangedObject` where it did not."""
         ...
 
     def list(self, prefix: str) -> Iterable[ObjectInfo]:
@@ -98,6 +105,12 @@ class RemoteStore:
     def put(self, key: str, data: bytes) -> None:
         """Write the whole object."""
         self._tried(key, lambda: self.bucket.write(key, io.BytesIO(data), len(data)))
+
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Write `new` where the object still is `old` (None: there is none); whether it did."""
+        with suppress(MissingObject, ChangedObject):
+            return self._tried(key, lambda: self.bucket.swap(key, old, new))
+        return False
 
     def put_file(self, key: str, path: Path) -> None:
         """Upload a local file."""

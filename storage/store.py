@@ -64,6 +64,14 @@ class Store(Protocol):
         """Write the whole object atomically, replacing what was there."""
         ...
 
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Write `new` where the object still is `old` (None: where there is none); whether it did.
+
+        A store without conditional writes does not look and answers True. Where an answer was lost
+        and the request repeated, the answer may be False although `new` is written: look.
+        """
+        ...
+
     def put_file(self, key: str, path: Path) -> None:
         """Upload a local file atomically (multipart where it is large)."""
         ...

@@ -3,8 +3,9 @@
 The job is the command that users run, over a real S3 server and a real MLflow server. Round after
 round it is killed or stopped at a random moment, in four of five rounds of its training (which
 saves, uploads and evaluates all the time) and otherwise of its start, while its store or MLflow may
-be away or slow, its scratch disk full, its newest checkpoint damaged. In the end weights and
-metrics are those of the calm run, bit for bit, with no metric lost or doubled.
+be away or slow, its scratch disk full, its newest checkpoint damaged, the same job started a second
+time. In the end weights and metrics are those of the calm run, bit for bit, with no metric lost or
+doubled.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -23,85 +23,27 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, NamedTuple
 
-import yaml
 from mlflow import MlflowClient
 
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.models.weights import WEIGHTS
-from adapt.platforms.local_stack import S3Server, mlflow_server, seaweedfs
-from storage.config import StoreConfig
+from adapt.platforms.local_stack import mlflow_server, seaweedfs
 from storage.errors import MissingObject
-from storage.store import Store
-from storage.stores import Stores
-from tests.commands import ROOT
-from tests.conftest import pack_tiny, tiny_values
-from tests.processes import Process, is_server
-from tests.storage.faults import FaultProxy
+from tests.chaos_world import BUCKET, GRACE_S, STEPS_A_ROUND, World
+from tests.conftest import pack_tiny
+from tests.processes import is_server
 
-BUCKET = "chaos"
-STEPS_A_ROUND = 30
 START_S, TRAINING_S = 12.0, 8.0
 """A round's job is ended within so long of its start, or of its first step."""
 EARLY_SHARE = 0.2
 """The share of rounds that end while the job starts."""
 PATIENCE_S = 60.0
 """How long a round waits for a first step, which a trouble may delay."""
-GRACE_S = 40.0
 SLOW_BYTES_PER_S = 1_000_000
 COMPARED = ("loss/", "lr/", "validation/")
 SCRATCH_MB = 48
-
-
-class World:
-    """The servers, proxies before them, and a folder for one job at a time."""
-
-    def __init__(self, folder: Path, server: S3Server, mlflow_uri: str, steps: int) -> None:
-        self.folder, self.steps = folder, steps
-        self.store_proxy = FaultProxy(server.endpoint_url)
-        self.mlflow_proxy = FaultProxy(mlflow_uri)
-        self.mlflow_uri = mlflow_uri
-        names = {"access_key_env": "CHAOS_KEY", "secret_key_env": "CHAOS_SECRET"}
-        config = {"region": "us-east-1", **names}
-        self.keys = {"CHAOS_KEY": server.access_key, "CHAOS_SECRET": server.secret_key}
-        direct = StoreConfig.model_validate(config | {"endpoint_url": server.endpoint_url})
-        self.stores = Stores({"s3": direct}, self.keys)
-        self.store_config = config | {"endpoint_url": self.store_proxy.endpoint_url}
-        self.scratch = folder / "scratch"
-
-    def write_spec(self, name: str) -> None:
-        values = tiny_values(f"s3://{BUCKET}/packed", f"s3://{BUCKET}/runs") | {"name": name}
-        values["model"]["encoder"] = "test_resnet"
-        values["model"] |= {"norm": "frozen_affine", "output_stride": 16}
-        values["method"] |= {"discriminator_width": 4}
-        values["train"]["steps"] = self.steps
-        values["evaluate"] |= {"every_steps": STEPS_A_ROUND, "pictures": 1}
-        values["checkpoint"] |= {"every_steps": 5}
-        values["tracking"] = {"experiment": name}
-        values["stores"] = {"s3": self.store_config}
-        (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
-
-    def start(self, name: str) -> "subprocess.Popen[bytes]":
-        """The job as users start it; its log grows in the folder."""
-        environment = {**os.environ, **self.keys, "OMP_NUM_THREADS": "1"}
-        environment["SEGADAPT_SCRATCH_DIR"] = str(self.scratch)
-        environment["SEGADAPT_GRACE_S"] = f"{0.75 * GRACE_S:.0f}"
-        environment["MLFLOW_TRACKING_URI"] = self.mlflow_proxy.endpoint_url
-        with self.log(name).open("ab") as log:
-            return Process(
-                [sys.executable, ROOT / "entrypoint.py", "run", f"{name}.yaml"],
-                cwd=self.folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    def log(self, name: str) -> Path:
-        """Where a job's lines go, those of all its rounds."""
-        return self.folder / f"{name}.log"
-
-    def run_store(self, name: str) -> Store:
-        return self.stores.open(f"s3://{BUCKET}/runs/{name}")
+SECOND_CODES = {2, 0, -9}
+"""Of a second job of the run: refused, or it follows the first one, which was ended."""
 
 
 class Round(NamedTuple):
@@ -174,6 +116,24 @@ def _scratch_full(world: World, chance: random.Random) -> Iterator[None]:
 
 
 @contextmanager
+def _second_job(world: World, chance: random.Random) -> Iterator[None]:
+    """The same job once more, with a scratch folder of its own: refused while the first lives."""
+    started: list[subprocess.Popen[bytes]] = []
+    elsewhere = world.folder / "elsewhere"
+    try:
+        with _later(chance, lambda: started.append(world.start("stormy", "second", elsewhere))):
+            yield
+    finally:
+        for process in started:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(START_S)
+            kill_all(process)  # where it follows a job that was ended
+            if process.wait() not in SECOND_CODES:
+                text = _tail(world, "second")
+                raise RuntimeError(f"the second job ended with {process.returncode}:\n{text}")
+
+
+@contextmanager
 def _later(chance: random.Random, act: Callable[[], object]) -> Iterator[None]:
     """Do something a random time after the start, in a thread of its own."""
     timer = Timer(chance.uniform(0, START_S + TRAINING_S), act)
@@ -193,6 +153,7 @@ TROUBLES: dict[str, Callable[[World, random.Random], Any]] = {
     "newest checkpoint truncated": _newest_truncated,
     "scratch disk gone": _scratch_gone,
     "scratch disk full": _scratch_full,
+    "second job of the run": _second_job,
 }
 
 

@@ -8,7 +8,8 @@ from mlflow import MlflowClient
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.models.weights import WEIGHTS
 from tests import chaos
-from tests.chaos import ENDINGS, TROUBLES, Round, World, compare, plan, storm, table
+from tests.chaos import ENDINGS, TROUBLES, Round, compare, plan, storm, table
+from tests.chaos_world import World
 
 pytestmark = pytest.mark.slow
 

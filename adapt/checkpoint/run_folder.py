@@ -5,6 +5,7 @@
     RUN/step-00000500/spec.yaml             the resolved job spec
     RUN/step-00000500/manifest.json         sha256 of the three; written after them
     RUN/LATEST, RUN/BEST.json               written after the manifest
+    RUN/WRITER.json                         the process that writes the run (adapt.checkpoint.lease)
 
 A crash leaves at worst a folder without manifest, which no reader opens. A step that is saved again
 gets a folder of its own (`step-00000500-02`). A reader trusts a folder only when all checksums
@@ -29,6 +30,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
+from adapt.checkpoint.lease import LEASE, Lease
 from adapt.checkpoint.snapshot import Snapshot
 from adapt.config.section import Section
 from adapt.errors import DataError
@@ -75,10 +77,14 @@ class Best(NamedTuple):
 
 class RunFolder:
     """The checkpoints of one run under `store` (rooted at the run's folder), which others find at
-    `uri`."""
+    `uri`; only the holder of the `lease` writes, where there is one."""
 
-    def __init__(self, store: Store, uri: str | None = None) -> None:
-        self.store, self.uri = store, uri or store.uri
+    def __init__(self, store: Store, uri: str | None = None, lease: Lease | None = None) -> None:
+        self.store, self.uri, self.lease = store, uri or store.uri, lease
+
+    def leased(self, lease: Lease) -> "RunFolder":
+        """The same folder for the holder of its lease: writes raise `LeaseLost` once it is not."""
+        return RunFolder(self.store, self.uri, lease)
 
     def save(self, snapshot: Snapshot) -> Saved:
         """Write a checkpoint durably and point LATEST, which is for people, at it.
@@ -97,9 +103,12 @@ class RunFolder:
             with _memory_file(file) as path:
                 write(path)
                 digests[file] = _sha256(path)
+                self._check_lease()
                 self.store.put_file(f"{name}/{file}", path)
         manifest = {"step": snapshot.step, "sha256": digests}
+        self._check_lease()
         self.store.put(f"{name}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
+        self._check_lease()
         self.store.put("LATEST", name.encode())
         return Saved(name, join(self.uri, name, WEIGHTS), digests[WEIGHTS])
 
@@ -152,6 +161,7 @@ class RunFolder:
     def mark_best(self, saved: Saved, score: float) -> None:
         """Point BEST at a checkpoint."""
         best = Best(saved.name, score, saved.sha256)
+        self._check_lease()
         self.store.put("BEST.json", json.dumps(best._asdict()).encode())
 
     def best(self) -> Best | None:
@@ -192,6 +202,7 @@ class RunFolder:
         Later ones are damaged ones that a resume skipped: they do not count yet. A manifest
         goes first, files after it.
         """
+        self._check_lease()
         best = self.best()
         for name in [name for name in self.names() if name <= newest][:-keep]:
             if best is None or name != best.name:
@@ -205,11 +216,17 @@ class RunFolder:
             self._fetch_verified(name, file, out)
 
     def clear(self) -> None:
-        """Delete the whole run, pointers first."""
+        """Delete the whole run but for its lease, pointers first."""
+        self._check_lease()
         for key in ("LATEST", "BEST.json", "JOB"):
             self.store.delete(key)
         for info in list(self.store.list()):
-            self.store.delete(info.key)
+            if info.key != LEASE:
+                self.store.delete(info.key)
+
+    def _check_lease(self) -> None:
+        if self.lease is not None:
+            self.lease.check()
 
     def _fetch_verified(self, name: str, file: str, folder: Path) -> None:
         manifest = self.store.get(f"{name}/{MANIFEST}")

@@ -73,8 +73,13 @@ class Saver:
         deadline_s = time.monotonic() + timeout_s
         self._wait_until_idle(deadline_s, beat)
         if snapshot is not None and not self._has(snapshot):
-            last = replace(RETRY, first_wait_s=1.0, deadline_s=deadline_s - time.monotonic())
-            last.call(lambda: self._store_last(snapshot, timeout_s, deadline_s, beat))
+            retry = replace(
+                RETRY,
+                first_wait_s=min(1.0, RETRY.first_wait_s),
+                transient=lambda _error: time.monotonic() < deadline_s,
+                wait=lambda wait_s: time.sleep(min(wait_s, max(0, deadline_s - time.monotonic()))),
+            )
+            retry.call(lambda: self._store_last(snapshot, timeout_s, deadline_s, beat))
         return self.durable
 
     def close(self) -> None:

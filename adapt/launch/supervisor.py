@@ -23,6 +23,7 @@ from threading import Thread
 from threading import enumerate as enumerate_threads
 from typing import TYPE_CHECKING
 
+from adapt.checkpoint.lease import LeaseLost, RunInUse
 from adapt.errors import Interrupted, JobError
 from adapt.launch.first_node import wait_for_first_node
 from adapt.launch.job_copy import read_job
@@ -88,9 +89,11 @@ def still_busy() -> bool:
 
 
 def end_run(folder: Path, place: Place, verdict: Verdict) -> None:
-    """End the job's MLflow run with the verdict, if store and server are reachable."""
+    """End the job's MLflow run with the verdict, if store and server are reachable, and unless
+    another job trains the run."""
     job = read_job(folder)
-    if job is None:
+    others = {RunInUse.__name__, LeaseLost.__name__}
+    if job is None or any(status.kind in others for status in read_statuses(folder)):
         return
     from adapt.trainer.tracked_run import end_tracked_run
 

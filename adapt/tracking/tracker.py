@@ -204,13 +204,14 @@ class Tracker:
 
     def finish(
         self,
-        status: Status,
+        status: Status | None,
         timeout_s: float,
         error: str | None = None,
         limit_s: Callable[[], float] = lambda: math.inf,
     ) -> bool:
         """End the run; wait at most `timeout_s` for the delivery. Nothing may be logged after it.
 
+        status: None leaves the run as it is, for another job that continues it.
         error: why it failed, for the tag `segadapt.error`; the next start removes the tag.
         limit_s: called while it waits, for the seconds that may still be waited. Returns whether
         MLflow has everything; the spool is then removed, else it stays, with a warning that names
@@ -219,7 +220,8 @@ class Tracker:
         if status == "FINISHED" and self._config.register_as is not None:
             self._append("register", name=self._config.register_as)
         reason = None if error is None else _shortened(clean_text(without_password(error)))
-        self._append("finish", status=status, error=reason)
+        if status is not None:
+            self._append("finish", status=status, error=reason)
         done = self._delivery.drain(timeout_s, self._tell_wait, limit_s)
         self._spool.close(remove=done)
         return done

@@ -27,6 +27,7 @@ from adapt.trainer.saves import Evaluated, Saves
 from adapt.trainer.shared_stop import shared
 from adapt.trainer.tracked_run import tracked_run
 from adapt.trainer.trainer import Outcome, Trainer
+from adapt.trainer.writer import sole_writer
 from storage.shards.fetch import RETRY_TIME_S
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def run_job(
         stack.enter_context(shared(stop))
         with stores_awaited(stop, beat):
             opened = stack.enter_context(open_job(job, place))
+            opened = stack.enter_context(sole_writer(opened, stop))
             if fresh and place.leader:
                 opened.folder.clear()
             barrier()

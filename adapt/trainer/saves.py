@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
+from adapt.checkpoint.lease import LeaseLost
 from adapt.checkpoint.saver import Saver
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.engine.engine import Engine
@@ -105,16 +106,21 @@ class Saves:
             barrier()
 
     def stop(self, evaluated: Evaluated, how: str) -> NoReturn:
-        """Save within the platform's grace, and end. Raises `Interrupted`."""
+        """Save within the platform's grace, and end. Raises `Interrupted`, or `LeaseLost`."""
         step = self._engine.step_count
         try:
             self.finish(evaluated, self._opened.place.grace_s * SAVING_SHARE)
+        except LeaseLost:
+            raise
         except StoreError as error:
             durable = self.durable
             saved = "nothing is" if durable is None else f"step {durable.step} is"
             raise Interrupted(
                 f"{how} step {step}, which could not be saved ({saved}): {error}"
             ) from error
+        lease = self._opened.folder.lease
+        if lease is not None:
+            lease.raise_if_lost()
         raise Interrupted(f"{how} step {step}, everything is saved")
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
+from adapt.checkpoint.lease import LeaseLost
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.errors import Interrupted
 from adapt.places import Place
@@ -86,12 +87,15 @@ def tracked_run(
     place = opened.place
     tracker = open_tracker(opened.job, place, job_key(opened.folder), checkpoint)
     _describe(opened, tracker)
-    status: Status = "FAILED"
+    status: Status | None = "FAILED"
     try:
         yield tracker
         status = "FINISHED"
     except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
+        raise
+    except LeaseLost:  # the run is another job's
+        status = None
         raise
     finally:
         error = sys.exception()
@@ -104,8 +108,10 @@ def tracked_run(
         tracker.finish(status, _flush_s(opened, status), why, limit_s)
 
 
-def _flush_s(opened: Opened, status: Status) -> float:
+def _flush_s(opened: Opened, status: Status | None) -> float:
     """How long an end waits for MLflow: a stop has a grace, a database file is always there."""
+    if status is None:
+        return 0.0
     uri = tracking_uri(opened.job, opened.place)
     if status != "KILLED" and embedded_folder(uri) is not None:
         return EMBEDDED_FLUSH_S

@@ -7,9 +7,10 @@ cancelled; the SDK's own readers return whole chunks. A blob appears when its bl
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import requests
+from azure.core import MatchConditions
 from azure.core.exceptions import AzureError, DeserializationError, HttpResponseError
 from urllib3.exceptions import HTTPError
 
@@ -70,6 +71,20 @@ class AzBucket:
                 max_concurrency=_UPLOADS,
                 retry_total=_PART_RETRIES if size_bytes > ONE_REQUEST_BYTES else 0,
             )
+
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """One request for the blob as it is, and one on condition of its tag."""
+        with self._explained(key) as client:
+            blob = client.sdk.get_blob_client(self.container, self._root + key)
+            condition: dict[str, Any] = {}
+            if old is not None:
+                found = blob.download_blob()
+                if found.readall() != old:
+                    return False
+                condition = {"etag": found.properties.etag}
+                condition["match_condition"] = MatchConditions.IfNotModified
+            blob.upload_blob(new, overwrite=old is not None, retry_total=0, **condition)
+        return True
 
     def list(self, prefix: str) -> Iterable[ObjectInfo]:
         """All pages."""

@@ -73,6 +73,27 @@ class GsBucket:
                 retry=_PARTS_RETRY if parts else None,
             )
 
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Two requests for the object as it is, and one on condition of its generation."""
+        with self._explained(key) as client:
+            blob, generation = client.sdk.bucket(self.bucket).blob(self._root + key), 0
+            if old is not None:
+                blob.reload(timeout=self._timeout_s, retry=None)
+                generation = blob.generation
+                found = blob.download_as_bytes(
+                    if_generation_match=generation, timeout=self._timeout_s, retry=None
+                )
+                if found != old:
+                    return False
+            blob.upload_from_string(
+                new,
+                content_type="application/octet-stream",
+                if_generation_match=generation,
+                timeout=self._timeout_s,
+                retry=None,
+            )
+        return True
+
     def list(self, prefix: str) -> Iterable[ObjectInfo]:
         """All pages."""
         with self._explained("") as client:

@@ -21,6 +21,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from storage.errors import (
+    ChangedObject,
     MissingObject,
     ShortObject,
     SilentStore,
@@ -97,6 +98,10 @@ class S3Errors:
             kind = WrongAnswer if status in REDIRECTS else kind
             problem, fix = refusals.FINAL[code]
             return self.explained(uri, Explanation(f"{problem} ({code})", fix), kind)
+        if code in refusals.CHANGED:
+            return self.explained(uri, refusals.REFUSES, ChangedObject, error)
+        if code in refusals.UNKNOWN:
+            return self.explained(uri, refusals.REFUSES, error=error)
         if code in CODES or is_transient_status(status):
             return self.explained(uri, refusals.FAILS, StoreUnavailable, error)
         kind = WrongAnswer if status in REDIRECTS else StoreError

@@ -10,6 +10,12 @@ ABSENT = ("NoSuchKey", "404", "NotFound", "NoSuchVersion")
 SHORT = ("InvalidRange", "416")
 """Error codes of a range behind the object's end."""
 
+CHANGED = ("PreconditionFailed", "412")
+"""Error codes of a conditional write to an object that another writer has changed."""
+
+UNKNOWN = ("NotImplemented", "501")
+"""Error codes of a request that the store does not know; a retry does not teach it."""
+
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
 """Error codes of expired temporary credentials."""
 

@@ -17,7 +17,13 @@ from boto3.s3.transfer import TransferConfig
 from storage.config import StoreConfig, settings_name
 from storage.credentials import find_keys
 from storage.downloads import BlockDownload, Body, stopper
-from storage.errors import MissingObject, StoreError, WrongAnswer
+from storage.errors import (
+    ChangedObject,
+    MissingObject,
+    StoreError,
+    StoreUnavailable,
+    WrongAnswer,
+)
 from storage.files import file_errors, write_blocks
 from storage.retry import retried
 from storage.s3.client import S3Clients
@@ -105,6 +111,28 @@ class S3Store:
         else:
             self._upload(key, lambda: io.BytesIO(data))
 
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Write `new` where the object still is `old` (None: where there is none); whether it did.
+
+        A store that knows no conditional writes ignores or refuses the condition: a plain write.
+        """
+        where, condition = self._where(key), {"IfNoneMatch": "*"}
+        try:
+            if old is not None:
+                found, tag = self._tried(key, lambda client: self._tagged(client, where))
+                if found != old:
+                    return False
+                condition = {"IfMatch": tag}
+            self._tried(key, lambda client: client.put_object(Body=new, **where, **condition))
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            gone = old is not None and isinstance(error, MissingObject)
+            if gone or isinstance(error, ChangedObject):
+                return False
+            self.put(key, new)  # raises where the reason is another
+        return True
+
     def put_file(self, key: str, path: Path) -> None:
         """Upload a local file, in parts from 32 MiB on."""
         with file_errors(path):
@@ -171,6 +199,10 @@ class S3Store:
         body = client.get_object(**request)["Body"]
         self.errors.worked()
         return body
+
+    def _tagged(self, client: Any, where: Mapping[str, str]) -> tuple[bytes, str]:
+        answer = client.get_object(**where)
+        return answer["Body"].read(), answer["ETag"]
 
     def _body(self, key: str, **extra: str) -> bytes:
         request = self._where(key) | extra

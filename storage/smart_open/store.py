@@ -8,6 +8,7 @@ messages.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import requests
@@ -75,6 +76,10 @@ class WebBucket:
     def write(self, key: str, file: BinaryIO, size_bytes: int) -> NoReturn:  # noqa: ARG002
         """Refused."""
         self._refuse(f"{self.shown(key)}: {self._target.scheme} is for reading only")
+
+    def swap(self, key: str, old: bytes | None, new: bytes) -> NoReturn:  # noqa: ARG002
+        """Nothing is written over HTTP."""
+        self.write(key, BytesIO(new), len(new))
 
     def list(self, prefix: str) -> Iterable[ObjectInfo]:  # noqa: ARG002
         """Refused: web servers know no standard way."""

@@ -1,5 +1,6 @@
 """MLflow hears how a job ended, also where no rank could report it."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -16,10 +17,12 @@ from mlflow import MlflowClient
 
 from adapt.launch import supervisor
 from adapt.launch.job_copy import read_job, write_job
+from adapt.launch.rank_status import RankStatus
 from adapt.launch.supervisor import end_run, launch
 from adapt.launch.verdict import Verdict
 from adapt.places import Place
 from adapt.spec.job_spec import parse_spec
+from adapt.trainer import tracked_run
 from tests.chaos import descendants
 from tests.commands import finish, start
 from tests.conftest import tiny_values
@@ -59,6 +62,25 @@ def test_the_job_reaches_the_supervisor_as_it_was_read(
     assert read_job(tmp_path) is None, "half a file is what a full disk leaves"
     write_job(tmp_path / "no such folder", job)
     end_run(tmp_path, Place("local", {}, tmp_path), Verdict(2, "JobError", "of an unread spec"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "told"), [("RunInUse", 2, 0), ("LeaseLost", 75, 0), ("DataError", 4, 1)]
+)
+def test_a_run_that_another_job_trains_is_left_alone(
+    tiny_job: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    code: int,
+    told: int,
+) -> None:
+    ended: list[object] = []
+    monkeypatch.setattr(tracked_run, "end_tracked_run", lambda *given: ended.append(given))
+    write_job(tmp_path, parse_spec(tiny_job, "tiny"))
+    (tmp_path / "rank-0.json").write_text(json.dumps(RankStatus(0, 1, 0.0, code, kind)))
+    end_run(tmp_path, Place("local", {}, tmp_path), Verdict(code, "Interrupted", "why"))
+    assert len(ended) == told
 
 
 @pytest.mark.slow

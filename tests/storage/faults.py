@@ -188,7 +188,7 @@ class CannedServer:
                 body = (
                     f"<Error><Code>{code}</Code><Message>told to</Message></Error>"
                     if code
-                    else "ok"
+                    else "ok" * (self.command != "PUT")
                 )
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))

@@ -4,6 +4,7 @@ store.
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -143,6 +144,21 @@ def test_get_returns_what_was_put_last(store: Store) -> None:
     for data in (b"first", b"", b"\0last\xff" * 1000):
         store.put("folder/a key+with%20 signs é", data)
         assert store.get("folder/a key+with%20 signs é") == data
+
+
+def test_a_swap_writes_over_what_it_expects_alone(store: Store) -> None:
+    assert not store.swap("k", b"0", b"1") and not store.exists("k")
+    assert store.swap("k", None, b"1") and store.get("k") == b"1"
+    assert not store.swap("k", None, b"2") and not store.swap("k", b"0", b"2")
+    assert store.get("k") == b"1"
+    assert store.swap("k", b"1", b"2") and store.get("k") == b"2"
+
+
+def test_of_writers_side_by_side_one_swaps(store: Store) -> None:
+    store.put("k", b"old")
+    with ThreadPoolExecutor(4) as pool:
+        won = list(pool.map(lambda number: store.swap("k", b"old", b"%d" % number), range(4)))
+    assert won.count(True) == 1 and store.get("k") == b"%d" % won.index(True)
 
 
 def test_files_round_trip(store: Store, tmp_path: Path) -> None:

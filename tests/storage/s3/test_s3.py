@@ -298,3 +298,25 @@ def test_long_listings_are_read_to_the_end(
     whole = client.list_objects_v2
     monkeypatch.setattr(client, "list_objects_v2", lambda **named: whole(MaxKeys=3, **named))
     assert [info.key for info in store.list()] == keys
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "swapped", "num_requests"),
+    [
+        (501, "NotImplemented", True, 2),
+        (400, "InvalidArgument", True, 2),
+        (412, "PreconditionFailed", False, 1),
+    ],
+)
+def test_a_store_without_conditional_writes_writes_plainly(
+    s3_server: S3Server,
+    canned: CannedServer,
+    status: int,
+    code: str,
+    swapped: bool,
+    num_requests: int,
+) -> None:
+    canned.answers.append((status, code))
+    stores = stores_of(s3_server._replace(endpoint_url=canned.endpoint_url))
+    assert stores.open("s3://bucket/run").swap("k", None, b"new") is swapped
+    assert canned.num_requests == num_requests
