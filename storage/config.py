@@ -11,8 +11,6 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from storage.errors import StoreError
-
 
 class StoreConfig(BaseModel):
     """Settings of the stores of one key of `stores`. Secrets stay in environment variables."""
@@ -85,16 +83,6 @@ class StoreConfig(BaseModel):
                 "access_key_env: missing, expected it and secret_key_env with session_token_env"
             )
         return self
-
-    def refuse(self, fields: Iterable[str], name: str, scheme: str) -> None:
-        """Raise `StoreError` for a setting that the scheme does not know; `name` is the name of
-        these settings in messages."""
-        for field in fields:
-            if getattr(self, field) is not None:
-                raise StoreError(
-                    f"{name}.{field}: expected none, as {scheme} knows no such setting, got one",
-                    fix="remove it",
-                )
 
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")

@@ -24,13 +24,13 @@ def join(uri: str, *keys: str) -> str:
     return "/".join([root, *rest]) if rest else uri
 
 
-def bucket_and_prefix(uri: str) -> tuple[str, str, str]:
+def bucket_and_prefix(uri: str, name: str = "BUCKET") -> tuple[str, str, str]:
     """`scheme://BUCKET/PREFIX` -> (the URI without a slash at its end, BUCKET, `PREFIX/` or
-    nothing). Raises `StoreError`."""
+    nothing). Raises `StoreError`, in which a bucket is called `name`."""
     scheme, rest = split_uri(uri)
     bucket, _, prefix = rest.rstrip("/").partition("/")
     if not bucket:
-        raise StoreError(f"{uri}: expected {scheme}://BUCKET/PREFIX, got no bucket")
+        raise StoreError(f"{uri}: expected {scheme}://{name}/PREFIX, got no {name.lower()}")
     root = f"{scheme}://{bucket}"
     return join(root, prefix), bucket, f"{checked_key(prefix, root)}/" if prefix else ""
 

@@ -8,6 +8,7 @@ them (`requirements-submit.txt`).
 from collections.abc import Iterable
 from pathlib import Path
 
+from adapt.config.secrets import refuse_secrets
 from adapt.config.strict_yaml import read_yaml, with_overrides
 from adapt.config.validation import validate
 from adapt.errors import JobError, known_names
@@ -36,6 +37,7 @@ def load_profile(path: Path | str, overrides: Iterable[str] = ()) -> Profile:
     values = with_overrides(read_yaml(find_file(path, "--to")), overrides)
     name = values.get("platform")
     try:
+        refuse_secrets(values)
         if "platform" not in values:
             expected = ", ".join(sorted(PLATFORMS))
             raise JobError(f"platform: missing, expected one of {expected}")

@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from adapt.checkpoint.run_folder import CheckpointConfig
+from adapt.config.secrets import refuse_secrets
 from adapt.config.section import Section
 from adapt.config.strict_yaml import IN_VARIABLE, read_yaml, with_overrides
 from adapt.config.validation import Mistake, validate
@@ -33,7 +34,7 @@ from adapt.spec.shipped import find_file
 from adapt.stream.config import DomainConfig, StreamConfig
 from adapt.tracking.tracker import TrackingConfig
 from storage.config import StoreConfig, fitting_key, key_fault, settings_name
-from storage.stores import READ_ONLY, STORES
+from storage.stores import READ_ONLY, STORES, settings_fault, uri_fault
 from storage.uris import split_uri
 
 if TYPE_CHECKING:
@@ -117,6 +118,13 @@ class JobSpec(Section):
                 fault = f"stores.{key}: expected a known scheme, {known_names(key, STORES)}"
             if fault is not None:
                 raise ValueError(fault)
+            useless = settings_fault(key, self.stores[key])
+            if useless is not None:
+                raise Mistake(*useless)
+        for key, uri in self.uris().items():
+            wrong = uri_fault(uri)
+            if wrong is not None:
+                raise Mistake(f"{key}: {wrong[0]}", wrong[1])
         scheme, _ = split_uri(self.checkpoint.uri)
         if scheme in READ_ONLY:
             raise ValueError(
@@ -216,8 +224,9 @@ def load_spec(
 def parse_spec(values: Mapping[str, Any], default_name: str) -> JobSpec:
     """Plain values -> spec.
 
-    Raises `JobError` with a line for each mistake.
+    Raises `JobError` with a line for each mistake, and for what looks like a secret.
     """
+    refuse_secrets(values)
     named = values.get("classes")
     if isinstance(named, str):
         LabelSpace.named(named)

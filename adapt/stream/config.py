@@ -5,16 +5,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from adapt.config.section import Section
 from adapt.data.packed.packed_split import SplitConfig
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.orders import Sampling
+from adapt.stream.orders.order import OrderConfig
 
 TRIES = {"error": 1, "skip": 100}
 """`stream.on_bad_sample` -> how many samples in a row are tried for a draw."""
 
 
-class StreamConfig(Section):
+class StreamConfig(OrderConfig):
     """How samples are drawn, fetched and decoded. Settings change the speed alone, never the
     samples, unless their description says otherwise."""
 
@@ -42,25 +42,6 @@ class StreamConfig(Section):
         "class, rare ones more often, then a sample that shows it (DAFormer, CVPR 2022); the "
         "target uses windows. Under papers and rare_classes any draw may need any shard: give the "
         "node a disk for the whole dataset, or samples are fetched one by one.",
-    )
-    rare_class_temperature: float = Field(
-        0.01,
-        gt=0,
-        description="sampling: rare_classes. Lower draws the rarest class more often (DAFormer's "
-        "number).",
-    )
-    rare_class_min_pixels: int = Field(
-        3000,
-        ge=0,
-        description="sampling: rare_classes. A sample shows a class by more pixels than this. "
-        "Random crops (augment.crop_hw) are drawn again, up to ten times, until more than half of "
-        "it is inside (DAFormer's number).",
-    )
-    window_shards: int = Field(
-        16,
-        ge=1,
-        description="Shards whose samples are shuffled together (sampling: windows); another "
-        "number gives another order.",
     )
     on_bad_sample: Literal["error", "skip"] = Field(
         "error",

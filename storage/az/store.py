@@ -24,7 +24,6 @@ from storage.remote import RemoteStore
 from storage.store import ObjectInfo
 from storage.uris import bucket_and_prefix, join
 
-_USELESS = ("region", "session_token_env")
 _UPLOADS = 4
 _PART_RETRIES = 2
 
@@ -35,8 +34,7 @@ class AzBucket:
     def __init__(
         self, uri: str, config: StoreConfig, environment: Mapping[str, str], name: str
     ) -> None:
-        config.refuse(_USELESS, name, "az")
-        self.uri, self.container, self._root = bucket_and_prefix(uri)
+        self.uri, self.container, self._root = bucket_and_prefix(uri, "CONTAINER")
         self._timeout_s = timeouts_s(config)
         self._failures = Failures(name, credentials_of(name, config))
         self._clients = PerProcess(lambda: connected(config, environment, name))

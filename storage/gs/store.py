@@ -27,14 +27,12 @@ from storage.uris import bucket_and_prefix, join
 _PART_BYTES = 16 << 20
 _ONE_REQUEST_BYTES = 32 << 20
 _PARTS_RETRY = DEFAULT_RETRY.with_timeout(30.0)  # so that one part does not cost the whole file
-_USELESS = ("region", "access_key_env", "secret_key_env", "session_token_env")
 
 
 class GsBucket:
     """`Bucket` of Google Cloud Storage."""
 
     def __init__(self, uri: str, config: StoreConfig, name: str) -> None:
-        config.refuse(_USELESS, name, "gs")
         self.uri, self.bucket, self._root = bucket_and_prefix(uri)
         self._timeout_s = timeouts_s(config)
         self._failures = Failures(name, CREDENTIALS)

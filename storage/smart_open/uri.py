@@ -9,8 +9,6 @@ from storage.credentials import find_keys
 from storage.errors import StoreError
 from storage.uris import join, split_uri
 
-_USELESS = ("endpoint_url", "region", "session_token_env")
-
 
 class Target(NamedTuple):
     """A store's root. `uri` is what messages show: without user, password and query."""
@@ -49,7 +47,6 @@ def find_target(uri: str, config: StoreConfig, environment: Mapping[str, str], n
     login, _, host = authority.rpartition("@")
     if not host:
         raise StoreError(f"{scheme}://...: expected {scheme}://HOST/PATH, got no host")
-    config.refuse(_USELESS, name, scheme)
     user, _, password = login.partition(":")
     keys = find_keys(name, config, environment)
     found = (keys.access_key or unquote(user) or None, keys.secret_key or unquote(password) or None)

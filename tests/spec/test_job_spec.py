@@ -83,6 +83,20 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
         ),
         ("stores={'s4://b': {region: x}}", 'stores["s4://b"]: expected a scheme as `s3`, or how'),
         (
+            "stores={gs: {region: x}}",
+            "stores.gs.region: expected none, as gs knows no such setting, got one (known: connect",
+        ),
+        ("source.uri=foo://x", "source.uri: expected a known scheme, got 'foo' (known: az, "),
+        (
+            "target.uri=s4://b/x",
+            "target.uri: expected a known scheme, got 's4'; did you mean 's3'?",
+        ),
+        (
+            "checkpoint.uri=gs:/b/x",
+            "checkpoint.uri: expected gs://BUCKET/PREFIX, got no :// after gs. Fix: write gs://BUC",
+        ),
+        ("model.weights_uri=az://", "model.weights_uri: expected az://CONTAINER/PREFIX, got 'az:"),
+        (
             "checkpoint.uri=https://host/runs",
             "checkpoint.uri: expected a store that lists and deletes (file, s3, obs, gs or az), "
             "got http",

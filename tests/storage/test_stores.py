@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from storage.config import StoreConfig, fitting_key
 from storage.errors import StoreError
-from storage.stores import Stores
+from storage.stores import STORES, Stores, settings_fault, uri_fault
 from storage.uris import bucket_and_prefix, checked_key, join, split_uri
 
 ROWS = ("local", "s3", "gs", "az", "smart_open")
@@ -56,6 +56,8 @@ def test_bucket_and_prefix() -> None:
     assert bucket_and_prefix("az://b/c/d/") == ("az://b/c/d", "b", "c/d/")
     with pytest.raises(StoreError, match=r"gs://: expected gs://BUCKET/PREFIX"):
         bucket_and_prefix("gs://")
+    with pytest.raises(StoreError, match=r"az://: expected az://CONTAINER/PREFIX, got no contain"):
+        bucket_and_prefix("az://", "CONTAINER")
     with pytest.raises(StoreError, match=r"gs://b: expected a key .*, got '../c'"):
         bucket_and_prefix("gs://b/../c")
 
@@ -146,3 +148,78 @@ def test_a_wrong_config_is_refused(fields: dict[str, object], message: str) -> N
 
 def test_every_field_of_the_config_is_described() -> None:
     assert all(field.description for field in StoreConfig.model_fields.values())
+
+
+USELESS = [
+    *(
+        (scheme, {"region": "x"})
+        for scheme in ("file", "gs", "gcs", "az", "azure", "http", "https")
+    ),
+    *((scheme, {"checksums": "when_supported"}) for scheme in ("file", "gs", "az", "https")),
+    *((scheme, {"sign_uploads": False}) for scheme in ("file", "gs", "az", "https")),
+    *((scheme, {"addressing": "path"}) for scheme in ("file", "gs", "https")),
+    ("file", {"max_attempts": 3}),
+    ("file", {"endpoint_url": "https://x"}),
+    ("https://host/data", {"endpoint_url": "https://x"}),
+    ("gs://bucket", {"access_key_env": "A", "secret_key_env": "B"}),
+]
+
+
+@pytest.mark.parametrize(("key", "fields"), USELESS)
+def test_a_setting_that_its_store_would_ignore_is_refused(
+    key: str, fields: dict[str, object]
+) -> None:
+    problem, fix = settings_fault(key, StoreConfig.model_validate(fields)) or ("", "")
+    scheme, name = key.partition("://")[0], next(iter(fields))
+    shown = f"stores.{key}" if scheme == key else f'stores["{key}"]'
+    start = f"{shown}.{name}: expected none, as {scheme} knows no such setting, got one (known: "
+    assert problem.startswith(start) and fix == "remove it"
+    with pytest.raises(StoreError, match=f"{name}: expected none, as {scheme} knows no such"):
+        Stores({key: StoreConfig.model_validate(fields)})
+
+
+@pytest.mark.parametrize("scheme", STORES)
+def test_settings_that_a_store_knows_and_defaults_are_taken(scheme: str) -> None:
+    assert settings_fault(scheme, StoreConfig()) is None
+    changed = {"max_attempts": 7, "endpoint_url": "https://x", "addressing": "path"}
+    for field in set(STORES[scheme].settings) & set(changed):
+        assert settings_fault(scheme, StoreConfig(**{field: changed[field]})) is None  # type: ignore[arg-type]  # one of three
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem", "fix"),
+    [
+        ("foo://x", "expected a known scheme, got 'foo' (known: az", ""),
+        ("s4://x/y", "expected a known scheme, got 's4'; did you mean 's3'? (known: az", ""),
+        ("gs:/b/x", "expected gs://BUCKET/PREFIX, got no :// after gs", "write gs://BUCKET/PREFIX"),
+        ("S3:b/x", "expected s3://BUCKET/PREFIX, got no :// after S3", "write s3://BUCKET/PREFIX"),
+        ("file:/data", "expected file:///FOLDER, got no :// after file", "write file:///FOLDER"),
+        ("file://data/x", "expected file:///FOLDER, got 'file://data/x'", "write file:///FOLDER"),
+        ("az://", "expected az://CONTAINER/PREFIX, got 'az://'", "write az://CONTAINER/PREFIX"),
+        ("obs:///runs", "expected obs://BUCKET/PREFIX, got", "write obs://BUCKET/PREFIX"),
+        ("https://u:hush@/d", "expected https://HOST/PATH, got 'https://***@/d'", "write https"),
+    ],
+)
+def test_a_uri_that_no_store_can_have_is_named(uri: str, problem: str, fix: str) -> None:
+    found = uri_fault(uri)
+    assert found is not None and found[0].startswith(problem) and found[1].startswith(fix)
+    with pytest.raises(StoreError) as caught:
+        Stores().open(uri)
+    assert found[0] in caught.value.problem and "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "/data",
+        "data/x",
+        "C:/data",
+        "a:b",
+        "file:///data",
+        "s3://b",
+        "https://u@h/d?sig=1",
+        "gs://b/",
+    ],
+)
+def test_uris_and_paths_that_a_store_may_have_pass(uri: str) -> None:
+    assert uri_fault(uri) is None

@@ -29,7 +29,7 @@ from tests.trainer.jobs import job_of, run
     [
         ("source.uri=s3-less/nowhere", DataError, "pack"),
         ("source.dataset=band", JobError, "expected ids for dataset 'band'"),
-        ("source.uri=gopher://x/y", StoreError, "no store for the scheme 'gopher'"),
+        ("source.uri=gopher://x/y", JobError, "source.uri: expected a known scheme, got 'gopher'"),
         ("model.start_uri=nothing.safetensors", StoreError, "nothing.safetensors"),
         ("model.encoder=resnet19", JobError, "did you mean 'resnet18'"),
         ("method.weight_adv=[1.0, 1.0, 1.0]", JobError, "at most one weight for each head"),

@@ -8,20 +8,43 @@ influence, so the whole state of a stream is the number of its next draw.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from adapt.config.section import Section
 from adapt.data.packed.packed_split import PackedSplit
-
-if TYPE_CHECKING:
-    from adapt.stream.config import StreamConfig
 
 LOOKAHEAD_DRAWS = 256
 """Draws ahead for which shards are fetched, where each draw may need another shard."""
 
 Ints = npt.NDArray[np.int64]
+
+
+class OrderConfig(Section):
+    """The settings of the orders, a part of the section `stream`."""
+
+    rare_class_temperature: float = Field(
+        0.01,
+        gt=0,
+        description="sampling: rare_classes. Lower draws the rarest class more often (DAFormer's "
+        "number).",
+    )
+    rare_class_min_pixels: int = Field(
+        3000,
+        ge=0,
+        description="sampling: rare_classes. A sample shows a class by more pixels than this. "
+        "Random crops (augment.crop_hw) are drawn again, up to ten times, until more than half of "
+        "it is inside (DAFormer's number).",
+    )
+    window_shards: int = Field(
+        16,
+        ge=1,
+        description="Shards whose samples are shuffled together (sampling: windows); another "
+        "number gives another order.",
+    )
 
 
 class Drawing(NamedTuple):
@@ -51,7 +74,7 @@ class Order(ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, drawing: Drawing, config: "StreamConfig") -> "Order":
+    def build(cls, drawing: Drawing, config: OrderConfig) -> "Order":
         """The order of a domain under these settings. Raises `JobError` where they do not fit its
         samples."""
 

@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
-from adapt.stream.orders.order import Drawing, ScatteredOrder
+from adapt.stream.orders.order import Drawing, OrderConfig, ScatteredOrder
 from adapt.stream.orders.random_words import ORDER, permutation, philox
-
-if TYPE_CHECKING:
-    from adapt.stream.config import StreamConfig
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class PapersOrder(ScatteredOrder):
     planned_draws: int = 1
 
     @classmethod
-    def build(cls, drawing: Drawing, config: "StreamConfig") -> Self:  # noqa: ARG003, it has none
+    def build(cls, drawing: Drawing, config: OrderConfig) -> Self:  # noqa: ARG003, it has none
         """As `Order.build`."""
         split, seed, domain, planned_draws = drawing
         return cls(split.shard_sizes, seed, domain, planned_draws)

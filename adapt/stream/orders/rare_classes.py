@@ -2,19 +2,15 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from adapt.batch import IGNORED
 from adapt.errors import JobError
-from adapt.stream.orders.order import Drawing, Ints, Order, ScatteredOrder
+from adapt.stream.orders.order import Drawing, Ints, Order, OrderConfig, ScatteredOrder
 from adapt.stream.orders.random_words import pair_of_words
 from adapt.stream.orders.windows import WindowOrder
-
-if TYPE_CHECKING:
-    from adapt.stream.config import StreamConfig
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class RareClassOrder(ScatteredOrder):
     min_pixels: int = 3000
 
     @classmethod
-    def build(cls, drawing: Drawing, config: "StreamConfig") -> Order:
+    def build(cls, drawing: Drawing, config: OrderConfig) -> Order:
         """As `Order.build`; windows, where the domain has no labels to count."""
         split, seed, domain, _ = drawing
         if split.id_table is None:

@@ -3,15 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
-from adapt.stream.orders.order import LOOKAHEAD_DRAWS, Drawing, Order
+from adapt.stream.orders.order import LOOKAHEAD_DRAWS, Drawing, Order, OrderConfig
 from adapt.stream.orders.random_words import ORDER, permutation, philox
-
-if TYPE_CHECKING:
-    from adapt.stream.config import StreamConfig
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class WindowOrder(Order):
     random_access = False
 
     @classmethod
-    def build(cls, drawing: Drawing, config: "StreamConfig") -> Self:
+    def build(cls, drawing: Drawing, config: OrderConfig) -> Self:
         """As `Order.build`."""
         sizes, window_shards = drawing.split.shard_sizes, config.window_shards
         return cls(sizes, drawing.seed, drawing.domain, window_shards)
