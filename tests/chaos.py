@@ -40,7 +40,7 @@ EARLY_SHARE = 0.2
 PATIENCE_S = 60.0
 """How long a round waits for a first step, which a trouble may delay."""
 SLOW_BYTES_PER_S = 1_000_000
-COMPARED = ("loss/", "lr/", "validation/")
+COMPARED = ("train/", "validation/")
 SCRATCH_MB = 48
 SECOND_CODES = {2, 0, -9}
 """Of a second job of the run: refused, or it follows the first one, which was ended."""

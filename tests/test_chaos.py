@@ -42,7 +42,7 @@ def notices_a_doubled_metric(world: World) -> None:
     experiment = client.get_experiment_by_name("stormy")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
-    name = "loss/segmentation/main"
+    name = "train/loss.segmentation.main"
     second = client.get_metric_history(run.info.run_id, name)[1]
     client.log_metric(run.info.run_id, name, second.value, step=second.step)
     with pytest.raises(RuntimeError, match=f"{name} differs"):

@@ -83,7 +83,7 @@ def test_a_job_over_a_bucket_and_an_mlflow_server(platform: Platform) -> None:
     assert (run.info.status, run.info.run_name) == ("FINISHED", "tiny")
     assert run.data.params["method.name"] == "advent"
     assert run.data.metrics["validation/miou"] == answer["figures"]["miou"]
-    losses = platform.mlflow.get_metric_history(run.info.run_id, "loss/adversarial/main")
+    losses = platform.mlflow.get_metric_history(run.info.run_id, "train/loss.adversarial.main")
     assert [point.step for point in losses] == list(range(1, 7))
     expected = {"spec.yaml", "pictures/step-00000006.png", "evaluations/step-00000006.json"}
     assert expected <= platform.artifacts(run)
@@ -219,13 +219,13 @@ def losses(folder: Path, method: str) -> list[float]:
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     names = {
-        "source_only": ["segmentation/main"],
-        "advent": ["segmentation/main", "adversarial/main"],
+        "source_only": ["segmentation.main"],
+        "advent": ["segmentation.main", "adversarial.main"],
     }
     points = [
         point
         for name in names[method]
-        for point in client.get_metric_history(run.info.run_id, f"loss/{name}")
+        for point in client.get_metric_history(run.info.run_id, f"train/loss.{name}")
     ]
     assert [point.step for point in points] == list(range(1, 7)) * len(names[method])
     return [point.value for point in points]

@@ -32,7 +32,7 @@ from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
 from adapt.spec.shipped import find_file
 from adapt.stream.config import DomainConfig, StreamConfig
-from adapt.tracking.tracker import TrackingConfig
+from adapt.tracking.config import TrackingConfig
 from storage.config import StoreConfig, fitting_key, key_fault, settings_name
 from storage.stores import READ_ONLY, STORES, settings_fault, uri_fault
 from storage.uris import split_uri

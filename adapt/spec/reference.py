@@ -30,7 +30,7 @@ from adapt.spec.job_spec import JobSpec, json_schema
 from adapt.spec.same_job import MAY_CHANGE
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.config import DomainConfig, StreamConfig
-from adapt.tracking.tracker import TrackingConfig
+from adapt.tracking.config import TrackingConfig
 from storage.config import StoreConfig
 from storage.stores import STORES
 

@@ -3,14 +3,17 @@
 Sending an entry twice does no harm, so a delivery that was cut off is repeated.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from adapt.tracking.mlflow_errors import code_of
 from adapt.tracking.mlflow_run import MlflowRun
 from adapt.tracking.names import legal_name
 from adapt.tracking.registry import register_best
 from adapt.tracking.spool import Entry
+from storage.uris import split_uri
 
 ERROR_TAG = "segadapt.error"
 RESUMED_TAG = "segadapt.resumed_at_step"
@@ -75,6 +78,27 @@ def _named(entry: Entry) -> dict[str, Any]:
     return {legal_name(key): value for key, value in entry["values"].items()}
 
 
+def _send_datasets(run: MlflowRun, entries: list[Entry]) -> None:
+    from mlflow.exceptions import MlflowException
+
+    inputs = [_dataset_input(**facts) for entry in entries for facts in entry["datasets"]]
+    try:
+        run.client.log_inputs(run.id, datasets=inputs)
+    except MlflowException as error:
+        if code_of(error) != "ENDPOINT_NOT_FOUND":  # a server that has no datasets yet
+            raise
+
+
+def _dataset_input(name: str, digest: str, uri: str, context: str, num_samples: int) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    kind = split_uri(uri)[0].replace("file", "local")
+    dataset = Dataset(
+        name, digest, kind, json.dumps({"uri": uri}), profile=json.dumps({"samples": num_samples})
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+
+
 def _send_text(run: MlflowRun, entries: list[Entry]) -> None:
     for entry in entries:
         run.client.log_text(run.id, entry["text"], entry["artifact_path"])
@@ -131,6 +155,7 @@ SENDERS: dict[str, Callable[[MlflowRun, list[Entry]], None]] = {
     "metrics": _send_metrics,
     "params": _send_params,
     "tags": _send_tags,
+    "datasets": _send_datasets,
     "text": _send_text,
     "file": _send_file,
     "register": _send_register,

@@ -3,6 +3,7 @@
 MLflow is imported where it is used: that costs seconds, and only the leader's process needs it.
 """
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,13 @@ from adapt.tracking.spool import Entry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
+log = logging.getLogger(__name__)
+
+KIND_TAG, TRAINING_KIND = "mlflow.experimentKind", "custom_model_development"
+"""MLflow 3 opens an experiment without a kind on its page for generative AI."""
+_MAX_NAME_CHARS = 250
 JOB_KEY_TAG = "segadapt.job_key"
 JOB_TAG = "segadapt.job"
 """The submitted job that trained last."""
@@ -75,8 +81,8 @@ class MlflowRun:
             run = self.client.create_run(
                 experiment_id,
                 start_time=start_time_ms,
-                tags={JOB_KEY_TAG: self._start["job_key"]},
-                run_name=self._start["run_name"],
+                tags={**self._start.get("first_tags", {}), JOB_KEY_TAG: self._start["job_key"]},
+                run_name=self._start["run_name"][:_MAX_NAME_CHARS],
             )
         elif not self._late:
             self.client.update_run(run.info.run_id, status="RUNNING")
@@ -106,10 +112,23 @@ class MlflowRun:
         name = self._experiment
         experiment = self.client.get_experiment_by_name(name)
         if experiment is not None:
+            self._mark_kind(experiment)
             return str(experiment.experiment_id)
         folder = embedded_folder(self._uri)
         location = None if folder is None else (folder / "mlartifacts").as_uri()
-        return str(self.client.create_experiment(name, artifact_location=location))
+        tags = {KIND_TAG: TRAINING_KIND}
+        return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
+
+    def _mark_kind(self, experiment: "Experiment") -> None:
+        """Have MLflow's pages open on the runs, unless the experiment has a kind already."""
+        from mlflow.exceptions import MlflowException
+
+        if KIND_TAG in experiment.tags:
+            return
+        try:
+            self.client.set_experiment_tag(experiment.experiment_id, KIND_TAG, TRAINING_KIND)
+        except MlflowException as error:  # as for a user who may add runs alone
+            log.debug("experiment %s: %s", self._experiment, error)
 
     def _known_run(self) -> "Run | None":
         from mlflow.exceptions import MlflowException

@@ -11,16 +11,15 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
-from pydantic import Field, field_validator
 
-from adapt.config.section import Section
-from adapt.config.validation import Mistake
 from adapt.errors import JobError
+from adapt.tracking.config import TrackingConfig
 from adapt.tracking.delivery import Delivery
 from adapt.tracking.mlflow_database import absolute
 from adapt.tracking.mlflow_entries import ERROR_TAG as ERROR_TAG
@@ -35,47 +34,20 @@ log = logging.getLogger(__name__)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "arn")
 _MAX_VALUE_CHARS = 6000
 _MAX_ERROR_CHARS = 5000
 """Older servers too accept that much in a tag."""
 _RESTORED_KINDS = ("metrics", "text")
 
 
-class TrackingConfig(Section):
-    """MLflow: the server and the experiment of the job's metrics."""
+class TrackedDataset(NamedTuple):
+    """A dataset as MLflow lists it: its digest, and what it is for (`context`)."""
 
-    experiment: str = Field("segadapt", min_length=1, description="MLflow experiment of the run.")
-    uri: str | None = Field(
-        None,
-        description="MLflow tracking URI; null: MLFLOW_TRACKING_URI, else an embedded sqlite file. "
-        "Passwords belong in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or "
-        "MLFLOW_TRACKING_TOKEN).",
-    )
-    register_as: str | None = Field(
-        None,
-        min_length=1,
-        description="Registered model that gets a version for the best checkpoint; null: none.",
-    )
-    spool_dir: Path | None = Field(
-        None,
-        description="Folder that buffers entries for MLflow; null: the job's scratch folder.",
-    )
-
-    @field_validator("uri")
-    @classmethod
-    def _is_known_and_without_password(cls, uri: str | None) -> str | None:
-        if uri is None:
-            return uri
-        if without_password(uri) != uri:
-            raise Mistake(
-                "expected a URI without user and password, got one with them",
-                fix="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the job's "
-                "environment instead",
-            )
-        if re.split(r"[:+]", uri)[0] not in _SCHEMES:
-            raise ValueError(f"expected a URI of {', '.join(_SCHEMES)}, got {uri!r}")
-        return uri
+    name: str
+    digest: str
+    uri: str
+    context: str
+    num_samples: int
 
 
 class Tracker:
@@ -97,12 +69,14 @@ class Tracker:
         run_id: str | None = None,
         resume_step: int | None = None,
         restored: Sequence[str] = (),
+        first_tags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Open the job's spool in `config.spool_dir`, else `spool_dir`, and start to deliver it.
 
         uri: the resolved tracking URI. job_key: what identifies the job over its restarts.
         run_id: the run named by the checkpoint from which training resumes, at `resume_step`.
-        restored: the result of `undelivered` for that checkpoint. Raises `JobError` where the
+        restored: the result of `undelivered` for that checkpoint. first_tags: those that a new run
+        gets, and that its readers may change. Raises `JobError` where the
         folder cannot be written, or where a running job has this spool.
         """
         folder = config.spool_dir or spool_dir
@@ -120,6 +94,7 @@ class Tracker:
             "job_key": re.sub(r"['`\"]", "_", job_key),
             "resume_step": resume_step,
             "uri": without_user(absolute(uri)),
+            "first_tags": {key: clean_text(value) for key, value in first_tags.items()},
         }
         self._delivery = Delivery(self._spool, config.experiment, uri, start, run_id)
         self._append("start", **start)
@@ -172,6 +147,10 @@ class Tracker:
     def log_tags(self, tags: Mapping[str, object]) -> None:
         """Facts of the run; a later value replaces an earlier one."""
         self._append("tags", values=self._short(tags, "tags"))
+
+    def log_datasets(self, datasets: Iterable[TrackedDataset]) -> None:
+        """Datasets that the run reads."""
+        self._append("datasets", datasets=[dataset._asdict() for dataset in datasets])
 
     def log_text(self, text: str, artifact_path: str) -> None:
         """A text file among the run's artifacts."""

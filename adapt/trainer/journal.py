@@ -66,13 +66,13 @@ class Journal:
             )
         )
         if self.tracker is not None:
-            metrics = {f"loss/{name}": value for name, value in means.items()}
+            metrics = {f"train/loss.{_dotted(name)}": value for name, value in means.items()}
             for name, optimizer in self._engine.optimizers.items():
-                metrics[f"lr/{name}"] = optimizer.param_groups[0]["lr"]
+                metrics[f"train/lr.{_dotted(name)}"] = optimizer.param_groups[0]["lr"]
             metrics["speed/samples_per_s"] = speed.samples_per_s
             metrics["speed/data_wait_share"] = speed.wait_share
             if durable is not None:
-                metrics["checkpoint/age_s"] = durable.age_s
+                metrics["speed/checkpoint_age_s"] = durable.age_s
             self.tracker.log_metrics(metrics | streams, step)
 
     def _over_ranks(
@@ -109,3 +109,8 @@ class Journal:
         if self.tracker is not None:
             by: dict[str, float] = {self._job.evaluate.select_by: score}
             self.tracker.register_best(saved.weights_uri, saved.sha256, by)
+
+
+def _dotted(name: str) -> str:
+    """A name without slashes: MLflow makes a panel of what stands before the last one."""
+    return name.replace("/", ".")

@@ -15,12 +15,14 @@ from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
 from adapt.tracking.mlflow_database import embedded_folder, embedded_tracking_uri
 from adapt.tracking.mlflow_run import JOB_TAG
-from adapt.tracking.tracker import Status, Tracker
+from adapt.tracking.tracker import Status, TrackedDataset, Tracker
 from adapt.trainer.opening import Opened, open_run_folder
 from adapt.trainer.resume import Checkpoint
 from storage.errors import MissingObject
-from storage.uris import split_uri
+from storage.uris import join, split_uri
 
+_DIGEST_CHARS = 32
+"""Of a dataset's id; MLflow takes 36."""
 TRACKER_FLUSH_S = 20.0
 FINISHED_FLUSH_S = 60.0
 EMBEDDED_FLUSH_S = 300.0
@@ -70,6 +72,7 @@ def open_tracker(
         run_id=kept.get("run_id") or None,
         resume_step=None if checkpoint is None else checkpoint["engine"]["step"],
         restored=kept.get("undelivered", ()),
+        first_tags={"mlflow.note.content": _description(job)},
     )
 
 
@@ -136,19 +139,47 @@ def end_tracked_run(job: JobSpec, place: Place, status: Status, why: str) -> Non
         open_tracker(job, place, key).finish(status, timeout_s, why)
 
 
+def _description(job: JobSpec) -> str:
+    """The run in two sentences, as Markdown, for MLflow's page of it."""
+    domains = (
+        job.source.dataset
+        if job.target is None
+        else f"{job.source.dataset} to {job.target.dataset}"
+    )
+    return (
+        f"**{job.method.name}** on {job.model.architecture} ({job.model.encoder}): {domains}, "
+        f"{job.train.steps} steps. Checkpoints: `{join(job.checkpoint.uri, job.name)}`; "
+        "the resolved job spec is the artifact `spec.yaml`."
+    )
+
+
 def _describe(opened: Opened, tracker: Tracker) -> None:
     job, place, data = opened.job, opened.place, opened.data
     tracker.log_params(job.resolved())
     tracker.log_text(job.to_yaml(), "spec.yaml")
-    tags = {
+    splits = {
+        "source": (data.source, job.source),
+        "target": (data.target, job.target),
+        "validation": (data.validation, job.validation),
+    }
+    used = {key: (split, config) for key, (split, config) in splits.items() if split and config}
+    tags = {f"segadapt.{key}": split.manifest.dataset_id for key, (split, _) in used.items()}
+    tags |= {
         "segadapt.checkpoints": opened.folder.uri,
-        "segadapt.source": data.source.manifest.dataset_id,
         "segadapt.platform": place.platform,
+        "mlflow.source.name": f"segadapt run {job.name}",
+        "mlflow.source.type": "LOCAL" if place.platform == "local" else "JOB",
     }
     if place.job is not None:
         tags[JOB_TAG] = place.job
-    if data.target is not None:
-        tags["segadapt.target"] = data.target.manifest.dataset_id
-    if data.validation is not None:
-        tags["segadapt.validation"] = data.validation.manifest.dataset_id
     tracker.log_tags(tags)
+    tracker.log_datasets(
+        TrackedDataset(
+            f"{config.dataset}/{config.split}",
+            split.manifest.dataset_id[:_DIGEST_CHARS],
+            config.uri,
+            key,
+            split.manifest.num_samples,
+        )
+        for key, (split, config) in used.items()
+    )

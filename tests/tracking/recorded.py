@@ -10,8 +10,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from adapt.tracking.config import TrackingConfig
 from adapt.tracking.mlflow_database import make_database
-from adapt.tracking.tracker import Tracker, TrackingConfig
+from adapt.tracking.tracker import Tracker
 
 DELIVERY_S = 60.0
 
@@ -33,7 +34,8 @@ def new_database(folder: Path) -> str:
 
 def open_tracker(uri: str, folder: Path, job_key: str, **more: Any) -> Tracker:
     config = TrackingConfig(experiment="streets", register_as=more.pop("register_as", None))
-    return Tracker(config, uri=uri, run_name="town", job_key=job_key, spool_dir=folder, **more)
+    named = {"run_name": "town", **more}
+    return Tracker(config, uri=uri, job_key=job_key, spool_dir=folder, **named)
 
 
 def wait_until_delivered(tracker: Tracker, timeout_s: float = DELIVERY_S) -> None:

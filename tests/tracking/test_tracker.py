@@ -12,7 +12,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from adapt.errors import JobError
-from adapt.tracking.tracker import Status, Tracker, TrackingConfig
+from adapt.tracking.config import TrackingConfig
+from adapt.tracking.tracker import Status, Tracker
 from tests.tracking.recorded import (
     DELIVERY_S,
     history,

@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from storage.stores import Stores
 from tests.stream.faults import overwrite
 from tests.trainer.jobs import job_of, run
 
+NOTE = "mlflow.note.content"
+
 
 def test_mlflow_has_everything_of_the_one_run(tiny_job: dict[str, Any], place: Place) -> None:
     from mlflow import MlflowClient
@@ -32,7 +35,7 @@ def test_mlflow_has_everything_of_the_one_run(tiny_job: dict[str, Any], place: P
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 1 and runs[0].info.status == "FINISHED"
-    history = client.get_metric_history(runs[0].info.run_id, "loss/segmentation/main")
+    history = client.get_metric_history(runs[0].info.run_id, "train/loss.segmentation.main")
     assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]
     assert runs[0].data.params["method.name"] == "advent"
     assert outcome.best is not None
@@ -51,7 +54,18 @@ def test_mlflow_has_everything_of_the_one_run(tiny_job: dict[str, Any], place: P
         runs[0].data.metrics
     )
     assert {f"stream/{name}" for name in Observed._fields} <= set(runs[0].data.metrics)
-    assert runs[0].data.tags["segadapt.source"] == dataset_id(job.source.uri)
+    tags = runs[0].data.tags
+    assert tags["segadapt.source"] == dataset_id(job.source.uri)
+    assert tags["mlflow.source.name"] == "segadapt run tiny"
+    assert "**advent** on deeplab_v2 (test_resnet): tiny to tiny, 6 steps" in tags[NOTE]
+    inputs = runs[0].inputs.dataset_inputs
+    assert {(one.dataset.name, one.tags[0].value) for one in inputs} == {
+        ("tiny/train", "source"),
+        ("tiny/val", "validation"),
+    }, "the target is the source's split, which is listed once"
+    panels = Counter(key.rpartition("/")[0] for key in runs[0].data.metrics)
+    assert set(panels) == {"train", "speed", "stream", "validation", "validation/iou"}
+    assert min(panels.values()) > 1, "MLflow makes a panel of what stands before the last slash"
 
 
 def dataset_id(uri: str) -> str:

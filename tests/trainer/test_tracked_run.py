@@ -32,7 +32,7 @@ def test_no_metric_is_lost_with_the_scratch_disk_while_mlflow_is_away(
     client = MlflowClient(embedded_tracking_uri(Path(job.checkpoint.uri)))
     (experiment,) = client.search_experiments(filter_string="name = 'tests'")
     (found,) = client.search_runs([experiment.experiment_id])
-    history = client.get_metric_history(found.info.run_id, "loss/segmentation/main")
+    history = client.get_metric_history(found.info.run_id, "train/loss.segmentation.main")
     assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]
 
 
