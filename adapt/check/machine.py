@@ -13,7 +13,9 @@ from torch._subclasses.fake_tensor import (
 from adapt.check.data import SplitReport
 from adapt.check.memory import Peak, predicted_bytes
 from adapt.check.subject import Findings, Subject, red
+from adapt.engine.gpu import check_gpu
 from adapt.errors import JobError
+from adapt.platforms.gpus import check_gpus
 from adapt.platforms.platform import Finding
 from adapt.trainer.problems import BATCHES, problems
 
@@ -62,6 +64,20 @@ def disk_findings(subject: Subject, splits: Splits) -> Findings:
         yield Finding("disk", True, f"{has}: {share}, the others are fetched again each epoch")
     else:
         yield Finding("disk", True, f"{has} for {wanted / 1e9:.1f} GB of shards")
+
+
+def gpu_model_findings(subject: Subject) -> Findings:
+    """The GPU's kernels and driver: of the profile's machines, or, where they do not fit torch, of
+    this one."""
+    profile, what = subject.profile, "GPU model"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        if profile is None:
+            check_gpu(device, subject.place.environment)
+        elif profile.gpus:
+            yield Finding(what, True, check_gpus(profile))
+    except JobError as error:
+        yield red(what, error)
 
 
 def gpu_findings(subject: Subject, splits: Splits) -> Findings:

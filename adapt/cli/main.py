@@ -51,6 +51,8 @@ def main() -> int:
         write_failure(failure_file(os.environ), type(error).__name__, str(error))
         return error.exit_code
     status = WorkerStatus(place.status_dir, place.rank, place.local_ranks)
+    if place.status_dir is not None:
+        status.end_on_sigterm()
     failed = _ended(place, status)
     status.ended(*failed)
     if failed.kind and failed.exit_code != Interrupted.exit_code and not place.supervised:
@@ -67,7 +69,8 @@ def _ended(place: Place, status: WorkerStatus) -> Failed:
         failed = _failure(error, place)
         if failed.kind == "Bug":
             traceback.print_exc()
-        say_error(failed.message, kind=failed.kind)
+        if place.leader or not isinstance(error, Interrupted):  # all ranks stop at the same step
+            say_error(failed.message, kind=failed.kind)
         return failed
     raise AssertionError("typer ends a command with SystemExit")
 

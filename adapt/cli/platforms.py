@@ -152,9 +152,17 @@ def logs(
 @commands.command()
 def stop(job: JobName, to: MaybeProfile = None) -> None:
     """Stop a job: it saves and ends. Submit it again to resume."""
+    from adapt.platforms.platform import ENDED
+
     client, name = _reach(job, to)
+    before = client.status(name)
     client.stop(name)
-    console.print(f"{name}: stopping; it saves and ends")
+    if before.state in ENDED:
+        console.print(f"{_described(before)}; there is nothing to stop", highlight=False)
+    elif before.state == "waiting":
+        console.print(f"{name}: stopping; it has not begun")
+    else:
+        console.print(f"{name}: stopping; it saves and ends")
 
 
 def _show(facts: dict[str, str]) -> None:

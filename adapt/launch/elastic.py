@@ -14,10 +14,12 @@ from dataclasses import fields
 from pathlib import Path
 from uuid import uuid4
 
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from adapt.errors import Interrupted
 from adapt.launch.rank_status import write_first_failure
 from adapt.launch.stop import shutdown_s
 from adapt.places import SHARE_CORES_VARIABLE, Place
@@ -25,7 +27,10 @@ from adapt.places import SHARE_CORES_VARIABLE, Place
 
 def run_elastic(place: Place, processes: int, command: Sequence[str], folder: Path) -> int:
     """Run Python with the arguments `command` in `processes` ranks on this node; 0, the failing
-    rank's exit code, or 1 where it has none or this process was asked to stop."""
+    rank's exit code, or 1 where it has none or this process was asked to stop.
+
+    Raises `Interrupted` where the nodes do not meet within `place.nodes_wait_s`.
+    """
     _prepare(processes)
     try:
         elastic_launch(launch_config(place, processes), sys.executable)("-u", *command)
@@ -35,6 +40,13 @@ def run_elastic(place: Place, processes: int, command: Sequence[str], folder: Pa
         return max(1, failure.exitcode)
     except SignalException:
         return 1
+    except (DistError, TimeoutError) as error:  # of the store at which nodes meet
+        reason = str(error).splitlines()[0]
+        raise Interrupted(
+            f"nodes: expected all {place.num_nodes} within {place.nodes_wait_s:g} s, got fewer "
+            f"[{reason}]. Fix: check that all run and reach {place.master_addr}:"
+            f"{place.master_port}; SEGADAPT_NODES_WAIT_S waits longer."
+        ) from error
     return 0
 
 
@@ -50,7 +62,7 @@ def launch_config(place: Place, processes: int) -> LaunchConfig:
         run_id="segadapt" if several else str(uuid4()),
         rdzv_backend="static" if several else "c10d",
         rdzv_endpoint=f"{place.master_addr}:{place.master_port}" if several else "localhost:0",
-        rdzv_configs={"rank": place.node} if several else {},
+        rdzv_configs={"rank": place.node, "timeout": int(place.nodes_wait_s)} if several else {},
         max_restarts=0,
     )
     if "shutdown_timeout" in known:  # newer than the oldest torch we run on

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from adapt.errors import Interrupted
+
 SUPERVISOR_FILE, FAILURE_FILE = "supervisor.json", "failure.json"
 STATUS_PREFIX = "segadapt-status-"
 """Prefix of the folders' names, in the system's temporary folder."""
@@ -88,6 +90,15 @@ class WorkerStatus:
         with suppress(OSError):  # the folder goes with a supervisor that was killed
             self._write(exit_code, kind, message, traceback_text)
 
+    def end_on_sigterm(self) -> None:
+        """Until a command handles SIGTERM itself, report an interruption and end with 75."""
+
+        def end(*_: object) -> None:
+            self.ended(Interrupted.exit_code)
+            os._exit(Interrupted.exit_code)
+
+        signal.signal(signal.SIGTERM, end)
+
     def withdraw(self) -> None:
         """This process is no rank: it starts them as processes of their own."""
         if self._folder is not None:
@@ -133,12 +144,13 @@ def clear_leftovers(temporary: Path) -> None:
 
 
 def read_supervisor(folder: Path) -> int | None:
-    """The process that supervises the ranks of `folder`; None where it has not written it yet."""
+    """The process that supervises the ranks of `folder`; None where it has not written it yet, or
+    another version of SegAdapt wrote it in another form."""
     try:
-        pid: int = json.loads((folder / SUPERVISOR_FILE).read_text())[0]
-        return pid
-    except (OSError, ValueError):
+        pid = json.loads((folder / SUPERVISOR_FILE).read_text())[0]
+    except (OSError, ValueError, LookupError, TypeError):
         return None
+    return pid if isinstance(pid, int) else None
 
 
 def last_sign_s(folder: Path, status: RankStatus) -> float:
@@ -156,8 +168,20 @@ def beat_s(folder: Path, rank: int) -> float:
 
 def read_statuses(folder: Path) -> list[RankStatus]:
     """The newest status of each rank of a node, the earliest first."""
-    found = [RankStatus(*json.loads(path.read_text())) for path in folder.glob("rank-*.json")]
-    return sorted(found, key=lambda status: status.time_s)
+    found = [_status_in(path) for path in folder.glob("rank-*.json")]
+    return sorted(filter(None, found), key=lambda status: status.time_s)
+
+
+def _status_in(path: Path) -> RankStatus | None:
+    """The status in a file; None where another version of SegAdapt wrote one that we cannot
+    read. Fields that are newer than ours come last."""
+    try:
+        values = json.loads(path.read_text())
+        status = RankStatus(*values[: len(RankStatus._fields)])
+    except (ValueError, TypeError, LookupError):
+        return None
+    ours = isinstance(status.pid, int) and isinstance(status.time_s, int | float)
+    return status if ours else None
 
 
 def read_stacks(folder: Path) -> str:

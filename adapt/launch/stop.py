@@ -1,5 +1,6 @@
 """A stop of the job: the first SIGTERM or SIGINT, passed on once, and the time left after it."""
 
+import math
 import os
 import signal
 import subprocess
@@ -14,11 +15,16 @@ RESERVED_S = 4.0
 
 
 class Stop:
-    """From now on the first SIGTERM or SIGINT is passed on as one SIGTERM, whenever the process to
-    pass it to is there; later ones change nothing."""
+    """From now on the first SIGTERM is passed on once, whenever the process to pass it to is there.
 
-    def __init__(self) -> None:
-        self.asked, self._asked_s = False, 0.0
+    With SIGTERM the platform's grace begins: SIGKILL follows. With SIGINT, Ctrl-C at a terminal,
+    nothing follows, so the ranks get it one by one (`by_hand`), and all the time that they need
+    to save. Ctrl-C again after `grace_s` means that this is too long.
+    """
+
+    def __init__(self, grace_s: float = math.inf) -> None:
+        self.asked, self._grace_s = False, grace_s
+        self._first_s, self._since_s = 0.0, math.inf
         self._process: subprocess.Popen[bytes] | None = None
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, self._ask)
@@ -26,12 +32,17 @@ class Stop:
     def passes_to(self, process: "subprocess.Popen[bytes]") -> None:
         """Pass the stop to `process`, now or later."""
         self._process = process
-        if self.asked:
+        if self.asked and not self.by_hand:
             process.terminate()
 
+    @property
+    def by_hand(self) -> bool:
+        """True after Ctrl-C, as long as no SIGTERM came too."""
+        return self.asked and self._since_s == math.inf
+
     def age_s(self) -> float:
-        """Seconds since the stop was asked for; 0 where it was not."""
-        return time.monotonic() - self._asked_s if self.asked else 0.0
+        """Seconds of the platform's grace that are over; 0 where none began."""
+        return max(0.0, time.monotonic() - self._since_s)
 
     def left_s(self, grace_s: float) -> float | None:
         """How much of the platform's grace is left, less what ending takes; None without a
@@ -39,14 +50,19 @@ class Stop:
         return max(0.0, grace_s - END_S - self.age_s()) if self.asked else None
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if self.asked:
-            _print(f"{name}: already stopping")
-            return
-        self.asked, self._asked_s = True, time.monotonic()
-        _print(f"{name}: saving at the next step, then stopping (exit code 75)")
-        if self._process is not None:
-            self._process.terminate()
+        name, now_s, again = signal.Signals(number).name, time.monotonic(), self.asked
+        overdue = again and number == signal.SIGINT and now_s - self._first_s > self._grace_s
+        if not again:
+            self.asked, self._first_s = True, now_s
+            _print(f"{name}: saving at the next step, then stopping (exit code 75)")
+        else:
+            _print(f"{name}: {'ending it now' if overdue else 'already stopping'}")
+        if overdue:
+            self._since_s = now_s - self._grace_s
+        elif number == signal.SIGTERM and self._since_s == math.inf:
+            self._since_s = now_s
+            if self._process is not None:
+                self._process.terminate()
 
 
 def shutdown_s(grace_s: float) -> int:

@@ -62,7 +62,7 @@ def launch(place: Place, command: Sequence[str]) -> int:
 
     A failure stands in MLflow too, whichever rank it was and however it ended.
     """
-    stop = Stop()
+    stop = Stop(place.grace_s)
     with status_folder() as folder:
         verdict = supervise(
             command, place, folder, lambda text: keep_stacks(folder, place, text), stop
@@ -132,11 +132,15 @@ def supervise(
     """Run Python with the arguments `command` until all ranks have ended; the verdict.
 
     `folder` is the `status_folder`. `keep` gets the stacks of stalled ranks. A failure also goes to
-    the place's failure file. Raises `JobError` where the first node's name stays unknown.
+    the place's failure file. Raises `JobError` where the first node has no name.
     """
-    stop = stop or Stop()
-    if place.num_nodes > 1:
-        wait_for_first_node(place, stop)
+    stop = stop or Stop(place.grace_s)
+    try:
+        if place.num_nodes > 1:
+            wait_for_first_node(place, stop)
+    except Interrupted as error:
+        log.error("Interrupted: %s", error)
+        return Verdict(Interrupted.exit_code, "Interrupted", str(error), shown=True)
     if stop.asked:
         return Verdict(Interrupted.exit_code)
     child = subprocess.Popen(
@@ -148,7 +152,8 @@ def supervise(
     stop.passes_to(child)
     if _ended_or_stalled(child, folder, stop, shutdown_s(place.grace_s)):
         statuses, first = read_statuses(folder), read_first_failure(folder)
-        verdict = verdict_of(child.returncode, statuses, first, stop.asked)
+        late = stop.age_s() > shutdown_s(place.grace_s)
+        verdict = verdict_of(child.returncode, statuses, first, stop.asked, late)
     else:
         verdict = _end_stalled(child, folder, keep)
     if verdict.kind and not verdict.shown:
@@ -178,16 +183,29 @@ def _ended_or_stalled(
 ) -> bool:
     """Wait: True where the child ended, if need be by force `longest_s` after a stop; False where
     a rank stalled."""
-    watch = Watch(folder)
+    watch, told = Watch(folder), set[int]()
     while True:
         try:
             child.wait(POLL_S)
             return True
         except subprocess.TimeoutExpired:
-            if stop.asked:
+            if stop.by_hand:
+                told |= _tell_ranks(folder, told)
+            if stop.asked and not stop.by_hand:
                 _hasten(child, folder, stop.age_s(), longest_s)
             elif watch.stalled():
                 return False
+
+
+def _tell_ranks(folder: Path, told: set[int]) -> set[int]:
+    """Pass Ctrl-C on to the ranks that have not got it yet, as SIGTERM; their processes.
+
+    Torch's launcher, which would kill them after the grace, does not hear of it.
+    """
+    running = [one for one in read_statuses(folder) if one.exit_code is None]
+    new = [status for status in running if status.pid not in told]
+    _signal_ranks(new, signal.SIGTERM)
+    return {status.pid for status in new}
 
 
 def _hasten(child: "subprocess.Popen[bytes]", folder: Path, age_s: float, longest_s: float) -> None:

@@ -19,6 +19,10 @@ FAILURE_BYTES = 4000
 OURS = (2, 3, 4, Interrupted.exit_code)
 """Exit codes that only a rank of ours ends with."""
 
+_EARLY = (1, -signal.SIGTERM)
+"""Codes of a child that SIGTERM reaches before its ranks report: torch's launcher's, and the
+system's."""
+
 RESUME = "run the same command again: it resumes from the last durable checkpoint"
 MEMORY = (
     "the machine or the container probably had no memory left: lower stream.memory_gb, "
@@ -40,13 +44,18 @@ class Verdict(NamedTuple):
 
 
 def verdict_of(
-    code: int, statuses: Sequence[RankStatus], first: tuple[int, int] | None, asked: bool
+    code: int,
+    statuses: Sequence[RankStatus],
+    first: tuple[int, int] | None,
+    asked: bool,
+    late: bool = True,
 ) -> Verdict:
     """The verdict from the exit code of the supervisor's child, the ranks' statuses, earliest
     first, and the launcher's `first` failure (rank, exit code), if it started several.
 
     The first failure that is no interruption; 75 where all that ended were interrupted or a stop
-    was asked for; 128 + signal where a rank died without a message.
+    was asked for; 128 + signal where a rank died without a message. After a stop that is not
+    `late` nothing is lost by ranks that had not begun: they end before they report anything.
     """
     if code == 0:
         return Verdict(0)
@@ -56,6 +65,9 @@ def verdict_of(
         return _of_rank(failed)
     if len(ended) == max((status.local_ranks for status in statuses), default=1):
         return Verdict(max(status.exit_code or 0 for status in ended))
+    begun = len(ended) < len(statuses)
+    if asked and not late and (code == Interrupted.exit_code or (code in _EARLY and not begun)):
+        return Verdict(Interrupted.exit_code)
     if asked:
         return _interrupted(_after_a_stop(code))
     return _of_silent(code, statuses, first, {status.rank for status in ended})
@@ -86,6 +98,8 @@ def _of_silent(
         number = signal.Signals(-code)
         fix = f"{MEMORY if number == signal.SIGKILL else ''}{RESUME}"
         return Verdict(128 - code, "Killed", f"{name} died of {number.name}. Fix: {fix}.")
+    if code == Interrupted.exit_code and not statuses:  # the launcher has said it
+        return _interrupted("the nodes did not meet")._replace(shown=True)
     if ended:  # with 0 or 75
         return _interrupted("another rank or node is gone")
     problem = f"{name} ended with exit code {code} and reported no reason"

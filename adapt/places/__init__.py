@@ -25,16 +25,21 @@ from adapt.places.local import local
 from adapt.places.modelarts import modelarts
 from adapt.places.place import (
     CHANNELS,
+    FILE_CHANNELS,
+    NODES_WAIT_S,
     PLATFORM_VARIABLE,
     SHARE_CORES_VARIABLE,
     STATUS_VARIABLE,
     Place,
+    channel_override,
     needed_number,
 )
 from adapt.places.sagemaker import SAGEMAKER_FAILURE, SAGEMAKER_HOSTS, sagemaker
 
 __all__ = [
     "CHANNELS",
+    "FILE_CHANNELS",
+    "NODES_WAIT_S",
     "PLACES",
     "PLATFORM_VARIABLE",
     "SHARE_CORES_VARIABLE",
@@ -46,6 +51,7 @@ __all__ = [
 ]
 
 GRACE = "SEGADAPT_GRACE_S"
+NODES_WAIT = "SEGADAPT_NODES_WAIT_S"
 
 PLACES: dict[str, Callable[[Mapping[str, str], Path], Place | None]] = {
     "sagemaker": sagemaker,
@@ -91,6 +97,9 @@ def _as_users_say(place: Place) -> Place:
         place,
         scratch_dir=Path(scratch) if scratch else place.scratch_dir,
         grace_s=needed_number(environment, GRACE) if environment.get(GRACE) else place.grace_s,
+        nodes_wait_s=needed_number(environment, NODES_WAIT)
+        if environment.get(NODES_WAIT)
+        else place.nodes_wait_s,
         job=environment.get("SEGADAPT_JOB") or place.job,
         spec=spec,
         checkpoints_at=environment.get("SEGADAPT_CHECKPOINTS_AT") or None,
@@ -127,7 +136,7 @@ def with_arguments(place: Place, arguments: Sequence[str]) -> Place:
         if name == "model":
             model_dir = Path(value)
         else:
-            overrides.append(f"{CHANNELS.get(name, name)}={value}")
+            overrides.append(channel_override(name, value))
     return replace(place, overrides=(*place.overrides, *overrides), model_dir=model_dir)
 
 

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adapt.errors import JobError
-from adapt.places.place import CHANNELS, Place, number, scratch_below
+from adapt.places.place import (
+    CHANNELS,
+    FILE_CHANNELS,
+    Place,
+    channel_override,
+    number,
+    scratch_below,
+)
 
 MARKS = ("MA_JOB_DIR", "MA_VJ_NAME", "MA_MOUNT_PATH")
 
@@ -36,7 +43,9 @@ def modelarts(environment: Mapping[str, str], root: Path) -> Place | None:
         job=_job(environment),
         spec=_only_spec(environment.get("spec")),
         overrides=tuple(
-            f"{key}={environment[name]}" for name, key in CHANNELS.items() if environment.get(name)
+            channel_override(name, environment[name])
+            for name in (*CHANNELS, *FILE_CHANNELS)
+            if environment.get(name)
         ),
         model_dir=Path(model) if model else None,
     )

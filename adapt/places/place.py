@@ -16,6 +16,8 @@ STATUS_VARIABLE = "SEGADAPT_STATUS_DIR"
 PLATFORM_VARIABLE = "SEGADAPT_PLATFORM"
 SHARE_CORES_VARIABLE = "SEGADAPT_SHARE_CORES"
 """Set where the user set no OMP_NUM_THREADS: several ranks then share the cores evenly."""
+NODES_WAIT_S = 1200.0
+"""The default of `train.stall_minutes`: as long as a rank may make no progress."""
 CHANNELS = {
     "source": "source.uri",
     "target": "target.uri",
@@ -23,6 +25,8 @@ CHANNELS = {
     "checkpoints": "checkpoint.uri",
 }
 """Inputs and outputs that a platform mounts or names, and the key of the job spec each replaces."""
+FILE_CHANNELS = {"weights": "model.weights_uri"}
+"""Inputs whose folder holds one file, which the key names."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Place:
     for on this node; `master_addr:master_port` is where the nodes meet. `failure_file` is shown by
     the platform where a job failed. `job` is the platform's own name of the job, the same after its
     restarts.
+    `nodes_wait_s` is how long nodes wait for one another at the start.
     `spec` says where the job spec is (a path, a URI, `env:VARIABLE`), `overrides` the keys that the
     platform sets (`KEY=VALUE`). The platform keeps the files that lie in `model_dir` at the end.
     `checkpoints_at` is the URI at which others find the job's `checkpoint.uri`, if that is a folder
@@ -55,6 +60,7 @@ class Place:
     processes: int | None = None
     master_addr: str | None = None
     master_port: int = 29500
+    nodes_wait_s: float = NODES_WAIT_S
     failure_file: Path | None = None
     job: str | None = None
     spec: str | None = None
@@ -118,6 +124,23 @@ def refuse_other_launchers(environment: Mapping[str, str]) -> None:
             fix="start one `run` a node, with PET_NNODES, PET_NODE_RANK and PET_MASTER_ADDR, and "
             "unset RANK",
         )
+
+
+def channel_override(name: str, folder: str) -> str:
+    """Return the override of the job spec, `KEY=VALUE`, that a channel or another key means.
+
+    Raises `JobError` where the folder of one file holds none or several.
+    """
+    if name not in FILE_CHANNELS:
+        return f"{CHANNELS.get(name, name)}={folder}"
+    found = sorted(one for one in Path(folder).glob("*") if one.is_file())
+    if len(found) != 1:
+        names = ", ".join(one.name for one in found) or "none"
+        raise JobError(
+            f"channel {name}: expected one file in {folder}, got {names}",
+            fix="give the channel a folder with that file alone",
+        )
+    return f"{FILE_CHANNELS[name]}={found[0]}"
 
 
 def scratch_below(root: Path) -> Path:

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from adapt.errors import JobError
-from adapt.places.place import CHANNELS, Place, is_supervised, number
+from adapt.places.place import (
+    CHANNELS,
+    FILE_CHANNELS,
+    Place,
+    channel_override,
+    is_supervised,
+    number,
+)
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +32,7 @@ SAGEMAKER_FAILURE = "opt/ml/output/failure"
 
 GRACE_S = 120.0
 SPEC_PARTS = "spec_base64_"
+TUNING = "_tuning_objective_metric"
 WITH_EFA = ("ml.p3dn.", "ml.p4", "ml.p5", "ml.p6", "ml.g4dn.12xlarge", "ml.g5.48xlarge")
 """Prefixes of the types of machines with AWS's fast network between them."""
 
@@ -34,9 +42,9 @@ def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
     config, folder = root / "opt/ml/input/config", root / "opt/ml"
     if not (root / SAGEMAKER_HOSTS).exists():
         return None
-    resources = _read(root / SAGEMAKER_HOSTS)
+    resources = _resources(root / SAGEMAKER_HOSTS)
     hosts = sorted(resources["hosts"])
-    given = _hyperparameters(config)
+    given = _hyperparameters(config, environment)
     return Place(
         "sagemaker",
         {**_network(resources), **_with_spec(environment, given)},
@@ -72,25 +80,49 @@ def _writable(folder: Path, tell: bool = False) -> bool:
     return writable
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:  # also of bytes that are no text
         raise JobError(f"{path}: expected JSON, got other text: {error}") from error
+    if not isinstance(found, dict):
+        raise JobError(f"{path}: expected a JSON object, got {found!r:.80}")
+    return found
 
 
-def _hyperparameters(config: Path) -> dict[str, str]:
-    """All values are strings; the SDK also encodes them as JSON, so that text comes in quotes."""
+def _resources(path: Path) -> dict[str, Any]:
+    found = _read(path)
+    hosts, current = found.get("hosts"), found.get("current_host")
+    if not isinstance(hosts, list) or current not in hosts:
+        raise JobError(
+            f"{path}: expected current_host to be one of hosts, got {current!r} and {hosts!r:.80}"
+        )
+    return found
+
+
+def _hyperparameters(config: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Those that are keys of the job spec. SageMaker's own begin with `sagemaker_` and `_`.
+
+    A tuning job adds the metric that it looks at. Its jobs share one spec, and would share one run:
+    each is a run of its own, named after the job.
+    """
     found = _read(config / "hyperparameters.json")
-    return {key: _plain(value) for key, value in found.items() if not key.startswith("sagemaker_")}
+    ours = {key: value for key, value in found.items() if not key.startswith(("sagemaker_", "_"))}
+    job = environment.get("TRAINING_JOB_NAME")
+    tuned = {"name": job} if TUNING in found and job else {}
+    return {key: _plain(value) for key, value in {**tuned, **ours}.items()}
 
 
-def _plain(text: str) -> str:
+def _plain(value: object) -> str:
+    """The text of `--set`. SageMaker's values are strings, which its SDK also encodes as JSON, so
+    that text comes in quotes; programs that imitate it leave numbers and lists as they are."""
+    if not isinstance(value, str):
+        return json.dumps(value)
     try:
-        value = json.loads(text)
+        decoded = json.loads(value)
     except ValueError:
-        return text
-    return value if isinstance(value, str) else text
+        return value
+    return decoded if isinstance(decoded, str) else value
 
 
 def _overrides(given: Mapping[str, str]) -> list[str]:
@@ -133,17 +165,17 @@ def _network(resources: Mapping[str, Any]) -> dict[str, str]:
 def _channels(config: Path, root: Path) -> list[str]:
     found = []
     for name, how in _read(config / "inputdataconfig.json").items():
-        if how.get("TrainingInputMode") == "Pipe":
+        if isinstance(how, dict) and how.get("TrainingInputMode") == "Pipe":
             raise JobError(
                 f"channel {name}: expected the input mode File or FastFile, got Pipe, which "
                 "cannot be read in random order",
                 fix=f"give the channel {name} the input mode FastFile",
             )
-        if name in CHANNELS:
-            found.append(f"{CHANNELS[name]}={root / 'opt/ml/input/data' / name}")
+        if name in (*CHANNELS, *FILE_CHANNELS):
+            found.append(channel_override(name, str(root / "opt/ml/input/data" / name)))
     checkpoints = _read(config / "checkpointconfig.json").get("LocalPath")
     if checkpoints:
-        folder = root / checkpoints.lstrip("/")
+        folder = root / str(checkpoints).lstrip("/")
         _check_writable(folder)
         found.append(f"{CHANNELS['checkpoints']}={folder}")
     return found

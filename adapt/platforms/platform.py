@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 from adapt.config.section import Section
 from adapt.config.strict_yaml import packed
 from adapt.config.validation import Mistake
+from adapt.places import NODES_WAIT_S
 from adapt.platforms.texts import VARIABLE
 from storage.uris import without_password
 
@@ -59,6 +60,19 @@ class Profile(Section):
     )
     gpu_memory_gb: float | None = Field(
         None, gt=0, description="Memory of one GPU in 10^9 bytes, for `check`."
+    )
+    gpu: str | None = Field(
+        None,
+        min_length=1,
+        description="Model of the GPU, such as A100, where the machine's type does not say it.",
+    )
+    driver: int | None = Field(
+        None, gt=0, description="Major version of the nodes' NVIDIA driver, such as 580, if known."
+    )
+    cuda: Literal[12, 13] = Field(
+        13,
+        description="CUDA of the image: 13 runs on GPUs from T4 on (compute capability 7.5) with "
+        "driver 580; an image that was built with --build-arg CUDA=12 runs on V100 too.",
     )
     price_per_hour: float | None = Field(
         None, ge=0, description="Price of one node an hour; `submit` shows the price of the job."
@@ -103,6 +117,10 @@ class Profile(Section):
         """Variables whose values are taken from the submitter's environment."""
         return ()
 
+    def gpu_model(self) -> str | None:
+        """The model of the GPU, as far as it is known."""
+        return self.gpu
+
     def promised_gb(self) -> Promised:
         """The sizes that the profile guarantees for a node."""
         return Promised()
@@ -112,10 +130,28 @@ class Profile(Section):
         reads or writes there with its own rights."""
         return {}
 
+    def outside(self, _path: str) -> str | None:
+        """Where a path of the container lies outside of it, if it is mounted."""
+        return None
+
+    def results(self, _run: str, _job: str) -> dict[str, str]:
+        """Names of what the platform itself writes, and the URIs that it writes to."""
+        return {}
+
     def checkpoints_at(self, _run: str) -> str | None:
         """The public URI of the folder that is `checkpoint.uri` inside the job, if the platform
         transfers it."""
         return self.replaced().get("checkpoint.uri")
+
+
+def below(path: str, mounted: Mapping[str, str]) -> str | None:
+    """Where a path lies by the longest of the `mounted` paths, each with its source."""
+    found = [one.rstrip("/") for one in mounted if f"{path}/".startswith(f"{one.rstrip('/')}/")]
+    if not found:
+        return None
+    longest = max(found, key=len)
+    sources = {one.rstrip("/"): source for one, source in mounted.items()}
+    return sources[longest] + path[len(longest) :].rstrip("/")
 
 
 class Submission(NamedTuple):
@@ -133,12 +169,15 @@ class Submission(NamedTuple):
         return packed(self.job.to_yaml())
 
     def environment(self, profile: Profile, grace_s: float) -> dict[str, str]:
-        """The job's plain variables: the profile's, its name, and its grace."""
+        """The job's plain variables: the profile's, its name, its grace, and how long nodes wait
+        for one another, as long as the job's watchdog unless the profile says it."""
+        wait_s = 60 * self.job.train.stall_minutes
+        waits = {"SEGADAPT_NODES_WAIT_S": f"{wait_s:.0f}"} if wait_s != NODES_WAIT_S else {}
         own = {"SEGADAPT_JOB": self.name, "SEGADAPT_GRACE_S": f"{grace_s:.0f}"}
         outside = profile.checkpoints_at(self.job.name)
         if outside is not None:
             own["SEGADAPT_CHECKPOINTS_AT"] = outside
-        return {**profile.environment, **own}
+        return {**(waits if profile.nodes > 1 else {}), **profile.environment, **own}
 
 
 class JobStatus(NamedTuple):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from adapt.platforms import PLATFORMS
 from adapt.platforms.following import over_outages
+from adapt.platforms.gpus import check_gpus
 from adapt.platforms.platform import (
     ENDED,
     Client,
@@ -18,6 +19,8 @@ from adapt.platforms.platform import (
     Request,
     Submission,
 )
+from adapt.platforms.reachable import CHECKPOINTS
+from storage.uris import split_uri, without_password
 
 if TYPE_CHECKING:
     from adapt.spec.job_spec import JobSpec
@@ -40,7 +43,13 @@ class PreparedJob(NamedTuple):
 def prepare_job(
     job: "JobSpec", profile: Profile, attempt: int = 1, now: datetime | None = None
 ) -> PreparedJob:
-    """The request and its parts. Raises `JobError` for values that the platform would refuse."""
+    """The request and its parts.
+
+    Raises `JobError` for values that the platform would refuse, and for GPUs that the image cannot
+    run on.
+    """
+    if profile.gpus:
+        check_gpus(profile)
     submission = Submission(name_of(job.name, now or datetime.now(UTC), attempt), job)
     platform = PLATFORMS[profile.platform]
     return PreparedJob(submission, profile, platform, platform.request(submission, profile))
@@ -60,6 +69,7 @@ def facts_of(plan: PreparedJob) -> dict[str, str]:
     job, profile = plan.submission.job, plan.profile
     each = f"{profile.gpus} GPU{'' if profile.gpus == 1 else 's'}" if profile.gpus else "CPU"
     nodes = f"{profile.nodes} node{'' if profile.nodes == 1 else 's'} x {each}"
+    tracking = job.tracking.uri or profile.environment.get("MLFLOW_TRACKING_URI")
     again = "submit --follow --restart N submits a reclaimed job again"
     if plan.platform.restarts(profile):
         again = f"by the platform; after its last attempt, {again}"
@@ -68,7 +78,9 @@ def facts_of(plan: PreparedJob) -> dict[str, str]:
         "job": plan.submission.name,
         "platform": f"{profile.platform}, {nodes}",
         "image": profile.image,
-        **{key: uri for key, uri in job.uris().items() if key.endswith(".uri")},
+        **{key: _really(profile, key, uri, job.name) for key, uri in job.uris().items()},
+        **profile.results(job.name, plan.submission.name),
+        "MLflow": without_password(tracking) if tracking else "a file beside the checkpoints",
         "steps": f"{job.train.steps} of {job.method.name} over {job.model.architecture}",
         "grace": f"{plan.platform.grace_s(profile):.0f} s from the platform's stop to its kill",
         "restarts": again,
@@ -77,6 +89,16 @@ def facts_of(plan: PreparedJob) -> dict[str, str]:
         price = profile.price_per_hour * profile.nodes
         facts["price"] = f"{price:.2f} {profile.currency} an hour"
     return facts
+
+
+def _really(profile: Profile, key: str, uri: str, run: str) -> str:
+    """The URI that the job will really read or write for a key of the spec."""
+    replaced = profile.checkpoints_at(run) if key == CHECKPOINTS else profile.replaced().get(key)
+    if replaced is not None:
+        return f"{replaced}, in place of the spec's {uri}"
+    scheme, path = split_uri(uri)
+    mounted = profile.outside(path) if scheme == "file" else None
+    return uri if mounted is None else f"{uri}, which is {mounted}"
 
 
 def follow(client: Client, job: str, show: Callable[[str], None]) -> JobStatus:

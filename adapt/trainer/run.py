@@ -12,6 +12,7 @@ import torch
 
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.engine.engine import Engine, prepare_device
+from adapt.engine.gpu import check_gpu
 from adapt.methods import build_method
 from adapt.places import Place
 from adapt.ranks import barrier, open_ranks
@@ -52,6 +53,7 @@ def run_job(
     refuse_problems(job, place)
     allow_open_files()
     device = prepare_device(place.local_rank)
+    check_gpu(device, place.environment)
     _warn_of_idle_gpus(device, place)
     with ExitStack() as stack:
         stack.enter_context(open_ranks(place, device, RANKS_WAIT))

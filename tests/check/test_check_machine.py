@@ -10,9 +10,15 @@ import torch
 
 from adapt.check import Subject
 from adapt.check.data import SplitReport, check_split
-from adapt.check.machine import disk_findings, gpu_findings, shm_findings
+from adapt.check.machine import (
+    disk_findings,
+    gpu_findings,
+    gpu_model_findings,
+    shm_findings,
+)
 from adapt.check.memory import Peak
 from adapt.check.spec import spec_findings
+from adapt.errors import JobError
 from adapt.platforms.platform import (
     Finding,
     Profile,
@@ -88,6 +94,27 @@ def test_a_step_that_needs_more_memory_than_the_gpu_has(
     if not torch.cuda.is_available():
         here = gpu_findings(subject(tmp_path), dict)
         assert_green(here, "GPU memory", "12.5 GB of a GPU, which this machine lacks")
+
+
+def test_the_gpus_of_the_profiles_machines(tmp_path: Path) -> None:
+    old = subject(tmp_path, profile={"gpu": "V100"})
+    said = "expected compute capability 7.5 or later"
+    assert_red(gpu_model_findings(old), "GPU model", 2, said, "--build-arg CUDA=12")
+    new = subject(tmp_path, profile={"gpu": "A100", "driver": 580})
+    assert_green(gpu_model_findings(new), "GPU model", "A100, compute capability 8.0; driver 580")
+    assert list(gpu_model_findings(subject(tmp_path, profile={"gpus": 0}))) == []
+
+
+def test_the_gpu_of_this_machine_is_a_line_only_where_it_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(gpu_model_findings(subject(tmp_path))) == []
+
+    def refuse(*_: object) -> None:
+        raise JobError("driver: expected 580, got 470")
+
+    monkeypatch.setattr("adapt.check.machine.check_gpu", refuse)
+    assert_red(gpu_model_findings(subject(tmp_path)), "GPU model", 2, "expected 580, got 470")
 
 
 def test_batches_that_do_not_fit_the_ranks_are_one_red_line(tmp_path: Path) -> None:

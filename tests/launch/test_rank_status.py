@@ -14,6 +14,7 @@ import torch
 
 import adapt.launch.rank_status
 from adapt.cli.main import _failure
+from adapt.launch.health import health
 from adapt.launch.rank_status import (
     RankStatus,
     WorkerStatus,
@@ -160,6 +161,31 @@ def test_a_stop_without_a_report_names_its_cause(child: int, message: str) -> No
     verdict = verdict_of(child, [RankStatus(0, 1, 0)], None, asked=True)
     assert (verdict.exit_code, verdict.kind) == (75, "Interrupted")
     assert verdict.message.startswith(f"{message}. Fix: run the same command again")
+
+
+@pytest.mark.parametrize(
+    ("child", "codes"),
+    [(75, [None]), (-15, []), (75, []), (1, [75, 75]), (1, []), (75, [75, None])],
+)
+def test_a_stop_before_the_first_step_says_no_more(child: int, codes: list[int | None]) -> None:
+    assert verdict_of(child, ended(*codes), None, asked=True, late=False) == (75, "", "", "", False)
+
+
+NEWER = '[0, 1, 2.0, null, "", "", "", 9.0, 1, "newer"]'
+
+
+@pytest.mark.parametrize("text", [NEWER, "[0]", "{}", "3", '"text"', "{", ""])
+def test_files_of_another_version_are_read_or_passed_over(text: str, tmp_path: Path) -> None:
+    """The temporary folder is shared by all versions of a machine."""
+    folder = tmp_path / "segadapt-status-other"
+    folder.mkdir()
+    (folder / "rank-0.json").write_text(text)
+    for supervisor in (text, f'[{os.getppid()}, 1200.0, "newer"]'):
+        (folder / "supervisor.json").write_text(supervisor)
+        clear_leftovers(tmp_path)
+        health(tmp_path, 10.0)
+    found = read_statuses(folder)
+    assert [status.stall_s for status in found] == ([9.0] if text == NEWER else [])
 
 
 def test_a_process_that_starts_ranks_is_none_itself(tmp_path: Path) -> None:

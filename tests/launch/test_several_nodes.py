@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from torch.distributed.launcher.api import LaunchConfig
 
-from adapt.errors import JobError
+from adapt.engine.engine import TrainConfig
+from adapt.errors import Interrupted, JobError
 from adapt.launch import elastic
-from adapt.launch.elastic import launch_config
+from adapt.launch.elastic import launch_config, run_elastic
 from adapt.launch.first_node import wait_for_first_node
 from adapt.launch.stop import Stop
 from adapt.launch.supervisor import supervise
-from adapt.places import Place
+from adapt.launch.verdict import verdict_of
+from adapt.places import Place, find_place
 from tests.commands import finish
 from tests.launch.rank_scripts import run_ranks
 
@@ -97,12 +99,37 @@ def test_the_first_nodes_name_may_come_late(
     assert code == 0 and asked == [("leader", 29500)] * 3
 
 
-def test_a_name_that_stays_unknown_or_is_not_given_is_a_mistake(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals_kept: None
+def test_a_name_that_stays_unknown_is_an_interruption_after_the_wait_that_is_said(
+    tmp_path: Path, signals_kept: None
 ) -> None:
+    """The platform starts the job again, whose first pod may be there then."""
     unknown = of_two_nodes(tmp_path, "nobody.invalid")
-    with pytest.raises(JobError, match=r"PET_MASTER_ADDR: .*'nobody.invalid', unknown.*Fix: check"):
+    assert unknown.nodes_wait_s == 60 * TrainConfig().stall_minutes
+    said = r"PET_MASTER_ADDR: .*'nobody.invalid', unknown for 0.1 s.*Fix: check that node 0 runs"
+    with pytest.raises(Interrupted, match=said):
         wait_for_first_node(unknown, Stop(), timeout_s=0.1)
+    verdict = supervise([], replace(unknown, nodes_wait_s=0.1), tmp_path, print)
+    assert verdict.exit_code == 75 and "SEGADAPT_NODES_WAIT_S waits longer" in verdict.message
+    given = {"SEGADAPT_NODES_WAIT_S": "7200"}
+    assert find_place(given, tmp_path).nodes_wait_s == 7200
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_nodes_that_do_not_meet_are_an_interruption(
+    node: int, tmp_path: Path, signals_kept: None
+) -> None:
+    """The name is known long before that node listens: its image is being pulled."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = replace(of_two_nodes(tmp_path, "127.0.0.1"), node=node, master_port=port)
+    with pytest.raises(Interrupted, match=r"nodes: expected all 2 within 1 s, got fewer .*Fix: ch"):
+        run_elastic(replace(place, nodes_wait_s=1.0), 1, ["-c", "pass"], tmp_path)
+    verdict = verdict_of(75, [], None, asked=False)
+    assert (verdict.exit_code, verdict.shown) == (75, True), "the launcher's process has said it"
+
+
+def test_a_name_that_is_not_given_is_a_mistake(tmp_path: Path, signals_kept: None) -> None:
     with pytest.raises(JobError, match=r"PET_MASTER_ADDR: .*got nothing\. Fix: set PET_MASTER_"):
         supervise([], of_two_nodes(tmp_path, None), tmp_path, print)
 

@@ -9,10 +9,11 @@ import pytest
 
 from adapt.config.strict_yaml import parse_yaml, unpacked
 from adapt.errors import JobError
-from adapt.platforms import PLATFORMS
+from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.modelarts.request import request
 from adapt.platforms.platform import Request
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.job_spec import load_spec, parse_spec
+from tests.commands import ROOT
 from tests.conftest import tiny_values
 from tests.platforms.modelarts_double import check_job, check_types
 from tests.platforms.modelarts_samples import LARGE, SMALL, job_of, profile_of, submission_of
@@ -288,6 +289,26 @@ def test_mlflow_is_told_the_folder_that_is_brought_there() -> None:
     outside = algorithm["environments"]["SEGADAPT_CHECKPOINTS_AT"]
     assert outside == "obs://towns/runs/tiny"
     assert output["remote"]["obs"]["obs_url"] == outside.removeprefix("obs:/") + "/"
+
+
+def test_the_shipped_profile_needs_no_keys_in_the_job() -> None:
+    """Weights come by a channel, as data do."""
+    profile = load_profile(ROOT / "job_specs/platforms/modelarts.yaml")
+    for name in ("advent", "vgg16_advent"):
+        job = load_spec(ROOT / f"job_specs/gta5_to_cityscapes/{name}.yaml")
+        asked = request(submission_of(job), profile)
+        assert not profile.secret_names()
+        assert all(isinstance(one, str) for one in asked["algorithm"]["environments"].values())
+        inputs = {
+            one["name"]: one["remote"]["obs"]["obs_url"] for one in asked["algorithm"]["inputs"]
+        }
+        assert inputs["weights"] == "/my-bucket/weights/encoder/"
+
+
+def test_weights_that_the_spec_does_not_name_are_no_input() -> None:
+    values = profile_of(inputs={**SMALL["inputs"], "weights": "obs://towns/w"})
+    with pytest.raises(JobError, match=r"inputs\.weights: expected model\.weights_uri in the"):
+        request(submission_of(), values)
 
 
 def test_an_input_that_the_job_has_no_use_for_is_refused() -> None:

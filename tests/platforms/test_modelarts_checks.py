@@ -49,6 +49,26 @@ def test_check_says_what_is_wrong_with_the_machine(
     assert cure in machine.fix
 
 
+@pytest.mark.parametrize(
+    ("flavors", "found"),
+    [
+        ({}, "modelarts.p3.large.public: ModelArts lists no flavors; not checked"),
+        ({"flavor_type": "GPU"}, "ModelArts does not say how many GPUs it has"),
+        (
+            {"flavor_type": "GPU", "flavor_info": {"max_num": 4}},
+            "does not say how many GPUs it has",
+        ),
+    ],
+)
+def test_a_list_of_flavors_that_says_nothing_is_no_fault_of_the_profile(
+    flavors: dict[str, Any], found: str, modelarts: ModelArtsDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [{"flavor_id": "modelarts.p3.large.public", **flavors}] if flavors else []
+    monkeypatch.setattr(modelarts_double, "FLAVORS", listed)
+    machine = found_by(connected(modelarts))["machine"]
+    assert machine.ok and found in machine.found
+
+
 def test_check_knows_a_pool(modelarts: ModelArtsDouble) -> None:
     cpus = connected(modelarts, flavor_id=None, gpus=0, pool_id=modelarts_double.POOL)
     assert found_by(cpus)["machine"].found == "pool pool-1a2b3c is there"

@@ -112,6 +112,21 @@ def test_a_job_is_stopped_once(
     assert sum(path.endswith("/actions") for _, path in modelarts.requests) == 1
 
 
+def test_a_job_that_ends_while_it_is_stopped_is_left_as_it_is(
+    modelarts_client: ModelArtsClient, modelarts: ModelArtsDouble
+) -> None:
+    job = submitted(modelarts_client, modelarts, "Running", "Completed")
+    modelarts.jobs[job].phases = ["Running", "Completed"]
+    modelarts_client.stop(job)
+    assert sum(path.endswith("/actions") for _, path in modelarts.requests) == 1
+    modelarts.jobs[job].phases = ["Running"]
+    running = (200, modelarts.jobs[job].look())
+    no = (400, {"error_code": "ModelArts.2838", "error_msg": "WorkspacePolicyLimit"})
+    modelarts.failures = [running, no, running]
+    with pytest.raises(JobError, match="rights: this user may not do it"):
+        modelarts_client.stop(job)
+
+
 def test_a_job_that_is_not_there_is_named(modelarts_client: ModelArtsClient) -> None:
     for ask in (
         modelarts_client.status,

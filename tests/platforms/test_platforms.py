@@ -80,3 +80,16 @@ def test_what_check_is_promised_is_what_a_request_asks_for() -> None:
     secrets = {path.stem: load_profile(path).secret_names() for path in PROFILES}
     assert list(secrets["docker"]) == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
     assert not secrets["kubernetes"] and not secrets["sagemaker"]
+
+
+def test_nodes_wait_for_one_another_as_long_as_spec_or_profile_says(job: JobSpec) -> None:
+    def wait_s(minutes: float, nodes: int = 2, **environment: str) -> str | None:
+        profile = Profile(platform="p", image="i", nodes=nodes, environment=environment)
+        train = job.train.model_copy(update={"stall_minutes": minutes})
+        one = Submission("town-1", job.model_copy(update={"train": train}))
+        return one.environment(profile, 30).get("SEGADAPT_NODES_WAIT_S")
+
+    assert wait_s(90) == "5400"
+    assert wait_s(90, SEGADAPT_NODES_WAIT_S="7200") == "7200"
+    assert wait_s(20) is None, "the place's default"
+    assert wait_s(90, nodes=1) is None

@@ -4,16 +4,26 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import yaml
 
+from adapt.config.validation import validate
 from adapt.platforms import PLATFORMS
-from adapt.platforms.platform import Finding, JobStatus, Platform, Profile, Request, Submission
-from adapt.platforms.submit import name_of
+from adapt.platforms.platform import (
+    Finding,
+    JobStatus,
+    Platform,
+    Profile,
+    Request,
+    State,
+    Submission,
+)
+from adapt.platforms.submit import facts_of, name_of, prepare_job
+from adapt.spec.job_spec import parse_spec
 from storage.errors import StoreUnavailable
 from tests.commands import ROOT, Ended, call
 from tests.conftest import tiny_values
@@ -115,6 +125,105 @@ def test_a_submitted_job_is_reached_by_its_name(platform: Pretend, tmp_path: Pat
     listed = json.loads(call("jobs", "--json", folder=tmp_path).out)
     assert [(job["job"], job["state"]) for job in listed] == [(name, "done")]
     assert name in call("jobs", folder=tmp_path).out
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("done", "pretend-1 done (exit code 0): well; there is nothing to stop"),
+        ("failed", "pretend-1 failed (exit code 0): well; there is nothing to stop"),
+        ("waiting", "pretend-1: stopping; it has not begun"),
+        ("running", "pretend-1: stopping; it saves and ends"),
+    ],
+)
+def test_stop_says_what_becomes_of_the_job(
+    state: State, said: str, platform: Pretend, tmp_path: Path
+) -> None:
+    name = json.loads(submit(tmp_path, "--yes", "--json").out)["job"]
+    platform.endings = [JobStatus("", state, "well", 0)]
+    ended = call("stop", name, folder=tmp_path)
+    assert ended.code == 0 and said in " ".join(ended.err.split())
+    assert platform.stopped == ["pretend-1"]
+
+
+def test_gpus_that_the_image_cannot_run_on_are_not_submitted(
+    platform: Pretend, tmp_path: Path
+) -> None:
+    ended = submit(tmp_path, "--yes", gpu="V100")
+    assert ended.code == 2 and "got V100 with 7.0" in ended.err and not platform.requests
+
+
+SHOWN = {
+    "docker": (
+        {
+            "mounts": [
+                {"source": "/disk/town", "target": "/data"},
+                {"source": "v", "target": "/runs"},
+            ]
+        },
+        {
+            "source.uri": "/data/a, which is the engine's /disk/town/a",
+            "checkpoint.uri": "/runs, which is volume v",
+        },
+    ),
+    "kubernetes": (
+        {
+            "volumes": [
+                {"mount_path": "/data", "claim": "towns"},
+                {"mount_path": "/runs", "nfs_server": "nas", "nfs_path": "/r", "read_only": False},
+            ]
+        },
+        {
+            "source.uri": "/data/a, which is claim towns:/a",
+            "checkpoint.uri": "/runs, which is nfs nas:/r",
+        },
+    ),
+    "modelarts": (
+        {
+            "inputs": {"source": "obs://bucket/town"},
+            "outputs": {"checkpoints": "obs://bucket/runs", "model": "obs://bucket/m"},
+            "log_uri": "obs://bucket/log",
+            "cuda": 12,
+            "volumes": [{"kind": "obs", "source": "/bucket/more", "path": "/data"}],
+        },
+        {
+            "source.uri": "obs://bucket/town, in place of the spec's /data/a",
+            "target.uri": "/data/a, which is obs /bucket/more/a",
+            "checkpoint.uri": "obs://bucket/runs/tiny, in place of the spec's /runs",
+            "best weights": "obs://bucket/m/tiny/",
+            "log": "obs://bucket/log",
+        },
+    ),
+    "sagemaker": (
+        {
+            "checkpoint_uri": "s3://bucket/runs",
+            "output_uri": "s3://bucket/m",
+            "channels": {
+                name: {"uri": f"s3://bucket/{name}"} for name in ("source", "target", "validation")
+            },
+        },
+        {
+            "target.uri": "s3://bucket/target, in place of the spec's /data/a",
+            "checkpoint.uri": "s3://bucket/runs/tiny, in place of the spec's /runs",
+            "best weights": "s3://bucket/m/tiny-261129-120000/output/model",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_is_shown_is_what_the_job_really_reads_and_writes(name: str) -> None:
+    changes, expected = SHOWN[name]
+    values = yaml.safe_load((ROOT / f"job_specs/platforms/{name}.yaml").read_text())
+    for key in ("inputs", "outputs", "mounts", "volumes"):
+        values.pop(key, None)
+    values = {**values, "gpus": 1, **changes}
+    values["environment"] = {}
+    job = parse_spec(tiny_values("/data/a", "/runs"), "tiny")
+    profile = validate(PLATFORMS[name].profile, values)
+    facts = facts_of(prepare_job(job, profile, now=datetime(2026, 11, 29, 12, tzinfo=UTC)))
+    assert {key: facts.get(key) for key in expected} == expected
+    assert facts["MLflow"] == "a file beside the checkpoints"
 
 
 def test_jobs_of_other_machines_are_reached_by_their_profile(

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
-from adapt.platforms.platform import Profile, Promised
+from adapt.platforms.platform import Profile, Promised, below
 from adapt.platforms.texts import VariableName, matching
 
 _REFERENCE = re.compile(
@@ -110,6 +110,13 @@ class DockerProfile(Profile):
     def secret_names(self) -> Sequence[str]:
         """All of `secrets`."""
         return self.secrets
+
+    def outside(self, path: str) -> str | None:
+        """A mount's source: a folder of the engine's machine, or a volume."""
+        named = {True: "the engine's ", False: "volume "}
+        return below(
+            path, {one.target: named[one.source[:1] == "/"] + one.source for one in self.mounts}
+        )
 
     def promised_gb(self) -> Promised:
         """/dev/shm."""

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
-from adapt.platforms.platform import Profile, Promised
+from adapt.platforms.platform import Profile, Promised, below
 from adapt.platforms.texts import matching
 
 KindName = Literal["indexed_job", "trainjob", "pytorchjob", "volcano"]
@@ -170,6 +170,16 @@ class KubernetesProfile(Profile):
         "ClusterTrainingRuntime", description="Kind of `runtime`."
     )
     queue: ObjectName = Field("default", description="Queue of a volcano job.")
+
+    def outside(self, path: str) -> str | None:
+        """A volume's claim, or its share."""
+        sources = {
+            one.mount_path: f"claim {one.claim}:"
+            if one.claim
+            else f"nfs {one.nfs_server}:{str(one.nfs_path).rstrip('/')}"
+            for one in self.volumes
+        }
+        return below(path, sources)
 
     def promised_gb(self) -> Promised:
         """/dev/shm and /cache."""

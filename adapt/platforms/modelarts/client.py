@@ -67,9 +67,13 @@ class ModelArtsClient:
     def stop(self, job: str) -> None:
         """Terminate a job; one that has ended, or is ending, is left as it is."""
         found = self.api.details(job)
-        ending = found["status"].get("phase") == "Terminating"
-        if not ending and status_of(job, found).state not in ENDED:
+        if _ends(job, found):
+            return
+        try:
             self.api.terminate(job)
+        except JobError:  # it may have ended in this moment
+            if not _ends(job, self.api.details(job)):
+                raise
 
     def jobs(self) -> Iterator[JobStatus]:
         """The jobs with the name prefix of SegAdapt, the newest first."""
@@ -100,6 +104,8 @@ class ModelArtsClient:
             found = f"pool {profile.pool_id} is " + ("there" if there else "not there")
             return Finding("machine", there, found, "" if there else "correct pool_id")
         name = str(profile.flavor_id)
+        if not flavors:
+            return Finding("machine", True, f"{name}: ModelArts lists no flavors; not checked")
         if name not in flavors:
             fix = f"set flavor_id: one of {', '.join(sorted(flavors)) or 'another region'}"
             return Finding("machine", False, f"there is no flavor {name} for training", fix)
@@ -107,7 +113,10 @@ class ModelArtsClient:
         most = info.get("max_num") or flavors[name].get("max_num") or profile.nodes
         if profile.nodes > most:
             return Finding("machine", False, f"{name} allows {most} nodes", f"set nodes: {most}")
-        gpus = int((info.get("gpu") or {}).get("unit_num") or 0)
+        gpus = _gpus_of(flavors[name])
+        if gpus is None:
+            found = f"{name} x {profile.nodes}; ModelArts does not say how many GPUs it has"
+            return Finding("machine", True, found)
         if gpus != profile.gpus:
             return Finding("machine", False, f"{name} has {gpus} GPUs", f"set gpus: {gpus}")
         return Finding("machine", True, f"{name} x {profile.nodes}, {gpus} GPUs each")
@@ -136,6 +145,21 @@ class ModelArtsClient:
                 yield Finding("secrets", False, f"variable {name} is not set", f"export {name}")
         for line in _seen_secrets(request):
             yield Finding("secrets", True, line)
+
+
+def _gpus_of(flavor: Mapping[str, Any]) -> int | None:
+    """GPUs of a flavor; None where its description says nothing about them."""
+    info = flavor.get("flavor_info") or {}
+    number = (info.get("gpu") or {}).get("unit_num")
+    if number is not None:
+        return int(number)
+    return 0 if str(flavor.get("flavor_type")).upper() == "CPU" else None
+
+
+def _ends(job: str, found: Mapping[str, Any]) -> bool:
+    """Return whether a job has ended, or is ending."""
+    ending = found["status"].get("phase") == "Terminating"
+    return ending or status_of(job, found).state in ENDED
 
 
 def with_secrets(request: Request, environment: Mapping[str, str]) -> Request:

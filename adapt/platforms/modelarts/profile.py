@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
 from adapt.errors import written
-from adapt.places import CHANNELS
-from adapt.platforms.platform import Profile
+from adapt.places import CHANNELS, FILE_CHANNELS
+from adapt.platforms.platform import Profile, below
 from adapt.platforms.texts import VariableName, matching
 
 POOL_FLAVORS = {
@@ -58,6 +58,9 @@ class Inputs(Section):
     source: ObsUri | None = Field(None, description="Replaces source.uri of the job spec.")
     target: ObsUri | None = Field(None, description="Replaces target.uri.")
     validation: ObsUri | None = Field(None, description="Replaces validation.uri.")
+    weights: ObsUri | None = Field(
+        None, description="Folder with one file, which replaces model.weights_uri."
+    )
 
 
 class Outputs(Section):
@@ -217,10 +220,28 @@ class ModelArtsProfile(Profile):
         """All of `secrets`."""
         return self.secrets
 
+    def gpu_model(self) -> str | None:
+        """The flavor's, where its name or generation says it: p3 has V100."""
+        flavor = self.flavor_id or ""
+        named = re.sub(r"(^|\.)p3(?=\.)", ".v100", flavor)
+        return self.gpu or named
+
     def replaced(self) -> dict[str, str]:
         """The inputs, and the output of the checkpoints."""
         named = {**self.inputs.model_dump(), "checkpoints": self.outputs.checkpoints}
-        return {CHANNELS[name]: uri for name, uri in named.items() if uri is not None}
+        keys = {**CHANNELS, **FILE_CHANNELS}
+        return {keys[name]: uri for name, uri in named.items() if uri is not None}
+
+    def outside(self, path: str) -> str | None:
+        """A mounted folder's source."""
+        sources = {one.path: f"{one.kind} {one.source.rstrip('/')}" for one in self.volumes}
+        return below(path, sources)
+
+    def results(self, run: str, _job: str) -> dict[str, str]:
+        """The folders of the outputs."""
+        model = self.outputs.model
+        found = {"best weights": model and f"{model.rstrip('/')}/{run}/", "log": self.log_uri}
+        return {what: uri for what, uri in found.items() if uri}
 
     def checkpoints_at(self, run: str) -> str | None:
         """The run's own folder of the output, as in the request."""
@@ -292,7 +313,7 @@ class ModelArtsProfile(Profile):
         twice = sorted({path for path in paths if paths.count(path) > 1})
         if twice:
             raise ValueError(f"volumes: expected a path for each, got {twice[0]} twice")
-        read = [self.inputs.source, self.inputs.target, self.inputs.validation]
+        read = self.inputs.model_dump().values()
         taken = {obs_folder(uri): "the inputs" for uri in read if uri}
         for key in ("checkpoints", "model"):
             uri = getattr(self.outputs, key)

@@ -6,6 +6,7 @@ replaces while it sends: ModelArts has no store of secrets. Channels are variabl
 is appended to the command.
 """
 
+import posixpath
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from adapt.config.strict_yaml import with_overrides
 from adapt.errors import JobError
-from adapt.places import CHANNELS, Place
+from adapt.places import CHANNELS, FILE_CHANNELS, Place
 from adapt.platforms.modelarts.profile import (
     VOLUMES,
+    Inputs,
     ModelArtsProfile,
     MountedFolder,
     obs_folder,
@@ -31,9 +33,12 @@ NAME_PREFIX = "segadapt-"
 COMMAND = "python /opt/segadapt/entrypoint.py run"
 LOCAL = "/home/ma-user/modelarts"
 
+INPUTS = {name: {**CHANNELS, **FILE_CHANNELS}[name] for name in Inputs.model_fields}
+"""Channels that are read, and their key of the job spec."""
+
 OFFERS = {
     "checkpoint.uri": "outputs.checkpoints in the profile",
-    **{CHANNELS[n]: f"inputs.{n} in the profile" for n in ("source", "target", "validation")},
+    **{key: f"inputs.{name} in the profile" for name, key in INPUTS.items()},
 }
 """The profile's keys that make a URI of the job spec reachable for the nodes."""
 
@@ -120,7 +125,7 @@ def _check_variables(variables: Mapping[str, str], profile: ModelArtsProfile) ->
                 f"ModelArts' own, got {name}",
                 "choose another",
             )
-        if name in (*CHANNELS, "model", "spec"):
+        if name in (*CHANNELS, *FILE_CHANNELS, "model", "spec"):
             raise JobError(
                 f"{where}: expected another name than a channel's, which inputs and outputs set, "
                 f"got {name}",
@@ -179,6 +184,10 @@ def _overrides(job: "JobSpec", profile: ModelArtsProfile) -> list[str]:
     """The keys of the job spec that channels replace (`adapt.places.modelarts`)."""
     names = [channel["name"] for channel in _inputs(job, profile)]
     found = [f"{CHANNELS[name]}={LOCAL}/inputs/{name}_0" for name in names if name in CHANNELS]
+    uris = job.uris()
+    for name, key in FILE_CHANNELS.items():
+        if name in names:
+            found.append(f"{key}={LOCAL}/inputs/{name}_0/{posixpath.basename(uris[key])}")
     if profile.outputs.checkpoints:
         found.append(f"{CHANNELS['checkpoints']}={LOCAL}/outputs/checkpoints_0")
     return found
@@ -186,13 +195,14 @@ def _overrides(job: "JobSpec", profile: ModelArtsProfile) -> list[str]:
 
 def _inputs(job: "JobSpec", profile: ModelArtsProfile) -> list[dict[str, Any]]:
     found = []
-    for name in ("source", "target", "validation"):
+    for name, key in INPUTS.items():
         uri = getattr(profile.inputs, name)
         if uri is None:
             continue
-        if getattr(job, name) is None:
+        if key not in job.uris():
+            what = key if name in FILE_CHANNELS else f"a section {name}"
             raise JobError(
-                f"inputs.{name}: expected a section {name} in the job spec, got none",
+                f"inputs.{name}: expected {what} in the job spec, got none",
                 "remove it from the profile",
             )
         found.append(_channel(name, obs_folder(uri)))

@@ -13,7 +13,7 @@ from adapt.config.section import Section
 from adapt.config.validation import Mistake
 from adapt.places import CHANNELS
 from adapt.platforms.platform import Profile, Promised
-from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of
+from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of, model_of
 from storage.uris import join
 
 IMAGE = re.compile(
@@ -107,6 +107,10 @@ class SageMakerProfile(Profile):
     secrets: tuple[str, ...] = Field((), description="Not possible; the error states why.")
     tags: dict[str, str] = Field({}, description="Tags of the job, for bills and policies.")
 
+    def gpu_model(self) -> str | None:
+        """The machine's."""
+        return self.gpu or model_of(self.instance_type)
+
     def promised_gb(self) -> Promised:
         """The requested disk."""
         return Promised(disk=self.volume_gb)
@@ -116,6 +120,10 @@ class SageMakerProfile(Profile):
         named = {CHANNELS[name]: channel.uri for name, channel in self.channels.items()}
         mirror = {} if self.checkpoint_uri is None else {"checkpoint.uri": self.checkpoint_uri}
         return named | mirror
+
+    def results(self, _run: str, job: str) -> dict[str, str]:
+        """The best weights."""
+        return {"best weights": join(self.output_uri, job, "output/model")}
 
     def checkpoints_at(self, run: str) -> str | None:
         """The run's own folder of the mirror: SageMaker downloads all of it to each machine first,
