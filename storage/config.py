@@ -6,10 +6,13 @@ buckets of one job may have different credentials.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from storage.errors import StoreError
+from storage.uris import without_password
 
 
 class StoreConfig(BaseModel):
@@ -83,6 +86,22 @@ class StoreConfig(BaseModel):
                 "access_key_env: missing, expected it and secret_key_env with session_token_env"
             )
         return self
+
+
+def sdk_endpoint(environment: Mapping[str, str]) -> str | None:
+    """The endpoint of S3 in AWS's own variables; None where they have none. Raises `StoreError`
+    for one without its scheme, which the SDK does not take."""
+    for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        value = environment.get(variable)
+        if value and not re.fullmatch(r"https?://[^/?#\s]+\S*", value):
+            shown = without_password(value)
+            raise StoreError(
+                f"{variable}: expected https://HOST or http://HOST:PORT, got {shown!r}",
+                fix="write it with its scheme, without blanks",
+            )
+        if value:
+            return value
+    return None
 
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")

@@ -80,6 +80,13 @@ class Failures:
         fix = f"check {self.name}.endpoint_url, HTTP_PROXY/NO_PROXY"
         return WrongAnswer(f"{uri}: the answer is not the store's, or half of one", fix=fix)
 
+    def unusable(self, uri: str, reason: str) -> StoreError:
+        """The error of settings with which no request can be sent."""
+        return StoreError(
+            f"{uri}: a setting of the store cannot be used ({reason})",
+            fix=f"check {self.name} and {self.credentials}",
+        )
+
     def no_credentials(self, uri: str, reason: object) -> StoreError:
         """The error where no credentials are found, or where they cannot be renewed."""
         return StoreError(

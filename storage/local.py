@@ -16,7 +16,7 @@ from pathlib import Path
 from storage.downloads import BlockDownload, Body, unstoppable
 from storage.errors import MissingObject, StoreError
 from storage.files import atomic_file, file_errors, write_blocks
-from storage.store import Download, ObjectInfo, whole_part
+from storage.store import Download, ObjectInfo, in_key_order, whole_part
 from storage.uris import TEMPORARY_PREFIX, checked_key, join, split_uri
 
 _COPY_BYTES = 1 << 20
@@ -33,7 +33,14 @@ class LocalStore:
                 "one after file://",
                 fix="write three slashes after file:",
             )
-        self.root = Path(path).expanduser().absolute()
+        try:
+            self.root = Path(path).expanduser().absolute()
+        except RuntimeError as error:  # ~NAME
+            raise StoreError(
+                f"{uri}: expected a user after ~, got an unknown one", fix="write the whole path"
+            ) from error
+        if "\0" in path:
+            raise StoreError(f"{uri!r}: expected a path, got one with a NUL", fix="remove it")
         self.uri = f"file://{self.root}"
 
     def path(self, key: str) -> Path:
@@ -107,7 +114,7 @@ class LocalStore:
         folder = prefix.rpartition("/")[0]
         start = self.path(folder) if folder else self.root
         with file_errors(join(self.uri, prefix)):
-            found = sorted(self._walk(start), key=lambda info: info.key.encode())
+            found = in_key_order(self._walk(start))
         return (info for info in found if info.key.startswith(prefix))
 
     def exists(self, key: str) -> bool:

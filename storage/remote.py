@@ -16,7 +16,7 @@ from storage.downloads import BlockDownload, Body
 from storage.errors import ChangedObject, MissingObject, ShortObject
 from storage.files import file_errors, write_blocks
 from storage.retry import retried
-from storage.store import Download, ObjectInfo, whole_part
+from storage.store import Download, ObjectInfo, in_key_order, whole_part
 from storage.uris import checked_key
 
 _Result = TypeVar("_Result")
@@ -126,7 +126,7 @@ class RemoteStore:
         if "/" in prefix:
             checked_key(prefix.rpartition("/")[0], self.uri)
         found = retried(lambda: list(self.bucket.list(prefix)), self._max_attempts)
-        return iter(sorted(found, key=lambda info: info.key.encode()))
+        return iter(in_key_order(found))
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object with exactly this key."""

@@ -5,7 +5,7 @@ Every key is relative to the store's root URI
 old bytes or the new ones, never a part.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -91,6 +91,11 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove one object; nothing happens where there is none."""
         ...
+
+
+def in_key_order(found: Iterable[ObjectInfo]) -> list[ObjectInfo]:
+    """By the bytes of their keys in UTF-8; names of files may be other bytes."""
+    return sorted(found, key=lambda info: info.key.encode(errors="surrogatepass"))
 
 
 def whole_part(data: bytes, uri: str, offset_bytes: int, length_bytes: int) -> bytes:

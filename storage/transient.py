@@ -78,7 +78,7 @@ def is_transient_status(status: int) -> bool:
 def is_transient_page(status: int) -> bool:
     """Return whether a web page of this status may give way to the right answer: those of gateways,
     and pages to log in, which come with 200 or a redirect."""
-    return status < 400 or is_transient_status(status)
+    return 200 <= status < 400 or is_transient_status(status)
 
 
 def is_final(error: BaseException) -> bool:

@@ -12,9 +12,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import ValidationError
+
 from adapt.config.strict_loader import NotPlain, load
 from adapt.errors import JobError, known_names, written
-from storage.config import StoreConfig
+from storage.config import StoreConfig, sdk_endpoint
 from storage.stores import Stores
 
 IN_VARIABLE = "env:"
@@ -84,13 +86,19 @@ def _content(name: str, environment: Mapping[str, str]) -> bytes:
 
 def _stores(name: str, environment: Mapping[str, str]) -> Stores:
     """Stores before any job spec says how to reach them: by AWS's own variables, for OBS too."""
-    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    endpoint = sdk_endpoint(environment)
     if endpoint is None and name.startswith("obs://"):
         raise JobError(
             f"{name}: expected the endpoint of OBS in AWS_ENDPOINT_URL_S3, as "
             "https://obs.REGION.myhuaweicloud.com, got nothing"
         )
-    return Stores({"obs": StoreConfig(endpoint_url=endpoint)} if endpoint else {}, environment)
+    try:
+        settings = {"obs": StoreConfig(endpoint_url=endpoint)} if endpoint else {}
+    except ValidationError as error:
+        raise JobError(
+            f"AWS_ENDPOINT_URL_S3: expected https://HOST without a path, got {endpoint!r}"
+        ) from error
+    return Stores(settings, environment)
 
 
 def packed(text: str) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
-import requests
 from azure.core import MatchConditions
 from azure.core.exceptions import AzureError, DeserializationError, HttpResponseError
 from urllib3.exceptions import HTTPError
@@ -118,16 +117,20 @@ class AzBucket:
         try:
             yield self._clients.get()
         except HttpResponseError as error:
+            if error.status_code is None:  # of the SDK itself, as it signs
+                raise self._failures.unusable(self.shown(key), type(error).__name__) from None
             code = getattr(error, "error_code", None) or error.reason or ""
             code = str(
                 getattr(code, "value", code)
             )  # the SDK's enumeration, of codes that it knows
-            raise self._refusal(key, error.status_code or 0, code) from None
+            raise self._refusal(key, error.status_code, code) from None
         except DeserializationError:
             raise self._failures.no_answer(self.shown(key)) from None
-        except (AzureError, requests.RequestException, HTTPError) as error:
+        except (AzureError, OSError, HTTPError) as error:  # requests' are `OSError`s
             reason = _without_query(f"{type(error).__name__}: {error}")
             raise self._failures.of_silence(self.shown(key), error, reason) from None
+        except ValueError as error:  # a key that is no base64, an address that is none
+            raise self._failures.unusable(self.shown(key), type(error).__name__) from None
         self._failures.answered = True
 
     def _refusal(self, key: str, status: int, code: str) -> StoreError:

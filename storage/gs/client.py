@@ -29,7 +29,7 @@ class _Families(NamedTuple):
 
 
 FAILURES = _Families(
-    silence=(TransportError, RetryError, DataCorruption, requests.RequestException, HTTPError),
+    silence=(TransportError, RetryError, DataCorruption, OSError, HTTPError),  # and of requests
     credentials=(GoogleAuthError,),  # after `silence`: its subclass TransportError is the network's
 )
 
@@ -49,7 +49,7 @@ def connected(config: StoreConfig) -> GsClient:
     if endpoint.startswith("http:"):
         credentials, project = AnonymousCredentials(), None
     else:
-        credentials, project = google.auth.default(scopes=[_SCOPE])
+        credentials, project = _found()
     session = AuthorizedSession(credentials)
     adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS)
     session.mount("https://", adapter)
@@ -62,3 +62,12 @@ def connected(config: StoreConfig) -> GsClient:
     )
     sdk._bucket_metadata_cache = None  # its background thread fetches the bucket for traces alone
     return GsClient(sdk, session, endpoint)
+
+
+def _found() -> tuple[Any, str | None]:
+    """The SDK's own credentials and project. Raises `GoogleAuthError`, and `ValueError` for a file
+    of JSON that is no account's, on which the SDK fails in many ways."""
+    try:
+        return google.auth.default(scopes=[_SCOPE])
+    except (AttributeError, TypeError, KeyError) as error:
+        raise ValueError(f"not an account's file: {error}") from error

@@ -146,6 +146,8 @@ class GsBucket:
         except FAILURES.silence as error:
             reason = f"{type(error).__name__}: {error}"
             raise self._failures.of_silence(uri, error, reason) from error
+        except ValueError as error:  # a key file without a key
+            raise self._failures.unusable(uri, f"{type(error).__name__}: {error}") from error
         self._failures.answered = True
 
     def _bucket_is_there(self) -> bool:

@@ -16,7 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import IncompleteReadError
 
 from storage.config import StoreConfig
-from storage.credentials import Keys
+from storage.credentials import Keys, sdk_keys
 from storage.web_pages import refuse_web_page
 
 _CONNECTIONS = 32
@@ -63,6 +63,9 @@ class S3Clients:
     def session(self) -> boto3.session.Session:
         """A session with the keys that the job spec names, or with the SDK's own chain."""
         keys = self.keys
+        if keys.access_key is None:
+            access_key, secret_key, token = sdk_keys(os.environ) or (None, None, None)
+            return boto3.session.Session(access_key, secret_key, token or None)
         return boto3.session.Session(keys.access_key, keys.secret_key, keys.session_token)
 
     def _lock(self, pid: int) -> threading.Lock:

@@ -71,6 +71,8 @@ class S3Errors:
             raise self.explained(uri, refusals.FAILS, WrongAnswer, error) from error
         except (BotoCoreError, Boto3Error) as error:
             raise StoreError(f"{uri}: {error}", fix=f"check {self.name}") from error
+        except ValueError as error:  # of a client that cannot be made
+            raise self.explained(uri, refusals.UNUSABLE, error=error) from error
 
     def _of_silence(self, uri: str, error: Exception) -> StoreError:
         what = refusals.UNREACHABLE
@@ -142,5 +144,5 @@ class S3Errors:
     def _endpoint(self) -> str:
         try:
             return str(self.clients.get().meta.endpoint_url)
-        except BotoCoreError:  # no client can be made
+        except (BotoCoreError, ValueError):  # no client can be made
             return self.clients.config.endpoint_url or "AWS"

@@ -60,6 +60,10 @@ UNREACHABLE = Explanation(
     "the store at {endpoint} is unreachable or broke off ({error})",
     "check {name}.endpoint_url and the network",
 )
+UNUSABLE = Explanation(
+    "a setting of the store cannot be used ({error})",
+    "check {name}.endpoint_url and .region, AWS_ENDPOINT_URL_S3 and AWS_REGION",
+)
 CERTIFICATE = Explanation(
     "the certificate of {endpoint} is not accepted ({error})",
     "set AWS_CA_BUNDLE to the file of its authority, or have it renewed",

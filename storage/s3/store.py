@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from boto3.s3.transfer import TransferConfig
 
-from storage.config import StoreConfig, settings_name
+from storage.config import StoreConfig, sdk_endpoint, settings_name
 from storage.credentials import find_keys
 from storage.downloads import BlockDownload, Body, stopper
 from storage.errors import (
@@ -30,7 +30,7 @@ from storage.s3.client import S3Clients
 from storage.s3.errors import S3Errors
 from storage.s3.obs import check_obs, is_obs
 from storage.s3.refusals import NOT_S3, PATH_REFUSED, RANGE_IGNORED
-from storage.store import Download, ObjectInfo, whole_part
+from storage.store import Download, ObjectInfo, in_key_order, whole_part
 from storage.uris import checked_key, join, split_uri
 
 _MULTIPART_BYTES = 32 << 20
@@ -65,6 +65,8 @@ class S3Store:
         self.uri = join(f"{self.scheme}://{self.bucket}", self.prefix)
         if self.prefix:
             checked_key(self.prefix, f"{self.scheme}://{self.bucket}")
+        if config.endpoint_url is None:
+            sdk_endpoint(environment)
         addressing = config.addressing
         if is_obs(self.scheme, config):
             check_obs(self.uri, self.bucket, config, self.name)
@@ -149,7 +151,7 @@ class S3Store:
             for entry in page.get("Contents", ())
             if not entry["Key"].endswith("/")  # consoles make such objects to show empty folders
         ]
-        return iter(sorted(found, key=lambda info: info.key.encode()))
+        return iter(in_key_order(found))
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object with exactly this key."""

@@ -48,7 +48,7 @@ def find_target(uri: str, config: StoreConfig, environment: Mapping[str, str], n
     if not host:
         raise StoreError(f"{scheme}://...: expected {scheme}://HOST/PATH, got no host")
     user, _, password = login.partition(":")
-    keys = find_keys(name, config, environment)
+    keys = find_keys(name, config, environment, free_text=True)
     found = (keys.access_key or unquote(user) or None, keys.secret_key or unquote(password) or None)
     secrets = (query, login, password, found[1] or "", quote(found[1] or "", safe=""))
     shown = f"{scheme}://{host}{slash}{path}".removesuffix("/")

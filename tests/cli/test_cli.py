@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from adapt import __version__
+from adapt.cli.main import _failure
+from adapt.places import Place
 from adapt.spec.job_spec import json_schema
 from tests.cli.conftest import refused
 from tests.commands import ROOT, Ended, call, finish, start_python
@@ -78,6 +80,47 @@ def test_a_path_that_cannot_be_used_is_named(
     assert ended.code == 2 and "Traceback" not in ended.err
     assert f"PathError {path}" in ended.err
     assert "Fix: check the path and the rights of this user on it." in ended.err
+
+
+def test_a_file_that_a_job_itself_misses_is_a_bug(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the user's path: 2 would be final for a platform."""
+
+    def broken(*args: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/somewhere/inside")
+
+    monkeypatch.setattr("adapt.trainer.run.run_job", broken)
+    ended = call("run", spec, folder=tmp_path)
+    assert ended.code == 1 and "this is a bug in SegAdapt" in ended.err
+    assert "PathError" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("filename", "said"),
+    [
+        ("/dev/full", "a disk is full: /dev/full. Fix: free space there."),
+        (None, "a disk is full: that of the output, or of a temporary file. Fix: free space"),
+    ],
+)
+def test_a_full_disk_that_is_not_the_scratch_folders_is_not_blamed_on_it(
+    filename: str | None, said: str, tmp_path: Path
+) -> None:
+    failed = _failure(
+        OSError(28, "No space left on device", filename), Place("local", {}, tmp_path)
+    )
+    assert failed.exit_code == 3 and failed.message.startswith(said)
+    assert "SEGADAPT_SCRATCH_DIR" not in failed.message
+
+
+@pytest.mark.parametrize("filename", ["shards/x", None])
+def test_a_full_scratch_folder_is_named(
+    filename: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapt.cli.main._is_full", lambda folder: folder == tmp_path)
+    where = None if filename is None else str(tmp_path / filename)
+    failed = _failure(OSError(28, "No space left on device", where), Place("local", {}, tmp_path))
+    assert failed.message.startswith(f"a disk is full: {where or tmp_path}. Fix: set SEGADAPT_SCRA")
 
 
 def test_the_version_is_the_packages(tmp_path: Path) -> None:
