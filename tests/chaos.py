@@ -3,12 +3,13 @@
 The job is the command that users run, over a real S3 server and a real MLflow server. Round after
 round it is killed or stopped at a random moment, in four of five rounds of its training (which
 saves, uploads and evaluates all the time) and otherwise of its start, while its store or MLflow may
-be away or slow, its scratch disk full, its newest checkpoint damaged, the same job started a second
-time. In the end weights and metrics are those of the calm run, bit for bit, with no metric lost or
-doubled.
+be away (also at the start) or slow, first requests reset, the index damaged, web pages the answers,
+its scratch disk full, its newest checkpoint damaged, the same job started a second time. In the end
+weights and metrics are those of the calm run, bit for bit, with no metric lost or doubled.
 """
 
 import argparse
+import math
 import os
 import random
 import shutil
@@ -29,6 +30,7 @@ from adapt.checkpoint.run_folder import RunFolder
 from adapt.models.weights import WEIGHTS
 from adapt.platforms.local_stack import mlflow_server, seaweedfs
 from storage.errors import MissingObject
+from tests import chaos_store
 from tests.chaos_world import BUCKET, GRACE_S, STEPS_A_ROUND, World
 from tests.conftest import pack_tiny
 from tests.processes import is_server
@@ -148,6 +150,10 @@ def _later(chance: random.Random, act: Callable[[], object]) -> Iterator[None]:
 TROUBLES: dict[str, Callable[[World, random.Random], Any]] = {
     "none": _no_trouble,
     "store away": _store_away,
+    "store away at the start": chaos_store.away_at_the_start,
+    "first requests reset": chaos_store.first_requests_reset,
+    "index damaged on its way": chaos_store.index_damaged,
+    "web pages as answers": chaos_store.web_pages,
     "store slow": _store_slow,
     "MLflow away": _mlflow_away,
     "newest checkpoint truncated": _newest_truncated,
@@ -274,7 +280,11 @@ def plan(rounds: int, seed: int, can_fill: bool) -> list[tuple[str, str]]:
     """Every ending, and every trouble, as often as the others, in random order."""
     troubles = [name for name in TROUBLES if can_fill or name != "scratch disk full"]
     endings = list(ENDINGS)
-    pairs = [(endings[i % len(endings)], troubles[i % len(troubles)]) for i in range(rounds)]
+    period = math.lcm(len(endings), len(troubles))  # after which the same pairs would come again
+    pairs = [
+        (endings[(i + i // period) % len(endings)], troubles[i % len(troubles)])
+        for i in range(rounds)
+    ]
     random.Random(seed).shuffle(pairs)
     return pairs
 

@@ -55,6 +55,11 @@ class FaultProxy:
         with self._lock:
             self._orders += [_Order(fault, key, method)] * times
 
+    def forget(self) -> None:
+        """Drop the ordered faults that have met no request yet."""
+        with self._lock:
+            self._orders.clear()
+
     @property
     def num_ordered(self) -> int:
         """How many ordered faults have met no request yet."""
