@@ -39,7 +39,13 @@ from adapt.launch.rank_status import (
 from adapt.launch.stop import Stop, shutdown_s
 from adapt.launch.verdict import RESUME, Verdict, verdict_of, write_failure
 from adapt.launch.watch import Watch
-from adapt.places import PLATFORM_VARIABLE, SHARE_CORES_VARIABLE, STATUS_VARIABLE, Place
+from adapt.places import (
+    BY_HAND_FILE,
+    PLATFORM_VARIABLE,
+    SHARE_CORES_VARIABLE,
+    STATUS_VARIABLE,
+    Place,
+)
 from storage.errors import StoreError
 
 if TYPE_CHECKING:
@@ -192,6 +198,7 @@ def _ended_or_stalled(
             if stop.by_hand:
                 told |= _tell_ranks(folder, told)
             if stop.asked and not stop.by_hand:
+                (folder / BY_HAND_FILE).unlink(missing_ok=True)
                 _hasten(child, folder, stop.age_s(), longest_s)
             elif watch.stalled():
                 return False
@@ -202,6 +209,8 @@ def _tell_ranks(folder: Path, told: set[int]) -> set[int]:
 
     Torch's launcher, which would kill them after the grace, does not hear of it.
     """
+    with suppress(OSError):  # on a full disk they take the grace
+        (folder / BY_HAND_FILE).touch()
     running = [one for one in read_statuses(folder) if one.exit_code is None]
     new = [status for status in running if status.pid not in told]
     _signal_ranks(new, signal.SIGTERM)

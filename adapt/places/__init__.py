@@ -24,6 +24,7 @@ from adapt.places.kubernetes import (
 from adapt.places.local import local
 from adapt.places.modelarts import modelarts
 from adapt.places.place import (
+    BY_HAND_FILE,
     CHANNELS,
     FILE_CHANNELS,
     NODES_WAIT_S,
@@ -37,6 +38,7 @@ from adapt.places.place import (
 from adapt.places.sagemaker import SAGEMAKER_FAILURE, SAGEMAKER_HOSTS, sagemaker
 
 __all__ = [
+    "BY_HAND_FILE",
     "CHANNELS",
     "FILE_CHANNELS",
     "NODES_WAIT_S",

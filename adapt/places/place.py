@@ -16,6 +16,8 @@ STATUS_VARIABLE = "SEGADAPT_STATUS_DIR"
 PLATFORM_VARIABLE = "SEGADAPT_PLATFORM"
 SHARE_CORES_VARIABLE = "SEGADAPT_SHARE_CORES"
 """Set where the user set no OMP_NUM_THREADS: several ranks then share the cores evenly."""
+BY_HAND_FILE, BY_HAND_S = "by-hand", 3600.0
+"""The supervisor's note in the status folder that a stop was Ctrl-C, and the time it leaves."""
 NODES_WAIT_S = 1200.0
 """The default of `train.stall_minutes`: as long as a rank may make no progress."""
 CHANNELS = {
@@ -95,6 +97,14 @@ class Place:
         """Where the supervisor's child and its ranks report how they end; None without one."""
         folder = self.environment.get(STATUS_VARIABLE)
         return Path(folder) if folder else None
+
+    @property
+    def stop_s(self) -> float:
+        """The time that a stop leaves: the grace, or after Ctrl-C, which no SIGKILL follows, an
+        hour."""
+        folder = self.status_dir
+        by_hand = folder is not None and (folder / BY_HAND_FILE).exists()
+        return BY_HAND_S if by_hand else self.grace_s
 
     @property
     def tracking_uri(self) -> str | None:

@@ -106,10 +106,10 @@ class Saves:
             barrier()
 
     def stop(self, evaluated: Evaluated, how: str) -> NoReturn:
-        """Save within the platform's grace, and end. Raises `Interrupted`, or `LeaseLost`."""
+        """Save in the time that a stop leaves, and end. Raises `Interrupted`, or `LeaseLost`."""
         step = self._engine.step_count
         try:
-            self.finish(evaluated, self._opened.place.grace_s * SAVING_SHARE)
+            self.finish(evaluated, self._opened.place.stop_s * SAVING_SHARE)
         except LeaseLost:
             raise
         except StoreError as error:

@@ -122,7 +122,7 @@ def _flush_s(opened: Opened, status: Status | None) -> float:
 
 
 def _stopped_flush_s(place: Place) -> float:
-    return min(TRACKER_FLUSH_S, place.grace_s / 6)
+    return min(TRACKER_FLUSH_S, place.stop_s / 6)
 
 
 def end_tracked_run(job: JobSpec, place: Place, status: Status, why: str) -> None:

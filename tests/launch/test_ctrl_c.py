@@ -19,6 +19,7 @@ import yaml
 from adapt.launch.rank_status import RankStatus
 from adapt.launch.stop import Stop
 from adapt.launch.supervisor import _ended_or_stalled
+from adapt.places import Place
 from tests.chaos import descendants
 from tests.commands import ROOT, environment_of
 from tests.conftest import tiny_values
@@ -120,6 +121,8 @@ def test_only_sigterm_begins_the_grace(
         os.kill(os.getpid(), number)
     assert _ended_or_stalled(child, tmp_path, stop, longest_s=0.1)
     assert child.returncode == code
+    place = Place("docker", {"SEGADAPT_STATUS_DIR": str(tmp_path)}, tmp_path, grace_s=10)
+    assert place.stop_s == (3600 if code == 75 else 10), "the ranks know it too"
     child.stdout.close()
 
 
