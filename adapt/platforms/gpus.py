@@ -35,26 +35,29 @@ _LONGEST_FIRST = sorted(CAPABILITIES, key=len, reverse=True)
 
 def model_in(text: str) -> str | None:
     """The model in a text, such as NVIDIA-V100 or Tesla T4; None where it has none that we know."""
+    words = re.sub(r"[-_]", " ", text)
     for model in _LONGEST_FIRST:
-        if re.search(rf"(?<![a-z0-9]){model}(?![a-z0-9])", text, re.IGNORECASE):
+        if re.search(rf"(?<![a-z0-9]){model}(?![a-z0-9])", words, re.IGNORECASE):
             return model
     return None
 
 
-def check_gpus(profile: Profile) -> str:
-    """Describe the GPUs of a profile's machines.
+def check_gpus(profile: Profile, seen: str | None = None, seen_driver: int | None = None) -> str:
+    """Describe the GPUs of a profile's machines. What the platform shows of them, the model and
+    the driver, goes before what the profile says.
 
     Raises `JobError` where its image has no kernels for them, or needs a newer driver.
     """
-    needs, model = CUDAS[profile.cuda], model_in(profile.gpu_model() or "")
-    if profile.driver is not None and profile.driver < needs.driver:
+    needs, model = CUDAS[profile.cuda], model_in(seen or profile.gpu_model() or "")
+    version = seen_driver or profile.driver
+    if version is not None and version < needs.driver:
         raise JobError(
             f"driver: expected {needs.driver} or later, as CUDA {profile.cuda} of the image needs, "
-            f"got {profile.driver}",
+            f"got {version}",
             fix="take machines with a newer driver, or build the image with --build-arg CUDA=12 "
             "and set cuda: 12",
         )
-    driver = profile.driver or f"of unknown version (CUDA {profile.cuda} needs {needs.driver})"
+    driver = version or f"of unknown version (CUDA {profile.cuda} needs {needs.driver})"
     if model is None:
         return f"of a model that is not known (no gpu in the profile); driver {driver}"
     major, minor = CAPABILITIES[model]

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from adapt.platforms.kubernetes import KubernetesClient, connect
 from adapt.platforms.platform import Finding
 from tests.platforms.kubernetes_double import Cluster, write_kubeconfig
@@ -112,3 +114,44 @@ def test_check_of_a_server_that_is_away_ends_with_storages_exit_code(
     expired = str(write_kubeconfig(tmp_path / "expired", cluster_url, token="old"))
     (finding,) = connect(profile(kubeconfig=expired), {}).check(asked())
     assert not finding.ok and finding.exit_code == 2 and "log in again" in finding.fix
+
+
+LABELS = {"nvidia.com/gpu.product": "Tesla-V100-SXM2-16GB", "nvidia.com/cuda.driver.major": "580"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes", "said"),
+    [
+        (LABELS, {}, "0 of 1 nodes fit the image; others: gpu: expected compute capability 7.5"),
+        (LABELS, {"cuda": 12}, None),
+        (LABELS | {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}, {}, None),
+        (
+            {"nvidia.com/cuda.driver-version.major": "550"},
+            {},
+            "others: driver: expected 580 or later",
+        ),
+    ],
+)
+def test_check_reads_gpu_and_driver_from_the_labels_of_nodes(
+    labels: dict[str, str],
+    changes: dict[str, Any],
+    said: str | None,
+    cluster: Cluster,
+    at: Connect,
+) -> None:
+    (node,) = cluster.objects["v1", "", "nodes"].values()
+    node["metadata"]["labels"].update(labels)
+    found = check(at(**changes), **changes).get("GPUs of the nodes")
+    if said is None:
+        assert found is None
+    else:
+        assert found is not None and not found.ok and said in found.found
+        assert "choose others by node_selector" in found.fix
+
+
+def test_nodes_that_fit_suffice(cluster: Cluster, at: Connect) -> None:
+    (node,) = cluster.objects["v1", "", "nodes"].values()
+    status, old = node["status"], {"name": "old", "labels": LABELS}
+    cluster.put("v1", "", "nodes", {"metadata": old, "status": status})
+    found = check(at())["GPUs of the nodes"]
+    assert found.ok and found.found.startswith("1 of 2 nodes fit the image; others: gpu:")

@@ -69,6 +69,17 @@ def test_a_list_of_flavors_that_says_nothing_is_no_fault_of_the_profile(
     assert machine.ok and found in machine.found
 
 
+def test_check_reads_the_gpus_model_from_the_list_of_flavors(
+    modelarts: ModelArtsDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = {"unit_num": 1, "product_name": "NVIDIA-V100"}
+    listed = [{"flavor_id": "some.flavor", "flavor_type": "GPU", "flavor_info": {"gpu": gpu}}]
+    monkeypatch.setattr(modelarts_double, "FLAVORS", listed)
+    found = found_by(connected(modelarts, flavor_id="some.flavor"))["machine"]
+    assert not found.ok and "got V100 with 7.0" in found.found and "cuda: 12" in found.fix
+    assert found_by(connected(modelarts, flavor_id="some.flavor", cuda=12))["machine"].ok
+
+
 def test_check_knows_a_pool(modelarts: ModelArtsDouble) -> None:
     cpus = connected(modelarts, flavor_id=None, gpus=0, pool_id=modelarts_double.POOL)
     assert found_by(cpus)["machine"].found == "pool pool-1a2b3c is there"

@@ -6,12 +6,16 @@ An object that the user's role may not read is no failure: the finding reports t
 from collections.abc import Iterator
 from typing import Any
 
+from adapt.errors import JobError
+from adapt.platforms.gpus import check_gpus
 from adapt.platforms.kubernetes.api import ApiServer
 from adapt.platforms.kubernetes.kinds import KINDS, Kind, Needed, collection
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.kubernetes.refusals import ServerRefused
 from adapt.platforms.platform import Finding, Request
 from storage.errors import StoreUnavailable
+
+_DRIVER_LABELS = ("nvidia.com/cuda.driver-version.major", "nvidia.com/cuda.driver.major")
 
 
 def findings(api: ApiServer, profile: KubernetesProfile, request: Request) -> Iterator[Finding]:
@@ -143,16 +147,35 @@ def _gpus(api: ApiServer, profile: KubernetesProfile) -> Iterator[Finding]:
     if isinstance(found, ServerRefused):
         yield Finding(what, True, "not visible with these credentials")
         return
-    counts = [
-        int(node["status"].get("allocatable", {}).get(profile.gpu_resource, 0))
-        for node in found["items"]
-    ]
-    fit = sum(count >= profile.gpus for count in counts)
+    nodes = found["items"]
+    fit = [node for node in nodes if _count(node, profile.gpu_resource) >= profile.gpus]
     fix = (
         "install the device plugin, or correct gpus, gpu_resource, node_selector; a cluster that "
         "adds nodes on demand may have none now"
     )
-    yield Finding(what, fit > 0, f"{fit} of {len(counts)} nodes", "" if fit else fix)
+    yield Finding(what, bool(fit), f"{len(fit)} of {len(nodes)} nodes", "" if fit else fix)
+    old = [error for node in fit if (error := _unfit(node, profile)) is not None]
+    if old:
+        some = f"{len(fit) - len(old)} of {len(fit)} nodes fit the image; others: "
+        all_old = len(old) == len(fit)
+        fix = f"{old[0].fix}; or choose others by node_selector"
+        yield Finding("GPUs of the nodes", not all_old, some + old[0].problem, fix)
+
+
+def _count(node: Any, resource: str) -> int:
+    return int(node["status"].get("allocatable", {}).get(resource, 0))
+
+
+def _unfit(node: Any, profile: KubernetesProfile) -> JobError | None:
+    """Why the image cannot run on a node's GPUs, as far as NVIDIA's feature discovery labels it."""
+    labels = node["metadata"].get("labels") or {}
+    driver = next((labels[name] for name in _DRIVER_LABELS if name in labels), "")
+    try:
+        version = int(driver) if driver.isdigit() else None
+        check_gpus(profile, labels.get("nvidia.com/gpu.product"), version)
+    except JobError as error:
+        return error
+    return None
 
 
 def _dry_run(api: ApiServer, request: Request) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from adapt.errors import JobError
 from adapt.platforms import following
+from adapt.platforms.gpus import check_gpus
 from adapt.platforms.modelarts.api import ModelArtsApi
 from adapt.platforms.modelarts.job_status import status_of
 from adapt.platforms.modelarts.logs import ModelArtsLog
@@ -119,6 +120,11 @@ class ModelArtsClient:
             return Finding("machine", True, found)
         if gpus != profile.gpus:
             return Finding("machine", False, f"{name} has {gpus} GPUs", f"set gpus: {gpus}")
+        try:
+            if (product := (info.get("gpu") or {}).get("product_name")) is not None:
+                check_gpus(profile, str(product))
+        except JobError as error:
+            return Finding("machine", False, error.problem, error.fix)
         return Finding("machine", True, f"{name} x {profile.nodes}, {gpus} GPUs each")
 
     def _name(self, request: Request) -> Finding:
