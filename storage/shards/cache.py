@@ -33,11 +33,12 @@ from storage.shards.cache_files import (
     size_of,
     taken,
 )
-from storage.shards.damage import advice, is_stored_so
+from storage.shards.damage import is_stored_so
 from storage.shards.fetch import Fetcher
-from storage.shards.shards import OpenShard, xxh3_of
+from storage.shards.shards import OpenShard
+from storage.shards.wanted_shard import WantedShard
 from storage.store import Store
-from storage.uris import checked_key, join
+from storage.uris import checked_key
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class ShardCache:
 
         Raises `StoreError` that names the shard where it is unavailable or its bytes stay wrong.
         """
-        shard = _Shard(store, key, size_bytes, xxh3)
+        shard = WantedShard(store, key, size_bytes, xxh3)
         on_disk = self._on_disk(shard, dataset_id)
         return on_disk if on_disk is not None else self._in_memory(shard)
 
@@ -100,7 +101,7 @@ class ShardCache:
         self, store: Store, key: str, size_bytes: int, xxh3: str, dataset_id: str
     ) -> OpenShard | None:
         """As `open`, but None where the disk has no room."""
-        return self._on_disk(_Shard(store, key, size_bytes, xxh3), dataset_id)
+        return self._on_disk(WantedShard(store, key, size_bytes, xxh3), dataset_id)
 
     def close(self) -> None:
         """End all fetches."""
@@ -130,7 +131,7 @@ class ShardCache:
                 path.unlink(missing_ok=True)
         return freed_bytes
 
-    def _on_disk(self, shard: "_Shard", dataset_id: str) -> OpenShard | None:
+    def _on_disk(self, shard: WantedShard, dataset_id: str) -> OpenShard | None:
         with file_errors(shard.uri):
             if isinstance(shard.store, LocalStore):
                 return self._in_place(shard, shard.store.path(shard.key))
@@ -138,12 +139,12 @@ class ShardCache:
             path /= checked_key(shard.key, shard.store.uri)
             return self._opened(path) or self._admitted(shard, path)
 
-    def _in_place(self, shard: "_Shard", path: Path) -> OpenShard:
+    def _in_place(self, shard: WantedShard, path: Path) -> OpenShard:
         """The file itself, read once in this process to compare its checksum."""
         if path not in self._verified:
-            fault = _fault(shard, path)
+            fault = shard.fault_of(path)
             if fault:
-                raise _damaged(shard, fault)
+                raise shard.damaged(fault)
             self._verified.add(path)
         return OpenShard(os.open(path, os.O_RDONLY))
 
@@ -158,10 +159,10 @@ class ShardCache:
         self._count(hits=1)
         return opened
 
-    def _admitted(self, shard: "_Shard", path: Path) -> OpenShard | None:
+    def _admitted(self, shard: WantedShard, path: Path) -> OpenShard | None:
         """Another process's copy, once verified, or a new one; None where there is no room."""
         with self._shard_lock(path):
-            if path.exists() and _fault(shard, path) is None:
+            if path.exists() and shard.fault_of(path) is None:
                 self._count(hits=1)
             elif self._download(shard, path):
                 self._count(misses=1)
@@ -171,7 +172,7 @@ class ShardCache:
             self._verified.add(path)
             return OpenShard(os.open(path, os.O_RDONLY))
 
-    def _in_memory(self, shard: "_Shard") -> OpenShard:
+    def _in_memory(self, shard: WantedShard) -> OpenShard:
         """An anonymous file in memory; its bytes count in `buffered_bytes` until it is closed."""
         if shard.size_bytes > self.memory_bytes:
             raise StoreError(
@@ -190,7 +191,7 @@ class ShardCache:
             raise
         return OpenShard(descriptor, lambda: self._buffer(-shard.size_bytes))
 
-    def _download(self, shard: "_Shard", path: Path) -> bool:
+    def _download(self, shard: WantedShard, path: Path) -> bool:
         """Fetch to `path`; False where there is no room. The shard's lock is held."""
         path.unlink(missing_ok=True)
         part = path.with_name(path.name + PART)
@@ -212,7 +213,7 @@ class ShardCache:
         finally:
             part.unlink(missing_ok=True)
 
-    def _fetch(self, shard: "_Shard", descriptor: int) -> None:
+    def _fetch(self, shard: WantedShard, descriptor: int) -> None:
         """Fetch a shard into a file, again while its bytes are wrong."""
 
         def fetched() -> None:
@@ -224,14 +225,14 @@ class ShardCache:
             self.fetcher.policy(DOWNLOADS).call(fetched)
         except ShortObject as error:
             fault = f"expected {shard.size_bytes} bytes, the object has fewer"
-            raise _damaged(shard, f"{fault}; downloaded {DOWNLOADS} times") from error
+            raise shard.damaged(f"{fault}; downloaded {DOWNLOADS} times") from error
         except DamagedObject as error:
             with mmap.mmap(descriptor, shard.size_bytes, prot=mmap.PROT_READ) as data:
                 stored_so = is_stored_so(shard.store, shard.key, data)
             fault = f"{error}; downloaded {DOWNLOADS} times"
-            raise _damaged(shard, fault, stored_so) from error
+            raise shard.damaged(fault, stored_so) from error
 
-    def _reserve(self, shard: "_Shard", part: Path) -> bool:
+    def _reserve(self, shard: WantedShard, part: Path) -> bool:
         """Claim room by a file of the shard's size, whose blocks the download fills. Once the cache
         is full it stays full: nothing is evicted."""
         if self._full:
@@ -282,32 +283,3 @@ class ShardCache:
     def _count(self, hits: int = 0, misses: int = 0) -> None:
         with self._lock:
             self.counts = CacheCounts(self.counts.hits + hits, self.counts.misses + misses)
-
-
-class _Shard(NamedTuple):
-    """One shard as its manifest describes it, and its store."""
-
-    store: Store
-    key: str
-    size_bytes: int
-    xxh3: str
-
-    @property
-    def uri(self) -> str:
-        return join(self.store.uri, self.key)
-
-
-def _fault(shard: _Shard, path: Path) -> str | None:
-    """The fault of the bytes at `path`, or None; the size is compared first."""
-    size_bytes = path.stat().st_size
-    if size_bytes != shard.size_bytes:
-        return f"expected {shard.size_bytes} bytes, got {size_bytes}"
-    found = xxh3_of(path)
-    return None if found == shard.xxh3 else f"expected xxh3 {shard.xxh3}, got {found}"
-
-
-def _damaged(shard: _Shard, fault: str, stored_so: bool | None = True) -> StoreError:
-    return StoreError(
-        f"{shard.uri}: truncated or damaged shard: {fault}",
-        fix=advice(stored_so, "pack or upload this dataset again"),
-    )

@@ -32,16 +32,7 @@ from storage.shards.cache import ShardCache
 from storage.shards.fetch import PROGRESS_S, FetchCounts, Fetcher
 from tests.conftest import write_raw_folders
 from tests.servers import BUCKET, stores_of
-from tests.storage.broken_answers import (
-    Answer,
-    Cut,
-    Fault,
-    Flip,
-    Reset,
-    Shorten,
-    Stall,
-    Trickle,
-)
+from tests.storage.broken_answers import Answer, Cut, Fault, Flip, Reset, Shorten, Stall, Trickle
 from tests.storage.faults import FaultProxy
 
 NUM_SAMPLES, SIZE_HW, BATCH_SIZE = 60, (96, 128), 4
@@ -78,13 +69,14 @@ FAULTS: dict[str, Fault] = {
     "an empty answer": Shorten(0),
     "expired token": Answer(400, "ExpiredToken"),
     "a gateway's page": Answer(502, page="<html><title>Bad gateway</title></html>"),
+    "a page to log in": Answer(200, page="<html><title>Please log in</title></html>"),
     "stall": Stall(70_000),
     "stall at the first byte": Stall(0),
     "slow trickle": Trickle(70_000),
 }
 SILENT = ("stall", "stall at the first byte", "slow trickle")
 """Faults that only the clock can tell from a slow store."""
-THRICE_IS_DAMAGE = ("flipped byte", "an empty answer")
+THRICE_IS_DAMAGE = ("flipped byte", "an empty answer", "a page to log in")
 """Faults that look like a damaged object, where three meet one shard."""
 UNHEDGED = [(name, FIRST) for name in SILENT]
 """Faults that nothing but a timeout ends."""
