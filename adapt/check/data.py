@@ -9,7 +9,7 @@ from adapt.data.packed.packed_split import PackedSplit, SplitConfig
 from adapt.data.packed.verify import Split, image_fault, label_fault, members_of, xxh3_of_parts
 from adapt.errors import DataError
 from adapt.platforms.platform import Finding
-from adapt.trainer.opening import absent_classes, open_cache, open_split
+from adapt.trainer.opening import absent_classes, check_packed_size, open_cache, open_split
 from storage.retry import retried
 from storage.stores import READ_ONLY
 from storage.uris import split_uri
@@ -47,6 +47,8 @@ def check_split(subject: Subject, key: str) -> SplitReport:
     cache = open_cache(subject.job, subject.place)
     try:
         split = open_split(subject.job, section, subject.stores, cache, labelled=key != "target")
+        if key != "validation":
+            check_packed_size(subject.job, key, split)
     except FAILURES as error:
         return SplitReport((red(key, error),))
     found = tuple(_of_split(subject, key, section, split))

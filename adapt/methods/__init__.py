@@ -5,6 +5,7 @@ from typing import Any
 
 from adapt.config.section import one_of
 from adapt.config.validation import validate
+from adapt.errors import JobError
 from adapt.methods.adaptsegnet import AdaptSegNet
 from adapt.methods.advent import AdvEnt
 from adapt.methods.fcns_in_the_wild import FCNsInTheWild
@@ -23,6 +24,17 @@ METHODS: dict[str, type[Method]] = {
 
 MethodSection: Any = one_of((row.Config for row in METHODS.values()), "name")
 """The job spec's `method`: the config of one of `METHODS`."""
+
+
+def check_size(config: Any, key: str, size_hw: tuple[int, int]) -> None:
+    """Raise `JobError` for images, whose size `key` sets, too small for this method's config."""
+    least = METHODS[config.name].smallest_side_px(config)
+    if min(size_hw) < least:
+        raise JobError(
+            f"{key}: expected at least {least} pixels a side for the discriminators of method "
+            f"{config.name}, got {size_hw[0]}x{size_hw[1]}",
+            fix=f"set {key} to [{least}, {least}] or more",
+        )
 
 
 def build_method(config: Any, segmenter: Segmenter) -> Method:

@@ -29,7 +29,7 @@ from adapt.methods.adversaries import (
     Discriminators,
     output_discriminators,
 )
-from adapt.models.discriminators import FullyConvolutionalDiscriminator
+from adapt.models.discriminators import SMALLEST_SIDE_PX, FullyConvolutionalDiscriminator
 from adapt.models.segmenter import Segmenter
 
 CRITERIA = {"vanilla": adversarial_vanilla, "least_squares": adversarial_least_squares}
@@ -62,6 +62,11 @@ class AdaptSegNet(AdversarialMaps):
         self.space = SPACES[config.space]
         discriminators = self.space.discriminators(config, segmenter, CRITERIA[config.gan])
         super().__init__(config, segmenter, discriminators)
+
+    @classmethod
+    def smallest_side_px(cls, config: AdaptSegNetConfig) -> int:
+        """That of its discriminators, of which those on features take any size."""
+        return SPACES[config.space].smallest_side_px
 
     def discriminator_inputs(self, prediction: Prediction) -> list[Tensor]:
         """P, the softmax maps of the adapted heads; or the adapted stages, deepest first."""
@@ -98,14 +103,16 @@ def _stages(prediction: Prediction) -> list[Tensor]:
 
 
 class Space(NamedTuple):
-    """A row of `SPACES`: how discriminators are built, and their inputs by level."""
+    """A row of `SPACES`: how discriminators are built, their inputs by level, and the shortest side
+    of images that gives them one."""
 
     discriminators: Callable[[AdaptSegNetConfig, Segmenter, Criterion], Discriminators]
     inputs: Callable[[Prediction], list[Tensor]]
+    smallest_side_px: int
 
 
 SPACES = {
-    "output": Space(output_discriminators, _probabilities),
-    "features": Space(_feature_discriminators, _stages),
+    "output": Space(output_discriminators, _probabilities, SMALLEST_SIDE_PX),
+    "features": Space(_feature_discriminators, _stages, 1),
 }
 """By the spec's `method.space`."""

@@ -7,7 +7,7 @@ the papers write it the other way round.
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from adapt.batch import Batch, Prediction
 from adapt.config.section import Section
 from adapt.errors import JobError
 from adapt.methods.method import Method, Term, frozen, weighted
-from adapt.models.discriminators import FullyConvolutionalDiscriminator
+from adapt.models.discriminators import SMALLEST_SIDE_PX, FullyConvolutionalDiscriminator
 from adapt.models.segmenter import Segmenter
 
 SOURCE, TARGET = 0, 1
@@ -90,6 +90,11 @@ class AdversarialMaps(Method):
     ) -> None:
         super().__init__(config, segmenter)
         self.discriminators = discriminators
+
+    @classmethod
+    def smallest_side_px(cls, config: Any) -> int:  # noqa: ARG003 - for those on other inputs
+        """That of the papers' discriminators, on maps of the images' size."""
+        return SMALLEST_SIDE_PX
 
     @abstractmethod
     def discriminator_inputs(self, prediction: Prediction) -> list[Tensor]:

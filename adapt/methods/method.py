@@ -43,6 +43,11 @@ class Method(nn.Module, ABC):
         self.config = config
         self.segmenter = segmenter
 
+    @classmethod
+    def smallest_side_px(cls, config: Any) -> int:  # noqa: ARG003 - for methods that have one
+        """The shortest side of images that it learns from; any, unless its adversaries need more."""
+        return 1
+
     @abstractmethod
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """One step's terms in the paper's order; `target` may be None without `needs_target`."""

@@ -36,7 +36,7 @@ class FullyConvolutionalDiscriminator(nn.Module):
         """(B, C, H, W) -> logits (B, 1, h, w); 0 stands for source, 1 for target."""
         if min(maps.shape[-2:]) < self.smallest_side_px:
             raise JobError(
-                f"size_hw: expected at least {self.smallest_side_px} pixels a side for a "
+                f"images: expected at least {self.smallest_side_px} pixels a side for a "
                 f"discriminator, got {tuple(maps.shape[-2:])}"
             )
         *hidden, last = self.convs

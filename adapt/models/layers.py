@@ -34,6 +34,16 @@ def resize_to(features: Tensor, partner: Tensor, align_corners: bool = False) ->
     return resize(features, (height, width), align_corners)
 
 
+def enlarged(images: Tensor, side_px: int) -> Tensor:
+    """Sides shorter than `side_px` padded to it below and on the right, by the last row and column:
+    (B, C, H, W) -> (B, C, H', W').
+    """
+    missing = [max(0, side_px - side) for side in images.shape[-2:]]
+    if not any(missing):
+        return images
+    return F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
+
+
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Within it matrix products keep the precision of their inputs, independent of the step's."""
     if torch.amp.is_autocast_available(device.type):

@@ -17,7 +17,7 @@ from adapt.errors import JobError
 from adapt.models.config import MAIN_ALONE, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
-from adapt.models.layers import resize
+from adapt.models.layers import enlarged, resize
 from adapt.models.pixel_loss import LossConfig, PixelLoss
 from adapt.models.weights import misfit
 
@@ -130,13 +130,31 @@ class Segmenter(nn.Module):
         """(B, 3, H, W) -> each head's logits (B, K, H, W) in at least float32, stages, side
         outputs.
 
-        `size_hw`: another size of the logits, resized once from the decoder's own.
+        `size_hw`: another size of the logits, resized once from the decoder's own. Sides shorter
+        than the encoder's deepest reduction are padded to it, by their last pixels, and logits and
+        side outputs cut back.
         """
+        given_hw = (images.shape[-2], images.shape[-1])
+        images = enlarged(images, self.encoder.smallest_side_px)
         features = self.encoder(images)
         heads, extra = self.decoder(images, features)
-        size_hw = size_hw or (images.shape[-2], images.shape[-1])
+        padded_hw = (images.shape[-2], images.shape[-1])
+        if padded_hw != given_hw:
+            heads = [self._cut_back(head, padded_hw, given_hw) for head in heads]
+            extra = {
+                name: self._cut_back(one, padded_hw, given_hw) if one.ndim == images.ndim else one
+                for name, one in extra.items()
+            }
+        size_hw = size_hw or given_hw
         logits = tuple(resize(head, size_hw, self.align_corners) for head in heads)
         return Prediction(logits, features, extra)
+
+    def _cut_back(
+        self, maps: Tensor, padded_hw: tuple[int, int], given_hw: tuple[int, int]
+    ) -> Tensor:
+        """Maps of any size of a padded image -> those of the image that was given, at its size."""
+        whole = resize(maps, padded_hw, self.align_corners)
+        return whole[..., : given_hw[0], : given_hw[1]]
 
     def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:
         """The architecture's supervised losses on labels (B, H, W): name -> (weight, scalar)."""

@@ -27,7 +27,7 @@ from adapt.engine.sgd import SGDConfig
 from adapt.errors import JobError, known_names, written
 from adapt.evaluation.evaluate import EvaluateConfig, ValidationConfig
 from adapt.evaluation.metrics import subset_classes
-from adapt.methods import METHODS
+from adapt.methods import METHODS, check_size
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
 from adapt.spec.shipped import find_file
@@ -103,8 +103,7 @@ class JobSpec(Section):
             raise ValueError(
                 f"target: missing, expected a domain to adapt to with method {self.method.name}"
             )
-        self._check_schedule()
-        self._check_classes()
+        self._check_pairs()
         self._check_mapped("source", self.source.dataset)
         if self.validation is not None:
             self._check_mapped("validation", self.validation.dataset)
@@ -132,16 +131,15 @@ class JobSpec(Section):
                 f"az), got {scheme}://"
             )
 
-    def _check_schedule(self) -> None:
+    def _check_pairs(self) -> None:
         try:
             schedule_length(self.optim, self.train.steps)
-        except JobError as error:
-            raise ValueError(str(error)) from error
-
-    def _check_classes(self) -> None:
-        try:
             self.loss.check_classes(self.classes.num_classes)
             subset_classes(self.evaluate.subsets, self.classes.names)
+            for key, domain in (("source", self.source), ("target", self.target)):
+                if domain is not None and (size_hw := domain.augment.crop_hw or domain.size_hw):
+                    name = "augment.crop_hw" if domain.augment.crop_hw else "size_hw"
+                    check_size(self.method, f"{key}.{name}", size_hw)
         except JobError as error:
             raise Mistake(error.problem, error.fix) from error
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.data.packed.packed_split import PackedSplit, SplitConfig
 from adapt.errors import DataError, Interrupted
+from adapt.methods import check_size
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
 from adapt.stream.config import StreamConfig
@@ -120,6 +121,9 @@ def open_data(job: JobSpec, stores: Stores, cache: ShardCache) -> JobData:
     if job.validation is not None:
         validation = open_split(job, job.validation, stores, cache)
     _warn_of_absent_classes(job, source)
+    for key, split in (("source", source), ("target", target)):
+        if split is not None:
+            check_packed_size(job, key, split)
     return JobData(source, target, validation)
 
 
@@ -142,6 +146,15 @@ def open_split(
     if labelled:
         split.manifest.check_classes(job.classes.names, f"{section.uri}/{section.split}")
     return split
+
+
+def check_packed_size(job: JobSpec, key: str, split: PackedSplit) -> None:
+    """Raise `JobError` where a domain's images come as they were packed, and are too small for the
+    method."""
+    domain = getattr(job, key)
+    if domain.augment.crop_hw is None and domain.size_hw is None:
+        heights, widths = split.index.height_px, split.index.width_px
+        check_size(job.method, f"{key}.size_hw", (int(heights.min()), int(widths.min())))
 
 
 def open_run_folder(job: JobSpec, place: Place, stores: Stores | None = None) -> RunFolder:

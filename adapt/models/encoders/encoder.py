@@ -68,6 +68,11 @@ class Encoder(nn.Module, ABC):
         Raises `JobError` where no program of the papers trains this encoder.
         """
 
+    @property
+    def smallest_side_px(self) -> int:
+        """The shortest side of images of which a pixel is left in the deepest stage."""
+        return max(self.reductions)
+
     def imagenet_weights(self) -> Mapping[str, Tensor]:
         """Weights for `load` that can be had without a file. Raises `JobError` where there are
         none.
