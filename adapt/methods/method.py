@@ -45,7 +45,7 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def smallest_side_px(cls, config: Any) -> int:  # noqa: ARG003 - for methods that have one
-        """The shortest side of images that it learns from; any, unless its adversaries need more."""
+        """The shortest side of images to learn from; 1 unless its adversaries need more."""
         return 1
 
     @abstractmethod
