@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from adapt.tracking.mlflow_errors import code_of
 from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG, BEST_URI_TAG, MlflowRun
+from adapt.tracking.names import legal_name
 
 BEST_ALIAS = "best"
 
@@ -42,5 +43,5 @@ def _beats_best(run: MlflowRun, name: str, facts: Mapping[str, str]) -> bool:
     if BEST_ALIAS not in aliases:
         return True
     best = run.client.get_model_version(name, str(aliases[BEST_ALIAS])).tags
-    score = f"best_checkpoint_{facts.get(BEST_CHOSEN_BY_TAG)}"
+    score = legal_name(f"best_checkpoint_{facts.get(BEST_CHOSEN_BY_TAG)}")
     return score not in best or float(facts[score]) > float(best[score])

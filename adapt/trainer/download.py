@@ -17,6 +17,7 @@ from adapt.spec.job_spec import JobSpec, parse_spec
 from adapt.tracking.mlflow_database import require_database
 from adapt.tracking.mlflow_errors import REFUSALS, be_brief, code_of, failures, first_line, fix_of
 from adapt.tracking.mlflow_run import JOB_TAG
+from adapt.tracking.names import legal_name
 from adapt.tracking.tracker import BEST_SHA256_TAG, BEST_URI_TAG
 from storage.errors import StoreError
 from storage.files import file_errors
@@ -78,7 +79,7 @@ def download_best(
     fetch_weights(stores.open(root), key, out / WEIGHTS, sha256)
     with file_errors(out / SPEC):
         (out / SPEC).write_text(job.to_yaml())
-    score = float(run.data.tags.get(f"best_checkpoint_{metric}", "nan"))
+    score = float(run.data.tags.get(_score_tag(metric), "nan"))
     return Downloaded(out / WEIGHTS, out / SPEC, run.info.run_id, run.info.run_name, score, sha256)
 
 
@@ -97,10 +98,10 @@ def _find(client: Any, wanted: str, metric: str, tracking_uri: str) -> Any:
     experiments = client.search_experiments()
     ids = [experiment.experiment_id for experiment in experiments]
     named = [e.experiment_id for e in experiments if e.name == wanted]
-    quoted = wanted.replace("'", "")
-    by_id = client.search_runs(ids, f"attributes.run_id = '{quoted}'") if ids else []
-    by_name = client.search_runs(ids, f"attributes.run_name = '{quoted}'") if ids else []
-    by_job = client.search_runs(ids, f"tags.`{JOB_TAG}` = '{quoted}'") if ids else []
+    quoted = f'"{wanted}"' if "'" in wanted else f"'{wanted}'"
+    by_id = client.search_runs(ids, f"attributes.run_id = {quoted}") if ids else []
+    by_name = client.search_runs(ids, f"attributes.run_name = {quoted}") if ids else []
+    by_job = client.search_runs(ids, f"tags.`{JOB_TAG}` = {quoted}") if ids else []
     runs = by_id or (client.search_runs(named, max_results=1000) if named else [])
     runs = runs or by_job or by_name
     if runs is by_name and len({run.info.experiment_id for run in runs}) > 1:
@@ -120,9 +121,13 @@ def _find(client: Any, wanted: str, metric: str, tracking_uri: str) -> Any:
     return max(scored, key=lambda run: _score(run, metric))
 
 
+def _score_tag(metric: str) -> str:
+    return legal_name(f"best_checkpoint_{metric}")
+
+
 def _score(run: Any, metric: str) -> float:
     """A run's score; a run without a number counts least."""
-    score = float(run.data.tags.get(f"best_checkpoint_{metric}", "-inf"))
+    score = float(run.data.tags.get(_score_tag(metric), "-inf"))
     return score if score == score else -math.inf
 
 

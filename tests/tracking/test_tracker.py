@@ -182,6 +182,18 @@ def test_best_checkpoint_is_tagged_and_registered(uri: str, tmp_path: Path) -> N
     assert len(client.search_model_versions("name = 'town-net'")) == 3
 
 
+def test_of_two_runs_chosen_by_an_awkward_metric_the_better_has_the_alias(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    """A subset of classes may be named so."""
+    for job_key, score in (("awkward-1", 0.7), ("awkward-2", 0.6)):
+        tracker = open_tracker(sqlite_uri, tmp_path, job_key, register_as="awkward-net")
+        tracker.register_best(f"s3://bucket/{job_key}", "ab" * 32, {"miou_small (cars)": score})
+        assert tracker.finish("FINISHED", DELIVERY_S)
+    best = MlflowClient(sqlite_uri).get_model_version_by_alias("awkward-net", "best")
+    assert best.source == "s3://bucket/awkward-1"
+
+
 def test_what_the_server_refuses_does_not_stop_the_rest(
     mlflow_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

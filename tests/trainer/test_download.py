@@ -50,13 +50,13 @@ def test_a_run_without_an_evaluation_has_no_best(
 
 
 def finished(
-    store_uri: str, stores: Stores, tracking_uri: str, values: dict[str, Any], scale: float = 1
+    store_uri: str, stores: Stores, tracking_uri: str, values: dict[str, Any], name: str = ""
 ) -> str:
     """A run with one best checkpoint, in a store and in MLflow; its name."""
     run = RunFolder(stores.open(store_uri))
-    weights = {"layer.weight": scale * torch.arange(9000.0)}
+    weights = {"layer.weight": torch.arange(9000.0)}
     saved = run.save(Snapshot(Moment(1, 0, 0.0), {"step": 1}, weights, "seed: 1\n", {}))
-    client, name = MlflowClient(tracking_uri), f"download-{uuid4().hex[:8]}"
+    client, name = MlflowClient(tracking_uri), name or f"download-{uuid4().hex[:8]}"
     found = client.get_experiment_by_name("download")
     experiment = found.experiment_id if found else client.create_experiment("download")
     run_id = client.create_run(experiment, run_name=name).info.run_id
@@ -138,6 +138,15 @@ def test_an_mlflow_that_fails_in_passing_is_asked_again(
     found = download_best(name, tmp_path / "here", uri, place)
     assert (found.run_name, len(asked)) == (name, 2)
     assert load_file(found.weights_path)["layer.weight"].shape == (9000,)
+
+
+@pytest.mark.parametrize("name", ["driver's best", 'a "quoted" one', "100 % [x]"])
+def test_a_run_of_any_name_is_found(
+    name: str, tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    uri = new_database(tmp_path / "runs")
+    finished(str(tmp_path / "store"), Stores(), uri, tiny_job, name)
+    assert download_best(name, tmp_path / "here", uri, place).run_name == name
 
 
 def test_an_unknown_run_is_answered_with_what_there_is(
