@@ -41,6 +41,7 @@ def verify(
         f"{uri}: {counted(found.num_samples, 'sample')} in {counted(found.num_shards, 'shard')} "
         f"of {', '.join(found.splits)}, {found.size_bytes / 1e6:.1f} MB: no faults",
         soft_wrap=True,
+        markup=False,
     )
 
 
@@ -71,4 +72,4 @@ def inspect(
         Console().print(inspection_table(f"{uri}/{split}", found))
     if sheet is not None:
         contact_sheet(store, split, space, count=count).save(sheet)
-        console.print(f"contact sheet: {sheet}", soft_wrap=True)
+        console.print(f"contact sheet: {sheet}", soft_wrap=True, markup=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
@@ -76,5 +77,5 @@ class LiveLine:
 def progress_bar(text: str, console: Console) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar; yields the function that moves it: (done, total)."""
     with Bar(*Bar.get_default_columns(), MofNCompleteColumn(), console=console) as bar:
-        task = bar.add_task(text, total=None)
+        task = bar.add_task(escape(text), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -256,6 +256,7 @@ def print_packed(
         f"{counted(len(manifest.shards), 'shard')}, {size_mb:.1f} MB"
         + (f" (slice {only}). Run `merge` when all slices are packed." if only else ""),
         soft_wrap=True,
+        markup=False,
     )
     if as_json:
         known = {} if only else {"dataset_id": manifest.dataset_id}

@@ -8,6 +8,7 @@ from math import isnan
 
 import numpy as np
 from numpy.typing import ArrayLike
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -89,23 +90,23 @@ def _coloured(cell: str) -> Text:
 
 def inspection_table(title: str, found: Inspection) -> Table:
     """The statistics of a packed split."""
-    table = Table("", "", title=title, show_header=False)
+    table = Table("", "", title=Text(title), show_header=False)
     manifest = found.manifest
     sizes = " / ".join(
         "x".join(map(str, hw)) for hw in (found.min_hw, found.median_hw, found.max_hw)
     )
-    table.add_row("dataset", f"{manifest.dataset} ({manifest.encoding_name})")
+    table.add_row("dataset", escape(f"{manifest.dataset} ({manifest.encoding_name})"))
     table.add_row(
         "samples",
         f"{found.num_samples} in {counted(found.num_shards, 'shard')}, "
         f"{found.size_bytes / 1e6:.1f} MB",
     )
     table.add_row("height x width", f"{sizes} px (min / median / max)")
-    table.add_row("labels", _stored_labels(found))
+    table.add_row("labels", escape(_stored_labels(found)))
     table.add_row("dataset id", manifest.dataset_id)
     shares = found.class_shares or {f"id {id_}": share for id_, share in found.id_shares.items()}
     for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
-        table.add_row(name, f"{share:7.2%} " + "\u2588" * round(40 * share))
+        table.add_row(escape(name), f"{share:7.2%} " + "\u2588" * round(40 * share))
     return table
 
 

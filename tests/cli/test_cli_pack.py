@@ -125,6 +125,17 @@ def test_overwriting_with_bad_files_keeps_the_old_split(tmp_path: Path) -> None:
     assert call("verify", "packed", folder=tmp_path).code == 0
 
 
+@pytest.mark.parametrize("name", ["[/x]", "[bold]", "a[1]"])
+def test_brackets_in_names_are_no_markup(name: str, tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / name, 1, seed=1)
+    packed = call("pack", "folders", name, f"to-{name}", folder=tmp_path)
+    assert packed.code == 0 and f"to-{name}/train: 1 sample" in packed.err, packed.err
+    verified = call("verify", f"to-{name}", folder=tmp_path)
+    assert verified.code == 0 and f"to-{name}: 1 sample" in verified.err, verified.err
+    shown = call("inspect", f"to-{name}", folder=tmp_path)
+    assert shown.code == 0 and f"to-{name}/train" in shown.out, shown.err
+
+
 def test_pairs_only_states_what_it_left_out(tmp_path: Path) -> None:
     write_raw_folders(tmp_path / "raw", 4, seed=1)
     (tmp_path / "raw" / "labels" / "001.png").unlink()
