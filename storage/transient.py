@@ -17,6 +17,9 @@ TIME = (StoreUnavailable, SilentStore)
 ATTEMPTS = (StoreUnavailable, WrongAnswer)
 """Errors for which one operation has several attempts."""
 
+TRANSIENT = (*TIME, WrongAnswer)
+"""Errors that another attempt may repair, sooner or later."""
+
 DOWNLOAD = (ShortObject, DamagedObject, WrongAnswer)
 """Errors of bytes that are not the object's: it is downloaded `storage.retry.DOWNLOADS` times."""
 
@@ -50,6 +53,7 @@ CODES = frozenset(
         "InternalError",
         "InternalFailure",
         "ServiceUnavailable",
+        "ServiceUnavailableException",
         "Busy",
         "BadDigest",
         "IncompleteBody",

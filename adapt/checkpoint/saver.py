@@ -13,8 +13,9 @@ from threading import Condition, Thread
 
 from adapt.checkpoint.run_folder import RunFolder, Saved
 from adapt.checkpoint.snapshot import Moment, Snapshot
-from storage.errors import StoreError, StoreUnavailable
+from storage.errors import StoreError
 from storage.retry import Retry
+from storage.transient import TRANSIENT
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Saver:
         if snapshot is not None and not self._has(snapshot):
             retry = replace(
                 RETRY,
+                on=TRANSIENT,
                 first_wait_s=min(1.0, RETRY.first_wait_s),
                 transient=lambda _error: time.monotonic() < deadline_s,
                 wait=lambda wait_s: time.sleep(min(wait_s, max(0, deadline_s - time.monotonic()))),
@@ -113,8 +115,8 @@ class Saver:
                 self._changed.wait(min(_BEAT_S, max(0.0, deadline_s - time.monotonic())))
 
     def _refused(self) -> bool:
-        """True where the last upload failed in a way that waiting does not fix."""
-        return self._error is not None and not isinstance(self._error, StoreUnavailable)
+        """True where the last upload failed in a way that no other attempt fixes."""
+        return self._error is not None and not isinstance(self._error, TRANSIENT)
 
     def _run(self) -> None:
         while True:

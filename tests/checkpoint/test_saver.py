@@ -14,7 +14,7 @@ from adapt.checkpoint import saver as saving
 from adapt.checkpoint.run_folder import RunFolder, Saved
 from adapt.checkpoint.saver import Saver
 from adapt.checkpoint.snapshot import Moment, Snapshot
-from storage.errors import StoreError, StoreUnavailable
+from storage.errors import SilentStore, StoreError, StoreUnavailable, WrongAnswer
 from storage.retry import Retry
 from storage.stores import Stores
 
@@ -141,9 +141,11 @@ def test_a_best_that_failed_is_tried_until_it_is_stored_and_marked(
     assert marked == [("step-00000001", 0.5)]
 
 
+@pytest.mark.parametrize("kind", [StoreUnavailable, SilentStore, WrongAnswer])
 def test_the_last_save_is_tried_until_time_is_up(
-    folder: RunFolder, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    folder: RunFolder, gate: Gate, kind: type[StoreError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gate.error = kind("the store is away")
     monkeypatch.setattr(saving, "RETRY", Retry(longest_wait_s=0.05))
     one = saver(folder)
     gate.open.set()

@@ -5,6 +5,7 @@ from typing import Any
 
 from adapt.errors import JobError
 from storage.errors import StoreUnavailable
+from storage.transient import is_transient_status
 
 
 class ServerRefused(JobError):
@@ -20,7 +21,7 @@ def explain(code: int, text: str, host: str) -> Exception:
     same request may succeed later."""
     status = _status(text)
     message = str(status.get("message") or text.strip() or f"HTTP {code}")
-    if code in (408, 429) or code >= 500:
+    if is_transient_status(code):
         return StoreUnavailable(f"{host}: the API server answers {code}: {message}", "try again")
     return ServerRefused(code, *_ADVICE.get(code, _other)(message, status, host))
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from adapt.errors import JobError
 from adapt.platforms.modelarts.profile import ModelArtsProfile
 from storage.errors import StoreUnavailable
+from storage.transient import is_transient_status
 
 THROTTLED = 429
 
@@ -163,7 +164,7 @@ def _answer(error: Any, profile: ModelArtsProfile, endpoint: str) -> Exception:
     message = f"{error.error_code}: {error.error_msg}"
     if error.status_code == THROTTLED:
         return StoreUnavailable(f"{endpoint}: too many requests ({message})", "wait a minute")
-    if error.status_code >= 500:
+    if is_transient_status(error.status_code):
         return StoreUnavailable(f"{endpoint} is out of order ({message})", "try again later")
     if error.status_code in (401, 403):
         return JobError(*_unauthorised(error.status_code, message, profile))

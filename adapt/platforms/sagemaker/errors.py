@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from adapt.errors import JobError
 from storage.errors import StoreUnavailable
+from storage.transient import CODES, is_final, is_transient_status
 
 _POLICY = "as docs/platforms/sagemaker.md shows"
 
@@ -70,17 +71,7 @@ _CODES = {
     **dict.fromkeys(("AccessDenied", "AccessDeniedException"), "AccessDenied"),
     "ResourceLimitExceeded": "ResourceLimitExceeded",
     "ResourceInUse": "ResourceInUse",
-    **dict.fromkeys(
-        (
-            "Throttling",
-            "ThrottlingException",
-            "TooManyRequestsException",
-            "RequestLimitExceeded",
-            "ServiceUnavailable",
-            "ServiceUnavailableException",
-        ),
-        "Busy",
-    ),
+    **dict.fromkeys(CODES, "Busy"),
 }
 _MESSAGES = {
     "iam:PassRole": "PassRole",
@@ -116,7 +107,8 @@ def aws_errors(what: str, service: str) -> Iterator[None]:
         raise JobError(f"{what}: AWS_PROFILE: {error}", "see ~/.aws/config") from error
     except (aws.ConnectionError, aws.HTTPClientError) as error:
         problem, fix = PROBLEMS["Unreachable"]
-        raise StoreUnavailable(f"{what}: AWS ({service}) {problem} [{error}]", fix) from error
+        kind = JobError if is_final(error) else StoreUnavailable
+        raise kind(f"{what}: AWS ({service}) {problem} [{error}]", fix) from error
     except aws.BotoCoreError as error:
         raise JobError(f"{what}: the request to AWS ({service}) failed: {error}") from error
 
@@ -127,7 +119,7 @@ def _of_answer(what: str, response: object) -> JobError | StoreUnavailable:
     message = str(response.get("Error", {}).get("Message", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     why = next((why for part, why in _MESSAGES.items() if part in message), _CODES.get(code))
-    if why is None and status >= 500:
+    if why is None and is_transient_status(status):
         why = "Busy"
     if why is None:
         return JobError(f"{what}: AWS refuses the request [{code}: {message}]")
