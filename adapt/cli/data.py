@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from adapt.cli.options import AsJson, StoresFrom, console, label_space, stores_of
-from adapt.errors import counted
+from adapt.errors import JobError, counted
 
 commands = typer.Typer()
 
@@ -53,7 +53,9 @@ def inspect(
         str | None, typer.Option(help="Label space, or job spec, for class shares.")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG file for a contact sheet.")] = None,
-    count: Annotated[int, typer.Option(help="Number of samples on the contact sheet.")] = 12,
+    count: Annotated[
+        int, typer.Option(min=1, max=1000, help="Number of samples on the contact sheet.")
+    ] = 12,
     spec: StoresFrom = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,6 +64,8 @@ def inspect(
     from adapt.data.packed.inspect import contact_sheet
     from adapt.data.packed.inspect import inspect as inspect_split
 
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise JobError(f"--sheet: expected a .png file, got {sheet.name!r}", "name it .png")
     store, space = stores_of(spec).open(uri), label_space(classes)
     found = inspect_split(store, split, space)
     if as_json:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapt.cli import app, say_error
+from adapt.cli.messages import lossy_messages
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.launch.rank_status import WorkerStatus
 from adapt.launch.verdict import write_failure
@@ -34,6 +35,9 @@ _PATH_ERRORS = (
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LITTLE_BYTES = 16 << 20
+_NO_READER = 128 + 13
+"""The exit code of programs whose output has no reader any more: that of SIGPIPE."""
+
 _CHECK_PATH = "check the path and the rights of this user on it"
 
 
@@ -48,6 +52,11 @@ class Failed(NamedTuple):
 
 def main() -> int:
     """Run one command and return its exit code, which a rank also leaves for the supervisor."""
+    with lossy_messages():
+        return _main()
+
+
+def _main() -> int:
     try:
         place = find_place(os.environ)
     except JobError as error:  # the platform contradicts itself
@@ -68,6 +77,8 @@ def _ended(place: Place, status: WorkerStatus) -> Failed:
     try:
         app(prog_name=PROGRAM, obj=status)
     except SystemExit as ended:  # typer's own end: done, wrong usage (2) or Ctrl-C (130)
+        if isinstance(ended.__context__, BrokenPipeError):  # as of `| head`
+            return Failed(_NO_READER)
         return Failed(ended.code if isinstance(ended.code, int) else int(bool(ended.code)))
     except Exception as error:  # noqa: BLE001 - the one broad catch: a bug ends with 1
         failed = _failure(error, place)

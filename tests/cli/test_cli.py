@@ -1,6 +1,8 @@
 """The commands as users run them: answers, exit codes, messages, signals."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,30 @@ def test_wrong_usage_ends_with_2(argv: list[str], message: str, tmp_path: Path) 
 def test_without_arguments_the_commands_are_listed(tmp_path: Path) -> None:
     ended = call(folder=tmp_path)
     assert ended.code == 2 and all(command in ended.out + ended.err for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("specs | true", 141),
+        ("specs > /dev/full", 3),
+        ("specs >&-", 0),
+        ("specs nope 2> /dev/full", 2),
+        ("specs nope 2>&1 | true", 2),
+        ("--bogus 2> /dev/full", 2),
+        ("--bogus <&- >&- 2>&-", 2),
+    ],
+)
+def test_output_that_cannot_be_written_does_not_change_the_exit_code(
+    command: str, code: int, tmp_path: Path
+) -> None:
+    words, _, reader = command.partition(" | ")
+    rest = f" | {reader}; exit ${{PIPESTATUS[0]}}" if reader else ""
+    line = f"{sys.executable} {ROOT}/entrypoint.py {words}{rest}"
+    ended = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert ended.returncode == code and "Traceback" not in ended.stderr, ended.stderr
 
 
 def test_schema_is_the_models_own(tmp_path: Path) -> None:

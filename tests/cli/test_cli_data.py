@@ -89,6 +89,14 @@ def test_verify_names_what_is_wrong(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("sheet", ["sheet", "sheet.jpg", "a/.png", "packed", "sheet.png.txt"])
+def test_a_contact_sheet_that_is_no_png_is_refused(sheet: str, tmp_path: Path) -> None:
+    ended = call("inspect", "packed", "--sheet", sheet, folder=tmp_path)
+    refused(ended, 2, f"--sheet: expected a .png file, got '{Path(sheet).name}'", "Fix: name it")
+    ended = call("inspect", "packed", "--sheet", "x.png", "--count", "0", folder=tmp_path)
+    assert ended.code == 2 and "--count" in ended.err and "Traceback" not in ended.err
+
+
 def test_labels_are_packed_as_the_train_ids_of_a_spec(spec: Path, tmp_path: Path) -> None:
     write_raw_folders(tmp_path / "raw", 4, seed=1)
     packed = pack(tmp_path, "--name", "tiny", "--classes", spec, "--json")

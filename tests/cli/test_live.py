@@ -1,12 +1,16 @@
 """The live line and the bar: what they say, and that logs get plain lines."""
 
 import io
+import sys
 import time
+from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from adapt.checkpoint.snapshot import Moment
 from adapt.cli.live import LiveLine, describe, progress_bar
+from adapt.cli.messages import lossy_messages
 from adapt.stream.observe import Observed
 from adapt.trainer.progress import JobProgress
 
@@ -52,3 +56,14 @@ def test_the_bar_counts() -> None:
     with progress_bar("packing", console) as advance:
         advance(3, 4)
     assert "packing" in console.file.getvalue() and "3/4" in console.file.getvalue()
+
+
+def test_a_log_that_cannot_be_written_ends_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        log = io.TextIOWrapper(full, write_through=True)
+        monkeypatch.setattr(sys, "stderr", log)
+        with LiveLine(Console(stderr=True)) as line, pytest.raises(OSError, match="No space left"):
+            line.show(REPORT)
+        with lossy_messages(), LiveLine(Console(stderr=True)) as line:
+            line.show(REPORT)
+        assert sys.stderr is log

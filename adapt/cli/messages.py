@@ -1,0 +1,39 @@
+"""The stream of messages, stderr: a job does not end because its log cannot be written."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
+
+
+class LossyStream:
+    """A stream that drops what cannot be written: its disk is full, or its reader has ended."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or drop the text."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or drop the rest."""
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def lossy_messages() -> Iterator[None]:
+    """Within it stderr drops what cannot be written; a closed one is left alone."""
+    stream = sys.stderr
+    if stream is not None:
+        sys.stderr = cast("TextIO", LossyStream(stream))
+    try:
+        yield
+    finally:
+        sys.stderr = stream
