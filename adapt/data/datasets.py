@@ -86,7 +86,7 @@ class RawLayout:
             labels.files = {k: path for k, path in labels.files.items() if k in images.files}
             kept = images.files.keys()
             labels.problems = [one for one in labels.problems if one.key in kept or not one.key]
-        notes = Notes(images.left_out + labels.left_out)
+        notes = Notes(images.left_out + labels.left_out, images.included)
         leave_out(images, labels, skip, notes)
         needed = self.needs_labels or pairs_only or labels.any
         unpaired = unpaired_files(images, labels) if needed and not unlabelled else []

@@ -51,11 +51,12 @@ def shown(path: Path | str) -> str:
 
 @dataclass
 class Notes:
-    """Counts of the files that a packing leaves out or converts, and of names that fit none, by
-    reason.
+    """Counts of the files that a packing leaves out, includes although a user may not expect it, or
+    converts, and of names that fit none, by reason.
     """
 
     left_out: Counter[str] = field(default_factory=Counter)
+    included: Counter[str] = field(default_factory=Counter)
     converted: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
 

@@ -29,6 +29,7 @@ class FoundFiles:
     files: Files = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    included: Counter[str] = field(default_factory=Counter)
     folder: Path = Path()
     listed: bool = False
 
@@ -175,7 +176,7 @@ def picked(raw_dir: Path, split: str, found: FoundFiles) -> FoundFiles:
     path = raw_dir / f"{split}.txt"
     if not (path.exists() or path.is_symlink()):
         if split == "train":
-            return found
+            return with_held_out_counted(raw_dir, found)
         raise JobError(
             f"--split: expected the list {path} for split {split!r}, got none",
             fix="write it, one image file name a line, or use --split train for all images",
@@ -200,6 +201,18 @@ def picked(raw_dir: Path, split: str, found: FoundFiles) -> FoundFiles:
     found.left_out[f"images that {path.name} does not name"] += len(found.files) - len(keys)
     found.files = {key: file for key, file in found.files.items() if key in keys}
     found.listed = True
+    return found
+
+
+def with_held_out_counted(raw_dir: Path, found: FoundFiles) -> FoundFiles:
+    """State how many of all images the lists of other splits name: they are trained on too."""
+    for split in ("val", "test"):
+        path = raw_dir / f"{split}.txt"
+        if path.is_file():
+            names = FileNames(found.files, found.folder)
+            held_out = {key for one in read_names(path) for key in names.find(one.text)}
+            reason = f"images that {path.name} names, since there is no train.txt"
+            found.included[reason] += len(held_out)
     return found
 
 

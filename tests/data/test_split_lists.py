@@ -103,6 +103,18 @@ def test_a_name_without_file_is_refused(line: str, text: str, listed: Listed) ->
     assert f"val.txt, line 2: expected an image of the raw folder, {text}" in str(problem)
 
 
+def test_train_without_a_list_states_that_it_holds_the_images_of_others(
+    listed: Listed, tmp_path: Path
+) -> None:
+    listed("a.png\ncity1/a.png\n")
+    samples = DATASETS["folders"].find(tmp_path / "raw", "train")
+    assert len(samples.samples) == len(NAMES)
+    statement = "images that val.txt names, since there is no train.txt"
+    assert samples.notes.as_json() == {"included": {statement: 2}}
+    (tmp_path / "raw" / "train.txt").write_text("t0.5.png\n")
+    assert not DATASETS["folders"].find(tmp_path / "raw", "train").notes.included
+
+
 def test_all_bad_lines_are_named(listed: Listed) -> None:
     assert len(listed("".join(f"x{number}.png\n" for number in range(30))).problems) == 30
 
