@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from pydantic import Field
@@ -37,6 +37,7 @@ from adapt.errors import DataError
 from adapt.models.weights import STATE, WEIGHTS
 from storage.errors import MissingObject
 from storage.files import atomic_file, file_errors
+from storage.local import LocalStore
 from storage.retry import DOWNLOADS, Retry
 from storage.shards.fetch import Fetcher
 from storage.store import Store
@@ -44,6 +45,8 @@ from storage.transient import DOWNLOAD
 from storage.uris import join
 
 log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 SPEC, MANIFEST = "spec.yaml", "manifest.json"
 _DOWNLOAD_RETRY_S = 60.0
@@ -167,7 +170,7 @@ class RunFolder:
     def best(self) -> Best | None:
         """The best checkpoint so far, None before the first evaluation."""
         try:
-            return Best(**json.loads(self.store.get("BEST.json")))
+            return self._again(lambda: Best(**json.loads(self.store.get("BEST.json"))))
         except MissingObject:
             return None
         except (ValueError, TypeError) as error:
@@ -228,7 +231,17 @@ class RunFolder:
         if self.lease is not None:
             self.lease.check()
 
+    def _again(self, read: Callable[[], _Result]) -> _Result:
+        """Read an object again that seems to be damaged, as it may be so on its way alone: a job
+        would go back to an older checkpoint. A folder is read once."""
+        attempts = 1 if isinstance(self.store, LocalStore) else DOWNLOADS
+        wrong = (DataError, ValueError, TypeError)
+        return Retry(attempts, longest_wait_s=3.0, on=wrong).call(read)
+
     def _fetch_verified(self, name: str, file: str, folder: Path) -> None:
+        self._again(lambda: self._fetch_once(name, file, folder))
+
+    def _fetch_once(self, name: str, file: str, folder: Path) -> None:
         manifest = self.store.get(f"{name}/{MANIFEST}")
         try:
             expected = json.loads(manifest)["sha256"][file]

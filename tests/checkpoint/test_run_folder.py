@@ -11,8 +11,12 @@ from adapt.checkpoint.run_folder import RunFolder, fetch_weights
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.errors import DataError
 from adapt.models.weights import read_description
+from adapt.platforms.local_stack import S3Server
 from storage.errors import MissingObject, StoreError
 from storage.stores import Stores
+from tests.servers import stores_of
+from tests.storage.broken_answers import Fault, Flip, Shorten
+from tests.storage.faults import FaultProxy
 
 HEADER = {"segadapt.model": '{"aspp_branches": 2}'}
 WEIGHTS = {"layer.weight": torch.arange(6.0).reshape(2, 3)}
@@ -217,3 +221,27 @@ def test_a_damaged_pointer_to_the_best_is_skipped(tmp_path: Path, content: bytes
     save(run, 1)
     (tmp_path / "run" / "BEST.json").write_bytes(content)
     assert run.best() is None
+
+
+@pytest.mark.parametrize("fault", [Flip(100), Shorten(40)], ids=["flipped", "truncated"])
+@pytest.mark.parametrize("file", ["state.pt", "manifest.json", "weights.safetensors", "BEST.json"])
+def test_what_arrives_damaged_once_costs_no_checkpoint(
+    s3_server: S3Server,
+    s3_uri: str,
+    proxy: FaultProxy,
+    file: str,
+    fault: Fault,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    behind = stores_of(s3_server._replace(endpoint_url=proxy.endpoint_url)).open(s3_uri)
+    run = RunFolder(behind)
+    save(run, 5)
+    state = {"step": 10, "rng": torch.get_rng_state()}
+    saved = run.save(Snapshot(Moment(10, 0, 0.0), state, WEIGHTS, "seed: 1\n", HEADER))
+    run.mark_best(saved, 0.5)
+    proxy.order(fault if file != "BEST.json" else Shorten(40), file, times=2)
+    newest, best = run.newest_valid(), run.verified_best()
+    assert newest is not None and newest[0] == saved.name
+    assert best is not None and best.name == saved.name
+    assert proxy.num_ordered == 0
