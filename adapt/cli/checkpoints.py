@@ -25,7 +25,8 @@ Checkpoints = Annotated[
     typer.Option(
         "--checkpoint",
         help="A file of weights, or the folder of weights.safetensors: a path or a URI. "
-        "Several are an ensemble.",
+        "Several are an ensemble. Each network is that of the spec beside its weights "
+        "(spec.yaml, or NAME.yaml beside NAME.pth), else of SPEC.",
     ),
 ]
 Weights = Annotated[

@@ -24,8 +24,7 @@ from adapt.models.costs import (
 )
 from adapt.models.demands import Demands, listed
 from adapt.models.encoders.encoder import UNDILATED_STRIDE, Encoder
-
-OUTPUT_STRIDES = (8, 16, UNDILATED_STRIDE)
+from adapt.models.encoders.timm import OUTPUT_STRIDES, tested_output_strides
 
 
 @dataclass(frozen=True)
@@ -114,15 +113,17 @@ def describe_encoder(
     """
     if output_stride not in (None, *OUTPUT_STRIDES):
         raise JobError(f"model.output_stride: expected 8, 16 or 32, got {output_stride}")
-    built = dict(_at_each_stride(name))
-    chosen = output_stride or max(built, default=UNDILATED_STRIDE)
+    strides = tested_output_strides(name)
+    built = {} if strides else dict(_at_each_stride(name))
+    strides = strides or tuple(built)
+    chosen = output_stride or max(strides, default=UNDILATED_STRIDE)
     encoder = built[chosen] if chosen in built else encoder_without_memory(name, chosen)
     weights, licence = _default_weights(name)
     cost = encoder_cost(encoder, size_hw)
     return EncoderChoice(
         name=name,
         output_stride=chosen,
-        output_strides=tuple(built),
+        output_strides=strides,
         parameters=cost.parameters,
         macs=cost.macs,
         weights=weights,

@@ -13,6 +13,7 @@ from adapt.errors import JobError, known_names
 from adapt.methods import build_method
 from adapt.methods.method import Method
 from adapt.models import ENCODERS, build_segmenter
+from adapt.models.config import SegmenterConfig
 from adapt.models.segmenter import Segmenter
 from adapt.models.weights import check_description, misfit, read_description, read_weights
 from adapt.spec.job_spec import JobSpec
@@ -51,17 +52,28 @@ def build_network(job: JobSpec, stores: Stores) -> Segmenter:
     """
     model, num_classes = job.model, job.classes.num_classes
     if model.start_uri is not None:
-        segmenter = build_segmenter(model, num_classes)
-        with _fetched(stores, model.start_uri) as path:
-            _check_description(job, path, "model.start_uri")
-            segmenter.load_weights(read_weights(path, key="model.start_uri"))
-        return segmenter
+        return load_network(model, num_classes, stores, model.start_uri, "model.start_uri")
     if model.weights_uri is None:
         return build_segmenter(model, num_classes)
     with _fetched(stores, model.weights_uri) as path:
         weights = read_weights(path, model.weights_sha256)
-        _check_description(job, path, "model.weights_uri")
+        _check_description(model, num_classes, path, "model.weights_uri")
         return build_segmenter(model, num_classes, weights)
+
+
+def load_network(
+    model: SegmenterConfig, num_classes: int, stores: Stores, uri: str, key: str
+) -> Segmenter:
+    """The network of a config with its weights from a file of whole networks, whose key is `key`.
+
+    Raises `JobError` where they do not fit, or where their description is of another network.
+    """
+    whole = {"weights": "none", "weights_uri": None, "start_uri": uri}
+    segmenter = build_segmenter(model.model_copy(update=whole), num_classes)
+    with _fetched(stores, uri) as path:
+        _check_description(model, num_classes, path, key)
+        segmenter.load_weights(read_weights(path, key=key))
+    return segmenter
 
 
 def start_adversaries(job: JobSpec, stores: Stores, method: Method) -> None:
@@ -95,10 +107,10 @@ def _adversary(method: Method, name: str) -> nn.Module:
     return known[name]
 
 
-def _check_description(job: JobSpec, path: Path, key: str) -> None:
+def _check_description(model: SegmenterConfig, num_classes: int, path: Path, key: str) -> None:
     described = read_description(path, key)
     if described is not None:
-        check_description(described, job.model, job.classes.num_classes, key)
+        check_description(described, model, num_classes, key)
 
 
 @contextmanager

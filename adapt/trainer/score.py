@@ -7,6 +7,10 @@ from pathlib import Path
 
 import torch
 
+from adapt.checkpoint.run_folder import SPEC
+from adapt.config.strict_yaml import parse_yaml
+from adapt.config.validation import validate
+from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.engine.engine import prepare_device
 from adapt.errors import JobError
@@ -14,12 +18,15 @@ from adapt.evaluation.evaluate import Evaluation, evaluate
 from adapt.evaluation.inference import EnsembleMember
 from adapt.evaluation.metrics import subset_classes
 from adapt.evaluation.prediction_files import write_predictions
+from adapt.models import ModelSection
+from adapt.models.config import SegmenterConfig
 from adapt.models.segmenter import Segmenter
 from adapt.models.weights import WEIGHTS
 from adapt.places import Place
-from adapt.spec.job_spec import JobSpec
-from adapt.trainer.networks import build_network
+from adapt.spec.job_spec import JobSpec, with_classes
+from adapt.trainer.networks import load_network
 from adapt.trainer.opening import decoding_threads, open_cache, open_split, open_stores
+from storage.errors import MissingObject
 from storage.stores import Stores
 from storage.uris import join
 
@@ -36,8 +43,9 @@ def evaluate_checkpoint(
     """Evaluate a checkpoint on the job's validation split, or several as an ensemble: the sum of
     their logits with `weights`, by default equal ones.
 
-    A checkpoint is the URI of a file of weights or of the folder with `weights.safetensors`;
-    all are of the job's `model`. `on_image` gets the number of images done, and of all. Raises
+    A checkpoint is the URI of a file of weights or of the folder with `weights.safetensors`. Its
+    network is that of the spec beside it, `spec.yaml` or the file's name with `.yaml`, else the
+    job's `model`. `on_image` gets the number of images done, and of all. Raises
     `JobError` where the weights do not fit.
     """
     with _networks_and_split(job, place, checkpoints, weights, labelled=True) as opened:
@@ -119,8 +127,52 @@ def _networks_and_split(
 
 
 def _checkpoint_network(job: JobSpec, stores: Stores, checkpoint: str) -> Segmenter:
+    """The network by the spec beside its weights, where there is one, else by the job's `model`."""
     uri = checkpoint if checkpoint.endswith(FILE_ENDINGS) else join(checkpoint, WEIGHTS)
-    start = {"weights": "none", "weights_uri": None, "start_uri": uri}
-    return build_network(
-        job.model_copy(update={"model": job.model.model_copy(update=start)}), stores
-    )
+    own = _model_beside(job, stores, uri)
+    try:
+        num_classes = job.classes.num_classes
+        return load_network(own or job.model, num_classes, stores, uri, key=uri)
+    except JobError as error:
+        if own is not None:
+            raise
+        beside = f"or put the spec that it was trained with beside it, as {_spec_name(uri)}"
+        raise JobError(error.problem, f"{error.fix or 'name other weights'}, {beside}") from error
+
+
+def _model_beside(job: JobSpec, stores: Stores, uri: str) -> SegmenterConfig | None:
+    """The `model` of the spec beside a file of weights; None where there is no spec.
+
+    Raises `JobError` where it is none, or has other classes than the job.
+    """
+    folder, _, _ = uri.rpartition("/")
+    where = join(folder or ".", _spec_name(uri))
+    try:
+        text = stores.open(folder or ".").get(_spec_name(uri)).decode(errors="replace")
+    except MissingObject:
+        return None
+    values = parse_yaml(text, where)
+    if not isinstance(values, dict) or not {"model", "classes"} <= values.keys():
+        raise JobError(
+            f"{where}: expected the job spec of the weights beside it, with model and classes, got "
+            "another file",
+            fix="rename it or put the weights' spec there",
+        )
+    names = validate(LabelSpace, with_classes(values)["classes"], f"{where}: classes").names
+    if names != job.classes.names:
+        raise JobError(
+            f"classes: expected those of {where}, {', '.join(names)}, got "
+            f"{', '.join(job.classes.names)}",
+            fix="evaluate networks of the same classes, in the same order",
+        )
+    model: SegmenterConfig = validate(ModelSection, values["model"], f"{where}: model")
+    return model
+
+
+def _spec_name(uri: str) -> str:
+    """`spec.yaml` beside `weights.safetensors`, as in a run's folder; else the file's own name."""
+    name = uri.rpartition("/")[2]
+    if name == WEIGHTS:
+        return SPEC
+    ending = next(ending for ending in FILE_ENDINGS if name.endswith(ending))
+    return f"{name.removesuffix(ending)}.yaml"

@@ -10,7 +10,9 @@ import pytest
 from adapt.cli import network_tables
 from adapt.cli.network_tables import fitting_encoders
 from adapt.models import ARCHITECTURES, ENCODERS
+from adapt.models.costs import encoder_without_memory
 from adapt.models.demands import PYRAMID, Demands
+from adapt.models.encoders.encoder import Encoder
 from adapt.models.encoders.timm import TESTED_ENCODERS
 from tests.commands import Ended, call
 
@@ -242,3 +244,16 @@ def test_every_tested_encoder_has_weights_with_a_licence(folder: Path) -> None:
     for name in TESTED_ENCODERS:
         assert encoders[name]["weights"].startswith(f"{name}.")
         assert encoders[name]["licence"] in ("apache-2.0", "bsd-3-clause", "mit")
+
+
+def test_a_tested_encoder_is_built_once_to_be_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each output stride: `segadapt models` lists dozens of them."""
+    built = []
+
+    def counted(name: str, output_stride: int) -> Encoder:
+        built.append(output_stride)
+        return encoder_without_memory(name, output_stride)
+
+    monkeypatch.setattr(network_tables, "encoder_without_memory", counted)
+    found = network_tables.describe_encoder("resnet18", (64, 64))
+    assert (built, found.output_strides) == ([32], (8, 16, 32))

@@ -48,6 +48,8 @@ POOLS_TO_REMOVE: dict[str, type[nn.Module]] = {"vgg": nn.MaxPool2d, "densenet": 
 STAGES_WHEN_DILATED = (0, 1, 2, 3, 4)
 """timm counts VGG's last pool as a sixth stage: dilated it would be the fifth stage again."""
 
+OUTPUT_STRIDES = (8, 16, UNDILATED_STRIDE)
+
 WHY_UNDILATED = dict.fromkeys(("nasnet", "pnasnet"), ": its cells reduce inside, branch by branch")
 """Families that are not dilated, by how their names begin, and the reason."""
 
@@ -124,6 +126,14 @@ def timm_knows(name: str) -> bool:
     import timm  # seconds that reading a job spec is spared
 
     return timm.is_model(name)
+
+
+def tested_output_strides(name: str) -> tuple[int, ...]:
+    """Those of a tested encoder, without building it; none for another one."""
+    if name not in TESTED_ENCODERS:
+        return ()
+    undilated = name.startswith(tuple(WHY_UNDILATED))
+    return (UNDILATED_STRIDE,) if undilated else OUTPUT_STRIDES
 
 
 def timm_names_like(name: str) -> list[str]:
