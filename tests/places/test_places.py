@@ -1,13 +1,12 @@
 """Places: what the environment and the platform's files say."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from adapt.config.strict_yaml import with_overrides
 from adapt.errors import JobError
 from adapt.places import PLACES, find_place, with_arguments
 
@@ -182,75 +181,6 @@ def test_hyperparameters_that_are_none_are_refused(text: str, said: str, tmp_pat
         find_place({}, root)
 
 
-CONFIG = "opt/ml/input/config"
-
-
-def test_a_tuning_jobs_metric_is_no_key_and_each_of_its_jobs_a_run_of_its_own(
-    tmp_path: Path,
-) -> None:
-    given = {"_tuning_objective_metric": "miou", "optim.lr": "0.00025", "_more": "x"}
-    written({**SAGEMAKER, f"{CONFIG}/hyperparameters.json": json.dumps(given)}, tmp_path)
-    job = {"TRAINING_JOB_NAME": "tune-261129-1200-003-abc"}
-    assert find_place(job, tmp_path).overrides == (
-        "name=tune-261129-1200-003-abc",
-        "optim.lr=0.00025",
-    )
-    given["name"] = '"mine"'
-    written({f"{CONFIG}/hyperparameters.json": json.dumps(given)}, tmp_path)
-    assert find_place(job, tmp_path).overrides == ("name=mine", "optim.lr=0.00025")
-
-
-@pytest.mark.parametrize(
-    "encode", [json.dumps, lambda value: value], ids=["strings", "as they are"]
-)
-def test_hyperparameters_of_every_type_are_values_of_the_spec(
-    encode: Callable[[object], object], tmp_path: Path
-) -> None:
-    """SageMaker has strings alone; its local mode and other programs do not."""
-    values = {
-        "train.steps": 500,
-        "optim.lr": 2.5e-4,
-        "evaluate.pictures": 0,
-        "train.sync_batch_norm": True,
-        "method.weight_adv": [0.001, 0.0002],
-        "method.name": "advent",
-        "target.size_hw": None,
-        "model": {"architecture": "deeplab_v2"},
-    }
-    given = json.dumps({key: encode(value) for key, value in values.items()})
-    written({**SAGEMAKER, f"{CONFIG}/hyperparameters.json": given}, tmp_path)
-    found = with_overrides(
-        {"model": {}, "target": {"size_hw": 1}}, find_place({}, tmp_path).overrides
-    )
-    assert found["train"] == {"steps": 500, "sync_batch_norm": True}
-    assert found["optim"]["lr"] == 2.5e-4 and found["evaluate"]["pictures"] == 0
-    assert found["method"] == {"weight_adv": [0.001, 0.0002], "name": "advent"}
-    assert found["target"]["size_hw"] is None and found["model"] == values["model"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("hyperparameters.json", "[1]", r"hyperparameters.json: expected a JSON object, got \[1\]"),
-        (
-            "resourceconfig.json",
-            "{}",
-            "expected current_host to be one of hosts, got None and None",
-        ),
-        ("resourceconfig.json", '{"hosts": ["a"], "current_host": "b"}', "got 'b' and"),
-        ("resourceconfig.json", "3", "expected a JSON object, got 3"),
-        ("inputdataconfig.json", '"x"', "inputdataconfig.json: expected a JSON object, got 'x'"),
-        ("checkpointconfig.json", "[]", "checkpointconfig.json: expected a JSON object"),
-    ],
-)
-def test_sagemakers_files_that_are_something_else_are_named(
-    name: str, text: str, said: str, tmp_path: Path
-) -> None:
-    written({**SAGEMAKER, f"{CONFIG}/{name}": text}, tmp_path)
-    with pytest.raises(JobError, match=said):
-        find_place({}, tmp_path)
-
-
 def test_a_grace_that_is_no_number_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="SEGADAPT_GRACE_S: expected a number, got '90s'"):
         find_place({"SEGADAPT_GRACE_S": "90s"}, tmp_path)
@@ -278,6 +208,9 @@ def test_modelarts_channels_are_variables_of_their_name(tmp_path: Path) -> None:
     assert place.model_dir == Path("/out/model_0") and place.processes is None
 
 
+CONFIG = "opt/ml/input/config"
+
+
 def test_the_channel_weights_holds_one_file(tmp_path: Path) -> None:
     folder = tmp_path / "opt/ml/input/data/weights"
     channel = {f"{CONFIG}/inputdataconfig.json": json.dumps({"weights": {}})}
@@ -298,71 +231,6 @@ def test_the_channel_weights_holds_one_file(tmp_path: Path) -> None:
 def test_a_volcano_job_needs_a_task_named_worker(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="VC_WORKER_HOSTS: expected the pods of a task named"):
         find_place({"VC_TASK_INDEX": "0", "VC_MASTER_HOSTS": "a"}, tmp_path)
-
-
-PLUGIN = POD | {
-    "MASTER_ADDR": "p-master-0.p",
-    "MASTER_PORT": "23456",
-    "WORLD_SIZE": "3",
-    "VC_MASTER_HOSTS": "p-master-0.p",
-    "VC_MASTER_NUM": "1",
-    "VC_WORKER_HOSTS": "p-worker-0.p,p-worker-1.p",
-    "VC_WORKER_NUM": "2",
-}
-"""As Volcano's own examples of its plugin pytorch, which forces the plugin svc."""
-
-
-@pytest.mark.parametrize("index", [{}, {"VC_TASK_INDEX": "1", "VK_TASK_INDEX": "1"}])
-@pytest.mark.parametrize("renamed", [False, True])
-def test_volcanos_plugin_pytorch_numbers_master_and_workers(
-    renamed: bool, index: dict[str, str], tmp_path: Path
-) -> None:
-    """With and without the plugin env; VC_TASK_INDEX counts within a task."""
-    given = PLUGIN | index
-    if renamed:
-        given = {name.replace("VC_MASTER", "VC_CHIEF"): text for name, text in given.items()}
-    for rank in (0, 2):
-        place = find_place(given | {"RANK": str(rank)}, tmp_path)
-        assert (place.platform, place.num_nodes, place.node) == ("volcano", 3, rank)
-        assert (place.master_addr, place.master_port) == ("p-master-0.p", 23456)
-        assert (place.rank, place.num_ranks) == (0, 1)
-
-
-BY_TASKS = {name: text for name, text in PLUGIN.items() if name.startswith("VC_")} | POD
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (PLUGIN, "RANK: expected a pod of the plugin pytorch's master or workers, got one of"),
-        (
-            PLUGIN | {"RANK": "0", "VC_MASTER_HOSTS": "p-master-0.p,p-master-1.p"},
-            "tasks: expected one master, .* got p-master-0.p,p-master-1.p. Fix: set replicas: 1",
-        ),
-        (BY_TASKS | {"VC_TASK_INDEX": "0"}, "tasks: expected one task, got master, worker. Fix: g"),
-        (POD | VOLCANO | {"VC_TASK_INDEX": ""}, "VC_TASK_INDEX: expected a number"),
-        (
-            {name: text for name, text in (POD | VOLCANO).items() if name != "VC_TASK_INDEX"},
-            "VC_TASK_INDEX: expected the number of this pod, got nothing. Fix: add the plugin env",
-        ),
-    ],
-)
-def test_volcano_jobs_whose_pods_would_train_alone_are_refused(
-    given: dict[str, str], said: str, tmp_path: Path
-) -> None:
-    with pytest.raises(JobError, match=said):
-        find_place(given, tmp_path)
-
-
-@pytest.mark.parametrize("where", [{}, POD])
-def test_another_launchers_ranks_are_refused(where: dict[str, str], tmp_path: Path) -> None:
-    """A training operator before PET_ variables, mpirun, DeepSpeed's launcher."""
-    given = where | {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "first"}
-    with pytest.raises(JobError, match="WORLD_SIZE: expected torchrun's own, or none, got 2 of an"):
-        find_place(given, tmp_path)
-    assert find_place(given | {"WORLD_SIZE": "1"}, tmp_path).num_nodes == 1
-    said = {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "first"}
-    assert find_place({**given, **said}, tmp_path).num_nodes == 2
 
 
 def test_a_number_that_is_none_is_named(tmp_path: Path) -> None:

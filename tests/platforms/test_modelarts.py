@@ -323,7 +323,7 @@ def test_an_input_that_the_job_has_no_use_for_is_refused() -> None:
 
 def test_a_run_whose_name_is_no_folder_in_obs_is_refused() -> None:
     with pytest.raises(JobError, match=r"name: expected letters, digits, _ \. and - for a run"):
-        request(submission_of(job_of(name="my run?")), profile_of())
+        request(submission_of(job_of(name="my run")), profile_of())
 
 
 @pytest.mark.parametrize("name", ["x" * 60, "a b"])

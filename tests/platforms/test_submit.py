@@ -346,7 +346,7 @@ def test_records_that_cannot_be_written_do_not_hide_the_job(
         ),
         (
             {"environment": {"MLFLOW_TRACKING_URI": "http://me:hunter2@mlflow:5000"}},
-            "MLFLOW_TRACKING_URI: expected no password, got http://***@mlflow:5000",
+            "environment.MLFLOW_TRACKING_URI: expected a URI without user and password",
         ),
         ({"nodes": 3}, "source.batch_size: expected a multiple of 6"),
     ],

@@ -15,13 +15,8 @@ from typing import TYPE_CHECKING, Any
 from adapt.config.strict_yaml import with_overrides
 from adapt.errors import JobError
 from adapt.places import CHANNELS, FILE_CHANNELS, Place
-from adapt.platforms.modelarts.profile import (
-    VOLUMES,
-    Inputs,
-    ModelArtsProfile,
-    MountedFolder,
-    obs_folder,
-)
+from adapt.platforms.modelarts.folders import VOLUMES, Inputs, MountedFolder, obs_folder
+from adapt.platforms.modelarts.profile import ModelArtsProfile
 from adapt.platforms.platform import Request, Submission
 from adapt.platforms.reachable import unreachable
 from storage.config import fitting_key
