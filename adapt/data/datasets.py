@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from adapt.data.found_files import FoundFiles, named_key
 from adapt.data.problems import Notes, Problem, refuse, shown
 from adapt.data.raw_files import (
     Find,
-    FoundFiles,
     find_camvid,
     find_cityscapes,
     find_folders,
@@ -24,7 +24,6 @@ from adapt.data.raw_files import (
     find_in_first,
     find_listed,
     find_listed_folders,
-    named_key,
 )
 from adapt.data.raw_labels import read_ids, read_synthia_ids
 from adapt.data.split_lists import FileNames

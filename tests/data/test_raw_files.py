@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from adapt.data.datasets import DATASETS, RawSamples
-from adapt.data.raw_files import MAX_KEY_BYTES
+from adapt.data.found_files import MAX_KEY_BYTES
 from adapt.errors import DataError, JobError
 
 FOLDERS = DATASETS["folders"]
