@@ -1,9 +1,11 @@
 """The image's files, without building it: the lock agrees with the requirements, and stages leave
 nothing behind. `tests/platforms/test_docker_engine.py` builds and runs it."""
 
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +85,48 @@ def test_the_health_check_runs_what_is_there() -> None:
     (check,) = re.findall(r"^HEALTHCHECK .*CMD (.+)$", DOCKERFILE, re.MULTILINE)
     assert check == "cd /opt/segadapt && exec python -m adapt.launch.health"
     assert (ROOT / "adapt" / "launch" / "health.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("cuda", "brings", "index", "left"),
+    [
+        ("13", False, False, True),
+        ("12", False, True, False),
+        ("12", True, False, False),
+        ("13", True, False, False),
+    ],
+)
+def test_the_image_has_torchs_wheels_for_the_cuda_that_is_asked_for(
+    cuda: str, brings: bool, index: bool, left: bool, tmp_path: Path
+) -> None:
+    """The build's own script, with a pip that only says what it would install."""
+    ended = job_packages(cuda, brings, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    (torch,) = pins(LOCK)["torch"]
+    (vision,) = pins(LOCK)["torchvision"]
+    said = f"pip --index-url https://index torch=={torch} torchvision=={vision}"
+    assert (said in ended.stdout) is index
+    kept = pins((tmp_path / "wanted.lock").read_text())
+    assert ("torch" in kept) is left and ("nvidia-cublas" in kept) is left and "numpy" in kept
+
+
+def test_another_cuda_is_refused(tmp_path: Path) -> None:
+    ended = job_packages("11", False, tmp_path)
+    assert ended.returncode == 1 and "CUDA: expected 12 or 13, got 11" in ended.stdout
+
+
+def job_packages(cuda: str, brings: bool, folder: Path) -> "subprocess.CompletedProcess[str]":
+    (script,) = re.findall(r"^RUN (set -eu; +brought=.*)$", DOCKERFILE, re.MULTILINE)
+    (folder / "requirements.lock").write_text(LOCK)
+    script = script.replace("/tmp/", f"{folder}/")
+    script = re.sub(
+        r"/opt/venv/bin/python -c \S+ torch, torchvision\"", str(brings).lower(), script
+    )
+    variables = {"CUDA": cuda, "TORCH_INDEX": "https://index", "INSTALL": "echo pip"}
+    return subprocess.run(
+        ["sh", "-c", script],
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
