@@ -69,10 +69,10 @@ class StoreConfig(BaseModel):
         default=5, ge=1, le=20, description="Attempts of one operation before it fails."
     )
     connect_timeout_s: float = Field(
-        default=5, gt=0, description="Longest wait for a connection, in seconds."
+        default=5, gt=0, le=3600, description="Longest wait for a connection, in seconds."
     )
     read_timeout_s: float = Field(
-        default=10, gt=0, description="Longest silence inside of an answer, in seconds."
+        default=10, gt=0, le=3600, description="Longest silence inside of an answer, in seconds."
     )
 
     @model_validator(mode="after")

@@ -139,6 +139,8 @@ def test_join() -> None:
         ({"key": "secret"}, "Extra inputs"),
         ({"downloads": "obstore"}, "Extra inputs"),
         ({"max_attempts": 0}, "max_attempts"),
+        ({"connect_timeout_s": 1e300}, "connect_timeout_s"),
+        ({"read_timeout_s": 3601}, "read_timeout_s"),
     ],
 )
 def test_a_wrong_config_is_refused(fields: dict[str, object], message: str) -> None:
