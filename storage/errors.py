@@ -5,7 +5,7 @@ class FixableError(Exception):
     """A failure that the user can fix: `problem` names the place, what was expected and what was
     got; `fix` says what to do, as an imperative without a full stop, or is empty.
 
-    `str(error)` is `PROBLEM. Fix: FIX.`
+    `str(error)` is `PROBLEM. Fix: FIX.`, without a second stop after `did you mean 'x'?`.
     """
 
     exit_code = 1
@@ -15,7 +15,8 @@ class FixableError(Exception):
         self.problem, self.fix = problem, fix
 
     def __str__(self) -> str:
-        return f"{self.problem}. Fix: {self.fix}." if self.fix else self.problem
+        stop = "" if self.problem.endswith(("?", ".")) else "."
+        return f"{self.problem}{stop} Fix: {self.fix}." if self.fix else self.problem
 
 
 class StoreError(FixableError):

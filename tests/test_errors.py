@@ -14,6 +14,8 @@ def test_the_text_ends_with_the_fix() -> None:
     assert str(JobError("key: expected 1, got 2")) == "key: expected 1, got 2"
     error = JobError("key: expected 1, got 2", fix="write 1")
     assert str(error) == "key: expected 1, got 2. Fix: write 1."
+    error = JobError("key: expected a name, got 'x'; did you mean 'y'?", fix="write y")
+    assert str(error) == "key: expected a name, got 'x'; did you mean 'y'? Fix: write y."
 
 
 @pytest.mark.parametrize("kind", [DataError, JobError, MissingObject, StoreError, StoreUnavailable])

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from adapt.cli.models import PIPED_WIDTH
 from adapt.cli.options import AsJson, console, place_here
 from adapt.errors import JobError
 
@@ -32,10 +33,16 @@ def list_cache(folder: Folder = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([entry._asdict() for entry in found]))
         return
-    table = Table("dataset", "shards", "MB", title=str(cache.folder))
+    table = Table(title=str(cache.folder))
+    table.add_column("dataset", overflow="fold")  # an id that is cut is of no use
+    for heading in ("shards", "MB"):
+        table.add_column(heading)
     for entry in found:
         table.add_row(entry.dataset_id, str(entry.num_shards), f"{entry.size_bytes / 1e6:.1f}")
-    Console().print(table)
+    out = Console()
+    if not out.is_terminal:
+        out.width = max(out.width, PIPED_WIDTH)
+    out.print(table)
 
 
 @group.command()

@@ -222,13 +222,15 @@ _OPENING = dedent("""\
     ```
 
     **Reading.** Types are strict, as in JSON: `steps: "500"`, an unknown key and a duplicate key
-    are errors. All mistakes are reported together, each by its key path. `2e-4` is a number, `off`
-    is a text. `segadapt check SPEC --spec` validates a spec and prints it with its defaults,
-    without touching data or GPU; without `--spec` it checks [everything else](check.md) too.
+    are errors. All mistakes are reported together, each by its key path, with the value that was
+    typed and its likely meaning. `2e-4` is a number, `off` is a text. Anchors and aliases are read;
+    tags, merges (`<<`) and files of more than 1 MB are refused. `segadapt check SPEC --spec`
+    validates a spec and prints it with its defaults, without touching data or GPU; without `--spec`
+    it checks [everything else](check.md) too.
 
     **Overrides.** `--set KEY.PATH=VALUE`, as often as you like, changes single keys of a spec for
     `run`, `check` and `evaluate`. The value is read as YAML and passes the same checks; places in
-    lists are numbers:
+    lists are numbers, also in the classes of a label space that the spec names:
 
     ```sh
     segadapt check SPEC --spec --set train.steps=500 --set source.size_hw=[360,640]

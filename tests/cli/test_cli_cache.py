@@ -52,3 +52,9 @@ def test_clear_takes_the_beginning_of_an_id_or_everything(folder: Path) -> None:
 def test_another_folder_may_be_named(folder: Path) -> None:
     said = cache(folder, "ls", "--json", "--folder", str(folder / "nothing"))
     assert json.loads(said.out) == []
+
+
+def test_a_whole_id_is_shown_where_output_is_no_terminal(folder: Path) -> None:
+    identity = "0123456789abcdef" * 4
+    (folder / "scratch" / "shards" / "aa11").rename(folder / "scratch" / "shards" / identity)
+    assert identity in cache(folder, "ls").out
