@@ -17,11 +17,9 @@ import json
 import logging
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -34,6 +32,7 @@ from adapt.checkpoint.lease import LEASE, Lease
 from adapt.checkpoint.snapshot import Snapshot
 from adapt.config.section import Section
 from adapt.errors import DataError
+from adapt.models.weight_files import NoWeights, read_content
 from adapt.models.weights import STATE, WEIGHTS
 from storage.errors import MissingObject
 from storage.files import atomic_file, file_errors
@@ -143,12 +142,10 @@ class RunFolder:
             for file in (SPEC, STATE):
                 self._fetch_verified(name, file, Path(folder))
             try:
-                state: dict[str, Any] = torch.load(
-                    Path(folder) / STATE, map_location="cpu", weights_only=True
-                )
-            except (UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+                state: dict[str, Any] = read_content(Path(folder) / STATE)
+            except NoWeights as error:
                 raise DataError(
-                    f"{name}/{STATE}: expected a state that can be loaded, got: {error}"
+                    f"{name}/{STATE}: expected a checkpoint's state, got a file {error.problem}"
                 ) from error
         return state
 

@@ -7,46 +7,95 @@ stands in the header of a .safetensors file; other files have none.
 
 import hashlib
 import json
-import pickle
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from adapt.errors import JobError
 from adapt.models.config import SegmenterConfig
+from adapt.models.weight_files import (
+    NoWeights,
+    is_safetensors,
+    read_content,
+    tensors_in,
+    without_common_prefix,
+)
+
+log = logging.getLogger(__name__)
 
 WEIGHTS, STATE = "weights.safetensors", "state.pt"
 """Names of a checkpoint's files: the network alone; everything that resuming needs."""
 
 DESCRIPTION = "segadapt.model"
-WRAPPERS = ("state_dict", "model")
+_Loaded = TypeVar("_Loaded")
 
 
 def read_weights(
     path: Path, sha256: str | None = None, key: str = "model.weights_uri"
 ) -> dict[str, Tensor]:
-    """Tensors by name from a .safetensors, .pth or .pt file, on the CPU. `key` is for messages.
+    """Tensors by name from a file of weights, on the CPU. `key` is for messages.
 
-    Opens `{'state_dict': ...}`, `{'model': ...}` and names that all begin with `module.`; entries
-    that are no tensors are left out. Nothing in the file is executed. Raises `JobError` for a file
-    that is not what it should be.
+    Opens the wrappers of training programs (`weight_files.tensors_in`); entries that are no tensors
+    are left out. Nothing in the file is executed. Raises `JobError` for a file that is not what it
+    should be, and for tensors with values that are no numbers.
     """
     if not path.is_file():
         raise JobError(f"{key}: expected a file, got none at {path}")
     if sha256 is not None:
         _check_digest(path, sha256)
-    content = _unwrapped(_read(path, key))
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    try:
+        tensors = tensors_in(read_content(path))
+    except NoWeights as error:
+        raise JobError(
+            f"{key}: expected a file of tensors, got {path.name}, {error.problem}", error.fix
+        ) from error
     if not tensors:
         raise JobError(f"{key}: expected tensors by name, got none in {path.name}")
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    check_finite(tensors, f"{key}: {path.name}", "take another checkpoint of that training")
     return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str, fix: str) -> None:
+    """Raise `JobError` naming the tensors that hold values which are no numbers."""
+    bad = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
+    if bad:
+        raise JobError(
+            f"{where}: expected finite numbers, got NaN or infinity in {_first(bad)}", fix
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        return True
+    values = tensor if tensor.element_size() > 1 else tensor.float()  # of 8 bits: no isfinite
+    return bool(values.isfinite().all())
+
+
+def load_fitting(
+    tensors: Mapping[str, Tensor], load: Callable[[Mapping[str, Tensor]], _Loaded], key: str
+) -> _Loaded:
+    """`load(tensors)`, or, where that does not fit, with names without the prefix that most share.
+
+    Raises the `JobError` of `load(tensors)` where neither fits.
+    """
+    try:
+        return load(tensors)
+    except JobError:
+        for prefix, below in without_common_prefix(tensors):
+            with suppress(JobError):
+                loaded = load(below)
+                others = [name for name in tensors if not name.startswith(prefix)]
+                rest = f"; left out: {_first(others)}" if others else ""
+                log.info("%s: the prefix %r of the names is stripped%s", key, prefix, rest)
+                return loaded
+        raise
 
 
 def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
@@ -75,14 +124,19 @@ def read_description(path: Path, key: str = "model.start_uri") -> dict[str, Any]
 
     Raises `JobError` for a .safetensors file that is none.
     """
-    if path.suffix != ".safetensors":
+    torchs = path.suffix.lower() != ".safetensors" or is_zipfile(path)  # whatever it is called
+    if torchs and not is_safetensors(path):
         return None
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(DESCRIPTION)
         return None if text is None else dict(json.loads(text))
     except (SafetensorError, OSError, TypeError, ValueError) as error:
-        raise _unreadable(path, key, error) from error
+        reason = str(error).partition("\n")[0]
+        raise JobError(
+            f"{key}: expected a file of tensors, got {path.name}, which cannot be read as one "
+            f"({reason})"
+        ) from error
 
 
 def check_description(
@@ -115,35 +169,6 @@ def _described(config: SegmenterConfig, num_classes: int) -> dict[str, Any]:
 def _first(keys: list[str], shown: int = 3) -> str:
     rest = len(keys) - shown
     return ", ".join(keys[:shown]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _read(path: Path, key: str) -> Mapping[str, Any]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix in (".pth", ".pt"):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise _unreadable(path, key, error) from error
-    raise JobError(f"{key}: expected a .safetensors, .pth or .pt file, got {path.name!r}")
-
-
-def _unreadable(path: Path, key: str, error: Exception) -> JobError:
-    reason = str(error).partition("\n")[0]
-    return JobError(
-        f"{key}: expected a file of tensors, got {path.name}, which cannot be read as one "
-        f"({reason})"
-    )
-
-
-def _unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict within training programs' wrappers."""
-    if not isinstance(content, Mapping):
-        return {}
-    for wrapper in WRAPPERS:
-        if isinstance(content.get(wrapper), Mapping):
-            return content[wrapper]
-    return content
 
 
 def _check_digest(path: Path, sha256: str) -> None:

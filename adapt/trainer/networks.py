@@ -1,12 +1,13 @@
 """The job's networks: built, loaded with the spec's weights, checked without memory."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adapt.engine.optim import build_optimizers
 from adapt.errors import JobError, known_names
@@ -15,7 +16,13 @@ from adapt.methods.method import Method
 from adapt.models import ENCODERS, build_segmenter
 from adapt.models.config import SegmenterConfig
 from adapt.models.segmenter import Segmenter
-from adapt.models.weights import check_description, misfit, read_description, read_weights
+from adapt.models.weights import (
+    check_description,
+    load_fitting,
+    misfit,
+    read_description,
+    read_weights,
+)
 from adapt.spec.job_spec import JobSpec
 from storage.stores import Stores
 
@@ -58,7 +65,11 @@ def build_network(job: JobSpec, stores: Stores) -> Segmenter:
     with _fetched(stores, model.weights_uri) as path:
         weights = read_weights(path, model.weights_sha256)
         _check_description(model, num_classes, path, "model.weights_uri")
-        return build_segmenter(model, num_classes, weights)
+        return load_fitting(
+            weights,
+            lambda tensors: build_segmenter(model, num_classes, tensors),
+            "model.weights_uri",
+        )
 
 
 def load_network(
@@ -72,7 +83,7 @@ def load_network(
     segmenter = build_segmenter(model.model_copy(update=whole), num_classes)
     with _fetched(stores, uri) as path:
         _check_description(model, num_classes, path, key)
-        segmenter.load_weights(read_weights(path, key=key))
+        load_fitting(read_weights(path, key=key), segmenter.load_weights, key)
     return segmenter
 
 
@@ -85,10 +96,14 @@ def start_adversaries(job: JobSpec, stores: Stores, method: Method) -> None:
         key, adversary = f"method.discriminator_uris.{name}", _adversary(method, name)
         with _fetched(stores, uri) as path:
             weights = read_weights(path, key=key)
-        differences = misfit(adversary.state_dict(), weights)
-        if differences:
-            raise JobError(f"{key}: expected weights of a discriminator, got {differences}")
-        adversary.load_state_dict(weights)
+        load_fitting(weights, partial(_load_adversary, adversary, key), key)
+
+
+def _load_adversary(adversary: nn.Module, key: str, weights: Mapping[str, Tensor]) -> None:
+    differences = misfit(adversary.state_dict(), weights)
+    if differences:
+        raise JobError(f"{key}: expected weights of a discriminator, got {differences}")
+    adversary.load_state_dict(weights)
 
 
 def _discriminator_uris(job: JobSpec) -> dict[str, str]:

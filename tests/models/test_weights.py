@@ -67,8 +67,8 @@ def test_files_that_hold_no_tensors_are_named(
         "list.pt": "expected tensors by name, got none in list.pt",
         "garbage.pth": "cannot be read as one",
         "garbage.safetensors": "cannot be read as one",
-        "nothing.pth": "cannot be read as one",
-        "weights.h5": "expected a .safetensors, .pth or .pt file",
+        "nothing.pth": "which is empty",
+        "weights.h5": "cannot be read as one",
     }
     for name, message in messages.items():
         with pytest.raises(JobError, match=message):

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from adapt.errors import JobError
@@ -15,7 +14,8 @@ from adapt.models.official.names import (
     official_heads,
     official_name,
 )
-from adapt.models.weights import STATE, WEIGHTS, read_description
+from adapt.models.weight_files import NoWeights, read_content
+from adapt.models.weights import STATE, WEIGHTS, read_description, read_weights
 
 
 class ExportReport(NamedTuple):
@@ -49,7 +49,12 @@ def export_checkpoint(checkpoint: Path, out: Path, style: Style) -> ExportReport
 
 def adversaries_of(state_path: Path) -> dict[str, dict[str, Tensor]]:
     """The discriminators in a checkpoint's state.pt, by head."""
-    state: Any = torch.load(state_path, map_location="cpu", weights_only=True)
+    try:
+        state: Any = read_content(state_path)
+    except NoWeights as error:
+        raise JobError(
+            f"CHECKPOINT: expected a checkpoint's {STATE}, got a file {error.problem}", error.fix
+        ) from error
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state["engine"]["method"].items():
         part, _, rest = key.partition(".")
@@ -70,7 +75,10 @@ def _official_network(weights: Path, style: Style) -> dict[str, Tensor]:
             f"import-checkpoint write them, got {found} in {weights.name}"
         )
     heads = official_heads(described["encoder"], 2 if described["aux"] else 1, style)
-    return {official_name(key, heads): tensor for key, tensor in load_file(weights).items()}
+    return {
+        official_name(key, heads): tensor
+        for key, tensor in read_weights(weights, key="CHECKPOINT").items()
+    }
 
 
 def _save(state: dict[str, Tensor], path: Path) -> Path:

@@ -27,7 +27,7 @@ from adapt.models.official.names import (
     discriminator_names,
     our_name,
 )
-from adapt.models.weights import DESCRIPTION, describe, read_weights
+from adapt.models.weights import DESCRIPTION, describe, load_fitting, read_weights
 
 Pixels = Literal["bgr_mean", "rgb_std"]
 
@@ -80,7 +80,7 @@ def import_checkpoint(
     aspp_branches: int | None = None,
     pixels: Pixels | None = None,
 ) -> ImportReport:
-    """Read a .pth, .pt or .safetensors file, write ours to `out` (.safetensors), report the result.
+    """Read a file of weights, write ours to `out` (.safetensors), report the result.
 
     Nothing in the file is executed. Raises `JobError` for a file that is not understood, whose
     shapes fit no network, or that does not show what an option must give.
@@ -88,7 +88,11 @@ def import_checkpoint(
     if out.suffix != ".safetensors":
         raise JobError(f"--out: expected a .safetensors file, got {out.name!r}")
     state = read_weights(file, key="FILE")
-    found = _recognise(state, encoder, num_classes, aspp_branches, pixels)
+    found = load_fitting(
+        state,
+        lambda tensors: _recognise(dict(tensors), encoder, num_classes, aspp_branches, pixels),
+        "FILE",
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     tensors = {key: tensor.contiguous() for key, tensor in found.tensors.items()}

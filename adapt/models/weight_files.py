@@ -1,0 +1,212 @@
+"""Files of weights as training programs leave them, known by their bytes, not by their names.
+
+Nothing in a file is executed: `torch.load` runs with `weights_only`, and objects of other programs
+beside the tensors (options, numpy's scalars, loggers) are read as `Foreign` ones, without effect.
+"""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from storage.errors import FixableError
+
+ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".pth.tar", ".pt.tar", ".bin")
+"""Endings of files of weights, in lower case, where a URI may also name a folder."""
+WRAPPERS = ("state_dict", "model")
+"""Names that are opened first, whatever is beside them."""
+COPIES = ("module.", "_orig_mod.")
+"""Beginnings of names that PyTorch's own wrappers add."""
+
+_HEAD_BYTES = 512
+_ASK_AGAIN = "download it again"
+_DIRECT = "download the file itself, by its direct link"
+_UNPACK = "unpack it"
+_OTHERS: tuple[tuple[bytes, str, str], ...] = (
+    (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself (git lfs pull)"),
+    (b"<!doctype", "a web page", _DIRECT),
+    (b"<html", "a web page", _DIRECT),
+    (b"<?xml", "an XML document, as a store answers errors", _DIRECT),
+    (b"{", "a JSON document", _DIRECT),
+    (b"\x1f\x8b", "a gzip archive", _UNPACK),
+    (b"bzh", "a bzip2 archive", _UNPACK),
+    (b"\xfd7zxz", "an xz archive", _UNPACK),
+    (b"7z\xbc\xaf", "a 7z archive", _UNPACK),
+    (b"rar!", "a rar archive", _UNPACK),
+    (b"(\xb5/\xfd", "a zstandard archive", _UNPACK),
+    (b"\x89hdf", "an HDF5 file", "save its tensors as .safetensors"),
+)
+"""First bytes in lower case, what such a file is, and the fix."""
+_TAR = slice(257, 262)
+_STATE_DICT = "save model.state_dict() in the program that it comes from"
+_GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed global")
+_MOST_FOREIGN = 500
+
+
+class NoWeights(FixableError):
+    """A file holds no weights; the problem says what it is instead."""
+
+
+class Foreign:
+    """An object of another program in a file: neither its code nor its content is used."""
+
+    def __new__(cls, *_given: object) -> "Foreign":
+        return object.__new__(cls)
+
+    def __init__(self, *_given: object) -> None:
+        pass
+
+    def __setstate__(self, _state: object) -> None:
+        pass
+
+
+def read_content(path: Path) -> Any:
+    """The content of a file of tensors. Raises `NoWeights`."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if is_safetensors(path):
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged(error) from error
+    _refuse_others(head)
+    if zipfile.is_zipfile(path):
+        _refuse_other_archives(path)
+    return _read_pickle(path)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Return whether a file begins as .safetensors do: a length, then a JSON object."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
+
+
+def tensors_in(content: Any) -> dict[str, Tensor]:
+    """The tensors by name in a file's content: those of the sole state dict in its wrappers.
+
+    Raises `NoWeights` where there is none, or several.
+    """
+    if isinstance(content, Foreign):
+        raise NoWeights("which is a whole pickled model", _STATE_DICT)
+    while isinstance(content, Mapping):
+        own = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+        inner = {str(key): one for key, one in content.items() if _holds_tensors(one)}
+        named = [name for name in WRAPPERS if name in inner]
+        if named:
+            content = inner[named[0]]
+        elif any(tensor.ndim for tensor in own.values()) or not inner:
+            return _plain(own)
+        elif len(inner) == 1:
+            (content,) = inner.values()
+        else:
+            found = ", ".join(f"{name} ({_count(one)} tensors)" for name, one in inner.items())
+            raise NoWeights(
+                f"with several networks: {found}", "save the wanted one in a file of its own"
+            )
+    return {}
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what PyTorch's own wrappers put before every name."""
+    for prefix in COPIES * 2:
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
+
+
+def _holds_tensors(value: object) -> bool:
+    """True for a state dict and for what wraps one; not for an optimizer's state."""
+    if not isinstance(value, Mapping) or "param_groups" in value:
+        return False
+    return any(
+        isinstance(key, str) and (isinstance(one, Tensor) or _holds_tensors(one))
+        for key, one in value.items()
+    )
+
+
+def _count(value: Mapping[str, Any]) -> int:
+    return sum(
+        1 if isinstance(one, Tensor) else _count(one) if isinstance(one, Mapping) else 0
+        for one in value.values()
+    )
+
+
+def _refuse_others(head: bytes) -> None:
+    """Raise `NoWeights` for a file that begins as those of other kinds."""
+    if not head:
+        raise NoWeights("which is empty", _ASK_AGAIN)
+    if head[_TAR] == b"ustar":
+        raise NoWeights("which is a tar archive", _UNPACK)
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginning, what, fix in _OTHERS:
+        if start.startswith(beginning):
+            raise NoWeights(f"which is {what}", fix)
+
+
+def _refuse_other_archives(path: Path) -> None:
+    """Raise `NoWeights` for a zip archive that `torch.save` has not written."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    files = {name.rpartition("/")[2] for name in names}
+    if "constants.pkl" in files:
+        raise NoWeights("which is a TorchScript program", _STATE_DICT)
+    if "data.pkl" not in files:
+        shown = ", ".join(names[:3])
+        raise NoWeights(f"which is a zip archive of other files ({shown})", _UNPACK)
+
+
+def _read_pickle(path: Path) -> Any:
+    """A file of `torch.save`, old or new, in which unknown classes are `Foreign`."""
+    foreign: list[str] = []
+    while True:
+        try:
+            allowed = torch.serialization.safe_globals([(Foreign, name) for name in foreign])
+            with allowed, path.open("rb") as file:  # by its path torch would ask its name
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            unknown = _GLOBAL.search(str(error))
+            if unknown is None or len(foreign) == _MOST_FOREIGN or unknown[1] in foreign:
+                raise NoWeights(*_refusal(str(error))) from error
+            if "." not in unknown[1]:  # a function of Python itself, such as eval
+                raise NoWeights(f"which cannot be read as one (it runs {unknown[1]})") from error
+            foreign.append(unknown[1])
+        except (RuntimeError, EOFError, KeyError, AttributeError, TypeError, ValueError) as error:
+            raise _damaged(error) from error
+
+
+def _refusal(text: str) -> tuple[str, str]:
+    """Problem and fix of a refused pickle, without torch's advice to trust the file."""
+    blocked = re.search(r"GLOBAL (\S+) whose module", text)
+    if blocked:
+        return f"which cannot be read as one (it runs {blocked[1]})", ""
+    return "which cannot be read as one (a pickle of other objects, or damaged)", _ASK_AGAIN
+
+
+def _damaged(error: Exception) -> NoWeights:
+    reason = str(error).partition("\n")[0]
+    return NoWeights(f"which cannot be read as one ({reason})", _ASK_AGAIN)
+
+
+def without_common_prefix(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Names without the beginning (`model.`, `backbone.`) that most of them share, shortest first;
+    those that do not begin so are left out."""
+    prefix, below = "", dict(tensors)
+    while below:
+        firsts = [key.partition(".")[0] for key in below if "." in key]
+        most = max(set(firsts), key=firsts.count, default="")
+        if not most or 2 * firsts.count(most) <= len(below):
+            return
+        start = f"{most}."
+        below = {key[len(start) :]: one for key, one in below.items() if key.startswith(start)}
+        prefix += start
+        yield prefix, below

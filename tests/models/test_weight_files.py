@@ -1,0 +1,214 @@
+"""Files of weights that people have: endings, wrappers, prefixes, other objects, other files."""
+
+import argparse
+import gzip
+import logging
+import pickle
+import tarfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from adapt.errors import JobError
+from adapt.models.weights import load_fitting, misfit, read_weights
+
+TENSORS = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.ones(2)}
+
+
+class Logger:
+    """An object of another program."""
+
+    def __init__(self) -> None:
+        self.history = [np.float64(0.5)]
+
+
+def saved(path: Path, content: object, **options: Any) -> Path:
+    torch.save(content, path, **options)
+    return path
+
+
+def assert_ours(found: Mapping[str, Tensor]) -> None:
+    assert found.keys() == TENSORS.keys()
+    assert all(torch.equal(found[key], TENSORS[key]) for key in TENSORS)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.ckpt", "a.pth.tar", "a.bin", "A.PTH", "a.PT", "a", "a.weights", "a.safetensors"]
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_is_known_by_its_bytes(tmp_path: Path, name: str, zipped: bool) -> None:
+    path = saved(tmp_path / name, TENSORS, _use_new_zipfile_serialization=zipped)
+    assert_ours(read_weights(path))
+    save_file(TENSORS, tmp_path / f"safe-{name}")
+    assert_ours(read_weights(tmp_path / f"safe-{name}"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model_state": TENSORS, "epoch": 3},
+        {"model_state_dict": TENSORS, "optimizer_state_dict": {"state": {}, "param_groups": []}},
+        {"net": OrderedDict(TENSORS), "acc": torch.tensor(0.5)},
+        {"model_ema": TENSORS},
+        {"checkpoint": {"params": TENSORS}, "lr": 0.1},
+        {"state_dict": {"model": TENSORS}},
+        {"model": TENSORS, "model_ema": {"conv.weight": torch.zeros(1)}},
+        {
+            "network": TENSORS,
+            "optimizer": {"state": {0: {"momentum": torch.ones(2)}}, "param_groups": [{"lr": 1}]},
+        },
+        {f"module.module.{key}": value for key, value in TENSORS.items()},
+        {"model": {f"module._orig_mod.{key}": value for key, value in TENSORS.items()}},
+        {**TENSORS, "epoch": 3},
+    ],
+    ids=lambda content: "+".join(content),
+)
+def test_the_sole_state_dict_is_opened(tmp_path: Path, content: object) -> None:
+    assert_ours(read_weights(saved(tmp_path / "a.pth", content)))
+
+
+def test_several_networks_are_listed(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.pth", {"G": TENSORS, "D": {"head": {"w": torch.ones(1)}}})
+    with pytest.raises(
+        JobError, match=r"got a.pth, with several networks: G \(2 tensors\), D \(1 tensors\)"
+    ):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        np.float64(0.7),
+        np.arange(3),
+        argparse.Namespace(lr=0.1, root=Path("/data")),
+        SimpleNamespace(a=1),
+        Logger(),
+        [Logger(), {"deep": np.int64(1)}],
+    ],
+    ids=lambda beside: type(beside).__name__,
+)
+def test_objects_beside_tensors_do_not_hinder(tmp_path: Path, beside: object, zipped: bool) -> None:
+    content = {"args": beside, "state_dict": TENSORS}
+    path = saved(tmp_path / "a.pth", content, _use_new_zipfile_serialization=zipped)
+    assert_ours(read_weights(path))
+
+
+def _tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__, "a.py")
+
+
+def _zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights.pth", b"1")
+
+
+def _script(path: Path) -> None:
+    torch.jit.script(nn.Linear(1, 1)).save(path)
+
+
+class Code:
+    def __init__(self, function: Any, *given: object) -> None:
+        self.way = (function, given)
+
+    def __reduce__(self) -> Any:
+        return self.way
+
+
+WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda path: path.write_bytes(b""), "which is empty. Fix: download it again"),
+    "lfs": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
+        "which is a pointer of Git LFS. Fix: fetch the file itself",
+    ),
+    "page": (lambda path: path.write_text("\n<!DOCTYPE html><html>"), "which is a web page"),
+    "html": (lambda path: path.write_text("\ufeff<HTML>"), "which is a web page"),
+    "xml": (lambda path: path.write_text("<?xml version='1.0'?><Error/>"), "an XML document"),
+    "json": (lambda path: path.write_text('{"error": "quota"}'), "which is a JSON document"),
+    "gzip": (lambda path: path.write_bytes(gzip.compress(b"1")), "which is a gzip archive"),
+    "tar": (_tar, "which is a tar archive. Fix: unpack it"),
+    "zip": (_zip, r"a zip archive of other files \(weights.pth\). Fix: unpack it"),
+    "script": (_script, "which is a TorchScript program. Fix: save model.state_dict"),
+    "module": (lambda path: torch.save(Logger(), path), "which is a whole pickled model"),
+    "eval": (lambda path: torch.save({"a": Code(eval, "1")}, path), r"\(it runs eval\)"),
+    "system": (
+        lambda path: torch.save({"a": Code(__import__("os").system, "true")}, path),
+        r"\(it runs posix.system\)",
+    ),
+    "text": (lambda path: path.write_bytes(b"not weights at all"), "cannot be read as one"),
+    "cut": (lambda path: _cut(path, 200), "cannot be read as one"),
+    "cut safetensors": (lambda path: _cut_safetensors(path), "cannot be read as one"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "cannot be read as one"),
+}
+
+
+def _cut(path: Path, num_bytes: int) -> None:
+    torch.save(TENSORS, path)
+    path.write_bytes(path.read_bytes()[:-num_bytes])
+
+
+def _cut_safetensors(path: Path) -> None:
+    save_file(TENSORS, path)
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_other_files_are_called_what_they_are(tmp_path: Path, kind: str, name: str) -> None:
+    write, message = WRONG[kind]
+    write(tmp_path / name)
+    with pytest.raises(
+        JobError, match=rf"^FILE: expected a file of tensors, got {name}.*{message}"
+    ) as told:
+        read_weights(tmp_path / name, key="FILE")
+    assert "weights_only" not in str(told.value) and "safe_globals" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_values_that_are_no_numbers_are_refused_by_name(
+    tmp_path: Path, value: float, dtype: torch.dtype
+) -> None:
+    bad = TENSORS | {"bn.running_var": torch.tensor([1.0, value]).to(dtype)}
+    bad |= {"num_batches_tracked": torch.tensor(3)}
+    save_file(bad, tmp_path / "a.safetensors")
+    for path in (tmp_path / "a.safetensors", saved(tmp_path / "a.pth", {"model": bad})):
+        with pytest.raises(
+            JobError, match=rf"^K: {path.name}: .* got NaN or infinity in bn.running_var\. Fix: "
+        ):
+            read_weights(path, key="K")
+
+
+def load(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    differences = misfit(TENSORS, tensors)
+    if differences:
+        raise JobError(f"K: {differences}")
+    return tensors
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "backbone.", "a.b.module."])
+@pytest.mark.parametrize("others", [{}, {"loss.weight": torch.ones(4)}])
+def test_a_prefix_is_stripped_where_that_makes_everything_fit(
+    prefix: str, others: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {prefix + key: value for key, value in TENSORS.items()} | others
+    with caplog.at_level(logging.INFO):
+        assert_ours(load_fitting(given, load, "K"))
+    assert f"K: the prefix {prefix!r} of the names is stripped" in caplog.text
+    assert ("left out: loss.weight" in caplog.text) == bool(others)
+
+
+def test_what_fits_in_no_way_is_told_as_it_is() -> None:
+    with pytest.raises(JobError, match=r"^K: missing: conv.weight, conv.bias; unexpected: a.b.x"):
+        load_fitting({"a.b.x": torch.ones(1), "a.b.conv.weight": torch.ones(1)}, load, "K")
+    assert_ours(load_fitting(TENSORS, load, "K"))
