@@ -19,6 +19,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -162,12 +163,12 @@ class RunFolder:
         """Point BEST at a checkpoint."""
         best = Best(saved.name, score, saved.sha256)
         self._check_lease()
-        self.store.put("BEST.json", json.dumps(best._asdict()).encode())
+        self.store.put("BEST.json", json.dumps(best._asdict(), allow_nan=False).encode())
 
     def best(self) -> Best | None:
         """The best checkpoint so far, None before the first evaluation."""
         try:
-            return self._again(lambda: Best(**json.loads(self.store.get("BEST.json"))))
+            return self._again(lambda: _parsed_best(self.store.get("BEST.json")))
         except MissingObject:
             return None
         except (ValueError, TypeError) as error:
@@ -253,6 +254,14 @@ class RunFolder:
             raise DataError(
                 f"{name}/{file}: expected sha256 {expected[:12]}..., got {found[:12]}..."
             )
+
+
+def _parsed_best(data: bytes) -> Best:
+    """Raises `ValueError` or `TypeError` where it is damaged, or its score is no number."""
+    best = Best(**json.loads(data))
+    if not isfinite(best.score):
+        raise ValueError(f"expected a number as its score, got {best.score}")
+    return best
 
 
 def fetch_weights(

@@ -262,6 +262,15 @@ class Engine:
                 fix="lower optim.lr, set train.clip_norm, or check these samples",
             )
 
+    def refuse_standstill(self) -> None:
+        """Raise `JobError` where steps were made and each of them was refused."""
+        if self.step_count and len(self.bad_steps) == self.step_count:
+            raise JobError(
+                f"train: expected steps that move the networks, got {self.step_count} of which the "
+                "loss or gradient was never finite: nothing was learned",
+                fix="lower optim.lr, set train.clip_norm, or check the weights that it starts from",
+            )
+
     def _step_seed(self) -> int:
         """Ranks draw different dropout, and a resumed job what it would have drawn."""
         entropy = (self._seed, self.step_count, rank())

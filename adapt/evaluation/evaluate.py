@@ -79,10 +79,12 @@ class Score(NamedTuple):
     """`matrix` (K, K) int64 pixels, row truth, column prediction; the metrics follow from it.
 
     `subsets`: train ids by name, each with a mean of its own, from `metrics.subset_classes`.
+    `finite` is False where logits were no numbers: then the matrix means nothing.
     """
 
     matrix: Tensor
     subsets: Mapping[str, tuple[int, ...]] = NO_SUBSETS
+    finite: bool = True
 
     @property
     def iou(self) -> np.ndarray:
@@ -91,13 +93,15 @@ class Score(NamedTuple):
         return iou(self.matrix).cpu().numpy()
 
     def metrics(self) -> dict[str, float]:
-        """The metrics that `select_by` names, in [0, 1]."""
+        """The metrics that `select_by` names, in [0, 1]; NaN where no pixel was counted, and all
+        where logits were no numbers."""
         means = {name: miou(self.matrix, classes) for name, classes in self.subsets.items()}
-        return {
+        metrics = {
             "miou": miou(self.matrix),
             "pixel_accuracy": pixel_accuracy(self.matrix),
             **{f"miou_{name}": mean for name, mean in means.items()},
         }
+        return metrics if self.finite else dict.fromkeys(metrics, float("nan"))
 
     def record(self, names: Sequence[str]) -> dict[str, Any]:
         """All of it as plain data: metrics, IoU by class (None where NaN) and the matrix."""
@@ -157,6 +161,7 @@ def evaluate(
     classes = members[0].segmenter.num_classes
     matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     wanted = set(np.linspace(0, len(split) - 1, num_pictures).round().astype(int).tolist())
+    unusual = torch.zeros((), dtype=torch.int64, device=device)
     pictures = []
     indices = range(rank, len(split), num_ranks)
     seen = predictions(
@@ -168,6 +173,7 @@ def evaluate(
             early = stopped()
             if early:
                 break
+            unusual += ~logits.isfinite().all()
             predicted = class_map(logits)
             matrix += confusion_matrix(upload(_labels(sample), device), predicted, classes)
             if number in wanted:
@@ -175,8 +181,8 @@ def evaluate(
             on_image()
     if any_rank(early)[0]:
         raise Interrupted("stopped inside an evaluation")
-    matrix = sum_over_ranks(matrix)
-    return Evaluation(Score(matrix.cpu(), subsets), pictures)
+    matrix, unusual = sum_over_ranks(matrix), sum_over_ranks(unusual)
+    return Evaluation(Score(matrix.cpu(), subsets, finite=not unusual.item()), pictures)
 
 
 def _labels(sample: Sample) -> Tensor:

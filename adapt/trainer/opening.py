@@ -120,6 +120,7 @@ def open_data(job: JobSpec, stores: Stores, cache: ShardCache) -> JobData:
     validation = None
     if job.validation is not None:
         validation = open_split(job, job.validation, stores, cache)
+        absent_classes(job, job.validation, validation)
     _warn_of_absent_classes(job, source)
     for key, split in (("source", source), ("target", target)):
         if split is not None:

@@ -6,6 +6,7 @@ leader alone stores, in the background.
 
 import time
 from collections.abc import Callable, Mapping
+from math import isfinite
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
@@ -75,10 +76,12 @@ class Saves:
         return self._last.age_s / 60 >= config.every_minutes
 
     def is_best(self, evaluated: Evaluated) -> bool:
-        """True on the leader where an evaluation beats all before it."""
-        if self._saver is None:
+        """True on the leader where an evaluation beats all before it; a score that is no number
+        never does."""
+        score = self._score(evaluated)
+        if self._saver is None or not isfinite(score):
             return False
-        return self._best_score is None or self._score(evaluated) > self._best_score
+        return self._best_score is None or score > self._best_score
 
     def save_best(self, evaluated: Evaluated) -> None:
         """Save, and have the checkpoint marked as the best once it is stored."""

@@ -71,6 +71,8 @@ class Trainer:
         train = self.opened.job.train
         self.journal.start_stretch()
         while True:
+            if self.engine.step_count >= train.steps:
+                self.engine.refuse_standstill()
             if self._evaluation_due():
                 self._evaluate()
             if self.engine.step_count >= train.steps:
