@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from adapt.engine.optim import schedule_length
 from adapt.errors import JobError, written
 from adapt.spec.job_spec import JobSpec
 
@@ -24,11 +25,16 @@ MAY_CHANGE = (
 weights."""
 
 
-def check_same_job(saved: JobSpec, now: JobSpec) -> None:
+def check_same_job(saved: JobSpec, now: JobSpec, weights_uri: str = "its weights") -> None:
     """Raise `JobError` naming the first key that changed and matters since a checkpoint was
-    written."""
+    written.
+
+    `train.steps` may change where the schedule of the learning rate stays. `weights_uri` are the
+    checkpoint's, for messages.
+    """
+    _check_schedule(saved, now, weights_uri)
     before, after = _flat(saved.resolved()), _flat(now.resolved())
-    free = (*MAY_CHANGE, "train.steps") if now.optim.schedule_steps else MAY_CHANGE
+    free = (*MAY_CHANGE, "train.steps", "optim.schedule_steps")
     for key in sorted(before.keys() | after.keys()):
         kept = any(key == name or key.startswith(f"{name}.") for name in free) or key.endswith(
             ".uri"
@@ -39,6 +45,21 @@ def check_same_job(saved: JobSpec, now: JobSpec) -> None:
                 f"got {written(after.get(key))}",
                 fix="change it back, rename the run, or start over with --fresh",
             )
+
+
+def _check_schedule(saved: JobSpec, now: JobSpec, weights_uri: str) -> None:
+    lengths = [schedule_length(job.optim, job.train.steps) for job in (saved, now)]
+    if lengths[0] == lengths[1]:
+        return
+    key = "optim.schedule_steps"
+    if saved.optim.schedule_steps == now.optim.schedule_steps:
+        key = "train.steps"
+    raise JobError(
+        f"{key}: expected {lengths[0]}, at which the learning rate's schedule of the run's "
+        f"checkpoint ends, got {lengths[1]}",
+        fix="change it back, or train longer under another name with model.start_uri: "
+        f"{weights_uri}; a run that may be prolonged sets optim.schedule_steps from the start",
+    )
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

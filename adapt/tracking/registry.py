@@ -44,4 +44,4 @@ def _beats_best(run: MlflowRun, name: str, facts: Mapping[str, str]) -> bool:
         return True
     best = run.client.get_model_version(name, str(aliases[BEST_ALIAS])).tags
     score = legal_name(f"best_checkpoint_{facts.get(BEST_CHOSEN_BY_TAG)}")
-    return score not in best or float(facts[score]) > float(best[score])
+    return score not in best or not float(facts[score]) <= float(best[score])  # NaN counts least

@@ -4,6 +4,7 @@ from typing import Any
 
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.config.strict_yaml import parse_yaml
+from adapt.models.weights import STATE, WEIGHTS, check_finite
 from adapt.ranks import share_text
 from adapt.spec.job_spec import JobSpec, parse_spec
 from adapt.spec.same_job import check_same_job
@@ -23,5 +24,8 @@ def resume(folder: RunFolder, job: JobSpec, leader: bool = True) -> Checkpoint |
     if name is None:
         return None
     saved = parse_spec(parse_yaml(folder.spec_text(name), f"{folder.store.uri}/{name}"), job.name)
-    check_same_job(saved, job)
+    check_same_job(saved, job, f"{folder.uri}/{name}/{WEIGHTS}")
+    if found is not None:
+        where = f"{folder.store.uri}/{name}/{STATE}"
+        check_finite(found[1]["engine"]["method"], where, "start over with --fresh")
     return found[1] if found is not None else folder.load(name)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -21,16 +22,21 @@ from adapt.evaluation.prediction_files import write_predictions
 from adapt.models import ModelSection
 from adapt.models.config import SegmenterConfig
 from adapt.models.segmenter import Segmenter
+from adapt.models.weight_files import ENDINGS
 from adapt.models.weights import WEIGHTS
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, with_classes
 from adapt.trainer.networks import load_network
-from adapt.trainer.opening import decoding_threads, open_cache, open_split, open_stores
+from adapt.trainer.opening import (
+    absent_classes,
+    decoding_threads,
+    open_cache,
+    open_split,
+    open_stores,
+)
 from storage.errors import MissingObject
 from storage.stores import Stores
 from storage.uris import join
-
-FILE_ENDINGS = (".safetensors", ".pth", ".pt")
 
 
 def evaluate_checkpoint(
@@ -51,7 +57,7 @@ def evaluate_checkpoint(
     with _networks_and_split(job, place, checkpoints, weights, labelled=True) as opened:
         members, split, device = opened
         done = count(1)
-        return evaluate(
+        evaluation = evaluate(
             members,
             split,
             device,
@@ -61,6 +67,12 @@ def evaluate_checkpoint(
             num_pictures=job.evaluate.pictures,
             on_image=lambda: on_image(next(done), len(split)),
         )
+    if not evaluation.score.finite:
+        raise JobError(
+            "checkpoints: expected finite logits, got NaN or infinity",
+            fix="evaluate another checkpoint",
+        )
+    return evaluation
 
 
 def predict_checkpoint(
@@ -115,11 +127,16 @@ def _networks_and_split(
         raise JobError(
             f"weights: expected a number for each checkpoint, got {len(factors)} for {len(uris)}"
         )
+    if not all(isfinite(factor) and factor > 0 for factor in factors):
+        listed = ", ".join(f"{factor:g}" for factor in factors)
+        raise JobError(f"weights: expected positive numbers, got {listed}")
     device = prepare_device(place.local_rank)
     stores = open_stores(job, place)
     networks = [_checkpoint_network(job, stores, uri).to(device) for uri in uris]
     split = open_split(job, job.validation, stores, open_cache(job, place), labelled)
     try:
+        if labelled:
+            absent_classes(job, job.validation, split)
         yield [EnsembleMember(*pair) for pair in zip(networks, factors, strict=True)], split, device
     finally:
         split.cache.close()
@@ -128,7 +145,8 @@ def _networks_and_split(
 
 def _checkpoint_network(job: JobSpec, stores: Stores, checkpoint: str) -> Segmenter:
     """The network by the spec beside its weights, where there is one, else by the job's `model`."""
-    uri = checkpoint if checkpoint.endswith(FILE_ENDINGS) else join(checkpoint, WEIGHTS)
+    is_file = checkpoint.lower().endswith(ENDINGS)
+    uri = checkpoint if is_file else join(checkpoint, WEIGHTS)
     own = _model_beside(job, stores, uri)
     try:
         num_classes = job.classes.num_classes
@@ -174,5 +192,5 @@ def _spec_name(uri: str) -> str:
     name = uri.rpartition("/")[2]
     if name == WEIGHTS:
         return SPEC
-    ending = next(ending for ending in FILE_ENDINGS if name.endswith(ending))
-    return f"{name.removesuffix(ending)}.yaml"
+    ending = max((one for one in ENDINGS if name.lower().endswith(one)), key=len)
+    return f"{name[: -len(ending)]}.yaml"

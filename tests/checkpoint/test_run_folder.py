@@ -215,7 +215,17 @@ def test_a_damaged_best_loses_its_mark(tmp_path: Path, caplog: pytest.LogCapture
     assert "best checkpoint is damaged" in caplog.text and run.best() is None
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b'{"nam'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[1]",
+        b'{"nam',
+        b'{"name": "step-00000001", "score": NaN, "sha256": "0"}',
+        b'{"name": "step-00000001", "score": Infinity, "sha256": "0"}',
+        b'{"name": "step-00000001", "score": null, "sha256": "0"}',
+    ],
+)
 def test_a_damaged_pointer_to_the_best_is_skipped(tmp_path: Path, content: bytes) -> None:
     run = folder(tmp_path)
     save(run, 1)

@@ -308,12 +308,27 @@ def test_what_matters_may_not_change_in_a_resumed_run(tiny_job: dict[str, Any]) 
     saved = parse_spec(tiny_job, "tiny")
     for free in ("train.log_every_steps=7", "source.uri=/elsewhere", "checkpoint.keep=9"):
         check_same_job(saved, changed(tiny_job, free))
-    for key in ("optim.lr=1.0e-3", "method.weight_adv=[1.0, 1.0]", "seed=2", "train.steps=7"):
+    for key in ("optim.lr=1.0e-3", "method.weight_adv=[1.0, 1.0]", "seed=2"):
         message = f"^{key.split('=')[0]}: expected .*, the value of the run's checkpoint, got"
         with pytest.raises(JobError, match=message):
             check_same_job(saved, changed(tiny_job, key))
-    scheduled = "optim.schedule_steps=100"
-    check_same_job(changed(tiny_job, scheduled), changed(tiny_job, scheduled, "train.steps=9"))
+
+
+@pytest.mark.parametrize("steps", [4, 9, 100])
+def test_the_length_of_a_run_may_change_where_its_schedule_stays(
+    tiny_job: dict[str, Any], steps: int
+) -> None:
+    scheduled, longer = "optim.schedule_steps=100", f"train.steps={steps}"
+    check_same_job(changed(tiny_job, scheduled), changed(tiny_job, scheduled, longer))
+    check_same_job(
+        changed(tiny_job, "train.steps=100"), changed(tiny_job, longer, "optim.schedule_steps=100")
+    )
+    with pytest.raises(JobError, match=r"^train.steps: expected 6, at which .*, got") as told:
+        check_same_job(parse_spec(tiny_job, "tiny"), changed(tiny_job, longer), "s3://w")
+    assert "model.start_uri: s3://w" in told.value.fix
+    assert "optim.schedule_steps from the start" in told.value.fix
+    with pytest.raises(JobError, match=r"^optim.schedule_steps: expected 6, at which .*, got 100"):
+        check_same_job(parse_spec(tiny_job, "tiny"), changed(tiny_job, scheduled, longer))
 
 
 def test_the_schema_for_editors_is_up_to_date() -> None:

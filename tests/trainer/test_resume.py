@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.data.writing.pack import pack
 from adapt.errors import Interrupted, JobError
 from adapt.places import Place
@@ -80,3 +82,32 @@ def test_a_changed_spec_is_refused_by_key(tiny_job: dict[str, Any], place: Place
         JobError, match=r"^optim.lr: expected 0.00025, the value of the run's checkpoint, got 0.1"
     ):
         run(job_of(tiny_job, "optim.lr=0.1"), place)
+
+
+def test_a_run_is_prolonged_where_its_schedule_permits(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    calm = job_of(tiny_job, f"checkpoint.uri={tmp_path / 'calm'}", "train.steps=4")
+    calm = job_of(calm.resolved(), "optim.schedule_steps=6", "validation=null")
+    _, expected = run(calm, place)
+    job = job_of(tiny_job, "train.steps=2", "optim.schedule_steps=6", "validation=null")
+    run(job, place)
+    outcome, seen = run(job_of(job.resolved(), "train.steps=4"), place)
+    assert outcome.step == 4 and [p.losses for p in seen] == [p.losses for p in expected[2:]]
+    for key, value in last_weights(calm).items():
+        assert torch.equal(value, last_weights(job)[key]), key
+
+
+def test_weights_that_are_no_numbers_resume_nothing(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    job = job_of(tiny_job, "train.steps=1", "validation=null")
+    run(job, place)
+    folder = RunFolder(Stores().open(f"{job.checkpoint.uri}/tiny"))
+    state = folder.load(folder.names()[-1])
+    name, tensor = next(iter(state["engine"]["method"].items()))
+    tensor.view(-1)[0] = float("nan")
+    moment = Moment(1, 0, 0.0)
+    folder.save(Snapshot(moment, state, {"w": torch.ones(1)}, job.to_yaml(), {}))
+    with pytest.raises(JobError, match=rf"state.pt: expected finite numbers, .* in {name}\. Fix:"):
+        run(job, place)

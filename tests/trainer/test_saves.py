@@ -12,12 +12,14 @@ import torch
 from adapt.batch import Sample
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.data.packed.packed_split import PackedSplit
-from adapt.errors import Interrupted
+from adapt.engine.engine import Engine
+from adapt.errors import Interrupted, JobError
 from adapt.places import Place
 from adapt.stream.host_batch import Decoded
 from adapt.stream.stream import Stream
 from adapt.trainer.run import run_job
 from storage.errors import StoreError
+from storage.stores import Stores
 from tests.trainer.jobs import job_of, last_weights, run
 
 
@@ -94,3 +96,32 @@ def test_a_kill_between_a_new_best_and_its_mark_loses_no_best(
     monkeypatch.undo()
     outcome, _ = run(job, place)
     assert outcome == expected
+
+
+def test_a_score_that_is_no_number_is_never_the_best(
+    tiny_job: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapt.trainer import trainer
+
+    evaluate, finite = trainer.evaluate, iter([False, True, False])
+
+    def evaluated(*given: Any, **named: Any) -> Any:
+        found = evaluate(*given, **named)
+        return found._replace(score=found.score._replace(finite=next(finite)))
+
+    monkeypatch.setattr(trainer, "evaluate", evaluated)
+    job = job_of(tiny_job, "evaluate.every_steps=2", "evaluate.pictures=0")
+    outcome, _ = run(job, place)
+    assert outcome.best is not None and 0 <= outcome.best.score <= 1
+    assert outcome.best.name.startswith("step-00000004")
+
+
+def test_a_job_none_of_whose_steps_was_taken_has_failed(
+    tiny_job: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "_all_finite", lambda *_given: False)
+    job = job_of(tiny_job, "train.steps=2")
+    with pytest.raises(JobError, match="train: expected steps that move the networks, got 2 of"):
+        run(job, place)
+    assert RunFolder(Stores().open(f"{job.checkpoint.uri}/tiny")).best() is None
+    monkeypatch.undo()

@@ -12,13 +12,14 @@ from safetensors.torch import save_file
 from adapt.config.strict_yaml import with_overrides
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.writing.pack import pack
-from adapt.errors import JobError
+from adapt.errors import DataError, JobError
 from adapt.evaluation.evaluate import evaluate
 from adapt.evaluation.inference import EnsembleMember, InferenceConfig, class_map, predict
 from adapt.models import build_segmenter
 from adapt.models.segmenter import Segmenter
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.trainer.opening import open_job
 from adapt.trainer.score import evaluate_checkpoint, predict_checkpoint
 from storage.shards.cache import ShardCache
 from storage.stores import Stores
@@ -172,3 +173,47 @@ def test_predicting_needs_a_split(tiny_job: dict[str, Any], place: Place, tmp_pa
 def test_evaluating_needs_a_validation_split(tiny_job: dict[str, Any], place: Place) -> None:
     with pytest.raises(JobError, match="validation: expected a split to predict on, got none"):
         evaluate_checkpoint(job_of(tiny_job, "validation=null"), place, "anything")
+
+
+@pytest.mark.parametrize("weights", [["nan", 1], [1, "inf"], [0, 1], [0.5, -0.5]], ids=str)
+def test_weights_must_be_positive_numbers(
+    tiny_job: dict[str, Any], place: Place, weights: list[Any]
+) -> None:
+    with pytest.raises(JobError, match="weights: expected positive numbers, got"):
+        evaluate_checkpoint(job_of(tiny_job), place, ["a", "b"], [float(one) for one in weights])
+
+
+def test_weights_that_are_no_numbers_have_no_score(
+    tiny_job: dict[str, Any], place: Place, checkpoints: list[str], networks: list[Segmenter]
+) -> None:
+    state = networks[0].state_dict()
+    name = next(iter(state))
+    state[name].view(-1)[0] = float("nan")
+    save_file(state, Path(checkpoints[0]) / "weights.safetensors")
+    for call in (
+        lambda: evaluate_checkpoint(job_of(tiny_job), place, checkpoints),
+        lambda: predict_checkpoint(job_of(tiny_job), place, checkpoints, None, Path("nowhere")),
+    ):
+        with pytest.raises(JobError, match=f"got NaN or infinity in {name}"):
+            call()
+    with torch.no_grad():
+        networks[1].state_dict()[name].fill_(3e38)  # finite, but not what it computes
+    save_file(networks[1].state_dict(), checkpoints[1])
+    with pytest.raises(JobError, match="checkpoints: expected finite logits, got NaN or infinity"):
+        evaluate_checkpoint(job_of(tiny_job), place, checkpoints[1])
+
+
+def test_a_split_without_a_counted_pixel_has_no_score(
+    tiny_job: dict[str, Any], place: Place, checkpoints: list[str], tmp_path: Path
+) -> None:
+    write_raw_folders(tmp_path / "raw", 2, seed=8)
+    for path in (tmp_path / "raw" / "labels").iterdir():
+        Image.fromarray(np.full(TINY_HW, 255, np.uint8)).save(path)
+    store = Stores().open(str(tmp_path / "packed"))
+    pack("folders", tmp_path / "raw", store, "train", name="tiny")
+    job = job_of(tiny_job, f"validation.uri={store.uri}", "validation.split=train")
+    message = "expected pixels of the job's classes, got none of any"
+    with pytest.raises(DataError, match=message):
+        evaluate_checkpoint(job, place, checkpoints[0])
+    with pytest.raises(DataError, match=message), open_job(job, place):
+        pass
