@@ -187,7 +187,7 @@ def corruption(path: Path, error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if not isinstance(error, UnidentifiedImageError):
-        return str(error)
+        return str(error) or type(error).__name__
     with path.open("rb") as file:
         start = file.read(64)
     if not start:

@@ -201,6 +201,15 @@ def test_files_that_are_no_images_say_what_they_are(
         read_image(path)
 
 
+def test_pillow_s_other_errors_name_the_file(store: Store, tmp_path: Path) -> None:
+    path = saved(tmp_path, "a.avif", Image.fromarray(COLOURS))
+    path.write_bytes(path.read_bytes().replace(b"pitm", b"xitm"))
+    with pytest.raises(RuntimeError), Image.open(path):
+        pass
+    with pytest.raises(BadFiles, match=r"a.avif: corrupt image: Failed to decode image"):
+        packed_image(store, tmp_path, "exact")
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_download_that_left_zeros_is_refused(encoding: str, store: Store, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 40, (48, 64, 3), np.uint8)

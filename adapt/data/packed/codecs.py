@@ -44,6 +44,9 @@ PILLOW_FAILURES = (
     ValueError,
     EOFError,
     LookupError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -66,7 +69,7 @@ def decode_image(
     try:
         check_size(codec.size_hw(data), size_hw, name)
         return codec.decode(data)
-    except (RuntimeError, MemoryError, *PILLOW_FAILURES) as error:
+    except PILLOW_FAILURES as error:
         raise DataError(
             f"{name}: the image cannot be decoded as {suffix}: {error}", fix=REPACK
         ) from error
