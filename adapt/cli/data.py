@@ -21,7 +21,8 @@ def verify(
         str | None, typer.Option(help="Split of the dataset; default: all packed ones.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Shards read in parallel; default: the number of cores.")
+        int | None,
+        typer.Option(min=1, help="Shards read in parallel; default: the number of cores."),
     ] = None,
     spec: StoresFrom = None,
     as_json: AsJson = False,

@@ -163,7 +163,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, runs and the picture.")] = Path(
         "demo"
     ),
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of all random numbers.")
+    ] = 1,
     method: Annotated[
         str,
         typer.Option(

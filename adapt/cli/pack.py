@@ -90,10 +90,13 @@ Part = Annotated[
     str,
     typer.Option("--slice", metavar="I/N", help="Pack only slice I of N; `merge` then joins them."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the shuffle over shards.")]
-ShardMB = Annotated[float, typer.Option(help="Size of a shard in 10^6 bytes.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the shuffle over shards.")]
+ShardMB = Annotated[
+    float, typer.Option(min=1e-6, max=17_179, help="Size of a shard in 10^6 bytes.")
+]
 Workers = Annotated[
-    int | None, typer.Option(help="Shards packed in parallel; default: the number of cores.")
+    int | None,
+    typer.Option(min=1, help="Shards packed in parallel; default: the number of cores."),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a split that is packed already.")

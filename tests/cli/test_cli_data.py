@@ -97,6 +97,26 @@ def test_a_contact_sheet_that_is_no_png_is_refused(sheet: str, tmp_path: Path) -
     assert ended.code == 2 and "--count" in ended.err and "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pack", "folders", "raw", "packed", "--shard-mb", "nan"),
+        ("pack", "folders", "raw", "packed", "--shard-mb", "inf"),
+        ("pack", "folders", "raw", "packed", "--shard-mb", "-1"),
+        ("pack", "folders", "raw", "packed", "--workers", "-1"),
+        ("pack", "folders", "raw", "packed", "--seed", "-1"),
+        ("verify", "packed", "--workers", "-5"),
+        ("demo", "--seed", "-1"),
+        ("demo", "--seed", "9" * 20),
+        ("sync-metrics", "--timeout-s", "nan"),
+    ],
+)
+def test_numbers_out_of_range_are_wrong_usage(words: tuple[str, ...], tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 1, seed=1)
+    ended = call(*words, folder=tmp_path)
+    assert ended.code == 2 and words[-2] in ended.err and "Traceback" not in ended.err
+
+
 def test_labels_are_packed_as_the_train_ids_of_a_spec(spec: Path, tmp_path: Path) -> None:
     write_raw_folders(tmp_path / "raw", 4, seed=1)
     packed = pack(tmp_path, "--name", "tiny", "--classes", spec, "--json")
