@@ -1,5 +1,6 @@
-"""The table of stores: URI scheme -> how it is opened, its URIs, its settings. Only this file imports
-the rows."""
+"""The table of stores: URI scheme -> how it is opened, its URIs, its settings. Only this file
+imports the rows.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
