@@ -31,6 +31,7 @@ from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, load_spec
 from adapt.spec.shipped import shipped_dir
 from adapt.tracking.mlflow_database import embedded_tracking_uri
+from adapt.tracking.mlflow_run import page
 from adapt.trainer.opening import open_run_folder
 from adapt.trainer.run import run_job
 from adapt.trainer.score import evaluate_checkpoint
@@ -202,7 +203,8 @@ def _say(result: DemoResult, method: str, job: JobSpec, out: Path, console: Cons
     for line in _verdict(result, method):
         console.print(line)
     console.print(f"picture: {result.picture_path}")
-    console.print(f"MLflow:  {_mlflow_command(out)}", markup=False, highlight=False, soft_wrap=True)
+    for line in (_mlflow_command(out), f"then open {_mlflow_page(out, job.tracking.experiment)}"):
+        console.print(f"MLflow:  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _gains_table(result: DemoResult) -> Table:
@@ -235,6 +237,17 @@ def _verdict(result: DemoResult, method: str) -> list[str]:
             f"batch norm's statistics alone; {method}'s losses add {gain - control:+.1f}"
         )
     return lines
+
+
+def _mlflow_page(out: Path, experiment: str) -> str:
+    """The address of the experiment under that command."""
+    from mlflow import MlflowClient
+
+    uri, server = embedded_tracking_uri(out / "runs"), "http://127.0.0.1:5000/"
+    if not (out / "runs" / "mlflow.db").exists():  # MLFLOW_TRACKING_URI names a server
+        return server
+    found = MlflowClient(uri).get_experiment_by_name(experiment)
+    return server if found is None else f"{server}{page(found.experiment_id)}"
 
 
 def _mlflow_command(out: Path) -> str:

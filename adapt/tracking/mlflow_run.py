@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from adapt.tracking.mlflow_database import embedded_folder, make_database
 from adapt.tracking.mlflow_errors import REFUSALS, code_of
 from adapt.tracking.spool import Entry
+from storage.uris import without_user
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,6 +27,13 @@ JOB_TAG = "segadapt.job"
 BEST_URI_TAG = "best_checkpoint_uri"
 BEST_SHA256_TAG = "best_checkpoint_sha256"
 BEST_CHOSEN_BY_TAG = "best_checkpoint_chosen_by"
+
+
+def page(experiment_id: str, run_id: str | None = None) -> str:
+    """The path of an experiment's runs, or of one run: without its end MLflow 3.17 shows the page
+    for generative AI, whatever kind the experiment is of."""
+    run = "" if run_id is None else f"/runs/{run_id}"
+    return f"#/experiments/{experiment_id}{run}?workflowType=machine_learning"
 
 
 class MlflowRun:
@@ -56,6 +64,7 @@ class MlflowRun:
         self._late = late
         self._ended_ms = 0
         self._created = False
+        self._in_experiment = ""
         self.params: dict[str, str] = {}
         self._steps: dict[str, set[int]] = {}
         self._own_client: MlflowClient | None = None
@@ -74,7 +83,7 @@ class MlflowRun:
         """Find the job's run, or make it; set it to RUNNING. Returns its id."""
         if self.run_id is not None:
             return self.run_id
-        experiment_id = self._experiment_id()
+        self._in_experiment = experiment_id = self._experiment_id()
         run = self._known_run() or self._tagged_run(experiment_id)
         self._created = run is None
         if run is None:
@@ -107,6 +116,14 @@ class MlflowRun:
         """The run's id, after `attach`."""
         assert self.run_id is not None, "attached before anything is sent"
         return self.run_id
+
+    @property
+    def page(self) -> str | None:
+        """The run's page on a server, after `attach`; None for a database file."""
+        if not self._uri.startswith("http"):
+            return None
+        server = without_user(self._uri).rstrip("/")
+        return f"{server}/{page(self._in_experiment, self.id)}"
 
     def _experiment_id(self) -> str:
         name = self._experiment

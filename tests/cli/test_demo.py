@@ -54,6 +54,7 @@ def test_the_demo_ends_with_table_picture_and_the_next_command(tmp_path: Path) -
         "advent",
     ]
     assert str(result.picture_path) in said
+    assert "then open http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning" in said
     assert Image.open(result.picture_path).width > 500
     layout = tmp_path / "raw" / "camera" / "gtFine" / "val" / "toytown"
     assert len(list(layout.glob("*_gtFine_labelIds.png"))) == 2

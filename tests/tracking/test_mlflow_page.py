@@ -1,5 +1,6 @@
 """What people see in MLflow: the experiment's page, the run's description, its datasets."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,18 @@ def experiment(uri: str) -> Experiment:
 def test_a_new_experiment_opens_on_its_runs(uri: str, tmp_path: Path) -> None:
     assert open_tracker(uri, tmp_path / "spool", "new").finish("FINISHED", DELIVERY_S)
     assert experiment(uri).tags[KIND] == "custom_model_development"
+
+
+def test_a_job_names_the_page_of_its_run(
+    mlflow_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without its end MLflow 3.17 opens its page for generative AI, whatever the kind is."""
+    caplog.set_level(logging.INFO)
+    tracker = open_tracker(mlflow_uri, tmp_path / "spool", "page")
+    assert tracker.finish("FINISHED", DELIVERY_S)
+    run = only_run(mlflow_uri, "page").info
+    page = f"{mlflow_uri}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    assert f"MLflow shows the run at {page}?workflowType=machine_learning" in caplog.text
 
 
 @pytest.mark.parametrize(
