@@ -209,7 +209,7 @@ def _say(result: DemoResult, method: str, job: JobSpec, out: Path, console: Cons
 
 def _gains_table(result: DemoResult) -> Table:
     """A row a job: its mIoU, and its differences to source only and to the control."""
-    table = Table("job", "scored checkpoint", "mIoU", f"over {SOURCE_ONLY}", "over the control")
+    table = Table("job", "checkpoint", "mIoU", "gain", "over control")
     for name, evaluation in result.evaluations.items():
         miou = percent(evaluation.score.metrics()["miou"])
         gain = result.gain_of(name)
@@ -218,7 +218,7 @@ def _gains_table(result: DemoResult) -> Table:
             "" if name in (SOURCE_ONLY, CONTROL) else f"{gain - result.control_gain:+.1f}",
         ]
         shown = f"{name} (control)" if name == CONTROL else name
-        table.add_row(shown, f"the last, step {result.step}", f"{miou:.1f}", *cells)
+        table.add_row(shown, f"last, step {result.step}", f"{miou:.1f}", *cells)
     return table
 
 

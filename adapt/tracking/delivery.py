@@ -155,9 +155,9 @@ class Delivery(threading.Thread):
             chunk = list(self._spool.read())
             if not chunk:
                 return
-            known = self._run.run_id
+            attached = self._run.run_id is not None
             self._spool.run_id = self._run.attach(chunk[0][0]["time_ms"])
-            if known is None and self._run.page is not None:
+            if not attached and self._run.page is not None:
                 log.info("MLflow shows the run at %s", self._run.page)
             for kind, group in groupby(chunk, key=lambda item: item[0]["kind"]):
                 self._send(kind, list(group), known)

@@ -47,7 +47,7 @@ def test_the_demo_ends_with_table_picture_and_the_next_command(tmp_path: Path) -
     words = f"advent gains {gain:.1f}" if gain > 0 else f"advent did not gain here: {gain:.1f}"
     assert words in said and "sidewalk" in said and "mlflow ui" in said
     assert f"batch statistics, the control, {result.control_gain:+.1f}: " in said
-    rows = [line for line in said.splitlines() if "the last, step 2" in line]
+    rows = [line for line in said.splitlines() if "last, step 2" in line]
     assert [row.split("│")[1].strip() for row in rows] == [
         "source only",
         "batch statistics (control)",
