@@ -42,6 +42,18 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None =
     )
 
 
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Mean over all pixels of weight times cross entropy: (B, K, H, W), (B, H, W) int64, (B, H, W)
+    -> scalar.
+
+    Ignored pixels lose nothing but count in the mean, as in the programs of DACS and its heirs.
+    """
+    losses = F.cross_entropy(
+        at_least_float32(logits), labels, ignore_index=IGNORED, reduction="none"
+    )
+    return (losses * weights).mean()
+
+
 def bootstrapped_cross_entropy(
     logits: Tensor, labels: Tensor, hardest_pixels: int, class_weights: Tensor | None = None
 ) -> Tensor:

@@ -25,6 +25,7 @@ from adapt.engine.optim import build_optimizers, set_lr
 from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.sync_batch_norm import SyncBatchNorm
 from adapt.errors import JobError
+from adapt.methods.draws import Draws
 from adapt.methods.method import Method
 from adapt.ranks import (
     any_rank,
@@ -130,7 +131,7 @@ class Engine:
         more than `max_bad_steps` of them, `RankLost` where a rank is gone.
         """
         self.method.train()
-        torch.manual_seed(self._step_seed())
+        torch.manual_seed(self._seed_of(self.step_count, rank()))
         buffers = [buffer.clone() for buffer in self.method.buffers()]
         set_lr(self.optimizers, self.optim_config, self.step_count, self.train_config.steps)
         for optimizer in self.optimizers.values():
@@ -138,6 +139,8 @@ class Engine:
         parts = self.train_config.accumulate
         sources = _split(source, parts)
         targets = [None] * parts if target is None else _split(target, parts)
+        draws = Draws(self._seed_of(self.step_count))
+        self.method.start_step(draws, [one for one in targets if one is not None])
         with MEANS[self.train_config.accumulate_mean](sources):
             logged = self._back_propagate(sources, targets)
         average_over_ranks(self._gradients())
@@ -271,9 +274,9 @@ class Engine:
                 fix="lower optim.lr, set train.clip_norm, or check the weights that it starts from",
             )
 
-    def _step_seed(self) -> int:
-        """Ranks draw different dropout, and a resumed job what it would have drawn."""
-        entropy = (self._seed, self.step_count, rank())
+    def _seed_of(self, *place: int) -> int:
+        """A resumed job draws what it would have drawn, and each rank its own dropout."""
+        entropy = (self._seed, *place)
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
     def _clip(self) -> None:

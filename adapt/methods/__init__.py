@@ -8,8 +8,13 @@ from adapt.config.validation import validate
 from adapt.errors import JobError
 from adapt.methods.adaptsegnet import AdaptSegNet
 from adapt.methods.advent import AdvEnt
+from adapt.methods.dacs import DACS
+from adapt.methods.daformer import DAFormer
 from adapt.methods.fcns_in_the_wild import FCNsInTheWild
+from adapt.methods.fda import FDA
+from adapt.methods.masktwins import MaskTwins
 from adapt.methods.method import Method
+from adapt.methods.mic import MIC
 from adapt.methods.minent import MinEnt
 from adapt.methods.source_only import SourceOnly
 from adapt.models.segmenter import Segmenter
@@ -20,6 +25,11 @@ METHODS: dict[str, type[Method]] = {
     "adaptsegnet": AdaptSegNet,
     "minent": MinEnt,
     "advent": AdvEnt,
+    "fda": FDA,
+    "dacs": DACS,
+    "daformer": DAFormer,
+    "mic": MIC,
+    "masktwins": MaskTwins,
 }
 
 MethodSection: Any = one_of((row.Config for row in METHODS.values()), "name")

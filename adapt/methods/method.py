@@ -6,7 +6,7 @@ calls `backward` and never sees an optimizer.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from adapt.batch import Batch
 from adapt.config.section import Section
+from adapt.methods.draws import Draws
+from adapt.methods.pseudo_labels import PseudoLabels
 from adapt.models.segmenter import Segmenter
 
 
@@ -32,16 +34,21 @@ class Method(nn.Module, ABC):
     """An adaptation method over a segmentation network, which is its sub-module `segmenter`.
 
     `Config` is its section of the job spec; without `needs_target` the method never reads target
-    images.
+    images. With
+    `has_teacher` its `target_labels` are a teacher's. `draws` and `targets` are those
+    of the step.
     """
 
     Config: ClassVar[type[Section]]
     needs_target: ClassVar[bool] = True
+    has_teacher: ClassVar[bool] = False
 
     def __init__(self, config: Any, segmenter: Segmenter) -> None:
         super().__init__()
         self.config = config
         self.segmenter = segmenter
+        self.draws = Draws(0)
+        self.targets: Sequence[Batch] = ()
 
     @classmethod
     def smallest_side_px(cls, config: Any) -> int:  # noqa: ARG003 - for methods that have one
@@ -51,6 +58,15 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """One step's terms in the paper's order; `target` may be None without `needs_target`."""
+
+    def start_step(self, draws: Draws, targets: Sequence[Batch] = ()) -> None:
+        """Take the step's random draws, the same on all ranks, and the parts of this rank's target
+        batch, of which `losses` is called with one after another."""
+        self.draws, self.targets = draws, targets
+
+    def target_labels(self, target: Batch) -> PseudoLabels:
+        """Labels of a target batch by the method's teacher, where it `has_teacher`."""
+        raise NotImplementedError
 
     def adversaries(self) -> dict[str, nn.Module]:
         """Networks that learn against the segmenter, each with its own optimizer, by name."""

@@ -29,6 +29,14 @@ LOSSES: dict[str, dict[str, Any]] = {
     "both": {"class_weights": "balanced", "hardest": 0.25},
 }
 
+SURE: dict[str, dict[str, Any]] = {
+    name: {"pseudo_labels": {"threshold": 0.3}} for name in ("dacs", "daformer")
+} | {
+    name: {"host": {"name": "daformer", "pseudo_labels": {"threshold": 0.3}}}
+    for name in ("mic", "masktwins")
+}
+"""Teachers of random networks are sure of some pixels only if little is enough."""
+
 
 def _labels() -> Tensor:
     """The first image counts all of its pixels, the second few, the third none."""
@@ -47,7 +55,7 @@ def _network(architecture: str, loss: dict[str, Any]) -> Segmenter:
 
 
 def _engine(method: str, loss: dict[str, Any], **train: Any) -> Engine:
-    built = build_method({"name": method}, _network("deeplab_v2", loss))
+    built = build_method({"name": method, **SURE.get(method, {})}, _network("deeplab_v2", loss))
     built.observe_source(PIXELS)
     return Engine(built.double(), TrainConfig(steps=4, **train), SGDConfig(), torch.device("cpu"))
 
