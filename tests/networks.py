@@ -24,6 +24,15 @@ SMALLER: dict[str, dict[str, Any]] = {
 """What makes some architectures smaller, beside a small encoder."""
 
 
+SURE: dict[str, dict[str, Any]] = {
+    name: {"pseudo_labels": {"threshold": 0.3}} for name in ("dacs", "daformer")
+} | {
+    name: {"host": {"name": "daformer", "pseudo_labels": {"threshold": 0.3}}}
+    for name in ("mic", "masktwins")
+}
+"""Teachers of random networks are sure of some pixels only if little is enough."""
+
+
 def tiny_model(architecture: str, encoder: str = "test_resnet") -> dict[str, Any]:
     """Values of `model` for an architecture over `encoder`, or its own where it has its own."""
     demands = ARCHITECTURES[architecture].demands

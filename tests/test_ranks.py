@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.places import Place
 from adapt.ranks import RankLost, any_rank, barrier, gather_keys, open_ranks, share_text
 from adapt.trainer.shared_stop import shared
+from tests.networks import SURE
 
 HW, STEPS, GLOBAL_BATCH = (33, 33), 3, 6
 ENDS = timedelta(seconds=60)
@@ -40,8 +41,8 @@ ENDS = timedelta(seconds=60)
 
 def engine(method: str) -> Engine:
     torch.manual_seed(3)
-    config = DeepLabV2Config(encoder="resnet18", output_stride=16, weights="none", norm="frozen")
-    built = build_method({"name": method}, build_segmenter(config, 4))
+    config = DeepLabV2Config(encoder="test_resnet", output_stride=16, weights="none", norm="frozen")
+    built = build_method({"name": method, **SURE.get(method, {})}, build_segmenter(config, 4))
     built.observe_source(torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]]))
     return Engine(built.double(), TrainConfig(steps=10), SGDConfig(), torch.device("cpu"))
 
@@ -88,19 +89,40 @@ def share_of_the_work(rank: int, num_ranks: int, method: str, bad_row: int | Non
     return train(method, slice(rank * size, (rank + 1) * size), bad_row)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "num_ranks"), [*((name, 2) for name in METHODS), ("advent", 3)])
-def test_ranks_train_as_one_whatever_they_ignore(
-    method: str, num_ranks: int, tmp_path: Path
-) -> None:
+def share_of_each_method(rank: int, num_ranks: int, methods: Sequence[str]) -> Any:
+    return {name: share_of_the_work(rank, num_ranks, name, None) for name in methods}
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two ranks trained, by method: processes that start once."""
+    folder = tmp_path_factory.mktemp("two-ranks")
+    return on_ranks(2, folder, share_of_each_method, tuple(METHODS))
+
+
+def assert_trained_as_one(method: str, ranks: Sequence[dict[str, Any]]) -> None:
     expected = train(method, slice(None))
-    for found in on_ranks(num_ranks, tmp_path, share_of_the_work, method, None):
+    for found in ranks:
         for key, value in expected["weights"].items():
             torch.testing.assert_close(
                 found["weights"][key], value, rtol=1e-10, atol=1e-10, msg=key
             )
         for one, several in zip(expected["logged"], found["logged"], strict=True):
             assert several == pytest.approx(one, rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("two ranks")
+@pytest.mark.parametrize("method", METHODS)
+def test_ranks_train_as_one_whatever_they_ignore(
+    method: str, on_two_ranks: list[dict[str, Any]]
+) -> None:
+    assert_trained_as_one(method, [found[method] for found in on_two_ranks])
+
+
+@pytest.mark.slow
+def test_three_ranks_train_as_one(tmp_path: Path) -> None:
+    assert_trained_as_one("advent", on_ranks(3, tmp_path, share_of_the_work, "advent", None))
 
 
 WEIGHTS = torch.tensor([0.1, 2.0, 0.0, 5.0], dtype=torch.float64)

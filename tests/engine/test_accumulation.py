@@ -16,7 +16,7 @@ from adapt.methods import METHODS, build_method
 from adapt.models import ARCHITECTURES, build_segmenter
 from adapt.models.pixel_loss import LossConfig
 from adapt.models.segmenter import Segmenter
-from tests.networks import tiny_model
+from tests.networks import SURE, tiny_model
 
 torch.set_num_threads(1)
 HW, NUM_CLASSES, BATCH = (32, 64), 4, 4
@@ -28,14 +28,6 @@ LOSSES: dict[str, dict[str, Any]] = {
     "hardest": {"hardest": 0.3},
     "both": {"class_weights": "balanced", "hardest": 0.25},
 }
-
-SURE: dict[str, dict[str, Any]] = {
-    name: {"pseudo_labels": {"threshold": 0.3}} for name in ("dacs", "daformer")
-} | {
-    name: {"host": {"name": "daformer", "pseudo_labels": {"threshold": 0.3}}}
-    for name in ("mic", "masktwins")
-}
-"""Teachers of random networks are sure of some pixels only if little is enough."""
 
 
 def _labels() -> Tensor:
