@@ -1,8 +1,8 @@
 """ClassMix: half of the classes of a source image pasted onto a target image.
 
-Olsson et al., ClassMix, WACV 2021; across domains in DACS (Tranheden et al., WACV 2021). The
-programs choose among the classes of the whole batch, the ignored label with them; here an image's
-own classes alone are chosen from, and ignored pixels are never pasted.
+Olsson et al., ClassMix, WACV 2021; across domains in DACS (Tranheden et al., WACV 2021). DACS's
+program chooses among an image's classes, DAFormer's among those of the whole batch, both with the
+ignored label; here an image's own classes are chosen from, and ignored pixels are never pasted.
 """
 
 import math

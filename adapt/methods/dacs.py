@@ -12,17 +12,22 @@ from pydantic import Field
 
 from adapt.config.section import Section
 from adapt.methods.self_training import SelfTraining, SelfTrainingConfig
+from adapt.methods.strong_augmentation import StrongAugmentationConfig
 from adapt.methods.teacher import TeacherConfig
 
 
 class DACSConfig(SelfTrainingConfig):
-    """The teacher's average is shorter than DAFormer's."""
+    """The teacher's average is shorter than DAFormer's, the jitter stronger."""
 
     name: Literal["dacs"] = Field(
         "dacs", description="Self-training on mixed images, ClassMix (WACV 2021)."
     )
     teacher: TeacherConfig = Field(
         TeacherConfig(alpha=0.99), description="The moving average (the program: 0.99)."
+    )
+    augmentation: StrongAugmentationConfig = Field(
+        StrongAugmentationConfig(jitter=0.25),
+        description="Changes of the images that the student sees (the program: jitter 0.25).",
     )
 
 

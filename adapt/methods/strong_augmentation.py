@@ -29,7 +29,7 @@ class StrongAugmentationConfig(Section):
         ge=0,
         le=0.5,
         description="Brightness, contrast and saturation are multiplied by 1 +- this, the hue is "
-        "turned by +- this (DAFormer, MIC).",
+        "turned by +- this (DACS: 0.25; DAFormer, MIC: 0.2).",
     )
     jitter_chance: float = Field(0.8, ge=0, le=1, description="Chance of the jitter.")
     grey_chance: float = Field(0.0, ge=0, le=1, description="Chance of a grey image (VFM-UDA++).")

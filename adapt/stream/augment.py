@@ -15,9 +15,10 @@ from torch import Tensor
 
 from adapt.batch import IGNORED, Sample
 from adapt.config.section import Section
+from adapt.config.validation import Mistake
 
 CROPS = 10
-"""Number of random crops tried for a wanted class (DAFormer's program)."""
+"""Number of random crops tried for what a crop should show (DAFormer's program)."""
 
 
 class AugmentConfig(Section):
@@ -33,6 +34,13 @@ class AugmentConfig(Section):
     crop_hw: tuple[int, int] | None = Field(
         None,
         description="Height and width of a random crop in pixels; none keeps the sample's size.",
+    )
+    largest_class_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of a crop's labelled pixels that no class should exceed; such crops are "
+        "drawn again, up to ten times (DAFormer, MIC: 0.75).",
     )
     brightness: float = Field(0.0, ge=0, lt=1, description="Factor drawn from 1 +- this.")
     contrast: float = Field(0.0, ge=0, lt=1, description="Factor drawn from 1 +- this.")
@@ -51,6 +59,11 @@ class AugmentConfig(Section):
             raise ValueError(f"scale: expected 0 < low <= high, got [{low}, {high}]")
         if self.crop_hw is not None and min(self.crop_hw) < 1:
             raise ValueError(f"crop_hw: expected two positive sizes, got {list(self.crop_hw)}")
+        if self.largest_class_share < 1 and self.crop_hw is None:
+            raise Mistake(
+                f"largest_class_share: expected 1 without crop_hw, got {self.largest_class_share}",
+                fix="set crop_hw, or leave it out",
+            )
         return self
 
 
@@ -81,14 +94,14 @@ def draw_changes(
     random: np.random.Generator,
     wanted: WantedClass | None = None,
 ) -> Changes:
-    """Draw what is to happen to a sample. With `wanted`, a crop that shows too little of the class
-    is drawn again, up to `CROPS` times, as in rare-class sampling (DAFormer, CVPR 2022)."""
+    """Draw what is to happen to a sample. A crop that shows too little of a `wanted` class, as in
+    rare-class sampling, or too much of any, is drawn again, up to `CROPS` times (DAFormer)."""
     height, width = sample.image.shape[-2:]
     size_hw = config.crop_hw or (height, width)
-    tries = CROPS if wanted is not None and config.crop_hw is not None else 1
+    tries = CROPS if config.crop_hw is not None else 1
     for _ in range(tries):
         window = _window((height, width), size_hw, config, random)
-        if wanted is None or _shows(sample.labels, window, size_hw, wanted):
+        if _suits(sample.labels, window, size_hw, config, wanted):
             break
     flip = random.random() < config.flip
     brightness, contrast, saturation = (
@@ -129,18 +142,23 @@ def _window(
     return top, left, window_h, window_w
 
 
-def _shows(
+def _suits(
     labels: Tensor | None,
     window: tuple[int, int, int, int],
     size_hw: tuple[int, int],
-    wanted: WantedClass,
+    config: AugmentConfig,
+    wanted: WantedClass | None,
 ) -> bool:
-    """Return whether the window, brought to `size_hw`, shows enough of the class."""
-    if labels is None:
+    """Return whether the window, brought to `size_hw`, shows enough of the wanted class and not
+    too much of any."""
+    if labels is None or (wanted is None and config.largest_class_share == 1):
         return True
-    seen = int((_crop_labels(labels, *window) == wanted.train_id).sum())
+    pixels = torch.bincount(_crop_labels(labels, *window).flatten(), minlength=IGNORED + 1)
     zoom_area = size_hw[0] * size_hw[1] / (window[2] * window[3])
-    return seen * zoom_area > wanted.pixels
+    if wanted is not None and pixels[wanted.train_id] * zoom_area <= wanted.pixels:
+        return False
+    labelled = pixels[:IGNORED]
+    return int(labelled.max()) <= config.largest_class_share * int(labelled.sum())
 
 
 def _geometry(sample: Sample, changes: Changes) -> Sample:

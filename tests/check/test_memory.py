@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from adapt.batch import Batch
 from adapt.check.memory import (
@@ -83,6 +84,24 @@ def test_every_network_and_method_is_predicted(number: int) -> None:
     names = list(METHODS)
     job = job_of(list(ARCHITECTURES)[number], names[number % len(names)], (64, 96))
     assert predicted_bytes(job, 1).total == pytest.approx(real_peak(job).total, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoders"), [("dacs", 1), ("daformer", 2), ("mic", 2), ("masktwins", 2)]
+)
+def test_teachers_and_first_encoders_are_counted(name: str, encoders: int) -> None:
+    """DAFormer, the default host of masks, has the first encoder beside the teacher."""
+    job, plain = (job_of("deeplab_v2", one, (64, 96)) for one in (name, "minent"))
+    segmenter = build_segmenter(job.model, job.classes.num_classes)
+    expected = [_bytes(segmenter), _bytes(segmenter.encoder)][:encoders]
+    predicted, without = predicted_bytes(job, 1), predicted_bytes(plain, 1)
+    more = predicted.parameters - without.parameters
+    assert more == pytest.approx(sum(expected), abs=100), "classes that count are a buffer"
+    assert predicted.total == pytest.approx(real_peak(job).total, rel=0.01)
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(t.nbytes for t in (*network.parameters(), *network.buffers()))
 
 
 def test_the_papers_step_is_predicted_without_its_memory() -> None:

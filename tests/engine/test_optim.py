@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adapt.config.validation import validate
-from adapt.engine.adamw import AdamWConfig
+from adapt.engine.adamw import AdamW, AdamWConfig
 from adapt.engine.engine import PRECISIONS, TrainConfig
 from adapt.engine.optim import (
     ADAMS,
@@ -72,6 +72,27 @@ def test_adamw_for_the_segmenter_alone(advent: Method) -> None:
     assert type(optimizers["segmenter"]) is torch.optim.AdamW
     assert optimizers["segmenter"].param_groups[1]["weight_decay"] == 0.01
     assert type(optimizers["discriminator_aux"]) is torch.optim.Adam
+
+
+def test_adamw_may_spare_the_norms() -> None:
+    segmenter = _method("source_only", norm="train").segmenter
+    config = AdamWConfig(name="adamw", lr=1e-4, weight_decay=0.01, decay_norms=False)
+    optimizer = AdamW.build(config, segmenter)
+    norms = [p for norm in segmenter.encoder.norms() for p in norm.parameters()]
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert decays == {
+        id(p): 0.0 if any(p is one for one in norms) else 0.01
+        for p in segmenter.parameters()
+        if p.requires_grad
+    }
+    assert len(norms) == 40, "gamma and beta of the 20 norms of a ResNet-18"
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-4, 1e-3}
+    whole = AdamW.build(config.model_copy(update={"decay_norms": True}), segmenter)
+    assert [group["weight_decay"] for group in whole.param_groups] == [0.01, 0.01]
 
 
 def test_all_rates_follow_the_schedule(advent: Method) -> None:

@@ -84,6 +84,10 @@ def test_one_draw_gives_one_sample_and_labels_may_be_absent() -> None:
     [
         ({"scale": (2.0, 1.0)}, "expected 0 < low <= high"),
         ({"crop_hw": (0, 5)}, "expected two positive sizes"),
+        (
+            {"largest_class_share": 0.75},
+            "largest_class_share: expected 1 without crop_hw, got 0.75",
+        ),
     ],
 )
 def test_wrong_ranges_are_refused(fields: dict[str, object], message: str) -> None:
@@ -110,6 +114,39 @@ def test_crops_are_drawn_again_until_they_show_the_wanted_class() -> None:
     assert sum(pixels > 100 for pixels in wanted) > 1.5 * sum(pixels > 100 for pixels in alone)
     kept = [pair for pair in zip(alone, wanted, strict=True) if pair[0] > 100]
     assert kept and all(before == after for before, after in kept)
+
+
+@pytest.mark.parametrize("ignored_rows", [0, 40])
+def test_crops_are_drawn_again_while_one_class_covers_too_much(ignored_rows: int) -> None:
+    """Half of the image is one class; the share is that of the labelled pixels."""
+    labels = torch.zeros(80, 80, dtype=torch.uint8)
+    labels[:, 40:] = 7
+    labels[:ignored_rows] = IGNORED
+    given = Sample(labels.expand(3, 80, 80), labels)
+
+    def largest(share: float) -> list[float]:
+        config, found = AugmentConfig(crop_hw=(30, 30), largest_class_share=share), []
+        for seed in range(40):
+            after = change(given, draw_changes(given, config, np.random.default_rng(seed))).labels
+            assert after is not None
+            pixels = [int((after == train_id).sum()) for train_id in (0, 7)]
+            found.append(max(pixels) / max(sum(pixels), 1))
+        return found
+
+    free, bounded = largest(1.0), largest(0.75)
+    assert sum(share > 0.75 for share in free) > 15 > 5 > sum(share > 0.75 for share in bounded)
+    kept = [pair for pair in zip(free, bounded, strict=True) if pair[0] <= 0.75]
+    assert kept and all(before == after for before, after in kept)
+
+
+def test_a_crop_should_show_the_wanted_class_and_not_it_alone() -> None:
+    """Left edges from 6 on show enough of the class, those up to 8 no more than 0.8 of it."""
+    labels = torch.full((20, 20), 7, dtype=torch.uint8)
+    labels[:, :10] = 1
+    given = Sample(labels.expand(3, 20, 20), labels)
+    config, wanted = AugmentConfig(crop_hw=(20, 10), largest_class_share=0.8), WantedClass(7, 100)
+    changes = [draw_changes(given, config, np.random.default_rng(n), wanted) for n in range(40)]
+    assert sum(one.window[1] in (6, 7, 8) for one in changes) >= 33
 
 
 def test_a_wanted_class_that_is_nowhere_ends_after_ten_crops() -> None:
