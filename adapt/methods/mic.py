@@ -70,7 +70,8 @@ class MICConfig(Section):
         for key in ("teacher", "pseudo_labels"):
             if HOSTS[self.host.name].has_teacher and getattr(self, key) is not None:
                 raise Mistake(
-                    f"{key}: expected nothing beside host {self.host.name}, whose own is used",
+                    f"{key}: expected null beside host {self.host.name}, whose own is used, got a "
+                    "section",
                     fix=f"write it as host.{key}",
                 )
         return self

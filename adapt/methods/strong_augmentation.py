@@ -36,7 +36,7 @@ class StrongAugmentationConfig(Section):
     blur_chance: float = Field(0.5, ge=0, le=1, description="Chance of the blur.")
     decided_per: Literal["batch", "image"] = Field(
         "batch",
-        description="What one decision is for: the batch (DACS, DAFormer, MIC) or the image "
+        description="Images that a decision is for: the batch (DACS, DAFormer, MIC) or one "
         "(VFM-UDA).",
     )
 

@@ -23,6 +23,10 @@ from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.evaluation.evaluate import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
 from adapt.methods.class_prior import ClassPriorConfig
+from adapt.methods.feature_distance import FeatureDistanceConfig
+from adapt.methods.pseudo_labels import PseudoLabelConfig
+from adapt.methods.strong_augmentation import StrongAugmentationConfig
+from adapt.methods.teacher import TeacherConfig
 from adapt.models import ARCHITECTURES
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
@@ -99,13 +103,23 @@ _PLAIN_SECTIONS: Mapping[str, type[BaseModel]] = {
 }
 
 
+_PARTS_OF_METHODS: Mapping[str, type[BaseModel]] = {
+    "class_prior": ClassPriorConfig,
+    "teacher": TeacherConfig,
+    "pseudo_labels": PseudoLabelConfig,
+    "augmentation": StrongAugmentationConfig,
+    "feature_distance": FeatureDistanceConfig,
+}
+
+
 def _methods() -> Iterator[Part]:
     for number, (name, row) in enumerate(METHODS.items()):
         above = "## `method`\n\nOne of the following, by `name`.\n\n" if number == 0 else ""
         needs = "" if row.needs_target else " Needs no `target`."
         text = f"{_paragraph(inspect.getmodule(row))}{needs}"
         yield Part(f"{above}### `method.name: {name}`", text, row.Config)
-    yield Part("### `method.class_prior`", _paragraph(ClassPriorConfig), ClassPriorConfig)
+    for key, section in _PARTS_OF_METHODS.items():
+        yield Part(f"### `method.{key}`", _paragraph(section), section)
 
 
 def _classes() -> str:
