@@ -228,7 +228,8 @@ def test_a_host_s_own_teacher_labels_a_batch_once() -> None:
 
 @pytest.mark.parametrize("key", ["teacher", "pseudo_labels"])
 def test_a_second_teacher_is_refused(key: str) -> None:
-    with pytest.raises(JobError, match=f"method.{key}: expected null .*, got a section.* write it as host.{key}"):
+    message = f"method.{key}: expected null .*, got a section.* write it as host.{key}"
+    with pytest.raises(JobError, match=message):
         engine({"name": "mic", "host": {"name": "dacs"}, key: {}})
 
 
