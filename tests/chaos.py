@@ -342,8 +342,8 @@ def storm(folder: Path, rounds: int, seed: int, say: Callable[[str], None] = pri
         played = []
         for number, (ending, trouble) in enumerate(plan(rounds, seed, can_fill), start=1):
             played.append(play(world, ending, trouble, chance))
-            steps, code = played[-1].steps, played[-1].code
-            say(f"round {number}/{rounds}: {ending}, {trouble}, {steps} steps -> {code}")
+            last = played[-1]
+            say(f"round {number}/{rounds}: {ending}, {trouble}, {last.steps} steps -> {last.code}")
         trained = sum(one.steps > 0 for one in played)
         if trained < rounds / 2:
             raise RuntimeError(f"only {trained} of {rounds} rounds came to train: nothing is shown")
