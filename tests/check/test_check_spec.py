@@ -13,7 +13,7 @@ def test_batches_that_do_not_fit_the_profiles_ranks(tmp_path: Path) -> None:
     wide = subject(tmp_path, profile={"nodes": 2, "gpus": 2})
     message = "source.batch_size: expected a multiple of 4 (4 ranks x train.accumulate 1), got 2"
     assert_red(spec_findings(wide), "batches", 2, message)
-    assert_red(gpu_findings(wide, dict), "GPU memory", 2, message)
+    assert list(gpu_findings(wide, dict)) == [], "one mistake is one red line"
     assert_green(spec_findings(subject(tmp_path, profile={"gpus": 2})), "batches", "1 and 1 images")
 
 
