@@ -35,7 +35,7 @@ class SegmenterConfig(Section):
     )
     weights_uri: str | None = Field(
         None,
-        description="A .safetensors, .pth or .pt file with the encoder's weights, in any store.",
+        description="A file of safetensors or torch.save with the encoder's weights, in any store.",
     )
     weights_sha256: str | None = Field(
         None,
@@ -44,8 +44,8 @@ class SegmenterConfig(Section):
     )
     start_uri: str | None = Field(
         None,
-        description="A .safetensors, .pth or .pt file with weights of this whole network to start "
-        "from, such as an earlier run's best; goes before weights and weights_uri.",
+        description="A file of safetensors or torch.save with weights of this whole network to "
+        "start from, such as an earlier run's best; goes before weights and weights_uri.",
     )
     norm: Literal["train", "frozen_affine", "frozen"] = Field(
         "frozen_affine",
