@@ -29,7 +29,15 @@ def refused(ended: Ended, code: int, *parts: str) -> None:
     message = ended.err.strip().splitlines()
     assert ended.code == code, ended.err
     assert "Traceback" not in ended.err and ended.out == ""
-    kinds = ("JobError", "StoreError", "MissingObject", "DataError", "BadFiles", "StoreUnavailable")
+    kinds = (
+        "JobError",
+        "StoreError",
+        "MissingObject",
+        "SilentStore",
+        "StoreUnavailable",
+        "DataError",
+        "BadFiles",
+    )
     assert sum(line.startswith(kinds) for line in message) == 1, ended.err
     for part in parts:
         assert part in ended.err

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from adapt.config.strict_yaml import packed
 from adapt.spec.job_spec import JobSpec
 from adapt.trainer.trainer import Outcome
+from storage.retry import outages_waited_for
 from tests.cli.conftest import SECONDS, refused, write_spec
 from tests.commands import ROOT, call, finish, start, start_python
 from tests.conftest import tiny_values
@@ -47,13 +49,18 @@ def test_buckets_and_keys_that_do_not_fit(spec: Path, tmp_path: Path, s3_server:
     assert time.monotonic() - started_s < 4 * SECONDS
 
 
-def test_a_store_that_does_not_answer(absent_uri: str, spec: Path, tmp_path: Path) -> None:
+def test_a_store_that_does_not_answer_is_waited_for(
+    absent_uri: str, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter = partial(outages_waited_for, longest_s=2.0)
+    monkeypatch.setattr("adapt.trainer.opening.outages_waited_for", shorter)
     keys = {"TEST_ACCESS": "a", "TEST_SECRET": "b"}
     uri = ("--set", "source.uri=s3://bucket/x")
     started_s = time.monotonic()
     ended = call("run", spec, *s3_settings(absent_uri), *uri, folder=tmp_path, environment=keys)
     refused(ended, 3, "s3://bucket/x", absent_uri)
-    assert time.monotonic() - started_s < SECONDS
+    assert ended.err.count("retrying for up to 2 s") == 1
+    assert 1 < time.monotonic() - started_s < 2 * SECONDS
 
 
 def test_checkpoints_that_cannot_be_written(spec: Path, tmp_path: Path) -> None:
