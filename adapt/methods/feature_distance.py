@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adapt.batch import IGNORED
 from adapt.config.section import Section
 from adapt.counts import shared_mean
+from adapt.errors import JobError
 from adapt.losses import at_least_float32
 from adapt.models.segmenter import Segmenter
 
@@ -45,6 +46,12 @@ class FeatureDistance(nn.Module):
         self.config, self.num_classes = config, segmenter.num_classes
         self.encoder = deepcopy(segmenter.encoder).requires_grad_(False)
         counted = range(self.num_classes) if config.classes is None else config.classes
+        if not all(0 <= train_id < self.num_classes for train_id in counted):
+            raise JobError(
+                f"method.feature_distance.classes: expected train ids from 0 to "
+                f"{self.num_classes - 1}, got {list(counted)}",
+                fix="write ids of your classes in their order, or null for all",
+            )
         wanted = torch.tensor([train_id in counted for train_id in range(self.num_classes)])
         self.register_buffer("wanted", wanted, persistent=False)
 

@@ -12,10 +12,11 @@ def with_low_amplitudes_of(target: Tensor, source: Tensor, beta: float) -> Tenso
     """Source (B, 3, H, W) with the target's amplitudes at the lowest frequencies; raw pixels.
 
     These are the frequencies -b to b - 1 of each axis, b = floor(beta min(H, W)), as in the
-    program's training; the paper's Eq. 3 has b too. Values may leave the source's range.
+    program's training; the paper's Eq. 3 has b too. On images so small that b would be 0 it is 1,
+    or the method would do nothing. Values may leave the source's range.
     """
     height, width = source.shape[-2:]
-    reach = int(min(height, width) * beta)
+    reach = max(1, int(min(height, width) * beta)) if beta else 0
     spectrum, other = torch.fft.fft2(source), torch.fft.fft2(target)
     amplitude, wanted = spectrum.abs(), other.abs()
     rows, columns = (_low(side, reach, source.device) for side in (height, width))

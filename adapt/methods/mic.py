@@ -59,20 +59,25 @@ class MICConfig(Section):
         StrongAugmentationConfig(), description="Changes of the image before it is masked."
     )
     teacher: TeacherConfig | None = Field(
-        None, description="The moving average, for hosts that have none of their own."
+        None,
+        description="The EMA teacher, for hosts that have none of their own; null: its defaults.",
     )
     pseudo_labels: PseudoLabelConfig | None = Field(
-        None, description="Trust in its labels, for hosts without a teacher."
+        None,
+        description="Confidence in its labels, for hosts without a teacher; null: its defaults.",
     )
 
     @model_validator(mode="after")
     def _one_teacher(self) -> "MICConfig":
-        for key in ("teacher", "pseudo_labels"):
-            if HOSTS[self.host.name].has_teacher and getattr(self, key) is not None:
+        for key, section in (("teacher", TeacherConfig), ("pseudo_labels", PseudoLabelConfig)):
+            given = getattr(self, key)
+            if not HOSTS[self.host.name].has_teacher:
+                object.__setattr__(self, key, given or section())  # resolved specs have defaults
+            elif given is not None:
                 raise Mistake(
                     f"{key}: expected null beside host {self.host.name}, whose own is used, got a "
                     "section",
-                    fix=f"write it as host.{key}",
+                    fix=f"write it as method.host.{key}",
                 )
         return self
 
@@ -92,14 +97,11 @@ class MIC(Method):
         super().__init__(config, segmenter)
         host = HOSTS[config.host.name](config.host, segmenter)
         self._host = (host,)  # not a sub-module: the checkpoint would have the segmenter twice
-        children = dict(host.named_children())
-        self.host = nn.ModuleDict(
-            {name: children[name] for name in children.keys() - {"segmenter"}}
-        )
+        children = host.named_children()
+        self.host = nn.ModuleDict({name: one for name, one in children if name != "segmenter"})
         self.teacher: Teacher | None = None
         if not host.has_teacher:
-            trust = config.pseudo_labels or PseudoLabelConfig()
-            self.teacher = Teacher(config.teacher or TeacherConfig(), trust, segmenter)
+            self.teacher = Teacher(config.teacher, config.pseudo_labels, segmenter)
 
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """The host's terms, then those of masked images."""

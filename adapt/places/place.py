@@ -7,7 +7,7 @@ in `adapt` reads either.
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapt.errors import Interrupted, JobError
@@ -50,7 +50,7 @@ class Place:
     """
 
     platform: str
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)  # it holds keys
     scratch_dir: Path
     grace_s: float = 30.0
     node: int = 0

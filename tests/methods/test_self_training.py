@@ -15,6 +15,8 @@ from adapt.methods import build_method
 from adapt.methods.draws import Draws
 from adapt.methods.method import Method
 from adapt.methods.mic import HOSTS, MIC
+from adapt.methods.pseudo_labels import PseudoLabelConfig
+from adapt.methods.teacher import TeacherConfig
 from adapt.models import build_segmenter
 from adapt.models.segmenter import Segmenter
 from tests.networks import tiny_model, varied_network
@@ -228,9 +230,15 @@ def test_a_host_s_own_teacher_labels_a_batch_once() -> None:
 
 @pytest.mark.parametrize("key", ["teacher", "pseudo_labels"])
 def test_a_second_teacher_is_refused(key: str) -> None:
-    message = f"method.{key}: expected null .*, got a section.* write it as host.{key}"
+    message = f"method.{key}: expected null .*, got a section.* write it as method.host.{key}"
     with pytest.raises(JobError, match=message):
         engine({"name": "mic", "host": {"name": "dacs"}, key: {}})
+
+
+def test_a_resolved_spec_shows_the_teacher_that_is_used() -> None:
+    own = engine({"name": "mic", "host": {"name": "source_only"}}).method.config
+    assert own.teacher == TeacherConfig() and own.pseudo_labels == PseudoLabelConfig()
+    assert engine({"name": "mic", "host": {"name": "dacs"}}).method.config.teacher is None
 
 
 def test_discriminators_of_the_host_start_from_its_weights() -> None:

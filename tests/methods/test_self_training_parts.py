@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.batch import IGNORED, Batch, PixelFormat
+from adapt.errors import JobError
 from adapt.losses import weighted_cross_entropy
 from adapt.methods import strong_augmentation
 from adapt.methods.block_masks import block_mask
@@ -250,12 +251,12 @@ def test_blur_keeps_the_mean_and_takes_the_edges() -> None:
     assert found.std() < board.std()
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("beta", [0.0, 0.01, 0.05, 0.2])
 @pytest.mark.parametrize("size_hw", [(32, 48), (33, 47)])
 def test_low_amplitudes_are_exchanged(beta: float, size_hw: tuple[int, int]) -> None:
     source, target = (batch(seed, size_hw=size_hw).images.double() for seed in (1, 2))
     found = with_low_amplitudes_of(target, source, beta)
-    reach = math.floor(min(size_hw) * beta)
+    reach = {0.01: 1}.get(beta, math.floor(min(size_hw) * beta))
     before, other = np.fft.fft2(source.numpy()), np.fft.fft2(target.numpy())
     amplitude = np.abs(before)
     for rows in (slice(0, reach), slice(size_hw[0] - reach, None)):
@@ -303,6 +304,12 @@ def test_feature_distance_counts_positions_ruled_by_a_wanted_class() -> None:
     assert counted.tolist() == [[[True, False], [False, False]]]
     every = distance().counted(labels, (2, 2))
     assert every.tolist() == [[[True, True], [True, False]]]
+
+
+@pytest.mark.parametrize("classes", [[3], [0, -1], [6, 7, 11]])
+def test_classes_that_the_job_does_not_have_are_refused(classes: list[int]) -> None:
+    with pytest.raises(JobError, match=r"feature_distance.classes: expected .* 0 to 2, got \["):
+        distance(classes=classes)
 
 
 def test_feature_distance_is_the_mean_over_what_counts() -> None:

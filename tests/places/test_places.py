@@ -186,6 +186,12 @@ def test_a_grace_that_is_no_number_is_refused(tmp_path: Path) -> None:
         find_place({"SEGADAPT_GRACE_S": "90s"}, tmp_path)
 
 
+def test_a_printed_place_shows_no_key(tmp_path: Path) -> None:
+    place = find_place({"AWS_SECRET_ACCESS_KEY": "dummy-value"}, tmp_path)
+    assert place.environment["AWS_SECRET_ACCESS_KEY"] == "dummy-value"
+    assert "dummy-value" not in repr(place) + str(place)
+
+
 def test_a_channel_in_pipe_mode_is_refused(tmp_path: Path) -> None:
     modes = json.dumps({"source": {"TrainingInputMode": "Pipe"}})
     root = written({**SAGEMAKER, "opt/ml/input/config/inputdataconfig.json": modes}, tmp_path)
