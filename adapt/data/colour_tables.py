@@ -1,6 +1,7 @@
 """Tables of colours in files, as annotation tools write them:
 
-name,r,g,b,id        CSV with a header; `id` may be left out, then rows count from 0
+name,r,g,b,id        CSV with a header, of commas, semicolons or tabs; without the column `id`, rows
+                     count from 0
 road:128,64,128::    CVAT's labelmap.txt, rows count from 0
 - {name: road, colour: [128, 64, 128], id: 0}        YAML
 """
@@ -21,9 +22,9 @@ from adapt.errors import JobError
 
 def is_table(path: Path) -> bool:
     """True for a file that is a table; false for a job spec and for the name of a label space."""
-    if path.suffix in TEXT_TABLES:
+    if path.suffix.lower() in TEXT_TABLES:
         return True
-    if path.suffix not in YAML_SUFFIXES or not path.is_file():
+    if path.suffix.lower() not in YAML_SUFFIXES or not path.is_file():
         return False
     values = parsed_yaml(path)
     return not isinstance(values, dict) or "classes" not in values
@@ -35,8 +36,11 @@ YAML_SUFFIXES = (".yaml", ".yml")
 
 def read_colour_table(path: Path) -> ColourTable:
     """A table in a file: YAML, CSV, or CVAT's labelmap.txt. `JobError` names its line or row."""
-    found = yaml_rows(path) if path.suffix in YAML_SUFFIXES else text_rows(read_text(path), path)
-    classes = [parsed_row(row, number, path) for number, row in enumerate(found)]
+    in_yaml = path.suffix.lower() in YAML_SUFFIXES
+    found = yaml_rows(path) if in_yaml else text_rows(read_text(path), path)
+    rows = [known_values(row, number, path) for number, row in enumerate(found)]
+    refuse_some_ids(rows, path)
+    classes = [parsed_row(row, number, path) for number, row in enumerate(rows)]
     if not classes:
         raise JobError(f"--colours: {path}: expected rows of name and colour, got none")
     return ColourTable(classes)
@@ -65,42 +69,97 @@ def yaml_rows(path: Path) -> list[Mapping[str, Any]]:
 
 def text_rows(text: str, path: Path) -> list[Mapping[str, Any]]:
     """The rows of CSV with a header, or of `NAME:R,G,B:...` lines."""
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if lines and re.fullmatch(r"[^:]*:\s*\d+\s*,\s*\d+\s*,\s*\d+\s*(:.*)?", lines[0]):
-        parts = [line.split(":") for line in lines]
+    lines = [line for line in text.splitlines() if line.strip()]
+    start = next((at for at, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    first = lines[start] if start < len(lines) else ""
+    if re.fullmatch(r"[^:]*:\s*\d+\s*,\s*\d+\s*,\s*\d+\s*(:.*)?", first):
+        parts = [line.split(":") for line in lines[start:] if not line.startswith("#")]
         return [{"name": one[0], "colour": one[1] if len(one) > 1 else ""} for one in parts]
-    found = csv.DictReader(io.StringIO("\n".join(lines)), skipinitialspace=True)
-    header = [name.strip().lower() for name in found.fieldnames or ()]
-    names = {SAME.get(name, name) for name in header}
-    if "colour" not in names and not names.issuperset("rgb"):
+    delimiter = next((one for one in DELIMITERS if has_colours(columns(first, one))), None)
+    if delimiter is None:
         raise JobError(
-            f"--colours: {path}: expected the header name,r,g,b or name,r,g,b,id, got "
-            f"{','.join(header)!r}",
+            f"--colours: {path}: expected the header name,r,g,b or name,r,g,b,id, got {first!r}",
             fix="write that header as the first line",
         )
-    found.fieldnames = header
-    return list(found)
+    header = columns(first, delimiter)
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise JobError(
+            f"--colours: {path}: expected each column once, got two columns {twice[0]!r}",
+            fix="leave one of them out",
+        )
+    comment = r"#(\s|$)" if SAME.get(header[0], header[0]) == "colour" else "#"
+    rows = [line for line in lines[start + 1 :] if not re.match(comment, line)]
+    content = io.StringIO("\n".join(rows))
+    return list(csv.DictReader(content, header, delimiter=delimiter, skipinitialspace=True))
+
+
+DELIMITERS = (",", ";", "\t")
+
+
+def columns(line: str, delimiter: str) -> list[str]:
+    """The names in the header of a CSV, in lower case."""
+    cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    return [cell.strip().lower() for cell in cells]
+
+
+def has_colours(header: Sequence[str]) -> bool:
+    """Return whether a header has a column `colour`, or those of its three numbers."""
+    names = {SAME.get(name, name) for name in header}
+    return "colour" in names or names.issuperset("rgb")
 
 
 SAME = {"red": "r", "green": "g", "blue": "b", "color": "colour", "class": "name", "label": "name"}
 """Other names of columns and keys."""
+KNOWN = ("name", "colour", "r", "g", "b", "id")
 
 
-def parsed_row(values: Mapping[str, Any], number: int, path: Path) -> ColouredClass:
-    """One row; its number is its id where it states none."""
-    row = {SAME.get(str(key), str(key)): value for key, value in values.items()}
+def known_values(values: Mapping[Any, Any], number: int, path: Path) -> dict[str, Any]:
+    """A row under the names of `KNOWN`. `JobError` for another name, a name that is there twice, or
+    a cell that no column has.
+    """
+    row: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in (None, "") and all(map(is_blank, value or ())):  # a delimiter at a line's end
+            continue
+        word = "a cell without a column" if key is None else repr(key)
+        name = SAME.get(str(key).lower(), str(key).lower())
+        if key is None or name not in KNOWN or name in row:
+            raise JobError(
+                f"--colours: {path}: row {number + 1}: expected name, colour (or r, g, b) and id, "
+                f"each once, got {word}",
+                fix="rename it to the one that it is, or leave it out",
+            )
+        row[name] = value
+    return row
+
+
+def refuse_some_ids(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """`JobError` where some rows state an id and others do not: none is guessed beside others."""
+    blank = [number for number, row in enumerate(rows) if is_blank(row.get("id"))]
+    if blank and any("id" in row for row in rows):
+        raise JobError(
+            f"--colours: {path}: row {blank[0] + 1}: expected an id as other rows have, got none",
+            fix="give each row an id, or none, so that rows count from 0",
+        )
+
+
+def is_blank(value: Any) -> bool:
+    """Return whether a cell or value states nothing."""
+    return value is None or not str(value).strip()
+
+
+def parsed_row(row: Mapping[str, Any], number: int, path: Path) -> ColouredClass:
+    """One row; its number is its id where no row states one."""
     try:
         colour = row["colour"] if row.get("colour") else [row[name] for name in "rgb"]
-        identity = row.get("id")
         return ColouredClass(
-            str(row.get("name", number)).strip(),
-            parsed_colour(colour),
-            byte(number if identity in (None, "") else identity),
+            str(row.get("name", number)).strip(), parsed_colour(colour), byte(row.get("id", number))
         )
     except (ValueError, TypeError, LookupError) as error:
         raise JobError(
             f"--colours: {path}: row {number + 1}: expected a name, a colour of three numbers from "
-            f"0 to 255 and an id from 0 to 255, got {dict(values)}",
+            f"0 to 255 and an id from 0 to 255, got {dict(row)}",
             fix="correct the row",
         ) from error
 
