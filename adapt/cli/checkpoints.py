@@ -31,7 +31,10 @@ Checkpoints = Annotated[
 ]
 Weights = Annotated[
     list[float] | None,
-    typer.Option("--weight", help="Weight of each checkpoint of an ensemble; default: equal."),
+    typer.Option(
+        "--weight",
+        help="Weight of each checkpoint of an ensemble; only their ratios count; default: equal.",
+    ),
 ]
 
 

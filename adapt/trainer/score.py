@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from math import isfinite
+from math import frexp, fsum, isfinite, ldexp
 from pathlib import Path
 
 import torch
@@ -47,7 +47,7 @@ def evaluate_checkpoint(
     on_image: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Evaluation:
     """Evaluate a checkpoint on the job's validation split, or several as an ensemble: the sum of
-    their logits with `weights`, by default equal ones.
+    their logits with `weights`, by default equal ones, divided by their sum.
 
     A checkpoint is the URI of a file of weights or of the folder with `weights.safetensors`. Its
     network is that of the spec beside it, `spec.yaml` or the file's name with `.yaml`, else the
@@ -122,14 +122,7 @@ def _networks_and_split(
     uris = [checkpoints] if isinstance(checkpoints, str) else list(checkpoints)
     if not uris:
         raise JobError("checkpoints: expected at least one, got none")
-    factors = [1 / len(uris)] * len(uris) if weights is None else list(weights)
-    if len(factors) != len(uris):
-        raise JobError(
-            f"weights: expected a number for each checkpoint, got {len(factors)} for {len(uris)}"
-        )
-    if not all(isfinite(factor) and factor > 0 for factor in factors):
-        listed = ", ".join(f"{factor:g}" for factor in factors)
-        raise JobError(f"weights: expected positive numbers, got {listed}")
+    factors = _shares([1.0] * len(uris) if weights is None else weights, len(uris))
     device = prepare_device(place.local_rank)
     stores = open_stores(job, place)
     networks = [_checkpoint_network(job, stores, uri).to(device) for uri in uris]
@@ -141,6 +134,24 @@ def _networks_and_split(
     finally:
         split.cache.close()
         split.close()
+
+
+def _shares(weights: Sequence[float], num_members: int) -> list[float]:
+    """Weights of an ensemble whose sum is one: the logits keep their scale whatever the weights'.
+
+    Raises `JobError` where they are not a positive number for each member.
+    """
+    if len(weights) != num_members:
+        raise JobError(
+            f"weights: expected a number for each checkpoint, got {len(weights)} for {num_members}"
+        )
+    if not all(isfinite(weight) and weight > 0 for weight in weights):
+        listed = ", ".join(f"{weight:g}" for weight in weights)
+        raise JobError(f"weights: expected positive numbers, got {listed}")
+    _, exponent = frexp(max(weights))
+    scaled = [ldexp(weight, -exponent) for weight in weights]  # a sum of 1e308 would overflow
+    total = fsum(scaled)
+    return [weight / total for weight in scaled]
 
 
 def _checkpoint_network(job: JobSpec, stores: Stores, checkpoint: str) -> Segmenter:

@@ -1,5 +1,6 @@
 """A job's checkpoints, alone and as an ensemble: evaluated, and predictions written."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from adapt.config.strict_yaml import with_overrides
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.writing.pack import pack
 from adapt.errors import DataError, JobError
-from adapt.evaluation.evaluate import evaluate
+from adapt.evaluation.evaluate import Evaluation, Score, evaluate
 from adapt.evaluation.inference import EnsembleMember, InferenceConfig, class_map, predict
 from adapt.models import build_segmenter
 from adapt.models.segmenter import Segmenter
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.trainer import score
 from adapt.trainer.opening import open_job
 from adapt.trainer.score import evaluate_checkpoint, predict_checkpoint
 from storage.shards.cache import ShardCache
@@ -85,6 +87,39 @@ def test_an_ensemble_weighs_its_members_equally_unless_told(
         np.testing.assert_array_equal(got.pictures[0].logits, plain.pictures[0].logits)
     assert seen == 3 * [(done, 5) for done in range(1, 6)]
     split.close()
+
+
+@pytest.mark.parametrize(
+    ("weights", "shares"),
+    [
+        ([1e-300], [1.0]),
+        ([1e-60, 1e-60], [0.5, 0.5]),
+        ([1e308, 1e308], [0.5, 0.5]),
+        ([1.0, 3.0], [0.25, 0.75]),
+        ([2.0, 2.0, 2.0], [1 / 3] * 3),
+        ([0.1, 0.9], [0.1, 0.9]),
+        ([1e-300, 1e300], [0.0, 1.0]),
+    ],
+    ids=str,
+)
+def test_only_the_ratios_of_weights_count(
+    tiny_job: dict[str, Any],
+    place: Place,
+    checkpoints: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    weights: list[float],
+    shares: list[float],
+) -> None:
+    given: list[Sequence[EnsembleMember]] = []
+
+    def seen(members: Sequence[EnsembleMember], *_args: object, **_options: object) -> Evaluation:
+        given.append(members)
+        return Evaluation(Score(torch.zeros(4, 4, dtype=torch.int64)), [])
+
+    monkeypatch.setattr(score, "evaluate", seen)
+    uris = [*checkpoints, checkpoints[0]][: len(weights)]
+    evaluate_checkpoint(job_of(tiny_job), place, uris, weights)
+    assert [member.weight for member in given[0]] == shares
 
 
 def test_one_checkpoint_by_itself(
