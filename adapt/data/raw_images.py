@@ -28,10 +28,11 @@ TURNED = range(5, 9)
 PHOTOMETRIC = 262
 WHITE_IS_ZERO = 0
 
+ALPHA = "images with alpha, which is dropped"
 CONVERTED = {
-    "LA": "images with alpha, which is dropped",
-    "PA": "images with alpha, which is dropped",
-    "RGBA": "images with alpha, which is dropped",
+    "LA": ALPHA,
+    "PA": ALPHA,
+    "RGBA": ALPHA,
     "CMYK": "images in CMYK, to RGB",
     "YCbCr": "images in YCbCr, to RGB",
 }
@@ -48,7 +49,8 @@ POINTER = b"version https://git-lfs"
 
 class ImageHeader(NamedTuple):
     """The header of an image file. `size_hw` is that of the upright image, `stored_hw` that of its
-    rows; `raw_mode` is Pillow's name of the stored pixels; `frames` counts pages.
+    rows; `raw_mode` is Pillow's name of the stored pixels; `frames` counts pages; `transparent` is
+    true where a colour, of the palette or not, is transparent, which no mode shows.
     """
 
     format: str
@@ -60,6 +62,7 @@ class ImageHeader(NamedTuple):
     frames: int
     white_is_zero: bool
     compression: str
+    transparent: bool = False
 
     @property
     def deep(self) -> bool:
@@ -82,6 +85,7 @@ class ImageHeader(NamedTuple):
     def conversions(self) -> list[str]:
         """Statements of what packing changes."""
         found = [CONVERTED[self.mode]] if self.mode in CONVERTED else []
+        found += [ALPHA] if self.transparent and ALPHA not in found else []
         found += [DEEP] if self.deep else []
         return found + ([UPRIGHT] if self.orientation != 1 else [])
 
@@ -108,6 +112,7 @@ def read_header(path: Path) -> ImageHeader:
             frames=getattr(image, "n_frames", 1),
             white_is_zero=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO,
             compression=str(image.info.get("compression", "")),
+            transparent="transparency" in image.info,
         )
 
 

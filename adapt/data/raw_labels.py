@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from adapt.data.colours import ColourTable
-from adapt.data.packed.codecs import PILLOW_FAILURES
+from adapt.data.packed.codecs import PILLOW_FAILURES, rgb_of
 from adapt.data.problems import REPLACE_FILE
 from adapt.data.raw_images import (
     ImageHeader,
@@ -64,6 +64,8 @@ def stored_fault(header: ImageHeader) -> str | None:
     """The reason why stored pixels are no ids, None where they are."""
     if header.frames > 1:
         return f"expected one label in the file, got {header.frames}"
+    if header.format == "GIF":
+        return "expected a PNG of ids, got GIF, whose writers number the colours anew"
     if header.mode not in ("1", "L", "P") and not header.mode.startswith("I"):
         return f"expected a single-channel PNG of ids, got mode {header.mode}"
     stored = header.raw_mode.removesuffix("R")  # the order of bits in a byte, which Pillow heeds
@@ -114,10 +116,20 @@ def read_colours(path: Path, colours: ColourTable) -> npt.NDArray[np.uint8]:
         verify(path)
         with Image.open(path) as image:
             ImageOps.exif_transpose(image, in_place=True)
-            if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
-                refuse_fault(path, "expected opaque colours, got transparent pixels")
-            pixels = np.asarray(image.convert("RGB"))
+            refuse_fault(path, transparent_fault(image))
+            pixels = rgb_of(image)
     return colours.ids_of(pixels, path)
+
+
+def transparent_fault(image: Image.Image) -> str | None:
+    """The reason why an open label's colours are not all that is there, None where they are. Alpha
+    is a channel, or belongs to colours of a palette, or one colour is transparent.
+    """
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
+        return "expected opaque colours, got transparent pixels"
+    return None
 
 
 def colour_fault(header: ImageHeader) -> str | None:

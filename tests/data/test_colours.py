@@ -102,6 +102,27 @@ def test_transparent_pixels_are_refused(tmp_path: Path) -> None:
         read_colours(tmp_path / "a.png", read_colour_table_of("order.csv", tmp_path))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("mode", ["P", "RGB"])
+@pytest.mark.parametrize("form", ["bytes", "colour"])
+def test_a_transparent_palette_or_colour_is_refused_where_it_is_used(
+    mode: str, form: str, tmp_path: Path
+) -> None:
+    image = Image.fromarray(PIXELS).convert(mode, palette=Image.Palette.ADAPTIVE, colors=2)
+    first, unused = {
+        ("P", "bytes"): (b"\x80\xff", b"\xff\xff\0"),
+        ("P", "colour"): (0, 200),
+        ("RGB", "bytes"): ((128, 64, 128), (9, 9, 9)),
+        ("RGB", "colour"): ((0, 0, 142), (1, 2, 3)),
+    }[mode, form]
+    table = read_colour_table_of("order.csv", tmp_path)
+    image.save(tmp_path / "a.png", transparency=first)
+    with pytest.raises(DataError, match=r"expected opaque colours, got transparent pixels"):
+        read_colours(tmp_path / "a.png", table)
+    image.save(tmp_path / "b.png", transparency=unused)
+    assert read_colours(tmp_path / "b.png", table).tolist() == [[0, 1], [1, 1]]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

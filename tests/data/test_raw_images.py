@@ -14,7 +14,7 @@ from adapt.data.packed.encodings import ENCODINGS
 from adapt.data.packed.inspect import read_sample
 from adapt.data.packed.split_files import read_manifest
 from adapt.data.problems import BadFiles, Notes
-from adapt.data.raw_images import DEEP, UPRIGHT, read_header, read_image
+from adapt.data.raw_images import ALPHA, DEEP, UPRIGHT, read_header, read_image
 from adapt.data.writing.pack import pack
 from adapt.errors import DataError
 from storage.store import Store
@@ -75,6 +75,15 @@ def test_16_bits_are_seen_beside_exif_behind_the_pixels(tmp_path: Path) -> None:
     path = saved(tmp_path, "a.png", data[:-12] + late + data[-12:])
     assert read_header(path).conversions() == [DEEP, UPRIGHT]
     assert np.array_equal(read_image(path), COLOURS[::-1, ::-1])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("transparency", [b"\x80\xff", 0])
+def test_a_transparent_palette_is_stated_as_alpha_is(transparency: object, tmp_path: Path) -> None:
+    image = Image.fromarray(COLOURS).quantize(4)
+    image.save(tmp_path / "a.png", transparency=transparency)
+    assert read_header(tmp_path / "a.png").conversions() == [ALPHA]
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("top", [200, 4095])

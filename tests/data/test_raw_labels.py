@@ -82,7 +82,6 @@ def test_a_pgm_s_greatest_value_does_not_scale_ids(most: int, plain: bool, tmp_p
     [
         ("a.png", {}),
         ("a.bmp", {}),
-        ("a.gif", {}),
         ("a.tga", {}),
         ("a.tif", {"compression": "tiff_lzw"}),
         ("a.tif", {"compression": "tiff_adobe_deflate"}),
@@ -92,6 +91,15 @@ def test_a_pgm_s_greatest_value_does_not_scale_ids(most: int, plain: bool, tmp_p
 def test_lossless_formats_keep_every_id(name: str, options: dict[str, str], tmp_path: Path) -> None:
     Image.fromarray(IDS).save(tmp_path / name, **options)
     assert np.array_equal(read_ids(tmp_path / name), IDS)
+
+
+def test_gifs_are_refused_because_their_writers_number_ids_anew(tmp_path: Path) -> None:
+    image = Image.fromarray(IDS * 10)
+    image.save(tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as saved:
+        assert set(np.unique(np.asarray(saved))) != set(np.unique(IDS * 10))
+    with pytest.raises(DataError, match=r"a.gif: expected a PNG of ids, got GIF.*save labels as P"):
+        read_ids(tmp_path / "a.gif")
 
 
 LOSSY = [

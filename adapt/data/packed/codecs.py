@@ -115,6 +115,8 @@ def rgb_of(image: Image.Image) -> Pixels:
         return np.repeat(high[..., None], 3, axis=-1)
     if image.mode in ("I", "F"):
         raise ValueError(f"values of mode {image.mode} have no fixed range")
+    if image.mode == "P" and "transparency" in image.info:  # else Pillow warns
+        image = image.convert("RGBA")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
