@@ -21,19 +21,21 @@ from storage.errors import FixableError
 ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".pth.tar", ".pt.tar", ".bin")
 """Endings of files of weights, in lower case, where a URI may also name a folder."""
 WRAPPERS = ("state_dict", "model")
-"""Names that are opened first, whatever is beside them."""
+"""Names that are opened where what is beside them has at most half as many tensors."""
 COPIES = ("module.", "_orig_mod.")
 """Beginnings of names that PyTorch's own wrappers add."""
 
+_BESIDE = "tensors outside of these"
 _HEAD_BYTES = 512
 _ASK_AGAIN = "download it again"
 _DIRECT = "download the file itself, by its direct link"
 _UNPACK = "unpack it"
+_XML = "an XML document, as a store answers errors"
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself (git lfs pull)"),
-    (b"<!doctype", "a web page", _DIRECT),
-    (b"<html", "a web page", _DIRECT),
-    (b"<?xml", "an XML document, as a store answers errors", _DIRECT),
+    (b"<?xml", _XML, _DIRECT),
+    (b"<error", _XML, _DIRECT),
+    (b"<", "a web page", _DIRECT),
     (b"{", "a JSON document", _DIRECT),
     (b"\x1f\x8b", "a gzip archive", _UNPACK),
     (b"bzh", "a bzip2 archive", _UNPACK),
@@ -100,20 +102,31 @@ def tensors_in(content: Any) -> dict[str, Tensor]:
         raise NoWeights("which is a whole pickled model", _STATE_DICT)
     while isinstance(content, Mapping):
         own = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        inner = {str(key): one for key, one in content.items() if _holds_tensors(one)}
-        named = [name for name in WRAPPERS if name in inner]
-        if named:
-            content = inner[named[0]]
-        elif any(tensor.ndim for tensor in own.values()) or not inner:
+        networks = {str(key): one for key, one in content.items() if _holds_tensors(one)}
+        if not networks:
             return _plain(own)
-        elif len(inner) == 1:
-            (content,) = inner.values()
-        else:
-            found = ", ".join(f"{name} ({_count(one)} tensors)" for name, one in inner.items())
-            raise NoWeights(
-                f"with several networks: {found}", "save the wanted one in a file of its own"
-            )
+        if any(tensor.ndim for tensor in own.values()):
+            networks = {_BESIDE: own, **networks}
+        content = networks[_main(networks)]
     return {}
+
+
+def _main(networks: Mapping[str, Mapping[str, Any]]) -> str:
+    """The name of the only one, or of the one that holds far more tensors than those beside it.
+
+    Raises `NoWeights` where several may be meant.
+    """
+    counts = {name: _count(one) for name, one in networks.items()}
+    main = next((name for name in (*WRAPPERS, _BESIDE) if name in counts), None)
+    if len(counts) == 1:
+        return next(iter(counts))
+    if main is None or any(2 * counts[name] > counts[main] for name in counts if name != main):
+        found = ", ".join(f"{name} ({count} tensors)" for name, count in counts.items())
+        raise NoWeights(
+            f"with several networks: {found}",
+            "save the wanted one in a file of its own, by torch.save(content[NAME], FILE)",
+        )
+    return main
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -147,6 +160,8 @@ def _refuse_others(head: bytes) -> None:
         raise NoWeights("which is empty", _ASK_AGAIN)
     if head[_TAR] == b"ustar":
         raise NoWeights("which is a tar archive", _UNPACK)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # text of 16 bits a character
+        head = head[2:].replace(b"\0", b"")
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for beginning, what, fix in _OTHERS:
         if start.startswith(beginning):

@@ -8,11 +8,10 @@ stands in the header of a .safetensors file; other files have none.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -50,21 +49,71 @@ def read_weights(
         raise JobError(f"{key}: expected a file, got none at {path}")
     if sha256 is not None:
         _check_digest(path, sha256)
-    try:
+    with _refused_as(path, key):
         tensors = tensors_in(read_content(path))
+    if not tensors:
+        raise JobError(f"{key}: expected tensors by name, got none in {path.name}")
+    where = f"{key}: {path.name}"
+    _check_kinds(tensors, where)
+    check_finite(tensors, where, "take another checkpoint of that training")
+    return tensors
+
+
+@contextmanager
+def _refused_as(path: Path, key: str) -> Iterator[None]:
+    """Raise the `NoWeights` of a file as a `JobError` with its key."""
+    try:
+        yield
     except NoWeights as error:
         raise JobError(
             f"{key}: expected a file of tensors, got {path.name}, {error.problem}", error.fix
         ) from error
-    if not tensors:
-        raise JobError(f"{key}: expected tensors by name, got none in {path.name}")
-    check_finite(tensors, f"{key}: {path.name}", "take another checkpoint of that training")
-    return tensors
+
+
+def _check_kinds(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise `JobError` naming tensors that are no plain arrays of real numbers, by their kind."""
+    kinds: dict[str, list[str]] = {}
+    for name, tensor in tensors.items():
+        kinds.setdefault(_unusual_kind(tensor), []).append(name)
+    kinds.pop("", None)
+    for kind, names in kinds.items():
+        raise JobError(
+            f"{where}: expected plain tensors of real numbers, got {kind} in {_first(names)}",
+            "save them as dense tensors of float32 in the program that they come from",
+        )
+
+
+def _unusual_kind(tensor: Tensor) -> str:
+    """The kind of a tensor that a network of float32 cannot take; empty for all others."""
+    checks = {
+        "no values (a meta tensor)": tensor.is_meta,
+        "quantized values": tensor.is_quantized,
+        "sparse or nested values": tensor.layout != torch.strided or tensor.is_nested,
+        "complex numbers": tensor.is_complex(),
+    }
+    found = next((kind for kind, is_so in checks.items() if is_so), "")
+    return found or ("" if _has_numbers(tensor) else f"values of {tensor.dtype}")
+
+
+def _has_numbers(tensor: Tensor) -> bool:
+    """False for the types of packed bits, which no operation reads."""
+    try:
+        tensor.flatten()[:1].float()
+    except (RuntimeError, TypeError):
+        return False
+    return True
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str, fix: str) -> None:
-    """Raise `JobError` naming the tensors that hold values which are no numbers."""
+    """Raise `JobError` naming the tensors that hold values which are no numbers, or which the
+    float32 of a network cannot hold."""
     bad = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
+    large = [name for name in bad if tensors[name].dtype == torch.float64]
+    large = [name for name in large if tensors[name].isfinite().all()]
+    if large:
+        raise JobError(
+            f"{where}: expected numbers of float32, got larger ones in {_first(large)}", fix
+        )
     if bad:
         raise JobError(
             f"{where}: expected finite numbers, got NaN or infinity in {_first(bad)}", fix
@@ -72,10 +121,10 @@ def check_finite(tensors: Mapping[str, Tensor], where: str, fix: str) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
+    """As float32, which networks have."""
     if not tensor.is_floating_point() or tensor.layout != torch.strided:
         return True
-    values = tensor if tensor.element_size() > 1 else tensor.float()  # of 8 bits: no isfinite
-    return bool(values.isfinite().all())
+    return bool(tensor.float().isfinite().all())
 
 
 def load_fitting(
@@ -124,8 +173,10 @@ def read_description(path: Path, key: str = "model.start_uri") -> dict[str, Any]
 
     Raises `JobError` for a .safetensors file that is none.
     """
-    torchs = path.suffix.lower() != ".safetensors" or is_zipfile(path)  # whatever it is called
-    if torchs and not is_safetensors(path):
+    if path.is_file() and not is_safetensors(path):
+        if path.suffix.lower() == ".safetensors":
+            with _refused_as(path, key):
+                read_content(path)
         return None
     try:
         with safe_open(path, framework="pt") as file:

@@ -4,6 +4,7 @@ import argparse
 import gzip
 import logging
 import pickle
+import re
 import tarfile
 import zipfile
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adapt.errors import JobError
-from adapt.models.weights import load_fitting, misfit, read_weights
+from adapt.models.weights import load_fitting, misfit, read_description, read_weights
 
 TENSORS = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.ones(2)}
 
@@ -84,6 +85,44 @@ def test_several_networks_are_listed(tmp_path: Path) -> None:
         read_weights(path)
 
 
+OTHER = {key: value + 1 for key, value in TENSORS.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "listed"),
+    [
+        ({"ema": TENSORS, "model": OTHER}, "ema (2 tensors), model (2 tensors)"),
+        ({"state_dict": TENSORS, "model": OTHER, "epoch": 1}, "state_dict (2 tensors), model (2"),
+        ({"state_dict": TENSORS, "state_dict_ema": OTHER}, "state_dict (2 tensors), state_dict_e"),
+        ({"a": {"model": TENSORS, "teacher": {"net": OTHER}}}, "model (2 tensors), teacher (2 te"),
+        ({**TENSORS, "ema": OTHER}, "tensors outside of these (2 tensors), ema (2 tensors)"),
+        ({**OTHER, "model": TENSORS}, "tensors outside of these (2 tensors), model (2 tensors)"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
+)
+def test_no_network_is_taken_silently_beside_another(
+    tmp_path: Path, content: object, listed: str
+) -> None:
+    with pytest.raises(JobError, match=re.escape(f"with several networks: {listed}")) as told:
+        read_weights(saved(tmp_path / "a.pth", content))
+    assert "Fix: save the wanted one in a file of its own" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": TENSORS, "class_weights": torch.ones(19)},
+        {"state_dict": TENSORS, "criterion": {"weight": torch.ones(19)}, "epoch": 3},
+        {"model": TENSORS, "optimizer": {"state": {0: TENSORS}, "param_groups": [{"lr": 1}]}},
+        {"state_dict": TENSORS, "optimizer_states": [{"state": {0: OTHER}, "param_groups": []}]},
+        {**TENSORS, "extra": {"scale": torch.ones(1)}},
+    ],
+    ids=lambda content: "+".join(content),
+)
+def test_what_is_no_network_beside_one_does_not_matter(tmp_path: Path, content: object) -> None:
+    assert_ours(read_weights(saved(tmp_path / "a.pth", content)))
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize(
     "beside",
@@ -134,6 +173,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "page": (lambda path: path.write_text("\n<!DOCTYPE html><html>"), "which is a web page"),
     "html": (lambda path: path.write_text("\ufeff<HTML>"), "which is a web page"),
     "xml": (lambda path: path.write_text("<?xml version='1.0'?><Error/>"), "an XML document"),
+    "comment": (lambda path: path.write_text("<!-- saved --><html>"), "which is a web page"),
+    "head": (lambda path: path.write_text("<HEAD><TITLE>Sign in"), "which is a web page"),
+    "utf-16": (lambda path: path.write_text("<html>", encoding="utf-16"), "which is a web page"),
+    "error": (lambda path: path.write_text("<Error><Code>NoSuchKey"), "which is an XML document"),
     "json": (lambda path: path.write_text('{"error": "quota"}'), "which is a JSON document"),
     "gzip": (lambda path: path.write_bytes(gzip.compress(b"1")), "which is a gzip archive"),
     "tar": (_tar, "which is a tar archive. Fix: unpack it"),
@@ -150,6 +193,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut safetensors": (lambda path: _cut_safetensors(path), "cannot be read as one"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "cannot be read as one"),
 }
+
+
+READABLE = ("module",)
+"""Without tensors, but a file of `torch.save`: such have no description."""
 
 
 def _cut(path: Path, num_bytes: int) -> None:
@@ -171,6 +218,10 @@ def test_other_files_are_called_what_they_are(tmp_path: Path, kind: str, name: s
         JobError, match=rf"^FILE: expected a file of tensors, got {name}.*{message}"
     ) as told:
         read_weights(tmp_path / name, key="FILE")
+    if name.endswith(".safetensors") and kind not in READABLE:
+        with pytest.raises(JobError) as described:
+            read_description(tmp_path / name, key="FILE")
+        assert str(described.value).startswith(str(told.value).partition(" (")[0])
     assert "weights_only" not in str(told.value) and "safe_globals" not in str(told.value)
 
 
@@ -187,6 +238,39 @@ def test_values_that_are_no_numbers_are_refused_by_name(
             JobError, match=rf"^K: {path.name}: .* got NaN or infinity in bn.running_var\. Fix: "
         ):
             read_weights(path, key="K")
+
+
+UNUSUAL: dict[str, tuple[Callable[[], Tensor], str]] = {
+    "coo": (lambda: torch.eye(2).to_sparse(), "sparse or nested values"),
+    "csr": (lambda: torch.eye(2).to_sparse_csr(), "sparse or nested values"),
+    "meta": (lambda: torch.empty(2, device="meta"), "no values (a meta tensor)"),
+    "qint8": (
+        lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+        "quantized values",
+    ),
+    "complex": (lambda: torch.ones(2, dtype=torch.complex64), "complex numbers"),
+    "bits": (lambda: torch.ones(2, dtype=torch.uint8).view(torch.bits8), "values of torch.bits8"),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_tensors_of_other_kinds_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    make, found = UNUSUAL[kind]
+    path = saved(tmp_path / "a.pth", {"model": TENSORS | {"head.weight": make()}})
+    message = f"K: a.pth: expected plain tensors of real numbers, got {found} in head.weight. Fix"
+    with pytest.raises(JobError, match=f"^{re.escape(message)}"):
+        read_weights(path, key="K")
+
+
+def test_numbers_that_float32_cannot_hold_are_refused_by_name(tmp_path: Path) -> None:
+    values = torch.tensor([1.0, -1e300], dtype=torch.float64)
+    save_file(TENSORS | {"head.weight": values}, tmp_path / "a.safetensors")
+    message = "K: a.safetensors: expected numbers of float32, got larger ones in head.weight"
+    with pytest.raises(JobError, match=f"^{message}"):
+        read_weights(tmp_path / "a.safetensors", key="K")
+    kept = {"w": torch.tensor([3e38, 1e-300], dtype=torch.float64)}
+    save_file(kept, tmp_path / "b.safetensors")
+    assert torch.equal(read_weights(tmp_path / "b.safetensors")["w"], kept["w"])
 
 
 def load(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
