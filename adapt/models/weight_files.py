@@ -50,23 +50,49 @@ _TAR = slice(257, 262)
 _STATE_DICT = "save model.state_dict() in the program that it comes from"
 _GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed global")
 _MOST_FOREIGN = 500
+_TYPES = [
+    "bool",
+    "complex",
+    "dict",
+    "float",
+    "frozenset",
+    "int",
+    "list",
+    "object",
+    "range",
+    "slice",
+    "str",
+    "tuple",
+]
+"""Python's own types in the state of objects such as schedulers: read as `Foreign` ones too."""
 
 
 class NoWeights(FixableError):
     """A file holds no weights; the problem says what it is instead."""
 
 
-class Foreign:
-    """An object of another program in a file: neither its code nor its content is used."""
+class Foreign(list[Any]):
+    """An object of another program in a file: neither its code nor its content is used.
+
+    A list, since torch appends to lists alone and a deque is one of them.
+    """
 
     def __new__(cls, *_given: object) -> "Foreign":
-        return object.__new__(cls)
+        return list.__new__(cls)
 
     def __init__(self, *_given: object) -> None:
         pass
 
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
     def __setstate__(self, _state: object) -> None:
         pass
+
+
+def _plain_dict(*_default: object) -> dict[Any, Any]:
+    """A defaultdict as torch reads it: it sets items of plain ones alone."""
+    return {}
 
 
 def read_content(path: Path) -> Any:
@@ -103,6 +129,8 @@ def tensors_in(content: Any) -> dict[str, Tensor]:
     while isinstance(content, Mapping):
         own = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         networks = {str(key): one for key, one in content.items() if _holds_tensors(one)}
+        if not own and not networks:
+            _refuse_foreign(content)
         if not networks:
             return _plain(own)
         if any(tensor.ndim for tensor in own.values()):
@@ -129,6 +157,18 @@ def _main(networks: Mapping[str, Mapping[str, Any]]) -> str:
     return main
 
 
+def _refuse_foreign(content: Mapping[Any, Any]) -> None:
+    """Raise `NoWeights` where other objects stand in the place of tensors."""
+    for key, value in content.items():
+        if isinstance(value, Foreign):
+            raise NoWeights(
+                f"which holds no tensors, but NumPy's arrays or other objects, such as {key}",
+                "save tensors by name, by torch.from_numpy(ARRAY) for arrays",
+            )
+        if isinstance(value, Mapping):
+            _refuse_foreign(value)
+
+
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Without what PyTorch's own wrappers put before every name."""
     for prefix in COPIES * 2:
@@ -138,11 +178,11 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _holds_tensors(value: object) -> bool:
-    """True for a state dict and for what wraps one; not for an optimizer's state."""
+    """True for a state dict and for what wraps one; not for an optimizer's state or metrics."""
     if not isinstance(value, Mapping) or "param_groups" in value:
         return False
     return any(
-        isinstance(key, str) and (isinstance(one, Tensor) or _holds_tensors(one))
+        isinstance(key, str) and (one.ndim if isinstance(one, Tensor) else _holds_tensors(one))
         for key, one in value.items()
     )
 
@@ -185,16 +225,21 @@ def _read_pickle(path: Path) -> Any:
     foreign: list[str] = []
     while True:
         try:
-            allowed = torch.serialization.safe_globals([(Foreign, name) for name in foreign])
-            with allowed, path.open("rb") as file:  # by its path torch would ask its name
+            allowed: list[Any] = [(Foreign, name) for name in foreign]
+            allowed.append((_plain_dict, "collections.defaultdict"))
+            with (
+                torch.serialization.safe_globals(allowed),
+                path.open("rb") as file,
+            ):  # by its path torch would ask its name
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             unknown = _GLOBAL.search(str(error))
             if unknown is None or len(foreign) == _MOST_FOREIGN or unknown[1] in foreign:
                 raise NoWeights(*_refusal(str(error))) from error
-            if "." not in unknown[1]:  # a function of Python itself, such as eval
-                raise NoWeights(f"which cannot be read as one (it runs {unknown[1]})") from error
-            foreign.append(unknown[1])
+            name = f"builtins.{unknown[1]}" if unknown[1] in _TYPES else unknown[1]
+            if "." not in name or name in foreign:  # a function of Python itself, such as eval
+                raise NoWeights(f"which cannot be read as one (it runs {name})") from error
+            foreign.append(name)
         except (RuntimeError, EOFError, KeyError, AttributeError, TypeError, ValueError) as error:
             raise _damaged(error) from error
 

@@ -7,8 +7,10 @@ import pickle
 import re
 import tarfile
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +25,12 @@ from adapt.errors import JobError
 from adapt.models.weights import load_fitting, misfit, read_description, read_weights
 
 TENSORS = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.ones(2)}
+
+
+class Colour(Enum):
+    """Another program's key."""
+
+    RED = 1
 
 
 class Logger:
@@ -116,6 +124,7 @@ def test_no_network_is_taken_silently_beside_another(
         {"model": TENSORS, "optimizer": {"state": {0: TENSORS}, "param_groups": [{"lr": 1}]}},
         {"state_dict": TENSORS, "optimizer_states": [{"state": {0: OTHER}, "param_groups": []}]},
         {**TENSORS, "extra": {"scale": torch.ones(1)}},
+        {"net": defaultdict(list, TENSORS), "metrics": {"miou": torch.tensor(0.5)}},
     ],
     ids=lambda content: "+".join(content),
 )
@@ -133,6 +142,15 @@ def test_what_is_no_network_beside_one_does_not_matter(tmp_path: Path, content: 
         SimpleNamespace(a=1),
         Logger(),
         [Logger(), {"deep": np.int64(1)}],
+        torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.ones(1)]), 3),
+        datetime(2026, 1, 1),
+        timedelta(1),
+        defaultdict(list, {"loss": [0.5]}),
+        defaultdict(float),
+        deque([1, 2], 3),
+        frozenset([1]),
+        range(3),
+        {Colour.RED: slice(1)},
     ],
     ids=lambda beside: type(beside).__name__,
 )
@@ -140,6 +158,14 @@ def test_objects_beside_tensors_do_not_hinder(tmp_path: Path, beside: object, zi
     content = {"args": beside, "state_dict": TENSORS}
     path = saved(tmp_path / "a.pth", content, _use_new_zipfile_serialization=zipped)
     assert_ours(read_weights(path))
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_arrays_of_numpy_are_called_that(tmp_path: Path, wrapped: bool) -> None:
+    arrays = {name: tensor.numpy() for name, tensor in TENSORS.items()}
+    path = saved(tmp_path / "a.pth", {"model": arrays, "epoch": 3} if wrapped else arrays)
+    with pytest.raises(JobError, match=r"NumPy's arrays or other objects, such as conv.weight\. F"):
+        read_weights(path)
 
 
 def _tar(path: Path) -> None:
