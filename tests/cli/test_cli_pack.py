@@ -161,6 +161,27 @@ def coloured(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.mark.parametrize(
+    ("raw", "uri"),
+    [
+        ("raw", "raw"),
+        ("raw", "raw/packed"),
+        ("raw", "raw/images"),
+        ("raw", "."),
+        ("raw", "link"),
+        ("link", "./x/../raw/train"),
+    ],
+)
+def test_the_packed_folder_is_apart_from_the_raw_one(raw: str, uri: str, tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 2, seed=1)
+    (tmp_path / "link").symlink_to("raw")
+    before = sorted(tmp_path.rglob("*"))
+    ended = call("pack", "folders", raw, uri, folder=tmp_path)
+    refused(ended, 2, "URI: expected a folder apart from the raw folder", "beside the raw folder")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert call("pack", "folders", raw, "raw-packed", folder=tmp_path).code == 0
+
+
 def test_colour_labels_without_a_table_name_the_way(coloured: Callable[..., Path]) -> None:
     refused(pack(coloured(ROAD, CAR)), 4, "got mode RGB", "--colours SPEC or TABLE")
 

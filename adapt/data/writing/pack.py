@@ -49,6 +49,7 @@ from adapt.errors import JobError
 from storage.errors import StoreError
 from storage.shards.shards import ShardWriter, checksums
 from storage.store import Store
+from storage.uris import split_uri
 
 LIBRARIES = ("numpy", "Pillow", "qoi", "simplejpeg", "zstandard")
 
@@ -107,6 +108,7 @@ def pack(
     Raises `JobError` for wrong settings and where another packing is there (`overwrite` replaces
     it), `BadFiles` that names every bad file, `StoreError` where the store fails.
     """
+    refuse_overlap(raw_dir, store)
     draft = draft_plan(dataset, raw_dir, split, **settings)
     plan, threads = draft.plan, workers or os.cpu_count() or 1
     on_notes(draft.notes)
@@ -127,6 +129,21 @@ def pack(
     if part != WHOLE:
         return manifest_of(plan.summary, packed)
     return complete(store, plan.summary, packed)
+
+
+def refuse_overlap(raw_dir: Path, store: Store) -> None:
+    """`JobError` where one of the two folders is in the other: the next packing would take the
+    shards' folders for raw ones.
+    """
+    scheme, root = split_uri(store.uri)
+    if scheme != "file":
+        return
+    raw, packed = Path(os.path.realpath(raw_dir)), Path(os.path.realpath(root))
+    if raw == packed or raw in packed.parents or packed in raw.parents:
+        raise JobError(
+            f"URI: expected a folder apart from the raw folder {raw}, got {packed}",
+            fix="pack into a folder beside the raw folder",
+        )
 
 
 def to_pack(draft: Draft, work: ShardWork, records: dict[int, ShardRecord]) -> list[Surveyed]:
