@@ -137,6 +137,7 @@ def pack(
     from adapt.data.problems import Notes
     from adapt.data.writing.draft import PlanSettings
     from adapt.data.writing.pack import pack as pack_split
+    from adapt.data.writing.pack import refuse_overlap
     from adapt.data.writing.plan import Slice
 
     settings = PlanSettings(
@@ -151,7 +152,8 @@ def pack(
         colours=colour_table(colours, ignore_colour, name or dataset),
         label_space=label_space(classes),
     )
-    one_slice, notes = Slice.parse(part), Notes()
+    one_slice, notes, store = Slice.parse(part), Notes(), stores_of(spec).open(uri)
+    refuse_overlap(raw_dir, store)
     with (
         problems_shown(as_json, notes),
         progress_bar(f"packing {dataset} {split}", console) as advance,
@@ -159,7 +161,7 @@ def pack(
         manifest = pack_split(
             dataset,
             raw_dir,
-            stores_of(spec).open(uri),
+            store,
             split,
             workers=workers,
             overwrite=overwrite,

@@ -36,10 +36,14 @@ def sync_metrics(
     """Send entries to MLflow that jobs could not deliver before they ended.
 
     The spool of a job that still runs is skipped: the job delivers it itself. Ends with 3 where
-    entries remain.
+    entries remain in others.
     """
+    from adapt.tracking.sync import require_mlflow
+
     place = place_here()
     spools = [spool] if spool and spool.is_file() else _spools_in(place, spool)
+    if spools and tracking_uri is not None:
+        require_mlflow(tracking_uri, "--tracking-uri")
     end_s = time.monotonic() + timeout_s
     answers: dict[str, dict[str, object]] = {}
     for path in spools:
@@ -54,6 +58,12 @@ def sync_metrics(
             f"{', '.join(left)}",
             "start the server, then run the same command again",
         )
+    unsent = [path for path, answer in answers.items() if answer.get("remains")]
+    if unsent:
+        raise StoreError(
+            f"{', '.join(unsent)}: expected entries that can be sent, got the faults above",
+            "correct what they name, then run the same command again",
+        )
     if not spools:
         console.print("no spool has entries to send")
 
@@ -64,14 +74,16 @@ def _send(
     """Send one spool, with a line every few seconds; its part of the answer.
 
     servers: the one asked for and the environment's, None for none. Raises `JobError` for a spool
-    that cannot be sent, where it is `alone`; else skips it with a message.
+    that cannot be sent, where it is `alone`; else skips it with a message. `remains`: its job does
+    not run, so nothing else will send it.
     """
-    from adapt.tracking.sync import deliver_spool, server_of
+    from adapt.tracking.sync import deliver_spool, is_spool, server_of
     from storage.uris import without_password
 
     def show(message: str) -> None:
         console.print(f"{path}: {message}", soft_wrap=True, markup=False, highlight=False)
 
+    uri = None
     try:
         uri = server_of(path, *servers)
         server = without_password(uri)
@@ -83,7 +95,7 @@ def _send(
         if alone:
             raise
         console.print(f"skipped: {error}", soft_wrap=True, markup=False, highlight=False)
-        return {"left_out": str(error)}
+        return {"left_out": str(error), "remains": uri is None and is_spool(path)}
     show(f"{answer.sent} entries sent, {answer.left} remain")
     return {**answer._asdict(), "tracking_uri": server}
 

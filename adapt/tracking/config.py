@@ -9,7 +9,7 @@ from adapt.config.section import Section
 from adapt.config.validation import Mistake
 from storage.uris import without_password
 
-_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "arn")
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "arn")
 
 
 class TrackingConfig(Section):
@@ -45,8 +45,8 @@ class TrackingConfig(Section):
                 fix="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the job's "
                 "environment instead",
             )
-        if re.split(r"[:+]", uri)[0] not in _SCHEMES:
-            raise ValueError(f"expected a URI of {', '.join(_SCHEMES)}, got {uri!r}")
+        if re.split(r"[:+]", uri)[0] not in SCHEMES:
+            raise ValueError(f"expected a URI of {', '.join(SCHEMES)}, got {uri!r}")
         return uri
 
     @field_validator("register_as")

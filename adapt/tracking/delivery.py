@@ -113,13 +113,14 @@ class Delivery(threading.Thread):
                 report_s += _REPORT_S
         self._abandoned = True
         if self._spool.waiting:
+            path = self._spool.path.absolute()
             log.warning(
                 "MLflow at %s has not received %d entries; they are buffered in %s. Fix: start the "
                 "job again with this folder, or run `segadapt sync-metrics %s`",
                 without_password(self._uri),
                 self._spool.waiting,
-                self._spool.path,
-                shlex.quote(str(self._spool.path)),
+                path,
+                shlex.quote(str(path)),
             )
         return not self._spool.waiting
 

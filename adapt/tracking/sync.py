@@ -1,15 +1,17 @@
 """Sends what ended jobs left in their spools: each spool to the MLflow that its job wrote to."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from adapt.errors import JobError
+from adapt.tracking.config import SCHEMES
 from adapt.tracking.delivery import Delivery
 from adapt.tracking.mlflow_database import require_database
 from adapt.tracking.mlflow_entries import SENDERS
 from adapt.tracking.spool import Entry, Spool, parsed
-from storage.uris import without_user
+from storage.uris import without_password, without_user
 
 
 class Sent(NamedTuple):
@@ -57,8 +59,29 @@ def server_of(path: Path, asked: str | None, environment_uri: str | None) -> str
             f"{path}: expected a spool that names the MLflow server of its job, got none",
             "name it with --tracking-uri, or set MLFLOW_TRACKING_URI",
         )
-    require_database(uri)
+    require_mlflow(uri, "MLFLOW_TRACKING_URI" if asked is None else "--tracking-uri")
     return uri
+
+
+def require_mlflow(uri: str, key: str) -> None:
+    """Raise `JobError` naming `key` where a URI cannot be MLflow's, or its database file is not
+    there. A server is not asked: MLflow's client takes a bare name for one and keeps retrying.
+    """
+    scheme = re.match(r"([a-z]+)(?:\+[a-z0-9]+)?://.|(arn):|(databricks)$", uri, re.IGNORECASE)
+    known = scheme and next(filter(None, scheme.groups())).lower() in SCHEMES
+    if not known or re.match(r"sqlite://(?!/)", uri, re.IGNORECASE):
+        shown, file = without_password(uri), without_password(uri).rpartition("://")[2]
+        raise JobError(
+            f"{key}: expected a URI of {', '.join(SCHEMES)}, got {shown!r}",
+            f"write sqlite:///{file} for a database file, http://HOST:PORT for a server",
+        )
+    require_database(uri)
+
+
+def is_spool(path: Path) -> bool:
+    """Return whether a file starts as the spools of trackers do."""
+    with path.open("rb") as file:
+        return _is_start(parsed(file.readline()))
 
 
 def _last_start(path: Path) -> Entry:

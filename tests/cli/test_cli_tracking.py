@@ -171,6 +171,43 @@ def test_no_database_is_made_where_another_is_named(
     assert spool.exists() and not (tmp_path / "typo.db").exists()
 
 
+def test_a_wrong_uri_is_refused_for_a_folder_too(tmp_path: Path) -> None:
+    spool = left_behind(tmp_path, "one")
+    for uri, text in (
+        (f"sqlite:///{tmp_path}/typo.db", "typo.db: expected MLflow's database file, got no file"),
+        ("typo.db", "--tracking-uri: expected a URI of http, https, sqlite,"),
+        ("typo.db", "Fix: write sqlite:///typo.db for a database file"),
+        ("sqlite://typo.db", "Fix: write sqlite:///typo.db for a database file"),
+        ("localhost:5000", "http://HOST:PORT for a server"),
+        ("/srv/mlruns", "--tracking-uri: expected a URI of"),
+    ):
+        for where in (spool, spool.parent):
+            ended = call("sync-metrics", where, "--tracking-uri", uri, folder=tmp_path)
+            assert ended.code == 2 and text in ended.err, (uri, ended.err)
+    assert spool.exists()
+
+
+def test_a_folder_whose_spools_cannot_be_sent_ends_with_3(
+    tmp_path: Path, undelivered: Callable[..., Path]
+) -> None:
+    spool = undelivered(tmp_path / "lost", f"sqlite:///{tmp_path}/gone/mlflow.db")
+    (spool.parent / "foreign.jsonl").write_text("{}\n")
+    ended = call("sync-metrics", spool.parent, folder=tmp_path)
+    assert ended.code == 3 and "skipped: " in ended.err and spool.exists()
+    assert f"{spool}: expected entries that can be sent, got the faults above" in ended.err
+    spool.unlink()
+    assert call("sync-metrics", spool.parent, folder=tmp_path).code == 0
+
+
+def test_the_printed_command_names_the_whole_path(
+    tmp_path: Path, undelivered: Callable[..., Path]
+) -> None:
+    spool = undelivered(tmp_path / "near", AWAY)
+    name = spool.relative_to(tmp_path)
+    ended = call("sync-metrics", name, "--tracking-uri", AWAY, "--timeout-s", 1, folder=tmp_path)
+    assert f"`segadaptsync-metrics{spool}`" in "".join(ended.err.split())
+
+
 def rewritten(spool: Path, change: Callable[[dict[str, Any]], object]) -> None:
     entries = [json.loads(line) for line in spool.read_text().splitlines()]
     for entry in entries:

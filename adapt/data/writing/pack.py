@@ -108,7 +108,6 @@ def pack(
     Raises `JobError` for wrong settings and where another packing is there (`overwrite` replaces
     it), `BadFiles` that names every bad file, `StoreError` where the store fails.
     """
-    refuse_overlap(raw_dir, store)
     draft = draft_plan(dataset, raw_dir, split, **settings)
     plan, threads = draft.plan, workers or os.cpu_count() or 1
     on_notes(draft.notes)
