@@ -227,10 +227,8 @@ def _read_pickle(path: Path) -> Any:
         try:
             allowed: list[Any] = [(Foreign, name) for name in foreign]
             allowed.append((_plain_dict, "collections.defaultdict"))
-            with (
-                torch.serialization.safe_globals(allowed),
-                path.open("rb") as file,
-            ):  # by its path torch would ask its name
+            # Opened here: by its path torch would ask its name.
+            with torch.serialization.safe_globals(allowed), path.open("rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             unknown = _GLOBAL.search(str(error))
