@@ -102,9 +102,9 @@ def test_data_that_was_packed_at_another_size(damaged: Path, tmp_path: Path) -> 
     path = damaged / "train" / "manifest.json"
     exact = {"profile": "exact", "size_hw": [48, 64]}
     path.write_text(json.dumps(json.loads(path.read_text()) | exact))
-    found = source_of(subject(tmp_path, str(damaged), "source.size_hw=[24, 32]"))
+    found = source_of(subject(tmp_path, str(damaged), "source.size_hw=[40, 56]"))
     assert_red(
-        found, "source", 4, "expected size_hw [48, 64] as packed, got [24, 32]", "set size_hw"
+        found, "source", 4, "expected size_hw [48, 64] as packed, got [40, 56]", "set size_hw"
     )
 
 

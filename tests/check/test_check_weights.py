@@ -23,7 +23,7 @@ def test_weights_of_the_wrong_kind(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_text("{}")
     save_file({"x": torch.zeros(1)}, tmp_path / "b.safetensors")
     for file, key, message in (
-        ("a", "weights_uri", "expected a file of tensors, got a.safetensors, which cannot be"),
+        ("a", "weights_uri", "expected a file of tensors, got a.safetensors, which is a JSON"),
         ("b", "start_uri", "model: expected weights of deeplab_v2 on test_resnet with 4 classes"),
     ):
         one = subject(tmp_path, "packed", f"model.{key}={tmp_path}/{file}.safetensors")
