@@ -40,7 +40,9 @@ def _explained(name: str | Path, error: OSError) -> StoreError:
     if error.errno == errno.EISDIR:
         return StoreError(f"{name}: expected a file, got a folder of this name ({where})")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return StoreError(f"{name}: expected folders as parts of the path, got a file ({where})")
+        parts = [*reversed(Path(where).parents), Path(where)]
+        file = next((part for part in parts if part.is_file()), where)
+        return StoreError(f"{name}: expected folders as parts of the path, got a file ({file})")
     return StoreError(f"{name}: {error.strerror or error} ({where})")
 
 

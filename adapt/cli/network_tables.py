@@ -24,7 +24,7 @@ from adapt.models.costs import (
 )
 from adapt.models.demands import Demands, listed
 from adapt.models.encoders.encoder import UNDILATED_STRIDE, Encoder
-from adapt.models.encoders.timm import OUTPUT_STRIDES, tested_output_strides
+from adapt.models.encoders.timm import OUTPUT_STRIDES, known_output_strides
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def describe_encoder(
     """
     if output_stride not in (None, *OUTPUT_STRIDES):
         raise JobError(f"model.output_stride: expected 8, 16 or 32, got {output_stride}")
-    strides = tested_output_strides(name)
+    strides = known_output_strides(name)
     built = {} if strides else dict(_at_each_stride(name))
     strides = strides or tuple(built)
     chosen = output_stride or max(strides, default=UNDILATED_STRIDE)

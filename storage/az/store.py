@@ -10,7 +10,12 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from azure.core import MatchConditions
-from azure.core.exceptions import AzureError, DeserializationError, HttpResponseError
+from azure.core.exceptions import (
+    AzureError,
+    DeserializationError,
+    HttpResponseError,
+    IncompleteReadError,
+)
 from urllib3.exceptions import HTTPError
 
 from storage.az.client import ONE_REQUEST_BYTES, AzClient, connected, credentials_of
@@ -116,6 +121,9 @@ class AzBucket:
         off: they contain signed addresses."""
         try:
             yield self._clients.get()
+        except IncompleteReadError as error:  # an answer that was cut
+            reason = _without_query(f"{type(error).__name__}: {error}")
+            raise self._failures.of_silence(self.shown(key), error, reason) from None
         except HttpResponseError as error:
             if error.status_code is None:  # of the SDK itself, as it signs
                 raise self._failures.unusable(self.shown(key), type(error).__name__) from None

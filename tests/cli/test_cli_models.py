@@ -147,7 +147,7 @@ def test_tables_of_one_network_have_the_same_numbers(folder: Path) -> None:
         assert [one["name"], *cost, shapes] in rows
     assert ["1/32", "512"] in rows
     assert ["aux_16 1"] in [row[-1:] for row in rows]
-    assert ["output_stride", "32", "Reads stages at 1/16 and 1/32."] in rows
+    assert ["output_stride", "32", "Reads stages down to 1/32."] in rows
     assert ["aux", "true", "Heads on the context path at 1/8 and 1/16 (the paper's)."] in rows
 
 

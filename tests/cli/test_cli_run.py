@@ -60,13 +60,14 @@ def test_a_store_that_does_not_answer_is_waited_for(
     ended = call("run", spec, *s3_settings(absent_uri), *uri, folder=tmp_path, environment=keys)
     refused(ended, 3, "s3://bucket/x", absent_uri)
     assert ended.err.count("retrying for up to 2 s") == 1
-    assert 1 < time.monotonic() - started_s < 2 * SECONDS
+    assert 0.3 < time.monotonic() - started_s < 2 * SECONDS
 
 
 def test_checkpoints_that_cannot_be_written(spec: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where a folder should be")
     started_s = time.monotonic()
-    refused(call("run", spec, folder=tmp_path), 3, "runs", "is a file, not a folder")
+    ended = call("run", spec, folder=tmp_path)
+    refused(ended, 3, f"expected folders as parts of the path, got a file ({tmp_path}/runs)")
     assert time.monotonic() - started_s < SECONDS
 
 
@@ -214,7 +215,7 @@ def test_a_platform_that_contradicts_itself_ends_with_2(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/termination-log").touch()
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "VC_TASK_INDEX": "0"}
-    ended = call("schema", folder=tmp_path, environment=pod)
+    ended = call("run", "x.yaml", "--processes", 1, folder=tmp_path, environment=pod)
     refused(ended, 2, "VC_WORKER_HOSTS: expected the pods of a task named `worker`")
     shown = (tmp_path / "dev/termination-log").read_text()
     assert shown.startswith("JobError: VC_WORKER_HOSTS: expected the pods")
@@ -222,4 +223,8 @@ def test_a_platform_that_contradicts_itself_ends_with_2(tmp_path: Path) -> None:
 
 def test_a_platform_that_repeats_commands_takes_no_fresh(spec: Path, tmp_path: Path) -> None:
     ended = call("run", spec, "--fresh", folder=tmp_path, environment=PYTORCHJOB)
-    refused(ended, 2, "--fresh: pytorchjob starts the same command again")
+    refused(
+        ended,
+        2,
+        "--fresh: expected a run on this machine, got one on pytorchjob, which",
+    )

@@ -219,8 +219,12 @@ def test_the_failure_file_keeps_the_message_and_the_last_bytes(size: int, tmp_pa
     ("error", "code", "said"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), 2, "train.precision=bf16"),
-        (OSError(errno.ENOSPC, "full", "/data/x"), 3, "/data/x. Fix: set SEGADAPT_SCRATCH_DIR"),
-        (OSError(errno.ENOSPC, "full"), 3, "stream.cache_gb"),
+        (
+            OSError(errno.ENOSPC, "full", "/data/x"),
+            3,
+            "disk is full: /data/x. Fix: free space",
+        ),
+        (OSError(errno.ENOSPC, "full"), 3, "that of the output, or of a temporary file. Fix: free"),
         (OSError(errno.EROFS, "read-only", "/scratch/x"), 2, "SEGADAPT_SCRATCH_DIR"),
         (OSError(errno.EACCES, "denied", "/scratch/x"), 2, "SEGADAPT_SCRATCH_DIR"),
         (

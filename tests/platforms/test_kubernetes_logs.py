@@ -212,5 +212,5 @@ def test_following_gives_up_on_a_server_that_stays_away(
     quick_retries(monkeypatch, deadline_s=0.2)
     lines = client.logs("tiny-1", follow=True)
     cluster.refusals.append(("GET .*/pods", ServerAnswer(503, "ServiceUnavailable", "later")))
-    with pytest.raises(StoreUnavailable, match=r"answers 503: later\. Fix: try again"):
+    with pytest.raises(StoreUnavailable, match=r"503: later, retried for \d+ s\. Fix: try again"):
         next(lines)

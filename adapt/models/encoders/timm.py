@@ -128,7 +128,7 @@ def timm_knows(name: str) -> bool:
     return timm.is_model(name)
 
 
-def tested_output_strides(name: str) -> tuple[int, ...]:
+def known_output_strides(name: str) -> tuple[int, ...]:
     """Those of a tested encoder, without building it; none for another one."""
     if name not in TESTED_ENCODERS:
         return ()

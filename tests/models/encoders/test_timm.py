@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from adapt.errors import JobError
 from adapt.models.encoders.pretrained import default_weights
-from adapt.models.encoders.timm import TESTED_ENCODERS, TimmEncoder, tested_output_strides
+from adapt.models.encoders.timm import TESTED_ENCODERS, TimmEncoder, known_output_strides
 
 torch.set_num_threads(1)
 UNDILATED = ("nasnetalarge", "pnasnet5large")
@@ -152,12 +152,12 @@ def test_parameters_are_the_networks_without_its_classifier(name: str, count: in
 )
 def test_output_strides_are_those_that_can_be_built(name: str, strides: tuple[int, ...]) -> None:
     assert output_strides(name) == strides
-    assert tested_output_strides(name) == (strides if name in TESTED_ENCODERS else ())
+    assert known_output_strides(name) == (strides if name in TESTED_ENCODERS else ())
 
 
 def test_output_strides_of_tested_encoders_are_known_without_building_them() -> None:
     """`AT_EACH_STRIDE`, all of which other tests build."""
-    known = [(name, one) for name in TESTED_ENCODERS for one in tested_output_strides(name)]
+    known = [(name, one) for name in TESTED_ENCODERS for one in known_output_strides(name)]
     assert known == AT_EACH_STRIDE
 
 

@@ -108,7 +108,7 @@ def test_a_secret_variable_that_is_not_set_is_named(value: str | None) -> None:
 
 def test_a_session_token_travels_with_the_request(s3_server: S3Server, s3_uri: str) -> None:
     stores = stores_of(s3_server, session_token_env="TEST_TOKEN")
-    stores.environment["TEST_TOKEN"] = "no such token"
+    stores.environment["TEST_TOKEN"] = "no-such-token"
     assert "TEST_ACCESS_KEY, TEST_SECRET_KEY, TEST_TOKEN" in refusal_of(stores.open(s3_uri))
 
 
