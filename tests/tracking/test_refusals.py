@@ -22,7 +22,7 @@ from tests.tracking.recorded import (
     read_artifact,
     wait_until_delivered,
 )
-from tests.tracking.test_names import AWKWARD
+from tests.tracking.test_mlflow_names import AWKWARD
 
 
 @pytest.fixture(params=["mlflow", "sqlite"])
