@@ -29,17 +29,24 @@ def start_ticks(pid: int) -> int | None:
 
 def has_ended(pid: int, started: int | None) -> bool:
     """True where the process of this space that started then is certainly gone."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+    if not is_alive(pid):
         return True
-    except PermissionError:  # another user's
-        pass
     try:
         fields = _stat(pid)
     except OSError:  # hidden, or gone just now
         return False
     return fields[0] in "ZX" or int(fields[19]) != started
+
+
+def is_alive(pid: int) -> bool:
+    """True where a process exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _stat(pid: int) -> list[str]:

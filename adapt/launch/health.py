@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from adapt.checkpoint.processes import is_alive
 from adapt.launch.rank_status import (
     STATUS_PREFIX,
-    is_alive,
     last_sign_s,
     read_statuses,
     read_supervisor,

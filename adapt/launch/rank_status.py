@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from adapt.checkpoint.processes import is_alive
 from adapt.errors import Interrupted
 
 SUPERVISOR_FILE, FAILURE_FILE = "supervisor.json", "failure.json"
@@ -203,17 +204,6 @@ def read_first_failure(folder: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):  # an empty file is what a full disk leaves
         return None
     return rank, code
-
-
-def is_alive(pid: int) -> bool:
-    """True where a process exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
 
 
 def die_with_parent() -> None:

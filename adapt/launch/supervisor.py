@@ -24,13 +24,13 @@ from threading import enumerate as enumerate_threads
 from typing import TYPE_CHECKING
 
 from adapt.checkpoint.lease import LeaseLost, RunInUse
+from adapt.checkpoint.processes import is_alive
 from adapt.errors import Interrupted, JobError
 from adapt.launch.first_node import wait_for_first_node
 from adapt.launch.job_copy import read_job
 from adapt.launch.rank_status import (
     RankStatus,
     die_with_parent,
-    is_alive,
     read_first_failure,
     read_stacks,
     read_statuses,

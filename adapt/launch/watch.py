@@ -3,7 +3,8 @@
 import time
 from pathlib import Path
 
-from adapt.launch.rank_status import RankStatus, beat_s, is_alive, read_statuses
+from adapt.checkpoint.processes import is_alive
+from adapt.launch.rank_status import RankStatus, beat_s, read_statuses
 
 
 class Watch:

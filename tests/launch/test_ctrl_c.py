@@ -36,7 +36,7 @@ class Terminal:
     def __init__(self, *argv: object, folder: Path) -> None:
         self._screen, inside = self._open = pty.openpty()
         modes = termios.tcgetattr(inside)
-        modes[3] |= termios.NOFLSH  # else Ctrl-C may throw away what is said about it
+        modes[3] |= termios.NOFLSH  # else Ctrl-C may discard the messages about it
         termios.tcsetattr(inside, termios.TCSANOW, modes)
         self.seen = ""
         self._process = subprocess.Popen(
@@ -84,7 +84,7 @@ def run(folder: Path, uri: str, *argv: object) -> Terminal:
 
 
 def lines_of(terminal: Terminal) -> list[str]:
-    """What is said in words: neither the live line, nor a checkpoint that is stored."""
+    """The messages, without the live line and those of stored checkpoints."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\^C", "", terminal.seen.replace("\r", "\n"))
     kept = ("SIG", "ERROR", "Interrupted", "Traceback", "Aborted", "KeyboardInterrupt", "[")
     return [line for line in map(str.strip, text.split("\n")) if line.startswith(kept)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adapt.launch.rank_status import is_alive
+from adapt.checkpoint.processes import is_alive
 from tests.chaos import descendants
 from tests.commands import ROOT, finish, start
 from tests.conftest import tiny_values
