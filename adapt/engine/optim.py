@@ -58,7 +58,15 @@ def set_lr(
     length = schedule_length(config, total_steps)
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
-            group["lr"] = poly(step, group["base_lr"], length, config.power, config.warmup_steps)
+            group["lr"] = poly(
+                step,
+                group["base_lr"],
+                length,
+                config.power,
+                config.warmup_steps,
+                config.warmup,
+                config.warmup_ratio,
+            )
 
 
 def schedule_length(config: OptimConfig, total_steps: int) -> int:

@@ -55,6 +55,20 @@ class OptimConfig(Section):
         "programs have 250000 and stop at 150000 and 120000.",
     )
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up (both papers: none).")
+    warmup: Literal["even", "daformer", "vfm_uda"] = Field(
+        "even",
+        description="Law of the warm-up. even: the schedule's rate times (steps done + 1) / "
+        "warmup_steps; daformer: times a factor that climbs from warmup_ratio at the first step "
+        "to 1 at warmup_steps (DAFormer, MIC, SegFormer); vfm_uda: from warmup_ratio of lr to lr "
+        "itself at its last step, then the schedule (VFM-UDA).",
+    )
+    warmup_ratio: float = Field(
+        1e-6,
+        ge=0,
+        le=1,
+        description="Share of the rate in the first step (DAFormer, MIC: 1e-6; VFM-UDA: 1e-3); "
+        "without effect with warmup even.",
+    )
 
 
 class SegmenterOptimizer(ABC):

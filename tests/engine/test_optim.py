@@ -17,6 +17,7 @@ from adapt.engine.optim import (
     set_lr,
 )
 from adapt.engine.repeated_sgd import LAWS
+from adapt.engine.schedule import WARMUPS
 from adapt.engine.segmenter_optimizer import OptimConfig, SegmenterOptimizer
 from adapt.engine.sgd import SGDConfig
 from adapt.errors import JobError
@@ -133,6 +134,9 @@ def test_schedule_length() -> None:
         {"adversary_betas": [0.9, 1.0]},
         {"name": "lamb"},
         {"adam": "older"},
+        {"warmup": "cosine"},
+        {"warmup_ratio": 2},
+        {"name": "adamw", "decay_norms": "encoder"},
         {"momentun": 0.9},
         3,
     ],
@@ -171,6 +175,7 @@ def test_the_tables_have_a_row_for_every_choice_of_the_spec() -> None:
     multiplicities = get_args(SGDConfig.model_fields["sgd_multiplicity"].annotation)
     assert set(multiplicities) == {"none", *LAWS}
     assert set(get_args(OptimConfig.model_fields["adam"].annotation)) == set(ADAMS)
+    assert set(get_args(OptimConfig.model_fields["warmup"].annotation)) == set(WARMUPS)
     assert set(get_args(TrainConfig.model_fields["precision"].annotation)) == set(PRECISIONS)
     assert set(get_args(SegmenterConfig.model_fields["norm"].annotation)) == set(NORMS)
     assert set(get_args(AdaptSegNetConfig.model_fields["space"].annotation)) == set(SPACES)
