@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapt.engine.engine import prepare_device
+from adapt.engine.device import prepare_device
 from adapt.evaluation.inference import class_map, upload
 from adapt.evaluation.metrics import confusion_matrix
 from adapt.models.layers import resize

@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT))  # for `python benchmarks/methods.py`
 
 from adapt.cli.demo import make_towns  # noqa: E402 - needs the path above
 from adapt.evaluation.pictures import prediction_grid  # noqa: E402
+from adapt.evaluation.protocol import chosen_text  # noqa: E402
 from adapt.platforms.local_stack import mlflow_server, seaweedfs  # noqa: E402
 from adapt.spec.job_spec import load_spec  # noqa: E402
 
@@ -40,12 +41,13 @@ CLI = [sys.executable, str(ROOT / "entrypoint.py")]
 
 
 class Row(NamedTuple):
-    """One job's result: its test figures and what it took."""
+    """One job's result: its test figures, what it took, and how its checkpoint was chosen."""
 
     name: str
     seed: int
     test: dict[str, Any]
     minutes: float
+    chosen: str = ""
 
 
 class Task:
@@ -80,7 +82,8 @@ class Task:
         self.call("run", spec, "--json", *overrides)
         minutes = (perf_counter() - started_s) / 60
         folder = self.out / name
-        self.call("download-best", name, "--out", str(folder), "--spec", spec)
+        fetch = ("download-best", name, "--out", str(folder), "--spec", spec, "--json")
+        best = json.loads(self.call(*fetch))
         weights = str(folder / "weights.safetensors")
         test = [*overrides, "--set", "validation.split=test", "--set", "evaluate.pictures=3"]
         scored = self.call(
@@ -95,7 +98,8 @@ class Task:
         )
         drawn = ("--out", str(folder), "--colours")
         self.call("predict", spec, "--checkpoint", weights, *drawn, *test)
-        row = Row(method, seed, json.loads(scored), minutes)
+        chosen = chosen_text(best["protocol"], best["chosen_by"], best["weights"])
+        row = Row(method, seed, json.loads(scored), minutes, chosen)
         print(f"{name}: test mIoU {row.test['miou']:.2%}, {minutes:.1f} min", flush=True)
         return row
 
@@ -144,9 +148,13 @@ def run_all(
 
 
 def table(rows: list[Row]) -> str:
-    """Mean and spread over seeds by job, in percent, as Markdown; gains are paired by seed."""
-    classes = list(rows[0].test["iou"])
+    """Mean and spread over seeds by job, in percent, as Markdown; gains are paired by seed.
+
+    Only rows of one `checkpoint` compare; rows of older results do not say it.
+    """
+    classes, says_chosen = list(rows[0].test["iou"]), any(row.chosen for row in rows)
     head = ["job", "mIoU", "gain over source only", *classes, "minutes"]
+    head += ["checkpoint"] if says_chosen else []
     lines = [" | ".join(head), " | ".join([":--", *["--:"] * (len(head) - 1)])]
     base = {row.seed: row.test["miou"] for row in rows if row.name == "source_only"}
     for name in dict.fromkeys(row.name for row in rows):
@@ -159,6 +167,8 @@ def table(rows: list[Row]) -> str:
                 f"{100 * statistics.mean(row.test['iou'][label] or 0 for row in mine):.1f}"
             )
         cells.append(f"{statistics.mean(row.minutes for row in mine):.1f}")
+        if says_chosen:
+            cells.append("; ".join(dict.fromkeys(row.chosen for row in mine)))
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 

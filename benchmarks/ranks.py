@@ -18,8 +18,9 @@ from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from adapt.batch import Batch
-from adapt.engine.engine import Engine, TrainConfig
+from adapt.engine.engine import Engine
 from adapt.engine.sgd import SGDConfig
+from adapt.engine.train_config import TrainConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config

@@ -30,8 +30,10 @@ from adapt.batch import Batch
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.checkpoint.saver import Saver
 from adapt.checkpoint.snapshot import Moment, Snapshot
-from adapt.engine.engine import Engine, TrainConfig, prepare_device
+from adapt.engine.device import prepare_device
+from adapt.engine.engine import Engine
 from adapt.engine.sgd import SGDConfig
+from adapt.engine.train_config import TrainConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config

@@ -19,8 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benc
 import torch
 
 from adapt.batch import Batch
-from adapt.engine.engine import Engine, TrainConfig, prepare_device
+from adapt.engine.device import prepare_device
+from adapt.engine.engine import Engine
 from adapt.engine.sgd import SGDConfig
+from adapt.engine.train_config import TrainConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
 

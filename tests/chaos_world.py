@@ -42,8 +42,8 @@ class World:
         values["model"]["encoder"] = "test_resnet"
         values["model"] |= {"norm": "frozen_affine", "output_stride": 16}
         values["method"] |= {"discriminator_width": 4}
-        values["train"]["steps"] = self.steps
-        values["evaluate"] |= {"every_steps": STEPS_A_ROUND, "pictures": 1}
+        values["train"] |= {"steps": self.steps, "ema": {"alpha": 0.9}}
+        values["evaluate"] |= {"every_steps": STEPS_A_ROUND, "pictures": 1, "weights": "ema"}
         values["checkpoint"] |= {"every_steps": 5}
         values["tracking"] = {"experiment": name}
         values["stores"] = {"s3": self.store_config}

@@ -28,6 +28,16 @@ def test_gains_are_paired_by_seed() -> None:
     assert lines[3] == "| advent | 43.0 ± 2.8 | +1.0 ± 0.0 | 43.0 | 0.0 | 2.0 |"
 
 
+def test_the_table_says_how_checkpoints_were_chosen() -> None:
+    figures = {"miou": 0.4, "iou": {"road": 0.4}}
+    rows = [Row("source_only", seed, figures, 2.0, "last, student") for seed in (1, 2)]
+    rows.append(Row("mic", 1, figures, 2.0, "best by miou, ema"))
+    lines = table(rows).splitlines()
+    assert lines[0].endswith("| minutes | checkpoint |")
+    assert lines[2].endswith("| 2.0 | last, student |")
+    assert lines[3].endswith("| 2.0 | best by miou, ema |")
+
+
 def test_a_job_that_fails_costs_the_others_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     class Task:
         has_start = False

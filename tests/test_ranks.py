@@ -17,8 +17,9 @@ from torch import Tensor, multiprocessing
 
 from adapt.batch import IGNORED, Batch
 from adapt.counts import counted_together, shared_count
-from adapt.engine.engine import Engine, TrainConfig
+from adapt.engine.engine import Engine
 from adapt.engine.sgd import SGDConfig
+from adapt.engine.train_config import TrainConfig
 from adapt.losses import (
     bootstrapped_cross_entropy,
     border_loss,
@@ -28,6 +29,7 @@ from adapt.losses import (
 )
 from adapt.methods import METHODS, build_method
 from adapt.methods.method import Term
+from adapt.methods.moving_average import MovingAverageConfig
 from adapt.models import build_segmenter
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.places import Place
@@ -44,7 +46,8 @@ def engine(method: str) -> Engine:
     config = DeepLabV2Config(encoder="test_resnet", output_stride=16, weights="none", norm="frozen")
     built = build_method({"name": method, **SURE.get(method, {})}, build_segmenter(config, 4))
     built.observe_source(torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]]))
-    return Engine(built.double(), TrainConfig(steps=10), SGDConfig(), torch.device("cpu"))
+    train = TrainConfig(steps=10, ema=MovingAverageConfig(alpha=0.6))
+    return Engine(built.double(), train, SGDConfig(), torch.device("cpu"))
 
 
 def batch(seed: int, rows: slice, bad_row: int | None = None) -> Batch:
@@ -66,7 +69,7 @@ def train(method: str, rows: slice, bad_row: int | None = None) -> dict[str, Any
         source = batch(step, rows, bad_row if step == 1 else None)
         logged.append(one.mean_over_ranks(one.step(source, batch(100 + step, rows))))
     bad = [(step, sorted(keys)) for step, keys in one.bad_steps]
-    return {"logged": logged, "weights": one.method.state_dict(), "bad": bad}
+    return {"logged": logged, "weights": one.modules().state_dict(), "bad": bad}
 
 
 def as_rank(rank: int, num_ranks: int, folder: Path, work: Any, *given: Any) -> None:

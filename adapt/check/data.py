@@ -9,8 +9,15 @@ from adapt.data.packed.packed_split import PackedSplit, SplitConfig
 from adapt.data.packed.verify import Split, image_fault, label_fault, members_of, xxh3_of_parts
 from adapt.errors import DataError
 from adapt.platforms.platform import Finding
-from adapt.trainer.opening import absent_classes, check_packed_size, open_cache, open_split
+from adapt.trainer.opening import (
+    absent_classes,
+    check_packed_size,
+    open_cache,
+    open_split,
+    open_validation,
+)
 from storage.retry import retried
+from storage.shards.cache import ShardCache
 from storage.stores import READ_ONLY
 from storage.uris import split_uri
 
@@ -46,7 +53,7 @@ def check_split(subject: Subject, key: str) -> SplitReport:
         return SplitReport((Finding(key, True, only_there),))
     cache = open_cache(subject.job, subject.place)
     try:
-        split = open_split(subject.job, section, subject.stores, cache, labelled=key != "target")
+        split = _opened(subject, key, section, cache)
         if key != "validation":
             check_packed_size(subject.job, key, split)
     except FAILURES as error:
@@ -58,13 +65,20 @@ def check_split(subject: Subject, key: str) -> SplitReport:
     return SplitReport(found, sizes, _packed_hw(split), remote)
 
 
+def _opened(subject: Subject, key: str, section: SplitConfig, cache: ShardCache) -> PackedSplit:
+    """The split as the job opens it."""
+    if key == "validation":
+        return open_validation(subject.job, section, subject.stores, cache)
+    return open_split(subject.job, section, subject.stores, cache, labelled=key != "target")
+
+
 def _of_split(
     subject: Subject, key: str, section: SplitConfig, split: PackedSplit
 ) -> Iterator[Finding]:
     manifest = split.manifest
     samples = f"{manifest.num_samples} samples of {manifest.dataset}"
     yield Finding(key, True, f"{section.uri}/{section.split}: {samples}")
-    if key != "target":
+    if split.id_table is not None:
         yield _classes(subject, key, section, split)
     for what, check in ((f"{key} shards", _shards), (f"{key} sample", _sample)):
         try:

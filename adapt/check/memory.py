@@ -213,10 +213,10 @@ def _batch(size: int, size_hw: tuple[int, int], *, labelled: bool) -> Batch:
 
 def _kinds(engine: Engine) -> dict[str, list[Tensor]]:
     """The engine's own tensors after a step."""
-    parameters = list(engine.method.parameters())
+    parameters, buffers = list(engine.modules().parameters()), engine.modules().buffers()
     states = [o.state.values() for o in engine.optimizers.values()]
     return {
-        "parameters": [*parameters, *engine.method.buffers()],
+        "parameters": [*parameters, *buffers],
         "gradients": [one.grad for one in parameters if one.grad is not None],
         "optimizer": [
             value

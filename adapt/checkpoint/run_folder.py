@@ -3,7 +3,8 @@
     RUN/step-00000500/weights.safetensors   the segmentation network alone, for everybody
     RUN/step-00000500/state.pt              what a resume needs: engine, streams, MLflow run
     RUN/step-00000500/spec.yaml             the resolved job spec
-    RUN/step-00000500/manifest.json         sha256 of the three; written after them
+    RUN/step-00000500/ema.safetensors       a second network, where the job evaluates two
+    RUN/step-00000500/manifest.json         sha256 of the others; written after them
     RUN/LATEST, RUN/BEST.json               written after the manifest
     RUN/WRITER.json                         the process that writes the run (adapt.checkpoint.lease)
 
@@ -12,23 +13,19 @@ gets a folder of its own (`step-00000500-02`). A reader trusts a folder only whe
 hold, and otherwise takes the one before it. `torch.load` runs with `weights_only`.
 """
 
-import hashlib
 import json
 import logging
-import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file
-from safetensors.torch import save as as_bytes
-from torch import Tensor
 
+from adapt.checkpoint.files import memory_file, sha256_of, write_weights
 from adapt.checkpoint.lease import LEASE, Lease
 from adapt.checkpoint.snapshot import Snapshot
 from adapt.config.section import Section
@@ -36,12 +33,9 @@ from adapt.errors import DataError
 from adapt.models.weight_files import NoWeights, read_content
 from adapt.models.weights import STATE, WEIGHTS
 from storage.errors import MissingObject
-from storage.files import atomic_file, file_errors
 from storage.local import LocalStore
 from storage.retry import DOWNLOADS, Retry
-from storage.shards.fetch import Fetcher
 from storage.store import Store
-from storage.transient import DOWNLOAD
 from storage.uris import join
 
 log = logging.getLogger(__name__)
@@ -49,8 +43,6 @@ log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 SPEC, MANIFEST = "spec.yaml", "manifest.json"
-_DOWNLOAD_RETRY_S = 60.0
-"""Longest time without progress of a download for the command line."""
 
 
 class CheckpointConfig(Section):
@@ -77,6 +69,11 @@ class Best(NamedTuple):
     score: float
     sha256: str
 
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(self.name.split("-")[1])
+
 
 class RunFolder:
     """The checkpoints of one run under `store` (rooted at the run's folder), which others find at
@@ -95,17 +92,18 @@ class RunFolder:
         Raises `StoreError`.
         """
         name = self._free_name(snapshot.step)
-        tensors = {key: t.detach().cpu().contiguous() for key, t in snapshot.weights.items()}
+        header = dict(snapshot.description)
         writers: dict[str, Callable[[Path], object]] = {
-            WEIGHTS: lambda path: path.write_bytes(as_bytes(tensors, dict(snapshot.description))),
+            WEIGHTS: partial(write_weights, snapshot.weights, header),
+            **{file: partial(write_weights, w, header) for file, w in snapshot.others.items()},
             STATE: lambda path: torch.save(dict(snapshot.state), path),
             SPEC: lambda path: path.write_text(snapshot.spec_text),
         }
         digests = {}
         for file, write in writers.items():
-            with _memory_file(file) as path:
+            with memory_file(file) as path:
                 write(path)
-                digests[file] = _sha256(path)
+                digests[file] = sha256_of(path)
                 self._check_lease()
                 self.store.put_file(f"{name}/{file}", path)
         manifest = {"step": snapshot.step, "sha256": digests}
@@ -207,8 +205,9 @@ class RunFolder:
         best = self.best()
         for name in [name for name in self.names() if name <= newest][:-keep]:
             if best is None or name != best.name:
-                for file in (MANIFEST, STATE, WEIGHTS, SPEC):
-                    self.store.delete(f"{name}/{file}")
+                self.store.delete(f"{name}/{MANIFEST}")
+                for info in list(self.store.list(f"{name}/")):
+                    self.store.delete(info.key)
 
     def deliver(self, name: str, out: Path) -> None:
         """Put a checkpoint's weights and job spec, checked, into a folder. Raises `DataError`."""
@@ -249,7 +248,7 @@ class RunFolder:
                 f"[{error!r}]"
             ) from error
         self.store.get_file(f"{name}/{file}", folder / file)
-        found = _sha256(folder / file)
+        found = sha256_of(folder / file)
         if found != expected:
             raise DataError(
                 f"{name}/{file}: expected sha256 {expected[:12]}..., got {found[:12]}..."
@@ -262,54 +261,3 @@ def _parsed_best(data: bytes) -> Best:
     if not isfinite(best.score):
         raise ValueError(f"expected a number as its score, got {best.score}")
     return best
-
-
-def fetch_weights(
-    store: Store, key: str, path: Path, sha256: str | None = None, fetcher: Fetcher | None = None
-) -> dict[str, Tensor]:
-    """Download a `.safetensors` file to `path`, check it and load it.
-
-    What breaks off is resumed, what stalls is dropped and asked for again, wrong bytes are
-    downloaded again (`Fetcher`). Raises `DataError` where they stay wrong, `StoreError` of the
-    store or of the local file, which it names.
-    """
-    fetcher = fetcher or Fetcher(retry_time_s=_DOWNLOAD_RETRY_S)
-    sizes = {info.key: info.size_bytes for info in store.list(key)}
-    if key not in sizes:
-        raise MissingObject(f"{join(store.uri, key)}: there is no such object")
-
-    def download() -> None:
-        with file_errors(path), atomic_file(path) as file:
-            fetcher.fetch(store, key, sizes[key], file.fileno())
-            _check(Path(file.name), sha256, join(store.uri, key))
-
-    Retry(DOWNLOADS, longest_wait_s=3.0, on=(DataError, *DOWNLOAD)).call(download)
-    return load_file(path)
-
-
-def _check(path: Path, sha256: str | None, uri: str) -> None:
-    found = _sha256(path)
-    if sha256 is not None and found != sha256:
-        raise DataError(
-            f"{uri}: expected sha256 {sha256}, got {found}",
-            "take another checkpoint of the run: this one was changed where it is stored",
-        )
-
-
-@contextmanager
-def _memory_file(name: str) -> Iterator[Path]:
-    """A file in memory where the system has such, so that a full scratch disk stops no save."""
-    if not hasattr(os, "memfd_create"):
-        with tempfile.TemporaryDirectory(prefix="segadapt-save-") as folder:
-            yield Path(folder) / name
-        return
-    descriptor = os.memfd_create(name)
-    try:
-        yield Path(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

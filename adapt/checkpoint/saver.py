@@ -32,7 +32,7 @@ class Saver:
     """
 
     def __init__(
-        self, folder: RunFolder, keep: int, on_best: Callable[[Saved, float], None]
+        self, folder: RunFolder, keep: int, on_best: Callable[[Saved, Snapshot], None]
     ) -> None:
         self.durable: Moment | None = None
         self._folder, self._keep, self._on_best = folder, keep, on_best
@@ -146,7 +146,7 @@ class Saver:
             self.durable = snapshot.moment
             if snapshot.score is not None:
                 self._folder.mark_best(saved, snapshot.score)
-                self._on_best(saved, snapshot.score)
+                self._on_best(saved, snapshot)
             self._folder.retain(self._keep, saved.name)
         except (StoreError, OSError, MemoryError) as error:
             age = "none is stored yet" if self.durable is None else self._age(self.durable)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +27,8 @@ class Snapshot(NamedTuple):
     """A checkpoint in memory, apart from the tensors that training keeps changing.
 
     `state` is what a resume needs, `weights` the segmentation network's, `description` the header
-    of their file; `score` is set where it is the best so far.
+    of their file; `score` is set where it is the best so far. `others` are weights of further
+    networks, by file.
     """
 
     moment: Moment
@@ -35,6 +37,7 @@ class Snapshot(NamedTuple):
     spec_text: str
     description: Mapping[str, str]
     score: float | None = None
+    others: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({})
 
     @property
     def step(self) -> int:
@@ -45,8 +48,8 @@ class Snapshot(NamedTuple):
         """The same off the device, in memory of its own. Waits for the device."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        state, weights = in_memory((self.state, self.weights))
-        return self._replace(state=state, weights=weights)
+        state, weights, others = in_memory((self.state, self.weights, self.others))
+        return self._replace(state=state, weights=weights, others=others)
 
 
 def in_memory(values: Any, copies: dict[tuple[Any, ...], Tensor] | None = None) -> Any:

@@ -122,6 +122,7 @@ def download_best(
     as_json: AsJson = False,
 ) -> None:
     """Fetch the best checkpoint of a run, or of an experiment's best run, and check it."""
+    from adapt.evaluation.protocol import chosen_text
     from adapt.platforms.records import tracking_uri_of
     from adapt.tracking.mlflow_database import embedded_tracking_uri
     from adapt.trainer.download import download_best as fetch
@@ -136,7 +137,8 @@ def download_best(
         answer = found._asdict() | {"tracking_uri": without_password(uri)}
         typer.echo(json.dumps(answer, default=str))
         return
-    console.print(f"run {found.run_name} ({found.run_id}), {metric} {found.score:.2%}")
+    chosen = chosen_text(found.protocol, found.chosen_by, found.weights)
+    console.print(f"run {found.run_name} ({found.run_id}), {metric} {found.score:.2%} ({chosen})")
     typer.echo(str(found.weights_path))
 
 

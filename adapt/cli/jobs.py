@@ -211,18 +211,23 @@ def stop_on_signals(tell: bool = True) -> Event:
 
 
 def _say_outcome(job: "JobSpec", place: Place, outcome: "Outcome", as_json: bool) -> None:
+    from adapt.evaluation.protocol import chosen_text
     from adapt.trainer.tracked_run import tracking_uri
     from storage.uris import without_password
 
     where = without_password(tracking_uri(job, place))
     best = None if outcome.best is None else outcome.best._asdict()
-    answer = {"run": job.name, "step": outcome.step, "best": best, "figures": outcome.metrics}
+    rules = job.evaluate
+    rule = {"protocol": rules.protocol, "chosen_by": rules.score, "weights": rules.weights}
+    answer = {"run": job.name, "step": outcome.step, "best": best, **rule}
+    answer["figures"] = outcome.metrics
     if as_json:
         typer.echo(json.dumps({**answer, "tracking_uri": where}))
         return
     console.print(f"[green]done[/green]: {job.name}, {outcome.step} steps")
     if outcome.best is not None:
-        score = f"{job.evaluate.select_by} {outcome.best.score:.2%}"
-        console.print(f"best checkpoint: {outcome.best.name}, {score}")
+        score = f"{rules.score} {outcome.best.score:.2%}"
+        chosen = chosen_text(rules.protocol, rules.score, rules.weights)
+        console.print(f"best checkpoint: {outcome.best.name}, {score} ({chosen})")
         command = f"segadapt download-best {job.name} --out best --tracking-uri {where}"
         console.print(f"fetch it: {command}", highlight=False, soft_wrap=True)

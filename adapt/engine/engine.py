@@ -9,24 +9,24 @@ here has several of both.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from adapt.batch import Batch
-from adapt.config.section import Section
-from adapt.counts import counted_together
 from adapt.engine.optim import build_optimizers, set_lr
 from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.sync_batch_norm import SyncBatchNorm
+from adapt.engine.train_config import MEANS, PRECISIONS, TrainConfig
 from adapt.errors import JobError
 from adapt.methods.draws import Draws
 from adapt.methods.method import Method
+from adapt.methods.moving_average import MovingAverage
+from adapt.models.segmenter import Segmenter
 from adapt.ranks import (
     any_rank,
     average_over_ranks,
@@ -40,71 +40,12 @@ from adapt.ranks import (
 log = logging.getLogger(__name__)
 
 
-class TrainConfig(Section):
-    """How long and how precisely to train."""
-
-    steps: int = Field(120_000, ge=1, description="Optimizer steps (ADVENT's value).")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="bf16: autocast; losses that need it stay in float32."
-    )
-    accumulate: int = Field(
-        1,
-        ge=1,
-        description="Parts into which a rank's batch is split, one backward each, to save memory.",
-    )
-    accumulate_mean: Literal["batch", "parts"] = Field(
-        "batch",
-        description="Mean of losses over labelled pixels where a batch is split. batch: "
-        "over those of the whole batch, so that parts train as one batch does; parts: the mean of "
-        "the parts' means, the papers' iter_size.",
-    )
-    clip_norm: float | None = Field(
-        None,
-        gt=0,
-        description="Largest gradient norm of the segmentation network; null: no clipping.",
-    )
-    sync_batch_norm: bool = Field(
-        False,
-        description="Batch norm by the statistics of all ranks' images, as one rank with the whole "
-        "batch has them; else each rank normalises by its own. Costs two small exchanges a layer.",
-    )
-    max_bad_steps: int = Field(
-        10,
-        ge=0,
-        description="Steps whose loss or gradient is not finite are refused: nothing moves, and "
-        "their samples are named. After more than so many the job ends.",
-    )
-    stall_minutes: float = Field(
-        20.0,
-        gt=0,
-        description="Watchdog timeout: longest time without progress on any rank, from its start "
-        "on. Then the stacks of all ranks are logged and stored, and the job ends with 75. Longer "
-        "than the ten minutes for which an unreachable store is retried.",
-    )
-    log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
-
-
-PRECISIONS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
-    "fp32": lambda _device_type: nullcontext(),
-    "bf16": lambda device_type: torch.autocast(device_type, torch.bfloat16),
-}
-"""By the spec's `train.precision`: the context in which terms are computed, by type of device."""
-
-MEANS: dict[str, Callable[[Sequence[Batch]], AbstractContextManager[Any]]] = {
-    "batch": lambda parts: counted_together(
-        [one.labels for one in parts if one.labels is not None]
-    ),
-    "parts": lambda _parts: nullcontext(),
-}
-"""By the spec's `train.accumulate_mean`: the context in which a step's source parts are learned
-from."""
-
-
 class Engine:
     """Trains the networks of one method.
 
     `step_count` steps are done, `bad_steps` of them refused: (step, keys of its samples). Random
-    numbers of a step, such as dropout's, follow from `seed`, the step and the rank alone.
+    numbers of a step, such as dropout's, follow from `seed`, the step and the rank alone. `average`
+    is the spec's `train.ema`.
     """
 
     def __init__(
@@ -116,6 +57,7 @@ class Engine:
         seed: int = 0,
     ) -> None:
         self.method = method.to(device)
+        self.average = None if train.ema is None else MovingAverage(train.ema, method.segmenter)
         self.train_config, self.optim_config, self.device = train, optim, device
         self.optimizers = build_optimizers(optim, method)
         self.step_count = 0
@@ -150,6 +92,8 @@ class Engine:
                 optimizer.step()
             self.step_count += 1
             self.method.after_step(self.step_count)
+            if self.average is not None:
+                self.average.follow(self.method.segmenter, self.step_count)
         else:
             self._refuse(logged, source.keys + (() if target is None else target.keys), buffers)
         return logged
@@ -163,20 +107,32 @@ class Engine:
         values = mean_over_ranks(values)
         return dict(zip(logged, values.tolist(), strict=True))
 
+    def networks(self) -> dict[str, Segmenter]:
+        """`student`, the network that learns, and `ema`, its moving average where there is one."""
+        teacher = self.method.teacher_network()
+        average = teacher if self.average is None else self.average.network
+        return {"student": self.method.segmenter} | ({} if average is None else {"ema": average})
+
+    def modules(self) -> nn.ModuleList:
+        """All networks: the method's, and the `average` where there is one."""
+        return nn.ModuleList([one for one in (self.method, self.average) if one is not None])
+
     def share_buffers(self) -> None:
         """Give every rank the leader's running statistics, before they are evaluated or saved."""
-        share_from_leader(self.method.buffers())
+        share_from_leader(self.modules().buffers())
 
     def share_all(self) -> None:
         """Give every rank the leader's networks, before the first step."""
-        share_from_leader(parameter.data for parameter in self.method.parameters())
+        share_from_leader(parameter.data for parameter in self.modules().parameters())
         self.share_buffers()
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, but for the streams: networks, optimizers, step."""
+        average = {} if self.average is None else {"ema": self.average.state_dict()}
         return {
             "step": self.step_count,
             "method": self.method.state_dict(),
+            **average,
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "bad_steps": [[step, list(keys)] for step, keys in self.bad_steps],
         }
@@ -188,6 +144,8 @@ class Engine:
         """
         try:
             self.method.load_state_dict(state["method"])
+            if self.average is not None:
+                self.average.load_state_dict(state["ema"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -283,21 +241,6 @@ class Engine:
         if self.train_config.clip_norm is not None:
             parameters = self.method.segmenter.parameters()
             nn.utils.clip_grad_norm_(parameters, self.train_config.clip_norm)
-
-
-def prepare_device(local_rank: int) -> torch.device:
-    """The device of this process: its GPU where there is one, else the CPU with denormals flushed
-    to zero.
-
-    Adversarial passes run far slower on denormal numbers; threads inherit the setting, so this
-    comes first.
-    """
-    if torch.cuda.is_available():
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
-        return device
-    torch.set_flush_denormal(True)
-    return torch.device("cpu")
 
 
 def _split(batch: Batch, parts: int) -> list[Batch]:

@@ -34,9 +34,8 @@ class Method(nn.Module, ABC):
     """An adaptation method over a segmentation network, which is its sub-module `segmenter`.
 
     `Config` is its section of the job spec; without `needs_target` the method never reads target
-    images. With
-    `has_teacher` its `target_labels` are a teacher's. `draws` and `targets` are those
-    of the step.
+    images. With `has_teacher` its `target_labels` are those of the `teacher_network`. `draws` and
+    `targets` are those of the step.
     """
 
     Config: ClassVar[type[Section]]
@@ -67,6 +66,10 @@ class Method(nn.Module, ABC):
     def target_labels(self, target: Batch) -> PseudoLabels:
         """Labels of a target batch by the method's teacher, where it `has_teacher`."""
         raise NotImplementedError
+
+    def teacher_network(self) -> Segmenter | None:
+        """The network of the method's teacher; None where it has none."""
+        return None
 
     def adversaries(self) -> dict[str, nn.Module]:
         """Networks that learn against the segmenter, each with its own optimizer, by name."""

@@ -130,6 +130,10 @@ class MIC(Method):
             return self._host[0].target_labels(target)
         return self.teacher.labels(target, self.targets)
 
+    def teacher_network(self) -> Segmenter | None:
+        """The network of the host's teacher, or of the own one."""
+        return self._host[0].teacher_network() if self.teacher is None else self.teacher.network
+
     def start_step(self, draws: Draws, targets: Sequence[Batch] = ()) -> None:
         """Take the step's draws and targets, the host too."""
         super().start_step(draws, targets)

@@ -71,6 +71,10 @@ class SelfTraining(Method):
         """The teacher's labels of a target batch."""
         return self.teacher.labels(target, self.targets)
 
+    def teacher_network(self) -> Segmenter:
+        """The teacher's network."""
+        return self.teacher.network
+
     def _mixed(self, source: Batch, target: Batch) -> Mixed:
         pseudo = self.target_labels(target)
         mixed = class_mix(source, target, pseudo, self.segmenter.num_classes, self.draws)

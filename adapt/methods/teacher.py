@@ -1,7 +1,7 @@
-"""The teacher of self-training: an exponential moving average (EMA) of the segmentation network.
+"""The teacher of self-training: a moving average of the segmentation network that makes labels.
 
-Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017. It is a part of its
-method, so every checkpoint has it, and a resumed job continues with the teacher that it had.
+It is a part of its method, so every checkpoint has it, and a resumed job continues with the
+teacher that it had.
 Programs differ in three points, which are choices here: the average's length (DACS 0.99, DAFormer
 and its heirs 0.999), what the teacher's batch norm reads (DAFormer: the batch), and whether it
 averages its answers for an image and its mirror image (VFM-UDA). MIC moves the teacher before a
@@ -9,31 +9,23 @@ step and VFM-UDA after it; between two steps both are the same but for the ramp,
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from adapt.batch import Batch
-from adapt.config.section import Section
 from adapt.losses import class_probabilities
+from adapt.methods.moving_average import MovingAverage, MovingAverageConfig
 from adapt.methods.pseudo_labels import PseudoLabelConfig, PseudoLabels, pseudo_labels
 from adapt.models.segmenter import Segmenter
 
 
-class TeacherConfig(Section):
+class TeacherConfig(MovingAverageConfig):
     """The moving average that makes pseudo-labels."""
 
-    alpha: float = Field(
-        0.999,
-        ge=0,
-        lt=1,
-        description="Share of the old teacher in the new one, after a ramp min(1 - 1/(t + 1), "
-        "alpha) over steps t (DAFormer, MIC: 0.999; DACS: 0.99).",
-    )
     norm: Literal["batch", "running"] = Field(
         "batch",
         description="Statistics of the teacher's batch norm. batch: the batch's own (DAFormer, "
@@ -46,13 +38,12 @@ class TeacherConfig(Section):
     )
 
 
-class Teacher(nn.Module):
-    """A moving average of a segmentation network, which no optimizer and no gradient reaches."""
+class Teacher(MovingAverage):
+    """A moving average that labels target images."""
 
     def __init__(self, config: TeacherConfig, trust: PseudoLabelConfig, student: Segmenter) -> None:
-        super().__init__()
+        super().__init__(config, student, statistics=config.norm == "running")
         self.config, self.trust = config, trust
-        self.network = deepcopy(student).requires_grad_(False)
         self._labelled: list[tuple[Batch, PseudoLabels]] = []
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -83,18 +74,7 @@ class Teacher(nn.Module):
             found = (found + mirrored.flip(-1)) / 2
         return found
 
-    @torch.no_grad()
     def follow(self, student: Segmenter, step: int) -> None:
-        """Move towards the student once `step` optimizer steps are done."""
+        """Move towards the student; labels of the step before are forgotten."""
         self._labelled = []
-        own, others = _averaged(self.network, self.config), _averaged(student, self.config)
-        share = 1 - min(1 - 1 / (step + 1), self.config.alpha)
-        torch._foreach_lerp_(own, others, share)
-
-
-def _averaged(network: Segmenter, config: TeacherConfig) -> list[Tensor]:
-    """Parameters and, where they are read, the running statistics."""
-    tensors: list[Tensor] = list(network.parameters())
-    if config.norm == "running":
-        tensors += [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-    return [tensor.detach() for tensor in tensors]
+        super().follow(student, step)

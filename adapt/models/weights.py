@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 WEIGHTS, STATE = "weights.safetensors", "state.pt"
 """Names of a checkpoint's files: the network alone; everything that resuming needs."""
 
+NETWORK_WEIGHTS = {name: f"{name}.safetensors" for name in ("student", "ema")}
+"""The weights of a checkpoint's other networks, where it has them, by `evaluate.weights`."""
+
 DESCRIPTION = "segadapt.model"
 _Loaded = TypeVar("_Loaded")
 

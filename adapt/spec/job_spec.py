@@ -20,13 +20,13 @@ from adapt.config.section import Section
 from adapt.config.strict_yaml import IN_VARIABLE, read_yaml, with_overrides
 from adapt.config.validation import Mistake, validate
 from adapt.data.label_maps import LABEL_SPACES, LabelSpace
-from adapt.engine.engine import TrainConfig
 from adapt.engine.optim import schedule_length
 from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.sgd import SGDConfig
+from adapt.engine.train_config import TrainConfig
 from adapt.errors import JobError, known_names, written
-from adapt.evaluation.evaluate import EvaluateConfig, ValidationConfig
 from adapt.evaluation.metrics import subset_classes
+from adapt.evaluation.protocol import EMA, EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS, check_size
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
@@ -67,7 +67,7 @@ class JobSpec(Section):
         None, description="The domain to adapt to; its labels are never opened while training."
     )
     validation: ValidationConfig | None = Field(
-        None, description="The labelled split to choose the best checkpoint on."
+        None, description="The split to choose the best checkpoint on."
     )
     model: ModelSection = Field(description="The segmentation network.")
     method: MethodSection = Field(description="The adaptation method.")
@@ -105,10 +105,28 @@ class JobSpec(Section):
             )
         self._check_pairs()
         self._check_mapped("source", self.source.dataset)
-        if self.validation is not None:
+        if self.validation is not None and self.evaluate.needs_labels:
             self._check_mapped("validation", self.validation.dataset)
+        self._check_protocol()
         self._check_stores()
         return self
+
+    def _check_protocol(self) -> None:
+        if self.validation is None and not self.evaluate.needs_labels:
+            raise Mistake(
+                f"evaluate.protocol: expected a validation split for {self.evaluate.protocol}, got "
+                "none",
+                fix="add the section validation; the target's own split will do, labels are not "
+                "needed",
+            )
+        averaged = METHODS[self.method.name].has_teacher or self.train.ema is not None
+        if len(self.evaluate.networks) > 1 and not averaged:
+            key = "weights" if self.evaluate.weights == EMA else "ema"
+            raise Mistake(
+                f"evaluate.{key}: expected a moving average to evaluate, got none: method "
+                f"{self.method.name} has no teacher",
+                fix="add train.ema: {alpha: 0.999}",
+            )
 
     def _check_stores(self) -> None:
         for key in self.stores:

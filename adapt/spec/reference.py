@@ -17,13 +17,14 @@ from pydantic import BaseModel
 
 from adapt.checkpoint.run_folder import CheckpointConfig
 from adapt.data.label_maps import LABEL_SPACES, SegmentationClass
-from adapt.engine.engine import TrainConfig
 from adapt.engine.optim import OPTIMIZERS
 from adapt.engine.segmenter_optimizer import OptimConfig
-from adapt.evaluation.evaluate import EvaluateConfig, ValidationConfig
+from adapt.engine.train_config import TrainConfig
+from adapt.evaluation.protocol import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
 from adapt.methods.class_prior import ClassPriorConfig
 from adapt.methods.feature_distance import FeatureDistanceConfig
+from adapt.methods.moving_average import MovingAverageConfig
 from adapt.methods.pseudo_labels import PseudoLabelConfig
 from adapt.methods.strong_augmentation import StrongAugmentationConfig
 from adapt.methods.teacher import TeacherConfig
@@ -85,7 +86,7 @@ def parts() -> Iterator[Part]:
         text = f"{_paragraph(inspect.getmodule(optimizer))} Beside the keys above:"
         yield Part(f"### `optim.name: {name}`", text, optimizer.Config, OptimConfig)
     for key, section in _PLAIN_SECTIONS.items():
-        yield Part(f"## `{key}`", _paragraph(section), section)
+        yield Part(f"{'###' if '.' in key else '##'} `{key}`", _paragraph(section), section)
     schemes = ", ".join(f"`{scheme}`" for scheme in sorted(STORES))
     text = (
         f"{_paragraph(StoreConfig)} `KEY` is a scheme, or how URIs begin (`s3://bucket/prefix`): "
@@ -96,6 +97,7 @@ def parts() -> Iterator[Part]:
 
 _PLAIN_SECTIONS: Mapping[str, type[BaseModel]] = {
     "train": TrainConfig,
+    "train.ema": MovingAverageConfig,
     "stream": StreamConfig,
     "evaluate": EvaluateConfig,
     "checkpoint": CheckpointConfig,

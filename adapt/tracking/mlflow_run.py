@@ -27,6 +27,8 @@ JOB_TAG = "segadapt.job"
 BEST_URI_TAG = "best_checkpoint_uri"
 BEST_SHA256_TAG = "best_checkpoint_sha256"
 BEST_CHOSEN_BY_TAG = "best_checkpoint_chosen_by"
+BEST_PROTOCOL_TAG = "best_checkpoint_protocol"
+BEST_WEIGHTS_TAG = "best_checkpoint_weights"
 
 
 def page(experiment_id: str, run_id: str | None = None) -> str:

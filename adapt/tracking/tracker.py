@@ -23,9 +23,11 @@ from adapt.tracking.config import TrackingConfig
 from adapt.tracking.delivery import Delivery
 from adapt.tracking.mlflow_database import absolute
 from adapt.tracking.mlflow_entries import ERROR_TAG as ERROR_TAG
-from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG
+from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG as BEST_CHOSEN_BY_TAG
+from adapt.tracking.mlflow_run import BEST_PROTOCOL_TAG as BEST_PROTOCOL_TAG
 from adapt.tracking.mlflow_run import BEST_SHA256_TAG as BEST_SHA256_TAG
 from adapt.tracking.mlflow_run import BEST_URI_TAG as BEST_URI_TAG
+from adapt.tracking.mlflow_run import BEST_WEIGHTS_TAG as BEST_WEIGHTS_TAG
 from adapt.tracking.names import clean_text, digest, legal_name, legal_path
 from adapt.tracking.spool import Spool, parsed
 from storage.uris import without_password, without_user
@@ -170,15 +172,22 @@ class Tracker:
         if path is not None:
             self._append("file", file=str(path), artifact_path=artifact_path)
 
-    def register_best(self, uri: str, sha256: str, metrics: Mapping[str, float]) -> None:
+    def register_best(
+        self,
+        uri: str,
+        sha256: str,
+        metrics: Mapping[str, float],
+        rule: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Name the best checkpoint so far, in tags of the run.
 
-        metrics: its scores; the first is the one it was chosen by, greater is better. With
-        `register_as`, `finish("FINISHED")` makes a model version of it, which gets the alias
-        `best` where no version scored more.
+        metrics: its scores; the first is the one it was chosen by, greater is better. rule:
+        `protocol` and `weights` of the choice. With `register_as`, `finish("FINISHED")` makes a
+        model version of it, which gets the alias `best` where no version scored more.
         """
         tags: dict[str, object] = {BEST_URI_TAG: uri, BEST_SHA256_TAG: sha256}
         tags[BEST_CHOSEN_BY_TAG] = next(iter(metrics), None)
+        tags |= {f"best_checkpoint_{name}": text for name, text in rule.items()}
         self.log_tags(tags | {f"best_checkpoint_{k}": float(v) for k, v in metrics.items()})
 
     def finish(

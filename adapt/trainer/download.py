@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, NamedTuple
 
-from adapt.checkpoint.run_folder import SPEC, fetch_weights
+from adapt.checkpoint.files import fetch_weights
+from adapt.checkpoint.run_folder import SPEC
 from adapt.config.strict_yaml import parse_yaml
 from adapt.errors import MAX_SHOWN, JobError, got
 from adapt.models.weights import WEIGHTS
@@ -18,7 +19,13 @@ from adapt.tracking.mlflow_database import require_database
 from adapt.tracking.mlflow_errors import REFUSALS, be_brief, code_of, failures, first_line, fix_of
 from adapt.tracking.mlflow_run import JOB_TAG
 from adapt.tracking.names import legal_name
-from adapt.tracking.tracker import BEST_SHA256_TAG, BEST_URI_TAG
+from adapt.tracking.tracker import (
+    BEST_CHOSEN_BY_TAG,
+    BEST_PROTOCOL_TAG,
+    BEST_SHA256_TAG,
+    BEST_URI_TAG,
+    BEST_WEIGHTS_TAG,
+)
 from storage.errors import StoreError
 from storage.files import file_errors
 from storage.retry import Retry
@@ -30,7 +37,10 @@ _SEARCHED = 1000
 
 
 class Downloaded(NamedTuple):
-    """A downloaded best checkpoint: its files, its run, its score."""
+    """A downloaded best checkpoint: its files, its run, its score.
+
+    `protocol`, `weights` and `chosen_by` say how the run chose it.
+    """
 
     weights_path: Path
     spec_path: Path
@@ -38,6 +48,9 @@ class Downloaded(NamedTuple):
     run_name: str
     score: float
     sha256: str
+    protocol: str
+    weights: str
+    chosen_by: str
 
 
 def download_best(
@@ -79,8 +92,17 @@ def download_best(
     fetch_weights(stores.open(root), key, out / WEIGHTS, sha256)
     with file_errors(out / SPEC):
         (out / SPEC).write_text(job.to_yaml())
-    score = float(run.data.tags.get(_score_tag(metric), "nan"))
-    return Downloaded(out / WEIGHTS, out / SPEC, run.info.run_id, run.info.run_name, score, sha256)
+    return Downloaded(
+        out / WEIGHTS,
+        out / SPEC,
+        run.info.run_id,
+        run.info.run_name,
+        float(run.data.tags.get(_score_tag(metric), "nan")),
+        sha256,
+        run.data.tags.get(BEST_PROTOCOL_TAG, job.evaluate.protocol),
+        run.data.tags.get(BEST_WEIGHTS_TAG, job.evaluate.weights),
+        run.data.tags.get(BEST_CHOSEN_BY_TAG, job.evaluate.score),
+    )
 
 
 def _may_pass(error: Exception) -> bool:

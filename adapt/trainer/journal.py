@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, tensor
 
 from adapt.checkpoint.run_folder import Saved
-from adapt.checkpoint.snapshot import Moment
+from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.engine.engine import Engine
 from adapt.evaluation.evaluate import Evaluation
 from adapt.evaluation.pictures import evaluation_sheet
+from adapt.evaluation.protocol import metric_name
 from adapt.stream.observe import Observed, Observer
 from adapt.tracking.tracker import Tracker
 from adapt.trainer.feeds import Feeds
@@ -87,28 +88,44 @@ class Journal:
         means = self._engine.mean_over_ranks({**losses, **counted})
         return means, {name: means.pop(name) for name in streams}
 
-    def log_evaluation(self, evaluation: Evaluation) -> None:
-        """Log the metrics of an evaluation, its table and its pictures."""
-        step, space = self._engine.step_count, self._job.classes
-        metrics = evaluation.score.metrics()
+    def log_evaluations(
+        self, found: Mapping[str, Evaluation], metrics: Mapping[str, float]
+    ) -> None:
+        """Log the metrics of all evaluated networks; of each its table and its pictures."""
+        step = self._engine.step_count
         log.info("step %d: %s", step, ", ".join(f"{k} {v:.2%}" for k, v in metrics.items()))
         if self.tracker is None:
             return
-        per_class = dict(zip(space.names, evaluation.score.iou.tolist(), strict=True))
-        tracked = {f"validation/{name}": value for name, value in metrics.items()}
-        tracked |= {f"validation/iou/{name}": v for name, v in per_class.items() if v == v}
-        self.tracker.log_metrics(tracked, step)
-        table = evaluation.score.record(space.names)
-        self.tracker.log_table(table, f"evaluations/step-{step:08d}.json")
-        if evaluation.pictures:
-            sheet = evaluation_sheet(evaluation.pictures, space)
-            self.tracker.log_image(sheet, f"pictures/step-{step:08d}.png")
+        tracked = {**metrics, **self._of_classes(found)}
+        self.tracker.log_metrics({f"validation/{k}": value for k, value in tracked.items()}, step)
+        for network, evaluation in found.items():
+            file = metric_name(network, f"step-{step:08d}")
+            table = evaluation.score.record(self._job.classes.names)
+            self.tracker.log_table(table, f"evaluations/{file}.json")
+            if evaluation.pictures:
+                sheet = evaluation_sheet(evaluation.pictures, self._job.classes)
+                self.tracker.log_image(sheet, f"pictures/{file}.png")
 
-    def register(self, saved: Saved, score: float) -> None:
-        """Register a stored checkpoint as the best."""
-        if self.tracker is not None:
-            by: dict[str, float] = {self._job.evaluate.select_by: score}
-            self.tracker.register_best(saved.weights_uri, saved.sha256, by)
+    def _of_classes(self, found: Mapping[str, Evaluation]) -> dict[str, float]:
+        """The IoU of every class that occurs, by each network that labels were read for."""
+        return {
+            metric_name(network, f"iou/{name}"): iou
+            for network, one in found.items()
+            if one.score.labelled
+            for name, iou in zip(self._job.classes.names, one.score.iou.tolist(), strict=True)
+            if iou == iou
+        }
+
+    def register(self, saved: Saved, snapshot: Snapshot) -> None:
+        """Register a stored checkpoint as the one that counts, with the scores of its weights."""
+        if self.tracker is None:
+            return
+        config = self._job.evaluate
+        metrics: Mapping[str, float] = snapshot.state["figures"]
+        names = {one: metric_name(config.weights, one) for one in (config.score, config.select_by)}
+        scores = {one: metrics[name] for one, name in names.items() if name in metrics}
+        rule = {"protocol": config.protocol, "weights": config.weights}
+        self.tracker.register_best(saved.weights_uri, saved.sha256, scores, rule)
 
 
 def _dotted(name: str) -> str:

@@ -119,8 +119,9 @@ def open_data(job: JobSpec, stores: Stores, cache: ShardCache) -> JobData:
         target = open_split(job, job.target, stores, cache, labelled=False)
     validation = None
     if job.validation is not None:
-        validation = open_split(job, job.validation, stores, cache)
-        absent_classes(job, job.validation, validation)
+        validation = open_validation(job, job.validation, stores, cache)
+        if validation.id_table is not None:
+            absent_classes(job, job.validation, validation)
     _warn_of_absent_classes(job, source)
     for key, split in (("source", source), ("target", target)):
         if split is not None:
@@ -147,6 +148,19 @@ def open_split(
     if labelled:
         split.manifest.check_classes(job.classes.names, f"{section.uri}/{section.split}")
     return split
+
+
+def open_validation(
+    job: JobSpec, section: SplitConfig, stores: Stores, cache: ShardCache
+) -> PackedSplit:
+    """Open the validation split, with its labels where the protocol needs them or the job's classes
+    have ids for them."""
+    if not job.evaluate.needs_labels:
+        bare = open_split(job, section, stores, cache, labelled=False)
+        if not bare.manifest.labelled or section.dataset not in job.classes.datasets:
+            return bare
+        bare.close()
+    return open_split(job, section, stores, cache)
 
 
 def check_packed_size(job: JobSpec, key: str, split: PackedSplit) -> None:

@@ -11,7 +11,8 @@ from threading import Event
 import torch
 
 from adapt.checkpoint.run_folder import RunFolder
-from adapt.engine.engine import Engine, prepare_device
+from adapt.engine.device import prepare_device
+from adapt.engine.engine import Engine
 from adapt.engine.gpu import check_gpu
 from adapt.methods import build_method
 from adapt.places import Place

@@ -15,7 +15,8 @@ from adapt.checkpoint.saver import Saver
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.engine.engine import Engine
 from adapt.errors import Interrupted
-from adapt.models.weights import describe
+from adapt.evaluation.protocol import metric_name
+from adapt.models.weights import NETWORK_WEIGHTS, describe
 from adapt.ranks import any_rank, barrier
 from adapt.trainer.feeds import Feeds
 from adapt.trainer.journal import Journal
@@ -52,11 +53,11 @@ class Saves:
         self._opened, self._engine, self._feeds = opened, engine, feeds
         self._tracker, self._beat = journal.tracker, beat
         self._last = Moment(engine.step_count, evaluated.step, time.monotonic())
-        self._best_score: float | None = None
+        self._best_rank: float | None = None
         self._saver: Saver | None = None
         if opened.place.leader:
             best = opened.folder.verified_best()
-            self._best_score = None if best is None else best.score
+            self._best_rank = None if best is None else self._rank(best.step, best.score)
             self._saver = Saver(opened.folder, opened.job.checkpoint.keep, journal.register)
             self._saver.durable = self._last if engine.step_count else None
 
@@ -76,17 +77,18 @@ class Saves:
         return self._last.age_s / 60 >= config.every_minutes
 
     def is_best(self, evaluated: Evaluated) -> bool:
-        """True on the leader where an evaluation beats all before it; a score that is no number
-        never does."""
+        """True on the leader where an evaluation counts more than all before it, by the job's
+        protocol; one whose score is no number never does."""
         score = self._score(evaluated)
         if self._saver is None or not isfinite(score):
             return False
-        return self._best_score is None or score > self._best_score
+        return self._best_rank is None or self._rank(evaluated.step, score) > self._best_rank
 
     def save_best(self, evaluated: Evaluated) -> None:
         """Save, and have the checkpoint marked as the best once it is stored."""
-        self._best_score = self._score(evaluated)
-        self.save(evaluated, self._best_score)
+        score = self._score(evaluated)
+        self._best_rank = self._rank(evaluated.step, score)
+        self.save(evaluated, score)
 
     def save(self, evaluated: Evaluated, score: float | None = None) -> None:
         """Have the leader store a checkpoint in the background; `score` marks it as the best."""
@@ -132,7 +134,11 @@ class Saves:
             self._saver.close()
 
     def _score(self, evaluated: Evaluated) -> float:
-        return evaluated.metrics[self._opened.job.evaluate.select_by]
+        config = self._opened.job.evaluate
+        return evaluated.metrics[metric_name(config.weights, config.score)]
+
+    def _rank(self, step: int, score: float) -> float:
+        return self._opened.job.evaluate.rank(step, score)
 
     def _is_stored(self, saver: Saver, evaluated: Evaluated) -> bool:
         """True where the present state is in the store."""
@@ -156,11 +162,14 @@ class Saves:
             "undelivered": [] if self._tracker is None else self._tracker.undelivered(),
         }
         job = self._opened.job
+        networks = self._engine.networks()
+        weights = {name: networks[name].state_dict() for name in job.evaluate.networks}
         return Snapshot(
             self._last,
             state,
-            self._engine.method.segmenter.state_dict(),
+            weights.pop(job.evaluate.weights),
             job.to_yaml(),
             describe(job.model, job.classes.num_classes),
             score,
+            {NETWORK_WEIGHTS[name]: values for name, values in weights.items()},
         ).copied()

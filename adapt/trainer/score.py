@@ -13,7 +13,7 @@ from adapt.config.strict_yaml import parse_yaml
 from adapt.config.validation import validate
 from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.packed_split import PackedSplit
-from adapt.engine.engine import prepare_device
+from adapt.engine.device import prepare_device
 from adapt.errors import JobError
 from adapt.evaluation.evaluate import Evaluation, evaluate
 from adapt.evaluation.inference import EnsembleMember
@@ -23,7 +23,7 @@ from adapt.models import ModelSection
 from adapt.models.config import SegmenterConfig
 from adapt.models.segmenter import Segmenter
 from adapt.models.weight_files import ENDINGS
-from adapt.models.weights import WEIGHTS
+from adapt.models.weights import NETWORK_WEIGHTS, WEIGHTS
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, with_classes
 from adapt.trainer.networks import load_network
@@ -63,6 +63,7 @@ def evaluate_checkpoint(
             device,
             views=job.evaluate,
             subsets=subset_classes(job.evaluate.subsets, job.classes.names),
+            label_free=job.evaluate.label_free_scores,
             threads=decoding_threads(job.stream, place),
             num_pictures=job.evaluate.pictures,
             on_image=lambda: on_image(next(done), len(split)),
@@ -174,12 +175,10 @@ def _model_beside(job: JobSpec, stores: Stores, uri: str) -> SegmenterConfig | N
 
     Raises `JobError` where it is none, or has other classes than the job.
     """
-    folder, _, _ = uri.rpartition("/")
-    where = join(folder or ".", _spec_name(uri))
-    try:
-        text = stores.open(folder or ".").get(_spec_name(uri)).decode(errors="replace")
-    except MissingObject:
+    found = _spec_beside(stores, uri)
+    if found is None:
         return None
+    where, text = found
     values = parse_yaml(text, where)
     if not isinstance(values, dict) or not {"model", "classes"} <= values.keys():
         raise JobError(
@@ -196,6 +195,19 @@ def _model_beside(job: JobSpec, stores: Stores, uri: str) -> SegmenterConfig | N
         )
     model: SegmenterConfig = validate(ModelSection, values["model"], f"{where}: model")
     return model
+
+
+def _spec_beside(stores: Stores, uri: str) -> tuple[str, str] | None:
+    """The URI and the text of the spec beside a file of weights; None where there is none."""
+    folder, _, file = uri.rpartition("/")
+    in_run = [SPEC] if file in NETWORK_WEIGHTS.values() else []
+    for name in (_spec_name(uri), *in_run):
+        try:
+            text = stores.open(folder or ".").get(name).decode(errors="replace")
+        except MissingObject:
+            continue
+        return join(folder or ".", name), text
+    return None
 
 
 def _spec_name(uri: str) -> str:

@@ -17,6 +17,7 @@ from adapt.engine.engine import Engine
 from adapt.errors import Interrupted
 from adapt.evaluation.evaluate import Evaluation, evaluate
 from adapt.evaluation.metrics import subset_classes
+from adapt.evaluation.protocol import joined_metrics
 from adapt.ranks import any_rank
 from adapt.trainer.feeds import Feeds
 from adapt.trainer.journal import Journal
@@ -111,26 +112,29 @@ class Trainer:
     def _evaluate(self) -> None:
         self.engine.share_buffers()
         try:
-            evaluation = self._evaluation()
+            found = {name: self._evaluation(name) for name in self.opened.job.evaluate.networks}
         except Interrupted:
             self.saves.stop(self.evaluated, "stopped while evaluating")
-        self.evaluated = Evaluated(self.engine.step_count, evaluation.score.metrics())
-        self.journal.log_evaluation(evaluation)
+        metrics = joined_metrics((name, one.score.metrics()) for name, one in found.items())
+        self.evaluated = Evaluated(self.engine.step_count, metrics)
+        self.journal.log_evaluations(found, metrics)
         if any_rank(self.saves.is_best(self.evaluated))[0]:
             self.saves.save_best(self.evaluated)
         self.journal.start_stretch()
 
-    def _evaluation(self) -> Evaluation:
+    def _evaluation(self, network: str) -> Evaluation:
+        """Evaluate one of `Engine.networks`; the one that counts with pictures."""
         job, place, validation = self.opened.job, self.opened.place, self.opened.data.validation
         assert validation is not None, "no evaluation is due without a validation split"
         return evaluate(
-            self.engine.method.segmenter,
+            self.engine.networks()[network],
             validation,
             self.engine.device,
             views=job.evaluate,
             subsets=subset_classes(job.evaluate.subsets, job.classes.names),
+            label_free=job.evaluate.label_free_scores,
             threads=decoding_threads(job.stream, place),
-            num_pictures=job.evaluate.pictures,
+            num_pictures=job.evaluate.pictures if network == job.evaluate.weights else 0,
             rank=place.rank,
             num_ranks=place.num_ranks,
             on_image=self.beat,

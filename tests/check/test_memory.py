@@ -32,6 +32,7 @@ LARGE_HW = (192, 256)
 PIXELS = torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]])
 CASES = [
     pytest.param("deeplab_v2", "advent", {"accumulate": 2, "clip_norm": 1.0}),
+    pytest.param("bisenet", "source_only", {"ema": {"alpha": 0.9}}),
     pytest.param("unet", "minent", {}, marks=pytest.mark.slow),
     pytest.param("pspnet", "fcns_in_the_wild", {"precision": "bf16"}, marks=pytest.mark.slow),
     pytest.param("deeplab_v2", "mic", {"accumulate": 2}, marks=pytest.mark.slow),
@@ -96,6 +97,15 @@ def test_teachers_and_first_encoders_are_counted(name: str, encoders: int) -> No
     expected = 2 * (_bytes(segmenter) - encoder) + encoders * encoder
     parameters = predicted_bytes(job, 1).parameters
     assert parameters == pytest.approx(expected, abs=100), "classes that count are a buffer"
+
+
+def test_a_moving_average_is_counted_beside_network_and_teacher() -> None:
+    for name, networks in {"source_only": 1, "dacs": 2}.items():
+        without, beside = (
+            predicted_bytes(job_of("bisenet", name, (32, 48), **train), 1).parameters
+            for train in ({}, {"ema": {}})
+        )
+        assert beside == pytest.approx(without * (networks + 1) / networks, abs=100)
 
 
 def _bytes(network: nn.Module) -> int:

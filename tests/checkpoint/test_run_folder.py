@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from adapt.checkpoint.run_folder import RunFolder, fetch_weights
+from adapt.checkpoint.files import fetch_weights
+from adapt.checkpoint.run_folder import RunFolder
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.errors import DataError
 from adapt.models.weights import read_description
@@ -162,6 +163,24 @@ def test_the_manifest_names_every_file(tmp_path: Path) -> None:
     run = folder(tmp_path)
     manifest = json.loads(run.store.get(f"{save(run, 1)}/manifest.json"))
     assert set(manifest["sha256"]) == {"weights.safetensors", "state.pt", "spec.yaml"}
+
+
+def test_a_second_network_is_a_file_that_comes_and_goes_with_its_checkpoint(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    second = {"ema.safetensors": {"layer.weight": torch.full((2,), 7.0)}}
+    for step in (1, 2):
+        moment = Moment(step, 0, 0.0)
+        run.save(Snapshot(moment, {"step": step}, WEIGHTS, "", HEADER, others=second))
+    manifest = json.loads(run.store.get("step-00000002/manifest.json"))
+    assert set(manifest["sha256"]) == {
+        *("weights.safetensors", "ema.safetensors"),
+        *("state.pt", "spec.yaml"),
+    }
+    sha256 = manifest["sha256"]["ema.safetensors"]
+    found = fetch_weights(run.store, "step-00000002/ema.safetensors", tmp_path / "w", sha256)
+    assert found["layer.weight"].tolist() == [7.0, 7.0]
+    run.retain(keep=1, newest="step-00000002")
+    assert [info.key for info in run.store.list("step-00000001/")] == []
 
 
 def test_loading_runs_no_code(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def snapshot(step: int, score: float | None = None) -> Snapshot:
 
 
 def saver(folder: RunFolder, keep: int = 9) -> Saver:
-    return Saver(folder, keep, lambda _saved, _score: None)
+    return Saver(folder, keep, lambda _saved, _snapshot: None)
 
 
 @pytest.fixture(autouse=True)
@@ -130,8 +130,8 @@ def test_a_best_that_failed_is_tried_until_it_is_stored_and_marked(
     folder: RunFolder, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saving, "RETRY", Retry(longest_wait_s=0.05))
-    marked: list[tuple[str, float]] = []
-    one = Saver(folder, 9, lambda saved, score: marked.append((saved.name, score)))
+    marked: list[tuple[str, float | None]] = []
+    one = Saver(folder, 9, lambda saved, stored: marked.append((saved.name, stored.score)))
     gate.open.set()
     gate.refuse = 3
     one.submit(snapshot(1, score=0.5))

@@ -10,8 +10,9 @@ from torch import Tensor
 from adapt.batch import IGNORED, Batch
 from adapt.config.validation import validate
 from adapt.counts import counted_together, shared_count
-from adapt.engine.engine import MEANS, Engine, TrainConfig
+from adapt.engine.engine import Engine
 from adapt.engine.sgd import SGDConfig
+from adapt.engine.train_config import MEANS, TrainConfig
 from adapt.methods import METHODS, build_method
 from adapt.models import ARCHITECTURES, build_segmenter
 from adapt.models.pixel_loss import LossConfig

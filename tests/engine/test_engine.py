@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from adapt.batch import Batch
-from adapt.engine.engine import Engine, TrainConfig, prepare_device
+from adapt.engine.device import prepare_device
+from adapt.engine.engine import Engine
 from adapt.engine.sgd import SGDConfig
+from adapt.engine.train_config import TrainConfig
 from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
 from adapt.models import build_segmenter

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from adapt.batch import Batch
-from adapt.engine.engine import Engine, TrainConfig
+from adapt.engine.engine import Engine
 from adapt.engine.legacy_adam import LegacyAdam
 from adapt.engine.sgd import SGDConfig
+from adapt.engine.train_config import TrainConfig
 from adapt.methods import METHODS, build_method
 from adapt.models import build_segmenter
 from tests.golden_recipe import image, initial, label

@@ -7,7 +7,6 @@ import torch
 
 from adapt.config.validation import validate
 from adapt.engine.adamw import AdamW, AdamWConfig
-from adapt.engine.engine import PRECISIONS, TrainConfig
 from adapt.engine.optim import (
     ADAMS,
     OPTIMIZERS,
@@ -20,6 +19,7 @@ from adapt.engine.repeated_sgd import LAWS
 from adapt.engine.schedule import WARMUPS
 from adapt.engine.segmenter_optimizer import OptimConfig, SegmenterOptimizer
 from adapt.engine.sgd import SGDConfig
+from adapt.engine.train_config import PRECISIONS, TrainConfig
 from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
 from adapt.methods.adaptsegnet import SPACES, AdaptSegNetConfig

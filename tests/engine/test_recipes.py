@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from adapt.batch import Batch
-from adapt.engine.engine import Engine, TrainConfig
+from adapt.engine.engine import Engine
 from adapt.engine.optim import OPTIMIZERS
 from adapt.engine.schedule import WARMUPS
+from adapt.engine.train_config import TrainConfig
 from adapt.methods import build_method
 from adapt.methods.method import Method
 from adapt.models import build_segmenter

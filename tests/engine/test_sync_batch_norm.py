@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adapt.engine.engine import Engine, TrainConfig
+from adapt.engine.engine import Engine
 from adapt.engine.sgd import SGDConfig
 from adapt.engine.sync_batch_norm import SyncBatchNorm
+from adapt.engine.train_config import TrainConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config

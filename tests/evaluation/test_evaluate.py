@@ -12,9 +12,10 @@ import torch
 from adapt.config.validation import validate
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import JobError
-from adapt.evaluation.evaluate import EvaluateConfig, Score, evaluate
+from adapt.evaluation.evaluate import Score, evaluate
 from adapt.evaluation.inference import EnsembleMember, InferenceConfig
 from adapt.evaluation.metrics import SUBSETS
+from adapt.evaluation.protocol import EvaluateConfig
 from adapt.models.segmenter import Segmenter
 from adapt.stream.feed import normalise
 from storage.shards.cache import ShardCache

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.distributed.launcher.api import LaunchConfig
 
-from adapt.engine.engine import TrainConfig
+from adapt.engine.train_config import TrainConfig
 from adapt.errors import Interrupted, JobError
 from adapt.launch import elastic
 from adapt.launch.elastic import launch_config, run_elastic

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.batch import IGNORED, Batch
-from adapt.engine.engine import Engine, TrainConfig
+from adapt.engine.engine import Engine
 from adapt.engine.sgd import SGDConfig
+from adapt.engine.train_config import TrainConfig
 from adapt.errors import JobError
 from adapt.methods import build_method
 from adapt.methods.draws import Draws

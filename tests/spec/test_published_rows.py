@@ -91,6 +91,7 @@ def recipe_of_daformer(job: JobSpec) -> None:
     assert (optim.power, optim.decay_norms, optim.decay_biases) == (1.0, True, True)
     assert (optim.warmup, optim.warmup_steps, optim.warmup_ratio) == ("daformer", 1500, 1e-6)
     assert (job.train.steps, job.evaluate.every_steps) == (40_000, 4000)
+    assert (job.evaluate.protocol, job.evaluate.weights) == ("last", "student")
     assert (job.source.batch_size, target is not None and target.batch_size) == (2, 2)
     crop = AugmentConfig(crop_hw=(512, 512), flip=0.5)
     assert target is not None and target.augment == crop

@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 import torch
 
-from adapt.checkpoint.run_folder import RunFolder, fetch_weights
+from adapt.checkpoint.files import fetch_weights
+from adapt.checkpoint.run_folder import RunFolder
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from storage.errors import MissingObject, ShortObject, StoreError, StoreUnavailable
 from storage.store import ObjectInfo, Store

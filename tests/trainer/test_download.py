@@ -10,7 +10,8 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from adapt.checkpoint.run_folder import RunFolder, fetch_weights
+from adapt.checkpoint.files import fetch_weights
+from adapt.checkpoint.run_folder import RunFolder
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.errors import DataError, JobError
 from adapt.places import Place

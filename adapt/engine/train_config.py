@@ -1,0 +1,78 @@
+"""How long and how precisely to train: the job spec's `train`, and the tables of its choices."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from adapt.batch import Batch
+from adapt.config.section import Section
+from adapt.counts import counted_together
+from adapt.methods.moving_average import MovingAverageConfig
+
+
+class TrainConfig(Section):
+    """How long and how precisely to train."""
+
+    steps: int = Field(120_000, ge=1, description="Optimizer steps (ADVENT's value).")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: autocast; losses that need it stay in float32."
+    )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Parts into which a rank's batch is split, one backward each, to save memory.",
+    )
+    accumulate_mean: Literal["batch", "parts"] = Field(
+        "batch",
+        description="Mean of losses over labelled pixels where a batch is split. batch: "
+        "over those of the whole batch, so that parts train as one batch does; parts: the mean of "
+        "the parts' means, the papers' iter_size.",
+    )
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        description="Largest gradient norm of the segmentation network; null: no clipping.",
+    )
+    ema: MovingAverageConfig | None = Field(
+        None,
+        description="A moving average of the network to evaluate and save (`evaluate.ema`), with "
+        "the running statistics of its norms; null: the method's teacher, where it has one.",
+    )
+    sync_batch_norm: bool = Field(
+        False,
+        description="Batch norm by the statistics of all ranks' images, as one rank with the whole "
+        "batch has them; else each rank normalises by its own. Costs two small exchanges a layer.",
+    )
+    max_bad_steps: int = Field(
+        10,
+        ge=0,
+        description="Steps whose loss or gradient is not finite are refused: nothing moves, and "
+        "their samples are named. After more than so many the job ends.",
+    )
+    stall_minutes: float = Field(
+        20.0,
+        gt=0,
+        description="Watchdog timeout: longest time without progress on any rank, from its start "
+        "on. Then the stacks of all ranks are logged and stored, and the job ends with 75. Longer "
+        "than the ten minutes for which an unreachable store is retried.",
+    )
+    log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
+
+
+PRECISIONS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
+    "fp32": lambda _device_type: nullcontext(),
+    "bf16": lambda device_type: torch.autocast(device_type, torch.bfloat16),
+}
+"""By the spec's `train.precision`: the context in which terms are computed, by type of device."""
+
+MEANS: dict[str, Callable[[Sequence[Batch]], AbstractContextManager[Any]]] = {
+    "batch": lambda parts: counted_together(
+        [one.labels for one in parts if one.labels is not None]
+    ),
+    "parts": lambda _parts: nullcontext(),
+}
+"""By the spec's `train.accumulate_mean`: the context in which a step's source parts are learned
+from."""

@@ -1,0 +1,52 @@
+"""An exponential moving average (EMA) of the segmentation network.
+
+Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017. As the teacher of
+self-training it makes labels; of any method it can be evaluated and saved beside the student.
+"""
+
+from copy import deepcopy
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from adapt.config.section import Section
+from adapt.models.segmenter import Segmenter
+
+
+class MovingAverageConfig(Section):
+    """A moving average of the student."""
+
+    alpha: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="Share of the old average in the new one, after a ramp min(1 - 1/(t + 1), "
+        "alpha) over steps t (DAFormer, MIC: 0.999; DACS: 0.99).",
+    )
+
+
+class MovingAverage(nn.Module):
+    """A moving average of a segmentation network, which no optimizer and no gradient reaches.
+
+    With `statistics` the running statistics of norms are averaged too.
+    """
+
+    def __init__(
+        self, config: MovingAverageConfig, student: Segmenter, statistics: bool = True
+    ) -> None:
+        super().__init__()
+        self.alpha, self.statistics = config.alpha, statistics
+        self.network = deepcopy(student).requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self, student: Segmenter, step: int) -> None:
+        """Move towards the student once `step` optimizer steps are done."""
+        share = 1 - min(1 - 1 / (step + 1), self.alpha)
+        torch._foreach_lerp_(self._averaged(self.network), self._averaged(student), share)
+
+    def _averaged(self, network: Segmenter) -> list[Tensor]:
+        tensors: list[Tensor] = list(network.parameters())
+        if self.statistics:
+            tensors += [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+        return [tensor.detach() for tensor in tensors]

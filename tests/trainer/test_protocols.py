@@ -1,0 +1,215 @@
+"""Whole jobs under each protocol: the checkpoint that counts, its network, kills in between."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.data.writing.pack import pack
+from adapt.errors import Interrupted
+from adapt.places import Place
+from adapt.spec.job_spec import JobSpec
+from adapt.tracking.mlflow_database import embedded_tracking_uri
+from adapt.trainer.download import download_best
+from adapt.trainer.score import evaluate_checkpoint
+from storage.errors import StoreError
+from storage.stores import Stores
+from tests.conftest import write_raw_folders
+from tests.trainer.jobs import job_of, run
+
+EMA = ("train.ema={alpha: 0.5}", "evaluate.every_steps=2", "method={name: source_only}")
+LABEL_FREE = "evaluate.protocol=best_label_free"
+
+
+def folder_of(job: JobSpec) -> RunFolder:
+    return RunFolder(Stores().open(f"{job.checkpoint.uri}/{job.name}"))
+
+
+def saved(job: JobSpec, name: str, file: str) -> dict[str, torch.Tensor]:
+    return load_file(Path(job.checkpoint.uri) / job.name / name / file)
+
+
+@pytest.fixture
+def falling(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Evaluations whose mIoU falls from one to the next; their number so far."""
+    from adapt.trainer import trainer
+
+    evaluate, calls = trainer.evaluate, [0]
+
+    def worse(*given: Any, **named: Any) -> Any:
+        calls[0] += 1
+        matrix = torch.tensor([[10, calls[0]], [calls[0], 10]])
+        found = evaluate(*given, **named)
+        return found._replace(score=found.score._replace(matrix=matrix.to(torch.int64)))
+
+    monkeypatch.setattr(trainer, "evaluate", worse)
+    tracked = "adapt.trainer.journal.Journal.log_evaluations"
+    monkeypatch.setattr(tracked, lambda *_given: None)  # tables of two classes do not fit
+    yield calls
+
+
+@pytest.mark.parametrize(("protocol", "step"), [("best", 2), ("last", 6)])
+def test_the_checkpoint_that_counts_is_the_protocol_s(
+    tiny_job: dict[str, Any], place: Place, falling: list[int], protocol: str, step: int
+) -> None:
+    job = job_of(tiny_job, f"evaluate.protocol={protocol}", "evaluate.every_steps=2")
+    outcome, _ = run(job, place)
+    assert outcome.best is not None and outcome.best.step == step
+    assert falling == [3]
+    again, seen = run(job, place)
+    assert again == outcome and not seen and falling == [3], "a finished job is done at once"
+
+
+@pytest.mark.slow
+def test_a_prolonged_run_s_last_checkpoint_counts(
+    tiny_job: dict[str, Any], place: Place, falling: list[int]
+) -> None:
+    values = {**tiny_job, "optim": {"schedule_steps": 20}}
+    rules = ("evaluate.protocol=last", "evaluate.every_steps=2")
+    run(job_of(values, *rules), place)
+    outcome, _ = run(job_of(values, *rules, "train.steps=8"), place)
+    assert outcome.best is not None and outcome.best.step == 8
+
+
+@pytest.mark.slow
+def test_a_kill_before_the_mark_of_the_last_checkpoint_loses_no_mark(
+    tiny_job: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tiny_job, "evaluate.protocol=last")
+
+    def killed(*given: Any) -> None:
+        raise StoreError("the process ends here")
+
+    monkeypatch.setattr(RunFolder, "mark_best", killed)
+    monkeypatch.setattr("adapt.trainer.trainer.RETRY_TIME_S", 2.0)
+    with pytest.raises(StoreError):
+        run(job, place)
+    monkeypatch.undo()
+    outcome, _ = run(job, place)
+    assert outcome.best is not None and outcome.best.step == 6
+
+
+def test_the_average_is_evaluated_and_saved_beside_the_student(
+    tiny_job: dict[str, Any], place: Place
+) -> None:
+    job = job_of(tiny_job, *EMA, "evaluate.ema=true")
+    outcome, _ = run(job, place)
+    assert {"miou", "ema/miou", "pixel_accuracy", "ema/pixel_accuracy"} == set(outcome.metrics)
+    last = folder_of(job).names()[-1]
+    files = Path(job.checkpoint.uri) / "tiny" / last
+    found = evaluate_checkpoint(job, place, str(files / "ema.safetensors")).score.metrics()
+    assert found["miou"] == outcome.metrics["ema/miou"]
+    student = evaluate_checkpoint(job, place, str(files)).score.metrics()
+    assert student["miou"] == outcome.metrics["miou"]
+    state = folder_of(job).load(last)["engine"]["ema"]
+    for key, value in saved(job, last, "ema.safetensors").items():
+        assert torch.equal(value, state[f"network.{key}"]), key
+    (tracked,) = tracked_runs(job)
+    assert {"validation/ema/miou", "validation/ema/iou/band 0"} <= set(tracked.data.metrics)
+    assert tracked.data.metrics["validation/ema/miou"] == outcome.metrics["ema/miou"]
+    tags = tracked.data.tags
+    assert (tags["best_checkpoint_protocol"], tags["best_checkpoint_weights"]) == (
+        "best",
+        "student",
+    )
+
+
+def tracked_runs(job: JobSpec) -> list[Any]:
+    client = MlflowClient(embedded_tracking_uri(Path(job.checkpoint.uri)))
+    experiment = client.get_experiment_by_name(job.tracking.experiment)
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def test_where_the_average_counts_its_weights_are_the_run_s(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    job, out = job_of(tiny_job, *EMA, "evaluate.weights=ema"), tmp_path / "model"
+    outcome, _ = run(job, replace(place, model_dir=out))
+    best = outcome.best
+    assert best is not None and set(outcome.metrics) >= {"miou", "ema/miou"}
+    folder = Path(job.checkpoint.uri) / "tiny" / best.name
+    assert evaluate_checkpoint(job, place, str(folder)).score.metrics()["miou"] == best.score
+    state = folder_of(job).load(best.name)["engine"]
+    for file, prefix, kept in (
+        ("weights.safetensors", "network.", state["ema"]),
+        ("student.safetensors", "segmenter.", state["method"]),
+    ):
+        for key, value in saved(job, best.name, file).items():
+            assert torch.equal(value, kept[f"{prefix}{key}"]), key
+    delivered = (out / "weights.safetensors").read_bytes()
+    assert delivered == (folder / "weights.safetensors").read_bytes()
+    uri = embedded_tracking_uri(Path(job.checkpoint.uri))
+    fetched = download_best("tiny", tmp_path / "got", uri, place)
+    assert fetched.weights_path.read_bytes() == delivered
+    assert (fetched.protocol, fetched.weights, fetched.chosen_by) == ("best", "ema", "miou")
+    assert fetched.score == best.score
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["source_only", "mic"])
+def test_an_average_that_was_stopped_anywhere_ends_bit_identical(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path, method: str
+) -> None:
+    values = {**tiny_job, "method": {"name": method}}
+    if method == "mic":
+        values["method"]["host"] = {"name": "source_only"}
+    rules = ["evaluate.weights=ema", "evaluate.every_steps=2", "evaluate.protocol=last"]
+    rules += ["train.ema={alpha: 0.5}"] if method == "source_only" else []
+    calm = job_of(values, *rules, f"checkpoint.uri={tmp_path / 'calm'}")
+    expected, _ = run(calm, place)
+    job = job_of(values, *rules)
+    for stop_at in (1, 3, 4):
+        with pytest.raises(Interrupted):
+            run(job, place, stop_at)
+    outcome, _ = run(job, place)
+    assert outcome.metrics == expected.metrics
+    for file in ("weights.safetensors", "student.safetensors"):
+        one, other = (saved(each, folder_of(each).names()[-1], file) for each in (calm, job))
+        assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+@pytest.fixture
+def unlabelled_uri(tmp_path: Path) -> str:
+    """Images of dataset `tiny` without labels, split `train`."""
+    write_raw_folders(tmp_path / "bare", 3, seed=9)
+    for path in (tmp_path / "bare" / "labels").iterdir():
+        path.unlink()
+    (tmp_path / "bare" / "labels").rmdir()
+    uri = str(tmp_path / "unlabelled")
+    pack("folders", tmp_path / "bare", Stores().open(uri), "train", name="tiny", unlabelled=True)
+    return uri
+
+
+def test_without_any_label_of_the_target_a_checkpoint_is_chosen(
+    tiny_job: dict[str, Any], place: Place, unlabelled_uri: str, tmp_path: Path
+) -> None:
+    rules = (LABEL_FREE, f"validation.uri={unlabelled_uri}", "validation.split=train")
+    outcome, _ = run(job_of(tiny_job, *rules, *EMA, "evaluate.ema=true"), place)
+    name = "information_maximisation"
+    assert set(outcome.metrics) == {name, f"ema/{name}"}
+    assert outcome.best is not None and 0 < outcome.best.score < 1
+    assert outcome.best.score >= outcome.metrics[name]
+    (tracked,) = tracked_runs(job_of(tiny_job))
+    assert tracked.data.metrics[f"validation/{name}"] == outcome.metrics[name]
+    assert tracked.data.tags["best_checkpoint_chosen_by"] == name
+    uri = embedded_tracking_uri(tmp_path / "runs")
+    fetched = download_best("tiny", tmp_path / "got", uri, place, metric=name)
+    assert (fetched.protocol, fetched.chosen_by) == ("best_label_free", name)
+    assert fetched.score == outcome.best.score
+
+
+def test_labels_that_are_there_are_reported_but_do_not_choose(
+    tiny_job: dict[str, Any], place: Place
+) -> None:
+    outcome, _ = run(job_of(tiny_job, LABEL_FREE), place)
+    assert {"miou", "information_maximisation"} <= set(outcome.metrics)
+    (tracked,) = tracked_runs(job_of(tiny_job))
+    tags = tracked.data.tags
+    assert tags["best_checkpoint_chosen_by"] == "information_maximisation"
+    assert 0 <= float(tags["best_checkpoint_miou"]) <= 1
