@@ -54,7 +54,7 @@ def open_stream(
         seed=1,
         domain=0,
         batch_size=batch_size,
-        augmentation=AugmentConfig(),
+        augmentations=[AugmentConfig()],
         config=StreamConfig(threads=threads),
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-from adapt.check.data import SplitReport, check_split
+from adapt.check.data import SplitReport, check_split, parts_of
 from adapt.check.machine import (
     disk_findings,
     gpu_findings,
@@ -43,11 +43,11 @@ LAST: tuple[Check, ...] = (platform_findings,)
 
 def findings(subject: Subject) -> Iterator[Finding]:
     """All findings in a fixed order, each as soon as all before it are known."""
-    keys = [key for key in ("source", "target", "validation") if getattr(subject.job, key)]
-    num_tasks = len(keys) + len(FIRST + AFTER_DATA + BY_DATA + LAST)
+    parts = parts_of(subject.job)
+    num_tasks = len(parts) + len(FIRST + AFTER_DATA + BY_DATA + LAST)
     with ThreadPoolExecutor(num_tasks) as pool:  # one each: some wait for others
         first = [pool.submit(_all, check, subject) for check in FIRST]
-        data = {key: pool.submit(check_split, subject, key) for key in keys}
+        data = {part.name: pool.submit(check_split, subject, part.name) for part in parts}
         by_data: list[Check] = [partial(check, splits=partial(_results, data)) for check in BY_DATA]
         later = [pool.submit(_all, check, subject) for check in (*AFTER_DATA, *by_data, *LAST)]
         for one in first:

@@ -9,13 +9,9 @@ from adapt.data.packed.packed_split import PackedSplit, SplitConfig
 from adapt.data.packed.verify import Split, image_fault, label_fault, members_of, xxh3_of_parts
 from adapt.errors import DataError
 from adapt.platforms.platform import Finding
-from adapt.trainer.opening import (
-    absent_classes,
-    check_packed_size,
-    open_cache,
-    open_split,
-    open_validation,
-)
+from adapt.spec.job_spec import JobSpec
+from adapt.stream.config import Part
+from adapt.trainer.opening import absent_classes, open_cache, open_part, open_validation
 from storage.retry import retried
 from storage.shards.cache import ShardCache
 from storage.stores import READ_ONLY
@@ -23,6 +19,14 @@ from storage.uris import split_uri
 
 ATTEMPTS = 5
 REPAIR = "copy the objects there again, or pack the split again (--overwrite)"
+
+
+class Scored(NamedTuple):
+    """The validation split, beside the datasets to train on."""
+
+    config: SplitConfig
+    name: str = "validation"
+    key: str = "validation"
 
 
 class SplitReport(NamedTuple):
@@ -42,59 +46,63 @@ class SplitReport(NamedTuple):
         return all(one.ok for one in self.findings)
 
 
-def check_split(subject: Subject, key: str) -> SplitReport:
-    """Open the split of `source`, `target` or `validation`, and check its shards.
+def parts_of(job: JobSpec) -> list[Part | Scored]:
+    """The datasets of a job."""
+    scored = [] if job.validation is None else [Scored(job.validation)]
+    return [*job.parts("source"), *job.parts("target"), *scored]
 
-    The target's labels stay unread.
+
+def check_split(subject: Subject, name: str) -> SplitReport:
+    """Open the dataset of this name in `parts_of`, and check its shards.
+
+    Labels of the target stay unread, but for the samples that the job names.
     """
-    section: SplitConfig = getattr(subject.job, key)
-    only_there = subject.only_there(f"{key}.uri", section.uri)
+    part = next(one for one in parts_of(subject.job) if one.name == name)
+    only_there = subject.only_there(f"{part.key}.uri", part.config.uri)
     if only_there is not None:
-        return SplitReport((Finding(key, True, only_there),))
+        return SplitReport((Finding(part.name, True, only_there),))
     cache = open_cache(subject.job, subject.place)
     try:
-        split = _opened(subject, key, section, cache)
-        if key != "validation":
-            check_packed_size(subject.job, key, split)
+        split = _opened(subject, part, cache)
     except FAILURES as error:
-        return SplitReport((red(key, error),))
-    found = tuple(_of_split(subject, key, section, split))
+        return SplitReport((red(part.name, error),))
+    found = tuple(_of_split(subject, part, split))
     split.close()
     sizes = tuple(shard.size_bytes for shard in split.manifest.shards)
-    remote = split_uri(section.uri)[0] != "file"
+    if isinstance(part, Part) and part.of_some:
+        sizes = ()  # they are the target's
+    remote = split_uri(part.config.uri)[0] != "file"
     return SplitReport(found, sizes, _packed_hw(split), remote)
 
 
-def _opened(subject: Subject, key: str, section: SplitConfig, cache: ShardCache) -> PackedSplit:
+def _opened(subject: Subject, part: Part | Scored, cache: ShardCache) -> PackedSplit:
     """The split as the job opens it."""
-    if key == "validation":
-        return open_validation(subject.job, section, subject.stores, cache)
-    return open_split(subject.job, section, subject.stores, cache, labelled=key != "target")
+    if isinstance(part, Part):
+        return open_part(subject.job, part, subject.stores, cache)
+    return open_validation(subject.job, part.config, subject.stores, cache)
 
 
-def _of_split(
-    subject: Subject, key: str, section: SplitConfig, split: PackedSplit
-) -> Iterator[Finding]:
-    manifest = split.manifest
+def _of_split(subject: Subject, part: Part | Scored, split: PackedSplit) -> Iterator[Finding]:
+    manifest, name = split.manifest, part.name
     samples = f"{manifest.num_samples} samples of {manifest.dataset}"
-    yield Finding(key, True, f"{section.uri}/{section.split}: {samples}")
+    yield Finding(name, True, f"{part.config.uri}/{part.config.split}: {samples}")
     if split.id_table is not None:
-        yield _classes(subject, key, section, split)
-    for what, check in ((f"{key} shards", _shards), (f"{key} sample", _sample)):
+        yield _classes(subject, name, part.config, split)
+    for what, check in ((f"{name} shards", _shards), (f"{name} sample", _sample)):
         try:
             yield Finding(what, True, check(split))
         except FAILURES as error:
             yield red(what, error)
 
 
-def _classes(subject: Subject, key: str, section: SplitConfig, split: PackedSplit) -> Finding:
+def _classes(subject: Subject, name: str, section: SplitConfig, split: PackedSplit) -> Finding:
     try:
         absent = absent_classes(subject.job, section, split)
     except DataError as error:
-        return red(f"{key} classes", error)
+        return red(f"{name} classes", error)
     of = f"of {subject.job.classes.num_classes} classes"
     found = f"no pixel {of} is of {', '.join(absent)}" if absent else f"pixels {of}"
-    return Finding(f"{key} classes", True, found)
+    return Finding(f"{name} classes", True, found)
 
 
 def _shards(split: PackedSplit) -> str:

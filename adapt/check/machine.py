@@ -86,16 +86,16 @@ def gpu_findings(subject: Subject, splits: Splits) -> Findings:
     job, what = subject.job, "GPU memory"
     if any(problems(job, subject.place_of_job, BATCHES)):
         return
-    domains = {"source": job.source} | ({} if job.target is None else {"target": job.target})
-    unsized = [key for key, one in domains.items() if not (one.augment.crop_hw or one.size_hw)]
+    parts = (*job.parts("source"), *job.parts("target"))
+    unsized = [part.name for part in parts if part.config.image_hw is None]
     reports = splits() if unsized else {}
-    failed = [key for key in unsized if key in reports and not reports[key].readable]
+    failed = [name for name in unsized if name in reports and not reports[name].readable]
     if failed:
         named = " and ".join(failed)
         yield Finding(what, True, f"not predicted: the images of {named} have an error")
         return
     try:
-        sizes = {key: one.packed_hw for key, one in reports.items() if one.packed_hw is not None}
+        sizes = {name: one.packed_hw for name, one in reports.items() if one.packed_hw is not None}
         peak = predicted_bytes(job, subject.num_ranks, sizes)
     except JobError as error:
         yield red(what, error)

@@ -6,8 +6,9 @@ steps are run, since optimizers make their state in the first. The CPU's kernels
 GPU's: workspaces of those are in `MARGIN_BYTES` and `MARGIN_SHARE`.
 """
 
+import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate
 from types import MappingProxyType
@@ -25,7 +26,7 @@ from adapt.engine.sync_batch_norm import SyncBatchNorm
 from adapt.errors import JobError
 from adapt.methods import METHODS
 from adapt.spec.job_spec import JobSpec
-from adapt.stream.config import DomainConfig
+from adapt.stream.config import DomainConfig, Part
 from adapt.trainer.networks import build_without_memory
 
 MARGIN_BYTES = 1_500_000_000
@@ -35,7 +36,7 @@ MARGIN_SHARE = 0.1
 """Of the peak: losses of PyTorch's allocator to rounding and fragments."""
 
 Sizes = Mapping[str, tuple[int, int]]
-"""Domain -> height and width in pixels of its packed images."""
+"""Name of a dataset of the job -> height and width in pixels of its packed images."""
 
 Batches = Callable[[], tuple[Batch, Batch | None]]
 
@@ -63,11 +64,12 @@ class Peak(NamedTuple):
 def predicted_bytes(job: JobSpec, num_ranks: int, packed_hw: Sizes = MappingProxyType({})) -> Peak:
     """The peak of one of `num_ranks` ranks. Allocates nothing of that size; takes seconds.
 
-    `packed_hw` is needed of domains whose images have no size in the spec. Raises `JobError` where
+    `packed_hw` is needed of datasets whose images have no size in the spec. Raises `JobError` where
     it is missing, or where model, method and optimizers do not fit one another.
     """
     method = build_without_memory(job)
-    sizes = {key: batch_hw(key, domain, packed_hw) for key, domain in _domains(job).items()}
+    domains = _domains(job)
+    sizes = {key: batch_hw(job.parts(key), packed_hw) for key in domains}
 
     def engine() -> Engine:
         return Engine(method, job.train, job.optim, torch.device("cpu"), job.seed)
@@ -75,7 +77,7 @@ def predicted_bytes(job: JobSpec, num_ranks: int, packed_hw: Sizes = MappingProx
     def batches() -> tuple[Batch, Batch | None]:
         source, target = (
             _batch(domain.batch_size // num_ranks, sizes[key], labelled=key == "source")
-            if (domain := _domains(job).get(key)) is not None
+            if (domain := domains.get(key)) is not None
             else None
             for key in ("source", "target")
         )
@@ -113,16 +115,21 @@ def use_foreach(engine: Engine) -> None:
                 group["foreach"] = True
 
 
-def batch_hw(key: str, domain: DomainConfig, packed_hw: Sizes) -> tuple[int, int]:
-    """Height and width in pixels of a domain's batches.
+def batch_hw(parts: Sequence[Part], packed_hw: Sizes) -> tuple[int, int]:
+    """Height and width in pixels of a domain's largest batches, which draw from `parts`.
 
     Raises `JobError` where neither the spec nor `packed_hw` has them.
     """
-    size_hw = domain.augment.crop_hw or domain.size_hw or packed_hw.get(key)
+    return max((_image_hw(part, packed_hw) for part in parts), key=math.prod)
+
+
+def _image_hw(part: Part, packed_hw: Sizes) -> tuple[int, int]:
+    size_hw = part.config.image_hw or packed_hw.get(part.name)
     if size_hw is None:
         raise JobError(
-            f"{key}.size_hw: expected a size, by which the memory of a step is predicted, got none",
-            fix=f"set it, or {key}.augment.crop_hw",
+            f"{part.key}.size_hw: expected a size, by which the memory of a step is predicted, got "
+            "none",
+            fix=f"set it, or {part.key}.augment.crop_hw",
         )
     return size_hw
 

@@ -11,7 +11,7 @@ WHAT = "weights"
 def weights_findings(subject: Subject) -> Findings:
     """Build the networks and load the weights that the spec names."""
     job = subject.job
-    uris = {key: uri for key, uri in job.uris().items() if not key.endswith(".uri")}
+    uris = {key: uri for key, uri in job.uris().items() if key.startswith(("model.", "method."))}
     unseen = {key: why for key, uri in uris.items() if (why := subject.only_there(key, uri))}
     for key, why in unseen.items():
         yield Finding(key, True, why)

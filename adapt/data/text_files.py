@@ -27,6 +27,11 @@ def read_text(path: Path) -> str:
         raise JobError(
             f"{path}: cannot be read: {error.strerror}", fix="pass a text file that is there"
         ) from error
+    return decoded_text(data)
+
+
+def decoded_text(data: bytes) -> str:
+    """The text of a file's bytes, as `read_text` reads it."""
     return data.decode(encoding_of(data), "surrogateescape" if is_utf8(data) else "replace")
 
 

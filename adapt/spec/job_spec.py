@@ -31,7 +31,7 @@ from adapt.methods import METHODS, check_size
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
 from adapt.spec.shipped import find_file
-from adapt.stream.config import DomainConfig, StreamConfig
+from adapt.stream.config import DomainConfig, Part, StreamConfig, TargetConfig
 from adapt.tracking.config import TrackingConfig
 from storage.config import StoreConfig, fitting_key, key_fault, settings_name
 from storage.stores import READ_ONLY, STORES, settings_fault, uri_fault
@@ -63,8 +63,10 @@ class JobSpec(Section):
     )
     classes: LabelSpace = Field(description="A label space by name, or a table of classes.")
     source: DomainConfig = Field(description="The labelled domain.")
-    target: DomainConfig | None = Field(
-        None, description="The domain to adapt to; its labels are never opened while training."
+    target: TargetConfig | None = Field(
+        None,
+        description="The domain to adapt to; its labels are never opened while training, but for "
+        "those that it names.",
     )
     validation: ValidationConfig | None = Field(
         None, description="The split to choose the best checkpoint on."
@@ -104,12 +106,37 @@ class JobSpec(Section):
                 f"target: missing, expected a domain to adapt to with method {self.method.name}"
             )
         self._check_pairs()
-        self._check_mapped("source", self.source.dataset)
+        for part in self.parts("source"):
+            self._check_mapped(part.key, part.config.dataset)
+        self._check_labelled_apart()
         if self.validation is not None and self.evaluate.needs_labels:
             self._check_mapped("validation", self.validation.dataset)
         self._check_protocol()
         self._check_stores()
         return self
+
+    def parts(self, domain: str) -> tuple[Part, ...]:
+        """The datasets that the batches of a domain draw from: `source` with the labelled samples
+        of the target, or `target`, none where the job has none."""
+        if domain == "target":
+            return () if self.target is None else (Part("target", "target", self.target, False),)
+        source = Part("source", "source", self.source, True)
+        labelled = None if self.target is None else self.target.labelled_part("target")
+        if labelled is None:
+            return (source,)
+        return (source._replace(weight=1 - labelled.weight), labelled)
+
+    def _check_labelled_apart(self) -> None:
+        """What is trained on is no measure."""
+        target, scored = self.target, self.validation
+        if target is None or scored is None or target.uri != scored.uri:
+            return
+        if target.labelled_split == scored.split:
+            raise Mistake(
+                "target.labelled_split: expected another split than validation.split, got "
+                f"{written(scored.split)} for both",
+                fix="score on samples that are not trained on",
+            )
 
     def _check_protocol(self) -> None:
         if self.validation is None and not self.evaluate.needs_labels:
@@ -155,7 +182,7 @@ class JobSpec(Section):
             self.loss.check_classes(self.classes.num_classes)
             subset_classes(self.evaluate.subsets, self.classes.names)
             for key, domain in (("source", self.source), ("target", self.target)):
-                if domain is not None and (size_hw := domain.augment.crop_hw or domain.size_hw):
+                if domain is not None and (size_hw := domain.image_hw):
                     name = "augment.crop_hw" if domain.augment.crop_hw else "size_hw"
                     check_size(self.method, f"{key}.{name}", size_hw)
         except JobError as error:
@@ -172,6 +199,8 @@ class JobSpec(Section):
         found = {"source.uri": self.source.uri, "checkpoint.uri": self.checkpoint.uri}
         if self.target is not None:
             found["target.uri"] = self.target.uri
+            if self.target.labelled_keys_uri is not None:
+                found["target.labelled_keys_uri"] = self.target.labelled_keys_uri
         if self.validation is not None:
             found["validation.uri"] = self.validation.uri
         for key in ("weights_uri", "start_uri"):
@@ -203,6 +232,21 @@ class JobSpec(Section):
                 raise JobError(
                     f"{key}.batch_size: expected a multiple of {parts} ({num_ranks} ranks x "
                     f"train.accumulate {self.train.accumulate}), got {domain.batch_size}"
+                )
+            if domain is not None and domain.batch_size > num_ranks:
+                self._check_one_size(key)
+
+    def _check_one_size(self, domain: str) -> None:
+        """A rank puts the images of its batch into one tensor."""
+        sizes = {part.name: part.config.image_hw for part in self.parts(domain)}
+        known = {name: size_hw for name, size_hw in sizes.items() if size_hw is not None}
+        first = next(iter(known), "")
+        for name, size_hw in known.items():
+            if size_hw != known[first]:
+                raise JobError(
+                    f"{domain}.batch_size: expected images of one size in a rank's batch, got "
+                    f"{list(known[first])} of {first} and {list(size_hw)} of {name}",
+                    fix="set the same augment.crop_hw for both",
                 )
 
     def resolved(self) -> dict[str, Any]:

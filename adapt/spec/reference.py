@@ -34,7 +34,7 @@ from adapt.models.pixel_loss import LossConfig
 from adapt.spec.job_spec import JobSpec, json_schema
 from adapt.spec.same_job import MAY_CHANGE
 from adapt.stream.augment import AugmentConfig
-from adapt.stream.config import DomainConfig, StreamConfig
+from adapt.stream.config import DomainConfig, StreamConfig, TargetConfig
 from adapt.tracking.config import TrackingConfig
 from storage.config import StoreConfig
 from storage.stores import STORES
@@ -73,6 +73,8 @@ def parts() -> Iterator[Part]:
     yield Part("## Top level", "The sections of a job.", JobSpec)
     yield Part("## `classes`", _classes(), SegmentationClass)
     yield Part("## `source`, `target`", _paragraph(DomainConfig), DomainConfig)
+    text = f"{_paragraph(TargetConfig)} Beside the keys above:"
+    yield Part("### `target` alone", text, TargetConfig, DomainConfig)
     yield Part("### `source.augment`, `target.augment`", _paragraph(AugmentConfig), AugmentConfig)
     yield Part("## `validation`", _paragraph(ValidationConfig), ValidationConfig)
     yield Part("## `model`", _paragraph(SegmenterConfig), SegmenterConfig)
@@ -255,8 +257,8 @@ _OPENING = dedent("""\
 
     **Resolved spec.** The spec with its overrides and all defaults filled in is saved as
     `spec.yaml` beside every checkpoint and in MLflow. It is itself a valid job spec. A run that is
-    resumed must have the same one, but for keys that end in `.uri`, `train.steps` where
-    `optim.schedule_steps` is set, and
+    resumed must have the same one, but for keys that end in `.uri` or `.labelled_keys_uri`,
+    `train.steps` where `optim.schedule_steps` is set, and
     {may_change}.
 
     **Secrets** never stand in a spec: `stores` names the environment variables that hold them.

@@ -36,10 +36,12 @@ def check_same_job(saved: JobSpec, now: JobSpec, weights_uri: str = "its weights
     before, after = _flat(saved.resolved()), _flat(now.resolved())
     free = (*MAY_CHANGE, "train.steps", "optim.schedule_steps")
     for key in sorted(before.keys() | after.keys()):
-        kept = any(key == name or key.startswith(f"{name}.") for name in free) or key.endswith(
-            ".uri"
-        )
-        if not kept and before.get(key) != after.get(key):
+        kept = any(key == name or key.startswith(f"{name}.") for name in free)
+        if (
+            not kept
+            and not key.endswith((".uri", ".labelled_keys_uri"))
+            and before.get(key) != after.get(key)
+        ):
             raise JobError(
                 f"{key}: expected {written(before.get(key))}, the value of the run's checkpoint, "
                 f"got {written(after.get(key))}",

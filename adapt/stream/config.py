@@ -1,14 +1,18 @@
 """The sections `stream`, `source` and `target` of a job spec: how samples are drawn, fetched and
 decoded, and from where."""
 
-from typing import Literal
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from adapt.config.validation import Mistake
 from adapt.data.packed.packed_split import SplitConfig
 from adapt.stream.augment import AugmentConfig
 from adapt.stream.orders import Sampling
 from adapt.stream.orders.order import OrderConfig
+
+LABELLED_SHARE = 0.5
+"""As in MME's batches: half source, half labelled target."""
 
 TRIES = {"error": 1, "skip": 100}
 """`stream.on_bad_sample` -> how many samples in a row are tried for a draw."""
@@ -68,3 +72,84 @@ class DomainConfig(SplitConfig):
 
     batch_size: int = Field(1, ge=1, description="Samples of this domain a step, over all ranks.")
     augment: AugmentConfig = Field(AugmentConfig(), description="Random changes of the samples.")
+
+    @property
+    def image_hw(self) -> tuple[int, int] | None:
+        """Height and width of the images in batches, where the spec has them."""
+        return self.augment.crop_hw or self.size_hw
+
+
+class TargetConfig(DomainConfig):
+    """The domain to adapt to: unlabelled, but for the samples that `labelled_split` or
+    `labelled_keys` names, which join the source's batches."""
+
+    labelled_split: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="A packed split of this dataset whose samples, with their labels, join the "
+        "source's batches. It may hold samples of `split` too. No other label of the target is "
+        "opened while training.",
+    )
+    labelled_keys: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Instead of labelled_split: keys of the samples of `split` whose labels may "
+        "be used.",
+    )
+    labelled_keys_uri: str | None = Field(
+        None,
+        description="Instead of labelled_keys: a text file of them, one a line; path or URI of a "
+        "store.",
+    )
+    labelled_share: float = Field(
+        LABELLED_SHARE,
+        gt=0,
+        lt=1,
+        description="Share of the labelled samples of the target among the draws of the source's "
+        "batches. One half as in semi-supervised adaptation since MME (Saito et al., ICCV 2019).",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_name_them(self) -> "TargetConfig":
+        ways = ("labelled_split", "labelled_keys", "labelled_keys_uri")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) > 1:
+            raise Mistake(
+                f"{given[1]}: expected one way to name the labelled samples, got {given[0]} too",
+                fix=f"remove {given[0]} or {given[1]}",
+            )
+        if not given and self.labelled_share != LABELLED_SHARE:
+            raise Mistake(
+                f"labelled_share: expected {LABELLED_SHARE} without labelled samples, got "
+                f"{self.labelled_share}",
+                fix="set labelled_split or labelled_keys, or leave it out",
+            )
+        return self
+
+    def labelled_part(self, key: str) -> "Part | None":
+        """Its labelled samples, if it names some; `key` is this section's in the job spec."""
+        drawn = Part(f"labelled {key}", key, self, True, self.labelled_share)
+        if self.labelled_split is not None:
+            split = self.model_copy(update={"split": self.labelled_split})
+            return drawn._replace(config=split)
+        some = drawn._replace(keys=self.labelled_keys, keys_uri=self.labelled_keys_uri)
+        return some if some.of_some else None
+
+
+class Part(NamedTuple):
+    """A dataset that a domain's batches draw from, with `weight` against those of the others.
+
+    `name` is what findings call it, `key` its section in the job spec; `config` names the split, of
+    which `keys`, or those that the file at `keys_uri` lists, are drawn alone where either is given.
+    """
+
+    name: str
+    key: str
+    config: DomainConfig
+    labelled: bool
+    weight: float = 1.0
+    keys: tuple[str, ...] | None = None
+    keys_uri: str | None = None
+
+    @property
+    def of_some(self) -> bool:
+        """Some samples of the split are drawn, not all."""
+        return self.keys is not None or self.keys_uri is not None

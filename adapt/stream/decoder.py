@@ -5,12 +5,14 @@ A bad sample is replaced by that of the next draw, whatever was skipped before, 
 needs no state.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from adapt.batch import Sample
+from adapt.data.packed.mixture import Mixture
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import DataError
 from adapt.stream.augment import AugmentConfig, Changes, WantedClass, change, draw_changes
@@ -23,13 +25,13 @@ from adapt.stream.orders.random_words import AUGMENTATION, philox
 class SampleDecoder(NamedTuple):
     """Decodes the draws of one domain; safe for many threads.
 
-    With `for_device`, samples come in pinned memory, with the changes that are to be made on the
-    device.
+    `augmentations` has one for each part of the split. With `for_device`, samples come in pinned
+    memory, with the changes that are to be made on the device.
     """
 
-    split: PackedSplit
+    split: PackedSplit | Mixture
     order: Order
-    augmentation: AugmentConfig
+    augmentations: Sequence[AugmentConfig]
     config: StreamConfig
     for_device: bool = False
 
@@ -49,7 +51,7 @@ class SampleDecoder(NamedTuple):
             return self._finished(sample, draw, candidate, skipped)
         first = next(iter(skipped.values()))
         raise DataError(
-            f"{self.split.store.uri}/{self.split.split}: {tries} draws in a row met only bad "
+            f"{self.split.uri}: {tries} draws in a row met only bad "
             f"samples, {len(skipped)} of them. The first: {first}"
         )
 
@@ -60,22 +62,26 @@ class SampleDecoder(NamedTuple):
     def _finished(
         self, sample: Sample, draw: int, candidate: int, skipped: dict[str, str]
     ) -> Decoded:
-        key = self.split.key(self.order.sample(candidate))
-        augments = self.augmentation != AugmentConfig()
-        changes = self._changes(sample, draw, candidate) if augments else None
+        number = self.order.sample(candidate)
+        key, augmentation = self.split.key(number), self.augmentations[self.split.part_of(number)]
+        changes = None
+        if augmentation != AugmentConfig():
+            changes = self._changes(sample, augmentation, draw, candidate)
         if self.for_device:
             return Decoded(key, _pinned(sample), skipped, changes)
         return Decoded(key, change(sample, changes) if changes else sample, skipped)
 
-    def _changes(self, sample: Sample, draw: int, candidate: int) -> Changes:
+    def _changes(
+        self, sample: Sample, augmentation: AugmentConfig, draw: int, candidate: int
+    ) -> Changes:
         random = np.random.Generator(philox(self.order.seed, self.order.domain, AUGMENTATION, draw))
         train_id = self.order.wanted_class(candidate)
         least_pixels = self.config.rare_class_min_pixels // 2
         wanted = None if train_id is None else WantedClass(train_id, least_pixels)
-        return draw_changes(sample, self.augmentation, random, wanted)
+        return draw_changes(sample, augmentation, random, wanted)
 
 
-def _read(split: PackedSplit, number: int) -> Sample:
+def _read(split: PackedSplit | Mixture, number: int) -> Sample:
     """One sample to train on. Raises as `PackedSplit.read`, and `DataError` where its label does
     not cover its image."""
     sample = split.read(number)

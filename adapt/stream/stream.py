@@ -10,10 +10,12 @@ device.
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
+from adapt.data.packed.mixture import Mixture
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import DataError, Interrupted
 from adapt.stream.augment import AugmentConfig
@@ -34,7 +36,8 @@ class Stream:
     """Iterates over this rank's part of the global batches of one domain, for ever.
 
     `domain` is the domain's number in the job (0 source, 1 target). `batch_size` is the global one;
-    each rank takes `batch_size / num_ranks` draws of every batch. `draw` is the first draw that no
+    each rank takes `batch_size / num_ranks` draws of every batch. `augmentations` has one for each
+    part of the split. `draw` is the first draw that no
     batch has been handed out for. `planned_draws` is how many the job's schedule foresees. With
     `for_device`, samples come in pinned memory and unchanged, with the changes that are to be made
     on the device. `wait_s` sums the time that `next` had to wait, `bad_samples` counts the bad
@@ -47,12 +50,12 @@ class Stream:
 
     def __init__(
         self,
-        split: PackedSplit,
+        split: PackedSplit | Mixture,
         *,
         seed: int,
         domain: int,
         batch_size: int,
-        augmentation: AugmentConfig,
+        augmentations: Sequence[AugmentConfig],
         config: StreamConfig,
         rank: int = 0,
         num_ranks: int = 1,
@@ -74,7 +77,7 @@ class Stream:
         self.wait_s = 0.0
         self.bad_samples = 0
         self._stop = stop
-        self._decoder = SampleDecoder(split, self.order, augmentation, config, for_device)
+        self._decoder = SampleDecoder(split, self.order, augmentations, config, for_device)
         self._named: set[str] = set()
         self._ready: deque[tuple[int, list[Future[Decoded]]]] = deque()
         self._ready_bytes = 0
@@ -113,7 +116,7 @@ class Stream:
         """The state for a checkpoint, with `draw` as the next one: plain values, under 300 bytes of
         JSON."""
         return {
-            "dataset_id": self.split.manifest.dataset_id,
+            "dataset_id": self.split.dataset_id,
             "seed": self.order.seed,
             "batch_size": self.batch_size,
             "sampling": self.config.sampling,
@@ -178,7 +181,7 @@ class Stream:
         if len(sizes) > 1:
             keys = ", ".join(one.key for one in decoded)
             raise DataError(
-                f"{self.split.store.uri}/{self.split.split}: expected images of one size in a "
+                f"{self.split.uri}: expected images of one size in a "
                 f"batch, got {sorted(sizes)} (samples {keys})",
                 fix="set size_hw, or augment.crop_hw",
             )

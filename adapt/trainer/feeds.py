@@ -83,7 +83,7 @@ def _stream(
         seed=job.seed,
         domain=DOMAINS.index(domain),
         batch_size=section.batch_size,
-        augmentation=section.augment,
+        augmentations=[part.config.augment for part in job.parts(domain)],
         config=job.stream.model_copy(update={"threads": decoding_threads(job.stream, place)}),
         rank=place.rank,
         num_ranks=place.num_ranks,

@@ -5,18 +5,20 @@ All of it happens before a network is built, so a mistake costs seconds.
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event
 from typing import NamedTuple
 
 from adapt.checkpoint.run_folder import RunFolder
+from adapt.data.packed.mixture import Mixture
 from adapt.data.packed.packed_split import PackedSplit, SplitConfig
+from adapt.data.text_files import decoded_text
 from adapt.errors import DataError, Interrupted
 from adapt.methods import check_size
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
-from adapt.stream.config import StreamConfig
+from adapt.stream.config import Part, StreamConfig
 from storage.retry import outages_waited_for
 from storage.shards.cache import ShardCache
 from storage.stores import Stores
@@ -29,8 +31,8 @@ log = logging.getLogger(__name__)
 class JobData(NamedTuple):
     """The splits of a job, opened; `target` and `validation` where the job has them."""
 
-    source: PackedSplit
-    target: PackedSplit | None
+    source: PackedSplit | Mixture
+    target: PackedSplit | Mixture | None
     validation: PackedSplit | None
 
 
@@ -111,33 +113,64 @@ def open_data(job: JobSpec, stores: Stores, cache: ShardCache) -> JobData:
     """Open the job's splits.
 
     Raises `StoreError`, and `DataError` where data and spec disagree. The target's labels are
-    never opened, whether there are any or not.
+    never opened, whether there are any or not, but for those of the samples that the spec names.
     """
-    source = open_split(job, job.source, stores, cache)
-    target = None
-    if job.target is not None:
-        target = open_split(job, job.target, stores, cache, labelled=False)
+    source = _joined(job, job.parts("source"), stores, cache)
+    target = _joined(job, job.parts("target"), stores, cache) if job.target is not None else None
     validation = None
     if job.validation is not None:
         validation = open_validation(job, job.validation, stores, cache)
         if validation.id_table is not None:
             absent_classes(job, job.validation, validation)
     _warn_of_absent_classes(job, source)
-    for key, split in (("source", source), ("target", target)):
-        if split is not None:
-            check_packed_size(job, key, split)
     return JobData(source, target, validation)
 
 
+def _joined(
+    job: JobSpec, parts: Sequence[Part], stores: Stores, cache: ShardCache
+) -> PackedSplit | Mixture:
+    """The datasets that a domain's batches draw from, as one."""
+    splits = [open_part(job, part, stores, cache) for part in parts]
+    return splits[0] if len(splits) == 1 else Mixture(splits, [part.weight for part in parts])
+
+
+def open_part(job: JobSpec, part: Part, stores: Stores, cache: ShardCache) -> PackedSplit:
+    """Open a dataset to train on; raises as `open_split`, and `JobError` where its images are too
+    small for the method."""
+    keys = part.keys if part.keys_uri is None else listed_keys(part.keys_uri, stores)
+    split = open_split(job, part.config, stores, cache, part.labelled, keys)
+    check_packed_size(job, part, split)
+    return split
+
+
+def listed_keys(uri: str, stores: Stores) -> tuple[str, ...]:
+    """The keys in a text file, one a line; empty lines and those after `#` do not count.
+
+    Raises `StoreError`, and `DataError` where there are none.
+    """
+    folder, _, name = uri.rpartition("/")
+    lines = decoded_text(stores.open(folder or ".").get(name)).splitlines()
+    keys = tuple(line.strip() for line in lines if line.strip() and line.strip()[0] != "#")
+    if not keys:
+        raise DataError(f"{uri}: expected keys of samples, one a line, got none", fix="list some")
+    return keys
+
+
 def open_split(
-    job: JobSpec, section: SplitConfig, stores: Stores, cache: ShardCache, labelled: bool = True
+    job: JobSpec,
+    section: SplitConfig,
+    stores: Stores,
+    cache: ShardCache,
+    labelled: bool = True,
+    keys: Sequence[str] | None = None,
 ) -> PackedSplit:
-    """Open one split for images and train ids, or for images alone.
+    """Open one split for images and train ids, or for images alone; of some samples, with `keys`.
 
     Labels that are train ids already have to be those of the job's classes.
     """
     id_table = job.classes.table(section.dataset) if labelled else None
-    split = PackedSplit(stores.open(section.uri), section.split, cache, id_table, section.size_hw)
+    store = stores.open(section.uri)
+    split = PackedSplit(store, section.split, cache, id_table, section.size_hw, keys)
     packed = split.manifest.dataset
     if packed != section.dataset:
         raise DataError(
@@ -163,13 +196,12 @@ def open_validation(
     return open_split(job, section, stores, cache)
 
 
-def check_packed_size(job: JobSpec, key: str, split: PackedSplit) -> None:
-    """Raise `JobError` where a domain's images come as they were packed, and are too small for the
+def check_packed_size(job: JobSpec, part: Part, split: PackedSplit) -> None:
+    """Raise `JobError` where a dataset's images come as they were packed, and are too small for the
     method."""
-    domain = getattr(job, key)
-    if domain.augment.crop_hw is None and domain.size_hw is None:
+    if part.config.image_hw is None:
         heights, widths = split.index.height_px, split.index.width_px
-        check_size(job.method, f"{key}.size_hw", (int(heights.min()), int(widths.min())))
+        check_size(job.method, f"{part.key}.size_hw", (int(heights.min()), int(widths.min())))
 
 
 def open_run_folder(job: JobSpec, place: Place, stores: Stores | None = None) -> RunFolder:
@@ -197,8 +229,11 @@ def absent_classes(job: JobSpec, section: SplitConfig, split: PackedSplit) -> li
     return absent
 
 
-def _warn_of_absent_classes(job: JobSpec, source: PackedSplit) -> None:
-    absent = absent_classes(job, job.source, source)
+def _warn_of_absent_classes(job: JobSpec, source: PackedSplit | Mixture) -> None:
+    """Of those that no labelled dataset shows."""
+    parts = zip(job.parts("source"), source.parts, strict=True)
+    by_part = [absent_classes(job, part.config, split) for part, split in parts]
+    absent = [name for name in by_part[0] if all(name in others for others in by_part)]
     if absent:
         listed = ", ".join(absent)
         log.warning("source: expected pixels of every class, got none of %s, not learned", listed)

@@ -10,6 +10,7 @@ from threading import Event
 
 from adapt.checkpoint.lease import LeaseLost
 from adapt.checkpoint.run_folder import RunFolder
+from adapt.data.packed.packed_split import PackedSplit, SplitConfig
 from adapt.errors import Interrupted
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
@@ -157,13 +158,14 @@ def _describe(opened: Opened, tracker: Tracker) -> None:
     job, place, data = opened.job, opened.place, opened.data
     tracker.log_params(job.resolved())
     tracker.log_text(job.to_yaml(), "spec.yaml")
-    splits = {
-        "source": (data.source, job.source),
-        "target": (data.target, job.target),
-        "validation": (data.validation, job.validation),
-    }
-    used = {key: (split, config) for key, (split, config) in splits.items() if split and config}
-    tags = {f"segadapt.{key}": split.manifest.dataset_id for key, (split, _) in used.items()}
+    used: dict[str, tuple[PackedSplit, SplitConfig]] = {}
+    for domain, drawn in (("source", data.source), ("target", data.target)):
+        splits = () if drawn is None else drawn.parts
+        for part, split in zip(job.parts(domain), splits, strict=True):
+            used[part.name.replace(" ", "_")] = (split, part.config)
+    if data.validation is not None and job.validation is not None:
+        used["validation"] = (data.validation, job.validation)
+    tags = {f"segadapt.{key}": split.dataset_id for key, (split, _) in used.items()}
     tags |= {
         "segadapt.checkpoints": opened.folder.uri,
         "segadapt.platform": place.platform,
@@ -176,10 +178,10 @@ def _describe(opened: Opened, tracker: Tracker) -> None:
     tracker.log_datasets(
         TrackedDataset(
             f"{config.dataset}/{config.split}",
-            split.manifest.dataset_id[:_DIGEST_CHARS],
+            split.dataset_id[:_DIGEST_CHARS],
             config.uri,
             key,
-            split.manifest.num_samples,
+            len(split),
         )
         for key, (split, config) in used.items()
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adapt.check import Subject
-from adapt.check.data import check_split
+from adapt.check.data import check_split, parts_of
 from adapt.platforms.platform import (
     Finding,
 )
@@ -48,6 +48,29 @@ def test_a_first_sample_that_is_damaged(damaged: Path, tmp_path: Path) -> None:
     assert_red(source_of(one), "source sample", 4, "expected the packed bytes, got others (xxh3)")
     target = check_split(one, "target").findings
     assert_red(target, "target sample", 4, "pack the split again (--overwrite)")
+
+
+def test_labelled_samples_of_the_target_are_a_dataset_of_their_own(
+    damaged: Path, tmp_path: Path
+) -> None:
+    keys = "target.labelled_keys=['003', '011']"
+    one = subject(tmp_path, str(damaged), keys)
+    assert [part.name for part in parts_of(one.job)] == [
+        "source",
+        "labelled target",
+        "target",
+        "validation",
+    ]
+    report = check_split(one, "labelled target")
+    assert_green(report.findings, "labelled target", "train: 2 samples of tiny")
+    assert_green(report.findings, "labelled target classes", "pixels of 4 classes")
+    assert_green(report.findings, "labelled target sample", " decodes")
+    assert not report.shard_bytes, "the target's, which are counted once"
+    other = subject(tmp_path, str(damaged), "target.labelled_keys=['33']")
+    assert_red(check_split(other, "labelled target").findings, "labelled target", 4, "got '33'")
+    assert_green(check_split(other, "target").findings, "target", "22 samples")
+    other = subject(tmp_path, str(damaged), "target.labelled_split=few")
+    assert_red(check_split(other, "labelled target").findings, "labelled target", 4, "few")
 
 
 def test_a_store_without_a_list_is_asked_for_the_ends_of_its_shards(

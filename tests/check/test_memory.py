@@ -22,7 +22,7 @@ from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
 from adapt.models import ARCHITECTURES, build_segmenter
 from adapt.spec.job_spec import JobSpec, load_spec, parse_spec
-from adapt.stream.config import DomainConfig
+from adapt.stream.config import DomainConfig, Part
 from tests.conftest import tiny_values
 from tests.networks import tiny_model
 
@@ -59,7 +59,7 @@ def real_peak(job: JobSpec) -> Peak:
         return Engine(method, job.train, job.optim, torch.device("cpu"))
 
     def batch(domain: DomainConfig, labelled: bool) -> Batch:
-        size, size_hw = domain.batch_size, batch_hw("source", domain, {})
+        size, size_hw = domain.batch_size, batch_hw([Part("source", "source", domain, True)], {})
         labels = torch.randint(0, 4, (size, *size_hw)) if labelled else None
         return Batch(torch.randn(size, 3, *size_hw), labels, ("x",) * size)
 
@@ -137,11 +137,22 @@ def test_sizes_come_from_the_crop_then_the_spec_then_the_shards() -> None:
     packed = {"source": (2, 3)}
 
     def size(**more: Any) -> tuple[int, int]:
-        return batch_hw("source", DomainConfig.from_values({**domain, **more}, "source"), packed)
+        config = DomainConfig.from_values({**domain, **more}, "source")
+        return batch_hw([Part("source", "source", config, True)], packed)
 
     assert [size(**crop), size(size_hw=[4, 5]), size()] == [(8, 9), (4, 5), (2, 3)]
     with pytest.raises(JobError, match=r"target.size_hw: expected a size, by which the memory"):
-        batch_hw("target", DomainConfig.from_values(domain, "target"), packed)
+        config = DomainConfig.from_values(domain, "target")
+        batch_hw([Part("target", "target", config, False)], packed)
+
+
+def test_the_larger_images_of_a_domain_count() -> None:
+    small, large = (
+        DomainConfig.from_values({"dataset": "d", "uri": "u", "size_hw": size}, "source")
+        for size in ([10, 90], [30, 40])
+    )
+    parts = [Part("source", "source", small, True), Part("labelled target", "target", large, True)]
+    assert batch_hw(parts, {}) == batch_hw(parts[::-1], {}) == (30, 40)
 
 
 def test_the_peak_says_what_was_alive_then() -> None:

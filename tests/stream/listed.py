@@ -45,7 +45,8 @@ class ListedSplit:
         self.shard_sizes = shard_sizes
         self.id_table = np.minimum(np.arange(256), NUM_CLASSES - 1).astype(np.uint8)
         self.manifest = SimpleNamespace(dataset_id=hashlib.sha256(b"listed").hexdigest())
-        self.store, self.split = SimpleNamespace(uri="file:///listed"), "train"
+        self.uri, self.dataset_id = "file:///listed/train", self.manifest.dataset_id
+        self.parts, self.shares = (self,), (1.0,)
         self.ends = np.cumsum(shard_sizes)
         self.wanted: set[int] = set()
         self.unwanted_reads: list[int] = []
@@ -72,6 +73,13 @@ class ListedSplit:
     def decoded_bytes(self, sample: int) -> int:
         """Of one pixel and its label."""
         return 4
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def part_of(self, sample: int) -> int:
+        """There is one part."""
+        return 0
 
     def key(self, sample: int) -> str:
         """The sample's number."""

@@ -103,7 +103,7 @@ def opened(this: Round, rank: int, draw: int) -> Stream:
         seed=9,
         domain=0,
         batch_size=BATCH_SIZE,
-        augmentation=AUGMENTATION,
+        augmentations=[AUGMENTATION],
         config=StreamConfig(
             threads=this.threads,
             window_shards=2,

@@ -53,7 +53,7 @@ def stream_of(
         seed=4,
         domain=0,
         batch_size=4,
-        augmentation=AugmentConfig(flip=0.5, brightness=0.4),
+        augmentations=[AugmentConfig(flip=0.5, brightness=0.4)],
         config=StreamConfig.model_validate(config),
         rank=rank,
         num_ranks=num_ranks,

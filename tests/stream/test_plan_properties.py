@@ -256,7 +256,7 @@ def listed_stream(
         seed=packed.seed,
         domain=packed.domain,
         batch_size=batch_size,
-        augmentation=AugmentConfig(),
+        augmentations=[AugmentConfig()],
         config=config,
         rank=rank,
         num_ranks=num_ranks,

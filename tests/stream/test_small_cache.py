@@ -59,7 +59,7 @@ def open_stream(packed_uri: str, s3_stores: Stores, tmp_path: Path) -> OpenStrea
             seed=3,
             domain=0,
             batch_size=batch_size,
-            augmentation=AugmentConfig(),
+            augmentations=[AugmentConfig()],
             config=StreamConfig(sampling=sampling, window_shards=2, rare_class_min_pixels=100),
             planned_draws=80,
         )

@@ -57,7 +57,7 @@ def stream_of(
         seed=9,
         domain=0,
         batch_size=batch_size,
-        augmentation=augmentation,
+        augmentations=[augmentation],
         config=StreamConfig.model_validate(fields),
         rank=rank,
         num_ranks=ranks,

@@ -140,7 +140,7 @@ class Bed:
             seed=3,
             domain=0,
             batch_size=BATCH_SIZE,
-            augmentation=AugmentConfig(flip=0.5),
+            augmentations=[AugmentConfig(flip=0.5)],
             config=StreamConfig(threads=2, window_shards=2, sampling=sampling),
             planned_draws=2 * NUM_SAMPLES,
         )

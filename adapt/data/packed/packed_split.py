@@ -21,6 +21,7 @@ from adapt.config.section import Section
 from adapt.data.label_maps import train_ids_of
 from adapt.data.packed.codecs import decode_image, decode_label, resize_image
 from adapt.data.packed.split_files import read_manifest
+from adapt.data.packed.subset import only_keys
 from adapt.errors import DataError
 from storage.shards.cache import ShardCache
 from storage.shards.shards import OpenShard
@@ -50,8 +51,8 @@ class PackedSplit:
     `id_table` (256,) uint8 maps the dataset's ids to train ids; None leaves the labels unread, as
     for a target domain. `size_hw` is the size at which the images are wanted: what the shards hold,
     or, where they hold the original bytes, resized as they are read; labels always stay at their
-    own size. `random_access` is for readers that want any sample at any time. Raises `DataError`
-    where manifest and arguments disagree.
+    own size. With `keys` the split has these samples alone. `random_access` is for readers that
+    want any sample at any time. Raises `DataError` where manifest and arguments disagree.
     """
 
     def __init__(
@@ -61,22 +62,26 @@ class PackedSplit:
         cache: ShardCache,
         id_table: np.ndarray | None,
         size_hw: tuple[int, int] | None = None,
+        keys: Sequence[str] | None = None,
     ) -> None:
         self.manifest, self.index = read_manifest(store, split)
+        self._cached_under = self.manifest.dataset_id
         self.store, self.split, self.cache = store, split, cache
+        if keys is not None:
+            self.manifest, self.index = only_keys(self.manifest, self.index, keys, self.uri)
         labelled_ids = id_table is not None and self.manifest.label_space is not None
         self.id_table = self.manifest.own_table() if labelled_ids else id_table
         self.size_hw = size_hw
         if id_table is not None and not self.manifest.labelled:
             raise DataError(
-                f"{store.uri}/{split}: expected labels, got a split packed without",
+                f"{self.uri}: expected labels, got a split packed without",
                 fix="pack it again with its labels (--overwrite)",
             )
         packed_hw = self.manifest.size_hw
         resizable = self.manifest.encoding.resized_when_read or size_hw is None
         if not resizable and packed_hw is not None and tuple(packed_hw) != tuple(size_hw or ()):
             raise DataError(
-                f"{store.uri}/{split}: expected size_hw {list(packed_hw)} as packed, got "
+                f"{self.uri}: expected size_hw {list(packed_hw)} as packed, got "
                 f"{list(size_hw or ())}",
                 fix="set size_hw to the packed size, or pack again (--size-hw, or --original to "
                 "resize when reading)",
@@ -92,6 +97,30 @@ class PackedSplit:
         return self.manifest.num_samples
 
     @property
+    def uri(self) -> str:
+        """The split's place, for messages."""
+        return f"{self.store.uri}/{self.split}"
+
+    @property
+    def dataset_id(self) -> str:
+        """As `Manifest.dataset_id`."""
+        return self.manifest.dataset_id
+
+    @property
+    def parts(self) -> "tuple[PackedSplit, ...]":
+        """Itself alone: what a `Mixture` has several of."""
+        return (self,)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of the draws of each part."""
+        return (1.0,)
+
+    def part_of(self, sample: int) -> int:  # noqa: ARG002, there is one
+        """The number of the part that the sample is of."""
+        return 0
+
+    @property
     def shard_sizes(self) -> tuple[int, ...]:
         """Number of samples of each shard."""
         return tuple(shard.num_samples for shard in self.manifest.shards)
@@ -104,8 +133,7 @@ class PackedSplit:
         """
         if self.id_table is None:
             raise DataError(
-                f"{self.store.uri}/{self.split}: expected labels, whose pixels are counted, got a "
-                "split opened without"
+                f"{self.uri}: expected labels, whose pixels are counted, got a split opened without"
             )
         train_ids = self.id_table[list(self.manifest.ids)]
         is_class = train_ids[:, None] == np.arange(num_classes)
@@ -226,5 +254,5 @@ class PackedSplit:
             f"{self.split}/{info.name}",
             info.size_bytes,
             info.xxh3,
-            self.manifest.dataset_id,
+            self._cached_under,
         )

@@ -8,14 +8,19 @@ influence, so the whole state of a stream is the number of its next draw.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from adapt.config.section import Section
+from adapt.data.packed.mixture import Mixture
 from adapt.data.packed.packed_split import PackedSplit
+
+NUM_DOMAINS = 2
+"""Source and target; each part of a domain but the first has a number above them."""
 
 LOOKAHEAD_DRAWS = 256
 """Draws ahead for which shards are fetched, where each draw may need another shard."""
@@ -51,10 +56,24 @@ class Drawing(NamedTuple):
     """The facts that build a domain's order, beside the settings in `stream`. `domain` is the
     domain's number in the job; `planned_draws` is how many draws the job's schedule foresees."""
 
-    split: PackedSplit
+    split: PackedSplit | Mixture
     seed: int
     domain: int
     planned_draws: int = 1
+
+    def parts(self) -> "list[Drawing]":
+        """The drawing of each part of the split: with its share of the draws, and random words of
+        its own, those of the first as if it were alone."""
+        pairs = zip(self.split.parts, self.split.shares, strict=True)
+        return [
+            Drawing(
+                part,
+                self.seed,
+                self.domain + NUM_DOMAINS * number,
+                ceil(self.planned_draws * share),
+            )
+            for number, (part, share) in enumerate(pairs)
+        ]
 
 
 @dataclass(frozen=True)
@@ -69,8 +88,10 @@ class Order(ABC):
     seed: int
     domain: int
 
-    random_access: ClassVar[bool]
-    """True where any draw may need any shard."""
+    @property
+    @abstractmethod
+    def random_access(self) -> bool:
+        """True where any draw may need any shard."""
 
     @classmethod
     @abstractmethod
@@ -112,7 +133,10 @@ class Order(ABC):
 class ScatteredOrder(Order):
     """An order in which any draw may need any shard."""
 
-    random_access = True
+    @property
+    def random_access(self) -> bool:
+        """It may."""
+        return True
 
     def near(self, start: int, stop: int) -> list[int]:
         """The shards of just these draws."""

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
 
 import numpy as np
 
-from adapt.stream.orders.order import Drawing, OrderConfig, ScatteredOrder
+from adapt.stream.orders.mixture import mixed
+from adapt.stream.orders.order import Drawing, Order, OrderConfig, ScatteredOrder
 from adapt.stream.orders.random_words import ORDER, permutation, philox
 
 
@@ -21,10 +21,11 @@ class PapersOrder(ScatteredOrder):
     planned_draws: int = 1
 
     @classmethod
-    def build(cls, drawing: Drawing, config: OrderConfig) -> Self:  # noqa: ARG003, it has none
+    def build(cls, drawing: Drawing, config: OrderConfig) -> Order:  # noqa: ARG003, it has none
         """As `Order.build`."""
-        split, seed, domain, planned_draws = drawing
-        return cls(split.shard_sizes, seed, domain, planned_draws)
+        return mixed(
+            drawing, lambda one: cls(one.split.shard_sizes, one.seed, one.domain, one.planned_draws)
+        )
 
     def sample(self, draw: int) -> int:
         """The index of the sample that draw number `draw` takes."""

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-ORDER, AUGMENTATION = 0, 1
+ORDER, AUGMENTATION, PART = 0, 1, 2
 """Purposes of random words: the third word of Philox's counter, so that no two purposes share
 any."""
 
@@ -31,6 +31,17 @@ def pair_of_words(seed: int, domain: int, draw: int) -> np.ndarray:
     return _block_of_words(seed, domain, block)[offset]
 
 
+def word_of_part(seed: int, domain: int, draw: int) -> int:
+    """The random word by which a draw from several datasets picks one."""
+    block, offset = divmod(draw, _BLOCK_DRAWS)
+    return int(_words_of_parts(seed, domain, block)[offset])
+
+
 @lru_cache(maxsize=8)
 def _block_of_words(seed: int, domain: int, block: int) -> np.ndarray:
     return philox(seed, domain, ORDER, block).random_raw(2 * _BLOCK_DRAWS).reshape(-1, 2)
+
+
+@lru_cache(maxsize=8)
+def _words_of_parts(seed: int, domain: int, block: int) -> np.ndarray:
+    return philox(seed, domain, PART, block).random_raw(_BLOCK_DRAWS)

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Self
 
 import numpy as np
 
+from adapt.stream.orders.mixture import mixed
 from adapt.stream.orders.order import LOOKAHEAD_DRAWS, Drawing, Order, OrderConfig
 from adapt.stream.orders.random_words import ORDER, permutation, philox
 
@@ -18,13 +18,18 @@ class WindowOrder(Order):
 
     window_shards: int = 16
 
-    random_access = False
-
     @classmethod
-    def build(cls, drawing: Drawing, config: OrderConfig) -> Self:
+    def build(cls, drawing: Drawing, config: OrderConfig) -> Order:
         """As `Order.build`."""
-        sizes, window_shards = drawing.split.shard_sizes, config.window_shards
-        return cls(sizes, drawing.seed, drawing.domain, window_shards)
+        return mixed(
+            drawing,
+            lambda one: cls(one.split.shard_sizes, one.seed, one.domain, config.window_shards),
+        )
+
+    @property
+    def random_access(self) -> bool:
+        """Those of a window alone."""
+        return False
 
     def sample(self, draw: int) -> int:
         """The index of the sample that draw number `draw` takes."""

@@ -98,7 +98,7 @@ def test_a_target_s_labels_are_never_opened(
         seed=1,
         domain=1,
         batch_size=5,
-        augmentation=AugmentConfig(),
+        augmentations=[AugmentConfig()],
         config=StreamConfig(),
     )
     batch = next(stream)
