@@ -1,7 +1,7 @@
 """Runs one command and turns its failure into an exit code; `adapt.__main__` starts it.
 
 0 done, 2 job spec or command line, 3 storage, 4 data, 75 interrupted and saved (run the same
-command again), 1 a bug.
+command again), 130 Ctrl-C, 141 no reader of the output, 1 a bug.
 """
 
 import errno
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from adapt.cli import app, say_error
 from adapt.cli.messages import lossy_messages
+from adapt.cli.options import console
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.launch.rank_status import WorkerStatus
 from adapt.launch.verdict import write_failure
@@ -29,14 +30,19 @@ GPU_MEMORY = (
     "size_hw)."
 )
 
+_DEVICE_ERRORS = (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE)
+"""Of odd files and sick disks, whose reading does not name them."""
 _PATH_ERRORS = (
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP),
+    *_DEVICE_ERRORS,
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LITTLE_BYTES = 16 << 20
 _NO_READER = 128 + 13
 """The exit code of programs whose output has no reader any more: that of SIGPIPE."""
+_BY_HAND = 128 + 2
+"""The exit code of Ctrl-C."""
 
 _CHECK_PATH = "check the path and the rights of this user on it"
 
@@ -77,9 +83,7 @@ def _ended(place: Place, status: WorkerStatus) -> Failed:
     try:
         app(prog_name=PROGRAM, obj=status)
     except SystemExit as ended:  # typer's own end: done, wrong usage (2) or Ctrl-C (130)
-        if isinstance(ended.__context__, BrokenPipeError):  # as of `| head`
-            return Failed(_NO_READER)
-        return Failed(ended.code if isinstance(ended.code, int) else int(bool(ended.code)))
+        return Failed(_code_of(ended))
     except Exception as error:  # noqa: BLE001 - the one broad catch: a bug ends with 1
         failed = _failure(error, place)
         if failed.kind == "Bug":
@@ -88,6 +92,18 @@ def _ended(place: Place, status: WorkerStatus) -> Failed:
             say_error(failed.message, kind=failed.kind)
         return failed
     raise AssertionError("typer ends a command with SystemExit")
+
+
+def _code_of(ended: SystemExit) -> int:
+    """The exit code of a command that typer has ended; says so where Ctrl-C did."""
+    reason = ended.__context__
+    if isinstance(reason, BrokenPipeError):  # as of `| head`
+        return _NO_READER
+    if reason is not None and isinstance(reason.__cause__, KeyboardInterrupt):
+        console.print("Aborted.")
+    if reason is not None and isinstance(reason.__context__, KeyboardInterrupt):
+        return _BY_HAND
+    return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
 
 
 def _failure(error: Exception, place: Place) -> Failed:
@@ -103,8 +119,9 @@ def _failure(error: Exception, place: Place) -> Failed:
         if trouble is not None:
             code = StoreError.exit_code if error.errno in _FULL else JobError.exit_code
             return Failed(code, "DiskError", trouble, text)
-        if error.filename and error.errno in _PATH_ERRORS and not _trains():
-            problem = f"{error.filename}: {error.strerror}"
+        path = error.filename or ("a file" if error.errno in _DEVICE_ERRORS else "")
+        if path and error.errno in _PATH_ERRORS and not _trains():
+            problem = f"{path}: {error.strerror}"
             return Failed(JobError.exit_code, "PathError", f"{problem}. Fix: {_CHECK_PATH}.", text)
     return Failed(1, "Bug", "this is a bug in SegAdapt. Fix: report it with the lines above.", text)
 
