@@ -4,7 +4,7 @@
 Anything else that escapes is a bug in SegAdapt and ends with exit code 1.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from storage.errors import FixableError
@@ -41,21 +41,27 @@ class Interrupted(Exception):
     exit_code = 75
 
 
-def known_names(found: object, known: Iterable[str]) -> str:
+def known_names(found: object, known: Iterable[str], meant: Sequence[str] = ()) -> str:
     """`got 'x'; did you mean 'y'? (known: ...)`, the tail of every message about an unknown name.
 
-    The hint is for texts that are like a known name; nothing is listed where nothing is known.
+    The hint is `meant`, else for texts that are like a known name; nothing is listed where nothing
+    is known.
     """
     names = sorted(known)
     listed = f" (known: {', '.join(names)})" if names else ""
-    return f"{got(found, names)}{listed}"
+    return f"{got(found, names, meant)}{listed}"
 
 
-def got(found: object, known: Iterable[str]) -> str:
+def got(found: object, known: Iterable[str], meant: Sequence[str] = ()) -> str:
     """`got 'x'; did you mean 'y'?`, where the message lists the known names itself."""
-    names = sorted(known) if isinstance(found, str) else []
-    close = get_close_matches(str(found), names, n=1, cutoff=0.5)
-    return f"got {written(found)}" + (f"; did you mean {close[0]!r}?" if close else "")
+    close = meant or (close_names(found, known) if isinstance(found, str) else [])
+    hint = " or ".join(map(repr, close[:MAX_SHOWN]))
+    return f"got {written(found)}" + (f"; did you mean {hint}?" if hint else "")
+
+
+def close_names(found: str, known: Iterable[str], cutoff: float = 0.5) -> list[str]:
+    """The known name that is most like `found`, if any is."""
+    return get_close_matches(found, sorted(known), n=1, cutoff=cutoff)
 
 
 def written(value: object) -> str:

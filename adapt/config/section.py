@@ -8,7 +8,8 @@ from typing import Annotated, Any, Self, Union, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from adapt.config.validation import PickedBy, validate
+from adapt.config.kinds import PickedBy
+from adapt.config.validation import validate
 
 
 class Section(BaseModel):

@@ -9,13 +9,15 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from adapt.config.kinds import fields_of, inside, names_of, parts_of, tag_of, value_at
 from adapt.config.meanings import meanings
+from adapt.config.unknown_keys import meanings_of_key, paths_in
 from adapt.errors import JobError, got, known_names, written
 
 Model = TypeVar("Model")
@@ -57,12 +59,6 @@ def joined(mistakes: Iterable[tuple[str, str]]) -> JobError:
     return JobError("\n".join(lines[:MAX_LINES] + more))
 
 
-class PickedBy(NamedTuple):
-    """A note on a union of sections whose names may be left out: the key that holds them."""
-
-    discriminator: str
-
-
 class _Spot(NamedTuple):
     """Key path as the user wrote it, the type expected there, the section around it, and the
     value there, or None."""
@@ -79,8 +75,9 @@ def _mistake(whole: Any, error: Any, under: str, values: Any) -> tuple[str, str]
     found = error["input"] if typed is None else typed
     match error["type"]:
         case "extra_forbidden":
-            key = str(error["loc"][-1])
-            return f"{path}: unknown key, {known_names(key, _fields(around))}", ""
+            keys = fields_of(around)
+            meant = meanings_of_key(path, keys, paths_in(whole, values, under))
+            return f"{path}: unknown key, {known_names(error['loc'][-1], keys, meant)}", ""
         case "missing":
             return f"{path}: missing, expected {expected(kind)}", ""
         case "union_tag_invalid" | "union_tag_not_found":
@@ -89,7 +86,7 @@ def _mistake(whole: Any, error: Any, under: str, values: Any) -> tuple[str, str]
             raised = error["ctx"]["error"]
             return _own_words(path, kind, str(raised)), getattr(raised, "fix", "")
         case "literal_error":
-            known = [str(one) for choice in _parts(kind)[0] for one in get_args(choice)]
+            known = [str(one) for choice in parts_of(kind)[0] for one in get_args(choice)]
             fix = fix_of(kind, found)
             return f"{path}: expected {expected(kind)}, {got(found, () if fix else known)}", fix
         case "json_invalid":
@@ -99,8 +96,8 @@ def _mistake(whole: Any, error: Any, under: str, values: Any) -> tuple[str, str]
 
 def _wrong_name(path: str, kind: Any, found: Mapping[str, Any]) -> str:
     """Of a union of sections, where the name that picks one is missing or unknown."""
-    sections, tag = _parts(kind)[0], _tag(kind)
-    known = [name for section in sections for name in _names(section, tag)]
+    sections, tag = parts_of(kind)[0], tag_of(kind)
+    known = [name for section in sections for name in names_of(section, tag)]
     key = f"{path}.{tag}" if path else tag
     if tag not in found:
         return f"{key}: missing, expected one of {', '.join(sorted(known))}"
@@ -109,7 +106,7 @@ def _wrong_name(path: str, kind: Any, found: Mapping[str, Any]) -> str:
 
 def _own_words(path: str, kind: Any, text: str) -> str:
     """A validator's text, which may name a key of its section first: `scale: expected ...`."""
-    names_key = re.split(r"[:.\[]", text)[0] in _fields(kind)
+    names_key = re.split(r"[:.\[]", text)[0] in fields_of(kind)
     return f"{path}{'.' if names_key else ': '}{text}" if path else text
 
 
@@ -121,7 +118,7 @@ def fix_of(kind: Any, found: Any) -> str:
             return f"write {written(meaning)}"
     if found is not None:
         return ""
-    notes = _parts(kind)[1]
+    notes = parts_of(kind)[1]
     optional = any(isinstance(one, FieldInfo) and not one.is_required() for one in notes)
     return "give it a value, or remove the key" if optional else "give it a value"
 
@@ -130,38 +127,19 @@ def _descend(kind: Any, loc: Iterable[str | int], under: str, values: Any) -> _S
     """The spot of an error. A name that picks one of a union stands in `loc`, not in the path."""
     path, around = [under] if under else [], kind
     for key in loc:
-        tag = _tag(kind)
+        tag = tag_of(kind)
         if tag:
-            kind = next(one for one in _parts(kind)[0] if key in _names(one, tag))
+            kind = next(one for one in parts_of(kind)[0] if key in names_of(one, tag))
             continue
-        around, kind = kind, _inside(kind, key)
-        values = _value_at(values, key)
+        around, kind = kind, inside(kind, key)
+        values = value_at(values, key)
         path.append(str(key))
     return _Spot(".".join(path), kind, around, values)
 
 
-def _value_at(values: Any, key: str | int) -> Any:
-    """The value under a key of a mapping or a list, or None."""
-    if isinstance(values, Mapping):
-        return values.get(key)
-    found = isinstance(values, list | tuple) and isinstance(key, int) and key < len(values)
-    return values[key] if found else None
-
-
-def _inside(kind: Any, key: str | int) -> Any:
-    """The type of what stands under a key of a section or a table, or in a list."""
-    for choice in _parts(kind)[0]:
-        field = _fields(choice).get(str(key))
-        if field is not None:
-            return Annotated[field.annotation, field]
-        if get_origin(choice) in (tuple, list, dict):
-            return get_args(choice)[-1 if get_origin(choice) is dict else 0]
-    return Any
-
-
 def expected(kind: Any) -> str:
     """A type as a message states it: `an integer >= 2`, `fp32 or bf16`, `a list of 2 or null`."""
-    choices, notes = _parts(kind)
+    choices, notes = parts_of(kind)
     return " or ".join(dict.fromkeys(_words(choice, notes) for choice in choices))
 
 
@@ -175,7 +153,7 @@ def _words(kind: Any, notes: list[Any]) -> str:
     origin, members = get_origin(kind) or kind, get_args(kind)
     if origin is Literal:
         return alternatives(members)
-    words = "keys and values" if _fields(kind) else _KINDS.get(origin, "a value")
+    words = "keys and values" if fields_of(kind) else _KINDS.get(origin, "a value")
     if origin is tuple and Ellipsis not in members:
         words += f" of {len(members)}"
     limits = _LIMITS.get(origin, {})
@@ -215,44 +193,3 @@ _LIMITS: dict[Any, dict[str, str]] = {
         "max_length": "with a length of at most",
     },
 }
-
-
-def _fields(kind: Any) -> dict[str, FieldInfo]:
-    """The keys of a section, or of a union of them; none for any other type."""
-    return {
-        key: field
-        for one in _parts(kind)[0]
-        if isinstance(one, type) and issubclass(one, BaseModel)
-        for key, field in one.model_fields.items()
-    }
-
-
-def _tag(kind: Any) -> str:
-    """The key whose value picks one of a union of sections, or nothing."""
-    for note in _parts(kind)[1]:
-        if isinstance(note, FieldInfo | PickedBy) and isinstance(note.discriminator, str):
-            return note.discriminator
-    return ""
-
-
-def _names(section: Any, tag: str) -> tuple[Any, ...]:
-    """The values of its tag by which a section of a union is picked."""
-    return get_args(_fields(section)[tag].annotation)
-
-
-def _parts(kind: Any) -> tuple[list[Any], list[Any]]:
-    """The members of a type that is a union, else itself; and all that it is annotated with."""
-    if get_origin(kind) is Annotated:
-        inner, *notes = get_args(kind)
-        kinds, others = _parts(inner)
-        return kinds, [each for note in notes for each in (note, *_metadata(note))] + others
-    if get_origin(kind) in (Union, UnionType):
-        members = [_parts(member) for member in get_args(kind)]
-        return [one for kinds, _ in members for one in kinds], [n for _, ns in members for n in ns]
-    if isinstance(kind, type) and issubclass(kind, RootModel):
-        return _parts(kind.model_fields["root"].annotation)
-    return [kind], []
-
-
-def _metadata(note: Any) -> Iterable[Any]:
-    return note.metadata if isinstance(note, FieldInfo) else ()

@@ -44,6 +44,16 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
         ),
         ("train.steps=0", "train.steps: expected a positive integer, got 0"),
         ("train.steps=true", "train.steps: expected a positive integer, got true"),
+        ("steps=5", "steps: unknown key, got 'steps'; did you mean 'train.steps'? (known: "),
+        ("step=5", "step: unknown key, got 'step'; did you mean 'train.steps'?"),
+        (
+            "batch_size=5",
+            "got 'batch_size'; did you mean 'source.batch_size' or 'target.batch_size'? (known: ",
+        ),
+        ("weight_adv=1", "got 'weight_adv'; did you mean 'method.weight_adv'? (known: "),
+        ("source.crop_hw=1", "got 'crop_hw'; did you mean 'source.augment.crop_hw'? (known: "),
+        ("loss.lr=1", "loss.lr: unknown key, got 'lr'; did you mean 'optim.lr'? (known: "),
+        ("block_px=1", "block_px: unknown key, got 'block_px' (known: "),  # no method here has it
         ("train.step=5", "train.step: unknown key, got 'step'; did you mean 'steps'?"),
         ("trian.steps=5", "trian: unknown key, got 'trian'; did you mean 'train'?"),
         ("train.precision=fp16", "train.precision: expected fp32 or bf16, got 'fp16'"),
