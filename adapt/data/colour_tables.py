@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from adapt.config.strict_yaml import parse_yaml
 from adapt.data.colours import RGB, ColouredClass, ColourTable
 from adapt.data.text_files import read_text
 from adapt.errors import JobError
@@ -47,11 +46,9 @@ def read_colour_table(path: Path) -> ColourTable:
 
 
 def parsed_yaml(path: Path) -> Any:
-    """The values of a YAML file. `JobError` for what is none."""
-    try:
-        return yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise JobError(f"--colours: {path}: not YAML: {error}", fix="correct the file") from error
+    """The values of a YAML file. `JobError` with the line of a mistake, as a key that is there
+    twice."""
+    return parse_yaml(read_text(path), f"--colours: {path}")
 
 
 def yaml_rows(path: Path) -> list[Mapping[str, Any]]:

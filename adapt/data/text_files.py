@@ -14,19 +14,27 @@ MARKS = (
 )
 """Byte order marks; UTF-32's starts with UTF-16's."""
 SAMPLE_BYTES = 4096
+MAX_BYTES = 256 << 20
+"""Of a list; devices and pipes may never end."""
 
 
 def read_text(path: Path) -> str:
     """A file of UTF-8 or UTF-16, with or without a mark. Bytes of another encoding come as in file
     names (surrogates), so that a list written by `ls` fits its files. `JobError` where it is
-    missing.
+    missing, or too large to be one.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise JobError(
             f"{path}: cannot be read: {error.strerror}", fix="pass a text file that is there"
         ) from error
+    if len(data) > MAX_BYTES:
+        raise JobError(
+            f"{path}: expected a text file of at most {MAX_BYTES >> 20} MB, got more",
+            fix="pass a text file",
+        )
     return decoded_text(data)
 
 

@@ -97,8 +97,7 @@ def _plain_dict(*_default: object) -> dict[Any, Any]:
 
 def read_content(path: Path) -> Any:
     """The content of a file of tensors. Raises `NoWeights`."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+    head = _first_bytes(path, _HEAD_BYTES)
     if is_safetensors(path):
         try:
             return load_file(path)
@@ -111,12 +110,22 @@ def read_content(path: Path) -> Any:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Return whether a file begins as .safetensors do: a length, then a JSON object."""
+    """Return whether a file begins as .safetensors do: a length, then a JSON object.
+
+    Raises `NoWeights` for a file that cannot be read.
+    """
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        head = file.read(9)
+    head = _first_bytes(path, 9)
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise NoWeights(f"which cannot be read ({error.strerror})", "check the file") from error
 
 
 def tensors_in(content: Any) -> dict[str, Tensor]:

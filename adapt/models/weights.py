@@ -37,6 +37,9 @@ NETWORK_WEIGHTS = {name: f"{name}.safetensors" for name in ("student", "ema")}
 
 DESCRIPTION = "segadapt.model"
 _Loaded = TypeVar("_Loaded")
+_TAKE_ANOTHER = "take another checkpoint of that training"
+_VARIANCE = "running_var"
+"""The end of the names of batch norm's variances."""
 
 
 def read_weights(
@@ -46,7 +49,7 @@ def read_weights(
 
     Opens the wrappers of training programs (`weight_files.tensors_in`); entries that are no tensors
     are left out. Nothing in the file is executed. Raises `JobError` for a file that is not what it
-    should be, and for tensors with values that are no numbers.
+    should be, and for tensors with values that are no numbers, or that no training gives.
     """
     if not path.is_file():
         raise JobError(f"{key}: expected a file, got none at {path}")
@@ -58,7 +61,8 @@ def read_weights(
         raise JobError(f"{key}: expected tensors by name, got none in {path.name}")
     where = f"{key}: {path.name}"
     _check_kinds(tensors, where)
-    check_finite(tensors, where, "take another checkpoint of that training")
+    check_finite(tensors, where, _TAKE_ANOTHER)
+    _check_variances(tensors, where)
     return tensors
 
 
@@ -130,6 +134,21 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(tensor.float().isfinite().all())
 
 
+def _check_variances(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise `JobError` naming the running variances of batch norm that have values below zero: the
+    network would compute NaN, or scale without bound."""
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if name.endswith(_VARIANCE) and tensor.numel() and float(tensor.min()) < 0
+    ]
+    if bad:
+        raise JobError(
+            f"{where}: expected running variances >= 0, got negative ones in {_first(bad)}",
+            _TAKE_ANOTHER,
+        )
+
+
 def load_fitting(
     tensors: Mapping[str, Tensor], load: Callable[[Mapping[str, Tensor]], _Loaded], key: str
 ) -> _Loaded:
@@ -176,11 +195,11 @@ def read_description(path: Path, key: str = "model.start_uri") -> dict[str, Any]
 
     Raises `JobError` for a .safetensors file that is none.
     """
-    if path.is_file() and not is_safetensors(path):
-        if path.suffix.lower() == ".safetensors":
-            with _refused_as(path, key):
+    with _refused_as(path, key):
+        if path.is_file() and not is_safetensors(path):
+            if path.suffix.lower() == ".safetensors":
                 read_content(path)
-        return None
+            return None
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(DESCRIPTION)

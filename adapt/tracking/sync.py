@@ -1,7 +1,7 @@
 """Sends what ended jobs left in their spools: each spool to the MLflow that its job wrote to."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,28 +79,41 @@ def require_mlflow(uri: str, key: str) -> None:
 
 
 def is_spool(path: Path) -> bool:
-    """Return whether a file starts as the spools of trackers do."""
-    with path.open("rb") as file:
-        return _is_start(parsed(file.readline()))
+    """Return whether a file starts as the spools of trackers do; true for one that cannot be
+    read."""
+    try:
+        return _is_start(parsed(next(_lines_of(path), b"")))
+    except JobError:
+        return True
+
+
+def _lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a file. Raises `JobError` where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise JobError(
+            f"{path}: expected a spool that can be read, got: {error.strerror}",
+            "check the path and the rights of this user on it",
+        ) from error
 
 
 def _last_start(path: Path) -> Entry:
     """The entry of the last start of the spool's job. Raises `JobError` where a line is none that
     this version writes or reads."""
     start: Entry | None = None
-    if path.is_file():
-        with path.open("rb") as file:
-            for number, line in enumerate(file):
-                entry = parsed(line)
-                if number == 0 and not _is_start(entry):
-                    break
-                if _is_start(entry):
-                    start = entry
-                elif entry is not None and entry.get("kind") not in SENDERS:
-                    raise JobError(
-                        f"{path}: expected entries of this version, got {entry.get('kind')!r}",
-                        "send it with the version of SegAdapt that wrote it",
-                    )
+    for number, line in enumerate(_lines_of(path) if path.is_file() else ()):
+        entry = parsed(line)
+        if number == 0 and not _is_start(entry):
+            break
+        if _is_start(entry):
+            start = entry
+        elif entry is not None and entry.get("kind") not in SENDERS:
+            raise JobError(
+                f"{path}: expected entries of this version, got {entry.get('kind')!r}",
+                "send it with the version of SegAdapt that wrote it",
+            )
     if start is None:
         raise JobError(f"{path}: expected a spool (*.jsonl) of a job's tracker, got another file")
     return start

@@ -155,7 +155,7 @@ def test_a_transparent_palette_or_colour_is_refused_where_it_is_used(
             "row 2: expected an id",
         ),
         ("a.yaml", "road\n", "expected a list of classes"),
-        ("a.yaml", "[", "not YAML"),
+        ("a.yaml", "[", "expected valid YAML, got: "),
         ("a.yaml", "- {name: road}\n", "row 1: expected a name"),
         ("a.txt", "road:1,2,3::\ncar\n", "row 2: expected a name"),
     ],
@@ -165,3 +165,33 @@ def test_wrong_tables_are_named(name: str, content: str, message: str, tmp_path:
     with pytest.raises(JobError) as caught:
         read_colour_table(tmp_path / name)
     assert "--colours: " in str(caught.value) and message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "road: [1, 2, 3]\ncar: [4, 5, 6]\nroad: [7, 8, 9]\n",
+            "road: expected once, got it on lines 1 and 3. Fix: keep one.",
+        ),
+        (
+            "- {name: road, colour: [1, 2, 3], colour: [4, 5, 6]}\n",
+            "colour: expected once, got it twice on line 1",
+        ),
+        ("road: [1, 2, 3\n", "classes.yaml: line 2: expected valid YAML, got: "),
+        ("&a road: [1, 2, 3]\ncar: !!set {}\n", "got the tag !!set. Fix: remove the tag."),
+    ],
+)
+def test_yaml_tables_are_read_strictly(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text(content)
+    for read in (is_table, read_colour_table):
+        with pytest.raises(JobError) as caught:
+            read(tmp_path / "classes.yaml")
+        assert str(caught.value).startswith(f"--colours: {tmp_path / 'classes.yaml'}: ")
+        assert message in str(caught.value)
+
+
+def test_names_that_yaml_1_1_takes_for_other_values_are_names(tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text("off: [1, 2, 3]\nno: [4, 5, 6]\n2024-01-01: [7, 8, 9]\n")
+    table = read_colour_table(tmp_path / "classes.yaml")
+    assert [one.name for one in table.classes] == ["off", "no", "2024-01-01"]

@@ -148,3 +148,31 @@ def test_a_file_may_tell_less() -> None:
     check_description({"encoder": "caffe_resnet101"}, CONFIG, 19)
     with pytest.raises(JobError, match=r"model.encoder: .*model.weights_uri"):
         check_description({"encoder": "resnet101"}, CONFIG, 19, "model.weights_uri")
+
+
+@pytest.mark.parametrize("name", ["layer1.0.bn1.running_var", "module.bn.running_var"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_negative_running_variances_are_refused_by_name(
+    name: str, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    good = {"bn.running_mean": torch.tensor([-1.0, 2]), "bn.running_var": torch.tensor([0.0, 2])}
+    for tensors, refused in ((good, False), (good | {name: torch.tensor([3, -0.001])}, True)):
+        save_file(tensors, path) if suffix == "safetensors" else torch.save(tensors, path)
+        if not refused:
+            assert read_weights(path).keys() == tensors.keys()
+            continue
+        with pytest.raises(JobError) as caught:
+            read_weights(path)
+        assert str(caught.value).startswith(
+            f"model.weights_uri: {path.name}: expected running variances >= 0, got negative ones"
+        )
+        assert caught.value.problem.endswith("running_var") and caught.value.fix
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file of Linux")
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(JobError, match=r"got mem, which cannot be read \(Input/output error\)"):
+        read_weights(Path("/proc/self/mem"))
+    with pytest.raises(JobError, match=r"got mem, which cannot be read \(Input/output error\)"):
+        read_description(Path("/proc/self/mem"))
