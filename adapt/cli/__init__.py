@@ -21,6 +21,7 @@ from adapt.cli import (
     specs,
     tracking,
 )
+from adapt.cli.command import prepare
 from adapt.cli.options import console
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for part in (jobs, check, specs, pack, data, cache, models, checkpoints, tracking, platforms):
     app.add_typer(part.commands)
+prepare(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,6 +1,5 @@
 """Commands about the node's shard cache: cache ls, cache clear."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from adapt.cli.messages import print_answer
 from adapt.cli.models import PIPED_WIDTH
 from adapt.cli.options import AsJson, console, place_here
 from adapt.errors import JobError
@@ -31,7 +31,7 @@ def list_cache(folder: Folder = None, as_json: AsJson = False) -> None:
     cache = _cache(folder)
     found = cache.datasets()
     if as_json:
-        typer.echo(json.dumps([entry._asdict() for entry in found]))
+        print_answer([entry._asdict() for entry in found])
         return
     table = Table(title=str(cache.folder))
     table.add_column("dataset", overflow="fold")  # an id that is cut is of no use

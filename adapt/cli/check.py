@@ -1,6 +1,5 @@
 """The command `check`."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adapt.cli import completion
+from adapt.cli.messages import print_answer
 from adapt.cli.models import PIPED_WIDTH
 from adapt.cli.options import PROFILE_HELP, AsJson, Overrides, SpecPath, console, job_and_place
 from adapt.places import Place
@@ -54,7 +54,7 @@ def check(
     code = exit_code_of(found)
     if as_json:
         answer = {"ok": code == 0, "exit_code": code, "findings": [one._asdict() for one in found]}
-        typer.echo(json.dumps(answer))
+        print_answer(answer)
     else:
         shown = console if console.is_terminal else Console(stderr=True, width=PIPED_WIDTH)
         shown.print(_table(found))
@@ -66,7 +66,7 @@ def _print_spec(job: "JobSpec", place: Place, as_json: bool) -> None:
 
     refuse_problems(job, place)
     if as_json:
-        typer.echo(json.dumps(job.resolved()))
+        print_answer(job.resolved())
         return
     console.print(f"[green]valid[/green]: run {job.name!r}")
     typer.echo(job.to_yaml(), nl=False)

@@ -1,12 +1,12 @@
 """Commands about checkpoints: evaluate, predict, download-best, import- and export-checkpoint."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
+from adapt.cli.messages import print_answer
 from adapt.cli.options import (
     AsJson,
     Overrides,
@@ -63,13 +63,13 @@ def evaluate(
     with progress_bar("evaluating", console) as advance:
         evaluation = evaluate_checkpoint(job, place, checkpoints, weights, advance)
     score, names = evaluation.score, job.classes.names
-    if as_json:
-        typer.echo(json.dumps(score.record(names)))
-    else:
-        Console().print(per_class_table(score.iou, names, f"{job.name}: IoU in %", score.subsets))
     if pictures is not None:
         evaluation_sheet(evaluation.pictures, job.classes).save(pictures)
         console.print(f"pictures: {pictures}", soft_wrap=True)
+    if as_json:
+        print_answer(score.record(names))
+    else:
+        Console().print(per_class_table(score.iou, names, f"{job.name}: IoU in %", score.subsets))
 
 
 @commands.command()
@@ -135,11 +135,11 @@ def download_best(
     found = fetch(run, out, uri, place, metric, stores_of(spec) if spec else None)
     if as_json:
         answer = found._asdict() | {"tracking_uri": without_password(uri)}
-        typer.echo(json.dumps(answer, default=str))
+        print_answer(answer)
         return
     chosen = chosen_text(found.protocol, found.chosen_by, found.weights)
     console.print(f"run {found.run_name} ({found.run_id}), {metric} {found.score:.2%} ({chosen})")
-    typer.echo(str(found.weights_path))
+    print_answer(str(found.weights_path))
 
 
 @commands.command()
@@ -177,7 +177,7 @@ def import_checkpoint(
         pixels=pixels,
     )
     if as_json:
-        typer.echo(json.dumps(report.as_dict()))
+        print_answer(report.as_dict())
         return
     Console().print(report_table(report))
 
@@ -199,8 +199,7 @@ def export_checkpoint(
 
     report = export_file(checkpoint, out, style)
     if as_json:
-        typer.echo(json.dumps({"written": [str(path) for path in report.written]}))
+        print_answer({"written": [str(path) for path in report.written]})
         return
     console.print(f"{report.keys} tensors under the names of {style}'s program")
-    for path in report.written:
-        typer.echo(str(path))
+    print_answer("\n".join(map(str, report.written)))

@@ -1,6 +1,5 @@
 """Commands that read packed datasets: verify, inspect."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from adapt.cli.messages import print_answer
 from adapt.cli.options import AsJson, StoresFrom, console, label_space, stores_of
 from adapt.errors import JobError, counted
 
@@ -36,7 +36,7 @@ def verify(
             stores_of(spec).open(uri), split, workers=workers, on_progress=advance
         )
     if as_json:
-        typer.echo(json.dumps(asdict(found)))
+        print_answer(asdict(found))
     found.refuse()
     console.print(
         f"{uri}: {counted(found.num_samples, 'sample')} in {counted(found.num_shards, 'shard')} "
@@ -69,12 +69,10 @@ def inspect(
         raise JobError(f"--sheet: expected a .png file, got {sheet.name!r}", "name it .png")
     store, space = stores_of(spec).open(uri), label_space(classes)
     found = inspect_split(store, split, space)
-    if as_json:
-        typer.echo(
-            json.dumps({**asdict(found), "manifest": found.manifest.model_dump(mode="json")})
-        )
-    else:
-        Console().print(inspection_table(f"{uri}/{split}", found))
     if sheet is not None:
         contact_sheet(store, split, space, count=count).save(sheet)
         console.print(f"contact sheet: {sheet}", soft_wrap=True, markup=False)
+    if as_json:
+        print_answer({**asdict(found), "manifest": found.manifest.model_dump(mode="json")})
+    else:
+        Console().print(inspection_table(f"{uri}/{split}", found))

@@ -1,6 +1,5 @@
 """Commands that train: run, demo, schema."""
 
-import json
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapt.cli import completion
+from adapt.cli.messages import print_answer
 from adapt.cli.options import SPEC_HELP, AsJson, Overrides, console, place_here
 from adapt.errors import Interrupted, JobError
 from adapt.places import Place, with_arguments
@@ -222,7 +222,7 @@ def _say_outcome(job: "JobSpec", place: Place, outcome: "Outcome", as_json: bool
     answer = {"run": job.name, "step": outcome.step, "best": best, **rule}
     answer["figures"] = outcome.metrics
     if as_json:
-        typer.echo(json.dumps({**answer, "tracking_uri": where}))
+        print_answer({**answer, "tracking_uri": where})
         return
     console.print(f"[green]done[/green]: {job.name}, {outcome.step} steps")
     if outcome.best is not None:

@@ -1,9 +1,15 @@
-"""The stream of messages, stderr: a job does not end because its log cannot be written."""
+"""The streams of commands: a job does not end because its log cannot be written, and work that is
+done does not fail because the reader of its answer is gone.
+"""
 
+import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
+
+import typer
 
 
 class LossyStream:
@@ -37,3 +43,14 @@ def lossy_messages() -> Iterator[None]:
         yield
     finally:
         sys.stderr = stream
+
+
+def print_answer(value: object) -> None:
+    """Print the answer of a command to stdout, a text or what becomes JSON.
+
+    A reader that is gone does not change the exit code; a full disk does.
+    """
+    try:
+        typer.echo(value if isinstance(value, str) else json.dumps(value, default=str))
+    except BrokenPipeError:  # as of `| true`; Python writes the rest when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

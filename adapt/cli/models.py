@@ -1,6 +1,5 @@
 """The command about networks: models."""
 
-import json
 import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from adapt.cli.messages import print_answer
 from adapt.cli.options import AsJson, console
 from adapt.errors import JobError
 
@@ -172,7 +172,7 @@ def _in_words(size_hw: tuple[int, int]) -> str:
 
 
 def _answer(size_hw: tuple[int, int], facts: dict[str, Any]) -> None:
-    typer.echo(json.dumps({"size_hw": size_hw, **facts}))
+    print_answer({"size_hw": size_hw, **facts})
 
 
 def _print(*tables: Table, notes: tuple[str, ...] = (COUNTED,)) -> None:

@@ -1,6 +1,5 @@
 """Commands that write packed datasets: pack, merge."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapt.cli import completion
+from adapt.cli.messages import print_answer
 from adapt.cli.options import AsJson, StoresFrom, console, label_space, stores_of
 from adapt.errors import JobError, counted
 
@@ -213,7 +213,7 @@ def problems_shown(as_json: bool, notes: "Notes") -> Iterator[None]:
         yield
     except BadFiles as error:
         if as_json:
-            typer.echo(json.dumps({**error.as_json(), **notes.as_json()}))
+            print_answer({**error.as_json(), **notes.as_json()})
         raise
 
 
@@ -266,4 +266,4 @@ def print_packed(
     if as_json:
         known = {} if only else {"dataset_id": manifest.dataset_id}
         more = notes.as_json() if notes else {}
-        typer.echo(json.dumps({**known, **manifest.model_dump(mode="json"), **more}))
+        print_answer({**known, **manifest.model_dump(mode="json"), **more})

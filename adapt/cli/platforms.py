@@ -3,7 +3,6 @@
 Platforms are imported where they are used: the ranks of a job import this module too.
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapt.cli import completion
+from adapt.cli.messages import print_answer
 from adapt.cli.options import (
     PROFILE_HELP,
     AsJson,
@@ -111,7 +111,7 @@ def jobs(to: MaybeProfile = None, as_json: AsJson = False) -> None:
     """List the jobs that were submitted from here, or all of a profile's, the newest first."""
     found = list(_listed() if to is None else _connect(_profile_at(to)).jobs())
     if as_json:
-        typer.echo(json.dumps([status._asdict() for status in found]))
+        print_answer([status._asdict() for status in found])
         return
     table = Table("job", "state", "exit code", "detail")
     for status in found:
@@ -125,7 +125,7 @@ def status(job: JobName, to: MaybeProfile = None, as_json: AsJson = False) -> No
     """Show the status of a job; ends with 0 in every state."""
     client, name = _reach(job, to)
     found = client.status(name)
-    typer.echo(json.dumps(found._asdict()) if as_json else _described(found))
+    print_answer(found._asdict() if as_json else _described(found))
 
 
 @commands.command()
@@ -200,7 +200,7 @@ def _send(plan: "PreparedJob", client: "Client", as_json: bool) -> str:
     )
     add_record(records_path(environment), record)
     if as_json:
-        typer.echo(json.dumps({"job": record.name, "platform_job": name, "run": job.name}))
+        print_answer({"job": record.name, "platform_job": name, "run": job.name})
     console.print(f"[green]submitted[/green]: {record.name}", highlight=False)
     for what, command in (
         ("follow", f"logs {record.name} -f"),

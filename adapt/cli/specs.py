@@ -1,12 +1,12 @@
 """The command about shipped job specs and profiles: specs."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from adapt.cli import completion
+from adapt.cli.messages import print_answer
 from adapt.cli.options import AsJson, console
 from adapt.spec.shipped import copy_shipped, shipped_names, shipped_path
 
@@ -33,12 +33,12 @@ def specs(
     """
     if out is not None:
         for path in [file for one in _wanted(name) for file in copy_shipped(one, out)]:
-            typer.echo(str(path))
+            print_answer(str(path))
         console.print(f"schema for editors: {out / 'schema.json'}", soft_wrap=True)
     elif name is not None:
         typer.echo(shipped_path(name).read_text(encoding="utf-8"), nl=False)
     elif as_json:
-        typer.echo(json.dumps(shipped_names()))
+        print_answer(shipped_names())
     else:
         typer.echo("\n".join(shipped_names()))
 

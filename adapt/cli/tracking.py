@@ -1,12 +1,12 @@
 """Commands about MLflow: sync-metrics."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from adapt.cli.messages import print_answer
 from adapt.cli.options import AsJson, console, place_here
 from adapt.errors import JobError
 from adapt.places import Place
@@ -50,7 +50,7 @@ def sync_metrics(
         servers = (tracking_uri, place.tracking_uri)
         answers[str(path)] = _send(path, servers, end_s - time.monotonic(), alone=path == spool)
     if as_json:
-        typer.echo(json.dumps(answers))
+        print_answer(answers)
     left = {path: answer["tracking_uri"] for path, answer in answers.items() if answer.get("left")}
     if left:
         raise StoreError(

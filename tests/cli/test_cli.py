@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from adapt import __version__
 from adapt.cli.main import _failure
 from adapt.places import Place
 from adapt.spec.job_spec import json_schema
+from adapt.spec.shipped import shipped_names
 from tests.cli.conftest import refused
 from tests.commands import ROOT, Ended, call, finish, start_python
+from tests.conftest import write_raw_folders
 
 COMMANDS = [
     "run", "check", "pack", "merge", "verify", "inspect", "evaluate", "predict", "download-best",
@@ -70,6 +73,81 @@ def test_output_that_cannot_be_written_does_not_change_the_exit_code(
         ["bash", "-c", line], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False
     )
     assert ended.returncode == code and "Traceback" not in ended.stderr, ended.stderr
+
+
+@pytest.mark.parametrize("command", ["specs --json", "specs --out copied"])
+def test_an_answer_that_nobody_reads_leaves_work_done(command: str, tmp_path: Path) -> None:
+    """Unlike a listing for `| head`, which is all that its command does."""
+    line = f"{sys.executable} {ROOT}/entrypoint.py {command} | true; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert ended.returncode == 0 and "rror" not in ended.stderr, ended.stderr
+    assert len(list(tmp_path.rglob("*.yaml"))) == (len(shipped_names()) if "out" in command else 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["verify", "packed", "--split", ""], "--split"),
+        (["inspect", "packed", "--split="], "--split"),
+        (["verify", ""], "URI"),
+        (["pack", "folders", "", "packed"], "RAW_DIR"),
+        (["pack", "folders", "raw", "packed", "--skip", "a", "--skip", " "], "--skip"),
+        (["sync-metrics", ""], "SPOOL"),
+        (["cache", "ls", "--folder="], "--folder"),
+        (["check", "toy_town/advent", "--set", ""], "--set"),
+        (["evaluate", "toy_town/advent", "--checkpoint", ""], "--checkpoint"),
+    ],
+)
+def test_empty_texts_are_wrong_usage(argv: list[str], name: str, tmp_path: Path) -> None:
+    """A script passes them where its variable is not set; an empty path would be this folder."""
+    ended = call(*argv, folder=tmp_path)
+    assert ended.code == 2 and "expected a value, got an empty text" in ended.err
+    assert name in ended.err and ended.out == ""
+
+
+def test_empty_arguments_that_platforms_append_do_not_matter(tmp_path: Path) -> None:
+    refused(call("run", "", "--x=", folder=tmp_path), 2, "SPEC: expected a job spec, got none")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file of Linux")
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["sync-metrics", "FILE"],
+        ["import-checkpoint", "FILE", "--out", "o.safetensors"],
+        ["export-checkpoint", "FILE", "--out", "o.pth", "--style", "advent"],
+        ["check", "FILE"],
+        ["pack", "folders", "raw", "packed", "--skip-file", "FILE"],
+        ["evaluate", "FILE", "--checkpoint", "FILE"],
+    ],
+)
+@pytest.mark.parametrize("file", ["/proc/self/mem", "link", "loop"])
+def test_files_that_cannot_be_read_are_named(argv: list[str], file: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/proc/self/mem")
+    (tmp_path / "loop").symlink_to("loop")
+    write_raw_folders(tmp_path / "raw", 1, seed=1)
+    ended = call(*(file if word == "FILE" else word for word in argv), folder=tmp_path)
+    refused(ended, 2, Path(file).name)
+
+
+def test_lists_that_never_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapt.data.text_files.MAX_BYTES", 1 << 20)
+    write_raw_folders(tmp_path / "raw", 1, seed=1)
+    argv = ("pack", "folders", "raw", "packed", "--skip-file", "/dev/zero")
+    refused(call(*argv, folder=tmp_path), 2, "/dev/zero: expected a text file of at most 1 MB")
+
+
+@pytest.mark.parametrize("command", ["pack", "run", "evaluate", "import-checkpoint", "cache clear"])
+def test_help_is_wrapped_once(command: str, tmp_path: Path) -> None:
+    """Each line but the last of a paragraph is full: the next word would not have fitted."""
+    shown = call(*command.split(), "--help", folder=tmp_path, environment={"COLUMNS": "60"}).out
+    prose = shown.split("\u256d")[0].split("Usage:")[1].split("\n")[2:]
+    lines = [line.strip() for line in prose]
+    assert len(lines) > 2
+    for line, following in pairwise(lines):
+        assert not (line and following) or len(line) + 1 + len(following.split()[0]) > 58, lines
 
 
 def test_schema_is_the_models_own(tmp_path: Path) -> None:
