@@ -14,18 +14,18 @@ from torch import Tensor
 
 from adapt.ranks import num_ranks, sum_over_ranks
 
-_PARTS: ContextVar[Sequence[Tensor]] = ContextVar("parts", default=())
+_BATCHES: ContextVar[Sequence[Sequence[Tensor]]] = ContextVar("batches", default=())
 
 
 @contextmanager
-def counted_together(parts: Sequence[Tensor]) -> Iterator[None]:
-    """Within it losses on one of these labels, the parts of a batch (B, H, W), are divided by the
-    counts of all of them."""
-    token = _PARTS.set(parts)
+def counted_together(*batches: Sequence[Tensor]) -> Iterator[None]:
+    """Within it losses on labels (B, H, W) that are a part of one of these batches are divided by
+    the counts of all parts of that batch."""
+    token = _BATCHES.set(batches)
     try:
         yield
     finally:
-        _PARTS.reset(token)
+        _BATCHES.reset(token)
 
 
 def shared_mean(total: Tensor, labels: Tensor, count: Callable[[Tensor], Tensor]) -> Tensor:
@@ -41,9 +41,9 @@ def shared_count(labels: Tensor, count: Callable[[Tensor], Tensor]) -> Tensor:
     different numbers of ignored pixels train as one rank does on all of them at once. Alone it is
     the count itself.
     """
-    parts = _PARTS.get()
-    if not any(labels is part for part in parts):
-        parts = (labels,)
+    parts = next(
+        (batch for batch in _BATCHES.get() if any(labels is part for part in batch)), (labels,)
+    )
     total = torch.stack([count(part) for part in parts]).sum()
     shares = len(parts) * num_ranks()
     if shares > 1:

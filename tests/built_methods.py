@@ -35,6 +35,11 @@ def random_batch(
     return Batch(images, labels if labelled else None, ("key",) * size)
 
 
+def target_batch(method: Method, seed: int, size: int = 1) -> Batch:
+    """Of random images, with labels where the method's labelling stage makes such."""
+    return random_batch(seed, type(method).labels_target(), size=size)
+
+
 def back_propagated(method: Method, source: Batch, target: Batch | None) -> Iterator[Term]:
     """As the engine does: each term back-propagated before the next is asked for."""
     for term in method.losses(source, target):

@@ -32,6 +32,12 @@ SURE: dict[str, dict[str, Any]] = {
 }
 """Teachers of random networks are sure of some pixels only if little is enough."""
 
+IN_A_JOB: dict[str, dict[str, Any]] = {
+    name: {"pseudo_labels": {"run": "before"}}
+    for name in ("class_balanced_self_training", "intra_da")
+}
+"""Keys that a job needs of some methods, which a method alone does not."""
+
 
 def tiny_model(architecture: str, encoder: str = "test_resnet") -> dict[str, Any]:
     """Values of `model` for an architecture over `encoder`, or its own where it has its own."""

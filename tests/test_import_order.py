@@ -15,6 +15,7 @@ FLOW = [
     "methods",
     "engine",
     "evaluation",
+    "labelling",
     "checkpoint",
     "tracking",
     "spec",

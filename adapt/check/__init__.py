@@ -20,7 +20,7 @@ from adapt.check.spec import spec_findings
 from adapt.check.stores import checkpoint_findings
 from adapt.check.subject import Findings, Subject
 from adapt.check.tracking import tracking_findings
-from adapt.check.weights import weights_findings
+from adapt.check.weights import labelling_findings, weights_findings
 from adapt.platforms.platform import Finding
 
 __all__ = ["Subject", "exit_code_of", "findings"]
@@ -32,6 +32,7 @@ AFTER_DATA: tuple[Check, ...] = (
     checkpoint_findings,
     tracking_findings,
     weights_findings,
+    labelling_findings,
     shm_findings,
     gpu_model_findings,
 )

@@ -69,14 +69,15 @@ def predicted_bytes(job: JobSpec, num_ranks: int, packed_hw: Sizes = MappingProx
     """
     method = build_without_memory(job)
     domains = _domains(job)
-    sizes = {key: batch_hw(job.parts(key), packed_hw) for key in domains}
+    sizes = {key: batch_hw(job.trained_parts(key), packed_hw) for key in domains}
+    labelled = {"source": True, "target": type(method).labels_target()}
 
     def engine() -> Engine:
         return Engine(method, job.train, job.optim, torch.device("cpu"), job.seed)
 
     def batches() -> tuple[Batch, Batch | None]:
         source, target = (
-            _batch(domain.batch_size // num_ranks, sizes[key], labelled=key == "source")
+            _batch(domain.batch_size // num_ranks, sizes[key], labelled=labelled[key])
             if (domain := domains.get(key)) is not None
             else None
             for key in ("source", "target")

@@ -18,6 +18,7 @@ from adapt.cli import (
     models,
     pack,
     platforms,
+    pseudo_labels,
     specs,
     tracking,
 )
@@ -29,7 +30,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train segmentation networks for streets without labels. One job spec, any platform.",
 )
-for part in (jobs, check, specs, pack, data, cache, models, checkpoints, tracking, platforms):
+for part in (
+    jobs,
+    check,
+    specs,
+    pack,
+    data,
+    cache,
+    models,
+    checkpoints,
+    pseudo_labels,
+    tracking,
+    platforms,
+):
     app.add_typer(part.commands)
 prepare(app)
 

@@ -83,7 +83,7 @@ class Engine:
         targets = [None] * parts if target is None else _split(target, parts)
         draws = Draws(self._seed_of(self.step_count))
         self.method.start_step(draws, [one for one in targets if one is not None])
-        with MEANS[self.train_config.accumulate_mean](sources):
+        with MEANS[self.train_config.accumulate_mean](sources, targets):
             logged = self._back_propagate(sources, targets)
         average_over_ranks(self._gradients())
         if self._all_finite(logged):

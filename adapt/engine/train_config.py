@@ -68,11 +68,14 @@ PRECISIONS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
 }
 """By the spec's `train.precision`: the context in which terms are computed, by type of device."""
 
-MEANS: dict[str, Callable[[Sequence[Batch]], AbstractContextManager[Any]]] = {
-    "batch": lambda parts: counted_together(
-        [one.labels for one in parts if one.labels is not None]
-    ),
-    "parts": lambda _parts: nullcontext(),
+MEANS: dict[str, Callable[..., AbstractContextManager[Any]]] = {
+    "batch": lambda *batches: counted_together(*map(_labels_of, batches)),
+    "parts": lambda *_batches: nullcontext(),
 }
-"""By the spec's `train.accumulate_mean`: the context in which a step's source parts are learned
-from."""
+"""By the spec's `train.accumulate_mean`: the context in which a step's batches, each given as its
+parts, are learned from."""
+
+
+def _labels_of(parts: Sequence[Batch | None]) -> list[Tensor]:
+    """The labels of a batch's parts; none where it has none."""
+    return [one.labels for one in parts if one is not None and one.labels is not None]

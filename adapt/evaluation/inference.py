@@ -91,7 +91,7 @@ def members_of(segmenters: Segmenter | Sequence[EnsembleMember]) -> tuple[Ensemb
 def predictions(
     members: Sequence[EnsembleMember],
     split: PackedSplit,
-    indices: range,
+    indices: Sequence[int],
     size_of: SizeOf,
     device: torch.device,
     *,
@@ -144,7 +144,9 @@ def upload(pixels: Tensor, device: torch.device) -> Tensor:
     return (pixels.pin_memory() if pin else pixels).to(device, non_blocking=pin)
 
 
-def decoded(split: PackedSplit, indices: range, threads: int) -> Iterator[tuple[int, Sample]]:
+def decoded(
+    split: PackedSplit, indices: Sequence[int], threads: int
+) -> Iterator[tuple[int, Sample]]:
     """Samples in order, a few decoded ahead; their shards are released behind them."""
     shards = split.index.shard[list(indices)].tolist()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:

@@ -8,10 +8,13 @@ from adapt.config.validation import validate
 from adapt.errors import JobError
 from adapt.methods.adaptsegnet import AdaptSegNet
 from adapt.methods.advent import AdvEnt
+from adapt.methods.class_balanced_self_training import ClassBalancedSelfTraining
 from adapt.methods.dacs import DACS
 from adapt.methods.daformer import DAFormer
 from adapt.methods.fcns_in_the_wild import FCNsInTheWild
 from adapt.methods.fda import FDA
+from adapt.methods.intra_da import IntraDA
+from adapt.methods.labeller import LabellingConfig
 from adapt.methods.masktwins import MaskTwins
 from adapt.methods.method import Method
 from adapt.methods.mic import MIC
@@ -30,6 +33,8 @@ METHODS: dict[str, type[Method]] = {
     "daformer": DAFormer,
     "mic": MIC,
     "masktwins": MaskTwins,
+    "class_balanced_self_training": ClassBalancedSelfTraining,
+    "intra_da": IntraDA,
 }
 
 MethodSection: Any = one_of((row.Config for row in METHODS.values()), "name")
@@ -45,6 +50,14 @@ def check_size(config: Any, key: str, size_hw: tuple[int, int]) -> None:
             f"{config.name}, got {size_hw[0]}x{size_hw[1]}",
             fix=f"set {key} to [{least}, {least}] or more",
         )
+
+
+def labelling_of(config: Any) -> LabellingConfig | None:
+    """The labelling stage of a method's config; None where it has none."""
+    section: LabellingConfig | None = None
+    if METHODS[config.name].labeller is not None:
+        section = config.pseudo_labels
+    return section
 
 
 def build_method(config: Any, segmenter: Segmenter) -> Method:

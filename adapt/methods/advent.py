@@ -44,8 +44,7 @@ class AdvEnt(AdversarialMaps):
 
     def discriminator_inputs(self, prediction: Prediction) -> list[Tensor]:
         """I = -P log P of each adapted head's softmax maps P."""
-        adapted = prediction.logits[: len(self.discriminators)]
-        return [weighted_self_information(class_probabilities(logits)) for logits in adapted]
+        return entropy_maps(prediction, len(self.discriminators))
 
     def on_target(self, prediction: Prediction) -> dict[str, tuple[float, Tensor]]:
         """The class-ratio prior on the main head, where the spec has one."""
@@ -55,3 +54,9 @@ class AdvEnt(AdversarialMaps):
         """(N, K) pixels: the prior's class ratios."""
         if self.prior is not None:
             self.prior.observe(label_pixels)
+
+
+def entropy_maps(prediction: Prediction, num_heads: int) -> list[Tensor]:
+    """I = -P log P of the first heads' softmax maps P, (B, K, H, W) each."""
+    adapted = prediction.logits[:num_heads]
+    return [weighted_self_information(class_probabilities(logits)) for logits in adapted]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adapt.batch import Batch
 from adapt.config.section import Section
 from adapt.methods.draws import Draws
+from adapt.methods.labeller import Labeller
 from adapt.methods.pseudo_labels import PseudoLabels
 from adapt.models.segmenter import Segmenter
 
@@ -41,6 +42,7 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type[Section]]
     needs_target: ClassVar[bool] = True
     has_teacher: ClassVar[bool] = False
+    labeller: ClassVar[type[Labeller] | None] = None
 
     def __init__(self, config: Any, segmenter: Segmenter) -> None:
         super().__init__()
@@ -53,6 +55,16 @@ class Method(nn.Module, ABC):
     def smallest_side_px(cls, config: Any) -> int:  # noqa: ARG003 - for methods that have one
         """The shortest side of images to learn from; 1 unless its adversaries need more."""
         return 1
+
+    @classmethod
+    def fills(cls, domain: str) -> bool:
+        """True where the labelling stage fills a domain with samples of the target."""
+        return cls.labeller is not None and domain in cls.labeller.labelled
+
+    @classmethod
+    def labels_target(cls) -> bool:
+        """True where batches of the target have labels, those of the labelling stage."""
+        return cls.labeller is not None and cls.labeller.labelled.get("target", False)
 
     @abstractmethod
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:

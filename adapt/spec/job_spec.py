@@ -27,15 +27,16 @@ from adapt.engine.train_config import TrainConfig
 from adapt.errors import JobError, known_names, written
 from adapt.evaluation.metrics import subset_classes
 from adapt.evaluation.protocol import EMA, EvaluateConfig, ValidationConfig
-from adapt.methods import METHODS, check_size
+from adapt.methods import METHODS, check_size, labelling_of
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
+from adapt.models.weight_files import ENDINGS
 from adapt.spec.shipped import find_file
 from adapt.stream.config import DomainConfig, Part, StreamConfig, TargetConfig
 from adapt.tracking.config import TrackingConfig
 from storage.config import StoreConfig, fitting_key, key_fault, settings_name
 from storage.stores import READ_ONLY, STORES, settings_fault, uri_fault
-from storage.uris import split_uri
+from storage.uris import join, split_uri
 
 if TYPE_CHECKING:
     ModelSection = SegmenterConfig
@@ -46,6 +47,9 @@ else:
     from adapt.methods import MethodSection
     from adapt.models import ModelSection
 
+
+LABELLING_RUN = "method.pseudo_labels.run"
+"""The key of the run that labels the target."""
 
 _APART = frozenset("/\\?#")
 """Characters that divide a URI."""
@@ -109,6 +113,7 @@ class JobSpec(Section):
         for part in self.parts("source"):
             self._check_mapped(part.key, part.config.dataset)
         self._check_labelled_apart()
+        self._check_labelling()
         if self.validation is not None and self.evaluate.needs_labels:
             self._check_mapped("validation", self.validation.dataset)
         self._check_protocol()
@@ -125,6 +130,17 @@ class JobSpec(Section):
         if labelled is None:
             return (source,)
         return (source._replace(weight=1 - labelled.weight), labelled)
+
+    def trained_parts(self, domain: str) -> tuple[Part, ...]:
+        """As `parts`, with images of the target for the source where a labelling stage takes them;
+        the source's section has their augmentation."""
+        parts, target = self.parts(domain), self.target
+        if domain != "source" or target is None or not METHODS[self.method.name].fills(domain):
+            return parts
+        labelled = [part for part in parts if part.key != domain]
+        taken = self.source.model_copy(update={"size_hw": target.size_hw})
+        weight = sum(part.weight for part in parts if part.key == domain)
+        return (Part("target", domain, taken, True, weight), *labelled)
 
     def _check_labelled_apart(self) -> None:
         """What is trained on is no measure."""
@@ -188,6 +204,25 @@ class JobSpec(Section):
         except JobError as error:
             raise Mistake(error.problem, error.fix) from error
 
+    def _check_labelling(self) -> None:
+        section = labelling_of(self.method)
+        if section is not None and section.run is None:
+            raise Mistake(
+                f"{LABELLING_RUN}: missing, expected the run whose checkpoint labels the target "
+                f"with method {self.method.name}",
+                fix="name a run that was trained before",
+            )
+        rounds = getattr(self.method, "rounds", 1)
+        if rounds > self.train.steps:
+            raise Mistake(
+                f"method.rounds: expected at most train.steps, {self.train.steps}, got {rounds}"
+            )
+        if self.name and self.labelling_uri() == join(self.checkpoint.uri, self.name):
+            raise Mistake(
+                f"{LABELLING_RUN}: expected another run, got this one, {self.name!r}",
+                fix="name the run that was trained before",
+            )
+
     def _check_mapped(self, key: str, dataset: str) -> None:
         try:
             self.classes.table(dataset)
@@ -209,7 +244,17 @@ class JobSpec(Section):
                 found[f"model.{key}"] = uri
         for name, uri in getattr(self.method, "discriminator_uris", {}).items():
             found[f"method.discriminator_uris.{name}"] = uri
-        return found
+        labelling = self.labelling_uri()
+        return found if labelling is None else {**found, LABELLING_RUN: labelling}
+
+    def labelling_uri(self) -> str | None:
+        """The run, checkpoint or file of weights that labels the target; None without a stage. A
+        plain name is that of a run beside this one."""
+        section = labelling_of(self.method)
+        if section is None or section.run is None:
+            return None
+        plain = "/" not in section.run and not section.run.lower().endswith(ENDINGS)
+        return join(self.checkpoint.uri, section.run) if plain else section.run
 
     def check_environment(self, environment: Mapping[str, str]) -> None:
         """Raise `JobError` where a store's secret is named but not in the environment."""

@@ -23,11 +23,12 @@ class Feeds:
     """The batches of `source` and, for methods that need one, of `target`.
 
     `state` is what a checkpoint keeps: the draws that the network was trained on, not those that
-    are under way.
+    are under way, and the name of the pseudo-labels, if there are such.
     """
 
-    def __init__(self, source: Feed, target: Feed | None) -> None:
+    def __init__(self, source: Feed, target: Feed | None, labels: str | None = None) -> None:
         self.source, self.target = source, target
+        self._labels = {} if labels is None else {"pseudo_labels": labels}
         self.streams = [feed.stream for feed in (source, target) if feed is not None]
         self.samples = sum(stream.batch_size for stream in self.streams)
         self.trained()
@@ -40,7 +41,11 @@ class Feeds:
     def trained(self) -> None:
         """Count what `next` returned: the network has been trained on it."""
         target = None if self.target is None else self.target.state()
-        self.state: dict[str, Any] = {"source": self.source.state(), "target": target}
+        self.state: dict[str, Any] = {
+            "source": self.source.state(),
+            "target": target,
+            **self._labels,
+        }
 
     @property
     def wait_s(self) -> float:
@@ -70,7 +75,7 @@ def open_feeds(
             stack.callback(stream.close)
             feeds.append(Feed(stream, engine.method.segmenter.pixels, engine.device))
         stack.callback(opened.cache.close)  # before the streams, whose threads may wait for it
-        yield Feeds(feeds[0], feeds[1] if len(feeds) > 1 else None)
+        yield Feeds(feeds[0], feeds[1] if len(feeds) > 1 else None, opened.labels)
 
 
 def _stream(
@@ -83,7 +88,7 @@ def _stream(
         seed=job.seed,
         domain=DOMAINS.index(domain),
         batch_size=section.batch_size,
-        augmentations=[part.config.augment for part in job.parts(domain)],
+        augmentations=[part.config.augment for part in job.trained_parts(domain)],
         config=job.stream.model_copy(update={"threads": decoding_threads(job.stream, place)}),
         rank=place.rank,
         num_ranks=place.num_ranks,

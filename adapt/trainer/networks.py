@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adapt.engine.optim import build_optimizers
 from adapt.errors import JobError, known_names
-from adapt.methods import build_method
+from adapt.methods import build_method, labelling_of
 from adapt.methods.method import Method
 from adapt.models import ENCODERS, build_segmenter
 from adapt.models.config import SegmenterConfig
@@ -23,7 +23,8 @@ from adapt.models.weights import (
     read_description,
     read_weights,
 )
-from adapt.spec.job_spec import JobSpec
+from adapt.spec.job_spec import LABELLING_RUN, JobSpec
+from adapt.trainer.labelling_run import checkpoint_uri
 from storage.stores import Stores
 
 
@@ -38,6 +39,7 @@ def check_networks(job: JobSpec) -> Method:
     for name in _discriminator_uris(job):
         _adversary(method, name)
     starts_nowhere = job.model.weights_uri is None and job.model.start_uri is None
+    starts_nowhere &= not starts_as_labeller(job)
     if job.model.weights == "imagenet" and starts_nowhere and job.model.encoder in ENCODERS:
         method.segmenter.encoder.imagenet_weights()  # its error names the weights that it needs
     return method
@@ -52,12 +54,24 @@ def build_without_memory(job: JobSpec) -> Method:
         return build_method(job.method, segmenter)
 
 
-def build_network(job: JobSpec, stores: Stores) -> Segmenter:
-    """The segmentation network with the weights it starts from.
+def starts_as_labeller(job: JobSpec) -> bool:
+    """True where training starts from the weights that label the target."""
+    section = labelling_of(job.method)
+    return section is not None and section.start
+
+
+def build_network(job: JobSpec, stores: Stores, resumed: bool = False) -> Segmenter:
+    """The segmentation network with the weights it starts from; `resumed` jobs, which load others,
+    need no run that labels.
 
     Raises `JobError` where they do not fit, or where their description is of another network.
     """
     model, num_classes = job.model, job.classes.num_classes
+    if starts_as_labeller(job):
+        if resumed:
+            return build_segmenter(without_weights(model), num_classes)
+        uri = checkpoint_uri(job, stores)
+        return load_network(model, num_classes, stores, uri, LABELLING_RUN)
     if model.start_uri is not None:
         return load_network(model, num_classes, stores, model.start_uri, "model.start_uri")
     if model.weights_uri is None:
@@ -70,6 +84,12 @@ def build_network(job: JobSpec, stores: Stores) -> Segmenter:
             lambda tensors: build_segmenter(model, num_classes, tensors),
             "model.weights_uri",
         )
+
+
+def without_weights(model: SegmenterConfig) -> SegmenterConfig:
+    """The same network with random weights."""
+    none = {"weights": "none", "weights_uri": None, "start_uri": None}
+    return model.model_copy(update=none)
 
 
 def load_network(

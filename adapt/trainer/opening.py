@@ -37,7 +37,8 @@ class JobData(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A job at its place, with all that it reads and writes open."""
+    """A job at its place, with all that it reads and writes open; `labels` names the pseudo-labels
+    that take the place of a domain, where the method has such."""
 
     job: JobSpec
     place: Place
@@ -45,6 +46,7 @@ class Opened(NamedTuple):
     cache: ShardCache
     data: JobData
     folder: RunFolder
+    labels: str | None = None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
+from typing import NamedTuple
 
 import torch
 
@@ -18,8 +19,10 @@ from adapt.methods import build_method
 from adapt.places import Place
 from adapt.ranks import barrier, open_ranks
 from adapt.spec.job_spec import JobSpec
+from adapt.tracking.tracker import Tracker
 from adapt.trainer.feeds import open_feeds
 from adapt.trainer.journal import Journal
+from adapt.trainer.labelling import Watch, labelled, labels_uri, on_new_labels, round_end
 from adapt.trainer.networks import build_network, start_adversaries
 from adapt.trainer.opening import Opened, open_job, stores_awaited
 from adapt.trainer.problems import refuse_problems
@@ -59,25 +62,75 @@ def run_job(
     with ExitStack() as stack:
         stack.enter_context(open_ranks(place, device, RANKS_WAIT))
         stack.enter_context(shared(stop))
+        watch = Watch(stop.is_set, lambda _done, _total: beat())
         with stores_awaited(stop, beat):
             opened = stack.enter_context(open_job(job, place))
             opened = stack.enter_context(sole_writer(opened, stop))
             if fresh and place.leader:
                 opened.folder.clear()
             barrier()
-            engine = _engine(opened, device)
             state = resume(opened.folder, job, place.leader)
+            first = stack.enter_context(labelled(opened, state, device, watch))
+            engine = _engine(first, device, resumed=state is not None)
             evaluated = _load(engine, state, job)
             beat()
             tracker = stack.enter_context(tracked_run(opened, state, stop, beat))
+        running = Running(engine, tracker, on_progress, stop, beat)
+        outcome = _train_in_rounds(first, running, state, evaluated, watch)
+        if place.leader and place.model_dir is not None:
+            _deliver(opened.folder, outcome, place.model_dir)
+        return outcome
+
+
+class Running(NamedTuple):
+    """The parts of a job that all its rounds of training share."""
+
+    engine: Engine
+    tracker: Tracker | None
+    on_progress: Callable[[JobProgress], None]
+    stop: Event
+    beat: Callable[[], None]
+
+
+def _train_in_rounds(
+    first: Opened,
+    running: Running,
+    state: Checkpoint | None,
+    evaluated: Evaluated,
+    watch: Watch,
+) -> Outcome:
+    """Train to the end of the job: one round, but for methods that label the target anew. Each
+    later one has the job's data opened for itself."""
+    engine, job = running.engine, first.job
+    outcome, trainer = _train_round(first, running, state, evaluated)
+    while engine.step_count < job.train.steps:
+        state = {**trainer.feeds.state, "engine": engine.state_dict()}
+        with ExitStack() as stack:
+            with stores_awaited(running.stop, running.beat):
+                opened = stack.enter_context(open_job(job, first.place))
+                opened = opened._replace(folder=first.folder)
+                opened = stack.enter_context(labelled(opened, state, engine.device, watch))
+            outcome, trainer = _train_round(opened, running, state, trainer.evaluated)
+    return outcome
+
+
+def _train_round(
+    opened: Opened, running: Running, state: Checkpoint | None, evaluated: Evaluated
+) -> tuple[Outcome, Trainer]:
+    """Train on the data that are open, to the end of the round."""
+    engine, tracker, on_progress, stop, beat = running
+    state = None if state is None else on_new_labels(state, opened)
+    if tracker is not None and opened.labels is not None:
+        tracker.log_tags({"segadapt.pseudo_labels": labels_uri(opened)})
+    with ExitStack() as stack:
+        with stores_awaited(stop, beat):
             feeds = stack.enter_context(open_feeds(opened, engine, state, stop))
             journal = Journal(opened, engine, feeds, tracker, on_progress)
             saves = Saves(opened, engine, feeds, journal, evaluated, beat)
             stack.enter_context(closing(saves))
-        outcome = Trainer(opened, engine, feeds, journal, saves, evaluated, stop, beat).run()
-        if place.leader and place.model_dir is not None:
-            _deliver(opened.folder, outcome, place.model_dir)
-        return outcome
+        until = round_end(opened.job, engine.step_count)
+        trainer = Trainer(opened, engine, feeds, journal, saves, evaluated, stop, beat, until)
+        return trainer.run(), trainer
 
 
 def allow_open_files() -> None:
@@ -93,12 +146,12 @@ def _warn_of_idle_gpus(device: torch.device, place: Place) -> None:
         log.warning("1 of %d GPUs is used. Fix: run --processes %d", gpus, gpus)
 
 
-def _engine(opened: Opened, device: torch.device) -> Engine:
+def _engine(opened: Opened, device: torch.device, resumed: bool) -> Engine:
     """The job's network, method and optimizers, at their start."""
     job, stores = opened.job, opened.stores
     torch.manual_seed(job.seed)
     pixels = torch.from_numpy(opened.data.source.label_pixels(job.classes.num_classes))
-    network = build_network(job, stores)
+    network = build_network(job, stores, resumed)
     network.set_loss(job.loss, pixels)
     method = build_method(job.method, network)
     method.observe_source(pixels)

@@ -126,7 +126,7 @@ def _networks_and_split(
     factors = _shares([1.0] * len(uris) if weights is None else weights, len(uris))
     device = prepare_device(place.local_rank)
     stores = open_stores(job, place)
-    networks = [_checkpoint_network(job, stores, uri).to(device) for uri in uris]
+    networks = [checkpoint_network(job, stores, uri).to(device) for uri in uris]
     split = open_split(job, job.validation, stores, open_cache(job, place), labelled)
     try:
         if labelled:
@@ -155,7 +155,7 @@ def _shares(weights: Sequence[float], num_members: int) -> list[float]:
     return [weight / total for weight in scaled]
 
 
-def _checkpoint_network(job: JobSpec, stores: Stores, checkpoint: str) -> Segmenter:
+def checkpoint_network(job: JobSpec, stores: Stores, checkpoint: str) -> Segmenter:
     """The network by the spec beside its weights, where there is one, else by the job's `model`."""
     is_file = checkpoint.lower().endswith(ENDINGS)
     uri = checkpoint if is_file else join(checkpoint, WEIGHTS)

@@ -42,7 +42,7 @@ class Trainer:
     """One job on one process.
 
     `stop` requests an early end; `beat` is called after every piece of progress; `evaluated` is the
-    last evaluation.
+    last evaluation. `until` is the step to end at, before the job's last where it has rounds.
     """
 
     opened: Opened
@@ -53,6 +53,7 @@ class Trainer:
     evaluated: Evaluated
     stop: Event
     beat: Callable[[], None]
+    until: int
 
     def run(self) -> Outcome:
         """Train to the end.
@@ -76,7 +77,7 @@ class Trainer:
                 self.engine.refuse_standstill()
             if self._evaluation_due():
                 self._evaluate()
-            if self.engine.step_count >= train.steps:
+            if self.engine.step_count >= self.until:
                 return
             batches = self._next_batches()
             stop, save = any_rank(batches is None or self.stop.is_set(), self.saves.due())

@@ -24,7 +24,7 @@ from adapt.models import ARCHITECTURES, build_segmenter
 from adapt.spec.job_spec import JobSpec, load_spec, parse_spec
 from adapt.stream.config import DomainConfig, Part
 from tests.conftest import tiny_values
-from tests.networks import tiny_model
+from tests.networks import IN_A_JOB, tiny_model
 
 SPECS = Path(__file__).resolve().parents[2] / "job_specs"
 LARGE_HW = (192, 256)
@@ -36,6 +36,7 @@ CASES = [
     pytest.param("unet", "minent", {}, marks=pytest.mark.slow),
     pytest.param("pspnet", "fcns_in_the_wild", {"precision": "bf16"}, marks=pytest.mark.slow),
     pytest.param("deeplab_v2", "mic", {"accumulate": 2}, marks=pytest.mark.slow),
+    pytest.param("deeplab_v2", "class_balanced_self_training", {"accumulate": 2}),
 ]
 
 
@@ -43,7 +44,13 @@ def job_of(
     architecture: str, method: str, size_hw: tuple[int, int] = LARGE_HW, **train: Any
 ) -> JobSpec:
     values = tiny_values("data", "runs")
-    values["model"], values["method"] = tiny_model(architecture, "resnet18"), {"name": method}
+    values["model"], values["method"] = (
+        tiny_model(architecture, "resnet18"),
+        {
+            "name": method,
+            **IN_A_JOB.get(method, {}),
+        },
+    )
     values["train"] |= train
     for domain in ("source", "target"):
         values[domain] = {**values[domain], "size_hw": list(size_hw)}
@@ -64,8 +71,10 @@ def real_peak(job: JobSpec) -> Peak:
         return Batch(torch.randn(size, 3, *size_hw), labels, ("x",) * size)
 
     def batches() -> tuple[Batch, Batch | None]:
-        target = job.target if METHODS[job.method.name].needs_target else None
-        return batch(job.source, True), None if target is None else batch(target, False)
+        method = METHODS[job.method.name]
+        target = job.target if method.needs_target else None
+        labelled = method.labels_target()
+        return batch(job.source, True), None if target is None else batch(target, labelled)
 
     return step_peak(engine, batches)
 

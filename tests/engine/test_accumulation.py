@@ -56,7 +56,8 @@ def _engine(method: str, loss: dict[str, Any], **train: Any) -> Engine:
 def _gradients(engine: Engine) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     random, keys = torch.Generator().manual_seed(2), tuple("abcd")
     source, target = torch.randn(2, BATCH, 3, *HW, generator=random, dtype=torch.float64)
-    logged = engine.step(Batch(source, _labels(), keys), Batch(target, None, keys))
+    labels = _labels().flip(0) if type(engine.method).labels_target() else None
+    logged = engine.step(Batch(source, _labels(), keys), Batch(target, labels, keys))
     named = engine.method.named_parameters()
     return logged, {name: one.grad for name, one in named if one.grad is not None}
 

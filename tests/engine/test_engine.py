@@ -49,7 +49,7 @@ def assert_equal(one: Engine, other: Engine, tolerance: float = 0.0) -> None:
 def test_a_step_logs_every_loss_and_moves_every_network(method: str) -> None:
     one = engine(method)
     before = weights(one)
-    logged = one.step(batch(1), batch(2, labelled=False))
+    logged = one.step(batch(1), batch(2, labelled=METHODS[method].labels_target()))
     assert one.step_count == 1 and logged and all(value.ndim == 0 for value in logged.values())
     after = weights(one)
     for name, parameter in one.method.named_parameters():
@@ -90,15 +90,15 @@ def test_clipping_bounds_the_update() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_going_on_from_a_state_is_bit_identical(method: str) -> None:
-    whole = engine(method)
+    whole, labelled = engine(method), METHODS[method].labels_target()
     for step in range(2):
-        whole.step(batch(step), batch(10 + step, labelled=False))
+        whole.step(batch(step), batch(10 + step, labelled))
     state = copy.deepcopy(whole.state_dict())
     resumed = engine(method)
     resumed.load_state_dict(state)
     for step in range(2, 4):
-        a = whole.step(batch(step), batch(10 + step, labelled=False))
-        b = resumed.step(batch(step), batch(10 + step, labelled=False))
+        a = whole.step(batch(step), batch(10 + step, labelled))
+        b = resumed.step(batch(step), batch(10 + step, labelled))
         assert all(torch.equal(a[name], b[name]) for name in a)
     assert_equal(whole, resumed)
 

@@ -13,6 +13,7 @@ from adapt.places import Place
 from adapt.spec.job_spec import parse_spec
 from adapt.trainer.opening import open_cache, open_data, open_stores
 from tests.conftest import tiny_values
+from tests.networks import IN_A_JOB
 
 SMALL = [
     ("source", {"size_hw": [31, 64]}, "source.size_hw: expected at least 32 .* got 31x64"),
@@ -27,11 +28,11 @@ SMALL = [
 
 
 @pytest.mark.parametrize(("domain", "values", "message"), SMALL)
-@pytest.mark.parametrize("method", ["advent", "adaptsegnet"])
+@pytest.mark.parametrize("method", ["advent", "adaptsegnet", "intra_da"])
 def test_a_spec_with_small_images_is_refused_by_key(
     method: str, domain: str, values: dict[str, Any], message: str
 ) -> None:
-    spec = {**tiny_values("data", "runs"), "method": {"name": method}}
+    spec = {**tiny_values("data", "runs"), "method": {"name": method, **IN_A_JOB.get(method, {})}}
     spec[domain] = {**spec[domain], **values}
     with pytest.raises(JobError, match=message):
         parse_spec(spec, "tiny")
@@ -40,7 +41,11 @@ def test_a_spec_with_small_images_is_refused_by_key(
 @pytest.mark.parametrize(
     "method",
     [
-        *({"name": name} for name in METHODS if name not in ("advent", "adaptsegnet")),
+        *(
+            {"name": name, **IN_A_JOB.get(name, {})}
+            for name in METHODS
+            if name not in ("advent", "adaptsegnet", "intra_da")
+        ),
         {"name": "adaptsegnet", "space": "features"},
     ],
     ids=str,

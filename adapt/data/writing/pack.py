@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import NamedTuple, Unpack
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from adapt.data.datasets import RawSample
 from adapt.data.packed import codecs
-from adapt.data.packed.encodings import refuse_changed
+from adapt.data.packed.encodings import PackedImage, refuse_changed
 from adapt.data.packed.manifest import Manifest, ShardInfo
 from adapt.data.packed.split_files import read_manifest
 from adapt.data.problems import Notes
@@ -213,19 +214,25 @@ def pack_shard(work: ShardWork, number: int, counter: SampleCounter) -> ShardRec
                 counter.check()
                 rows.append(pack_sample(writer, plan, planned.sample))
                 counter.add()
-        sha256, xxh3 = checksums(path)
-        shard = ShardInfo(
-            name=path.name,
-            size_bytes=path.stat().st_size,
-            num_samples=len(rows),
-            sha256=sha256,
-            xxh3=xxh3,
-        )
-        store.put_file(f"{plan.split}/{path.name}", path)
-    check_stored(store, f"{plan.split}/{path.name}", shard.size_bytes)
+        shard = store_shard(store, plan.split, path, len(rows))
     record = ShardRecord(plan.summary, libraries, shard, rows, part.num_slices)
     store.put(f"{plan.split}/{name}.json", record.to_json())
     return record
+
+
+def store_shard(store: Store, split: str, path: Path, num_samples: int) -> ShardInfo:
+    """Upload a finished shard into its split, and make sure that it is there."""
+    sha256, xxh3 = checksums(path)
+    shard = ShardInfo(
+        name=path.name,
+        size_bytes=path.stat().st_size,
+        num_samples=num_samples,
+        sha256=sha256,
+        xxh3=xxh3,
+    )
+    store.put_file(f"{split}/{path.name}", path)
+    check_stored(store, f"{split}/{path.name}", shard.size_bytes)
+    return shard
 
 
 def check_stored(store: Store, key: str, size_bytes: int) -> None:
@@ -242,16 +249,29 @@ def check_stored(store: Store, key: str, size_bytes: int) -> None:
 
 def pack_sample(writer: ShardWriter, plan: PackingPlan, sample: RawSample) -> SampleRecord:
     """Read, resize, encode and append one sample. `DataError` names the file that is wrong."""
-    suffix, data, size_hw = plan.encoding.pack(sample.image_path, plan.size_hw)
-    image_offset_bytes = writer.add(f"{sample.key}.img.{suffix}", data)
-    encoded, label_offset_bytes, id_pixels = b"", 0, dict[int, int]()
+    image = plan.encoding.pack(sample.image_path, plan.size_hw)
+    encoded, id_pixels = b"", dict[int, int]()
     if sample.label_path is not None:
         encoded, id_pixels = packed_label(plan, sample.label_path)
-        label_offset_bytes = writer.add(f"{sample.key}.lbl.zst", encoded)
+    return append_sample(writer, sample.key, image, encoded, id_pixels)
+
+
+def append_sample(
+    writer: ShardWriter,
+    key: str,
+    image: PackedImage,
+    encoded_label: bytes,
+    id_pixels: dict[int, int],
+) -> SampleRecord:
+    """Append an encoded image and, where there is one, its encoded label; the row of the index."""
+    suffix, data, size_hw = image
+    image_offset_bytes, label_offset_bytes = writer.add(f"{key}.img.{suffix}", data), 0
+    if encoded_label:
+        label_offset_bytes = writer.add(f"{key}.lbl.zst", encoded_label)
     xxh3 = xxhash.xxh3_64(data)
-    xxh3.update(encoded)
-    extents = (image_offset_bytes, len(data), label_offset_bytes, len(encoded))
-    return SampleRecord(sample.key, suffix, *extents, *size_hw, xxh3.intdigest(), id_pixels)
+    xxh3.update(encoded_label)
+    extents = (image_offset_bytes, len(data), label_offset_bytes, len(encoded_label))
+    return SampleRecord(key, suffix, *extents, *size_hw, xxh3.intdigest(), id_pixels)
 
 
 def packed_label(plan: PackingPlan, path: Path) -> tuple[bytes, dict[int, int]]:
@@ -264,8 +284,13 @@ def packed_label(plan: PackingPlan, path: Path) -> tuple[bytes, dict[int, int]]:
     encoded = codecs.encode_label(labels)
     height_px, width_px = labels.shape
     refuse_changed(codecs.decode_label(encoded, height_px, width_px, str(path)), labels, path)
+    return encoded, pixels_by_id(labels)
+
+
+def pixels_by_id(labels: npt.NDArray[np.uint8]) -> dict[int, int]:
+    """(H, W) -> pixels of each id that occurs."""
     counts = np.bincount(labels.ravel())
-    return encoded, {int(identity): int(counts[identity]) for identity in np.flatnonzero(counts)}
+    return {int(identity): int(counts[identity]) for identity in np.flatnonzero(counts)}
 
 
 def library_versions() -> dict[str, str]:

@@ -1,0 +1,255 @@
+"""The labelling stage: a trained network predicts the target twice, and leaves splits with labels.
+
+    RUN/pseudo_labels/round-0-DIGEST.json     what the first pass found
+    RUN/pseudo_labels/round-0-DIGEST-PART/    a packed split for each part of the target
+
+DIGEST is of all that decides the labels: the network's weights, the method's settings, the images.
+All ranks call the same functions in the same order. A stage that is killed anywhere continues where
+it was: facts that are stored are not gathered again, shards that are stored not written again.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, suppress
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from adapt.data.label_maps import LabelSpace
+from adapt.data.packed.packed_split import PackedSplit
+from adapt.data.writing.merge import merge
+from adapt.errors import Interrupted, JobError
+from adapt.evaluation.inference import (
+    EnsembleMember,
+    InferenceConfig,
+    Predicted,
+    decoded,
+    predictions,
+)
+from adapt.labelling.split import LabelledSample, SplitWriter, as_pixels, plan_split
+from adapt.methods.labeller import Facts, Labeller
+from adapt.models.segmenter import Segmenter
+from adapt.ranks import any_rank, barrier, share_text, sum_over_ranks
+from storage.errors import MissingObject
+from storage.store import Store
+
+log = logging.getLogger(__name__)
+
+REPORTS = 4
+"""Lines of the log for each pass."""
+
+Made = Generator[LabelledSample]
+
+
+class Labels(NamedTuple):
+    """Labels of the target: their name, the weights that made them, the first pass's facts, and
+    the split in the store for each domain of the training."""
+
+    name: str
+    weights_uri: str
+    facts: Facts
+    splits: Mapping[str, str]
+
+
+class Stage(NamedTuple):
+    """What a labelling needs beside the network.
+
+    `store` is rooted at the labels' folder. `on_image` gets the images of a pass that this rank has
+    done, and has to do; `stopped` ends the stage early.
+    """
+
+    store: Store
+    target: PackedSplit
+    labeller: Labeller
+    classes: LabelSpace
+    views: InferenceConfig
+    device: torch.device
+    threads: int = 2
+    rank: int = 0
+    num_ranks: int = 1
+    on_image: Callable[[int, int], None] = lambda _done, _total: None
+    stopped: Callable[[], bool] = lambda: False
+
+
+def digest_of(stage: Stage, segmenter: Segmenter) -> str:
+    """sha256 of all that decides the labels."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(segmenter.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(values.view(torch.uint8).numpy())
+    views = {name: getattr(stage.views, name) for name in InferenceConfig.model_fields}
+    target = stage.target
+    decides = [
+        type(stage.labeller).__name__,
+        dict(stage.labeller.settings()),
+        views,
+        target.manifest.dataset_id,
+        target.size_hw,
+        stage.classes.names,
+    ]
+    digest.update(json.dumps(decides, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def make_labels(stage: Stage, segmenter: Segmenter, weights_uri: str) -> Labels:
+    """Label the target by a network; what an earlier run has finished of it is kept.
+
+    Raises `JobError` where the labels would be of no use, `DataError` for an image that cannot be
+    read, `StoreError`, and `Interrupted`.
+    """
+    digest = digest_of(stage, segmenter)
+    name = f"round-{stage.labeller.round_number}-{digest[:16]}"
+    labels = _stored(stage, name)
+    if labels is None:
+        log.info("pseudo-labels: %s labels the target, into %s", weights_uri, stage.store.uri)
+        facts = _observed(stage, segmenter)
+        if stage.rank == 0:
+            content = {"weights_uri": weights_uri, "facts": facts}
+            stage.store.put(f"{name}.json", json.dumps(content).encode())
+        labels = _labels(stage, name, weights_uri, facts)
+    for domain, split in labels.splits.items():
+        if not _is_complete(stage, split):
+            _write(stage, segmenter, domain, labels, digest)
+    return labels
+
+
+def find_labels(stage: Stage, name: str) -> Labels | None:
+    """Labels by their name, where they are complete."""
+    labels = _stored(stage, name)
+    if labels is None or not all(_is_complete(stage, split) for split in labels.splits.values()):
+        return None
+    return labels
+
+
+def remove_rounds_before(store: Store, round_number: int) -> None:
+    """Delete the labels of earlier rounds, manifests first."""
+    keys = [info.key for info in store.list("round-")]
+    old = [key for key in keys if int(key.split("-")[1]) < round_number]
+    for key in sorted(old, key=lambda key: not key.endswith("/manifest.json")):
+        store.delete(key)
+
+
+def _labels(stage: Stage, name: str, weights_uri: str, facts: Facts) -> Labels:
+    parts = stage.labeller.parts(facts)
+    splits = {domain: f"{name}-{part.name}" for domain, part in parts.items()}
+    return Labels(name, weights_uri, facts, splits)
+
+
+def _is_complete(stage: Stage, split: str) -> bool:
+    """The leader's answer, on all ranks."""
+    return any_rank(stage.rank == 0 and stage.store.exists(f"{split}/manifest.json"))[0]
+
+
+def _stored(stage: Stage, name: str) -> Labels | None:
+    """Labels whose first pass an earlier run has finished, as the leader finds them."""
+    text = None
+    if stage.rank == 0:
+        with suppress(MissingObject):
+            text = stage.store.get(f"{name}.json").decode()
+    text = share_text(text)
+    return None if text is None else _labels(stage, name, **json.loads(text))
+
+
+def _observed(stage: Stage, segmenter: Segmenter) -> Facts:
+    """The first pass, over this rank's shards of the target."""
+    shard_of = stage.target.index.shard
+    samples = np.flatnonzero(shard_of % stage.num_ranks == stage.rank).tolist()
+    unusual = torch.zeros((), dtype=torch.int64, device=stage.device)
+    with suppress(_Stopped), closing(_predicted(stage, segmenter, samples, "observed")) as seen:
+        for number, _, logits in seen:
+            unusual += ~logits.isfinite().all()
+            stage.labeller.observe(number, logits)
+    _raise_if_stopped(stage)
+    if int(sum_over_ranks(unusual)):
+        raise JobError(
+            "method.pseudo_labels.run: expected a network with finite logits on the target, got "
+            "NaN or infinity",
+            fix="name another checkpoint",
+        )
+    return stage.labeller.facts()
+
+
+def _write(stage: Stage, segmenter: Segmenter, domain: str, labels: Labels, digest: str) -> None:
+    """The second pass over one part: this rank's shards, then, by the leader, index and
+    manifest."""
+    part = stage.labeller.parts(labels.facts)[domain]
+    labelled, split = stage.labeller.labelled[domain], labels.splits[domain]
+    classes = stage.classes if labelled else None
+    plan = plan_split(stage.target, split, part.samples, classes, digest)
+    writer = SplitWriter(stage.store, plan, stage.rank, stage.num_ranks)
+    made = (
+        _with_labels(stage, segmenter, writer.samples, labels)
+        if labelled
+        else (_without_labels(stage, writer.samples))
+    )
+    with suppress(_Stopped), closing(made):
+        writer.write(stage.target, made)
+    _raise_if_stopped(stage)
+    if stage.rank == 0:
+        merge(stage.store, split)
+    barrier()
+
+
+def _with_labels(
+    stage: Stage, segmenter: Segmenter, samples: Sequence[int], labels: Labels
+) -> Made:
+    with closing(_predicted(stage, segmenter, samples, "labelled")) as seen:
+        for number, sample, logits in seen:
+            made = stage.labeller.labels(labels.facts, logits)
+            yield LabelledSample(number, as_pixels(sample.image), made.cpu().numpy())
+
+
+def _without_labels(stage: Stage, samples: Sequence[int]) -> Made:
+    progress = _Progress(stage, len(samples), "copied")
+    for number, sample in decoded(stage.target, samples, stage.threads):
+        progress.advance()
+        yield LabelledSample(number, as_pixels(sample.image), None)
+
+
+def _predicted(
+    stage: Stage, segmenter: Segmenter, samples: Sequence[int], done: str
+) -> Generator[Predicted]:
+    """Predictions at the images' size. Raises `_Stopped` before the next image."""
+    progress = _Progress(stage, len(samples), done)
+    seen = predictions(
+        (EnsembleMember(segmenter),),
+        stage.target,
+        samples,
+        lambda _number, sample: (sample.image.shape[-2], sample.image.shape[-1]),
+        stage.device,
+        views=stage.views,
+        threads=stage.threads,
+    )
+    with closing(seen):
+        for one in seen:
+            progress.advance()
+            yield one
+
+
+class _Stopped(Exception):
+    """This rank ends a pass early; never leaves this file."""
+
+
+class _Progress:
+    """A pass of one rank over its images, `done` as the log calls them."""
+
+    def __init__(self, stage: Stage, total: int, done: str) -> None:
+        self._stage, self._total, self._done, self._count = stage, total, done, 0
+
+    def advance(self) -> None:
+        """Count an image. Raises `_Stopped` where the stage is to end."""
+        if self._stage.stopped():
+            raise _Stopped
+        self._count += 1
+        self._stage.on_image(self._count, self._total)
+        if self._count * REPORTS // self._total > (self._count - 1) * REPORTS // self._total:
+            log.info("pseudo-labels: %s %d of %d images", self._done, self._count, self._total)
+
+
+def _raise_if_stopped(stage: Stage) -> None:
+    if any_rank(stage.stopped())[0]:
+        raise Interrupted("stopped while making pseudo-labels; finished shards are kept")
