@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))  # for `python benchmarks/methods.py`
 from adapt.cli.demo import make_towns  # noqa: E402 - needs the path above
 from adapt.evaluation.pictures import prediction_grid  # noqa: E402
 from adapt.evaluation.protocol import chosen_text  # noqa: E402
+from adapt.methods import labelling_of  # noqa: E402
 from adapt.platforms.local_stack import mlflow_server, seaweedfs  # noqa: E402
 from adapt.spec.job_spec import load_spec  # noqa: E402
 
@@ -71,11 +72,19 @@ class Task:
             raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
         return done.stdout
 
+    def run_before(self, method: str) -> str | None:
+        """The job whose run makes this one's pseudo-labels, if it has a labelling stage."""
+        section = labelling_of(load_spec(self.specs / f"{method}.yaml").method)
+        return None if section is None else section.run
+
     def job(self, method: str, seed: int) -> Row:
         """Train, fetch the best checkpoint, score it on the test split."""
         name, started_s = f"{method}-{seed}", perf_counter()
         spec = str(self.specs / f"{method}.yaml")
         sets = [f"name={name}", f"seed={seed}", *self.sets]
+        before = self.run_before(method)
+        if before is not None:
+            sets.append(f"method.pseudo_labels.run={before}-{seed}")
         if self.has_start and method not in ("start", "oracle"):
             sets.append(f"model.start_uri={self.out / f'start-{seed}' / 'weights.safetensors'}")
         overrides = [part for one in sets for part in ("--set", one)]
@@ -126,7 +135,8 @@ def run_all(
     jobs: int,
     on_row: Callable[[Row], None] = lambda _row: None,
 ) -> list[Row]:
-    """Starts first, where there are any, then everything that goes on from them.
+    """Starts first, where there are any, then everything that continues from them, last what needs
+    another job's run.
 
     `on_row` gets each row as its job ends. A job that fails is told and costs the others nothing.
     """
@@ -142,8 +152,10 @@ def run_all(
 
     starts = [("start", seed) for seed in seeds if task.has_start]
     pairs = [(method, seed) for seed in seeds for method in methods]
+    later = [pair for pair in pairs if task.run_before(pair[0]) is not None]
+    first = [pair for pair in pairs if pair not in later]
     with ThreadPoolExecutor(jobs) as pool:
-        ended = [*pool.map(attempt, starts), *pool.map(attempt, pairs)]
+        ended = [row for turn in (starts, first, later) for row in pool.map(attempt, turn)]
     return [row for row in ended if row is not None]
 
 

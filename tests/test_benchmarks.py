@@ -42,6 +42,9 @@ def test_a_job_that_fails_costs_the_others_nothing(capsys: pytest.CaptureFixture
     class Task:
         has_start = False
 
+        def run_before(self, method: str) -> str | None:
+            return "b" if method == "after b" else None
+
         def job(self, method: str, seed: int) -> Row:
             if method == "bad":
                 raise SystemExit("run bad.yaml ended with 4")
@@ -49,8 +52,9 @@ def test_a_job_that_fails_costs_the_others_nothing(capsys: pytest.CaptureFixture
 
     task: Any = Task()
     saved: list[Row] = []
-    rows = run_all(task, ["a", "bad", "b"], [1, 2], jobs=1, on_row=saved.append)
-    assert [(row.name, row.seed) for row in rows] == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    rows = run_all(task, ["a", "after b", "bad", "b"], [1, 2], jobs=1, on_row=saved.append)
+    names = [("a", 1), ("b", 1), ("a", 2), ("b", 2), ("after b", 1), ("after b", 2)]
+    assert [(row.name, row.seed) for row in rows] == names
     assert saved == rows
     assert capsys.readouterr().err.count("ended with 4") == 2
 

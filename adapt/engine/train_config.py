@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from adapt.batch import Batch
 from adapt.config.section import Section

@@ -55,7 +55,7 @@ class Labels(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What a labelling needs beside the network.
+    """The parts of a labelling beside the network.
 
     `store` is rooted at the labels' folder. `on_image` gets the images of a pass that this rank has
     done, and has to do; `stopped` ends the stage early.

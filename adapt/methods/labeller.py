@@ -8,7 +8,6 @@ the passes has to be stored but a few numbers.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -44,11 +43,11 @@ class Part(NamedTuple):
 
 
 Facts = Mapping[str, Sequence[float]]
-"""What the first pass found, by name: plain numbers, the same on all ranks."""
+"""The result of the first pass, by name: plain numbers, the same on all ranks."""
 
 
 class Labeller(ABC):
-    """A paper's rule for pseudo-labels, as two passes over predictions.
+    """A paper's rule for pseudo-labels, in two passes.
 
     `labelled` has each domain of the training that the stage fills with samples of the target, and
     says whether they come with labels. `round_number` counts from 0, for methods that label several
@@ -70,8 +69,7 @@ class Labeller(ABC):
 
     @abstractmethod
     def facts(self) -> Facts:
-        """What was observed on all ranks, which all call it. Raises `JobError` where that makes no
-        labels."""
+        """The facts observed on all ranks, which all call it."""
 
     @abstractmethod
     def parts(self, facts: Facts) -> Mapping[str, Part]:
@@ -82,12 +80,12 @@ class Labeller(ABC):
         """Second pass: (K, H, W) -> (H, W) uint8 train ids, `IGNORED` where there is no label."""
 
     def settings(self) -> Mapping[str, Any]:
-        """What the labels depend on beside network and images, as plain values."""
+        """The settings that the labels depend on, as plain values."""
         return self.config.model_dump(mode="json", exclude=set(LabellingConfig.model_fields))
 
     def shown(self, facts: Facts) -> Mapping[str, Sequence[float]]:  # noqa: ARG002, few have any
         """Numbers for people, one a class, by the heading of their column."""
-        return MappingProxyType({})
+        return {}
 
 
 def argmax_labels(logits: Tensor) -> Tensor:

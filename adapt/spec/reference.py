@@ -122,6 +122,9 @@ def _methods() -> Iterator[Part]:
         needs = "" if row.needs_target else " Needs no `target`."
         text = f"{_paragraph(inspect.getmodule(row))}{needs}"
         yield Part(f"{above}### `method.name: {name}`", text, row.Config)
+        if row.labeller is not None:
+            stage: Any = row.Config.model_fields["pseudo_labels"].annotation
+            yield Part(f"#### `method.pseudo_labels` of {name}", _paragraph(stage), stage)
     for key, section in _PARTS_OF_METHODS.items():
         yield Part(f"### `method.{key}`", _paragraph(section), section)
 

@@ -107,6 +107,34 @@ def recipe_of_daformer(job: JobSpec) -> None:
     assert named == [name for name in job.classes.names if name not in STUFF]
 
 
+def recipe_of_cbst(job: JobSpec) -> None:
+    """As the program that its authors released with CRST has it (crst_seg.py, cbst.sh)."""
+    model, optim, method = job.model, job.optim, job.method
+    assert isinstance(model, DeepLabV2Config) and isinstance(optim, SGDConfig)
+    assert (model.encoder, model.norm, method.rounds) == ("caffe_resnet101", "frozen_affine", 3)
+    assert (optim.lr, optim.power, optim.head_lr_factor) == (5e-5, 0, 10)
+    assert (optim.weight_decay, optim.momentum) == (5e-4, 0.9)
+    labels = method.pseudo_labels
+    assert (labels.portion, labels.portion_step, labels.largest_portion) == (0.2, 0.05, 0.5)
+    assert labels.start and labels.checkpoint == "best" and job.evaluate.flip
+    crops = AugmentConfig(crop_hw=(512, 1024), scale=(0.5, 1.5), flip=0.5)
+    assert job.target is not None and (job.source.augment, job.target.augment) == (crops, crops)
+    assert job.train.steps == method.rounds * 2 * 2975, "two epochs of Cityscapes a round"
+    before = load_spec(ROOT / "job_specs" / f"{job.source.dataset}_to_cityscapes/source_only.yaml")
+    assert job.labelling_uri() == f"{before.checkpoint.uri}/{before.name}"
+    assert model == before.model.model_copy(update={"weights_uri": None})
+
+
+def recipe_of_intra_da(job: JobSpec) -> None:
+    """AdvEnt's, between easy and hard images (entropy.py: lambda 0.67)."""
+    recipe_of_the_adversarial_programs(job)
+    before = load_spec(ROOT / "job_specs" / f"{job.source.dataset}_to_cityscapes/advent.yaml")
+    assert job.labelling_uri() == f"{before.checkpoint.uri}/{before.name}"
+    assert (job.model, job.optim, job.train) == (before.model, before.optim, before.train)
+    assert job.method.weight_adv == before.method.weight_adv
+    assert (job.method.pseudo_labels.easy_share, job.method.pseudo_labels.start) == (0.67, False)
+
+
 def recipe_of_mic(job: JobSpec) -> None:
     recipe_of_daformer(job)
     assert isinstance(job.method, MICConfig)
@@ -129,6 +157,8 @@ RECIPES: dict[str, Callable[[JobSpec], None]] = {
     "dacs": recipe_of_dacs,
     "daformer": recipe_of_daformer,
     "mic": recipe_of_mic,
+    "class_balanced_self_training": recipe_of_cbst,
+    "intra_da": recipe_of_intra_da,
 }
 
 
