@@ -34,7 +34,8 @@ def pseudo_labels(
         typer.echo(json.dumps(summary._asdict()))
         return
     console.print(f"labelled by {summary.weights_uri}", soft_wrap=True, markup=False)
-    Console().print(_table(job.classes.names, summary))
+    share = f"{summary.labelled_share:.1%} of the pixels"
+    Console().print(_table(job.classes.names, summary), f"{share} have a label", sep="\n")
     for split, samples in summary.splits.items():
         console.print(f"{samples} images in {summary.uri}, split {split}", soft_wrap=True)
     first = next(iter(summary.splits))
@@ -44,8 +45,7 @@ def pseudo_labels(
 
 def _table(names: tuple[str, ...], summary: Any) -> Table:
     """A row a class: its share of the labels, of its own pixels, and what the method adds."""
-    table = Table(title=Text(f"{summary.labelled_share:.1%} of the pixels are labelled"))
-    table.add_column("class")
+    table = Table("class")
     columns = {"labels %": summary.label_shares, **summary.shown}
     for heading in columns:
         table.add_column(heading, justify="right")

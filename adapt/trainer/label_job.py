@@ -8,7 +8,7 @@ import numpy as np
 
 from adapt.batch import IGNORED
 from adapt.data.packed.split_files import read_manifest
-from adapt.engine.engine import prepare_device
+from adapt.engine.device import prepare_device
 from adapt.errors import JobError
 from adapt.methods import METHODS, labelling_of
 from adapt.places import Place

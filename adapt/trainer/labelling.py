@@ -25,7 +25,7 @@ from adapt.ranks import barrier, share_text
 from adapt.spec.job_spec import JobSpec
 from adapt.trainer.labelling_run import checkpoint_uri
 from adapt.trainer.networks import without_weights
-from adapt.trainer.opening import Opened, decoding_threads
+from adapt.trainer.opening import JobData, Opened, decoding_threads
 from adapt.trainer.score import checkpoint_network
 from storage.stores import Stores
 from storage.uris import join
@@ -78,10 +78,9 @@ def labelled(
             labelled_too = stage.labeller.labelled[domain]
             splits[domain] = _open(stage, opened, split, labelled_too)
             stack.callback(splits[domain].close)
-        data = opened.data._replace(
-            **{key: _joined(opened, key, one) for key, one in splits.items()}
-        )
-        yield opened._replace(data=data, labels=labels.name)
+        joined = {domain: _joined(opened, domain, split) for domain, split in splits.items()}
+        data: Any = {**opened.data._asdict(), **joined}
+        yield opened._replace(data=JobData(**data), labels=labels.name)
 
 
 def on_new_labels(state: Mapping[str, Any], opened: Opened) -> dict[str, Any]:

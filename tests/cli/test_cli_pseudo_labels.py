@@ -31,7 +31,7 @@ def test_labels_are_made_shown_and_found_again(
     assert "runs/tiny/step-0000000" in answer["weights_uri"]
     assert ("threshold" in answer["shown"]) is (len(images) == 1)
     again = labelled(finished, method)
-    assert again.code == 0 and "of the pixels are labelled" in again.out and "band 3" in again.out
+    assert again.code == 0 and "of the pixels have a label" in again.out and "band 3" in again.out
     split = next(iter(answer["splits"]))
     assert f"--split {split} --sheet labels.png" in again.err
     sheet = ("--split", split, "--sheet", "labels.png")
