@@ -138,7 +138,9 @@ def download_best(
         print_answer(answer)
         return
     chosen = chosen_text(found.protocol, found.chosen_by, found.weights)
-    console.print(f"run {found.run_name} ({found.run_id}), {metric} {found.score:.2%} ({chosen})")
+    console.print(
+        f"run {found.run_name} ({found.run_id}), {found.metric} {found.score:.2%} ({chosen})"
+    )
     print_answer(str(found.weights_path))
 
 

@@ -1,4 +1,4 @@
-"""Scores of predictions that need no labels, to choose a checkpoint where nobody labelled anything.
+"""Scores of predictions that need no labels, to choose a checkpoint where there are none.
 
 A score is counted image by image in whole numbers, so that its value does not depend on how images
 are shared out over ranks; greater is better.

@@ -49,4 +49,4 @@ class MovingAverage(nn.Module):
         tensors: list[Tensor] = list(network.parameters())
         if self.statistics:
             tensors += [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-        return [tensor.detach() for tensor in tensors]
+        return tensors

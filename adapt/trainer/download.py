@@ -37,7 +37,8 @@ _SEARCHED = 1000
 
 
 class Downloaded(NamedTuple):
-    """A downloaded best checkpoint: its files, its run, its score.
+    """A downloaded best checkpoint: its files, its run, its score by the metric that was asked for,
+    or by `chosen_by` where the run has no such.
 
     `protocol`, `weights` and `chosen_by` say how the run chose it.
     """
@@ -48,6 +49,7 @@ class Downloaded(NamedTuple):
     run_name: str
     score: float
     sha256: str
+    metric: str
     protocol: str
     weights: str
     chosen_by: str
@@ -92,16 +94,20 @@ def download_best(
     fetch_weights(stores.open(root), key, out / WEIGHTS, sha256)
     with file_errors(out / SPEC):
         (out / SPEC).write_text(job.to_yaml())
+    tags = run.data.tags
+    chosen_by = tags.get(BEST_CHOSEN_BY_TAG, job.evaluate.score)
+    by = metric if _score_tag(metric) in tags else chosen_by
     return Downloaded(
         out / WEIGHTS,
         out / SPEC,
         run.info.run_id,
         run.info.run_name,
-        float(run.data.tags.get(_score_tag(metric), "nan")),
+        float(tags.get(_score_tag(by), "nan")),
         sha256,
-        run.data.tags.get(BEST_PROTOCOL_TAG, job.evaluate.protocol),
-        run.data.tags.get(BEST_WEIGHTS_TAG, job.evaluate.weights),
-        run.data.tags.get(BEST_CHOSEN_BY_TAG, job.evaluate.score),
+        by,
+        tags.get(BEST_PROTOCOL_TAG, job.evaluate.protocol),
+        tags.get(BEST_WEIGHTS_TAG, job.evaluate.weights),
+        chosen_by,
     )
 
 

@@ -18,8 +18,11 @@ def test_run_names_its_best_checkpoint(finished: Path) -> None:
     answer = json.loads((finished / "answer.json").read_text())
     assert (answer["run"], answer["step"]) == ("tiny", 4)
     assert answer["best"]["score"] >= answer["figures"]["miou"]
+    rule = (answer["protocol"], answer["chosen_by"], answer["weights"])
+    assert rule == ("best", "miou", "student")
     again = call("run", "tiny.yaml", folder=finished)
     assert again.code == 0 and "done: tiny, 4 steps" in again.err
+    assert "% (best by miou, student)" in again.err
     assert "download-best tiny --out best --tracking-uri sqlite:///" in again.err
     assert "step 1/4" not in again.err, "a finished job is not trained again"
 
@@ -93,6 +96,7 @@ def test_download_best_fetches_what_was_recorded(wanted: str, finished: Path) ->
     assert ended.code == 0, ended.err
     answer = json.loads(ended.out)
     assert (answer["score"], answer["sha256"]) == (best["score"], best["sha256"])
+    assert (answer["protocol"], answer["metric"], answer["weights"]) == ("best", "miou", "student")
     assert figure_of(finished, answer["weights_path"]) == best["score"]
     assert call("check", answer["spec_path"], "--spec", folder=finished).code == 0
 
