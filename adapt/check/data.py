@@ -10,7 +10,7 @@ from adapt.data.packed.verify import Split, image_fault, label_fault, members_of
 from adapt.errors import DataError
 from adapt.platforms.platform import Finding
 from adapt.spec.job_spec import JobSpec
-from adapt.stream.config import Part
+from adapt.stream.domains import Part
 from adapt.trainer.opening import absent_classes, open_cache, open_part, open_validation
 from storage.retry import retried
 from storage.shards.cache import ShardCache

@@ -26,7 +26,7 @@ from adapt.engine.sync_batch_norm import SyncBatchNorm
 from adapt.errors import JobError
 from adapt.methods import METHODS
 from adapt.spec.job_spec import JobSpec
-from adapt.stream.config import DomainConfig, Part
+from adapt.stream.domains import Part
 from adapt.trainer.networks import build_without_memory
 
 MARGIN_BYTES = 1_500_000_000
@@ -68,8 +68,7 @@ def predicted_bytes(job: JobSpec, num_ranks: int, packed_hw: Sizes = MappingProx
     it is missing, or where model, method and optimizers do not fit one another.
     """
     method = build_without_memory(job)
-    domains = _domains(job)
-    sizes = {key: batch_hw(job.trained_parts(key), packed_hw) for key in domains}
+    sizes = {key: batch_hw(job.trained_parts(key), packed_hw) for key in _domains(job)}
     labelled = {"source": True, "target": type(method).labels_target()}
 
     def engine() -> Engine:
@@ -77,8 +76,8 @@ def predicted_bytes(job: JobSpec, num_ranks: int, packed_hw: Sizes = MappingProx
 
     def batches() -> tuple[Batch, Batch | None]:
         source, target = (
-            _batch(domain.batch_size // num_ranks, sizes[key], labelled=labelled[key])
-            if (domain := domains.get(key)) is not None
+            _batch(job.batch_size(key) // num_ranks, sizes[key], labelled=labelled[key])
+            if key in sizes
             else None
             for key in ("source", "target")
         )
@@ -205,12 +204,10 @@ class _Agreeing(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def _domains(job: JobSpec) -> dict[str, DomainConfig]:
-    """The domains that the method needs, by key."""
-    needed = {"source": job.source}
-    if METHODS[job.method.name].needs_target and job.target is not None:
-        needed["target"] = job.target
-    return needed
+def _domains(job: JobSpec) -> list[str]:
+    """The domains that the method needs."""
+    needed = METHODS[job.method.name].needs_target
+    return ["source", "target"] if needed and job.target is not None else ["source"]
 
 
 def _batch(size: int, size_hw: tuple[int, int], *, labelled: bool) -> Batch:

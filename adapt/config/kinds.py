@@ -14,6 +14,13 @@ class PickedBy(NamedTuple):
     discriminator: str
 
 
+class Forms(NamedTuple):
+    """A note on a union of forms that a value may have: pydantic's names of them, which stand
+    beside the keys where an error is."""
+
+    names: tuple[str, ...]
+
+
 def value_at(values: Any, key: str | int) -> Any:
     """The value under a key of a mapping or a list, or None."""
     if isinstance(values, Mapping):
@@ -49,6 +56,12 @@ def tag_of(kind: Any) -> str:
         if isinstance(note, FieldInfo | PickedBy) and isinstance(note.discriminator, str):
             return note.discriminator
     return ""
+
+
+def form_names(kind: Any) -> tuple[str, ...]:
+    """Names of the forms that a value may have, where there are several."""
+    notes = (note for note in parts_of(kind)[1] if isinstance(note, Forms))
+    return next((note.names for note in notes), ())
 
 
 def names_of(section: Any, tag: str) -> tuple[Any, ...]:

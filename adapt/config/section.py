@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self, Union, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from adapt.config.kinds import PickedBy
+from adapt.config.kinds import Forms, PickedBy
 from adapt.config.validation import validate
 
 
@@ -43,6 +43,17 @@ def one_of(sections: Iterable[type[Section]], tag: str, default: str | None = No
 
     named = tuple(Annotated[one, Tag(_name(one, tag))] for one in sections)
     return Annotated[Union[named], Discriminator(name), PickedBy(tag)]  # noqa: UP007 - a table
+
+
+def one_or_more(section: type[Section]) -> Any:
+    """A section, or a list of them."""
+    one: Any = section
+    forms: Any = Annotated[one, Tag("one")] | Annotated[tuple[one, ...], Tag("more")]
+
+    def form(values: Any) -> str:
+        return "more" if isinstance(values, list | tuple) else "one"
+
+    return Annotated[forms, Discriminator(form), Forms(("one", "more"))]
 
 
 def _name(section: type[Section], tag: str) -> str:

@@ -4,6 +4,7 @@ line for a mistake out (`strict_loader`).
 
 import base64
 import gzip
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -121,14 +122,15 @@ def unpacked(text: str, name: str) -> bytes:
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Apply `a.b.c=value` pairs, the value read as YAML; lists are reached by number.
+    """Apply `a.b.c=value` pairs, the value read as YAML; lists are reached by number, `a.0` or
+    `a[0]`.
 
     Raises `JobError`.
     """
     changed: dict[str, Any] = deepcopy(dict(values))
     for override in overrides:
         path, equals, text = override.partition("=")
-        keys = path.split(".")
+        keys = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
         if not equals:
             raise _no_override(override, "no value")
         if "" in keys:

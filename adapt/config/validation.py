@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from adapt.config.kinds import fields_of, inside, names_of, parts_of, tag_of, value_at
+from adapt.config.kinds import fields_of, form_names, inside, names_of, parts_of, tag_of, value_at
 from adapt.config.meanings import meanings
 from adapt.config.unknown_keys import meanings_of_key, paths_in
 from adapt.errors import JobError, got, known_names, written
@@ -127,6 +127,8 @@ def _descend(kind: Any, loc: Iterable[str | int], under: str, values: Any) -> _S
     """The spot of an error. A name that picks one of a union stands in `loc`, not in the path."""
     path, around = [under] if under else [], kind
     for key in loc:
+        if key in form_names(kind):
+            continue
         tag = tag_of(kind)
         if tag:
             kind = next(one for one in parts_of(kind)[0] if key in names_of(one, tag))

@@ -32,7 +32,18 @@ from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
 from adapt.models.weight_files import ENDINGS
 from adapt.spec.shipped import find_file
-from adapt.stream.config import DomainConfig, Part, StreamConfig, TargetConfig
+from adapt.stream.config import DomainConfig, StreamConfig
+from adapt.stream.domains import (
+    DOMAINS,
+    Part,
+    SourceSection,
+    TargetSection,
+    check_batch_size,
+    check_one_size,
+    datasets_of,
+    labelled_parts,
+    unlabelled_parts,
+)
 from adapt.tracking.config import TrackingConfig
 from storage.config import StoreConfig, fitting_key, key_fault, settings_name
 from storage.stores import READ_ONLY, STORES, settings_fault, uri_fault
@@ -66,11 +77,13 @@ class JobSpec(Section):
         1234, ge=0, lt=2**63, description="Start of all random numbers (ADVENT's value)."
     )
     classes: LabelSpace = Field(description="A label space by name, or a table of classes.")
-    source: DomainConfig = Field(description="The labelled domain.")
-    target: TargetConfig | None = Field(
+    source: SourceSection = Field(
+        description="The labelled domain: a dataset, or a list of them with weights."
+    )
+    target: TargetSection | None = Field(
         None,
-        description="The domain to adapt to; its labels are never opened while training, but for "
-        "those that it names.",
+        description="The domain to adapt to: a dataset, or a list of them with weights; its labels "
+        "are never opened while training, but for those that it names.",
     )
     validation: ValidationConfig | None = Field(
         None, description="The split to choose the best checkpoint on."
@@ -120,39 +133,47 @@ class JobSpec(Section):
         self._check_stores()
         return self
 
+    def datasets(self, domain: str) -> Mapping[str, DomainConfig]:
+        """The sections of `source` or `target` by key, one or those of its list; none where the job
+        has no target."""
+        return datasets_of(domain, getattr(self, domain))
+
+    def batch_size(self, domain: str) -> int:
+        """Samples of a domain a step, over all ranks."""
+        return next(iter(self.datasets(domain).values())).batch_size
+
     def parts(self, domain: str) -> tuple[Part, ...]:
         """The datasets that the batches of a domain draw from: `source` with the labelled samples
-        of the target, or `target`, none where the job has none."""
+        of the target, or `target`."""
+        targets = datasets_of("target", self.target)
         if domain == "target":
-            return () if self.target is None else (Part("target", "target", self.target, False),)
-        source = Part("source", "source", self.source, True)
-        labelled = None if self.target is None else self.target.labelled_part("target")
-        if labelled is None:
-            return (source,)
-        return (source._replace(weight=1 - labelled.weight), labelled)
+            return unlabelled_parts(targets)
+        return labelled_parts(self.datasets("source"), targets)
 
     def trained_parts(self, domain: str) -> tuple[Part, ...]:
         """As `parts`, with images of the target for the source where a labelling stage takes them;
-        the source's section has their augmentation."""
-        parts, target = self.parts(domain), self.target
-        if domain != "source" or target is None or not METHODS[self.method.name].fills(domain):
+        the source's section, of a list the first, has their augmentation."""
+        parts, targets = self.parts(domain), datasets_of("target", self.target)
+        if domain != "source" or len(targets) != 1 or not METHODS[self.method.name].fills(domain):
             return parts
-        labelled = [part for part in parts if part.key != domain]
-        taken = self.source.model_copy(update={"size_hw": target.size_hw})
-        weight = sum(part.weight for part in parts if part.key == domain)
+        labelled = [part for part in parts if part.key in targets]
+        first, *_ = self.datasets(domain).values()
+        taken = first.model_copy(update={"size_hw": targets["target"].size_hw})
+        weight = sum(part.weight for part in parts if part.key not in targets)
         return (Part("target", domain, taken, True, weight), *labelled)
 
     def _check_labelled_apart(self) -> None:
-        """What is trained on is no measure."""
-        target, scored = self.target, self.validation
-        if target is None or scored is None or target.uri != scored.uri:
-            return
-        if target.labelled_split == scored.split:
-            raise Mistake(
-                "target.labelled_split: expected another split than validation.split, got "
-                f"{written(scored.split)} for both",
-                fix="score on samples that are not trained on",
-            )
+        """Samples that are trained on do not score."""
+        scored = self.validation
+        for key, target in datasets_of("target", self.target).items():
+            if scored is None or target.uri != scored.uri:
+                continue
+            if target.labelled_split == scored.split:
+                raise Mistake(
+                    f"{key}.labelled_split: expected another split than validation.split, got "
+                    f"{written(scored.split)} for both",
+                    fix="score on samples that are not trained on",
+                )
 
     def _check_protocol(self) -> None:
         if self.validation is None and not self.evaluate.needs_labels:
@@ -197,10 +218,12 @@ class JobSpec(Section):
             schedule_length(self.optim, self.train.steps)
             self.loss.check_classes(self.classes.num_classes)
             subset_classes(self.evaluate.subsets, self.classes.names)
-            for key, domain in (("source", self.source), ("target", self.target)):
-                if domain is not None and (size_hw := domain.image_hw):
-                    name = "augment.crop_hw" if domain.augment.crop_hw else "size_hw"
-                    check_size(self.method, f"{key}.{name}", size_hw)
+            for domain in DOMAINS:
+                check_batch_size(self.datasets(domain))
+                for key, one in self.datasets(domain).items():
+                    if one.image_hw is not None:
+                        name = "augment.crop_hw" if one.augment.crop_hw else "size_hw"
+                        check_size(self.method, f"{key}.{name}", one.image_hw)
         except JobError as error:
             raise Mistake(error.problem, error.fix) from error
 
@@ -211,6 +234,13 @@ class JobSpec(Section):
                 f"{LABELLING_RUN}: missing, expected the run whose checkpoint labels the target "
                 f"with method {self.method.name}",
                 fix="name a run that was trained before",
+            )
+        targets = self.datasets("target")
+        if section is not None and len(targets) > 1:
+            raise Mistake(
+                f"target: expected one dataset for the labelling stage of method "
+                f"{self.method.name}, got {len(targets)}",
+                fix="name one of them",
             )
         rounds = getattr(self.method, "rounds", 1)
         if rounds > self.train.steps:
@@ -231,11 +261,12 @@ class JobSpec(Section):
 
     def uris(self) -> dict[str, str]:
         """Every URI that the job touches, by key."""
-        found = {"source.uri": self.source.uri, "checkpoint.uri": self.checkpoint.uri}
-        if self.target is not None:
-            found["target.uri"] = self.target.uri
-            if self.target.labelled_keys_uri is not None:
-                found["target.labelled_keys_uri"] = self.target.labelled_keys_uri
+        found = {f"{key}.uri": one.uri for key, one in self.datasets("source").items()}
+        found["checkpoint.uri"] = self.checkpoint.uri
+        for key, one in datasets_of("target", self.target).items():
+            found[f"{key}.uri"] = one.uri
+            if one.labelled_keys_uri is not None:
+                found[f"{key}.labelled_keys_uri"] = one.labelled_keys_uri
         if self.validation is not None:
             found["validation.uri"] = self.validation.uri
         for key in ("weights_uri", "start_uri"):
@@ -271,28 +302,16 @@ class JobSpec(Section):
 
     def check_ranks(self, num_ranks: int) -> None:
         """Raise `JobError` where the batches cannot be shared out evenly."""
-        for key, domain in (("source", self.source), ("target", self.target)):
+        for domain in DOMAINS:
             parts = num_ranks * self.train.accumulate
-            if domain is not None and domain.batch_size % parts:
-                raise JobError(
-                    f"{key}.batch_size: expected a multiple of {parts} ({num_ranks} ranks x "
-                    f"train.accumulate {self.train.accumulate}), got {domain.batch_size}"
-                )
-            if domain is not None and domain.batch_size > num_ranks:
-                self._check_one_size(key)
-
-    def _check_one_size(self, domain: str) -> None:
-        """A rank puts the images of its batch into one tensor."""
-        sizes = {part.name: part.config.image_hw for part in self.parts(domain)}
-        known = {name: size_hw for name, size_hw in sizes.items() if size_hw is not None}
-        first = next(iter(known), "")
-        for name, size_hw in known.items():
-            if size_hw != known[first]:
-                raise JobError(
-                    f"{domain}.batch_size: expected images of one size in a rank's batch, got "
-                    f"{list(known[first])} of {first} and {list(size_hw)} of {name}",
-                    fix="set the same augment.crop_hw for both",
-                )
+            for key, one in self.datasets(domain).items():
+                if one.batch_size % parts:
+                    raise JobError(
+                        f"{key}.batch_size: expected a multiple of {parts} ({num_ranks} ranks x "
+                        f"train.accumulate {self.train.accumulate}), got {one.batch_size}"
+                    )
+                if one.batch_size > num_ranks:
+                    check_one_size(domain, self.parts(domain))
 
     def resolved(self) -> dict[str, Any]:
         """All values with defaults filled in, as plain data."""

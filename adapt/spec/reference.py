@@ -72,7 +72,11 @@ def parts() -> Iterator[Part]:
     """Every section of a job spec, in the order of the page, a part for each row of the tables."""
     yield Part("## Top level", "The sections of a job.", JobSpec)
     yield Part("## `classes`", _classes(), SegmentationClass)
-    yield Part("## `source`, `target`", _paragraph(DomainConfig), DomainConfig)
+    lists = "A list of such datasets with weights may stand in its place"
+    text = (
+        f"{_paragraph(DomainConfig)} {lists}: [methods.md](methods.md#several-sources-and-targets)."
+    )
+    yield Part("## `source`, `target`", text, DomainConfig)
     text = f"{_paragraph(TargetConfig)} Beside the keys above:"
     yield Part("### `target` alone", text, TargetConfig, DomainConfig)
     yield Part("### `source.augment`, `target.augment`", _paragraph(AugmentConfig), AugmentConfig)

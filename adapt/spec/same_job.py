@@ -65,6 +65,8 @@ def _check_schedule(saved: JobSpec, now: JobSpec, weights_uri: str) -> None:
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(values, list) and any(isinstance(one, dict) for one in values):
+        values = dict(enumerate(values))
     if not isinstance(values, dict):
         return {prefix: values}
     pairs: dict[str, Any] = {}

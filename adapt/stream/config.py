@@ -1,7 +1,7 @@
 """The sections `stream`, `source` and `target` of a job spec: how samples are drawn, fetched and
 decoded, and from where."""
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -70,7 +70,18 @@ class StreamConfig(OrderConfig):
 class DomainConfig(SplitConfig):
     """A domain to train on."""
 
-    batch_size: int = Field(1, ge=1, description="Samples of this domain a step, over all ranks.")
+    batch_size: int = Field(
+        1,
+        ge=1,
+        description="Samples of this domain a step, over all ranks; in a list of datasets, that of "
+        "the first.",
+    )
+    weight: float = Field(
+        1.0,
+        gt=0,
+        description="In a list of datasets: the dataset's share of the draws, against the others' "
+        "weights.",
+    )
     augment: AugmentConfig = Field(AugmentConfig(), description="Random changes of the samples.")
 
     @property
@@ -89,7 +100,7 @@ class TargetConfig(DomainConfig):
         "source's batches. It may hold samples of `split` too. No other label of the target is "
         "opened while training.",
     )
-    labelled_keys: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+    labelled_keys: tuple[str, ...] | None = Field(
         None,
         description="Instead of labelled_split: keys of the samples of `split` whose labels may "
         "be used.",
@@ -116,6 +127,11 @@ class TargetConfig(DomainConfig):
                 f"{given[1]}: expected one way to name the labelled samples, got {given[0]} too",
                 fix=f"remove {given[0]} or {given[1]}",
             )
+        if self.labelled_keys == ():
+            raise Mistake(
+                "labelled_keys: expected at least one key, got an empty list",
+                fix="list some, or leave it out",
+            )
         if not given and self.labelled_share != LABELLED_SHARE:
             raise Mistake(
                 f"labelled_share: expected {LABELLED_SHARE} without labelled samples, got "
@@ -124,32 +140,8 @@ class TargetConfig(DomainConfig):
             )
         return self
 
-    def labelled_part(self, key: str) -> "Part | None":
-        """Its labelled samples, if it names some; `key` is this section's in the job spec."""
-        drawn = Part(f"labelled {key}", key, self, True, self.labelled_share)
-        if self.labelled_split is not None:
-            split = self.model_copy(update={"split": self.labelled_split})
-            return drawn._replace(config=split)
-        some = drawn._replace(keys=self.labelled_keys, keys_uri=self.labelled_keys_uri)
-        return some if some.of_some else None
-
-
-class Part(NamedTuple):
-    """A dataset that a domain's batches draw from, with `weight` against those of the others.
-
-    `name` is what findings call it, `key` its section in the job spec; `config` names the split, of
-    which `keys`, or those that the file at `keys_uri` lists, are drawn alone where either is given.
-    """
-
-    name: str
-    key: str
-    config: DomainConfig
-    labelled: bool
-    weight: float = 1.0
-    keys: tuple[str, ...] | None = None
-    keys_uri: str | None = None
-
     @property
-    def of_some(self) -> bool:
-        """Some samples of the split are drawn, not all."""
-        return self.keys is not None or self.keys_uri is not None
+    def has_labelled(self) -> bool:
+        """It names some."""
+        named = (self.labelled_split, self.labelled_keys, self.labelled_keys_uri)
+        return any(one is not None for one in named)

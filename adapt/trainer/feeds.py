@@ -9,14 +9,11 @@ from adapt.batch import Batch
 from adapt.engine.engine import Engine
 from adapt.engine.optim import schedule_length
 from adapt.methods import METHODS
-from adapt.stream.config import DomainConfig
+from adapt.stream.domains import DOMAINS
 from adapt.stream.feed import Feed
 from adapt.stream.state import check_state
 from adapt.stream.stream import Stream
 from adapt.trainer.opening import Opened, decoding_threads
-
-DOMAINS = ("source", "target")
-"""The job spec's section of each stream, by the stream's number."""
 
 
 class Feeds:
@@ -82,18 +79,18 @@ def _stream(
     opened: Opened, domain: str, state: Mapping[str, Any] | None, for_device: bool, stop: Event
 ) -> Stream:
     job, place = opened.job, opened.place
-    section: DomainConfig = getattr(job, domain)
+    batch_size = job.batch_size(domain)
     stream = Stream(
         getattr(opened.data, domain),
         seed=job.seed,
         domain=DOMAINS.index(domain),
-        batch_size=section.batch_size,
+        batch_size=batch_size,
         augmentations=[part.config.augment for part in job.trained_parts(domain)],
         config=job.stream.model_copy(update={"threads": decoding_threads(job.stream, place)}),
         rank=place.rank,
         num_ranks=place.num_ranks,
         draw=0 if state is None else state["draw"],
-        planned_draws=schedule_length(job.optim, job.train.steps) * section.batch_size,
+        planned_draws=schedule_length(job.optim, job.train.steps) * batch_size,
         for_device=for_device,
         stop=stop,
     )

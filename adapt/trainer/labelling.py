@@ -122,12 +122,7 @@ def _stage(opened: Opened, number: int, device: torch.device, watch: Watch) -> S
     job, place, target = opened.job, opened.place, opened.data.target
     labeller = METHODS[job.method.name].labeller
     assert labeller is not None and target is not None
-    if not isinstance(target, PackedSplit):
-        raise JobError(
-            f"target: expected one dataset for the labelling stage of method {job.method.name}, "
-            f"got {len(target.parts)}",
-            fix="name one of them",
-        )
+    assert isinstance(target, PackedSplit), "the spec refuses several"
     num_classes, section = job.classes.num_classes, labelling_of(job.method)
     return Stage(
         store=opened.stores.open(join(job.checkpoint.uri, job.name, FOLDER)),
@@ -187,7 +182,7 @@ def _network_of_state(job: JobSpec, state: Mapping[str, Any]) -> Segmenter:
 def _joined(opened: Opened, domain: str, split: PackedSplit) -> PackedSplit | Mixture:
     """The stage's split, with the labelled samples of the target that join the source's batches."""
     parts, now = opened.job.trained_parts(domain), getattr(opened.data, domain)
-    joining = now.parts[len(now.parts) - len(parts) + 1 :]
+    joining = now.parts[len(now.parts) + 1 - len(parts) :]
     if not joining:
         return split
     return Mixture([split, *joining], [part.weight for part in parts])

@@ -18,7 +18,8 @@ from adapt.errors import DataError, Interrupted
 from adapt.methods import check_size
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
-from adapt.stream.config import Part, StreamConfig
+from adapt.stream.config import StreamConfig
+from adapt.stream.domains import Part
 from storage.retry import outages_waited_for
 from storage.shards.cache import ShardCache
 from storage.stores import Stores
@@ -118,7 +119,7 @@ def open_data(job: JobSpec, stores: Stores, cache: ShardCache) -> JobData:
     never opened, whether there are any or not, but for those of the samples that the spec names.
     """
     source = _joined(job, job.parts("source"), stores, cache)
-    target = _joined(job, job.parts("target"), stores, cache) if job.target is not None else None
+    target = _joined(job, job.parts("target"), stores, cache) if job.target else None
     validation = None
     if job.validation is not None:
         validation = open_validation(job, job.validation, stores, cache)

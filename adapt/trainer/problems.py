@@ -8,6 +8,7 @@ from typing import NamedTuple
 from adapt.errors import JobError
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
+from adapt.stream.domains import DOMAINS
 from adapt.trainer.networks import check_networks
 
 
@@ -21,7 +22,7 @@ class Checked(NamedTuple):
 
 def _batches(job: JobSpec, place: Place) -> str:
     job.check_ranks(place.num_ranks)
-    sizes = [domain.batch_size for domain in (job.source, job.target) if domain is not None]
+    sizes = [job.batch_size(domain) for domain in DOMAINS if job.datasets(domain)]
     shares = " and ".join(str(size // place.num_ranks) for size in sizes)
     return f"{shares} images a rank, {place.num_ranks} rank{'s'[: place.num_ranks > 1]}"
 

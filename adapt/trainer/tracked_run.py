@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from adapt.checkpoint.lease import LeaseLost
 from adapt.checkpoint.run_folder import RunFolder
@@ -14,6 +15,7 @@ from adapt.data.packed.packed_split import PackedSplit, SplitConfig
 from adapt.errors import Interrupted
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
+from adapt.stream.domains import DOMAINS
 from adapt.tracking.mlflow_database import embedded_folder, embedded_tracking_uri
 from adapt.tracking.mlflow_run import JOB_TAG
 from adapt.tracking.tracker import Status, TrackedDataset, Tracker
@@ -142,11 +144,8 @@ def end_tracked_run(job: JobSpec, place: Place, status: Status, why: str) -> Non
 
 def _description(job: JobSpec) -> str:
     """The run in two sentences, as Markdown, for MLflow's page of it."""
-    domains = (
-        job.source.dataset
-        if job.target is None
-        else f"{job.source.dataset} to {job.target.dataset}"
-    )
+    named = (job.datasets(domain).values() for domain in DOMAINS if job.datasets(domain))
+    domains = " to ".join(" and ".join(one.dataset for one in datasets) for datasets in named)
     return (
         f"**{job.method.name}** on {job.model.architecture} ({job.model.encoder}): {domains}, "
         f"{job.train.steps} steps. Checkpoints: `{join(job.checkpoint.uri, job.name)}`; "
@@ -154,9 +153,19 @@ def _description(job: JobSpec) -> str:
     )
 
 
+def _params(job: JobSpec) -> dict[str, Any]:
+    """The resolved spec, its lists of datasets as tables by number: a parameter has 500
+    characters."""
+    params = job.resolved()
+    for domain in DOMAINS:
+        if isinstance(params[domain], list):
+            params[domain] = {str(number): one for number, one in enumerate(params[domain])}
+    return params
+
+
 def _describe(opened: Opened, tracker: Tracker) -> None:
     job, place, data = opened.job, opened.place, opened.data
-    tracker.log_params(job.resolved())
+    tracker.log_params(_params(job))
     tracker.log_text(job.to_yaml(), "spec.yaml")
     used: dict[str, tuple[PackedSplit, SplitConfig]] = {}
     for domain, drawn in (("source", data.source), ("target", data.target)):

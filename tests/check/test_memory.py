@@ -22,7 +22,8 @@ from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
 from adapt.models import ARCHITECTURES, build_segmenter
 from adapt.spec.job_spec import JobSpec, load_spec, parse_spec
-from adapt.stream.config import DomainConfig, Part
+from adapt.stream.config import DomainConfig
+from adapt.stream.domains import Part
 from tests.conftest import tiny_values
 from tests.networks import IN_A_JOB, tiny_model
 
@@ -66,7 +67,10 @@ def real_peak(job: JobSpec) -> Peak:
         return Engine(method, job.train, job.optim, torch.device("cpu"))
 
     def batch(domain: DomainConfig, labelled: bool) -> Batch:
-        size, size_hw = domain.batch_size, batch_hw([Part("source", "source", domain, True)], {})
+        size, size_hw = (
+            domain.batch_size,
+            batch_hw([Part("source", "source", domain, True, 1.0)], {}),
+        )
         labels = torch.randint(0, 4, (size, *size_hw)) if labelled else None
         return Batch(torch.randn(size, 3, *size_hw), labels, ("x",) * size)
 
@@ -147,12 +151,12 @@ def test_sizes_come_from_the_crop_then_the_spec_then_the_shards() -> None:
 
     def size(**more: Any) -> tuple[int, int]:
         config = DomainConfig.from_values({**domain, **more}, "source")
-        return batch_hw([Part("source", "source", config, True)], packed)
+        return batch_hw([Part("source", "source", config, True, 1.0)], packed)
 
     assert [size(**crop), size(size_hw=[4, 5]), size()] == [(8, 9), (4, 5), (2, 3)]
     with pytest.raises(JobError, match=r"target.size_hw: expected a size, by which the memory"):
         config = DomainConfig.from_values(domain, "target")
-        batch_hw([Part("target", "target", config, False)], packed)
+        batch_hw([Part("target", "target", config, False, 1.0)], packed)
 
 
 def test_the_larger_images_of_a_domain_count() -> None:
@@ -160,7 +164,10 @@ def test_the_larger_images_of_a_domain_count() -> None:
         DomainConfig.from_values({"dataset": "d", "uri": "u", "size_hw": size}, "source")
         for size in ([10, 90], [30, 40])
     )
-    parts = [Part("source", "source", small, True), Part("labelled target", "target", large, True)]
+    parts = [
+        Part("source", "source", small, True, 0.5),
+        Part("labelled target", "target", large, True, 0.5),
+    ]
     assert batch_hw(parts, {}) == batch_hw(parts[::-1], {}) == (30, 40)
 
 

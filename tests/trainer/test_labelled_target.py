@@ -202,7 +202,10 @@ def with_target(values: dict[str, Any], **more: Any) -> dict[str, Any]:
             {"labelled_keys": None, "labelled_split": "val"},
             r"target\.labelled_split: expected another split than validation\.split, got 'val' for",
         ),
-        ({"labelled_keys": []}, r"target\.labelled_keys: expected a list of at least 1"),
+        (
+            {"labelled_keys": []},
+            r"target\.labelled_keys: expected at least one key, got an empty list\. Fix: list some",
+        ),
         ({"labelled_share": 1}, r"target\.labelled_share: expected a number > 0 and < 1, got 1"),
         (
             {"size_hw": [32, 64]},
