@@ -361,3 +361,12 @@ def test_the_page_explains_every_error_of_aws() -> None:
     for problem, _ in PROBLEMS.values():
         words = problem.split(",")[0][:25]
         assert words in table, words
+
+
+def test_a_channel_that_replaces_nothing_is_refused(tmp_path: Path) -> None:
+    values = tiny_values("s3://data/tiny", "s3://data/runs")
+    listed = parse_spec({**values, "source": [values["source"]] * 2}, "tiny")
+    one = profile(tmp_path, channels={"source": {"uri": "s3://b/a"}})
+    message = r"channels\.source: expected source\.uri in the job spec, .*lists of datasets"
+    with pytest.raises(JobError, match=message):
+        ROW.request(Submission("tiny-1", listed), one)

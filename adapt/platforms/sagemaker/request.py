@@ -178,6 +178,12 @@ def _check_uris(job: "JobSpec", profile: SageMakerProfile) -> None:
         for key, uri in ours.items()
         if split_uri(uri)[0] != "s3"
     ]
+    lines += [
+        f"channels.{name}: expected {CHANNELS[name]} in the job spec, which it replaces, got none. "
+        "Fix: remove the channel (lists of datasets are read from their stores)"
+        for name in profile.channels
+        if name in CHANNELS and CHANNELS[name] not in job.uris()
+    ]
     lines += unreachable(job, profile, OFFERS)
     if lines:
         raise JobError("\n".join(lines))
