@@ -103,12 +103,13 @@ def _labelled_part(key: str, target: TargetConfig, weight: float) -> Part:
 
 def check_batch_size(datasets: Mapping[str, DomainConfig]) -> None:
     """Raise `JobError` where the datasets of a domain state different ones."""
-    (first, expected), *others = datasets.items()
-    for key, one in others:
-        if one.batch_size != expected.batch_size:
+    first = next(iter(datasets), "")
+    for key, one in datasets.items():
+        expected = datasets[first].batch_size
+        if one.batch_size != expected:
             raise JobError(
-                f"{key}.batch_size: expected {expected.batch_size} as in {first}, since they share "
-                f"batches, got {one.batch_size}",
+                f"{key}.batch_size: expected {expected} as in {first}, since they share batches, "
+                f"got {one.batch_size}",
                 fix=f"state it in {first} alone",
             )
 
