@@ -176,7 +176,7 @@ def test_types_and_defaults_read_as_one_writes_them() -> None:
         '| `adam` | "current" or "legacy" | `"current"` |',
         '| `name` | "sgd" | `"sgd"` |',
         '| `name` | "adamw" | **required** |',
-        "| `source` | section | **required** | The labelled domain. |",
+        "| `source` | section or list of (section) | **required** | The labelled domain: a dataset, or a ",
         "| `optim` | section | its defaults | Optimizers and schedule. |",
         "| `size_hw` | list of 2 (integer) or null | `null` |",
         "| `adversary_betas` | list of 2 (number >= 0 and < 1) | `[0.9, 0.99]` |",

@@ -115,7 +115,7 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
             "optim.schedule_steps=5",
             "optim.schedule_steps: expected at least train.steps (6), got 5",
         ),
-        ("source=null", "source: expected keys and values, got null"),
+        ("source=null", "source: expected keys and values or a list, got null"),
     ],
 )
 def test_mistakes_are_named_by_key(tiny_job: dict[str, Any], override: str, message: str) -> None:
