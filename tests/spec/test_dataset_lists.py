@@ -129,6 +129,6 @@ def test_specs_from_before_lists_resume(tiny_job: dict[str, Any]) -> None:
 
 
 def test_the_shipped_spec_of_two_sources() -> None:
-    one = load_spec("gta5_synthia_to_cityscapes/daformer")
+    one = load_spec("two_sources_to_cityscapes/daformer")
     assert weights(one, "source") == {"source.0": 0.666667, "source.1": 0.333333}
     one.check_ranks(1)
