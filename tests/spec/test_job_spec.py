@@ -136,7 +136,7 @@ def test_all_mistakes_are_told_at_once(tiny_job: dict[str, Any]) -> None:
 
 
 def test_a_missing_section_is_named(tiny_job: dict[str, Any]) -> None:
-    with pytest.raises(JobError, match=r"^source: missing, expected keys and values$"):
+    with pytest.raises(JobError, match=r"^source: missing, expected keys and values or a list$"):
         parse_spec({key: value for key, value in tiny_job.items() if key != "source"}, "tiny")
 
 
