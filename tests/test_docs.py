@@ -176,7 +176,8 @@ def test_types_and_defaults_read_as_one_writes_them() -> None:
         '| `adam` | "current" or "legacy" | `"current"` |',
         '| `name` | "sgd" | `"sgd"` |',
         '| `name` | "adamw" | **required** |',
-        "| `source` | section or list of (section) | **required** | The labelled domain: a dataset, or a ",
+        "| `source` | section or list of (section) | **required** | The labelled domain: a "
+        "dataset, or a list of them with weights. |",
         "| `optim` | section | its defaults | Optimizers and schedule. |",
         "| `size_hw` | list of 2 (integer) or null | `null` |",
         "| `adversary_betas` | list of 2 (number >= 0 and < 1) | `[0.9, 0.99]` |",
