@@ -16,7 +16,7 @@ import torch
 
 from adapt.data.packed.mixture import Mixture
 from adapt.data.packed.packed_split import PackedSplit
-from adapt.errors import DataError, JobError
+from adapt.errors import DataError
 from adapt.labelling.stage import Labels, Stage, find_labels, make_labels, remove_rounds_before
 from adapt.methods import METHODS, labelling_of
 from adapt.models import build_segmenter
@@ -182,7 +182,7 @@ def _network_of_state(job: JobSpec, state: Mapping[str, Any]) -> Segmenter:
 def _joined(opened: Opened, domain: str, split: PackedSplit) -> PackedSplit | Mixture:
     """The stage's split, with the labelled samples of the target that join the source's batches."""
     parts, now = opened.job.trained_parts(domain), getattr(opened.data, domain)
-    joining = now.parts[len(now.parts) + 1 - len(parts) :]
+    joining = now.parts[len(now.parts) - len(parts) + 1 :]
     if not joining:
         return split
     return Mixture([split, *joining], [part.weight for part in parts])

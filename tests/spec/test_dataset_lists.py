@@ -132,3 +132,10 @@ def test_the_shipped_spec_of_two_sources() -> None:
     one = load_spec("two_sources_to_cityscapes/daformer")
     assert weights(one, "source") == {"source.0": 0.666667, "source.1": 0.333333}
     one.check_ranks(1)
+
+
+def test_a_labelling_stage_labels_one_target(two: dict[str, Any]) -> None:
+    values = {**two, "method": {"name": "intra_da", "pseudo_labels": {"run": "first"}}}
+    with pytest.raises(JobError, match=r"^target: expected one dataset for the labelling stage of"):
+        job(values)
+    assert len(job({**values, "target": two["target"][0]}).parts("source")) == 2
