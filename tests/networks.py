@@ -35,8 +35,8 @@ SURE: dict[str, dict[str, Any]] = {
 IN_A_JOB: dict[str, dict[str, Any]] = {
     name: {"pseudo_labels": {"run": "before"}}
     for name in ("class_balanced_self_training", "intra_da")
-}
-"""Keys that a job needs of some methods, which a method alone does not."""
+} | {name: {"block_px": 8} for name in ("mic", "masktwins")}
+"""Keys that a job on tiny images needs of some methods, which a method alone does not."""
 
 
 def tiny_model(architecture: str, encoder: str = "test_resnet") -> dict[str, Any]:

@@ -5,7 +5,6 @@ from typing import Any
 
 from adapt.config.section import one_of
 from adapt.config.validation import validate
-from adapt.errors import JobError
 from adapt.methods.adaptsegnet import AdaptSegNet
 from adapt.methods.advent import AdvEnt
 from adapt.methods.class_balanced_self_training import ClassBalancedSelfTraining
@@ -42,14 +41,8 @@ MethodSection: Any = one_of((row.Config for row in METHODS.values()), "name")
 
 
 def check_size(config: Any, key: str, size_hw: tuple[int, int]) -> None:
-    """Raise `JobError` for images, whose size `key` sets, too small for this method's config."""
-    least = METHODS[config.name].smallest_side_px(config)
-    if min(size_hw) < least:
-        raise JobError(
-            f"{key}: expected at least {least} pixels a side for the discriminators of method "
-            f"{config.name}, got {size_hw[0]}x{size_hw[1]}",
-            fix=f"set {key} to [{least}, {least}] or more",
-        )
+    """Raise `JobError` for images, whose size `key` sets, that do not fit this method's config."""
+    METHODS[config.name].check_size(config, key, size_hw)
 
 
 def labelling_of(config: Any) -> LabellingConfig | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from adapt.batch import Batch
 from adapt.config.section import Section
+from adapt.errors import JobError
 from adapt.methods.draws import Draws
 from adapt.methods.labeller import Labeller
 from adapt.methods.pseudo_labels import PseudoLabels
@@ -65,6 +66,18 @@ class Method(nn.Module, ABC):
     def labels_target(cls) -> bool:
         """True where batches of the target have labels, those of the labelling stage."""
         return cls.labeller is not None and cls.labeller.labelled.get("target", False)
+
+    @classmethod
+    def check_size(cls, config: Any, key: str, size_hw: tuple[int, int]) -> None:
+        """Raise `JobError` for images of a domain too small to learn from; `key`, such as
+        `target.augment.crop_hw`, sets their size."""
+        least = cls.smallest_side_px(config)
+        if min(size_hw) < least:
+            raise JobError(
+                f"{key}: expected at least {least} pixels a side for the discriminators of method "
+                f"{config.name}, got {size_hw[0]}x{size_hw[1]}",
+                fix=f"set {key} to [{least}, {least}] or more",
+            )
 
     @abstractmethod
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from adapt.batch import Batch
 from adapt.config.section import Section, one_of
 from adapt.config.validation import Mistake
+from adapt.errors import JobError, counted
 from adapt.methods.adaptsegnet import AdaptSegNet
 from adapt.methods.advent import AdvEnt
 from adapt.methods.block_masks import block_mask
@@ -102,6 +103,20 @@ class MIC(Method):
         self.teacher: Teacher | None = None
         if not host.has_teacher:
             self.teacher = Teacher(config.teacher, config.pseudo_labels, segmenter)
+
+    @classmethod
+    def check_size(cls, config: Any, key: str, size_hw: tuple[int, int]) -> None:
+        """As the base method's; on the target, more than one block must fit each side: a block as
+        large as the image hides all of it or nothing."""
+        HOSTS[config.host.name].check_size(config.host, key, size_hw)
+        shorter = min(size_hw)
+        if key.startswith("target.") and config.block_px >= shorter:
+            problem = (
+                f"method.block_px: expected less than the shorter side of target images, "
+                f"{counted(shorter, 'pixel')} ({key}), got {config.block_px}"
+            )
+            fix = f"write {max(1, shorter // 8)}, or enlarge target images"
+            raise JobError(problem, fix if shorter > 1 else "enlarge target images")
 
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """The host's terms, then those of masked images."""

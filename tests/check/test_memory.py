@@ -45,13 +45,8 @@ def job_of(
     architecture: str, method: str, size_hw: tuple[int, int] = LARGE_HW, **train: Any
 ) -> JobSpec:
     values = tiny_values("data", "runs")
-    values["model"], values["method"] = (
-        tiny_model(architecture, "resnet18"),
-        {
-            "name": method,
-            **IN_A_JOB.get(method, {}),
-        },
-    )
+    values["model"] = tiny_model(architecture, "resnet18")
+    values["method"] = {"name": method, **IN_A_JOB.get(method, {})}
     values["train"] |= train
     for domain in ("source", "target"):
         values[domain] = {**values[domain], "size_hw": list(size_hw)}

@@ -85,7 +85,8 @@ def test_rules_that_cannot_be_kept_are_refused(
 def test_a_teacher_or_an_own_average_can_be_evaluated(tiny_job: dict[str, Any]) -> None:
     ema = "evaluate.ema=true"
     assert job_of(tiny_job, ema, "train.ema={}").train.ema is not None
-    teaching = {**tiny_job, "method": {"name": "mic", "host": {"name": "source_only"}}}
+    masks = {"name": "mic", "host": {"name": "source_only"}, "block_px": 16}
+    teaching = {**tiny_job, "method": masks}
     assert job_of(teaching, ema).evaluate.networks == ("student", "ema")
 
 

@@ -27,6 +27,9 @@ SMALL = [
 ]
 
 
+MASKED = ("mic", "masktwins")
+
+
 @pytest.mark.parametrize(("domain", "values", "message"), SMALL)
 @pytest.mark.parametrize("method", ["advent", "adaptsegnet", "intra_da"])
 def test_a_spec_with_small_images_is_refused_by_key(
@@ -44,7 +47,7 @@ def test_a_spec_with_small_images_is_refused_by_key(
         *(
             {"name": name, **IN_A_JOB.get(name, {})}
             for name in METHODS
-            if name not in ("advent", "adaptsegnet", "intra_da")
+            if name not in ("advent", "adaptsegnet", "intra_da", *MASKED)
         ),
         {"name": "adaptsegnet", "space": "features"},
     ],
@@ -55,6 +58,47 @@ def test_other_methods_take_any_size(method: dict[str, Any]) -> None:
     for domain in ("source", "target"):
         spec[domain] = {**spec[domain], "augment": {"crop_hw": [1, 7]}}
     parse_spec(spec, "tiny")
+
+
+@pytest.mark.parametrize("name", MASKED)
+@pytest.mark.parametrize(
+    ("target", "block_px", "message"),
+    [
+        (
+            {"augment": {"crop_hw": [48, 200]}},
+            48,
+            "method.block_px: expected less than the shorter side of target images, 48 pixels "
+            "(target.augment.crop_hw), got 48. Fix: write 6, or enlarge target images.",
+        ),
+        ({"size_hw": [200, 63]}, 64, "63 pixels (target.size_hw), got 64. Fix: write 7, or"),
+        ({"size_hw": [1, 1]}, 1, "1 pixel (target.size_hw), got 1. Fix: enlarge target images."),
+        ({"size_hw": [48, 64]}, 47, None),
+        ({"size_hw": [2, 2]}, 1, None),
+    ],
+)
+def test_masks_whose_blocks_are_as_large_as_the_image_are_refused(
+    name: str, target: dict[str, Any], block_px: int, message: str | None
+) -> None:
+    """They hide all of it or nothing, as (H, W) of one block would; the source is not masked."""
+    spec = {**tiny_values("data", "runs")}
+    spec["source"] = {**spec["source"], "size_hw": [2, 2]}
+    spec["target"] = {**spec["target"], **target}
+    spec["method"] = {"name": name, "host": {"name": "source_only"}, "block_px": block_px}
+    if message is None:
+        parse_spec(spec, "tiny")
+        return
+    with pytest.raises(JobError) as caught:
+        parse_spec(spec, "tiny")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masked_methods_need_what_their_base_method_needs(name: str) -> None:
+    spec = {**tiny_values("data", "runs")}
+    spec["source"] = {**spec["source"], "size_hw": [31, 64]}
+    spec["method"] = {"name": name, "host": {"name": "advent"}, "block_px": 8}
+    with pytest.raises(JobError, match=r"source.size_hw: expected at least 32 pixels a side"):
+        parse_spec(spec, "tiny")
 
 
 def test_images_that_come_as_packed_are_checked_when_they_are_opened(

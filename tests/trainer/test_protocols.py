@@ -158,7 +158,7 @@ def test_an_average_that_was_stopped_anywhere_ends_bit_identical(
 ) -> None:
     values = {**tiny_job, "method": {"name": method}}
     if method == "mic":
-        values["method"]["host"] = {"name": "source_only"}
+        values["method"] |= {"host": {"name": "source_only"}, "block_px": 16}
     rules = ["evaluate.weights=ema", "evaluate.every_steps=2", "evaluate.protocol=last"]
     rules += ["train.ema={alpha: 0.5}"] if method == "source_only" else []
     calm = job_of(values, *rules, f"checkpoint.uri={tmp_path / 'calm'}")
