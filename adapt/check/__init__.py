@@ -15,6 +15,7 @@ from adapt.check.machine import (
     gpu_model_findings,
     shm_findings,
 )
+from adapt.check.norms import norm_findings
 from adapt.check.platform import platform_findings
 from adapt.check.spec import spec_findings
 from adapt.check.stores import checkpoint_findings
@@ -35,6 +36,7 @@ AFTER_DATA: tuple[Check, ...] = (
     labelling_findings,
     shm_findings,
     gpu_model_findings,
+    norm_findings,
 )
 BY_DATA = (disk_findings, gpu_findings)
 """These wait for the reports of the splits."""

@@ -5,11 +5,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from torch import nn
+
 from adapt.errors import JobError
+from adapt.methods.method import Method
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
 from adapt.stream.domains import DOMAINS
 from adapt.trainer.networks import check_networks
+
+SHOWN = 0.001
+"""Millions of parameters of a part that is worth naming; others are single numbers, or none."""
 
 
 class Checked(NamedTuple):
@@ -34,9 +40,26 @@ def _secrets(job: JobSpec, place: Place) -> str:
 
 def _networks(job: JobSpec, _place: Place) -> str:
     method = check_networks(job)
-    millions = sum(parameter.numel() for parameter in method.parameters()) / 1e6
     network = f"{job.model.architecture} on {job.model.encoder}"
-    return f"{network}, {job.method.name}: {millions:.1f} M parameters"
+    return f"{network}, {job.method.name}: {_parameters(method)}"
+
+
+def _parameters(method: Method) -> str:
+    """`84.5 M parameters (network 42.6, teacher 42.6, ...)`: those of each part."""
+    teacher = method.teacher_network()
+    parts: dict[str, list[nn.Module]] = {
+        "network": [method.segmenter],
+        "teacher": [] if teacher is None else [teacher],
+        "discriminators": list(method.adversaries().values()),
+    }
+    counts = {
+        part: sum(one.numel() for network in networks for one in network.parameters()) / 1e6
+        for part, networks in parts.items()
+    }
+    total = sum(one.numel() for one in method.parameters()) / 1e6
+    counts["fixed networks"] = total - sum(counts.values())
+    listed = ", ".join(f"{part} {count:.1f}" for part, count in counts.items() if count >= SHOWN)
+    return f"{total:.1f} M parameters ({listed})"
 
 
 CHECKS: Mapping[str, Callable[[JobSpec, Place], str]] = MappingProxyType(
