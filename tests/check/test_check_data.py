@@ -1,20 +1,24 @@
 """The packed splits of a job."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from adapt.check import Subject
 from adapt.check.data import check_split, parts_of
+from adapt.data.writing.pack import pack
 from adapt.platforms.platform import (
     Finding,
 )
+from storage.stores import Stores
 from tests.check.subjects import (
     assert_green,
     assert_red,
     subject,
 )
+from tests.conftest import write_raw_folders
 from tests.storage.web_server import WebServer
 
 
@@ -137,3 +141,19 @@ def test_shards_of_other_classes(damaged: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"label_space": space}))
     message = "got train ids of custom (sky, road)"
     assert_red(source_of(subject(tmp_path, str(damaged))), "source", 4, message)
+
+
+def test_a_validation_split_needs_labels_unless_none_choose(tiny_uri: str, tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 2, seed=9)
+    shutil.rmtree(tmp_path / "raw" / "labels")
+    bare = str(tmp_path / "bare")
+    pack("folders", tmp_path / "raw", Stores().open(bare), "train", name="tiny", unlabelled=True)
+    unlabelled = (f"validation.uri={bare}", "validation.split=train")
+    by_labels = check_split(subject(tmp_path, tiny_uri, *unlabelled), "validation").findings
+    assert not all(one.ok for one in by_labels)
+    free = "evaluate.protocol=best_label_free"
+    found = check_split(subject(tmp_path, tiny_uri, *unlabelled, free), "validation").findings
+    assert all(one.ok for one in found)
+    assert [one.what for one in found] == ["validation", "validation shards", "validation sample"]
+    labelled = check_split(subject(tmp_path, tiny_uri, free), "validation").findings
+    assert_green(labelled, "validation classes", "pixels of 4 classes")
