@@ -79,6 +79,7 @@ class DomainConfig(SplitConfig):
     weight: float = Field(
         1.0,
         gt=0,
+        le=1e6,
         description="In a list of datasets: the dataset's share of the draws, against the others' "
         "weights.",
     )
