@@ -72,7 +72,12 @@ class Best(NamedTuple):
     @property
     def step(self) -> int:
         """Steps done."""
-        return int(self.name.split("-")[1])
+        return step_of(self.name)
+
+
+def step_of(name: str) -> int:
+    """Steps done at a checkpoint, by its folder's name."""
+    return int(name.split("-")[1])
 
 
 class RunFolder:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from adapt.checkpoint.run_folder import step_of
 from adapt.data.packed.mixture import Mixture
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import DataError
@@ -156,9 +157,16 @@ def _labels(stage: Stage, opened: Opened, state: Mapping[str, Any] | None) -> La
     network, uri = _network(opened, state, number)
     labels = make_labels(stage, network.to(stage.device), uri)
     if opened.place.leader:
-        remove_rounds_before(stage.store, number - 1)
+        remove_rounds_before(stage.store, _oldest_round(opened, number))
     barrier()
     return labels
+
+
+def _oldest_round(opened: Opened, now: int) -> int:
+    """The first round whose labels a resume may need, when round `now` begins: that of the oldest
+    checkpoint that is kept."""
+    names = opened.folder.names()[-opened.job.checkpoint.keep :]
+    return min([now, *(round_at(opened.job, step_of(name)) for name in names)])
 
 
 def _network(opened: Opened, state: Mapping[str, Any] | None, number: int) -> tuple[Segmenter, str]:

@@ -74,7 +74,7 @@ def test_each_round_labels_by_the_network_as_it_is_then(
     before: dict[str, Any], place: Place
 ) -> None:
     """Round 1's labels are those that its checkpoint gives to a job of its own, with 5 % more."""
-    job = job_of(values_of(before, CBST, "cbst"), "checkpoint.keep=5")
+    job = job_of(values_of(before, CBST, "cbst"), "checkpoint.every_steps=1")
     run(job, place)
     folder = Path(job.checkpoint.uri) / "cbst"
     counts = {}
@@ -86,6 +86,37 @@ def test_each_round_labels_by_the_network_as_it_is_then(
     assert list(counts) == ["round-0", "round-1"]
     manifest, _ = read_manifest(LocalStore(summary.uri), next(iter(summary.splits)))
     assert counts["round-1"] == manifest.id_pixels != counts["round-0"]
+
+
+def test_labels_that_no_kept_checkpoint_needs_are_removed(
+    before: dict[str, Any], place: Place
+) -> None:
+    left = {}
+    for keep in (1, 3):
+        values = values_of(before, {**CBST, "rounds": 3}, f"keep-{keep}")
+        job = job_of(values, f"checkpoint.keep={keep}", "checkpoint.every_steps=1")
+        run(job, place)
+        folder = Path(job.checkpoint.uri) / job.name / "pseudo_labels"
+        left[keep] = sorted(path.name[:7] for path in folder.glob("round-*.json"))
+    assert left == {1: ["round-2"], 3: ["round-1", "round-2"]}
+
+
+def test_few_labelled_samples_join_the_easy_images(before: dict[str, Any], place: Place) -> None:
+    """IntraDA's source are easy images and, half of the draws, labelled ones of the target."""
+    values = values_of(before, INTRA_DA, "few")
+    values["target"] = {**before["target"], "labelled_keys": ["000", "001"]}
+    assert run(job_of(values), place)[0].step == 6
+    state = torch.load(
+        Path(before["checkpoint"]["uri"]) / "few" / "step-00000006" / "state.pt", weights_only=True
+    )
+    alone = values_of(before, INTRA_DA, "alone")
+    run(job_of(alone), place)
+    other = torch.load(
+        Path(before["checkpoint"]["uri"]) / "alone" / "step-00000006" / "state.pt",
+        weights_only=True,
+    )
+    assert state["source"]["dataset_id"] != other["source"]["dataset_id"]
+    assert state["pseudo_labels"] == other["pseudo_labels"]
 
 
 def test_a_kill_between_rounds_continues_with_the_next_round_s_labels(
