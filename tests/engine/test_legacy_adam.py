@@ -18,7 +18,7 @@ from tests.golden_recipe import image, initial, label
 
 MODEL = {"architecture": "deeplab_v2", "encoder": "caffe_resnet14", "weights": "none"}
 SCHEDULE_STEPS, LR, BETA1, BETA2, EPS = 250_000, 1e-4, 0.9, 0.99, 1e-8
-ADVERSARIAL = ("fcns_in_the_wild", "adaptsegnet", "advent")
+ADVERSARIAL = ("fcns_in_the_wild", "adaptsegnet", "advent", "intra_da")
 
 torch.set_num_threads(1)
 
