@@ -1,11 +1,11 @@
 """The teacher of self-training: a moving average of the segmentation network that makes labels.
 
-It is a part of its method, so every checkpoint has it, and a resumed job continues with the
-teacher that it had.
-Programs differ in three points, which are choices here: the average's length (DACS 0.99, DAFormer
-and its heirs 0.999), what the teacher's batch norm reads (DAFormer: the batch), and whether it
-averages its answers for an image and its mirror image (VFM-UDA). MIC moves the teacher before a
-step and VFM-UDA after it; between two steps both are the same but for the ramp, here MIC's.
+It is a part of its method, so every checkpoint has it, and a resumed job continues with the teacher
+that it had. Programs differ in three points, which are choices here: the average's length (DACS
+0.99, DAFormer and its heirs 0.999), what the teacher's batch norm reads (DAFormer: the batch), and
+whether it averages its answers for an image and its mirror image (VFM-UDA). MIC moves the teacher
+before a step and VFM-UDA after it; between two steps both are the same but for the ramp, here
+MIC's.
 """
 
 from collections.abc import Sequence
