@@ -7,100 +7,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adapt.cli import completion
 from adapt.cli.messages import print_answer
 from adapt.cli.options import AsJson, StoresFrom, console, label_space, stores_of
-from adapt.errors import JobError, counted
+from adapt.cli.pack_options import (
+    Classes,
+    Colours,
+    Dataset,
+    Destination,
+    IgnoreColour,
+    Name,
+    Original,
+    Overwrite,
+    PairsOnly,
+    Part,
+    RawDir,
+    Seed,
+    ShardMB,
+    SizeHW,
+    Skip,
+    SkipFile,
+    Small,
+    SplitToPack,
+    Unlabelled,
+    Workers,
+)
+from adapt.errors import JobError, counted, known_names
 
 if TYPE_CHECKING:
     from adapt.data.colours import ColourTable
     from adapt.data.label_maps import LabelSpace
     from adapt.data.packed.manifest import Manifest
     from adapt.data.problems import Notes
+    from adapt.data.writing.draft import PlanSettings
+    from adapt.data.writing.plan import Slice
+    from storage.store import Store
 
 commands = typer.Typer()
-
-Dataset = Annotated[
-    str,
-    typer.Argument(
-        help="Layout of RAW_DIR: gta5, cityscapes, synthia, camvid or folders.",
-        autocompletion=completion.datasets,
-    ),
-]
-RawDir = Annotated[
-    Path, typer.Argument(metavar="RAW_DIR", help="The dataset as it was downloaded.")
-]
-Destination = Annotated[
-    str,
-    typer.Argument(
-        metavar="URI", help="Destination: a folder, s3://..., obs://..., gs://... or az://..."
-    ),
-]
-SplitToPack = Annotated[str, typer.Option(help="Split to pack.")]
-SizeHW = Annotated[
-    tuple[int, int] | None,
-    typer.Option(metavar="H W", help="Resize to this height and width, as the papers do."),
-]
-Original = Annotated[
-    bool, typer.Option("--original", help="Store the files unchanged, at full size.")
-]
-Small = Annotated[
-    bool,
-    typer.Option("--small", help="Store images as JPEG of quality 95: lossy, a fifth of the size."),
-]
-Name = Annotated[
-    str | None, typer.Option(help="Name of the dataset in label spaces, for layout folders.")
-]
-Unlabelled = Annotated[bool, typer.Option("--unlabelled", help="Pack images without labels.")]
-Skip = Annotated[
-    list[str] | None,
-    typer.Option(help="Key or file name of a sample to leave out; may be repeated."),
-]
-SkipFile = Annotated[
-    Path | None,
-    typer.Option(metavar="LIST", help="File with samples to leave out, one a line, as --skip."),
-]
-PairsOnly = Annotated[
-    bool,
-    typer.Option("--pairs-only", help="Leave out images without label, and labels without image."),
-]
-Colours = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SPEC|TABLE",
-        help="Labels are colours: map them to ids by a job spec, a label space, or a table (CSV, "
-        "YAML, labelmap.txt) of names, colours and ids.",
-        autocompletion=completion.label_spaces,
-    ),
-]
-IgnoreColour = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="R,G,B", help="Colour that belongs to no class, stored as 255; may be repeated."
-    ),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        help="Label space, or job spec: store its train ids, not the dataset's own ids.",
-        autocompletion=completion.label_spaces,
-    ),
-]
-Part = Annotated[
-    str,
-    typer.Option("--slice", metavar="I/N", help="Pack only slice I of N; `merge` then joins them."),
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the shuffle over shards.")]
-ShardMB = Annotated[
-    float, typer.Option(min=1e-6, max=17_179, help="Size of a shard in 10^6 bytes.")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Shards packed in parallel; default: the number of cores."),
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a split that is packed already.")
-]
 
 
 @commands.command()
@@ -133,11 +75,8 @@ def pack(
     Every file is checked before the first shard is written. Run the same command again to resume
     after a stop.
     """
-    from adapt.cli.live import progress_bar
     from adapt.data.problems import Notes
     from adapt.data.writing.draft import PlanSettings
-    from adapt.data.writing.pack import pack as pack_split
-    from adapt.data.writing.pack import refuse_overlap
     from adapt.data.writing.plan import Slice
 
     settings = PlanSettings(
@@ -149,30 +88,53 @@ def pack(
         shard_bytes=int(shard_mb * 1e6),
         skip=names_to_skip(skip, skip_file),
         pairs_only=pairs_only,
-        colours=colour_table(colours, ignore_colour, name or dataset),
-        label_space=label_space(classes),
+        colours=colour_table(colours, ignore_colour, name, dataset),
+        label_space=mapped_space(label_space(classes), name, dataset),
     )
     one_slice, notes, store = Slice.parse(part), Notes(), stores_of(spec).open(uri)
-    refuse_overlap(raw_dir, store)
-    with (
-        problems_shown(as_json, notes),
-        progress_bar(f"packing {dataset} {split}", console) as advance,
-    ):
-        manifest = pack_split(
+    with problems_shown(as_json, notes):
+        manifest = pack_shown(
+            dataset, raw_dir, store, split, one_slice, notes, settings, workers, overwrite
+        )
+    only = None if manifest.index_sha256 else part
+    print_packed(uri, split, manifest, as_json, only=only, notes=notes)
+    if not (manifest.labelled or unlabelled):
+        console.print(
+            f"packed {counted(manifest.num_samples, 'image')} without labels, as there are none; "
+            "training needs labels of a source",
+            soft_wrap=True,
+        )
+
+
+def pack_shown(
+    dataset: str,
+    raw_dir: Path,
+    store: "Store",
+    split: str,
+    part: "Slice",
+    notes: "Notes",
+    settings: "PlanSettings",
+    workers: int | None,
+    overwrite: bool,
+) -> "Manifest":
+    """Pack under a progress bar; `notes` take what is left out or converted."""
+    from adapt.cli.live import progress_bar
+    from adapt.data.writing.pack import pack as pack_split
+
+    with progress_bar(f"packing {dataset} {split}", console) as advance:
+        return pack_split(
             dataset,
             raw_dir,
             store,
             split,
             workers=workers,
             overwrite=overwrite,
-            part=one_slice,
+            part=part,
             on_notes=notes.update,
             on_check=advance,
             on_progress=lambda progress: advance(progress.done, progress.total),
             **settings,
         )
-    only = None if manifest.index_sha256 else part
-    print_packed(uri, split, manifest, as_json, only=only, notes=notes)
 
 
 def names_to_skip(names: list[str] | None, path: Path | None) -> tuple[str, ...]:
@@ -183,7 +145,21 @@ def names_to_skip(names: list[str] | None, path: Path | None) -> tuple[str, ...]
     return (*(names or ()), *listed)
 
 
-def colour_table(source: str | None, ignored: list[str] | None, name: str) -> "ColourTable | None":
+def mapped_space(space: "LabelSpace | None", name: str | None, dataset: str) -> "LabelSpace | None":
+    """The label space of an option, if any. `JobError` where it has no ids for the dataset."""
+    if space is not None and (name or dataset) not in space.datasets:
+        got = known_names(name, space.datasets) if name else f"got none, but layout {dataset!r}"
+        raise JobError(
+            f"--name: expected a dataset that the classes have ids for "
+            f"({', '.join(space.datasets)}), {got}",
+            fix=f"add --name {space.datasets[0]}",
+        )
+    return space
+
+
+def colour_table(
+    source: str | None, ignored: list[str] | None, name: str | None, dataset: str
+) -> "ColourTable | None":
     """The table of --colours with the colours of --ignore-colour; None without --colours."""
     from adapt.data.colour_tables import ignored_colours, read_colour_table
     from adapt.data.colours import colours_of
@@ -192,8 +168,8 @@ def colour_table(source: str | None, ignored: list[str] | None, name: str) -> "C
         if ignored:
             raise JobError("--ignore-colour: expected --colours beside it, got none")
         return None
-    space = colour_space(source)
-    table = colours_of(space, name) if space else read_colour_table(Path(source))
+    space = mapped_space(colour_space(source), name, dataset)
+    table = colours_of(space, name or dataset) if space else read_colour_table(Path(source))
     return table.with_ignored(ignored_colours(ignored or ()))
 
 

@@ -3,7 +3,7 @@ out. Each takes the raw folder and the split, and returns the files, their fault
 out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from adapt.data.found_files import (
@@ -16,7 +16,7 @@ from adapt.data.found_files import (
     named_key,
 )
 from adapt.data.problems import Problem, shown
-from adapt.data.split_lists import FileNames, ambiguous, read_names
+from adapt.data.split_lists import FileNames, ambiguous, read_names, readings
 from adapt.errors import MAX_SHOWN, JobError
 
 
@@ -51,8 +51,22 @@ def picked(raw_dir: Path, split: str, found: FoundFiles) -> FoundFiles:
         found.problems.append(Problem(shown(path), "expected names of images, got an empty list"))
     found.left_out[f"images that {path.name} does not name"] += len(found.files) - len(keys)
     found.files = {key: file for key, file in found.files.items() if key in keys}
+    leave_unnamed_faults(found, path, keys, [text for _, text in listed])
     found.listed = True
     return found
+
+
+def leave_unnamed_faults(
+    found: FoundFiles, path: Path, keys: Collection[str], texts: Sequence[str]
+) -> None:
+    """Leave out the faults of files that a list does not name, and count them. A line may name a
+    file below a folder."""
+    named = {named_key(name) for text in texts for name in readings(text)} | set(keys)
+    kept = [one for one in found.problems if not one.key or is_meant(one.key, named)]
+    found.left_out[f"files with faults that {path.name} does not name"] += len(
+        found.problems
+    ) - len(kept)
+    found.problems = kept
 
 
 def with_held_out_counted(raw_dir: Path, found: FoundFiles) -> FoundFiles:
@@ -65,6 +79,13 @@ def with_held_out_counted(raw_dir: Path, found: FoundFiles) -> FoundFiles:
             reason = f"images that {path.name} names, since there is no train.txt"
             found.included[reason] += len(held_out)
     return found
+
+
+def is_meant(key: str, named: Collection[str]) -> bool:
+    """Return whether one of the names is a key, below another folder or with folders before it."""
+    return any(
+        f"_{key}".endswith(f"_{name}") or f"_{name}".endswith(f"_{key}") for name in named if name
+    )
 
 
 Find = Callable[[Path, str], FoundFiles]

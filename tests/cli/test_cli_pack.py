@@ -4,6 +4,7 @@ out.
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -255,3 +256,55 @@ def test_ids_that_a_layout_does_not_know_are_named_for_every_file(tmp_path: Path
     text = "expected ids from 0 to 34 in the label, got 77"
     refused(ended, 4, "2 bad files", f"labels/a.png: {text}", f"labels/b.png: {text}")
     assert FIX_LABEL in ended.err
+
+
+def unnamed(folder: Path, *more: object) -> Ended:
+    return call("pack", "folders", "raw", "packed", *more, folder=folder)
+
+
+@pytest.mark.parametrize("option", ["--colours", "--classes"])
+@pytest.mark.parametrize(
+    ("more", "got"),
+    [((), "got none, but layout 'folders'"), (("--name", "minne"), "got 'minne'; did you mean")],
+)
+def test_classes_need_the_datasets_name(
+    option: str, more: tuple[str, ...], got: str, spec: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(spec.read_text().replace("tiny", "mine"))
+    write_raw_folders(tmp_path / "raw", 1, seed=1)
+    ended = unnamed(tmp_path, option, "mine.yaml", *more)
+    refused(ended, 2, "--name: expected a dataset that the classes have ids for (mine), ", got)
+    assert "Fix: add --name mine." in ended.err
+
+
+def test_images_without_labels_are_said_to_be_so(tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 2, seed=1)
+    assert "without labels" not in unnamed(tmp_path, "--split", "train").err
+    shutil.rmtree(tmp_path / "raw" / "labels")
+    ended = unnamed(tmp_path, "--overwrite")
+    assert ended.code == 0
+    assert "packed 2 images without labels, as there are none; training needs labels" in ended.err
+    asked = unnamed(tmp_path, "--overwrite", "--unlabelled")
+    assert asked.code == 0 and "as there are none" not in asked.err
+
+
+def test_bad_names_that_a_list_does_not_name_do_not_matter(tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 4, seed=1)
+    images = tmp_path / "raw" / "images"
+    (images / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    (images / ("n" * 120 + ".png")).write_bytes(b"")
+    (images / "sub").mkdir()
+    (images / "sub" / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "raw" / "val.txt").write_text("000.png\n001.png\n")
+    ended = unnamed(tmp_path, "--split", "val", "--json")
+    assert ended.code == 0, ended.err
+    left_out = answer(ended)["left_out"]
+    assert left_out == {
+        "files with faults that val.txt does not name": 3,
+        "images that val.txt does not name": 2,
+    }
+    assert "left out: files with faults that val.txt does not name (3)" in ended.err
+    for line in ("gone.png", "sub/gone.png", "images/sub/gone.png", "sub/gone"):
+        (tmp_path / "raw" / "val.txt").write_text(f"000.png\n{line}\n")
+        ended = unnamed(tmp_path, "--split", "val", "--overwrite")
+        refused(ended, 4, "gone.png: a link to nowhere.png, which is not there")

@@ -106,9 +106,11 @@ def pack(
     `reused == total`. `on_progress` is called in this thread, and may raise to stop; the next call
     resumes from there.
 
-    Raises `JobError` for wrong settings and where another packing is there (`overwrite` replaces
-    it), `BadFiles` that names every bad file, `StoreError` where the store fails.
+    Raises `JobError` for wrong settings, for a store in the raw folder or around it, and where
+    another packing is there (`overwrite` replaces it), `BadFiles` that names every bad file,
+    `StoreError` where the store fails.
     """
+    refuse_overlap(raw_dir, store)
     draft = draft_plan(dataset, raw_dir, split, **settings)
     plan, threads = draft.plan, workers or os.cpu_count() or 1
     on_notes(draft.notes)

@@ -64,6 +64,16 @@ def test_shards_are_plain_tars_with_true_checksums(
     assert sum(shard.num_samples for shard in manifest.shards) == 5
 
 
+@pytest.mark.parametrize("place", ["raw", "raw/packed", "."])
+def test_the_store_is_apart_from_the_raw_folder(place: str, tmp_path: Path) -> None:
+    """In Python as at the command line: the next packing would take shards for raw files."""
+    write_raw_folders(tmp_path / "raw", 2, seed=1)
+    store = open_store((tmp_path / place).as_uri())
+    with pytest.raises(JobError, match="URI: expected a folder apart from the raw folder"):
+        pack("folders", tmp_path / "raw", store, "train")
+    assert not list(tmp_path.rglob("*.tar"))
+
+
 def test_nothing_but_shards_index_and_manifest_remains(make_raw: MakeRaw, store: Store) -> None:
     manifest = pack("gta5", make_raw("gta5", 4), store, "train", shard_bytes=SMALL_SHARDS)
     expected = {"train/manifest.json", "train/index.npz"}
