@@ -145,6 +145,21 @@ def test_the_reference_page_is_up_to_date() -> None:
     assert PAGE.read_text() == reference(), "run `make docs`"
 
 
+def test_the_reference_shows_defaults_that_differ_from_the_sections_own() -> None:
+    page = reference()
+    for part, key, default in (
+        ("dacs", "teacher", "`{alpha: 0.99}`, else its defaults"),
+        ("dacs", "augmentation", "`{jitter: 0.25}`, else its defaults"),
+        ("dacs", "pseudo_labels", "its defaults"),
+        ("daformer", "teacher", "its defaults"),
+        ("mic", "host", "`{name: 'daformer'}`, else its defaults"),
+        ("masktwins", "host", "`{name: 'daformer'}`, else its defaults"),
+    ):
+        section = page.split(f"### `method.name: {part}`\n")[1].split("\n#")[0]
+        (row,) = (line for line in section.splitlines() if line.startswith(f"| `{key}` |"))
+        assert row.split(" | ")[2] == default, row
+
+
 def test_make_docs_writes_page_and_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapt.spec.reference.PAGE", tmp_path / PAGE.name)
     monkeypatch.setattr("adapt.spec.reference.SCHEMA", tmp_path / SCHEMA.name)

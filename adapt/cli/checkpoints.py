@@ -166,7 +166,11 @@ def import_checkpoint(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn weights of the papers' programs, torchvision or timm into ours, key by key."""
+    """Turn weights of the papers' programs, torchvision or timm into ours, key by key.
+
+    A file of torchvision's ImageNet weights is written by `import torch, torchvision;
+    torch.save(torchvision.models.resnet50(weights="IMAGENET1K_V1").state_dict(), "resnet50.pth")`.
+    """
     from adapt.models.official.importing import import_checkpoint as import_file
     from adapt.models.official.importing import report_table
 

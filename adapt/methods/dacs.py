@@ -23,7 +23,7 @@ class DACSConfig(SelfTrainingConfig):
         "dacs", description="Self-training on mixed images, ClassMix (WACV 2021)."
     )
     teacher: TeacherConfig = Field(
-        TeacherConfig(alpha=0.99), description="The moving average (the program: 0.99)."
+        TeacherConfig(alpha=0.99), description="The EMA teacher (the program: alpha 0.99)."
     )
     augmentation: StrongAugmentationConfig = Field(
         StrongAugmentationConfig(jitter=0.25),

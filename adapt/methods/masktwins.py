@@ -35,7 +35,7 @@ class MaskTwinsConfig(MICConfig):
 
 
 class MaskTwins(MIC):
-    """The host's losses, then consistency of two complementary halves of target images."""
+    """The base method's losses, then consistency of two complementary halves of target images."""
 
     Config: ClassVar[type[Section]] = MaskTwinsConfig
 

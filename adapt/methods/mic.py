@@ -3,7 +3,7 @@
 
 A network that must name what it cannot see learns to read the context. The student sees a target
 image without most of its blocks, and learns the labels that the teacher gives the whole image
-(Eq. 5 to 9). Everything else is the host method's, its teacher too where it has one.
+(Eq. 5 to 9). Everything else is the base method's, its teacher too where it has one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,11 +45,11 @@ HOSTS: dict[str, type[Method]] = {
 
 
 class MICConfig(Section):
-    """Masks, and the host method."""
+    """Masks, and the base method."""
 
     name: Literal["mic"] = Field("mic", description="Masked image consistency (CVPR 2023).")
     host: one_of((row.Config for row in HOSTS.values()), "name") = Field(  # type: ignore[valid-type]
-        DAFormerConfig(), description="The method to which masked images are added."
+        DAFormerConfig(), description="The base method, to which masked images are added."
     )
     weight: float = Field(1.0, ge=0, description="Weight of the loss on masked images (paper).")
     ratio: float = Field(0.7, ge=0, lt=1, description="Share of blocks that are hidden (paper).")
@@ -61,11 +61,13 @@ class MICConfig(Section):
     )
     teacher: TeacherConfig | None = Field(
         None,
-        description="The EMA teacher, for hosts that have none of their own; null: its defaults.",
+        description="The EMA teacher, for base methods that have none of their own; null: its "
+        "defaults.",
     )
     pseudo_labels: PseudoLabelConfig | None = Field(
         None,
-        description="Confidence in its labels, for hosts without a teacher; null: its defaults.",
+        description="Quality weights of its labels, for base methods without a teacher; null: its "
+        "defaults.",
     )
 
     @model_validator(mode="after")
@@ -76,20 +78,20 @@ class MICConfig(Section):
                 object.__setattr__(self, key, given or section())  # resolved specs have defaults
             elif given is not None:
                 raise Mistake(
-                    f"{key}: expected null beside host {self.host.name}, whose own is used, got a "
-                    "section",
+                    f"{key}: expected null over base method {self.host.name}, whose own is used, "
+                    "got a section",
                     fix=f"write it as method.host.{key}",
                 )
         return self
 
     @property
     def discriminator_uris(self) -> dict[str, str]:
-        """The host's."""
+        """The base method's."""
         return getattr(self.host, "discriminator_uris", {})
 
 
 class MIC(Method):
-    """The host's losses, then consistency of masked target images with the teacher's labels."""
+    """The base method's losses, then consistency of masked images with a teacher's labels."""
 
     Config: ClassVar[type[Section]] = MICConfig
     has_teacher: ClassVar[bool] = True
@@ -119,7 +121,7 @@ class MIC(Method):
             raise JobError(problem, fix if shorter > 1 else "enlarge target images")
 
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
-        """The host's terms, then those of masked images."""
+        """The base method's terms, then those of masked images."""
         assert target is not None
         yield from self._host[0].losses(source, target)
         yield from self.on_masked(target, self.target_labels(target))
@@ -140,26 +142,26 @@ class MIC(Method):
         )
 
     def target_labels(self, target: Batch) -> PseudoLabels:
-        """The host's teacher's labels, or the own teacher's."""
+        """Labels of the base method's teacher, or the own teacher's."""
         if self.teacher is None:
             return self._host[0].target_labels(target)
         return self.teacher.labels(target, self.targets)
 
     def teacher_network(self) -> Segmenter | None:
-        """The network of the host's teacher, or of the own one."""
+        """The network of the base method's teacher, or of the own one."""
         return self._host[0].teacher_network() if self.teacher is None else self.teacher.network
 
     def start_step(self, draws: Draws, targets: Sequence[Batch] = ()) -> None:
-        """Take the step's draws and targets, the host too."""
+        """Take the step's draws and targets, the base method too."""
         super().start_step(draws, targets)
         self._host[0].start_step(draws, targets)
 
     def adversaries(self) -> dict[str, nn.Module]:
-        """The host's."""
+        """The base method's."""
         return self._host[0].adversaries()
 
     def observe_source(self, label_pixels: Tensor) -> None:
-        """(N, K) pixels of each class in each image, for the host."""
+        """(N, K) pixels of each class in each image, for the base method."""
         self._host[0].observe_source(label_pixels)
 
     def after_step(self, step: int) -> None:

@@ -40,7 +40,8 @@ class MinEntConfig(Section):
         "(the paper's entropy ranking: 0.3, for GTA5 with ResNet-101); null: all.",
     )
     class_prior: ClassPriorConfig | None = Field(
-        None, description="Ask for every class in its source's measure (SYNTHIA, VGG-16); or none."
+        None,
+        description="Require every class at its share in the source (SYNTHIA, VGG-16), or none.",
     )
 
 

@@ -21,7 +21,7 @@ class PseudoLabels(NamedTuple):
 
 
 class PseudoLabelConfig(Section):
-    """Trust in the teacher's labels."""
+    """Quality weights of the teacher's labels, by its confidence."""
 
     threshold: float = Field(
         0.968,

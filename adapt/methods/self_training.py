@@ -25,9 +25,9 @@ from adapt.models.segmenter import Segmenter
 class SelfTrainingConfig(Section):
     """Keys of methods with a teacher and mixed images."""
 
-    teacher: TeacherConfig = Field(TeacherConfig(), description="The moving average.")
+    teacher: TeacherConfig = Field(TeacherConfig(), description="The EMA teacher.")
     pseudo_labels: PseudoLabelConfig = Field(
-        PseudoLabelConfig(), description="Trust in the teacher's labels."
+        PseudoLabelConfig(), description="Quality weights of the teacher's labels."
     )
     augmentation: StrongAugmentationConfig = Field(
         StrongAugmentationConfig(), description="Changes of the images that the student sees."

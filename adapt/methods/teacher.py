@@ -24,7 +24,7 @@ from adapt.models.segmenter import Segmenter
 
 
 class TeacherConfig(MovingAverageConfig):
-    """The moving average that makes pseudo-labels."""
+    """The EMA teacher, which makes pseudo-labels."""
 
     norm: Literal["batch", "running"] = Field(
         "batch",

@@ -20,6 +20,7 @@ from adapt.data.label_maps import LABEL_SPACES, SegmentationClass
 from adapt.engine.optim import OPTIMIZERS
 from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.train_config import TrainConfig
+from adapt.errors import written
 from adapt.evaluation.protocol import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
 from adapt.methods.class_prior import ClassPriorConfig
@@ -177,9 +178,30 @@ def _default(key: str, node: Mapping[str, Any], schema: Mapping[str, Any]) -> st
     """The default of a key, as one would write it."""
     if key in schema.get("required", []):
         return "**required**"
-    if isinstance(node.get("default"), dict) or "default" not in node:
-        return "its defaults" if _is_section(node, schema) else "`{}`"
-    return f"`{json.dumps(node['default'])}`"
+    default = node.get("default")
+    if isinstance(default, dict) or "default" not in node:
+        if not _is_section(node, schema):
+            return "`{}`"
+        own = _own_defaults(node, schema, default or {})
+        return f"`{written(own)}`, else its defaults" if own else "its defaults"
+    return f"`{json.dumps(default)}`"
+
+
+def _own_defaults(
+    node: Mapping[str, Any], schema: Mapping[str, Any], default: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values of a section's default that are not those of the section itself; of a union that
+    must be named, the name too."""
+    picked_by = node.get("discriminator", {}).get("propertyName")
+    for choice in node.get("oneOf", [node]):
+        keys = _target(choice, schema)["properties"]
+        if all(default.get(key) == one["const"] for key, one in keys.items() if "const" in one):
+            return {
+                key: value
+                for key, value in default.items()
+                if key == picked_by or value != keys[key].get("default", value)
+            }
+    return {}
 
 
 def _is_section(node: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
