@@ -7,12 +7,8 @@ import yaml
 
 from adapt.check import exit_code_of
 from adapt.platforms.local_stack import S3Server
-from adapt.platforms.platform import (
-    Finding,
-)
-from tests.check.subjects import (
-    store_values,
-)
+from adapt.platforms.platform import Finding
+from tests.check.subjects import store_values
 from tests.commands import call
 from tests.conftest import tiny_values
 from tests.servers import BUCKET, stores_of

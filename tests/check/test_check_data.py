@@ -9,9 +9,7 @@ import pytest
 from adapt.check import Subject
 from adapt.check.data import check_split, parts_of
 from adapt.data.writing.pack import pack
-from adapt.platforms.platform import (
-    Finding,
-)
+from adapt.platforms.platform import Finding
 from storage.stores import Stores
 from tests.check.subjects import (
     assert_green,

@@ -8,9 +8,7 @@ from adapt.check.stores import checkpoint_findings
 from adapt.check.tracking import tracking_findings
 from adapt.check.weights import weights_findings
 from adapt.platforms.local_stack import S3Server
-from adapt.platforms.platform import (
-    Profile,
-)
+from adapt.platforms.platform import Profile
 from tests.check.subjects import PROFILE, assert_green, stores_seen, subject
 
 

@@ -9,9 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from adapt.check.tracking import tracking_findings
-from adapt.platforms.platform import (
-    Finding,
-)
+from adapt.platforms.platform import Finding
 from tests.check.subjects import assert_green, assert_red, subject
 from tests.storage.web_server import Answer as WebAnswer
 from tests.storage.web_server import WebServer
