@@ -65,9 +65,11 @@ def write(folder: Path, name: str, method: dict[str, Any], steps: int) -> None:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Last weights and everything about labels."""
+    """Last weights and the labels of the last round; earlier ones stay as checkpoints do."""
     weights = sorted(folder.glob("step-00000008*/weights.safetensors"))[-1]
-    labels = [path for path in (folder / "pseudo_labels").rglob("*") if path.is_file()]
+    last = max(path.name[: len("round-0")] for path in (folder / "pseudo_labels").iterdir())
+    files = (folder / "pseudo_labels").glob(f"{last}*/**/*")
+    labels = [*(folder / "pseudo_labels").glob(f"{last}*.json"), *files]
     found = {str(path.relative_to(folder)): path.read_bytes() for path in labels}
     return {"weights": weights.read_bytes(), **found}
 

@@ -85,8 +85,10 @@ def labelled(
 
 
 def on_new_labels(state: Mapping[str, Any], opened: Opened) -> dict[str, Any]:
-    """A checkpoint's state whose streams continue, where they were, on a new round's labels."""
-    if state.get(STATE_KEY) == opened.labels:
+    """A checkpoint's state whose streams continue, where they were, on a new round's labels. Others
+    of the same round are refused where the streams are opened."""
+    before, after = state.get(STATE_KEY), opened.labels
+    if before is None or after is None or _round_of(before) == _round_of(after):
         return dict(state)
     labeller = METHODS[opened.job.method.name].labeller
     assert labeller is not None, "others have no labels"
@@ -95,6 +97,10 @@ def on_new_labels(state: Mapping[str, Any], opened: Opened) -> dict[str, Any]:
         for domain in labeller.labelled
     }
     return {**state, **now}
+
+
+def _round_of(name: str) -> int:
+    return int(name.split("-")[1])
 
 
 def labels_uri(opened: Opened) -> str:
@@ -144,7 +150,7 @@ def _labels(stage: Stage, opened: Opened, state: Mapping[str, Any] | None) -> La
     """Those of a checkpoint's state, where they are of its round; else new ones."""
     number = stage.labeller.round_number
     name = None if state is None else state[STATE_KEY]
-    if name is not None and name.startswith(f"round-{number}-"):
+    if name is not None and _round_of(name) == number:
         found = find_labels(stage, name)
         if found is not None:
             return found

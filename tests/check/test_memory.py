@@ -88,6 +88,20 @@ def test_the_prediction_is_the_peak_of_a_real_step(
     assert predicted == pytest.approx(found, rel=0.02, abs=100_000)
 
 
+def test_easy_images_have_the_size_of_the_target() -> None:
+    """IntraDA reads no image of the source, whatever their size."""
+    expected = predicted_bytes(job_of("deeplab_v2", "intra_da", (64, 96)), 1)
+    values = tiny_values("data", "runs")
+    values["model"] = tiny_model("deeplab_v2", "resnet18")
+    values["method"] = {"name": "intra_da", **IN_A_JOB["intra_da"]}
+    values["source"] = {**values["source"], "size_hw": [512, 768]}
+    values["target"] = {**values["target"], "size_hw": [64, 96]}
+    assert predicted_bytes(parse_spec(values, "tiny"), 1) == expected
+    del values["target"]["size_hw"]
+    sizes = {"source": (512, 768), "target": (64, 96)}
+    assert predicted_bytes(parse_spec(values, "tiny"), 1, sizes) == expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(ARCHITECTURES)))
 def test_every_network_and_method_is_predicted(number: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from adapt.data.packed.split_files import read_manifest
 from adapt.errors import DataError, Interrupted, JobError
@@ -45,8 +46,11 @@ def before(runs_before: Path, tiny_job: dict[str, Any]) -> dict[str, Any]:
 
 
 def manifests(job: JobSpec) -> dict[str, bytes]:
+    """Of the last round: whether earlier ones are kept depends on the checkpoints that are."""
     folder = Path(job.checkpoint.uri) / job.name / "pseudo_labels"
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.json")}
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.json")}
+    last = max(name[: len("round-0")] for name in found)
+    return {name: content for name, content in found.items() if name.startswith(last)}
 
 
 def assert_same_end(one: JobSpec, other: JobSpec) -> None:
@@ -150,6 +154,20 @@ def test_labels_that_are_gone_stop_the_resume(before: dict[str, Any], place: Pla
         run(job, place, stop_at=4)
     shutil.rmtree(Path(job.checkpoint.uri) / "cbst" / "pseudo_labels")
     with pytest.raises(DataError, match="expected the pseudo-labels that the run's checkpoint"):
+        run(job, place)
+
+
+def test_labels_by_another_checkpoint_are_no_resume(before: dict[str, Any], place: Place) -> None:
+    """They are gone, and the run that labels has another checkpoint by now."""
+    job = job_of(values_of(before, CBST, "cbst"))
+    with pytest.raises(Interrupted):
+        run(job, place, stop_at=1)
+    runs = Path(job.checkpoint.uri)
+    shutil.rmtree(runs / "cbst" / "pseudo_labels")
+    (weights,) = runs.glob("before/step-00000002/weights.safetensors")
+    tensors = {key: tensor * 1.5 for key, tensor in load_file(weights).items()}
+    save_file(tensors, weights)
+    with pytest.raises(JobError, match=r"target: expected dataset_id .*cannot be resumed"):
         run(job, place)
 
 
