@@ -1,7 +1,7 @@
 """Measures what adaptation brings: every method on the same small budget, one table, one picture.
 
-    python benchmarks/methods.py                 # AirSim -> CamVid, two seeds
-    python benchmarks/methods.py toy_town --seeds 1 2 3
+    python benchmarks/methods.py                 # town -> CamVid, three seeds
+    python benchmarks/methods.py airsim_to_camvid --seeds 1 2
 
 A task is a folder of job_specs with `start.yaml`, trained on the source from ImageNet weights, from
 which every other job goes on for equally many steps (but for an `oracle`, which trains on the
@@ -95,22 +95,21 @@ class Task:
         best = json.loads(self.call(*fetch))
         weights = str(folder / "weights.safetensors")
         test = [*overrides, "--set", "validation.split=test", "--set", "evaluate.pictures=3"]
-        scored = self.call(
-            "evaluate",
-            spec,
-            "--checkpoint",
-            weights,
-            *test,
-            "--json",
-            "--pictures",
-            str(folder / "test.png"),
-        )
-        drawn = ("--out", str(folder), "--colours")
-        self.call("predict", spec, "--checkpoint", weights, *drawn, *test)
+        sheet = ("--json", "--pictures", str(folder / "test.png"))
+        scored = self.call("evaluate", spec, "--checkpoint", weights, *test, *sheet)
         chosen = chosen_text(best["protocol"], best["chosen_by"], best["weights"])
         row = Row(method, seed, json.loads(scored), minutes, chosen)
         print(f"{name}: test mIoU {row.test['miou']:.2%}, {minutes:.1f} min", flush=True)
         return row
+
+    def predict(self, method: str, seed: int) -> Path:
+        """Draw a finished job's predictions on the test split; the folder of their files."""
+        folder = self.out / f"{method}-{seed}"
+        spec = str(self.specs / f"{method}.yaml")
+        weights, test = str(folder / "weights.safetensors"), ("--set", "validation.split=test")
+        drawn = ("--out", str(folder), "--colours")
+        self.call("predict", spec, "--checkpoint", weights, *drawn, *test)
+        return folder / "colours"
 
 
 @contextmanager
@@ -194,12 +193,44 @@ def spread(values: list[float], sign: str = "") -> str:
 
 
 def pack_airsim_to_camvid(task: Task, raw: Path) -> None:
-    """The simulator's frames and CamVid's training images resized, the rest as they came."""
+    """The simulator's frames, and CamVid."""
     task.call("pack", "folders", str(raw / "airsim"), "s3://segadapt/airsim", "--name", "airsim")
+    pack_camvid(task, raw)
+
+
+def pack_camvid(task: Task, raw: Path) -> None:
+    """CamVid's training images resized, the rest as they came."""
     camvid = ("pack", "camvid", str(raw / "camvid"), "s3://segadapt/camvid")
     task.call(*camvid, "--split", "train", "--size-hw", "192", "256")
     for split in ("val", "test"):
         task.call(*camvid, "--split", split, "--original")
+
+
+def pack_town(task: Task, raw: Path) -> None:
+    """The rendered streets."""
+    town = ("pack", "folders", str(raw / "town"), "s3://segadapt/town", "--name", "town")
+    task.call(*town, "--size-hw", "192", "256")
+
+
+def pack_town_to_camvid(task: Task, raw: Path) -> None:
+    """The rendered streets, and CamVid as for AirSim."""
+    pack_town(task, raw)
+    pack_camvid(task, raw)
+
+
+def pack_town_to_idd_lite(task: Task, raw: Path) -> None:
+    """The rendered streets and IDD Lite, whose val split's second half is the test split."""
+    pack_town(task, raw)
+    idd, uri = raw / "idd_lite", "s3://segadapt/idd_lite"
+    named = ("--name", "idd_lite")
+    task.call("pack", "folders", str(idd / "train"), uri, *named, "--size-hw", "192", "256")
+    keys = sorted(path.stem for path in (idd / "val" / "images").iterdir())
+    half = len(keys) // 2
+    for split, others in (("val", keys[half:]), ("test", keys[:half])):
+        left_out = task.out / f"{split}_leaves_out.txt"
+        left_out.write_text("\n".join(others) + "\n")
+        kept = ("--split", split, "--original", "--skip-file", str(left_out))
+        task.call("pack", "folders", str(idd / "val"), uri, *named, *kept)
 
 
 def pack_toy_town(task: Task, _raw: Path) -> None:
@@ -211,7 +242,7 @@ def picture(task: Task, methods: list[str], seed: int) -> Image.Image:
     """One test image as every job sees it; the image itself stays with its owners."""
     seen = {}
     for method in methods:
-        first, *_ = sorted((task.out / f"{method}-{seed}" / "colours").glob("*.png"))
+        first, *_ = sorted(task.predict(method, seed).glob("*.png"))
         seen[method] = np.asarray(Image.open(first).convert("RGB"))
     classes = load_spec(task.specs / f"{methods[0]}.yaml").classes
     return prediction_grid(seen, classes.colours, classes.names)
@@ -224,7 +255,12 @@ def write_block(page: Path, name: str, text: str) -> None:
     page.write_text(f"{before}<!-- {name} -->\n{text}<!-- end {name} -->{after}")
 
 
-TASKS = {"airsim_to_camvid": pack_airsim_to_camvid, "toy_town": pack_toy_town}
+TASKS = {
+    "town_to_camvid": pack_town_to_camvid,
+    "town_to_idd_lite": pack_town_to_idd_lite,
+    "airsim_to_camvid": pack_airsim_to_camvid,
+    "toy_town": pack_toy_town,
+}
 
 
 def main() -> None:
@@ -232,14 +268,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=TASKS, nargs="?", default="airsim_to_camvid")
+    parser.add_argument("task", choices=TASKS, nargs="?", default="town_to_camvid")
     parser.add_argument(
         "--raw", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the raw data"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("bench"), help="folder for servers and downloads"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--methods", nargs="+", help="default: every job spec of the task")
     parser.add_argument("--jobs", type=int, default=2, help="jobs side by side")
     parser.add_argument(

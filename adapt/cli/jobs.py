@@ -172,7 +172,13 @@ def demo(
             help="Adaptation method to compare with source only.",
             autocompletion=completion.toy_methods,
         ),
-    ] = "advent",
+    ] = "dacs",
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Steps of every job, to see it run in less time; fewer show less gain."
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the runs of an earlier demo.")
     ] = False,
@@ -180,7 +186,7 @@ def demo(
     """Render two small towns, train on one, adapt to the other, and print the gain."""
     from adapt.cli.demo import run_demo
 
-    run_demo(out, seed, method, place_here(), console, stop_on_signals(), fresh)
+    run_demo(out, seed, method, place_here(), console, stop_on_signals(), fresh, steps)
 
 
 @commands.command()
