@@ -72,7 +72,7 @@ class DemoResult(NamedTuple):
 
     @property
     def closed(self) -> int:
-        """The method's gain in percent of the oracle's, rounded; 0 where the oracle gains nothing."""
+        """The method's gain in percent of the oracle's; 0 where the oracle gains nothing."""
         possible = self.gain_of(ORACLE)
         return round(100 * self.gain / possible) if possible > 0 else 0
 
@@ -98,8 +98,9 @@ def run_demo(
     fresh: bool = False,
     steps: int | None = None,
 ) -> DemoResult:
-    """Make everything under `out`; an earlier call that was stopped is resumed. `steps` replaces the
-    steps of every job.
+    """Make everything under `out`; an earlier call that was stopped is resumed.
+
+    `steps` replaces the steps of every job.
 
     Raises as `run_job` does.
     """
