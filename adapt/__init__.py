@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from adapt.spec.job_spec import load_spec
     from adapt.trainer.run import run_job
     from adapt.trainer.score import evaluate_checkpoint
+    from adapt.use.load import load
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,7 @@ __all__ = [
     "build_segmenter",
     "evaluate_checkpoint",
     "find_place",
+    "load",
     "load_spec",
     "run_job",
 ]
@@ -32,6 +34,7 @@ _MODULES = {
     "build_segmenter": "adapt.models",
     "evaluate_checkpoint": "adapt.trainer.score",
     "find_place": "adapt.places",
+    "load": "adapt.use.load",
     "load_spec": "adapt.spec.job_spec",
     "run_job": "adapt.trainer.run",
 }

@@ -12,6 +12,7 @@ import pytest
 import typer.core
 import typer.exceptions
 import yaml
+from PIL import Image
 from pydantic import BaseModel
 
 import adapt
@@ -19,7 +20,8 @@ from adapt.cli import app
 from adapt.data.datasets import DATASETS
 from adapt.data.label_maps import LABEL_SPACES
 from adapt.methods import METHODS
-from adapt.models import ARCHITECTURES
+from adapt.models import ARCHITECTURES, build_segmenter
+from adapt.models.file_header import FileHeader, write_weights
 from adapt.platforms import load_profile
 from adapt.spec.job_spec import JobSpec, json_schema, load_spec
 from adapt.spec.reference import PAGE, SCHEMA, main, parts, reference
@@ -34,6 +36,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 README = (ROOT / "README.md").read_text()
 METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text()
+SMALL_NETWORK = {"architecture": "deeplab_v2", "encoder": "test_resnet", "output_stride": 16}
 ARCHITECTURES_PAGE = (ROOT / "docs" / "architectures.md").read_text()
 
 
@@ -209,6 +212,29 @@ def test_the_example_on_the_methods_page_runs() -> None:
         names["losses"]
     )
     assert all(value.isfinite() for value in names["losses"].values())
+
+
+def test_the_examples_on_the_page_of_use_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("best", "streets", "out"):
+        (tmp_path / name).mkdir()
+    segmenter = build_segmenter({**SMALL_NETWORK, "weights": "none"}, 19)
+    space = LABEL_SPACES["cityscapes19"]
+    header = FileHeader(segmenter.config, 19, segmenter.pixels, space, (32, 64))
+    write_weights(segmenter.state_dict(), header.entries(), Path("best/weights.safetensors"))
+    for name in ("street.png", "streets/a.png", "streets/b.png"):
+        Image.new("RGB", (50, 30), (90, 120, 200)).save(name)
+    page = (ROOT / "docs" / "use_your_model.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3 and page.index(blocks[0]) < 60
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/use_your_model.md", "exec"), names)
+    assert {path.name for path in tmp_path.glob("**/*.png")} >= {"out.png", "a.png", "b.png"}
+    assert Image.open("out.png").size == (50, 30)
+    assert {path.name for path in Path("out").iterdir()} == {"a.png", "b.png"}
 
 
 def test_the_methods_page_has_every_method_and_its_picture() -> None:

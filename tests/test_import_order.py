@@ -20,6 +20,7 @@ FLOW = [
     "tracking",
     "spec",
     "trainer",
+    "use",
     "launch",
     "platforms",
     "check",

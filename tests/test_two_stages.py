@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from adapt.data.toy_town.town import write_cityscapes, write_gta5
 from adapt.data.writing.pack import pack
@@ -71,7 +73,15 @@ def results(folder: Path) -> dict[str, bytes]:
     files = (folder / "pseudo_labels").glob(f"{last}*/**/*")
     labels = [*(folder / "pseudo_labels").glob(f"{last}*.json"), *files]
     found = {str(path.relative_to(folder)): path.read_bytes() for path in labels}
-    return {"weights": weights.read_bytes(), **found}
+    return {**tensors_of(weights), **found}
+
+
+def tensors_of(weights: Path) -> dict[str, bytes]:
+    """The tensors and the header of a file but for its lineage, which names the run."""
+    with safe_open(weights, framework="numpy") as file:
+        header = {name: text.encode() for name, text in file.metadata().items()}
+    del header["segadapt.lineage"]
+    return header | {name: values.tobytes() for name, values in load_file(weights).items()}
 
 
 @pytest.mark.slow

@@ -4,12 +4,11 @@ are fetched and checked for the command line."""
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors.torch import load_file
-from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from adapt.errors import DataError
@@ -23,12 +22,6 @@ from storage.uris import join
 
 _DOWNLOAD_RETRY_S = 60.0
 """Longest time without progress of a download for the command line."""
-
-
-def write_weights(weights: Mapping[str, Tensor], header: dict[str, str], path: Path) -> None:
-    """Write tensors by name as a .safetensors file with a header."""
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
-    path.write_bytes(as_bytes(tensors, header))
 
 
 @contextmanager

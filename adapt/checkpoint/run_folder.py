@@ -25,11 +25,12 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from pydantic import Field
 
-from adapt.checkpoint.files import memory_file, sha256_of, write_weights
+from adapt.checkpoint.files import memory_file, sha256_of
 from adapt.checkpoint.lease import LEASE, Lease
 from adapt.checkpoint.snapshot import Snapshot
 from adapt.config.section import Section
 from adapt.errors import DataError
+from adapt.models.file_header import write_weights
 from adapt.models.weight_files import NoWeights, read_content
 from adapt.models.weights import STATE, WEIGHTS
 from storage.errors import MissingObject

@@ -14,6 +14,7 @@ from adapt.cli.options import (
     StoresFrom,
     console,
     job_and_place,
+    label_space,
     place_here,
     stores_of,
 )
@@ -164,6 +165,13 @@ def import_checkpoint(
         Literal["bgr_mean", "rgb_std"] | None,
         typer.Option(help="Input of ImageNet weights, if the names of keys do not show it."),
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|SPEC",
+            help="Classes of a trained network, for `adapt.load`: a label space or a job spec's.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn weights of the papers' programs, torchvision or timm into ours, key by key.
@@ -181,6 +189,7 @@ def import_checkpoint(
         num_classes=num_classes,
         aspp_branches=aspp_branches,
         pixels=pixels,
+        classes=label_space(classes),
     )
     if as_json:
         print_answer(report.as_dict())

@@ -93,27 +93,33 @@ class ImageHeader(NamedTuple):
 def read_header(path: Path) -> ImageHeader:
     """The header alone. Raises one of `PILLOW_FAILURES`."""
     with Image.open(path) as image:
-        raw_mode = raw_mode_of(image)
-        orientation = orientation_of(image)  # may load the pixels
-        width_px, height_px = image.size
-        size_hw = stored_hw = (height_px, width_px)
-        if orientation in TURNED and image.format == "TIFF":  # Pillow has turned its size
-            stored_hw = (width_px, height_px)
-        elif orientation in TURNED:
-            size_hw = (width_px, height_px)
-        tags = getattr(image, "tag_v2", {})
-        return ImageHeader(
-            format=str(image.format),
-            mode=image.mode,
-            raw_mode=raw_mode,
-            size_hw=size_hw,
-            stored_hw=stored_hw,
-            orientation=orientation,
-            frames=getattr(image, "n_frames", 1),
-            white_is_zero=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO,
-            compression=str(image.info.get("compression", "")),
-            transparent="transparency" in image.info,
-        )
+        return header_of(image)
+
+
+def header_of(image: Image.Image) -> ImageHeader:
+    """The header of an open image, before its pixels are loaded. Raises one of
+    `PILLOW_FAILURES`."""
+    raw_mode = raw_mode_of(image)
+    orientation = orientation_of(image)  # may load the pixels
+    width_px, height_px = image.size
+    size_hw = stored_hw = (height_px, width_px)
+    if orientation in TURNED and image.format == "TIFF":  # Pillow has turned its size
+        stored_hw = (width_px, height_px)
+    elif orientation in TURNED:
+        size_hw = (width_px, height_px)
+    tags = getattr(image, "tag_v2", {})
+    return ImageHeader(
+        format=str(image.format),
+        mode=image.mode,
+        raw_mode=raw_mode,
+        size_hw=size_hw,
+        stored_hw=stored_hw,
+        orientation=orientation,
+        frames=getattr(image, "n_frames", 1),
+        white_is_zero=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO,
+        compression=str(image.info.get("compression", "")),
+        transparent="transparency" in image.info,
+    )
 
 
 def raw_mode_of(image: Image.Image) -> str:
@@ -169,13 +175,19 @@ def read_image(path: Path) -> Pixels:
     except PILLOW_FAILURES as error:
         text = corruption(path, error)
         raise DataError(f"{path}: corrupt image: {text}", fix=REPLACE_FILE) from error
-    if deep and pixels.max() < LEAST_HIGH_BYTE:
+    if deep:
+        check_bright(pixels, str(path))
+    return pixels
+
+
+def check_bright(pixels: Pixels, name: str) -> None:
+    """Raise `DataError` for the high bytes of an image that has 12 bits or fewer in 16."""
+    if pixels.max() < LEAST_HIGH_BYTE:
         raise DataError(
-            f"{path}: expected values up to 65535 in an image of 16 bits, got none above "
+            f"{name}: expected values up to 65535 in an image of 16 bits, got none above "
             f"{256 * LEAST_HIGH_BYTE - 1}, which would be nearly black in 8 bits",
             fix="scale the values to 0..65535, or save the image with 8 bits",
         )
-    return pixels
 
 
 def verify(path: Path) -> None:

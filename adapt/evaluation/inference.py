@@ -126,7 +126,17 @@ def predict(
 
     Every member sees pixels in its own format. Gradients are the caller's to switch off.
     """
-    images = upload(image, device)[None]
+    return predict_batch(members, upload(image, device)[None], size_hw, views)[0]
+
+
+def predict_batch(
+    members: Sequence[EnsembleMember],
+    images: Tensor,
+    size_hw: tuple[int, int],
+    views: InferenceConfig = WHOLE_IMAGE,
+) -> Tensor:
+    """The same for images of one size that are on the members' device: (B, 3, H, W) ->
+    (B, K, *size_hw). On a GPU the last bits depend on B."""
     return reduce(torch.add, (_weighted(member, images, size_hw, views) for member in members))
 
 
@@ -164,9 +174,9 @@ def decoded(
 def _weighted(
     member: EnsembleMember, images: Tensor, size_hw: tuple[int, int], views: InferenceConfig
 ) -> Tensor:
-    """One network's share: uint8 (1, 3, H, W) -> logits (K, *size_hw) times its weight."""
+    """One network's share: uint8 (B, 3, H, W) -> logits (B, K, *size_hw) times its weight."""
     factor = member.weight / (len(views.scales) * (2 if views.flip else 1))
-    logits = reduce(torch.add, _each_view(member.segmenter, images, size_hw, views))[0]
+    logits = reduce(torch.add, _each_view(member.segmenter, images, size_hw, views))
     return logits if factor == 1 else logits * factor
 
 
@@ -194,11 +204,11 @@ def _enlarged(images: Tensor, scale: float) -> Tensor:
 def _view_logits(
     segmenter: Segmenter, images: Tensor, size_hw: tuple[int, int], views: InferenceConfig
 ) -> Tensor:
-    """Normalised (1, 3, H, W) -> (1, K, *size_hw) float32, in one pass or window by window."""
+    """Normalised (B, 3, H, W) -> (B, K, *size_hw) float32, in one pass or window by window."""
     windows = list(sliding_windows((images.shape[-2], images.shape[-1]), views))
     if len(windows) == 1:
         return segmenter(images, size_hw).logits[0].float()
-    summed = images.new_zeros(1, segmenter.num_classes, *images.shape[-2:])
+    summed = images.new_zeros(len(images), segmenter.num_classes, *images.shape[-2:])
     passes = images.new_zeros(images.shape[-2:])
     for rows, columns in windows:
         summed[..., rows, columns] += segmenter(images[..., rows, columns]).logits[0].float()

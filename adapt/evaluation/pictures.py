@@ -35,6 +35,13 @@ def colourise(labels: Pixels, colours: Colours) -> Pixels:
     return table[labels]
 
 
+def overlay(image: Pixels, labels: Pixels, colours: Colours, opacity: float = 0.5) -> Pixels:
+    """Classes' colours over an image: (H, W, 3), train ids (H, W) -> (H, W, 3); `opacity` in [0, 1]
+    is the colours' share."""
+    mixed = (1 - opacity) * image.astype(np.float32) + opacity * colourise(labels, colours)
+    return mixed.round().astype(np.uint8)
+
+
 def entropy_map(logits: Tensor | NDArray[np.floating]) -> NDArray[np.float32]:
     """Shannon entropy over the largest possible: (K, H, W) -> (H, W) in [0, 1]."""
     log_probabilities = torch.as_tensor(logits).float().log_softmax(dim=0)

@@ -195,21 +195,36 @@ def read_description(path: Path, key: str = "model.start_uri") -> dict[str, Any]
 
     Raises `JobError` for a .safetensors file that is none.
     """
+    text = read_entries(path, key).get(DESCRIPTION)
+    try:
+        return None if text is None else dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise _unreadable(path, key, error) from error
+
+
+def read_entries(path: Path, key: str) -> dict[str, str]:
+    """The entries of a file's header by name; none where it is no .safetensors file.
+
+    Raises `JobError` for one that only its name makes one.
+    """
     with _refused_as(path, key):
         if path.is_file() and not is_safetensors(path):
             if path.suffix.lower() == ".safetensors":
                 read_content(path)
-            return None
+            return {}
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(DESCRIPTION)
-        return None if text is None else dict(json.loads(text))
+            return dict(file.metadata() or {})
     except (SafetensorError, OSError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise JobError(
-            f"{key}: expected a file of tensors, got {path.name}, which cannot be read as one "
-            f"({reason})"
-        ) from error
+        raise _unreadable(path, key, error) from error
+
+
+def _unreadable(path: Path, key: str, error: Exception) -> JobError:
+    reason = str(error).partition("\n")[0]
+    return JobError(
+        f"{key}: expected a file of tensors, got {path.name}, which cannot be read as one "
+        f"({reason})"
+    )
 
 
 def check_description(

@@ -76,7 +76,7 @@ def build_network(job: JobSpec, stores: Stores, resumed: bool = False) -> Segmen
         return load_network(model, num_classes, stores, model.start_uri, "model.start_uri")
     if model.weights_uri is None:
         return build_segmenter(model, num_classes)
-    with _fetched(stores, model.weights_uri) as path:
+    with fetched(stores, model.weights_uri) as path:
         weights = read_weights(path, model.weights_sha256)
         _check_description(model, num_classes, path, "model.weights_uri")
         return load_fitting(
@@ -101,9 +101,18 @@ def load_network(
     """
     whole = {"weights": "none", "weights_uri": None, "start_uri": uri}
     segmenter = build_segmenter(model.model_copy(update=whole), num_classes)
-    with _fetched(stores, uri) as path:
-        _check_description(model, num_classes, path, key)
-        load_fitting(read_weights(path, key=key), segmenter.load_weights, key)
+    with fetched(stores, uri) as path:
+        return _filled(segmenter, path, key)
+
+
+def network_of_file(model: SegmenterConfig, num_classes: int, path: Path, key: str) -> Segmenter:
+    """The same for a file on the local disk."""
+    return _filled(build_segmenter(without_weights(model), num_classes), path, key)
+
+
+def _filled(segmenter: Segmenter, path: Path, key: str) -> Segmenter:
+    _check_description(segmenter.config, segmenter.num_classes, path, key)
+    load_fitting(read_weights(path, key=key), segmenter.load_weights, key)
     return segmenter
 
 
@@ -114,7 +123,7 @@ def start_adversaries(job: JobSpec, stores: Stores, method: Method) -> None:
     """
     for name, uri in _discriminator_uris(job).items():
         key, adversary = f"method.discriminator_uris.{name}", _adversary(method, name)
-        with _fetched(stores, uri) as path:
+        with fetched(stores, uri) as path:
             weights = read_weights(path, key=key)
         load_fitting(weights, partial(_load_adversary, adversary, key), key)
 
@@ -149,7 +158,7 @@ def _check_description(model: SegmenterConfig, num_classes: int, path: Path, key
 
 
 @contextmanager
-def _fetched(stores: Stores, uri: str) -> Iterator[Path]:
+def fetched(stores: Stores, uri: str) -> Iterator[Path]:
     """A file of weights on the local disk within the context."""
     address, mark, query = uri.partition("?")  # of a presigned URL
     root, _, name = address.rpartition("/")

@@ -66,6 +66,19 @@ def open_job(job: JobSpec, place: Place) -> Iterator[Opened]:
                 split.close()
 
 
+def splits_in_use(opened: Opened) -> dict[str, tuple[PackedSplit, SplitConfig]]:
+    """The packed splits of a job and their sections, by key, as `source` and `validation`."""
+    job, data = opened.job, opened.data
+    used: dict[str, tuple[PackedSplit, SplitConfig]] = {}
+    for domain, drawn in (("source", data.source), ("target", data.target)):
+        splits = () if drawn is None else drawn.parts
+        for part, split in zip(job.parts(domain), splits, strict=True):
+            used[part.name.replace(" ", "_")] = (split, part.config)
+    if data.validation is not None and job.validation is not None:
+        used["validation"] = (data.validation, job.validation)
+    return used
+
+
 @contextmanager
 def stores_awaited(stop: Event, beat: Callable[[], None]) -> Iterator[None]:
     """Inside, the job retries an unreachable store, from its first request on, as it does for

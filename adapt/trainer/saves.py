@@ -16,10 +16,11 @@ from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.engine.engine import Engine
 from adapt.errors import Interrupted
 from adapt.evaluation.protocol import metric_name
-from adapt.models.weights import NETWORK_WEIGHTS, describe
+from adapt.models.weights import NETWORK_WEIGHTS
 from adapt.ranks import any_rank, barrier
 from adapt.trainer.feeds import Feeds
 from adapt.trainer.journal import Journal
+from adapt.trainer.lineage import header_of, lineage_of
 from adapt.trainer.opening import Opened
 from storage.errors import StoreError
 
@@ -161,15 +162,17 @@ class Saves:
             "run_id": "" if self._tracker is None else self._tracker.run_id or "",
             "undelivered": [] if self._tracker is None else self._tracker.undelivered(),
         }
-        job = self._opened.job
+        job, spec_text = self._opened.job, self._opened.job.to_yaml()
         networks = self._engine.networks()
+        pixels = networks[job.evaluate.weights].pixels
+        lineage = lineage_of(self._opened, spec_text, self._engine.step_count, state["run_id"])
         weights = {name: networks[name].state_dict() for name in job.evaluate.networks}
         return Snapshot(
             self._last,
             state,
             weights.pop(job.evaluate.weights),
-            job.to_yaml(),
-            describe(job.model, job.classes.num_classes),
+            spec_text,
+            header_of(job, pixels, lineage).entries(),
             score,
             {NETWORK_WEIGHTS[name]: values for name, values in weights.items()},
         ).copied()

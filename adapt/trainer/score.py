@@ -166,7 +166,7 @@ def checkpoint_network(job: JobSpec, stores: Stores, checkpoint: str) -> Segment
     except JobError as error:
         if own is not None:
             raise
-        beside = f"or put the spec that it was trained with beside it, as {_spec_name(uri)}"
+        beside = f"or put the spec that it was trained with beside it, as {spec_name(uri)}"
         raise JobError(error.problem, f"{error.fix or 'name other weights'}, {beside}") from error
 
 
@@ -175,7 +175,7 @@ def _model_beside(job: JobSpec, stores: Stores, uri: str) -> SegmenterConfig | N
 
     Raises `JobError` where it is none, or has other classes than the job.
     """
-    found = _spec_beside(stores, uri)
+    found = spec_beside(stores, uri)
     if found is None:
         return None
     where, text = found
@@ -197,11 +197,11 @@ def _model_beside(job: JobSpec, stores: Stores, uri: str) -> SegmenterConfig | N
     return model
 
 
-def _spec_beside(stores: Stores, uri: str) -> tuple[str, str] | None:
+def spec_beside(stores: Stores, uri: str) -> tuple[str, str] | None:
     """The URI and the text of the spec beside a file of weights; None where there is none."""
     folder, _, file = uri.rpartition("/")
     in_run = [SPEC] if file in NETWORK_WEIGHTS.values() else []
-    for name in (_spec_name(uri), *in_run):
+    for name in (spec_name(uri), *in_run):
         try:
             text = stores.open(folder or ".").get(name).decode(errors="replace")
         except MissingObject:
@@ -210,7 +210,7 @@ def _spec_beside(stores: Stores, uri: str) -> tuple[str, str] | None:
     return None
 
 
-def _spec_name(uri: str) -> str:
+def spec_name(uri: str) -> str:
     """`spec.yaml` beside `weights.safetensors`, as in a run's folder; else the file's own name."""
     name = uri.rpartition("/")[2]
     if name == WEIGHTS:

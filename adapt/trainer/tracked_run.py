@@ -11,7 +11,6 @@ from typing import Any
 
 from adapt.checkpoint.lease import LeaseLost
 from adapt.checkpoint.run_folder import RunFolder
-from adapt.data.packed.packed_split import PackedSplit, SplitConfig
 from adapt.errors import Interrupted
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
@@ -19,7 +18,7 @@ from adapt.stream.domains import DOMAINS
 from adapt.tracking.mlflow_database import embedded_folder, embedded_tracking_uri
 from adapt.tracking.mlflow_run import JOB_TAG
 from adapt.tracking.tracker import Status, TrackedDataset, Tracker
-from adapt.trainer.opening import Opened, open_run_folder
+from adapt.trainer.opening import Opened, open_run_folder, splits_in_use
 from adapt.trainer.resume import Checkpoint
 from storage.errors import MissingObject
 from storage.uris import join, split_uri
@@ -164,16 +163,10 @@ def _params(job: JobSpec) -> dict[str, Any]:
 
 
 def _describe(opened: Opened, tracker: Tracker) -> None:
-    job, place, data = opened.job, opened.place, opened.data
+    job, place = opened.job, opened.place
     tracker.log_params(_params(job))
     tracker.log_text(job.to_yaml(), "spec.yaml")
-    used: dict[str, tuple[PackedSplit, SplitConfig]] = {}
-    for domain, drawn in (("source", data.source), ("target", data.target)):
-        splits = () if drawn is None else drawn.parts
-        for part, split in zip(job.parts(domain), splits, strict=True):
-            used[part.name.replace(" ", "_")] = (split, part.config)
-    if data.validation is not None and job.validation is not None:
-        used["validation"] = (data.validation, job.validation)
+    used = splits_in_use(opened)
     tags = {f"segadapt.{key}": split.dataset_id for key, (split, _) in used.items()}
     tags |= {
         "segadapt.checkpoints": opened.folder.uri,

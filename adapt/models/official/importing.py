@@ -8,17 +8,19 @@ strides and pixels. What a file cannot show must be given.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rich.table import Table
-from safetensors.torch import save_file
 from torch import Tensor
 
+import adapt
+from adapt.data.label_maps import LabelSpace
 from adapt.errors import JobError
 from adapt.models import ENCODERS, build_encoder, build_segmenter
 from adapt.models.encoders.caffe_resnet import BLOCKS
+from adapt.models.file_header import FileHeader, write_weights
 from adapt.models.official.names import (
     MULTI_LEVEL_HEADS,
     SINGLE_LEVEL_HEADS,
@@ -27,7 +29,7 @@ from adapt.models.official.names import (
     discriminator_names,
     our_name,
 )
-from adapt.models.weights import DESCRIPTION, describe, load_fitting, read_weights
+from adapt.models.weights import DESCRIPTION, load_fitting, read_weights
 
 Pixels = Literal["bgr_mean", "rgb_std"]
 
@@ -66,7 +68,7 @@ class _Found(NamedTuple):
     what: str
     use: str
     tensors: Mapping[str, Tensor]
-    header: dict[str, str]
+    header: dict[str, str] | FileHeader
     names: dict[str, str]
     refused: dict[str, str]
 
@@ -79,11 +81,13 @@ def import_checkpoint(
     num_classes: int | None = None,
     aspp_branches: int | None = None,
     pixels: Pixels | None = None,
+    classes: LabelSpace | None = None,
 ) -> ImportReport:
     """Read a file of weights, write ours to `out` (.safetensors), report the result.
 
-    Nothing in the file is executed. Raises `JobError` for a file that is not understood, whose
-    shapes fit no network, or that does not show what an option must give.
+    `classes` are those of a trained network, which no file names; its header states them, so that
+    `adapt.load` needs no spec. Nothing in the file is executed. Raises `JobError` for a file that
+    is not understood, whose shapes fit no network, or that does not show what an option must give.
     """
     if out.suffix != ".safetensors":
         raise JobError(f"--out: expected a .safetensors file, got {out.name!r}")
@@ -95,12 +99,27 @@ def import_checkpoint(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
-    tensors = {key: tensor.contiguous() for key, tensor in found.tensors.items()}
-    save_file(tensors, partial, found.header)
+    write_weights(found.tensors, _stated(found, file, classes), partial)
     partial.replace(out)
     filled = set(found.names.values())
     kept = tuple(key for key in found.tensors if key not in filled)
     return ImportReport(found.what, found.use, found.names, kept, found.refused, out)
+
+
+def _stated(found: _Found, file: Path, classes: LabelSpace | None) -> dict[str, str]:
+    """The header's entries. Raises `JobError` for classes that the network does not have."""
+    header = found.header
+    if not isinstance(header, FileHeader):
+        if classes is not None:
+            raise JobError(f"--classes: expected a trained network's file, got {found.what}")
+        return header
+    if classes is not None and classes.num_classes != header.num_classes:
+        raise JobError(
+            f"--classes: expected {header.num_classes}, the classes of the file's head, got "
+            f"{classes.num_classes}"
+        )
+    lineage = {"version": adapt.__version__, "imported_from": file.name}
+    return replace(header, classes=classes, lineage=lineage).entries()
 
 
 def report_table(report: ImportReport, shown: int = 4) -> Table:
@@ -160,7 +179,7 @@ def _network(
     names = {key: our_name(key, heads) for key in state}
     segmenter.load_weights({names[key]: tensor for key, tensor in state.items()})
     what = f"deeplab_v2 on {encoder}, {len(heads)} heads of {aspp_branches} branches"
-    header = describe(segmenter.config, classes)
+    header = FileHeader(segmenter.config, classes, segmenter.pixels)
     return _Found(what, "model.start_uri", segmenter.state_dict(), header, names, {})
 
 

@@ -12,9 +12,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
+from adapt.data.label_maps import LABEL_SPACES
 from adapt.errors import JobError
 from adapt.models import build_encoder, build_segmenter
 from adapt.models.discriminators import FullyConvolutionalDiscriminator
+from adapt.models.file_header import read_file_header
 from adapt.models.official.importing import import_checkpoint, report_table
 from adapt.models.official.names import (
     VGG_LAYERS,
@@ -287,3 +289,20 @@ def test_the_table_shows_counts_and_reasons(tmp_path: Path) -> None:
     assert "Scale.conv1.weight -> conv1.weight" in text and "old head" in text
     assert str(len(report.mapped)) in text and "use it as model.weights_uri" in text
     assert report.as_dict()["refused"] == report.refused
+
+
+def test_the_header_states_the_classes_that_are_given(tmp_path: Path) -> None:
+    """So that `adapt.load` needs no spec; without them it asks for one."""
+    file = _save(tmp_path, _official(_network(), ("layer6", "layer5")))
+    space = LABEL_SPACES["cityscapes19"]
+    report, tensors = _imported(file, aspp_branches=2, classes=space)
+    header = read_file_header(report.written, "FILE")
+    assert header is not None and header.classes == space and header.pixels.bgr
+    assert header.config.aspp_branches == 2  # type: ignore[attr-defined]
+    assert header.lineage["imported_from"] == "theirs.pth"
+    report, bare = _imported(file, aspp_branches=2)
+    header = read_file_header(report.written, "FILE")
+    assert header is not None and header.classes is None
+    assert all(torch.equal(bare[key], value) for key, value in tensors.items())
+    with pytest.raises(JobError, match=r"--classes: expected 19, the classes .*, got 16"):
+        _imported(file, aspp_branches=2, classes=LABEL_SPACES["cityscapes16"])

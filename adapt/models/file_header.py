@@ -1,0 +1,129 @@
+"""The header of a file of weights: all that using the network needs beside the tensors.
+
+Each entry is JSON under a name of its own. `segadapt.model` is the part that jobs compare
+(`adapt.models.weights`), and the only one of older files. The others are the whole config, the
+classes with colours and the datasets' ids, the size and format of the input, the views that
+evaluations average, and the lineage: run, step, spec, version and data.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save as as_bytes
+from torch import Tensor
+
+from adapt.batch import PixelFormat
+from adapt.config.validation import validate
+from adapt.data.label_maps import LabelSpace
+from adapt.errors import JobError
+from adapt.models import ModelSection
+from adapt.models.config import SegmenterConfig
+from adapt.models.weights import describe, read_entries
+
+NETWORK, CLASSES, INPUT = "segadapt.network", "segadapt.classes", "segadapt.input"
+VIEWS, LINEAGE = "segadapt.views", "segadapt.lineage"
+
+_LENGTH_BYTES = 8
+"""A .safetensors file begins with the length of its header, a multiple of as many bytes."""
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """All that a file of weights states of its network.
+
+    `classes` is None where the program that trained it is not ours and they were not given;
+    `size_hw` is the size in pixels of the images that it was evaluated on, None for their own;
+    `views` are the keys of `InferenceConfig`.
+    """
+
+    config: SegmenterConfig
+    num_classes: int
+    pixels: PixelFormat
+    classes: LabelSpace | None = None
+    size_hw: tuple[int, int] | None = None
+    views: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    def entries(self) -> dict[str, str]:
+        """The header's entries by name, as JSON."""
+        network = self.config.model_dump(mode="json", exclude={"weights_sha256"})
+        network |= {"weights": "none", "weights_uri": None, "start_uri": None}
+        values = {
+            NETWORK: {"num_classes": self.num_classes, "model": network},
+            INPUT: {"size_hw": self.size_hw, **self.pixels._asdict()},
+            VIEWS: dict(self.views),
+            LINEAGE: dict(self.lineage),
+        }
+        if self.classes is not None:
+            values[CLASSES] = [one.model_dump(mode="json") for one in self.classes.root]
+        texts = {name: json.dumps(value) for name, value in values.items()}
+        return {**describe(self.config, self.num_classes), **texts}
+
+
+def read_file_header(path: Path, key: str) -> FileHeader | None:
+    """The header of a file of weights; None where it does not state the whole network, as those of
+    older versions and of other programs.
+
+    Raises `JobError`, with the file's `key`, for a damaged file, and for an entry that this version
+    does not understand.
+    """
+    texts = read_entries(path, key)
+    if NETWORK not in texts:
+        return None
+    found = {name: _parsed(text, f"{key}: {name}") for name, text in texts.items()}
+    try:
+        network, image = found[NETWORK], dict(found[INPUT])
+        size_hw = image.pop("size_hw")
+        pixels = PixelFormat(tuple(image["mean"]), tuple(image["std"]), image["bgr"])
+        config = validate(ModelSection, network["model"], f"{key}: {NETWORK}")
+        classes = None
+        if CLASSES in found:
+            classes = validate(LabelSpace, found[CLASSES], f"{key}: {CLASSES}")
+        return FileHeader(
+            config,
+            int(network["num_classes"]),
+            pixels,
+            classes,
+            None if size_hw is None else (int(size_hw[0]), int(size_hw[1])),
+            dict(found.get(VIEWS, {})),
+            dict(found.get(LINEAGE, {})),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise _damaged(f"{key}: {NETWORK}", error) from error
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _damaged(where, error) from error
+
+
+def _damaged(where: str, error: Exception) -> JobError:
+    return JobError(
+        f"{where}: expected an entry of the header as this version writes it, got another "
+        f"[{error!r}]",
+        "give the network's job spec (spec=), or take another file",
+    )
+
+
+def write_weights(weights: Mapping[str, Tensor], header: Mapping[str, str], path: Path) -> None:
+    """Write tensors by name as a .safetensors file with a header.
+
+    Of equal tensors and headers the bytes are equal: safetensors itself orders the header's entries
+    differently in each process.
+    """
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
+    content = memoryview(as_bytes(tensors, dict(sorted(header.items()))))
+    end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+    values = json.loads(bytes(content[_LENGTH_BYTES:end]))
+    if header:
+        values["__metadata__"] = dict(sorted(header.items()))
+    text = json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+        file.write(content[end:])

@@ -1,0 +1,43 @@
+"""The header of a job's weights: its network, its classes, their input, and the lineage."""
+
+import hashlib
+from typing import Any
+
+import adapt
+from adapt.batch import PixelFormat
+from adapt.evaluation.inference import InferenceConfig
+from adapt.models.file_header import FileHeader
+from adapt.spec.job_spec import JobSpec
+from adapt.trainer.opening import Opened, splits_in_use
+
+
+def header_of(job: JobSpec, pixels: PixelFormat, lineage: dict[str, Any]) -> FileHeader:
+    """The header of weights that a job trains, for a network of this input.
+
+    The size is that of the images that evaluations read, else of those that training does.
+    """
+    trained = {**job.datasets("source"), **job.datasets("target")}
+    last = list(trained.values())[-1]
+    return FileHeader(
+        job.model,
+        job.classes.num_classes,
+        pixels,
+        job.classes,
+        last.image_hw if job.validation is None else job.validation.size_hw,
+        job.evaluate.model_dump(mode="json", include=set(InferenceConfig.model_fields)),
+        lineage,
+    )
+
+
+def lineage_of(opened: Opened, spec_text: str, step: int, run_id: str) -> dict[str, Any]:
+    """The origin of a checkpoint: version, run, MLflow's id of it where it is known, step, sha256
+    of the resolved spec, and the fingerprint of each packed split."""
+    splits = splits_in_use(opened)
+    return {
+        "version": adapt.__version__,
+        "run": opened.job.name,
+        **({"run_id": run_id} if run_id else {}),
+        "step": step,
+        "spec_sha256": hashlib.sha256(spec_text.encode()).hexdigest(),
+        "data": {key: split.dataset_id for key, (split, _) in splits.items()},
+    }
