@@ -51,7 +51,7 @@ class FileHeader:
         """The header's entries by name, as JSON."""
         network = self.config.model_dump(mode="json", exclude={"weights_sha256"})
         network |= {"weights": "none", "weights_uri": None, "start_uri": None}
-        values = {
+        values: dict[str, Any] = {
             NETWORK: {"num_classes": self.num_classes, "model": network},
             INPUT: {"size_hw": self.size_hw, **self.pixels._asdict()},
             VIEWS: dict(self.views),

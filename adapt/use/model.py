@@ -125,8 +125,9 @@ class LoadedModel:
         name = image if isinstance(image, str) else str(getattr(image, "name", f"image {number}"))
         pixels = rgb_pixels(image, name, self._stores)
         size_hw = self.size_hw
-        same = size_hw is None or pixels.shape[:2] == tuple(size_hw)
-        return _Read(number, name, pixels, pixels if same else resize_image(pixels, size_hw))
+        if size_hw is None or pixels.shape[:2] == tuple(size_hw):
+            return _Read(number, name, pixels, pixels)
+        return _Read(number, name, pixels, resize_image(pixels, size_hw))
 
     def _anew(self, read: _Read) -> Callable[[], Tensor]:
         return partial(lambda one: self._logits([one])[0], read)
