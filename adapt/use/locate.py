@@ -15,8 +15,8 @@ from adapt.tracking.mlflow_errors import REFUSALS, be_brief, code_of, failures, 
 from adapt.tracking.tracker import BEST_SHA256_TAG
 from storage.errors import MissingObject
 from storage.store import Store
-from storage.stores import Stores
-from storage.uris import join, without_password
+from storage.stores import READ_ONLY, Stores
+from storage.uris import join, split_uri, without_password
 
 REGISTERED = "models:/"
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
@@ -56,7 +56,7 @@ def located(uri: str, stores: Stores) -> Located:
 def _sha256_beside(uri: str, stores: Stores) -> str | None:
     """The digest of a file in a checkpoint's folder by the manifest beside it; None without."""
     folder, _, file = uri.rpartition("/")
-    if "?" in uri:
+    if split_uri(uri)[0] in READ_ONLY:  # whose servers may refuse what they do not have
         return None
     store: Store = stores.open(folder or ".")
     try:

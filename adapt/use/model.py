@@ -4,6 +4,7 @@ An image is resized to the size that evaluations read, by Pillow's bicubic filte
 `adapt.evaluation.inference` are brought back to the image's own size before the argmax.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, groupby, islice
@@ -122,7 +123,8 @@ class LoadedModel:
             yield from (done[read.number] for read in chunk)
 
     def _read(self, number: int, image: ImageLike) -> _Read:
-        name = image if isinstance(image, str) else str(getattr(image, "name", f"image {number}"))
+        is_path = isinstance(image, str | os.PathLike)
+        name = os.fspath(cast(str, image)) if is_path else f"image {number}"
         pixels = rgb_pixels(image, name, self._stores)
         size_hw = self.size_hw
         if size_hw is None or pixels.shape[:2] == tuple(size_hw):

@@ -68,6 +68,7 @@ def test_forms_of_one_image_are_one(model: LoadedModel, tmp_path: Path) -> None:
         result = model.predict(image)
         assert np.array_equal(result.image, RGB), image
         assert np.array_equal(result.probabilities, expected), image
+    assert model.predict(tmp_path / "a.png").name == str(tmp_path / "a.png")
 
 
 def test_greys_of_all_depths_are_one(model: LoadedModel, tmp_path: Path) -> None:
