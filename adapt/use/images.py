@@ -139,4 +139,7 @@ def _bytes_of(values: NDArray[Any], name: str) -> Pixels:
 def _check_size(size_hw: tuple[int, ...], name: str) -> None:
     size = (size_hw[0], size_hw[1])
     if too_large(size):
-        raise DataError(f"{name}: the image is {as_text(size)} pixels (HxW), expected {LARGEST}")
+        raise DataError(
+            f"{name}: expected {LARGEST}, got an image of {as_text(size)} pixels (HxW)",
+            "give a smaller one",
+        )

@@ -92,7 +92,7 @@ def test_greys_of_all_depths_are_one(model: LoadedModel, tmp_path: Path) -> None
         (RGB.transpose(2, 0, 1), r"got \[3, 20, 30\].*transpose\(1, 2, 0\)"),
         (RGB[None], r"got \[1, 20, 30, 3\].*give a list of images"),
         (np.zeros((0, 5, 3), np.uint8), r"got \[0, 5, 3\]"),
-        (np.zeros((40000, 2), np.uint8), "the image is 40000x2 pixels"),
+        (np.zeros((40000, 2), np.uint8), "got an image of 40000x2 pixels"),
         (RGB.astype(np.uint16), "nearly black in 8 bits"),
         (torch.zeros(3, 4, 4), r"got Tensor. Fix: call .permute\(1, 2, 0\)"),
         (3, "expected a path, a URI, a NumPy array, a Pillow image or a list of them, got int"),
