@@ -1,6 +1,8 @@
 """URIs and keys: split, joined, checked, and shown without passwords."""
 
+import posixpath
 import re
+from pathlib import Path
 
 from storage.errors import StoreError
 
@@ -22,6 +24,14 @@ def join(uri: str, *keys: str) -> str:
     rest = [part for part in (key.strip("/") for key in keys) if part]
     root = uri if uri.endswith("://") else uri.removesuffix("/")
     return "/".join([root, *rest]) if rest else uri
+
+
+def canonical(uri: str) -> str:
+    """One spelling of a URI: `file://` with an absolute path for a plain one, single slashes, none
+    at the end, no `.` and `..`."""
+    scheme, rest = split_uri(uri)
+    path = str(Path.cwd() / rest) if scheme == "file" else rest
+    return f"{scheme}://{posixpath.normpath(path)}"
 
 
 def bucket_and_prefix(uri: str, name: str = "BUCKET") -> tuple[str, str, str]:

@@ -56,7 +56,7 @@ def evaluate(
     and windows.
     """
     from adapt.cli.live import progress_bar
-    from adapt.cli.tables import per_class_table
+    from adapt.cli.tables import per_class_table, percent
     from adapt.evaluation.pictures import evaluation_sheet
     from adapt.trainer.score import evaluate_checkpoint
 
@@ -69,8 +69,11 @@ def evaluate(
         console.print(f"pictures: {pictures}", soft_wrap=True)
     if as_json:
         print_answer(score.record(names))
-    else:
+    elif score.labelled:
         Console().print(per_class_table(score.iou, names, f"{job.name}: IoU in %", score.subsets))
+    else:
+        for name, value in score.metrics().items():
+            Console().print(f"{job.name}: {name} {percent(value):.2f} %, without labels")
 
 
 @commands.command()

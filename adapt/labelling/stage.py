@@ -21,7 +21,7 @@ import torch
 from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.writing.merge import merge
-from adapt.errors import Interrupted, JobError
+from adapt.errors import DataError, Interrupted, JobError
 from adapt.evaluation.inference import (
     EnsembleMember,
     InferenceConfig,
@@ -108,7 +108,11 @@ def make_labels(stage: Stage, segmenter: Segmenter, weights_uri: str) -> Labels:
         log.info("pseudo-labels: %s labels the target, into %s", weights_uri, stage.store.uri)
         facts = _observed(stage, segmenter)
         if stage.rank == 0:
-            content = {"weights_uri": weights_uri, "facts": facts}
+            content = {
+                "weights_uri": weights_uri,
+                "facts": facts,
+                "dataset_id": stage.target.dataset_id,
+            }
             stage.store.put(f"{name}.json", json.dumps(content).encode())
         labels = _labels(stage, name, weights_uri, facts)
     for domain, split in labels.splits.items():
@@ -145,13 +149,26 @@ def _is_complete(stage: Stage, split: str) -> bool:
 
 
 def _stored(stage: Stage, name: str) -> Labels | None:
-    """Labels whose first pass an earlier run has finished, as the leader finds them."""
+    """Labels whose first pass an earlier run has finished, as the leader finds them.
+
+    Raises `DataError` where they are of another target.
+    """
     text = None
     if stage.rank == 0:
         with suppress(MissingObject):
             text = stage.store.get(f"{name}.json").decode()
     text = share_text(text)
-    return None if text is None else _labels(stage, name, **json.loads(text))
+    if text is None:
+        return None
+    content = json.loads(text)
+    now, then = stage.target.dataset_id, content.pop("dataset_id", None)
+    if then not in (None, now):
+        raise DataError(
+            f"{stage.store.uri}/{name}: expected pseudo-labels of the job's target, got those of "
+            f"another dataset ({str(then)[:12]}, now {now[:12]})",
+            fix="use the target that the run began with, or start over with --fresh",
+        )
+    return _labels(stage, name, **content)
 
 
 def _observed(stage: Stage, segmenter: Segmenter) -> Facts:

@@ -47,7 +47,7 @@ from adapt.stream.domains import (
 from adapt.tracking.config import TrackingConfig
 from storage.config import StoreConfig, fitting_key, key_fault, settings_name
 from storage.stores import READ_ONLY, STORES, settings_fault, uri_fault
-from storage.uris import join, split_uri
+from storage.uris import canonical, join, split_uri
 
 if TYPE_CHECKING:
     ModelSection = SegmenterConfig
@@ -166,11 +166,13 @@ class JobSpec(Section):
         """Samples that are trained on do not score."""
         scored = self.validation
         for key, target in datasets_of("target", self.target).items():
-            if scored is None or target.uri != scored.uri:
+            if scored is None or canonical(target.uri) != canonical(scored.uri):
                 continue
-            if target.labelled_split == scored.split:
+            by_key = target.labelled_keys is not None or target.labelled_keys_uri is not None
+            name = "split" if by_key else "labelled_split"
+            if getattr(target, name) == scored.split:
                 raise Mistake(
-                    f"{key}.labelled_split: expected another split than validation.split, got "
+                    f"{key}.{name}: expected another split than validation.split, got "
                     f"{written(scored.split)} for both",
                     fix="score on samples that are not trained on",
                 )
@@ -247,7 +249,8 @@ class JobSpec(Section):
             raise Mistake(
                 f"method.rounds: expected at most train.steps, {self.train.steps}, got {rounds}"
             )
-        if self.name and self.labelling_uri() == join(self.checkpoint.uri, self.name):
+        labelling, own = self.labelling_uri(), join(self.checkpoint.uri, self.name)
+        if self.name and labelling and f"{canonical(labelling)}/".startswith(f"{canonical(own)}/"):
             raise Mistake(
                 f"{LABELLING_RUN}: expected another run, got this one, {self.name!r}",
                 fix="name the run that was trained before",

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from threading import Event
 from typing import NamedTuple
 
+from adapt.batch import IGNORED
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.data.packed.mixture import Mixture
 from adapt.data.packed.packed_split import PackedSplit, SplitConfig
@@ -136,8 +137,6 @@ def open_data(job: JobSpec, stores: Stores, cache: ShardCache) -> JobData:
     validation = None
     if job.validation is not None:
         validation = open_validation(job, job.validation, stores, cache)
-        if validation.id_table is not None:
-            absent_classes(job, job.validation, validation)
     _warn_of_absent_classes(job, source)
     return JobData(source, target, validation)
 
@@ -202,14 +201,28 @@ def open_split(
 def open_validation(
     job: JobSpec, section: SplitConfig, stores: Stores, cache: ShardCache
 ) -> PackedSplit:
-    """Open the validation split, with its labels where the protocol needs them or the job's classes
-    have ids for them."""
+    """Open the validation split, with its labels where the protocol needs them or they show some of
+    the job's classes.
+
+    Raises as `open_split`, and `DataError` where needed labels show none of them.
+    """
     if not job.evaluate.needs_labels:
         bare = open_split(job, section, stores, cache, labelled=False)
-        if not bare.manifest.labelled or section.dataset not in job.classes.datasets:
+        if not _shows_classes(job, section, bare):
             return bare
         bare.close()
-    return open_split(job, section, stores, cache)
+    split = open_split(job, section, stores, cache)
+    absent_classes(job, section, split)
+    return split
+
+
+def _shows_classes(job: JobSpec, section: SplitConfig, split: PackedSplit) -> bool:
+    """Labels of a split, opened without them, have pixels of the job's classes."""
+    if not split.manifest.labelled or section.dataset not in job.classes.datasets:
+        return False
+    table = job.classes.table(section.dataset)
+    shown = (id_ for id_, pixels in split.manifest.id_pixels.items() if pixels)
+    return any(table[id_] != IGNORED for id_ in shown)
 
 
 def check_packed_size(job: JobSpec, part: Part, split: PackedSplit) -> None:

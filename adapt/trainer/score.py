@@ -28,11 +28,11 @@ from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, with_classes
 from adapt.trainer.networks import load_network
 from adapt.trainer.opening import (
-    absent_classes,
     decoding_threads,
     open_cache,
     open_split,
     open_stores,
+    open_validation,
 )
 from storage.errors import MissingObject
 from storage.stores import Stores
@@ -127,10 +127,12 @@ def _networks_and_split(
     device = prepare_device(place.local_rank)
     stores = open_stores(job, place)
     networks = [checkpoint_network(job, stores, uri).to(device) for uri in uris]
-    split = open_split(job, job.validation, stores, open_cache(job, place), labelled)
+    cache = open_cache(job, place)
+    if labelled:
+        split = open_validation(job, job.validation, stores, cache)
+    else:
+        split = open_split(job, job.validation, stores, cache, labelled=False)
     try:
-        if labelled:
-            absent_classes(job, job.validation, split)
         yield [EnsembleMember(*pair) for pair in zip(networks, factors, strict=True)], split, device
     finally:
         split.cache.close()

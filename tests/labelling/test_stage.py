@@ -14,7 +14,7 @@ from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.packed.split_files import read_manifest
 from adapt.data.packed.verify import verify
-from adapt.errors import Interrupted, JobError
+from adapt.errors import DataError, Interrupted, JobError
 from adapt.evaluation.inference import WHOLE_IMAGE, EnsembleMember, predict
 from adapt.labelling.stage import (
     Labels,
@@ -243,3 +243,11 @@ def test_ranks_make_the_labels_of_one(name: str, tiny_uri: str, tmp_path: Path) 
 
 def share_as_json(rank: int, num_ranks: int, uri: str, folder: Path, name: str) -> str:
     return json.dumps(share_of_the_stage(rank, num_ranks, uri, folder, name))
+
+
+def test_labels_of_another_target_are_refused(tmp_path: Path, tiny_uri: str) -> None:
+    stage = stage_of(tmp_path, tiny_uri)
+    labels = make_labels(stage, network(), "before")
+    other = PackedSplit(LocalStore(tiny_uri), "val", stage.target.cache, id_table=None)
+    with pytest.raises(DataError, match="expected pseudo-labels of the job's target, got those of"):
+        find_labels(stage._replace(target=other), labels.name)

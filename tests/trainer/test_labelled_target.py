@@ -203,6 +203,10 @@ def with_target(values: dict[str, Any], **more: Any) -> dict[str, Any]:
             r"target\.labelled_split: expected another split than validation\.split, got 'val' for",
         ),
         (
+            {"split": "val"},
+            r"target\.split: expected another split than validation\.split, got 'val' for both",
+        ),
+        (
             {"labelled_keys": []},
             r"target\.labelled_keys: expected at least one key, got an empty list\. Fix: list some",
         ),
@@ -223,6 +227,17 @@ def test_mistakes_are_named_by_key(
         job_of(with_target(values, **more)).check_ranks(1)
     if "size_hw" in more:
         job_of(with_target(values, **more)).check_ranks(2)
+
+
+@pytest.mark.parametrize("spelling", ["{uri}/", "file://{uri}", "{uri}/../{name}", "{uri}//."])
+def test_another_spelling_of_the_uri_does_not_hide_the_validation_split(
+    tiny_job: dict[str, Any], spelling: str
+) -> None:
+    path = Path(tiny_job["target"]["uri"]).absolute()
+    uri = spelling.format(uri=path, name=path.name)
+    values = with_target(tiny_job, uri=uri, labelled_split="val")
+    with pytest.raises(JobError, match=r"target\.labelled_split: expected another split than val"):
+        job_of(values)
 
 
 def test_the_labelled_target_needs_a_label_map(tiny_job: dict[str, Any]) -> None:

@@ -248,6 +248,14 @@ def test_the_best_or_the_last_checkpoint_labels(before: dict[str, Any], place: P
     [
         (["method.pseudo_labels.run=null"], "pseudo_labels.run: missing, expected the run whose"),
         (["name=before"], "method.pseudo_labels.run: expected another run, got this one"),
+        (
+            ["name=other", "checkpoint.uri=runs", "method.pseudo_labels.run=./runs//other/"],
+            "method.pseudo_labels.run: expected another run, got this one",
+        ),
+        (
+            ["name=x", "checkpoint.uri=runs", "method.pseudo_labels.run=runs/x/step-00000002"],
+            "method.pseudo_labels.run: expected another run, got this one",
+        ),
         (["method.rounds=7"], "method.rounds: expected at most train.steps, 6, got 7"),
     ],
 )

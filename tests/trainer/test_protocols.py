@@ -5,14 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from PIL import Image
 from safetensors.torch import load_file
 
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.data.writing.pack import pack
-from adapt.errors import Interrupted
+from adapt.errors import DataError, Interrupted
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
 from adapt.tracking.mlflow_database import embedded_tracking_uri
@@ -203,6 +205,25 @@ def test_without_any_label_of_the_target_a_checkpoint_is_chosen(
         fetched = download_best("tiny", tmp_path / metric, uri, place, metric=metric)
         assert (fetched.protocol, fetched.chosen_by) == ("best_label_free", name)
         assert (fetched.metric, fetched.score) == (name, outcome.best.score)
+    job = job_of(tiny_job, *rules, *EMA)
+    scored = evaluate_checkpoint(job, place, str(tmp_path / "miou")).score
+    assert scored.metrics() == {name: pytest.approx(outcome.best.score)}
+    assert scored.record(["a", "b"]) == scored.metrics(), "the command prints this"
+
+
+def test_labels_that_are_all_void_are_as_none(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    write_raw_folders(tmp_path / "void", 3, seed=4)
+    for path in (tmp_path / "void" / "labels").iterdir():
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
+    uri = str(tmp_path / "packed")
+    pack("folders", tmp_path / "void", Stores().open(uri), "train", name="tiny")
+    split = (f"validation.uri={uri}", "validation.split=train")
+    outcome, _ = run(job_of(tiny_job, LABEL_FREE, *split, "train.steps=3"), place)
+    assert set(outcome.metrics) == {"information_maximisation"}
+    with pytest.raises(DataError, match="expected pixels of the job's classes, got none of any"):
+        run(job_of(tiny_job, *split, "name=other"), place)
 
 
 def test_labels_that_are_there_are_reported_but_do_not_choose(
