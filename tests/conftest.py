@@ -1,6 +1,7 @@
 """Fixtures every test may use: the shared folder beside the project, a tiny packed dataset, a tiny
 job."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
 pytest_plugins = ["tests.servers", "tests.docker_engine"]
+
+
+def pytest_configure() -> None:
+    """Shells let their background jobs ignore Ctrl-C, and all processes that tests start would."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

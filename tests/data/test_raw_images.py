@@ -18,10 +18,17 @@ from adapt.data.raw_images import ALPHA, DEEP, UPRIGHT, read_header, read_image
 from adapt.data.writing.pack import pack
 from adapt.errors import DataError
 from storage.store import Store
+from storage.stores import open_store
 from tests.data.conftest import encode_deep_png
 
 GREYS = (np.arange(24 * 16).reshape(24, 16) % 256).astype(np.uint8)
 COLOURS = np.stack([GREYS, GREYS[::-1], GREYS[:, ::-1]], axis=-1)
+
+
+@pytest.fixture
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """An empty local store apart from the raw images, which lie in `tmp_path` itself."""
+    return open_store(str(tmp_path_factory.mktemp("packed")))
 
 
 def packed_image(store: Store, raw_dir: Path, encoding: str) -> tuple[np.ndarray, Notes]:

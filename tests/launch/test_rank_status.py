@@ -232,7 +232,7 @@ def test_the_failure_file_keeps_the_message_and_the_last_bytes(size: int, tmp_pa
             2,
             "/elsewhere/x: denied. Fix: check the path",
         ),
-        (OSError(errno.EIO, "input/output", "/elsewhere/x"), 1, "a bug"),
+        (OSError(errno.EIO, "input/output", "/elsewhere/x"), 2, "/elsewhere/x: input/output. Fix"),
         (StoreError("away"), 3, "away"),
         (RankLost("gone"), 75, "gone"),
         (ValueError("odd"), 1, "a bug"),

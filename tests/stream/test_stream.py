@@ -160,14 +160,15 @@ def test_images_of_different_sizes_are_refused_by_name(tmp_path: Path) -> None:
         for kind in ("images", "labels"):
             (tmp_path / "raw" / kind).mkdir(parents=True, exist_ok=True)
             (tmp_path / part / kind / "000.png").rename(tmp_path / "raw" / kind / f"{part}.png")
-    pack("folders", tmp_path / "raw", Stores().open(str(tmp_path)), "train", name="tiny")
-    stream = stream_of(str(tmp_path), tmp_path, batch_size=2, augmentation=AugmentConfig())
+    uri = str(tmp_path / "packed")
+    pack("folders", tmp_path / "raw", Stores().open(uri), "train", name="tiny")
+    stream = stream_of(uri, tmp_path, batch_size=2, augmentation=AugmentConfig())
     with (
         closing(stream),
         pytest.raises(DataError, match=r"one size in a batch, got \[.*wide.*\. Fix: set size"),
     ):
         next(stream)
-    cropped = stream_of(str(tmp_path), tmp_path, batch_size=2)
+    cropped = stream_of(uri, tmp_path, batch_size=2)
     with closing(cropped):
         assert next(cropped).images.shape == (2, 3, 32, 40)
 

@@ -28,9 +28,9 @@ def test_other_samples_than_the_checkpoint_s_are_refused_by_name(
     with pytest.raises(Interrupted):
         run(job_of(tiny_job, f"source.uri={tmp_path / 'moved'}"), place, stop_at=3)
     write_raw_folders(tmp_path / "raw", 22, seed=5)
-    pack("folders", tmp_path / "raw", Stores().open(str(tmp_path)), "train", name="tiny")
+    pack("folders", tmp_path / "raw", Stores().open(str(tmp_path / "packed")), "train", name="tiny")
     with pytest.raises(JobError, match=r"target: expected dataset_id '[0-9a-f]{64}', .* got '"):
-        run(job_of(tiny_job, f"target.uri={tmp_path}"), place)
+        run(job_of(tiny_job, f"target.uri={tmp_path / 'packed'}"), place)
     for change, message in [
         ("seed=7", "^seed: "),
         ("source.batch_size=4", r"^source\.batch_size: "),
