@@ -107,7 +107,10 @@ class Task:
         folder = self.out / f"{method}-{seed}"
         spec = str(self.specs / f"{method}.yaml")
         weights, test = str(folder / "weights.safetensors"), ("--set", "validation.split=test")
-        drawn = ("--out", str(folder), "--colours")
+        scored = load_spec(spec).validation
+        assert scored is not None and scored.size_hw is not None
+        size = ("--size-hw", *map(str, scored.size_hw))
+        drawn = ("--out", str(folder), "--colours", *size)
         self.call("predict", spec, "--checkpoint", weights, *drawn, *test)
         return folder / "colours"
 
@@ -287,13 +290,13 @@ def main() -> None:
     with open_task(given.task, given.out, given.sets) as task:
         TASKS[given.task](task, given.raw.resolve())
         rows = run_all(task, methods, given.seeds, given.jobs)
+        docs = ROOT / "docs"
+        rows_json = json.dumps([row._asdict() for row in rows], indent=1)
+        (docs / "results" / f"{given.task}.json").write_text(rows_json + "\n")
+        write_block(docs / "results.md", given.task, table(rows))
+        print(table(rows))
         written = picture(task, ["start", *methods], given.seeds[0])
-    docs = ROOT / "docs"
-    rows_json = json.dumps([row._asdict() for row in rows], indent=1)
-    (docs / "results" / f"{given.task}.json").write_text(rows_json + "\n")
-    write_block(docs / "results.md", given.task, table(rows))
-    written.save(docs / "pictures" / f"{given.task}.png", optimize=True)
-    print(table(rows))
+        written.save(docs / "pictures" / f"{given.task}.png", optimize=True)
 
 
 if __name__ == "__main__":
