@@ -187,9 +187,9 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
         adapt.train  # noqa: B018
 
 
-def test_there_are_six_public_names() -> None:
+def test_there_are_seven_public_names() -> None:
     known = {"build_method", "build_segmenter", "evaluate_checkpoint", "find_place", "load_spec"}
-    assert set(PUBLIC) == known | {"run_job"}
+    assert set(PUBLIC) == known | {"load", "run_job"}
 
 
 def test_the_public_names_build_a_network_and_its_method(tiny_job: dict[str, Any]) -> None:

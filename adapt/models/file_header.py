@@ -3,7 +3,7 @@
 Each entry is JSON under a name of its own. `segadapt.model` is the part that jobs compare
 (`adapt.models.weights`), and the only one of older files. The others are the whole config, the
 classes with colours and the datasets' ids, the size and format of the input, the views that
-evaluations average, and the lineage: run, step, spec, version and data.
+evaluations average, and the lineage: version, step and data.
 """
 
 import json

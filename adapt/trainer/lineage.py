@@ -1,6 +1,5 @@
 """The header of a job's weights: its network, its classes, their input, and the lineage."""
 
-import hashlib
 from typing import Any
 
 import adapt
@@ -29,15 +28,15 @@ def header_of(job: JobSpec, pixels: PixelFormat, lineage: dict[str, Any]) -> Fil
     )
 
 
-def lineage_of(opened: Opened, spec_text: str, step: int, run_id: str) -> dict[str, Any]:
-    """The origin of a checkpoint: version, run, MLflow's id of it where it is known, step, sha256
-    of the resolved spec, and the fingerprint of each packed split."""
+def lineage_of(opened: Opened, step: int) -> dict[str, Any]:
+    """The origin of a checkpoint: version, step, and the fingerprint of each packed split.
+
+    Not the run's name or address, which the files beside the weights have: two runs of one job
+    write the same bytes, so that weights are known by their sha256.
+    """
     splits = splits_in_use(opened)
     return {
         "version": adapt.__version__,
-        "run": opened.job.name,
-        **({"run_id": run_id} if run_id else {}),
         "step": step,
-        "spec_sha256": hashlib.sha256(spec_text.encode()).hexdigest(),
         "data": {key: split.dataset_id for key, (split, _) in splits.items()},
     }

@@ -165,7 +165,7 @@ class Saves:
         job, spec_text = self._opened.job, self._opened.job.to_yaml()
         networks = self._engine.networks()
         pixels = networks[job.evaluate.weights].pixels
-        lineage = lineage_of(self._opened, spec_text, self._engine.step_count, state["run_id"])
+        lineage = lineage_of(self._opened, self._engine.step_count)
         weights = {name: networks[name].state_dict() for name in job.evaluate.networks}
         return Snapshot(
             self._last,

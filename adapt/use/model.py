@@ -53,7 +53,7 @@ class LoadedModel:
 
     `classes`: names, colours and datasets' ids in train-id order. `size_hw`: the size in pixels to
     which images are resized, None for their own; it may be set. `views`: the mirrored images,
-    scales and windows that are averaged. `lineage`: run, step, spec and data that it comes from;
+    scales and windows that are averaged. `lineage`: version, step and data that it comes from;
     empty where the file does not state them. `device`, `precision`: where and how it computes.
     """
 
@@ -152,8 +152,8 @@ class LoadedModel:
 
     def __repr__(self) -> str:
         config = self.segmenter.config
-        run = self.lineage.get("run")
-        origin = f", run {run} step {self.lineage.get('step')}" if run else ""
+        step = self.lineage.get("step")
+        origin = "" if step is None else f", step {step}"
         return (
             f"LoadedModel({config.architecture} on {config.encoder}, {self.classes.num_classes} "
             f"classes{origin}, {self.precision} on {self.device})"
