@@ -27,7 +27,7 @@ from tests.trainer.jobs import job_of, run
 
 MODEL = {"architecture": "deeplab_v2", "encoder": "test_resnet", "output_stride": 16}
 SPACE = LABEL_SPACES["cityscapes19"]
-LINEAGE = {"run": "town", "step": 7}
+LINEAGE = {"version": "0.1.0", "step": 7}
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +165,7 @@ def test_a_run_s_checkpoints_state_everything(tiny_job: dict[str, Any], tmp_path
     assert model.size_hw == (24, 32)
     lineage = dict(model.lineage)
     assert (lineage["step"], lineage["version"]) == (2, adapt.__version__)
-    packed = {Path(tiny_job["source"]["uri"]) / f"{name}.json" for name in ("train", "val")}
-    assert set(lineage["data"]) == {"source", "target", "validation"}, packed
+    assert set(lineage["data"]) == {"source", "target", "validation"}
     ema = read_file_header(step / "ema.safetensors", "EMA")
     assert ema is not None and ema.lineage == lineage
     assert adapt.load(tmp_path / "model", device="cpu").lineage == lineage

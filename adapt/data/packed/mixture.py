@@ -1,7 +1,7 @@
 """Several packed splits read as one, each with its share of the draws.
 
 Samples and shards are numbered through the splits in turn. Which split a draw comes from is the
-matter of the order (`adapt.stream.orders`); whoever reads a sample by its number need not know.
+matter of the order (`adapt.stream.orders`); readers of a sample by its number need not know it.
 """
 
 import hashlib
