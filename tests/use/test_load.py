@@ -186,11 +186,8 @@ def test_a_run_s_checkpoints_state_everything(tiny_job: dict[str, Any], tmp_path
             adapt.load(where)
 
 
-def test_a_registered_model_is_found_by_alias_and_version(
-    weights: Path, sqlite_uri: str, tmp_path: Path
-) -> None:
-    folder = Path(sqlite_uri.removeprefix("sqlite:///")).parent
-    folder.mkdir(parents=True)
+def test_a_registered_model_is_found_by_alias_and_version(weights: Path, tmp_path: Path) -> None:
+    sqlite_uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     make_database(sqlite_uri)
     client = MlflowClient(sqlite_uri)
     client.create_registered_model("town net")
