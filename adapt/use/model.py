@@ -5,9 +5,9 @@ An image is resized to the size that evaluations read, by Pillow's bicubic filte
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import count, groupby, islice
+from itertools import groupby, islice
 from typing import Any, NamedTuple, cast, overload
 
 import torch
@@ -33,10 +33,9 @@ _BATCH_PIXELS = 1 << 22
 Size = tuple[int, int]
 
 
-class _Read(NamedTuple):
-    """An image with the network's input made of it."""
+class PreparedImage(NamedTuple):
+    """An image (H, W, 3) uint8 RGB with the network's input (h, w, 3) made of it."""
 
-    number: int
     name: str
     pixels: Pixels
     input: Pixels
@@ -96,9 +95,8 @@ class LoadedModel:
         """
         if isinstance(images, list | tuple):
             return list(self.predict_each(images, batch_size))
-        read = self._read(0, cast(ImageLike, images))
-        logits = self._logits([read])[0]
-        return Segmentation(read.name, read.pixels, logits, self.classes, lambda: logits)
+        image = self.prepare(cast(ImageLike, images), _name_of(0, images))
+        return self.predict_prepared([image], keep_logits=True)[0]
 
     def predict_each(
         self, images: Iterable[ImageLike], batch_size: int | None = None
@@ -110,34 +108,50 @@ class LoadedModel:
         """
         if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise JobError(f"batch_size: expected a positive integer, got {batch_size!r}")
-        numbers, left = count(), iter(images)
-        while chunk := [self._read(next(numbers), image) for image in islice(left, _AHEAD)]:
-            done: dict[int, Segmentation] = {}
-            for sizes, group in groupby(sorted(chunk, key=_sizes), _sizes):
-                for batch in _parts(list(group), batch_size or self._most(sizes)):
-                    for read, logits in zip(batch, self._logits(batch), strict=True):
-                        again = self._anew(read)
-                        done[read.number] = Segmentation(
-                            read.name, read.pixels, logits, self.classes, again
-                        )
-            yield from (done[read.number] for read in chunk)
+        named = ((_name_of(number, image), image) for number, image in enumerate(images))
+        while chunk := [self.prepare(image, name) for name, image in islice(named, _AHEAD)]:
+            yield from self.predict_prepared(chunk, batch_size)
 
-    def _read(self, number: int, image: ImageLike) -> _Read:
-        is_path = isinstance(image, str | os.PathLike)
-        name = os.fspath(cast(str, image)) if is_path else f"image {number}"
+    def prepare(self, image: ImageLike, name: str) -> PreparedImage:
+        """Read an image and resize it, as `predict` does; threads may call it. `name` stands in
+        messages for images without a path. Raises as `predict`."""
         pixels = rgb_pixels(image, name, self._stores)
         size_hw = self.size_hw
         if size_hw is None or pixels.shape[:2] == tuple(size_hw):
-            return _Read(number, name, pixels, pixels)
-        return _Read(number, name, pixels, resize_image(pixels, size_hw))
+            return PreparedImage(name, pixels, pixels)
+        return PreparedImage(name, pixels, resize_image(pixels, size_hw))
 
-    def _anew(self, read: _Read) -> Callable[[], Tensor]:
-        return partial(lambda one: self._logits([one])[0], read)
+    def predict_prepared(
+        self,
+        images: Sequence[PreparedImage],
+        batch_size: int | None = None,
+        keep_logits: bool = False,
+    ) -> list[Segmentation]:
+        """The segmentations of images in their order; those of one size share a pass.
+
+        With `keep_logits` the results keep the logits of their pass on the device, 4 K bytes a
+        pixel, from which `probabilities` come; else these are computed anew.
+        """
+        done: dict[int, Segmentation] = {}
+        order = sorted(range(len(images)), key=lambda number: images[number].sizes)
+        for sizes, group in groupby(order, lambda number: images[number].sizes):
+            for batch in _parts(list(group), batch_size or self._most(sizes)):
+                logits = self._logits([images[number] for number in batch])
+                for number, own in zip(batch, logits, strict=True):
+                    done[number] = self._result(images[number], own, keep_logits)
+        return [done[number] for number in range(len(images))]
+
+    def _result(self, image: PreparedImage, logits: Tensor, keep: bool) -> Segmentation:
+        again = partial(_kept, logits) if keep else partial(self._alone, image)
+        return Segmentation(image.name, image.pixels, logits, self.classes, again)
+
+    def _alone(self, image: PreparedImage) -> Tensor:
+        return self._logits([image])[0]
 
     @torch.no_grad()
-    def _logits(self, batch: Sequence[_Read]) -> Tensor:
+    def _logits(self, batch: Sequence[PreparedImage]) -> Tensor:
         """Images of the same sizes -> logits (B, K, H, W) float32 at the images' own size."""
-        inputs = [torch.from_numpy(read.input).permute(2, 0, 1) for read in batch]
+        inputs = [torch.from_numpy(image.input).permute(2, 0, 1) for image in batch]
         images = upload(torch.stack(inputs), self.device)
         members = (EnsembleMember(self.segmenter),)
         with PRECISIONS[self.precision](self.device.type):
@@ -160,12 +174,17 @@ class LoadedModel:
         )
 
 
-def _sizes(read: _Read) -> tuple[Size, Size]:
-    return read.sizes
+def _kept(logits: Tensor) -> Tensor:
+    return logits
 
 
-def _parts(reads: list[_Read], length: int) -> Iterator[list[_Read]]:
-    return (reads[start : start + length] for start in range(0, len(reads), length))
+def _name_of(number: int, image: object) -> str:
+    """The path of an image, else its number."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+
+
+def _parts(numbers: list[int], length: int) -> Iterator[list[int]]:
+    return (numbers[start : start + length] for start in range(0, len(numbers), length))
 
 
 def _device(name: torch.device | str | None) -> torch.device:

@@ -198,3 +198,29 @@ def test_half_precision_is_a_choice(model: LoadedModel) -> None:
     probabilities = half.predict(RGB).probabilities
     assert probabilities.dtype == np.float32
     assert not np.array_equal(probabilities, model.predict(RGB).probabilities)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_prepared_images_are_predicted_together(
+    keep: bool, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their order; kept logits spare the second pass that probabilities take."""
+    model.size_hw = (16, 16)
+    images = [model.prepare(RGB[:height], f"{height} rows") for height in (20, 12, 20)]
+    assert [image.input.shape for image in images] == [(16, 16, 3)] * 3
+    passes: list[int] = []
+    own = LoadedModel._logits
+
+    def counted(self: LoadedModel, batch: Any) -> torch.Tensor:
+        passes.append(len(batch))
+        return own(self, batch)
+
+    monkeypatch.setattr(LoadedModel, "_logits", counted)
+    results = model.predict_prepared(images, batch_size=2, keep_logits=keep)
+    assert passes == [1, 2]
+    for image, result in zip(images, results, strict=True):
+        alone = model.predict(image.pixels)
+        assert np.array_equal(result.class_map, alone.class_map) and result.name == image.name
+        before = len(passes)
+        assert np.array_equal(result.probabilities, alone.probabilities)
+        assert len(passes) - before == (not keep)
