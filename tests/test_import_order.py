@@ -21,6 +21,7 @@ FLOW = [
     "spec",
     "trainer",
     "use",
+    "serve",
     "launch",
     "platforms",
     "check",

@@ -19,6 +19,7 @@ from adapt.cli import (
     pack,
     platforms,
     pseudo_labels,
+    serve,
     specs,
     tracking,
 )
@@ -40,6 +41,7 @@ for part in (
     models,
     checkpoints,
     pseudo_labels,
+    serve,
     tracking,
     platforms,
 ):

@@ -49,11 +49,15 @@ __all__ = [
     "Place",
     "failure_file",
     "find_place",
+    "model_to_serve",
     "with_arguments",
 ]
 
 GRACE = "SEGADAPT_GRACE_S"
 NODES_WAIT = "SEGADAPT_NODES_WAIT_S"
+MODEL = "SEGADAPT_MODEL"
+SAGEMAKER_MODEL = "opt/ml/model"
+"""Below the root: where SageMaker unpacks the model of an endpoint."""
 
 PLACES: dict[str, Callable[[Mapping[str, str], Path], Place | None]] = {
     "sagemaker": sagemaker,
@@ -140,6 +144,22 @@ def with_arguments(place: Place, arguments: Sequence[str]) -> Place:
         else:
             overrides.append(channel_override(name, value))
     return replace(place, overrides=(*place.overrides, *overrides), model_dir=model_dir)
+
+
+def model_to_serve(environment: Mapping[str, str]) -> str:
+    """The model that a server serves without being given one: `SEGADAPT_MODEL`, else the folder in
+    which SageMaker puts it, since it starts a container with the word `serve` alone.
+
+    Raises `JobError` where there is neither.
+    """
+    folder = _root(environment) / SAGEMAKER_MODEL
+    found = environment.get(MODEL) or (str(folder) if folder.is_dir() else "")
+    if not found:
+        raise JobError(
+            f"MODEL: expected a model to serve, got none, neither {MODEL} nor a folder {folder}",
+            fix="name a file of weights, a checkpoint's folder, a run or models:/NAME@best",
+        )
+    return found
 
 
 def failure_file(environment: Mapping[str, str]) -> Path | None:

@@ -1,0 +1,125 @@
+"""`Server`: listens at once, loads the model meanwhile, stops gracefully.
+
+uvicorn would end a process by the signal that stopped it; a server that a platform stops has done
+its work, so SIGTERM is exit code 0.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from adapt.errors import JobError
+from adapt.serve.app import build_app
+from adapt.serve.gate import Gate
+from adapt.serve.limits import Limits
+from adapt.serve.protocol import LimitedProtocol
+from adapt.serve.service import Service
+from adapt.use.model import LoadedModel
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 512
+GRACE_SHARE = 0.8
+"""Of a platform's grace, for requests in flight; the rest is for ending."""
+_END_S = 1.0
+
+
+class Server(uvicorn.Server):
+    """One model at one address. `load` is called in a thread of its own.
+
+    Raises `JobError` where the address cannot be had.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], LoadedModel],
+        *,
+        name: str = "segadapt",
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        limits: Limits | None = None,
+        token: str | None = None,
+        grace_s: float = 30.0,
+    ) -> None:
+        self.listener = _listener(host, port)
+        self.service = Service(name, limits or Limits(), load, self.stop)
+        app = Gate(build_app(self.service, token is not None), self.service.metrics, token)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=LimitedProtocol,
+                loop="asyncio",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_graceful_shutdown=GRACE_SHARE * grace_s,  # type: ignore[arg-type]
+            )
+        )
+
+    @property
+    def url(self) -> str:
+        """The address, with the port that the system chose for port 0."""
+        host, port = self.listener.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def stop(self) -> None:
+        """Ask for a graceful stop; any thread may."""
+        self.should_exit = True
+
+    def serve_until_stopped(self) -> None:
+        """Serve until a signal or `stop`, and finish what is in flight.
+
+        Raises what ended loading or computing, and `KeyboardInterrupt` after Ctrl-C.
+        """
+        batcher = self.service.batcher
+        log.info("loading the model")
+        batcher.start()
+        self.run(sockets=[self.listener])
+        batcher.stop()
+        batcher.join(_END_S)
+        self.service.close()
+        if batcher.failure is not None:
+            raise batcher.failure
+        if signal.SIGINT in self._captured_signals:
+            raise KeyboardInterrupt
+        log.info("stopped")
+        if batcher.is_alive() and threading.current_thread() is threading.main_thread():
+            sys.stderr.flush()  # Python's own end aborts in the middle of a computation
+            os._exit(0)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on SIGTERM and Ctrl-C, without ending the process by them afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return socket.create_server(address, family=family, backlog=MAX_CONNECTIONS)
+    except OSError as error:
+        raise JobError(
+            f"host, port: expected an address that this program may listen on, got {host}:{port} "
+            f"({error.strerror})",
+            "give another --port, or the --host of this machine",
+        ) from error

@@ -1,0 +1,267 @@
+"""The tensors of KServe's v2 protocol (Open Inference Protocol): a request's images, an answer's
+results, in JSON or behind it in binary form.
+
+One input: `image`, UINT8 of shape (H, W, 3) or (B, H, W, 3), or BYTES of shape (B), PNG or JPEG
+files, in JSON as base64. Outputs: `class_map` by default, `entropy` and `class_shares` on demand.
+"""
+
+import base64
+import binascii
+import json
+import struct
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapt.data.packed.codecs import Pixels
+from adapt.errors import known_names, written
+from adapt.serve.answers import class_shares
+from adapt.serve.refused import Refused
+from adapt.serve.uploads import check_pixels
+from adapt.use.segmentation import Segmentation
+
+INPUT = "image"
+HEADER_LENGTH = "inference-header-content-length"
+"""The header of the binary extension: the length in bytes of the JSON before the binary data."""
+FORMAT = "send the inputs that GET /v2/models/NAME describes"
+_LENGTH = struct.Struct("<I")
+_ONE_AT_A_TIME = threading.Lock()
+"""Parsed JSON takes up to thirty times its text."""
+
+
+class Output(NamedTuple):
+    """A tensor of the answer: how it is made of an image's result."""
+
+    datatype: str
+    dtype: str
+    shape: tuple[str, ...]
+    of: Callable[[Segmentation], NDArray[Any]]
+
+
+OUTPUTS: dict[str, Output] = {
+    "class_map": Output("UINT8", "u1", ("-1", "-1"), lambda one: one.class_map),
+    "entropy": Output("FP32", "<f4", ("-1", "-1"), lambda one: one.entropy),
+    "class_shares": Output(
+        "FP32", "<f4", ("K",), lambda one: np.array(class_shares(one), np.float32)
+    ),
+}
+"""The first is the default."""
+
+
+class Asked(NamedTuple):
+    """A request: its images, as files or as pixels, and what is to be answered how."""
+
+    images: Sequence[bytes | Pixels]
+    outputs: Mapping[str, bool]
+    """Name -> whether it is answered in binary form."""
+    batched: bool
+    identity: str | None
+
+
+def described(num_classes: int) -> dict[str, Any]:
+    """The inputs and outputs of the model's metadata."""
+    outputs = [
+        {
+            "name": name,
+            "datatype": row.datatype,
+            "shape": [-1, *(num_classes if part == "K" else int(part) for part in row.shape)],
+        }
+        for name, row in OUTPUTS.items()
+    ]
+    inputs = [{"name": INPUT, "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
+    return {"inputs": inputs, "outputs": outputs}
+
+
+def asked(body: bytes, header_length: str | None, most_px: int) -> Asked:
+    """Read a request. Raises `Refused` (400, 413)."""
+    text, rest = _parts(body, header_length)
+    with _ONE_AT_A_TIME:
+        values = _object(text)
+        images, rest, batched = _images(values.get("inputs"), rest, most_px)
+    if rest:
+        raise _bad("body", "the binary data of the inputs alone", f"{len(rest)} more bytes")
+    identity = values.get("id")
+    if identity is not None and not isinstance(identity, str):
+        raise _bad("id", "a text", written(identity))
+    return Asked(images, _outputs(values), batched, identity)
+
+
+def image_of_json(body: bytes) -> bytes:
+    """The file of `{"image": BASE64}`, as `/invocations` takes it. Raises `Refused` (400)."""
+    with _ONE_AT_A_TIME:
+        values = _object(body)
+    if values.keys() != {"image"}:
+        raise Refused(
+            400,
+            f'body: expected {{"image": BASE64}}, got the keys {written(sorted(values))}',
+            "send the file itself as image/png or image/jpeg, or as base64 under this key",
+        )
+    return _of_base64(values["image"], "image")
+
+
+def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
+    if header_length is None:
+        return body, b""
+    digits = header_length.strip()
+    if not (digits.isascii() and digits.isdigit() and int(digits[:12]) <= len(body)):
+        raise _bad(HEADER_LENGTH, f"a number up to {len(body)}", repr(header_length[:40]))
+    return body[: int(digits)], body[int(digits) :]
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _bad("body", "JSON", f"other text ({error})") from error
+    if not isinstance(values, dict):
+        raise _bad("body", "a JSON object", type(values).__name__)
+    return values
+
+
+def _images(inputs: Any, rest: bytes, most_px: int) -> tuple[list[Any], bytes, bool]:
+    """The images of the one input, the binary data behind it, and whether it is a batch."""
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise _bad("inputs", f"a list of one tensor, {INPUT}", written(inputs))
+    tensor = inputs[0]
+    if tensor.get("name") != INPUT:
+        raise _bad("inputs[0].name", INPUT, written(tensor.get("name")))
+    shape, datatype = tensor.get("shape"), tensor.get("datatype")
+    if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
+        raise _bad("inputs[0].shape", "a list of positive integers", written(shape))
+    if datatype not in _DATATYPES:
+        known = known_names(datatype, _DATATYPES)
+        raise Refused(400, f"inputs[0].datatype: expected a known name, {known}", FORMAT)
+    data, rest = _data(tensor, rest)
+    images = _DATATYPES[datatype](data, shape, most_px)
+    return images, rest, not (datatype == "UINT8" and len(shape) == 3)
+
+
+def _data(tensor: dict[str, Any], rest: bytes) -> tuple[Any, bytes]:
+    """The data of a tensor, a list of JSON or bytes, and the binary data of the next."""
+    parameters = tensor.get("parameters") or {}
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if size is None:
+        if not isinstance(tensor.get("data"), list):
+            raise _bad("inputs[0].data", "a list", written(tensor.get("data")))
+        return tensor["data"], rest
+    if type(size) is not int or not 0 <= size <= len(rest):
+        raise _bad(
+            "inputs[0].parameters.binary_data_size", f"a number up to {len(rest)}", written(size)
+        )
+    return rest[:size], rest[size:]
+
+
+def _of_numbers(data: Any, shape: list[int], most_px: int) -> list[Pixels]:
+    if len(shape) not in (3, 4) or shape[-1] != 3:
+        raise _bad("inputs[0].shape", "[H, W, 3] or [B, H, W, 3]", written(shape))
+    check_pixels(shape[-3], shape[-2], most_px, "inputs[0]")
+    values = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else _numbers(data)
+    count = int(np.prod(shape, dtype=object))
+    if values.size != count:
+        raise _bad("inputs[0].data", f"{count} values for shape {shape}", str(values.size))
+    return list(values.reshape(-1, *shape[-3:]).copy())
+
+
+def _numbers(data: list[Any]) -> Pixels:
+    try:
+        values = np.array(data)
+    except (ValueError, OverflowError) as error:
+        raise _bad("inputs[0].data", "numbers", f"another list ({error})") from error
+    if values.dtype.kind not in "iu":
+        raise _bad("inputs[0].data", "integers from 0 to 255", f"{values.dtype} values")
+    if values.size and not 0 <= values.min() <= values.max() <= 255:
+        raise _bad("inputs[0].data", "integers from 0 to 255", f"{values.min()} to {values.max()}")
+    return values.astype(np.uint8)
+
+
+def _of_files(data: Any, shape: list[int], _most_px: int) -> list[bytes]:
+    if isinstance(data, bytes):
+        files = _lengthened(data)
+    else:
+        files = [_of_base64(text, "inputs[0].data") for text in data]
+    if shape != [len(files)]:
+        raise _bad("inputs[0].shape", f"[{len(files)}] for as many files", written(shape))
+    return files
+
+
+def _of_base64(text: Any, key: str) -> bytes:
+    if not isinstance(text, str):
+        raise _bad(key, "a PNG or JPEG file as base64", type(text).__name__)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _bad(key, "a PNG or JPEG file as base64", f"another text ({error})") from error
+
+
+def _lengthened(data: bytes) -> list[bytes]:
+    """Files, each behind its length."""
+    files, position = [], 0
+    while position < len(data):
+        start = position + _LENGTH.size
+        if start > len(data):
+            raise _bad("inputs[0].data", "each file behind its length in 4 bytes", "fewer bytes")
+        (length,) = _LENGTH.unpack_from(data, position)
+        position = start + length
+        if position > len(data):
+            raise _bad("inputs[0].data", f"a file of {length} bytes", f"{len(data) - start}")
+        files.append(data[start:position])
+    return files
+
+
+_DATATYPES: dict[str, Callable[[Any, list[int], int], list[Any]]] = {
+    "UINT8": _of_numbers,
+    "BYTES": _of_files,
+}
+
+
+def _outputs(values: dict[str, Any]) -> dict[str, bool]:
+    binary = _flag(values, "binary_data_output", False)
+    found = values.get("outputs") or [{"name": next(iter(OUTPUTS))}]
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise _bad("outputs", "a list of objects with a name", written(found))
+    for one in found:
+        if not isinstance(one.get("name"), str) or one["name"] not in OUTPUTS:
+            known = known_names(one.get("name"), OUTPUTS)
+            raise Refused(400, f"outputs: expected a known name, {known}", FORMAT)
+    return {one["name"]: _flag(one, "binary_data", binary) for one in found}
+
+
+def _flag(values: dict[str, Any], name: str, default: bool) -> bool:
+    parameters = values.get("parameters") or {}
+    found = parameters.get(name, default) if isinstance(parameters, dict) else parameters
+    if not isinstance(found, bool):
+        raise _bad(f"parameters.{name}", "true or false", written(found))
+    return found
+
+
+def answered(
+    results: Sequence[Segmentation], request: Asked, model: Mapping[str, str]
+) -> tuple[bytes, int | None]:
+    """The body of an answer, and the length of its JSON where binary data follow."""
+    tensors: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
+    for name, binary in request.outputs.items():
+        row = OUTPUTS[name]
+        values = np.stack([row.of(one) for one in results]).astype(row.dtype, copy=False)
+        values = values if request.batched else values[0]
+        tensor: dict[str, Any] = {
+            "name": name,
+            "datatype": row.datatype,
+            "shape": list(values.shape),
+        }
+        if binary:
+            blobs.append(values.tobytes())
+            tensor["parameters"] = {"binary_data_size": values.nbytes}
+        else:
+            tensor["data"] = values.ravel().tolist()
+        tensors.append(tensor)
+    identity = {} if request.identity is None else {"id": request.identity}
+    text = json.dumps({**model, **identity, "outputs": tensors}).encode()
+    return b"".join([text, *blobs]), len(text) if blobs else None
+
+
+def _bad(key: str, expected: str, found: str) -> Refused:
+    return Refused(400, f"{key}: expected {expected}, got {found}", FORMAT)
