@@ -6,16 +6,18 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from adapt import __version__
 from adapt.errors import known_names
 from adapt.serve import tensors
 from adapt.serve.answers import ANSWERS, wanted
-from adapt.serve.metrics import METRICS_TYPE
+from adapt.serve.metrics import CLIENT_GONE, METRICS_TYPE
 from adapt.serve.page import page
 from adapt.serve.refused import JSON, Refused
 from adapt.serve.service import Service
+from adapt.serve.tensor_outputs import answered, described
 from adapt.serve.uploads import IMAGE_TYPES
 
 BINARY = "application/octet-stream"
@@ -28,6 +30,7 @@ def build_app(service: Service, needs_token: bool) -> FastAPI:
     app = FastAPI(openapi_url=None)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _unknown)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
     _add_probes(app, service)
     _add_v2(app, service)
@@ -84,8 +87,11 @@ def _add_v2(app: FastAPI, service: Service) -> None:
             body, most_px = await intake.body(), service.limits.max_pixels
             asked = await service.in_thread(tensors.asked, body, header_length, most_px)
             results = await intake.segmented(asked.images)
-            model = {"model_name": service.name, "model_version": VERSION}
-            answer, length = await service.in_thread(tensors.answered, results, asked, model)
+            about = {"model_name": service.name, "model_version": VERSION}
+            about |= {} if asked.identity is None else {"id": asked.identity}
+            answer, length = await service.in_thread(
+                answered, results, asked.outputs, about, asked.batched
+            )
         if length is None:
             return Response(answer, media_type=JSON)
         return Response(answer, media_type=BINARY, headers={tensors.HEADER_LENGTH: str(length)})
@@ -120,7 +126,7 @@ def _metadata(service: Service) -> dict[str, Any]:
         "name": service.name,
         "versions": [VERSION],
         "platform": "pytorch",
-        **tensors.described(model.classes.num_classes),
+        **described(model.classes.num_classes),
         "parameters": {"classes": classes, "lineage": dict(model.lineage), **limits},
     }
 
@@ -160,6 +166,11 @@ async def _unknown(request: Request, error: Exception) -> Response:
         return Refused(405, problem, fix, error.headers).response()
     path = request.url.path[:100]
     return Refused(error.status_code, f"path: expected {paths}, got {path!r}", fix).response()
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """For the metrics and the log alone."""
+    return Response(status_code=CLIENT_GONE)
 
 
 async def _bug(_request: Request, error: Exception) -> Response:

@@ -7,10 +7,10 @@ import hmac
 import logging
 import time
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapt.serve.metrics import Metrics
+from adapt.serve.metrics import CLIENT_GONE, Metrics
 from adapt.serve.refused import Refused, not_ready
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,6 @@ PROBES = frozenset(("/health", "/ping", "/v2/health/live", "/v2/health/ready"))
 OPEN = PROBES | {"/"}
 """Paths without a token; the page at `/` knows nothing of the model."""
 QUIET = PROBES | {"/metrics"}
-CLIENT_GONE = 499
 _MOST_CHARACTERS = 200
 
 
@@ -47,8 +46,6 @@ class Gate:
             await self._app(scope, receive, noted)
         except Refused as refused:
             await refused.response()(scope, receive, noted)
-        except ClientDisconnect:
-            pass
         except asyncio.CancelledError:  # the grace of a stop is over
             if code == CLIENT_GONE:
                 await not_ready("the server stops").response()(scope, receive, noted)

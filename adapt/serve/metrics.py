@@ -11,6 +11,8 @@ from prometheus_client import (
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
 
+CLIENT_GONE = 499
+"""The code under which requests are counted whose client left before the answer."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 IMAGES = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 

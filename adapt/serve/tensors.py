@@ -1,8 +1,8 @@
-"""The tensors of KServe's v2 protocol (Open Inference Protocol): a request's images, an answer's
-results, in JSON or behind it in binary form.
+"""Requests of KServe's v2 protocol (Open Inference Protocol): images in JSON, or behind it in
+binary form.
 
 One input: `image`, UINT8 of shape (H, W, 3) or (B, H, W, 3), or BYTES of shape (B), PNG or JPEG
-files, in JSON as base64. Outputs: `class_map` by default, `entropy` and `class_shares` on demand.
+files, in JSON as base64.
 """
 
 import base64
@@ -14,41 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from adapt.data.packed.codecs import Pixels
 from adapt.errors import known_names, written
-from adapt.serve.answers import class_shares
 from adapt.serve.refused import Refused
+from adapt.serve.tensor_outputs import INPUT, OUTPUTS
 from adapt.serve.uploads import check_pixels
-from adapt.use.segmentation import Segmentation
 
-INPUT = "image"
 HEADER_LENGTH = "inference-header-content-length"
 """The header of the binary extension: the length in bytes of the JSON before the binary data."""
 FORMAT = "send the inputs that GET /v2/models/NAME describes"
 _LENGTH = struct.Struct("<I")
 _ONE_AT_A_TIME = threading.Lock()
 """Parsed JSON takes up to thirty times its text."""
-
-
-class Output(NamedTuple):
-    """A tensor of the answer: how it is made of an image's result."""
-
-    datatype: str
-    dtype: str
-    shape: tuple[str, ...]
-    of: Callable[[Segmentation], NDArray[Any]]
-
-
-OUTPUTS: dict[str, Output] = {
-    "class_map": Output("UINT8", "u1", ("-1", "-1"), lambda one: one.class_map),
-    "entropy": Output("FP32", "<f4", ("-1", "-1"), lambda one: one.entropy),
-    "class_shares": Output(
-        "FP32", "<f4", ("K",), lambda one: np.array(class_shares(one), np.float32)
-    ),
-}
-"""The first is the default."""
 
 
 class Asked(NamedTuple):
@@ -59,20 +37,6 @@ class Asked(NamedTuple):
     """Name -> whether it is answered in binary form."""
     batched: bool
     identity: str | None
-
-
-def described(num_classes: int) -> dict[str, Any]:
-    """The inputs and outputs of the model's metadata."""
-    outputs = [
-        {
-            "name": name,
-            "datatype": row.datatype,
-            "shape": [-1, *(num_classes if part == "K" else int(part) for part in row.shape)],
-        }
-        for name, row in OUTPUTS.items()
-    ]
-    inputs = [{"name": INPUT, "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
-    return {"inputs": inputs, "outputs": outputs}
 
 
 def asked(body: bytes, header_length: str | None, most_px: int) -> Asked:
@@ -131,7 +95,7 @@ def _images(inputs: Any, rest: bytes, most_px: int) -> tuple[list[Any], bytes, b
     shape, datatype = tensor.get("shape"), tensor.get("datatype")
     if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
         raise _bad("inputs[0].shape", "a list of positive integers", written(shape))
-    if datatype not in _DATATYPES:
+    if not isinstance(datatype, str) or datatype not in _DATATYPES:
         known = known_names(datatype, _DATATYPES)
         raise Refused(400, f"inputs[0].datatype: expected a known name, {known}", FORMAT)
     data, rest = _data(tensor, rest)
@@ -235,32 +199,6 @@ def _flag(values: dict[str, Any], name: str, default: bool) -> bool:
     if not isinstance(found, bool):
         raise _bad(f"parameters.{name}", "true or false", written(found))
     return found
-
-
-def answered(
-    results: Sequence[Segmentation], request: Asked, model: Mapping[str, str]
-) -> tuple[bytes, int | None]:
-    """The body of an answer, and the length of its JSON where binary data follow."""
-    tensors: list[dict[str, Any]] = []
-    blobs: list[bytes] = []
-    for name, binary in request.outputs.items():
-        row = OUTPUTS[name]
-        values = np.stack([row.of(one) for one in results]).astype(row.dtype, copy=False)
-        values = values if request.batched else values[0]
-        tensor: dict[str, Any] = {
-            "name": name,
-            "datatype": row.datatype,
-            "shape": list(values.shape),
-        }
-        if binary:
-            blobs.append(values.tobytes())
-            tensor["parameters"] = {"binary_data_size": values.nbytes}
-        else:
-            tensor["data"] = values.ravel().tolist()
-        tensors.append(tensor)
-    identity = {} if request.identity is None else {"id": request.identity}
-    text = json.dumps({**model, **identity, "outputs": tensors}).encode()
-    return b"".join([text, *blobs]), len(text) if blobs else None
 
 
 def _bad(key: str, expected: str, found: str) -> Refused:

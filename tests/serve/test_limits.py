@@ -1,0 +1,230 @@
+"""Hostile clients and full servers: right codes, bounded memory, and a server that goes on."""
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from adapt.errors import JobError
+from adapt.serve.limits import MB, Limits
+from adapt.serve.protocol import LimitedProtocol
+from adapt.serve.server import Server
+from tests.launch.rank_scripts import wait_until
+from tests.serve.conftest import Pointwise, running
+from tests.serve.pictures import RGB, encoded
+from tests.serve.test_routes import INFER, PNG, refused
+
+
+class Held(Pointwise):
+    """Computes when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = threading.Event()
+        self.let.set()
+
+    def predict(self, images: Any, batch_size: int | None = None) -> Any:
+        assert self.let.wait(60)
+        return super().predict(images, batch_size)
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    model = Held()
+    yield model
+    model.let.set()
+
+
+def post(client: httpx.Client, content: Any = None, **headers: str) -> httpx.Response:
+    return client.post("/invocations", content=content or encoded(), headers=PNG | headers)
+
+
+def raw(server: Server, *parts: bytes, wait_s: float = 0.0) -> bytes:
+    """Everything that the server sends until it closes the connection."""
+    found = b""
+    where = server.listener.getsockname()
+    with socket.create_connection(where, timeout=20) as connection, suppress(ConnectionError):
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(wait_s)
+        while part := connection.recv(1 << 16):
+            found += part
+    return found
+
+
+def test_large_bodies_are_refused_by_their_length_or_as_they_come() -> None:
+    with running(Pointwise, max_body_bytes=MB) as (client, server):
+        answer = post(client, b"\0" * (3 * MB))
+        refused(answer, 413, f"body: expected at most {MB} bytes, got {3 * MB} or more")
+        refused(post(client, iter([b"\0" * 65536] * 40)), 413, f"expected at most {MB} bytes, got")
+        length = b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\n"
+        head = length + b"content-length: 99999999999999\r\nexpect: 100-continue\r\n\r\n"
+        assert raw(server, head).startswith(b"HTTP/1.1 413 ")
+        assert post(client).status_code == 200
+        assert server.service.bodies.total == server.service.slots.total == 0
+
+
+def test_the_rest_of_a_refused_body_is_awaited_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(LimitedProtocol, "rest_s", 0.5)
+    with running(Pointwise, max_body_bytes=MB) as (client, server):
+        head = b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\n"
+        head += b"content-length: 9999999\r\n\r\n"
+        started_s = time.monotonic()
+        raw(server, head, *[b"0"] * 400, wait_s=0.05)
+        assert time.monotonic() - started_s < 10, "less than the 20 s of the whole body"
+        assert post(client).status_code == 200
+
+
+def test_slow_headers_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LimitedProtocol, "head_s", 0.5)
+    with running(Pointwise) as (client, server):
+        for sent in (b"", b"GET /ping HT"):
+            started_s = time.monotonic()
+            assert raw(server, sent) == b""
+            assert time.monotonic() - started_s < 10
+        again = b"GET /ping HTTP/1.1\r\nhost: a\r\n\r\nGET /pi"
+        assert raw(server, again).count(b"HTTP/1.1 200") == 1
+        assert client.get("/ping").status_code == 200
+
+
+def test_slow_bodies_end_and_hold_no_place() -> None:
+    head = b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\n"
+    head += b"content-length: 1000\r\n\r\n"
+    with running(Pointwise, body_s=1.5, queue=2) as (client, server), ThreadPoolExecutor(8) as pool:
+        slow = [pool.submit(raw, server, head, b"ab") for _ in range(8)]
+        wait_until(lambda: server.service.bodies.total == 16, timeout_s=10)
+        assert post(client).status_code == 200, "others are served meanwhile"
+        for one in slow:
+            answer = one.result()
+            assert answer.startswith(b"HTTP/1.1 408 "), answer
+            assert b"expected all of it within 1.5 s, got 2 bytes" in answer
+        assert server.service.bodies.total == 0
+
+
+def test_a_reader_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LimitedProtocol, "unread_s", 0.5)
+    pixels = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3)).astype(np.uint8)
+    body = b'{"inputs":[{"name":"image","datatype":"UINT8","shape":[1500,1500,3],'
+    body += b'"parameters":{"binary_data_size":6750000}}],"outputs":[{"name":"entropy"}]}'
+    head = b"POST /v2/models/segadapt/infer HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n"
+    head += b"inference-header-content-length: %d\r\n\r\n"
+    with running(Pointwise) as (_, server):
+        where = server.listener.getsockname()
+        with socket.create_connection(where, timeout=20) as connection:
+            connection.sendall(head % (len(body) + 6750000, len(body)) + body + pixels.tobytes())
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            wait_until(lambda: not server.server_state.connections, timeout_s=20)
+
+
+def test_a_full_queue_answers_429_with_a_time(held: Held) -> None:
+    with running(lambda: held, queue=3) as (client, server), ThreadPoolExecutor(8) as pool:
+        held.let.clear()
+        first = [pool.submit(post, client) for _ in range(3)]
+        wait_until(lambda: server.service.slots.total == 3, timeout_s=10)
+        answer = post(client)
+        found = refused(answer, 429, "the server is full: expected room for one more image, got 3")
+        assert int(answer.headers["retry-after"]) >= 1 and "retry after" in found["fix"]
+        assert client.get("/ping").status_code == 200, "the event loop is free"
+        held.let.set()
+        assert [one.result().status_code for one in first] == [200] * 3
+        assert post(client).status_code == 200
+
+
+def test_memory_for_bodies_is_limited() -> None:
+    limits = {"bodies_bytes": 4 * MB, "max_body_bytes": 4 * MB}
+    with running(Pointwise, **limits) as (client, server), ThreadPoolExecutor(2) as pool:
+        head = b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\n"
+        head += b"connection: close\r\ncontent-length: %d\r\n\r\n"
+        large = pool.submit(raw, server, head % (3 * MB), b"0" * (3 * MB - 1), b"0", wait_s=1.5)
+        wait_until(lambda: server.service.bodies.total > 2 * MB, timeout_s=10)
+        answer = post(client, b"1" * (3 * MB))
+        refused(answer, 429, "the server is full: expected room for the body")
+        assert large.result().startswith(b"HTTP/1.1 400 ")
+    with pytest.raises(JobError, match=r"max_body_mb: expected at most 4, .* got 5"):
+        Limits(max_body_bytes=5 * MB, bodies_bytes=4 * MB)
+
+
+def test_a_client_that_is_gone_costs_no_computation(held: Held) -> None:
+    with running(lambda: held) as (client, server), ThreadPoolExecutor(1) as pool:
+        held.let.clear()
+        first = pool.submit(post, client)
+        wait_until(lambda: server.service.slots.total == 1, timeout_s=10)
+        done = len(held.passes)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/invocations", content=encoded(), headers=PNG, timeout=0.3)
+        wait_until(lambda: server.service.slots.total == 1, timeout_s=10)
+        held.let.set()
+        assert first.result().status_code == 200 and post(client).status_code == 200
+        assert held.passes[done:] == [1, 1], "the first and the last"
+        assert 'segadapt_requests_total{code="499"' in client.get("/metrics").text
+
+
+def test_a_late_result_is_503(held: Held) -> None:
+    with running(lambda: held, answer_s=0.5) as (client, _):
+        held.let.clear()
+        answer = post(client)
+        refused(answer, 503, "segadapt: expected a result within 0.5 s, got none")
+        assert answer.headers["retry-after"]
+        held.let.set()
+        assert post(client).status_code == 200
+
+
+def test_garbage_is_no_http(held: Held) -> None:
+    with running(lambda: held) as (client, server):
+        assert raw(server, b"\x16\x03\x01\x02\0hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+        assert raw(server, b"GET /" + b"a" * 200_000).startswith(b"HTTP/1.1 400 ")
+        assert client.get("/ping").status_code == 200
+
+
+def peak_mb(pid: int) -> int:
+    """The most memory that a process has had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+
+
+def test_two_hundred_at_the_same_time(served: tuple[str, int]) -> None:
+    """Large images, of which the queue takes few: the others are refused, and the memory of the
+    process does not grow with them."""
+    url, pid = served
+    pixels = np.random.default_rng(0).integers(0, 256, (700, 1000, 3)).astype(np.uint8)
+    content = encoded(pixels, compress_level=0)
+    with httpx.Client(
+        base_url=url, timeout=120, limits=httpx.Limits(max_connections=200)
+    ) as client:
+        assert post(client, content).status_code == 200
+        before_mb, barrier = peak_mb(pid), threading.Barrier(200)
+
+        def one(number: int) -> int:
+            barrier.wait(60)
+            answer = post(client, content if number % 4 else b"\x89PNG broken")
+            if answer.status_code == 429:
+                assert int(answer.headers["retry-after"]) >= 1 and answer.json()["fix"]
+            return answer.status_code
+
+        with ThreadPoolExecutor(200) as pool:
+            codes = Counter(pool.map(one, range(200)))
+        assert set(codes) <= {200, 400, 429} and codes[200] >= 4 and codes[429] >= 1, codes
+        assert codes[400] + codes[429] >= 50
+        grown_mb = peak_mb(pid) - before_mb
+        assert grown_mb < 500, f"{grown_mb} MB for {codes}"
+        assert post(client, content).status_code == 200 and client.get("/ping").status_code == 200
+
+
+def test_many_small_tensors_of_one_request_are_computed(held: Held) -> None:
+    with running(lambda: held, queue=4, batch_size=4) as (client, _):
+        values = {"name": "image", "datatype": "UINT8", "shape": [4, 60, 100, 3]}
+        values |= {"data": np.stack([RGB] * 4).ravel().tolist()}
+        answer = client.post(INFER, json={"inputs": [values]})
+        assert answer.json()["outputs"][0]["shape"] == [4, 60, 100]
+        assert held.passes == [4, 4], "the warm-up, and the four of them together"
