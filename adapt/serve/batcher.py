@@ -16,12 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adapt.data.packed.codecs import Pixels
 from adapt.errors import DataError
 from adapt.serve.limits import Limits
 from adapt.serve.metrics import Metrics
 from adapt.serve.refused import Refused
-from adapt.use.model import LoadedModel
+from adapt.use.model import LoadedModel, PreparedImage
 from adapt.use.segmentation import Segmentation
 
 log = logging.getLogger(__name__)
@@ -35,9 +34,9 @@ _LOST_GPU = "CUDA error"
 
 
 class Item(NamedTuple):
-    """An image that waits: (H, W, 3) uint8 RGB."""
+    """An image that waits."""
 
-    pixels: Pixels
+    image: PreparedImage
     arrived_s: float
     result: "Future[Segmentation]"
 
@@ -67,9 +66,9 @@ class Batcher(threading.Thread):
         """True from the end of the warm-up to a failure or a stop."""
         return self.model is not None and self.failure is None and not self._stopping
 
-    def submit(self, pixels: Pixels) -> "Future[Segmentation]":
-        """Queue an image, (H, W, 3) uint8; the future of its result, which may be cancelled."""
-        item = Item(pixels, time.monotonic(), Future())
+    def submit(self, image: PreparedImage) -> "Future[Segmentation]":
+        """Queue an image; the future of its result, which may be cancelled."""
+        item = Item(image, time.monotonic(), Future())
         with self._changed:
             self._items.append(item)
             self._changed.notify()
@@ -116,7 +115,7 @@ class Batcher(threading.Thread):
             return batch
 
     def _like(self, first: Item) -> list[Item]:
-        same = [one for one in self._items if one.pixels.shape == first.pixels.shape]
+        same = [one for one in self._items if one.image.sizes == first.image.sizes]
         return same[: self._batch_size]
 
     def _compute(self, model: LoadedModel, batch: Sequence[Item]) -> None:
@@ -124,7 +123,7 @@ class Batcher(threading.Thread):
             return
         started_s = time.monotonic()
         try:
-            results = model.predict([one.pixels for one in batch], self._batch_size)
+            results = model.predict_prepared([one.image for one in batch], self._batch_size)
         except Exception as error:  # noqa: BLE001 - it ends these requests, not the server
             self._failed(model, batch, error)
             return

@@ -18,7 +18,7 @@ from adapt.serve.limits import MB, Held, Limits
 from adapt.serve.metrics import Metrics
 from adapt.serve.refused import Refused, not_ready
 from adapt.serve.uploads import decoded
-from adapt.use.model import LoadedModel
+from adapt.use.model import LoadedModel, PreparedImage
 from adapt.use.segmentation import Segmentation
 
 T = TypeVar("T")
@@ -131,8 +131,9 @@ class Intake:
             )
         service.slots.take(len(images), service.wait_s)
         self.held_images += len(images)
-        pixels = [await self._pixels(number, image) for number, image in enumerate(images)]
-        results = [asyncio.wrap_future(service.batcher.submit(one)) for one in pixels]
+        read = service.in_thread
+        prepared = [await read(self._prepared, *one) for one in enumerate(images)]
+        results = [asyncio.wrap_future(service.batcher.submit(one)) for one in prepared]
         try:
             await self._wait(results)
             return [one.result() for one in results]
@@ -140,11 +141,12 @@ class Intake:
             for one in results:
                 one.cancel()
 
-    async def _pixels(self, number: int, image: bytes | Pixels) -> Pixels:
-        if not isinstance(image, bytes):
-            return image
-        most_px, name = self._service.limits.max_pixels, f"image {number}"
-        return await self._service.in_thread(decoded, image, most_px, name)
+    def _prepared(self, number: int, image: bytes | Pixels) -> PreparedImage:
+        """Decode and resize; a thread of the pool does it."""
+        name = f"image {number}"
+        if isinstance(image, bytes):
+            image = decoded(image, self._service.limits.max_pixels, name)
+        return self._service.model().prepare(image, name)
 
     async def _wait(self, results: "Sequence[asyncio.Future[Segmentation]]") -> None:
         answer_s = self._service.limits.answer_s

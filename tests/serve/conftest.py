@@ -49,9 +49,9 @@ class Pointwise(LoadedModel):
         super().__init__(segmenter, header, Stores(), "cpu")
         self.passes: list[int] = []
 
-    def predict(self, images: Any, batch_size: int | None = None) -> Any:
+    def predict_prepared(self, images: Any, *options: Any, **more: Any) -> Any:
         self.passes.append(len(images))
-        return super().predict(images, batch_size)
+        return super().predict_prepared(images, *options, **more)
 
 
 @contextmanager

@@ -57,11 +57,11 @@ FAILURES: dict[int, Exception] = {
 class Failing(Pointwise):
     """Fails by the first pixel's red value."""
 
-    def predict(self, images: Any, batch_size: int | None = None) -> Any:
+    def predict_prepared(self, images: Any, *options: Any, **more: Any) -> Any:
         for image in images:
-            if int(image[0, 0, 0]) in FAILURES:
-                raise FAILURES[int(image[0, 0, 0])]
-        return super().predict(images, batch_size)
+            if int(image.pixels[0, 0, 0]) in FAILURES:
+                raise FAILURES[int(image.pixels[0, 0, 0])]
+        return super().predict_prepared(images, *options, **more)
 
 
 def marked(number: int) -> Any:

@@ -32,9 +32,9 @@ class Held(Pointwise):
         self.let = threading.Event()
         self.let.set()
 
-    def predict(self, images: Any, batch_size: int | None = None) -> Any:
+    def predict_prepared(self, images: Any, *options: Any, **more: Any) -> Any:
         assert self.let.wait(60)
-        return super().predict(images, batch_size)
+        return super().predict_prepared(images, *options, **more)
 
 
 @pytest.fixture
