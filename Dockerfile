@@ -23,6 +23,7 @@ ENV PATH=/opt/venv/bin:/usr/local/nvidia/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HF_HOME=/tmp/huggingface \
+    SEGADAPT_HOST=0.0.0.0 \
     AWS_REQUEST_CHECKSUM_CALCULATION=when_required \
     AWS_RESPONSE_CHECKSUM_VALIDATION=when_required
 WORKDIR /home/ma-user

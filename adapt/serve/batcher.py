@@ -42,7 +42,7 @@ class Item(NamedTuple):
 
 
 class Batcher(threading.Thread):
-    """Computes submitted images. `on_end` is called when it cannot go on: `failure` says why."""
+    """Computes submitted images. `on_end` is called when it ends; `failure` says why where it had to."""
 
     def __init__(
         self,

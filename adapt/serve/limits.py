@@ -10,7 +10,7 @@ MB = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes.
+    """The limits of one server.
 
     `queue`: images that are decoded, waiting or computed at the same time, and the most of a
     request. `batch_size`: images of a pass, None for 8 on a GPU and 1 on a CPU; `batch_wait_ms`:

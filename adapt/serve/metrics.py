@@ -1,4 +1,4 @@
-"""What a server counts of itself, in Prometheus' format."""
+"""The metrics of a server, in Prometheus' format."""
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,

@@ -1,4 +1,4 @@
-"""`Server`: listens at once, loads the model meanwhile, stops gracefully.
+"""`Server`: listens immediately, loads the model meanwhile, stops gracefully.
 
 uvicorn would end a process by the signal that stopped it; a server that a platform stops has done
 its work, so SIGTERM is exit code 0.
