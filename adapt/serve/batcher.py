@@ -42,7 +42,7 @@ class Item(NamedTuple):
 
 
 class Batcher(threading.Thread):
-    """Computes submitted images. `on_end` is called when it ends; `failure` says why where it had to."""
+    """Computes submitted images. `on_end` is called when it ends, by `failure` or by a stop."""
 
     def __init__(
         self,

@@ -116,15 +116,16 @@ def test_a_reader_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(LimitedProtocol, "unread_s", 0.5)
     pixels = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3)).astype(np.uint8)
     body = b'{"inputs":[{"name":"image","datatype":"UINT8","shape":[1500,1500,3],'
-    body += b'"parameters":{"binary_data_size":6750000}}],"outputs":[{"name":"entropy"}]}'
+    body += b'"parameters":{"binary_data_size":6750000}}],'
+    body += b'"outputs":[{"name":"entropy","parameters":{"binary_data":true}}]}'
     head = b"POST /v2/models/segadapt/infer HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n"
     head += b"inference-header-content-length: %d\r\n\r\n"
     with running(Pointwise) as (_, server):
         where = server.listener.getsockname()
-        with socket.create_connection(where, timeout=20) as connection:
+        with socket.create_connection(where, timeout=60) as connection:
             connection.sendall(head % (len(body) + 6750000, len(body)) + body + pixels.tobytes())
             assert connection.recv(12) == b"HTTP/1.1 200"
-            wait_until(lambda: not server.server_state.connections, timeout_s=20)
+            wait_until(lambda: not server.server_state.connections, timeout_s=60)
 
 
 def test_a_full_queue_answers_429_with_a_time(held: Held) -> None:
