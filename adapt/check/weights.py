@@ -4,7 +4,7 @@ job itself will."""
 from adapt.check.subject import FAILURES, Findings, Subject, red
 from adapt.methods import build_method
 from adapt.platforms.platform import Finding
-from adapt.spec.job_spec import LABELLING_RUN
+from adapt.spec.consistency import LABELLING_RUN
 from adapt.trainer.labelling import labelling_network
 from adapt.trainer.networks import build_network, start_adversaries, starts_as_labeller
 

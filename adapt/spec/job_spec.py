@@ -20,17 +20,16 @@ from adapt.config.section import Section
 from adapt.config.strict_yaml import IN_VARIABLE, read_yaml, with_overrides
 from adapt.config.validation import Mistake, validate
 from adapt.data.label_maps import LABEL_SPACES, LabelSpace
-from adapt.engine.optim import schedule_length
 from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.sgd import SGDConfig
 from adapt.engine.train_config import TrainConfig
-from adapt.errors import JobError, known_names, written
-from adapt.evaluation.metrics import subset_classes
-from adapt.evaluation.protocol import EMA, EvaluateConfig, ValidationConfig
-from adapt.methods import METHODS, check_size, labelling_of
+from adapt.errors import JobError, written
+from adapt.evaluation.protocol import EvaluateConfig, ValidationConfig
+from adapt.methods import METHODS, labelling_of
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
 from adapt.models.weight_files import ENDINGS
+from adapt.spec.consistency import LABELLING_RUN, check_consistency
 from adapt.spec.shipped import find_file
 from adapt.stream.config import DomainConfig, StreamConfig
 from adapt.stream.domains import (
@@ -38,16 +37,14 @@ from adapt.stream.domains import (
     Part,
     SourceSection,
     TargetSection,
-    check_batch_size,
     check_one_size,
     datasets_of,
     labelled_parts,
     unlabelled_parts,
 )
 from adapt.tracking.config import TrackingConfig
-from storage.config import StoreConfig, fitting_key, key_fault, settings_name
-from storage.stores import READ_ONLY, STORES, settings_fault, uri_fault
-from storage.uris import canonical, join, split_uri
+from storage.config import StoreConfig, fitting_key, settings_name
+from storage.uris import join
 
 if TYPE_CHECKING:
     ModelSection = SegmenterConfig
@@ -58,9 +55,6 @@ else:
     from adapt.methods import MethodSection
     from adapt.models import ModelSection
 
-
-LABELLING_RUN = "method.pseudo_labels.run"
-"""The key of the run that labels the target."""
 
 _APART = frozenset("/\\?#")
 """Characters that divide a URI."""
@@ -117,20 +111,7 @@ class JobSpec(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "JobSpec":
-        """The checks that need two sections."""
-        if METHODS[self.method.name].needs_target and self.target is None:
-            raise ValueError(
-                f"target: missing, expected a domain to adapt to with method {self.method.name}"
-            )
-        self._check_pairs()
-        for part in self.parts("source"):
-            self._check_mapped(part.key, part.config.dataset)
-        self._check_labelled_apart()
-        self._check_labelling()
-        if self.validation is not None and self.evaluate.needs_labels:
-            self._check_mapped("validation", self.validation.dataset)
-        self._check_protocol()
-        self._check_stores()
+        check_consistency(self)
         return self
 
     def datasets(self, domain: str) -> Mapping[str, DomainConfig]:
@@ -161,106 +142,6 @@ class JobSpec(Section):
         taken = first.model_copy(update={"size_hw": targets["target"].size_hw})
         weight = sum(part.weight for part in parts if part.key not in targets)
         return (Part("target", domain, taken, True, weight), *labelled)
-
-    def _check_labelled_apart(self) -> None:
-        """Samples that are trained on do not score."""
-        scored = self.validation
-        for key, target in datasets_of("target", self.target).items():
-            if scored is None or canonical(target.uri) != canonical(scored.uri):
-                continue
-            by_key = target.labelled_keys is not None or target.labelled_keys_uri is not None
-            name = "split" if by_key else "labelled_split"
-            if getattr(target, name) == scored.split:
-                raise Mistake(
-                    f"{key}.{name}: expected another split than validation.split, got "
-                    f"{written(scored.split)} for both",
-                    fix="score on samples that are not trained on",
-                )
-
-    def _check_protocol(self) -> None:
-        if self.validation is None and not self.evaluate.needs_labels:
-            raise Mistake(
-                f"evaluate.protocol: expected a validation split for {self.evaluate.protocol}, got "
-                "none",
-                fix="add the section validation; the target's own split will do, labels are not "
-                "needed",
-            )
-        averaged = METHODS[self.method.name].has_teacher or self.train.ema is not None
-        if len(self.evaluate.networks) > 1 and not averaged:
-            key = "weights" if self.evaluate.weights == EMA else "ema"
-            raise Mistake(
-                f"evaluate.{key}: expected a moving average to evaluate, got none: method "
-                f"{self.method.name} has no teacher",
-                fix="add train.ema: {alpha: 0.999}",
-            )
-
-    def _check_stores(self) -> None:
-        for key in self.stores:
-            fault = key_fault(key, STORES)
-            if key.isidentifier() and key not in STORES:
-                fault = f"stores.{key}: expected a known scheme, {known_names(key, STORES)}"
-            if fault is not None:
-                raise ValueError(fault)
-            useless = settings_fault(key, self.stores[key])
-            if useless is not None:
-                raise Mistake(*useless)
-        for key, uri in self.uris().items():
-            wrong = uri_fault(uri)
-            if wrong is not None:
-                raise Mistake(f"{key}: {wrong[0]}", wrong[1])
-        scheme, _ = split_uri(self.checkpoint.uri)
-        if scheme in READ_ONLY:
-            raise ValueError(
-                "checkpoint.uri: expected a store that lists and deletes (file, s3, obs, gs or "
-                f"az), got {scheme}://"
-            )
-
-    def _check_pairs(self) -> None:
-        try:
-            schedule_length(self.optim, self.train.steps)
-            self.loss.check_classes(self.classes.num_classes)
-            subset_classes(self.evaluate.subsets, self.classes.names)
-            for domain in DOMAINS:
-                check_batch_size(self.datasets(domain))
-                for key, one in self.datasets(domain).items():
-                    if one.image_hw is not None:
-                        name = "augment.crop_hw" if one.augment.crop_hw else "size_hw"
-                        check_size(self.method, f"{key}.{name}", one.image_hw)
-        except JobError as error:
-            raise Mistake(error.problem, error.fix) from error
-
-    def _check_labelling(self) -> None:
-        section = labelling_of(self.method)
-        if section is not None and section.run is None:
-            raise Mistake(
-                f"{LABELLING_RUN}: missing, expected the run whose checkpoint labels the target "
-                f"with method {self.method.name}",
-                fix="name a run that was trained before",
-            )
-        targets = self.datasets("target")
-        if section is not None and len(targets) > 1:
-            raise Mistake(
-                f"target: expected one dataset for the labelling stage of method "
-                f"{self.method.name}, got {len(targets)}",
-                fix="name one of them",
-            )
-        rounds = getattr(self.method, "rounds", 1)
-        if rounds > self.train.steps:
-            raise Mistake(
-                f"method.rounds: expected at most train.steps, {self.train.steps}, got {rounds}"
-            )
-        labelling, own = self.labelling_uri(), join(self.checkpoint.uri, self.name)
-        if self.name and labelling and f"{canonical(labelling)}/".startswith(f"{canonical(own)}/"):
-            raise Mistake(
-                f"{LABELLING_RUN}: expected another run, got this one, {self.name!r}",
-                fix="name the run that was trained before",
-            )
-
-    def _check_mapped(self, key: str, dataset: str) -> None:
-        try:
-            self.classes.table(dataset)
-        except JobError as error:
-            raise ValueError(f"{key}.dataset: {error}") from error
 
     def uris(self) -> dict[str, str]:
         """Every URI that the job touches, by key."""

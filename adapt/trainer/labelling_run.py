@@ -5,7 +5,8 @@ from adapt.errors import JobError
 from adapt.methods import labelling_of
 from adapt.models.weight_files import ENDINGS
 from adapt.models.weights import WEIGHTS
-from adapt.spec.job_spec import LABELLING_RUN, JobSpec
+from adapt.spec.consistency import LABELLING_RUN
+from adapt.spec.job_spec import JobSpec
 from storage.stores import Stores
 from storage.uris import join
 

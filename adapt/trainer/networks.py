@@ -23,7 +23,8 @@ from adapt.models.weights import (
     read_description,
     read_weights,
 )
-from adapt.spec.job_spec import LABELLING_RUN, JobSpec
+from adapt.spec.consistency import LABELLING_RUN
+from adapt.spec.job_spec import JobSpec
 from adapt.trainer.labelling_run import checkpoint_uri
 from storage.stores import Stores
 
