@@ -198,7 +198,7 @@ def _copy_last_weights(job: JobSpec, place: Place, path: Path) -> None:
 
 
 def _pack(dataset: str, raw_dir: Path, store: Store, split: str, console: Console) -> None:
-    with progress_bar(f"packing {dataset} {split}", console) as advance:
+    with progress_bar(f"packing {raw_dir.name} {split}", console) as advance:
         pack(
             dataset,
             raw_dir,

@@ -121,7 +121,7 @@ def pack_shown(
     from adapt.cli.live import progress_bar
     from adapt.data.writing.pack import pack as pack_split
 
-    with progress_bar(f"packing {dataset} {split}", console) as advance:
+    with progress_bar(f"packing {settings.get('name') or dataset} {split}", console) as advance:
         return pack_split(
             dataset,
             raw_dir,
