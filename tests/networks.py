@@ -25,10 +25,10 @@ SMALLER: dict[str, dict[str, Any]] = {
 
 
 SURE: dict[str, dict[str, Any]] = {
-    name: {"pseudo_labels": {"threshold": 0.3}} for name in ("dacs", "daformer")
-} | {
-    name: {"host": {"name": "daformer", "pseudo_labels": {"threshold": 0.3}}}
-    for name in ("mic", "masktwins")
+    "dacs": {"pseudo_labels": {"threshold": 0.3}},
+    "daformer": {"pseudo_labels": {"threshold": 0.3}},
+    "mic": {"host": {"name": "daformer", "pseudo_labels": {"threshold": 0.3}}},
+    "masktwins": {"host": {"name": "daformer", "pseudo_labels": {"quality": "class"}}},
 }
 """Teachers of random networks are sure of some pixels only if little is enough."""
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from adapt.config.section import Section
-from adapt.ranks import mean_over_ranks
+from adapt.ranks import mean_over_ranks, sum_over_ranks
 
 Share = Annotated[float, Field(ge=0, lt=0.5)]
 
@@ -29,11 +29,12 @@ class PseudoLabelConfig(Section):
         le=1,
         description="Probability from which the teacher is sure of a pixel (DACS, DAFormer, MIC).",
     )
-    quality: Literal["batch", "image", "pixel"] = Field(
+    quality: Literal["batch", "image", "pixel", "class"] = Field(
         "batch",
         description="Weight of a target pixel. batch: the share of sure pixels in the whole batch "
         "(DACS, DAFormer, MIC); image: the share in its image; pixel: 1 where the teacher is sure, "
-        "else 0.",
+        "else 0; class: as pixel, but it also suffices to be as sure as the mean of the batch's "
+        "pixels of that class, so that hard classes are not left out.",
     )
     margins: tuple[Share, Share, Share, Share] = Field(
         (0.0, 0.0, 0.0, 0.0),
@@ -43,37 +44,66 @@ class PseudoLabelConfig(Section):
     )
 
 
+class _Decided(NamedTuple):
+    """Of one part: the highest probability, (B, H, W), its class, and the number of classes."""
+
+    confidences: Tensor
+    labels: Tensor
+    num_classes: int
+
+    def reaches(self, threshold: float | Tensor) -> Tensor:
+        """(B, H, W): 1 where the teacher is sure, else 0."""
+        return (self.confidences >= threshold).to(self.confidences.dtype)
+
+
 def pseudo_labels(parts: Iterable[Tensor], config: PseudoLabelConfig) -> list[PseudoLabels]:
     """A teacher's probabilities (B, K, H, W) of a batch's parts -> most probable classes and their
     weights, by part."""
-    decided = [_decided(probabilities, config.threshold) for probabilities in parts]
-    weights = _QUALITIES[config.quality]([sure for sure, _ in decided])
+    decided = [_Decided(*one.max(dim=1), one.shape[1]) for one in parts]
+    weights = _QUALITIES[config.quality](decided, config.threshold)
     return [
-        PseudoLabels(labels, quality * _counted(quality, config.margins))
-        for (_, labels), quality in zip(decided, weights, strict=True)
+        PseudoLabels(one.labels, quality * _counted(quality, config.margins))
+        for one, quality in zip(decided, weights, strict=True)
     ]
 
 
-def _decided(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """(B, H, W) each: 1 where the teacher is sure, else 0; and the most probable class."""
-    confidence, labels = probabilities.max(dim=1)
-    return (confidence >= threshold).to(probabilities.dtype), labels
+def _of_batch(parts: Sequence[_Decided], threshold: float) -> list[Tensor]:
+    shares = [part.reaches(threshold).mean() for part in parts]
+    quality = mean_over_ranks(torch.stack(shares).mean())
+    return [quality.expand_as(part.confidences) for part in parts]
 
 
-def _of_batch(sure: Sequence[Tensor]) -> list[Tensor]:
-    quality = mean_over_ranks(torch.stack([part.mean() for part in sure]).mean())
-    return [quality.expand_as(part) for part in sure]
+def _of_image(parts: Sequence[_Decided], threshold: float) -> list[Tensor]:
+    sure = [part.reaches(threshold) for part in parts]
+    return [one.mean(dim=(1, 2), keepdim=True).expand_as(one) for one in sure]
 
 
-def _of_image(sure: Sequence[Tensor]) -> list[Tensor]:
-    return [part.mean(dim=(1, 2), keepdim=True).expand_as(part) for part in sure]
+def _of_pixel(parts: Sequence[_Decided], threshold: float) -> list[Tensor]:
+    return [part.reaches(threshold) for part in parts]
 
 
-def _of_pixel(sure: Sequence[Tensor]) -> list[Tensor]:
-    return list(sure)
+def _of_class(parts: Sequence[_Decided], threshold: float) -> list[Tensor]:
+    """The class-wise mean confidence is FreeMatch's local threshold (Wang et al., ICLR 2023), of
+    this batch alone instead of a running average: no state, and any number of ranks agrees."""
+    sums = sum_over_ranks(torch.stack([_confidence_sums(part) for part in parts]).sum(dim=0))
+    means = sums[0] / sums[1].clamp(min=1)
+    limits = means.clamp(max=threshold).to(parts[0].confidences.dtype)
+    return [part.reaches(limits[part.labels]) for part in parts]
 
 
-_QUALITIES = {"batch": _of_batch, "image": _of_image, "pixel": _of_pixel}
+def _confidence_sums(part: _Decided) -> Tensor:
+    """(2, K) float64: the sum of each class's confidences, and the number of its pixels."""
+    confidences = part.confidences.double()
+    of_classes = [part.labels == number for number in range(part.num_classes)]
+    return torch.stack(
+        [
+            torch.stack([(confidences * one).sum() for one in of_classes]),
+            torch.stack([one.double().sum() for one in of_classes]),
+        ]
+    )
+
+
+_QUALITIES = {"batch": _of_batch, "image": _of_image, "pixel": _of_pixel, "class": _of_class}
 
 
 def _counted(like: Tensor, margins: tuple[float, float, float, float]) -> Tensor:

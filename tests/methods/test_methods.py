@@ -40,7 +40,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "daformer things": {"name": "daformer", "feature_distance": {"classes": [1, 3]}},
     "daformer without distance": {"name": "daformer", "feature_distance": None},
     "mic advent": {"name": "mic", "host": {"name": "advent"}, "block_px": 16},
-    "masktwins dacs": {"name": "masktwins", "host": {"name": "dacs"}},
+    "masktwins dacs": {
+        "name": "masktwins",
+        "host": {"name": "dacs", "pseudo_labels": {"quality": "class"}},
+    },
     "fcns_in_the_wild global": {"name": "fcns_in_the_wild", "weight_sizes": 0.0},
 }
 CASES = {name: {"name": name} for name in METHODS} | VARIANTS

@@ -137,6 +137,20 @@ def test_the_quality_of_a_batch_is_that_of_all_its_parts() -> None:
     assert [one.weights.unique().tolist() for one in found] == [[0.5], [0.5]]
 
 
+@pytest.mark.parametrize(
+    ("threshold", "last"), [(0.95, [[1.0, 0.0], [0.0, 0.0]]), (0.58, [[1.0, 1.0], [0.0, 0.0]])]
+)
+def test_a_hard_class_counts_where_it_is_surer_than_its_mean(
+    threshold: float, last: list[list[float]]
+) -> None:
+    """Class 0 has .6 .9 .55 .5, class 1 .9 .9 .9 .6: means .6375 and .825."""
+    config = PseudoLabelConfig(threshold=threshold, quality="class")
+    first = [[1.0, 1.0], [1.0, 1.0 if threshold < 0.6 else 0.0]]
+    for parts in ([probabilities()], probabilities().split(1)):
+        found = torch.cat([one.weights for one in pseudo_labels(parts, config)])
+        assert found.tolist() == [first, last]
+
+
 def test_margins_do_not_count_but_the_quality_is_that_of_the_whole_image() -> None:
     certain = torch.zeros(1, 2, 20, 10)
     certain[:, 0, :10], certain[:, 0, 10:] = 1.0, 0.5
