@@ -1,4 +1,4 @@
-"""Commands about checkpoints: evaluate, predict, download-best, import- and export-checkpoint."""
+"""Commands about checkpoints: evaluate, download-best, import- and export-checkpoint."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -74,34 +74,6 @@ def evaluate(
     else:
         for name, value in score.metrics().items():
             Console().print(f"{job.name}: {name} {percent(value):.2f} %, without labels")
-
-
-@commands.command()
-def predict(
-    spec: SpecPath,
-    checkpoints: Checkpoints,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    weights: Weights = None,
-    overrides: Overrides = None,
-    size_hw: Annotated[
-        tuple[int, int] | None,
-        typer.Option(metavar="H W", help="Size of the predictions; default: the image's own."),
-    ] = None,
-    colours: Annotated[
-        bool, typer.Option("--colours", help="Also write them in the classes' colours.")
-    ] = False,
-) -> None:
-    """Write predictions of the validation split as PNGs of the dataset's own label ids.
-
-    With dataset cityscapes these are files for its test server. Labels are not needed.
-    """
-    from adapt.cli.live import progress_bar
-    from adapt.trainer.score import predict_checkpoint
-
-    job, place = job_and_place(spec, overrides)
-    with progress_bar("predicting", console) as advance:
-        count = predict_checkpoint(job, place, checkpoints, weights, out, size_hw, colours, advance)
-    console.print(f"{count} predictions in {out}", soft_wrap=True)
 
 
 @commands.command()

@@ -5,6 +5,7 @@ On a terminal one line is updated; elsewhere every report is a line of its own, 
 characters, for log collectors.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn
+from rich.progress import MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
 if TYPE_CHECKING:
     from adapt.trainer.progress import JobProgress
+
+LINE_EVERY_S = 10.0
+"""Between lines of progress where there is no terminal."""
 
 
 def describe(progress: "JobProgress") -> str:
@@ -79,3 +83,30 @@ def progress_bar(text: str, console: Console) -> Iterator[Callable[[int, int], N
     with Bar(*Bar.get_default_columns(), MofNCompleteColumn(), console=console) as bar:
         task = bar.add_task(escape(text), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def rate_bar(
+    text: str, console: Console, quiet: bool = False
+) -> Iterator[Callable[[int, int, int], None]]:
+    """Show progress with its rate and the time left; yields the function that moves it: (done,
+    total, bad). Where there is no terminal, a line every ten seconds."""
+    started_s = shown_s = time.monotonic()
+    shown = console.is_terminal and not quiet
+    columns = (*Bar.get_default_columns(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Bar(*columns, console=console, disable=not shown) as bar:
+        task = bar.add_task(escape(text), total=None, rate="")
+
+        def show(done: int, total: int, bad: int) -> None:
+            nonlocal shown_s
+            now_s = time.monotonic()
+            rate = done / max(1e-9, now_s - started_s)
+            facts = f"{rate:.1f}/s" + (f", {bad} bad" if bad else "")
+            bar.update(task, completed=done, total=total, rate=facts)
+            if not shown and not quiet and now_s - shown_s >= LINE_EVERY_S:
+                shown_s = now_s
+                left = timedelta(seconds=round((total - done) / rate)) if done else "unknown"
+                line = f"{text} {done}/{total}, {facts}, left {left}"
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+        yield show

@@ -22,6 +22,7 @@ from adapt.data.raw_images import (
 )
 from adapt.data.writing.survey import LARGEST, as_text, checked_header, too_large
 from adapt.errors import DataError, JobError
+from storage.store import Store
 from storage.stores import Stores
 from storage.uris import split_uri, without_password
 
@@ -62,10 +63,16 @@ def _of_uri(uri: str, stores: Stores) -> Pixels:
         return _of_file(Path(path), uri)
     address, mark, query = uri.partition("?")  # of a presigned URL
     root, _, key = address.rpartition("/")
+    return stored_pixels(stores.open(root), key + mark + query, uri)
+
+
+def stored_pixels(store: Store, key: str, name: str) -> Pixels:
+    """(H, W, 3) uint8 RGB of an image in a store, which many images may share. Raises as
+    `rgb_pixels`."""
     with tempfile.TemporaryDirectory(prefix="segadapt-image-") as folder:
         local = Path(folder) / "image"
-        stores.open(root).get_file(key + mark + query, local)
-        return _of_file(local, without_password(uri))
+        store.get_file(key, local)
+        return _of_file(local, without_password(name))
 
 
 def _of_file(path: Path, name: str) -> Pixels:
