@@ -21,7 +21,7 @@ Model = Annotated[
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT...",
+        metavar="INPUT",
         help="Pictures, videos, folders, globs in quotes, packed splits, also of stores "
         "(s3://BUCKET/PHOTOS), or the index of a camera.",
     ),

@@ -23,7 +23,7 @@ from adapt.use.segmentation import PICTURES, Segmentation
 VIDEO_ENDING = ".mp4"
 """Of videos of pictures, which every browser and player opens."""
 _FAST = 1
-"""zlib's level for photographs and floats, which higher ones hardly make smaller."""
+"""zlib level for photographs and floats; higher ones save little."""
 
 
 class OutputKind(NamedTuple):
