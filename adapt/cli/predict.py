@@ -140,7 +140,7 @@ def _own_gpu(place: "Place") -> str | None:
 
 @contextmanager
 def _stop_asked() -> Iterator[Event]:
-    """An event that the first SIGTERM or Ctrl-C sets; a second Ctrl-C ends the process immediately."""
+    """An event that the first SIGTERM or Ctrl-C sets; a second Ctrl-C ends the process."""
     stop = Event()
 
     def ask(number: int, _frame: object) -> None:
