@@ -15,6 +15,9 @@ from adapt.serve.refused import Refused
 from adapt.use.segmentation import Segmentation
 
 INPUT = "image"
+MAX_JSON_VALUES = 3 << 20
+"""Python reads and writes JSON with its lock held: more would stop all other requests for seconds.
+A tensor of 512 x 1024 pixels fits, in any nesting, and a class map of 1024 x 2048."""
 
 
 class Output(NamedTuple):
@@ -76,10 +79,21 @@ def answered(
             blobs.append(values.tobytes())
             tensor["parameters"] = {"binary_data_size": values.nbytes}
         else:
+            _check_json(name, values.size)
             tensor["data"] = values.ravel().tolist()
         tensors.append(tensor)
     text = json.dumps({**about, "outputs": tensors}).encode()
     return b"".join([text, *blobs]), len(text) if blobs else None
+
+
+def _check_json(name: str, size: int) -> None:
+    """Raise `Refused` (413) for an output that is too long for JSON."""
+    if size > MAX_JSON_VALUES:
+        raise Refused(
+            413,
+            f"outputs: expected at most {MAX_JSON_VALUES} values in JSON, got {size} of {name}",
+            'ask for it in binary form: "parameters": {"binary_data": true}',
+        )
 
 
 def _stacked(values: list[NDArray[Any]]) -> NDArray[Any]:

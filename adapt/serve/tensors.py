@@ -18,7 +18,7 @@ import numpy as np
 from adapt.data.packed.codecs import Pixels
 from adapt.errors import known_names, written
 from adapt.serve.refused import Refused
-from adapt.serve.tensor_outputs import INPUT, OUTPUTS
+from adapt.serve.tensor_outputs import INPUT, MAX_JSON_VALUES, OUTPUTS
 from adapt.serve.uploads import check_pixels
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -27,6 +27,8 @@ FORMAT = "send the inputs that GET /v2/models/NAME describes"
 _LENGTH = struct.Struct("<I")
 _ONE_AT_A_TIME = threading.Lock()
 """Parsed JSON takes up to thirty times its text."""
+_LONG = 32
+"""Most characters or values that a message shows."""
 
 
 class Asked(NamedTuple):
@@ -49,7 +51,7 @@ def asked(body: bytes, header_length: str | None, most_px: int) -> Asked:
         raise _bad("body", "the binary data of the inputs alone", f"{len(rest)} more bytes")
     identity = values.get("id")
     if identity is not None and not isinstance(identity, str):
-        raise _bad("id", "a text", written(identity))
+        raise _bad("id", "a text", _shown(identity))
     return Asked(images, _outputs(values), batched, identity)
 
 
@@ -60,7 +62,7 @@ def image_of_json(body: bytes) -> bytes:
     if values.keys() != {"image"}:
         raise Refused(
             400,
-            f'body: expected {{"image": BASE64}}, got the keys {written(sorted(values))}',
+            f'body: expected {{"image": BASE64}}, got the keys {_shown(sorted(values))}',
             "send the file itself as image/png or image/jpeg, or as base64 under this key",
         )
     return _of_base64(values["image"], "image")
@@ -76,6 +78,13 @@ def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
 
 
 def _object(text: bytes) -> dict[str, Any]:
+    count = text.count(b",") + text.count(b"[") + text.count(b"{")
+    if count > MAX_JSON_VALUES:
+        raise Refused(
+            413,
+            f"body: expected at most {MAX_JSON_VALUES} values in JSON, got about {count}",
+            "send the tensor as binary data, or as BYTES, a PNG or JPEG file",
+        )
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -88,13 +97,13 @@ def _object(text: bytes) -> dict[str, Any]:
 def _images(inputs: Any, rest: bytes, most_px: int) -> tuple[list[Any], bytes, bool]:
     """The images of the one input, the binary data behind it, and whether it is a batch."""
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise _bad("inputs", f"a list of one tensor, {INPUT}", written(inputs))
+        raise _bad("inputs", f"a list of one tensor, {INPUT}", _shown(inputs))
     tensor = inputs[0]
     if tensor.get("name") != INPUT:
-        raise _bad("inputs[0].name", INPUT, written(tensor.get("name")))
+        raise _bad("inputs[0].name", INPUT, _shown(tensor.get("name")))
     shape, datatype = tensor.get("shape"), tensor.get("datatype")
     if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
-        raise _bad("inputs[0].shape", "a list of positive integers", written(shape))
+        raise _bad("inputs[0].shape", "a list of positive integers", _shown(shape))
     if not isinstance(datatype, str) or datatype not in _DATATYPES:
         known = known_names(datatype, _DATATYPES)
         raise Refused(400, f"inputs[0].datatype: expected a known name, {known}", FORMAT)
@@ -109,18 +118,18 @@ def _data(tensor: dict[str, Any], rest: bytes) -> tuple[Any, bytes]:
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is None:
         if not isinstance(tensor.get("data"), list):
-            raise _bad("inputs[0].data", "a list", written(tensor.get("data")))
+            raise _bad("inputs[0].data", "a list", _shown(tensor.get("data")))
         return tensor["data"], rest
     if type(size) is not int or not 0 <= size <= len(rest):
         raise _bad(
-            "inputs[0].parameters.binary_data_size", f"a number up to {len(rest)}", written(size)
+            "inputs[0].parameters.binary_data_size", f"a number up to {len(rest)}", _shown(size)
         )
     return rest[:size], rest[size:]
 
 
 def _of_numbers(data: Any, shape: list[int], most_px: int) -> list[Pixels]:
     if len(shape) not in (3, 4) or shape[-1] != 3:
-        raise _bad("inputs[0].shape", "[H, W, 3] or [B, H, W, 3]", written(shape))
+        raise _bad("inputs[0].shape", "[H, W, 3] or [B, H, W, 3]", _shown(shape))
     check_pixels(shape[-3], shape[-2], most_px, "inputs[0]")
     values = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else _numbers(data)
     count = int(np.prod(shape, dtype=object))
@@ -147,7 +156,7 @@ def _of_files(data: Any, shape: list[int], _most_px: int) -> list[bytes]:
     else:
         files = [_of_base64(text, "inputs[0].data") for text in data]
     if shape != [len(files)]:
-        raise _bad("inputs[0].shape", f"[{len(files)}] for as many files", written(shape))
+        raise _bad("inputs[0].shape", f"[{len(files)}] for as many files", _shown(shape))
     return files
 
 
@@ -185,7 +194,7 @@ def _outputs(values: dict[str, Any]) -> dict[str, bool]:
     binary = _flag(values, "binary_data_output", False)
     found = values.get("outputs") or [{"name": next(iter(OUTPUTS))}]
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise _bad("outputs", "a list of objects with a name", written(found))
+        raise _bad("outputs", "a list of objects with a name", _shown(found))
     for one in found:
         if not isinstance(one.get("name"), str) or one["name"] not in OUTPUTS:
             known = known_names(one.get("name"), OUTPUTS)
@@ -197,8 +206,19 @@ def _flag(values: dict[str, Any], name: str, default: bool) -> bool:
     parameters = values.get("parameters") or {}
     found = parameters.get(name, default) if isinstance(parameters, dict) else parameters
     if not isinstance(found, bool):
-        raise _bad(f"parameters.{name}", "true or false", written(found))
+        raise _bad(f"parameters.{name}", "true or false", _shown(found))
     return found
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written; of a long one its type and length, since it may have millions."""
+    if isinstance(value, str | list | dict) and len(value) > _LONG:
+        return f"a {type(value).__name__} of length {len(value)}"
+    if isinstance(value, list | dict):
+        inner = value.values() if isinstance(value, dict) else value
+        if any(isinstance(one, str | list | dict) and len(one) > _LONG for one in inner):
+            return f"a {type(value).__name__} of long values"
+    return written(value)
 
 
 def _bad(key: str, expected: str, found: str) -> Refused:

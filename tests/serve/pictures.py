@@ -10,7 +10,7 @@ from PIL import Image
 
 from adapt.data.packed.codecs import Pixels
 
-RGB: Pixels = np.asarray(
+RGB: Pixels = np.array(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 10, 3)).astype(np.uint8)).resize(
         (100, 60), Image.Resampling.BICUBIC
     )

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import adapt
+from adapt.serve import tensor_outputs
 from adapt.use.model import LoadedModel
 from tests.serve.pictures import RGB, encoded, opened, pixel_bomb, scan_bomb
 
@@ -260,6 +261,40 @@ def test_bad_tensors_are_refused(
     values: object, code: int, message: str, client: httpx.Client
 ) -> None:
     refused(client.post(INFER, json=values), code, message)
+
+
+def test_long_json_is_refused_before_it_is_read(client: httpx.Client) -> None:
+    """Python parses with its lock held, and would show millions of values in a message."""
+    headers = {"content-type": "application/json"}
+    body = b'{"inputs":[' + b"[]," * 3_000_000 + b"[]]}"
+    refused(
+        client.post(INFER, content=body, headers=headers), 413, "at most 3145728 values in JSON"
+    )
+    body = b'{"inputs":[' + b"[]," * 300_000 + b"[]]}"
+    answer = client.post(INFER, content=body, headers=headers)
+    refused(answer, 400, "got a list of length 300001")
+    values = {"inputs": [TENSOR | {"shape": [1] * 999}]}
+    refused(
+        client.post(INFER, json=values), 400, "shape: expected [H, W, 3] or [B, H, W, 3], got a"
+    )
+    values = {"inputs": [TENSOR | {"data": "a" * 999}]}
+    refused(client.post(INFER, json=values), 400, "expected a list, got a str of length 999")
+    values = {"inputs": [[0] * 999]}
+    refused(client.post(INFER, json=values), 400, "got a list of long values")
+
+
+def test_long_answers_in_json_are_refused(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensor_outputs, "MAX_JSON_VALUES", 2)
+    answer = client.post(INFER, json={"inputs": [TENSOR | {"shape": [1, 1, 3]}]})
+    assert answer.json()["outputs"][0]["shape"] == [1, 1]
+    outputs = [{"name": "class_shares"}]
+    answer = client.post(INFER, json={"inputs": [TENSOR], "outputs": outputs})
+    found = refused(
+        answer, 413, "outputs: expected at most 2 values in JSON, got 19 of class_shares"
+    )
+    assert "binary" in found["fix"]
 
 
 def test_bad_binary_data_are_refused(client: httpx.Client) -> None:
