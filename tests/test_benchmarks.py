@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from adapt.models import ARCHITECTURES
 from benchmarks import architectures
 from benchmarks.architectures import Cost, Measured, cost_table, ratios, result_table
 from benchmarks.methods import Row, run_all, spread, table
+from benchmarks.serving import Timed, check_equal, measured, png_of, row
 
 
 def test_spread_is_mean_and_standard_deviation_in_percent() -> None:
@@ -84,3 +86,30 @@ def test_tables_of_architectures_are_sorted() -> None:
 def test_every_architecture_has_its_small_and_its_papers_network() -> None:
     specs = {path.stem for path in architectures.SPECS.glob("*.yaml")}
     assert specs == set(ARCHITECTURES) == {row.name for row in architectures.read_rows()}
+
+
+def test_serving_is_compared_round_by_round() -> None:
+    bares = [Timed(1.0, [0.25] * 4), Timed(2.0, [0.5] * 4), Timed(4.0, [1.0] * 4)]
+    rounds = [Timed(2.0, [0.5] * 4), Timed(5.0, [1.25] * 4), Timed(5.0, [1.25] * 4)]
+    line = row("ours", 1, rounds, bares)
+    assert line == "| ours | 1 | 0.50 | 0.40 to 0.80 | 1.0 | 1250 | 1250 |"
+
+
+def test_each_way_of_serving_gets_every_image() -> None:
+    seen: list[bytes] = []
+
+    def send(content: bytes) -> bytes:
+        seen.append(content)
+        return content
+
+    files = [bytes([number]) for number in range(5)]
+    lines = list(measured({"bare loop": send, "ours": send}, files, 2))
+    assert len(lines) == 5 and [line.split(" | ")[1] for line in lines[2:]] == ["1", "1", "4"]
+    assert sorted(seen) == sorted(files * 6)
+
+
+def test_other_pixels_are_no_way_of_serving() -> None:
+    black, white = (png_of(Image.new("L", (2, 2), value)) for value in (0, 255))
+    check_equal({"bare loop": lambda _: black, "ours": lambda _: black}, b"")
+    with pytest.raises(RuntimeError, match="ours: expected the bare model's pixels, got others"):
+        check_equal({"bare loop": lambda _: black, "ours": lambda _: white}, b"")
