@@ -22,6 +22,7 @@ FLOW = [
     "trainer",
     "use",
     "serve",
+    "export",
     "launch",
     "platforms",
     "check",

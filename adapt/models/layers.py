@@ -27,11 +27,34 @@ def resize_to(features: Tensor, partner: Tensor, align_corners: bool = False) ->
     """Bilinear to the partner's height and width; as it is where they agree already.
 
     Encoders round odd sizes up or down, so twice the deeper size need not be the shallower one's.
+    Exported programs resize always, since their sizes vary; between equal sizes that is exact.
     """
     height, width = partner.shape[-2:]
-    if features.shape[-2:] == (height, width):
+    if not torch.compiler.is_exporting() and features.shape[-2:] == (height, width):
         return features
     return resize(features, (height, width), align_corners)
+
+
+def max_pool_to(features: Tensor, partner: Tensor) -> Tensor:
+    """Maxima over as many windows as the partner has pixels: (B, C, H, W) -> (B, C, h, w).
+
+    PyTorch's operator takes fixed sizes alone where programs are exported; there the pixels of each
+    window are gathered instead, its last one repeated.
+    """
+    height, width = partner.shape[-2:]
+    if not torch.compiler.is_exporting():
+        return F.adaptive_max_pool2d(features, (height, width))
+    rows, columns = _windows(features.shape[-2], height), _windows(features.shape[-1], width)
+    return features[:, :, rows].amax(dim=3)[:, :, :, columns].amax(dim=4)
+
+
+def _windows(length: int, count: int) -> Tensor:
+    """Pixels of each of `count` windows over a side of `length`: (count, longest) int64."""
+    number = torch.arange(count)[:, None]
+    starts = number * length // count
+    last = ((number + 1) * length + count - 1) // count - 1
+    longest = (length + count - 1) // count + 1
+    return torch.minimum(starts + torch.arange(longest), last)
 
 
 def enlarged(images: Tensor, side_px: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.models.encoders.encoder import PlainEncoder
-from adapt.models.layers import conv_bn, conv_bn_relu, init_he_uniform
+from adapt.models.layers import conv_bn, conv_bn_relu, init_he_uniform, max_pool_to
 
 BASE, LANES = 48, 32
 DOWN = {
@@ -51,8 +51,7 @@ class FullResolutionResidualUnit(nn.Module):
     def forward(self, pooling: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """The residual stream is brought to the pooling one's size by max pooling, and what is
         added to it back by repetition."""
-        size_hw = pooling.shape[-2:]
-        pooled = F.adaptive_max_pool2d(residual, size_hw)
+        pooled = max_pool_to(residual, pooling)
         pooling = self.block(torch.cat([pooling, pooled], dim=1))
         added = F.interpolate(self.to_residual(pooling), size=residual.shape[-2:], mode="nearest")
         return pooling, residual + added
