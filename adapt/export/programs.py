@@ -38,7 +38,7 @@ def exported_program(network: DeployedNetwork) -> Any:
     images = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     vary = dict.fromkeys(range(len(_DIMENSIONS)), torch.export.Dim.DYNAMIC)
     shapes = {INPUTS[0]: vary, INPUTS[1]: {}}
-    with _errors_of("torch.export", network), _quiet(), torch.no_grad():
+    with _errors_of("torch.export", network), _quiet(), same_padding(), torch.no_grad():
         return torch.export.export(
             network, (images, torch.tensor([height, width])), dynamic_shapes=shapes
         )
@@ -159,6 +159,28 @@ def _tidy(graph: Any) -> None:
     for node in graph.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
+
+
+@contextlib.contextmanager
+def same_padding() -> Iterator[None]:
+    """Within it timm pads "SAME" by whole numbers alone: its division and rounding of sizes that
+    vary take minutes to trace, and no .pt2 file can hold them.
+    """
+    from timm.layers import padding
+
+    own = padding.get_same_padding
+    setattr(padding, own.__name__, _same_padding_px)
+    try:
+        yield
+    finally:
+        setattr(padding, own.__name__, own)
+
+
+def _same_padding_px(side: Any, kernel_size: int, stride: int, dilation: int) -> Any:
+    """Pixels to add to a side, so that ceil(side / stride) are left."""
+    reach = (kernel_size - 1) * dilation + 1
+    missing = ((side + stride - 1) // stride - 1) * stride + reach - side
+    return missing if reach >= stride else torch.sym_max(missing, 0)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_file_and_a_folder_in_one_call(best: Path, tmp_path: Path) -> None:
     ended = call("export", best, "--out", "a/model.onnx", "--bundle", "edge", folder=tmp_path)
     assert ended.code == 0, ended.err
-    assert "pixels of the same" in ended.out and "2x97x161" in ended.out
+    assert "compared with the model" in ended.out and "2x97x161" in ended.out
     assert ended.out.splitlines()[-6:] == [
         "a/model.onnx",
         *(f"edge/{name}" for name in ("README.md", "classes.json", "model.onnx")),
@@ -73,4 +73,4 @@ def test_refusals_come_before_any_work(
 
 def test_an_opset_that_is_not_written(tmp_path: Path) -> None:
     ended = call("export", "missing", "--out", "m.onnx", "--opset", "9", folder=tmp_path)
-    assert ended.code == 2 and "18<=x<=23" in ended.err
+    assert ended.code == 2 and "18" in ended.err and "Traceback" not in ended.err

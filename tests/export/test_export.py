@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import padding
 from torch import Tensor, nn
 
 from adapt.errors import JobError
@@ -17,9 +18,9 @@ from adapt.export import export as module
 from adapt.export.compare import Compared, compare, example_images, refuse_differences
 from adapt.export.export import Exported, export_model, write_export
 from adapt.export.pooling import TRANSLATIONS
-from adapt.export.programs import FORMATS, METADATA_FILE
+from adapt.export.programs import FORMATS, METADATA_FILE, same_padding
 from adapt.export.wanted import DEFAULT_OPSET, need_libraries
-from adapt.models import ARCHITECTURES, layers
+from adapt.models import ARCHITECTURES, build_segmenter, layers
 from adapt.models.file_header import FileHeader
 from adapt.use.model import LoadedModel
 from tests.export.conftest import LINEAGE, SPACE, loaded, of_architecture
@@ -186,6 +187,24 @@ def test_a_network_of_fixed_sizes_is_named() -> None:
     segmenter.decoder.forward = Fixed().forward  # type: ignore[method-assign,assignment]
     with pytest.raises(JobError, match=r"expected a network that .* sizes that vary.*got none on"):
         export_model(loaded(segmenter), "torch")
+
+
+@pytest.mark.parametrize("kernel", [(3, 2, 1), (5, 2, 1), (3, 1, 4), (1, 2, 1), (7, 4, 2)])
+def test_same_padding_is_timms(kernel: tuple[int, int, int]) -> None:
+    sides = range(1, 40)
+    own = [padding.get_same_padding(side, *kernel) for side in sides]
+    with same_padding():
+        assert [padding.get_same_padding(side, *kernel) for side in sides] == own
+        assert padding.get_same_padding.__name__ == "_same_padding_px"
+    assert padding.get_same_padding.__name__ == "get_same_padding"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("encoder", ["tf_efficientnet_lite0", "resnet18", "convnext_atto"])
+def test_kinds_of_encoders_export(encoder: str) -> None:
+    values = {"architecture": "bisenet", "encoder": encoder, "weights": "none"}
+    exported = export_model(loaded(build_segmenter({**values, "output_stride": 32}, 19)))
+    assert all(one.fits for one in exported.compared)
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
