@@ -38,6 +38,8 @@ from adapt.methods import labelling_of  # noqa: E402
 from adapt.platforms.local_stack import mlflow_server, seaweedfs  # noqa: E402
 from adapt.spec.job_spec import load_spec  # noqa: E402
 
+TOWN_HW = ("128", "176")
+"""Height and width at which the rendered streets and their targets are trained."""
 CLI = [sys.executable, str(ROOT / "entrypoint.py")]
 
 
@@ -198,13 +200,13 @@ def spread(values: list[float], sign: str = "") -> str:
 def pack_airsim_to_camvid(task: Task, raw: Path) -> None:
     """The simulator's frames, and CamVid."""
     task.call("pack", "folders", str(raw / "airsim"), "s3://segadapt/airsim", "--name", "airsim")
-    pack_camvid(task, raw)
+    pack_camvid(task, raw, ("192", "256"))
 
 
-def pack_camvid(task: Task, raw: Path) -> None:
+def pack_camvid(task: Task, raw: Path, size_hw: tuple[str, str]) -> None:
     """CamVid's training images resized, the rest as they came."""
     camvid = ("pack", "camvid", str(raw / "camvid"), "s3://segadapt/camvid")
-    task.call(*camvid, "--split", "train", "--size-hw", "192", "256")
+    task.call(*camvid, "--split", "train", "--size-hw", *size_hw)
     for split in ("val", "test"):
         task.call(*camvid, "--split", split, "--original")
 
@@ -212,13 +214,13 @@ def pack_camvid(task: Task, raw: Path) -> None:
 def pack_town(task: Task, raw: Path) -> None:
     """The rendered streets."""
     town = ("pack", "folders", str(raw / "town"), "s3://segadapt/town", "--name", "town")
-    task.call(*town, "--size-hw", "192", "256")
+    task.call(*town, "--size-hw", *TOWN_HW)
 
 
 def pack_town_to_camvid(task: Task, raw: Path) -> None:
-    """The rendered streets, and CamVid as for AirSim."""
+    """The rendered streets and CamVid, at one size."""
     pack_town(task, raw)
-    pack_camvid(task, raw)
+    pack_camvid(task, raw, TOWN_HW)
 
 
 def pack_town_to_idd_lite(task: Task, raw: Path) -> None:
@@ -226,7 +228,7 @@ def pack_town_to_idd_lite(task: Task, raw: Path) -> None:
     pack_town(task, raw)
     idd, uri = raw / "idd_lite", "s3://segadapt/idd_lite"
     named = ("--name", "idd_lite")
-    task.call("pack", "folders", str(idd / "train"), uri, *named, "--size-hw", "192", "256")
+    task.call("pack", "folders", str(idd / "train"), uri, *named, "--size-hw", *TOWN_HW)
     keys = sorted(path.stem for path in (idd / "val" / "images").iterdir())
     half = len(keys) // 2
     for split, others in (("val", keys[half:]), ("test", keys[:half])):
