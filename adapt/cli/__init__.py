@@ -33,23 +33,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train segmentation networks for streets without labels. One job spec, any platform.",
 )
-for part in (
-    jobs,
-    check,
-    specs,
-    pack,
-    data,
-    cache,
-    models,
-    checkpoints,
-    predict,
-    export,
-    pseudo_labels,
-    serve,
-    tracking,
-    platforms,
-):
-    app.add_typer(part.commands)
+PANELS = {
+    "Jobs": (jobs, check, specs, pseudo_labels),
+    "Data": (pack, data, cache),
+    "Networks": (models, checkpoints, predict, export, serve),
+    "Platforms and tracking": (platforms, tracking),
+}
+"""The headings of `segadapt --help`, with the modules whose commands stand below them."""
+for panel, parts in PANELS.items():
+    for part in parts:
+        for command in (*part.commands.registered_commands, *part.commands.registered_groups):
+            command.rich_help_panel = panel
+        app.add_typer(part.commands)
 prepare(app)
 
 

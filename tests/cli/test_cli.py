@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from adapt import __version__
+from adapt.cli import PANELS, app
 from adapt.cli.main import _failure
 from adapt.places import Place
 from adapt.spec.job_spec import json_schema
@@ -18,17 +20,19 @@ from tests.cli.conftest import refused
 from tests.commands import ROOT, Ended, call, finish, start_python
 from tests.conftest import write_raw_folders
 
-COMMANDS = [
-    "run", "check", "pack", "merge", "verify", "inspect", "evaluate", "predict", "download-best",
-    "import-checkpoint", "export-checkpoint", "demo", "schema", "models", "cache", "sync-metrics",
-    "submit", "jobs", "status", "logs", "stop", "train", "specs",
-]  # fmt: skip
+COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     ended = call(command, "--help", folder=tmp_path)
     assert ended.code == 0 and command in ended.out and ended.err == ""
+
+
+def test_every_command_stands_under_a_heading(tmp_path: Path) -> None:
+    shown = call("--help", folder=tmp_path).out
+    assert [panel for panel in PANELS if f" {panel} " not in shown] == []
+    assert {command.rich_help_panel for command in COMMANDS.values()} == set(PANELS)
 
 
 @pytest.mark.parametrize(
