@@ -18,6 +18,7 @@ FLOW = [
     "labelling",
     "checkpoint",
     "tracking",
+    "report",
     "spec",
     "trainer",
     "use",

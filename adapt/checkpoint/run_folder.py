@@ -4,8 +4,10 @@
     RUN/step-00000500/state.pt              what a resume needs: engine, streams, MLflow run
     RUN/step-00000500/spec.yaml             the resolved job spec
     RUN/step-00000500/ema.safetensors       a second network, where the job evaluates two
+    RUN/step-00000500/history.jsonl.gz      metrics and pictures until then, for the report
     RUN/step-00000500/manifest.json         sha256 of the others; written after them
     RUN/LATEST, RUN/BEST.json               written after the manifest
+    RUN/report.html                         the report, at the end of the run
     RUN/WRITER.json                         the process that writes the run (adapt.checkpoint.lease)
 
 A crash leaves at worst a folder without manifest, which no reader opens. A step that is saved again
@@ -13,6 +15,7 @@ gets a folder of its own (`step-00000500-02`). A reader trusts a folder only whe
 hold, and otherwise takes the one before it. `torch.load` runs with `weights_only`.
 """
 
+import gzip
 import json
 import logging
 import tempfile
@@ -43,7 +46,8 @@ log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-SPEC, MANIFEST = "spec.yaml", "manifest.json"
+SPEC, MANIFEST, HISTORY = "spec.yaml", "manifest.json", "history.jsonl.gz"
+REPORT = "report.html"
 
 
 class CheckpointConfig(Section):
@@ -105,6 +109,8 @@ class RunFolder:
             STATE: lambda path: torch.save(dict(snapshot.state), path),
             SPEC: lambda path: path.write_text(snapshot.spec_text),
         }
+        if snapshot.history:
+            writers[HISTORY] = partial(_write_compressed, snapshot.history)
         digests = {}
         for file, write in writers.items():
             with memory_file(file) as path:
@@ -157,6 +163,20 @@ class RunFolder:
     def spec_text(self, name: str) -> str:
         """The resolved job spec that was saved with a checkpoint."""
         return self.store.get(f"{name}/{SPEC}").decode()
+
+    def history_text(self, name: str) -> str:
+        """The history that was saved with a checkpoint; "" where it has none, as those of older
+        versions. Raises `DataError` or `MissingObject` where it is damaged."""
+        if HISTORY not in self._again(lambda: self._digests(name)):
+            return ""
+        with tempfile.TemporaryDirectory(prefix="segadapt-history-") as folder:
+            self._fetch_verified(name, HISTORY, Path(folder))
+            return gzip.decompress((Path(folder) / HISTORY).read_bytes()).decode()
+
+    def put_report(self, page: bytes) -> None:
+        """Write the run's report, in place of an earlier one. Raises `StoreError`."""
+        self._check_lease()
+        self.store.put(REPORT, page)
 
     def names(self) -> list[str]:
         """The folders of finished saves, oldest first."""
@@ -245,20 +265,33 @@ class RunFolder:
         self._again(lambda: self._fetch_once(name, file, folder))
 
     def _fetch_once(self, name: str, file: str, folder: Path) -> None:
-        manifest = self.store.get(f"{name}/{MANIFEST}")
-        try:
-            expected = json.loads(manifest)["sha256"][file]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{name}/{MANIFEST}: expected a checkpoint's manifest, got a damaged one "
-                f"[{error!r}]"
-            ) from error
+        expected = self._digests(name).get(file)
+        if expected is None:
+            raise _damaged_manifest(name, f"no {file}")
         self.store.get_file(f"{name}/{file}", folder / file)
         found = sha256_of(folder / file)
         if found != expected:
             raise DataError(
                 f"{name}/{file}: expected sha256 {expected[:12]}..., got {found[:12]}..."
             )
+
+    def _digests(self, name: str) -> dict[str, str]:
+        """The sha256 of a checkpoint's files. Raises `DataError` for a damaged manifest."""
+        manifest = self.store.get(f"{name}/{MANIFEST}")
+        try:
+            return dict(json.loads(manifest)["sha256"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged_manifest(name, repr(error)) from error
+
+
+def _damaged_manifest(name: str, fault: str) -> DataError:
+    return DataError(
+        f"{name}/{MANIFEST}: expected a checkpoint's manifest, got a damaged one [{fault}]"
+    )
+
+
+def _write_compressed(text: str, path: Path) -> None:
+    path.write_bytes(gzip.compress(text.encode(), compresslevel=6, mtime=0))
 
 
 def _parsed_best(data: bytes) -> Best:

@@ -28,7 +28,7 @@ class Snapshot(NamedTuple):
 
     `state` is what a resume needs, `weights` the segmentation network's, `description` the header
     of their file; `score` is set where it is the best so far. `others` are weights of further
-    networks, by file.
+    networks, by file. `history` is the run's, as JSON lines; empty for none.
     """
 
     moment: Moment
@@ -38,6 +38,7 @@ class Snapshot(NamedTuple):
     description: Mapping[str, str]
     score: float | None = None
     others: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({})
+    history: str = ""
 
     @property
     def step(self) -> int:

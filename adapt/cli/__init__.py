@@ -21,6 +21,7 @@ from adapt.cli import (
     platforms,
     predict,
     pseudo_labels,
+    report,
     serve,
     specs,
     tracking,
@@ -34,7 +35,7 @@ app = typer.Typer(
     help="Train segmentation networks for streets without labels. One job spec, any platform.",
 )
 PANELS = {
-    "Jobs": (jobs, check, specs, pseudo_labels),
+    "Jobs": (jobs, check, specs, pseudo_labels, report),
     "Data": (pack, data, cache),
     "Networks": (models, checkpoints, predict, export, serve),
     "Platforms and tracking": (platforms, tracking),

@@ -101,10 +101,11 @@ class Picture(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """A score and the requested pictures."""
+    """A score, the requested pictures, and those of the images of the lowest mIoU, worst first."""
 
     score: Score
     pictures: list[Picture]
+    worst: Sequence[Picture] = ()
 
 
 @torch.no_grad()
@@ -118,13 +119,15 @@ def evaluate(
     label_free: Sequence[str] = (),
     threads: int = 2,
     num_pictures: int = 0,
+    num_worst: int = 0,
     rank: int = 0,
     num_ranks: int = 1,
     on_image: Callable[[], None] = lambda: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Evaluate a network, or an ensemble, on all of `split`, shared out over ranks; every rank gets
-    the same score, the leader the pictures.
+    the same score, the leader the pictures. Of a labelled split the `num_worst` images are
+    predicted anew at the end, since none waits for the device before.
 
     `label_free` names rows of `LABEL_FREE_SCORES`; a split opened without labels has no others.
     `on_image` is called after each image. Where `stopped` returns true before an image on any rank,
@@ -133,6 +136,7 @@ def evaluate(
     members = members_of(segmenters)
     classes = members[0].segmenter.num_classes
     matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+    by_image = torch.zeros(len(split), dtype=torch.float64, device=device)
     wanted = set(np.linspace(0, len(split) - 1, num_pictures).round().astype(int).tolist())
     unusual = torch.zeros((), dtype=torch.int64, device=device)
     rows = {name: LABEL_FREE_SCORES[name] for name in label_free}
@@ -149,7 +153,9 @@ def evaluate(
             unusual += ~logits.isfinite().all()
             predicted = class_map(logits)
             if sample.labels is not None:
-                matrix += confusion_matrix(upload(sample.labels, device), predicted, classes)
+                one = confusion_matrix(upload(sample.labels, device), predicted, classes)
+                matrix += one
+                by_image[number] = iou(one).nanmean()
             for name, row in rows.items():
                 counts[name] += row.counts(logits)
             if number in wanted:
@@ -160,7 +166,23 @@ def evaluate(
     matrix, unusual = sum_over_ranks(matrix), sum_over_ranks(unusual)
     scores = {name: row.value(sum_over_ranks(counts[name]).cpu()) for name, row in rows.items()}
     finite, labelled = not unusual.item(), split.id_table is not None
-    return Evaluation(Score(matrix.cpu(), subsets, finite, scores, labelled), pictures)
+    score = Score(matrix.cpu(), subsets, finite, scores, labelled)
+    lowest = _lowest(sum_over_ranks(by_image), num_worst if labelled and finite else 0)
+    again = predictions(
+        members, split, lowest if rank == 0 else [], _size_of, device, views=views, threads=threads
+    )
+    worst = [
+        _picture(split.key(number), sample, class_map(logits), logits)
+        for number, sample, logits in again
+    ]
+    return Evaluation(score, pictures, worst)
+
+
+def _lowest(values: Tensor, count: int) -> list[int]:
+    """The places of the lowest values, the lowest first; NaN, of images without a counted pixel,
+    has none."""
+    order = values.nan_to_num(nan=torch.inf).cpu().argsort(stable=True)
+    return [number for number in order[:count].tolist() if values[number].isfinite()]
 
 
 def _size_of(_index: int, sample: Sample) -> tuple[int, int]:

@@ -29,6 +29,7 @@ from adapt.methods import METHODS, labelling_of
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
 from adapt.models.weight_files import ENDINGS
+from adapt.report.config import ReportConfig
 from adapt.spec.consistency import LABELLING_RUN, check_consistency
 from adapt.spec.shipped import find_file
 from adapt.stream.config import DomainConfig, StreamConfig
@@ -55,6 +56,9 @@ else:
     from adapt.methods import MethodSection
     from adapt.models import ModelSection
 
+
+BASELINE = "report.baseline"
+"""The key of the run that the report compares with."""
 
 _APART = frozenset("/\\?#")
 """Characters that divide a URI."""
@@ -91,6 +95,7 @@ class JobSpec(Section):
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Validation.")
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="Saves.")
     tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
+    report: ReportConfig = Field(ReportConfig(), description="The page at the end of the run.")
     stores: dict[str, StoreConfig] = Field(
         {},
         description="Settings of object stores by URI scheme, or by how URIs begin "
@@ -159,8 +164,15 @@ class JobSpec(Section):
                 found[f"model.{key}"] = uri
         for name, uri in getattr(self.method, "discriminator_uris", {}).items():
             found[f"method.discriminator_uris.{name}"] = uri
-        labelling = self.labelling_uri()
-        return found if labelling is None else {**found, LABELLING_RUN: labelling}
+        runs = {LABELLING_RUN: self.labelling_uri(), BASELINE: self.baseline_uri()}
+        return found | {key: uri for key, uri in runs.items() if uri is not None}
+
+    def baseline_uri(self) -> str | None:
+        """The folder of the run that the report compares with; None without one."""
+        run = self.report.baseline
+        if run is None or not self.report.enabled:
+            return None
+        return run if "/" in run else join(self.checkpoint.uri, run)
 
     def labelling_uri(self) -> str | None:
         """The run, checkpoint or file of weights that labels the target; None without a stage. A

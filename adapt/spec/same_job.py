@@ -16,6 +16,7 @@ MAY_CHANGE = (
     "tracking",
     "stores",
     "checkpoint",
+    "report",
     "evaluate.pictures",
     "train.max_bad_steps",
     "train.stall_minutes",

@@ -169,8 +169,13 @@ class Tracker:
             path = self._spool.keep(artifact_path, image.save)
         else:
             path = self._spool.keep(artifact_path, lambda path: shutil.copyfile(image, path))
-        if path is not None:
-            self._append("file", file=str(path), artifact_path=artifact_path)
+        self._append_file(path, artifact_path)
+
+    def log_file(self, content: bytes, artifact_path: str) -> None:
+        """A file of these bytes among the run's artifacts."""
+        artifact_path = legal_path(artifact_path)
+        path = self._spool.keep(artifact_path, lambda path: path.write_bytes(content))
+        self._append_file(path, artifact_path)
 
     def register_best(
         self,
@@ -221,6 +226,10 @@ class Tracker:
     def _append(self, kind: str, **content: object) -> None:
         self._spool.append({"kind": kind, "time_ms": int(time.time() * 1000), **content})
         self._delivery.wake.set()
+
+    def _append_file(self, path: Path | None, artifact_path: str) -> None:
+        if path is not None:
+            self._append("file", file=str(path), artifact_path=artifact_path)
 
     def _short(self, values: Mapping[str, object], folder: str) -> dict[str, str]:
         """Values as text; one that is too long for MLflow becomes an artifact, whose name stays."""

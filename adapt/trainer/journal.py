@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from math import nan
 
 from torch import Tensor, tensor
 
@@ -11,6 +12,8 @@ from adapt.engine.engine import Engine
 from adapt.evaluation.evaluate import Evaluation
 from adapt.evaluation.pictures import evaluation_sheet
 from adapt.evaluation.protocol import metric_name
+from adapt.report.history import TRAIN, VALIDATION, History
+from adapt.report.thumbnails import panels
 from adapt.stream.observe import Observed, Observer
 from adapt.tracking.tracker import Tracker
 from adapt.trainer.feeds import Feeds
@@ -23,7 +26,8 @@ log = logging.getLogger(__name__)
 class Journal:
     """Logs a job's losses, speed and evaluations.
 
-    `tracker` is None on every rank but the leader's; `on_progress` gets the live line's content.
+    `tracker` and `history` are None on every rank but the leader's; `on_progress` gets the live
+    line's content.
     """
 
     def __init__(
@@ -32,9 +36,10 @@ class Journal:
         engine: Engine,
         feeds: Feeds,
         tracker: Tracker | None,
+        history: History | None,
         on_progress: Callable[[JobProgress], None],
     ) -> None:
-        self.tracker = tracker
+        self.tracker, self.history = tracker, history
         self._job, self._num_ranks = opened.job, opened.place.num_ranks
         self._engine, self._feeds, self._on_progress = engine, feeds, on_progress
         self._observer = Observer(feeds.streams, opened.cache)
@@ -75,6 +80,8 @@ class Journal:
             if durable is not None:
                 metrics["speed/checkpoint_age_s"] = durable.age_s
             self.tracker.log_metrics(metrics | streams, step)
+            if self.history is not None:
+                self.history.log(TRAIN, step, metrics)
 
     def _over_ranks(
         self, losses: Mapping[str, Tensor], observed: Observed
@@ -105,6 +112,21 @@ class Journal:
             if evaluation.pictures:
                 sheet = evaluation_sheet(evaluation.pictures, self._job.classes)
                 self.tracker.log_image(sheet, f"pictures/{file}.png")
+        if self.history is not None:
+            self.history.log(VALIDATION, step, tracked)
+            self._keep(self.history, found[self._job.evaluate.weights], metrics)
+
+    def _keep(self, history: History, evaluation: Evaluation, metrics: Mapping[str, float]) -> None:
+        """Keep the evaluation of the network that counts for the report."""
+        config, classes, step = self._job.evaluate, self._job.classes, self._engine.step_count
+        score = metrics[metric_name(config.weights, config.score)]
+        entry = {
+            "step": step,
+            "record": evaluation.score.record(classes.names),
+            "pictures": panels(evaluation.pictures, classes) if self._job.report.enabled else [],
+            "worst": panels(evaluation.worst, classes),
+        }
+        history.log_evaluation(entry, config.rank(step, score) if score == score else nan)
 
     def _of_classes(self, found: Mapping[str, Evaluation]) -> dict[str, float]:
         """The IoU of every class that occurs, by each network that labels were read for."""

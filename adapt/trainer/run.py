@@ -18,6 +18,7 @@ from adapt.engine.gpu import check_gpu
 from adapt.methods import build_method
 from adapt.places import Place
 from adapt.ranks import barrier, open_ranks
+from adapt.report.history import History
 from adapt.spec.job_spec import JobSpec
 from adapt.tracking.tracker import Tracker
 from adapt.trainer.feeds import open_feeds
@@ -27,6 +28,7 @@ from adapt.trainer.networks import build_network, start_adversaries
 from adapt.trainer.opening import Opened, open_job, stores_awaited
 from adapt.trainer.problems import refuse_problems
 from adapt.trainer.progress import JobProgress
+from adapt.trainer.reporting import leave_report, open_history
 from adapt.trainer.resume import Checkpoint, resume
 from adapt.trainer.saves import Evaluated, Saves
 from adapt.trainer.shared_stop import shared
@@ -74,9 +76,11 @@ def run_job(
             engine = _engine(first, device, resumed=state is not None)
             evaluated = _load(engine, state, job)
             beat()
+            history = open_history(first, device, state)
             tracker = stack.enter_context(tracked_run(opened, state, stop, beat))
-        running = Running(engine, tracker, on_progress, stop, beat)
+        running = Running(engine, tracker, history, on_progress, stop, beat)
         outcome = _train_in_rounds(first, running, state, evaluated, watch)
+        leave_report(opened, history, tracker, stop, beat)
         if place.leader and place.model_dir is not None:
             _deliver(opened.folder, outcome, place.model_dir)
         return outcome
@@ -87,6 +91,7 @@ class Running(NamedTuple):
 
     engine: Engine
     tracker: Tracker | None
+    history: History | None
     on_progress: Callable[[JobProgress], None]
     stop: Event
     beat: Callable[[], None]
@@ -118,14 +123,14 @@ def _train_round(
     opened: Opened, running: Running, state: Checkpoint | None, evaluated: Evaluated
 ) -> tuple[Outcome, Trainer]:
     """Train on the data that are open, to the end of the round."""
-    engine, tracker, on_progress, stop, beat = running
+    engine, tracker, history, on_progress, stop, beat = running
     state = None if state is None else on_new_labels(state, opened)
     if tracker is not None and opened.labels is not None:
         tracker.log_tags({"segadapt.pseudo_labels": labels_uri(opened)})
     with ExitStack() as stack:
         with stores_awaited(stop, beat):
             feeds = stack.enter_context(open_feeds(opened, engine, state, stop))
-            journal = Journal(opened, engine, feeds, tracker, on_progress)
+            journal = Journal(opened, engine, feeds, tracker, history, on_progress)
             saves = Saves(opened, engine, feeds, journal, evaluated, beat)
             stack.enter_context(closing(saves))
         until = round_end(opened.job, engine.step_count)

@@ -52,7 +52,7 @@ class Saves:
         beat: Callable[[], None],
     ) -> None:
         self._opened, self._engine, self._feeds = opened, engine, feeds
-        self._tracker, self._beat = journal.tracker, beat
+        self._tracker, self._history, self._beat = journal.tracker, journal.history, beat
         self._last = Moment(engine.step_count, evaluated.step, time.monotonic())
         self._best_rank: float | None = None
         self._saver: Saver | None = None
@@ -175,4 +175,5 @@ class Saves:
             header_of(job, pixels, lineage).entries(),
             score,
             {NETWORK_WEIGHTS[name]: values for name, values in weights.items()},
+            "" if self._history is None else self._history.text(),
         ).copied()

@@ -127,6 +127,7 @@ class Trainer:
         """Evaluate one of `Engine.networks`; the one that counts with pictures."""
         job, place, validation = self.opened.job, self.opened.place, self.opened.data.validation
         assert validation is not None, "no evaluation is due without a validation split"
+        counts = network == job.evaluate.weights
         return evaluate(
             self.engine.networks()[network],
             validation,
@@ -135,7 +136,8 @@ class Trainer:
             subsets=subset_classes(job.evaluate.subsets, job.classes.names),
             label_free=job.evaluate.label_free_scores,
             threads=decoding_threads(job.stream, place),
-            num_pictures=job.evaluate.pictures if network == job.evaluate.weights else 0,
+            num_pictures=job.evaluate.pictures if counts else 0,
+            num_worst=job.report.worst if counts and job.report.enabled else 0,
             rank=place.rank,
             num_ranks=place.num_ranks,
             on_image=self.beat,

@@ -165,6 +165,30 @@ def test_the_manifest_names_every_file(tmp_path: Path) -> None:
     assert set(manifest["sha256"]) == {"weights.safetensors", "state.pt", "spec.yaml"}
 
 
+def test_a_history_is_a_file_that_is_checked(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    assert run.history_text(save(run, 1)) == "", "as in a checkpoint of an older version"
+    text = '{"kind": "train", "step": 2}\n' * 1000
+    name = run.save(Snapshot(Moment(2, 0, 0.0), {}, WEIGHTS, "", HEADER, history=text)).name
+    assert run.history_text(name) == text
+    stored = tmp_path / "run" / name / "history.jsonl.gz"
+    assert stored.stat().st_size < len(text) / 10
+    stored.write_bytes(stored.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"history.jsonl.gz: expected sha256 "):
+        run.history_text(name)
+    assert run.newest_valid() is not None, "a job resumes all the same"
+
+
+def test_a_report_replaces_an_earlier_one(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    for page in (b"<html>1", b"<html>2"):
+        run.put_report(page)
+    assert run.store.get("report.html") == b"<html>2"
+    run.clear()
+    with pytest.raises(MissingObject):
+        run.store.get("report.html")
+
+
 def test_a_second_network_is_a_file_that_comes_and_goes_with_its_checkpoint(tmp_path: Path) -> None:
     run = folder(tmp_path)
     second = {"ema.safetensors": {"layer.weight": torch.full((2,), 7.0)}}

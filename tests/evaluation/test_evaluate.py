@@ -14,7 +14,7 @@ from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import JobError
 from adapt.evaluation.evaluate import Score, evaluate
 from adapt.evaluation.inference import EnsembleMember, InferenceConfig
-from adapt.evaluation.metrics import SUBSETS
+from adapt.evaluation.metrics import SUBSETS, confusion_matrix, miou
 from adapt.evaluation.protocol import EvaluateConfig
 from adapt.models.segmenter import Segmenter
 from adapt.stream.feed import normalise
@@ -38,6 +38,20 @@ def split(tiny_uri: str, tmp_path: Path) -> Iterator[PackedSplit]:
 @pytest.fixture(scope="module")
 def networks() -> list[Segmenter]:
     return [varied_network(3, seed=5), varied_network(3, seed=6)]
+
+
+def test_the_worst_images_are_those_of_the_lowest_miou(
+    split: PackedSplit, networks: list[Segmenter]
+) -> None:
+    evaluation = evaluate(networks[0], split, CPU, num_worst=2)
+    means = {}
+    for picture in evaluate(networks[0], split, CPU, num_pictures=len(split)).pictures:
+        assert picture.truth is not None
+        truth, found = torch.from_numpy(picture.truth), torch.from_numpy(picture.predicted)
+        means[picture.key] = miou(confusion_matrix(truth, found, 3))
+    assert [one.key for one in evaluation.worst] == sorted(means, key=lambda key: means[key])[:2]
+    assert len(means) == 5 and evaluation.pictures == []
+    assert list(evaluate(networks[0], split, CPU).worst) == []
 
 
 def plain_matrix(split: PackedSplit, *members: EnsembleMember) -> np.ndarray:

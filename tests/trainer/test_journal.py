@@ -47,6 +47,7 @@ def test_mlflow_has_everything_of_the_one_run(tiny_job: dict[str, Any], place: P
     }
     assert {
         "spec.yaml",
+        "report.html",
         "pictures/step-00000003.png",
         "evaluations/step-00000006.json",
     } <= artifacts
