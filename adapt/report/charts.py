@@ -1,4 +1,4 @@
-"""Figures of Plotly as plain data: curves, bars by class, confusion matrices.
+"""Charts of Plotly as plain data: curves, bars by class, confusion matrices.
 
 Plotly reads texts as a kind of HTML, so every name is escaped here. Colours of text and paper are
 the page's, which sets them by its scheme.
