@@ -9,12 +9,14 @@ from rich.table import Table
 
 from adapt.cli import completion
 from adapt.cli.messages import print_answer
-from adapt.cli.options import AsJson, console
-from adapt.errors import JobError
+from adapt.cli.options import AsJson, console, stores_of
+from adapt.errors import JobError, counted
 from adapt.export.wanted import DEFAULT_OPSET, OPSETS, check_ending, check_free
 
 if TYPE_CHECKING:
     from adapt.export.export import Exported
+    from adapt.export.int8 import Quantised
+    from adapt.export.latency import Latency
 
 commands = typer.Typer()
 
@@ -43,6 +45,26 @@ def export(
         bool,
         typer.Option("--whole-image", help="Leave out mirrored views, scales and windows."),
     ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="Also write the graph in 8 bits for CPUs, beside the file as .int8.onnx."
+        ),
+    ] = False,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Packed dataset for --int8: images that calibrate, others that are scored.",
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of that dataset, with labels.")] = "val",
+    images: Annotated[
+        int, typer.Option(min=1, help="Images that calibrate, and as many that are scored.")
+    ] = 32,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Measure milliseconds an image on this CPU.")
+    ] = False,
     spec: Annotated[
         str | None,
         typer.Option(
@@ -58,17 +80,26 @@ def export(
     compared with the model at three sizes before the file appears.
     """
     _check_wanted(to, out, bundle)
+    _check_int8(int8, calibrate, to)
     with console.status("loading the model") as status:
         import adapt
         from adapt.export.export import export_model
 
         loaded = adapt.load(model, spec=spec, device="cpu")
         exported = export_model(loaded, to, opset, whole_image, status.update)
-    written = _write(loaded, exported, to, out, bundle)
+    small = _quantised(loaded, exported, calibrate, split, images, spec) if calibrate else None
+    timed = _timed(loaded, exported, to, small) if latency else []
+    written = _write(loaded, exported, to, out, bundle, small and small.content)
     if as_json:
-        print_answer({"written": written, **exported.record()})
+        loss = small and small.loss._asdict()
+        times = [one._asdict() for one in timed]
+        print_answer({"written": written, **exported.record(), "int8": loss, "latency": times})
         return
     Console().print(_table(exported))
+    if small is not None:
+        Console().print(_loss_line(small), soft_wrap=True, highlight=False)
+    if timed:
+        Console().print(_latency_table(timed))
     print_answer("\n".join(written))
 
 
@@ -86,8 +117,78 @@ def _check_wanted(to: str, out: Path | None, bundle: Path | None) -> None:
             raise JobError(f"--bundle: expected --to onnx, got {to}", "leave out --to")
 
 
+def _check_int8(int8: bool, calibrate: str | None, to: str) -> None:
+    """Raise `JobError` for 8 bits without a split that measures their loss."""
+    if int8 and calibrate is None:
+        raise JobError(
+            "--int8: expected a labelled packed split, by which its loss is measured, got none",
+            "add --calibrate URI --split val",
+        )
+    if calibrate is not None and not int8:
+        raise JobError("--calibrate: expected --int8 beside it, got none", "add --int8")
+    if int8 and to != "onnx":
+        raise JobError(f"--int8: expected --to onnx, got {to}", "leave out --to")
+
+
+def _quantised(
+    model: Any, exported: "Exported", uri: str, split: str, images: int, spec: str | None
+) -> "Quantised":
+    """The graph in 8 bits, with its loss."""
+    from adapt.cli.live import progress_bar
+    from adapt.export.int8 import quantise
+
+    store = stores_of(spec).open(uri)
+    with progress_bar("quantising", console) as advance:
+        return quantise(
+            exported.content, store, split, model.classes, model.size_hw, images, advance
+        )
+
+
+def _timed(model: Any, exported: "Exported", to: str, small: "Quantised | None") -> "list[Latency]":
+    """Milliseconds of the model, of the exported file and of 8 bits."""
+    from adapt.cli.live import progress_bar
+    from adapt.export.latency import latencies, latency_sizes
+    from adapt.export.programs import FORMATS, network_run
+
+    runs = {"torch": network_run(exported.network), f"--to {to}": FORMATS[to].run(exported.content)}
+    if small is not None:
+        runs["--int8"] = FORMATS["onnx"].run(small.content)
+    sizes = latency_sizes(model.size_hw, exported.network.smallest_side_px)
+    with progress_bar("timing", console) as advance:
+        return latencies(runs, sizes, on_pass=advance)
+
+
+def _loss_line(small: "Quantised") -> str:
+    """The loss of 8 bits, as a line."""
+    loss = small.loss
+    return (
+        f"8 bits: mIoU {loss.miou_int8:.2%} instead of {loss.miou_float32:.2%} "
+        f"({-100 * loss.lost:+.2f} points) on {counted(loss.images, 'image')} of {loss.split}, "
+        f"calibrated on {loss.calibrated_on} others; {len(small.content) / 1e6:.1f} MB"
+    )
+
+
+def _latency_table(timed: "list[Latency]") -> Table:
+    """A row a runtime and size."""
+    import torch
+
+    threads = counted(torch.get_num_threads(), "thread")
+    table = Table("runtime", title=f"one image on this CPU, {threads}, {timed[0].passes} passes")
+    for heading in ("size", "median ms", "p95 ms"):
+        table.add_column(heading, justify="right")
+    for one in timed:
+        size = "x".join(map(str, one.size_hw))
+        table.add_row(one.runtime, size, f"{one.median_ms:.1f}", f"{one.p95_ms:.1f}")
+    return table
+
+
 def _write(
-    model: Any, exported: "Exported", to: str, out: Path | None, bundle: Path | None
+    model: Any,
+    exported: "Exported",
+    to: str,
+    out: Path | None,
+    bundle: Path | None,
+    small: bytes | None,
 ) -> list[str]:
     """Write what is wanted; returns the paths."""
     from adapt.export.bundle import write_bundle
@@ -97,8 +198,12 @@ def _write(
     if out is not None:
         write_export(exported.content, out, to)
         written.append(str(out))
+        if small is not None:
+            beside = out.with_suffix(".int8.onnx")
+            write_export(small, beside, to)
+            written.append(str(beside))
     if bundle is not None:
-        names = write_bundle(model, exported, bundle)
+        names = write_bundle(model, exported, bundle, small)
         written += [str(bundle / name) for name in names]
     return written
 

@@ -31,6 +31,9 @@ class DeployedNetwork(nn.Module):
     Sides shorter than `smallest_side_px` are the caller's to enlarge.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, segmenter: Segmenter, flip: bool = False) -> None:
         super().__init__()
         self.segmenter, self.flip, self.bgr = segmenter, flip, segmenter.pixels.bgr

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 
+op: Any = opset18
 _ROWS, _COLUMNS = 2, 3
 _FLOAT = 1
 """ONNX's number for float32."""

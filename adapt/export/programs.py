@@ -38,7 +38,7 @@ def exported_program(network: DeployedNetwork) -> Any:
     images = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     vary = dict.fromkeys(range(len(_DIMENSIONS)), torch.export.Dim.DYNAMIC)
     shapes = {INPUTS[0]: vary, INPUTS[1]: {}}
-    with _errors_of("torch.export", network), _quiet(), same_padding(), torch.no_grad():
+    with _errors_of("torch.export", network), quiet(), same_padding(), torch.no_grad():
         return torch.export.export(
             network, (images, torch.tensor([height, width])), dynamic_shapes=shapes
         )
@@ -48,7 +48,7 @@ def onnx_bytes(program: Any, network: DeployedNetwork, opset: int) -> bytes:
     """The program as an ONNX graph. Raises `JobError` where the exporter cannot write it."""
     from adapt.export.pooling import TRANSLATIONS
 
-    with _errors_of(f"torch.onnx.export with opset {opset}", network), _quiet(), torch.no_grad():
+    with _errors_of(f"torch.onnx.export with opset {opset}", network), quiet(), torch.no_grad():
         written = torch.onnx.export(
             program,
             dynamo=True,
@@ -200,14 +200,12 @@ def _errors_of(step: str, network: DeployedNetwork) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's own messages, which name nothing that a user can change."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Without the libraries' own warnings, which name nothing that a user can change."""
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(logging.NOTSET)

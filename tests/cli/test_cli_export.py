@@ -62,6 +62,12 @@ def test_a_program_of_torch_as_json(best: Path, tmp_path: Path) -> None:
         (("--out", "model.pb"), "--out: expected a .onnx file with --to onnx, got 'model.pb'"),
         (("--to", "torch", "--out", "m.onnx"), "expected a .pt2 file with --to torch"),
         (("--to", "torch", "--bundle", "edge"), "--bundle: expected --to onnx, got torch"),
+        (("--out", "m.onnx", "--int8"), "--int8: expected a labelled packed split, by which"),
+        (("--out", "m.onnx", "--calibrate", "uri"), "--calibrate: expected --int8 beside it"),
+        (
+            ("--to", "torch", "--out", "m.pt2", "--int8", "--calibrate", "uri"),
+            "--int8: expected --to onnx, got torch",
+        ),
     ],
 )
 def test_refusals_come_before_any_work(
