@@ -67,7 +67,10 @@ def onnx_bytes(program: Any, network: DeployedNetwork, opset: int) -> bytes:
 
 def torch_bytes(program: Any, _network: DeployedNetwork, _opset: int) -> bytes:
     """The program as a .pt2 file."""
-    for node in program.graph.nodes:
+    graphs = [
+        one for one in program.graph_module.modules() if isinstance(one, torch.fx.GraphModule)
+    ]
+    for node in (node for graph in graphs for node in graph.graph.nodes):
         for note in _MACHINE_NOTES:
             node.meta.pop(note, None)
     buffer = io.BytesIO()

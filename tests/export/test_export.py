@@ -105,6 +105,7 @@ def test_every_architecture_exports(name: str, to: str) -> None:
     exported = export_model(of_architecture(name), to)
     assert all(one.fits for one in exported.compared)
     assert min(one.equal_pixels for one in exported.compared) > 0.9999
+    assert str(Path(module.__file__).parents[2]).encode() not in exported.content
 
 
 @pytest.mark.slow
