@@ -91,12 +91,12 @@ class Server(uvicorn.Server):
         self.service.close()
         if batcher.failure is not None:
             raise batcher.failure
-        if signal.SIGINT in self._captured_signals:
+        by_hand = signal.SIGINT in self._captured_signals
+        if batcher.is_alive() and threading.current_thread() is threading.main_thread():
+            _end_at_once(by_hand)
+        if by_hand:
             raise KeyboardInterrupt
         log.info("stopped")
-        if batcher.is_alive() and threading.current_thread() is threading.main_thread():
-            sys.stderr.flush()  # Python's own end aborts in the middle of a computation
-            os._exit(0)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -111,6 +111,13 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _end_at_once(by_hand: bool) -> None:
+    """End in the middle of loading or computing, where Python's own end could abort."""
+    sys.stderr.write("Aborted.\n" if by_hand else "stopped before all was computed\n")
+    sys.stderr.flush()
+    os._exit(130 if by_hand else 0)
 
 
 def _listener(host: str, port: int) -> socket.socket:

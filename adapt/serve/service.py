@@ -139,7 +139,8 @@ class Intake:
             return [one.result() for one in results]
         finally:
             for one in results:
-                one.cancel()
+                if not one.cancel() and not one.cancelled():
+                    one.exception()  # asyncio would log those that are not asked for
 
     def _prepared(self, number: int, image: bytes | Pixels) -> PreparedImage:
         """Decode and resize; a thread of the pool does it."""

@@ -54,14 +54,16 @@ def test_ctrl_c_ends_with_one_line_and_130(weights: Path, tmp_path: Path) -> Non
     assert process.lines[-1] == "Aborted.\n" and not process.says("Traceback")
 
 
-def test_sigterm_while_loading_ends_with_0(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_stop_while_loading_does_not_wait_for_it(number: int, code: int, tmp_path: Path) -> None:
     """Which may be long, from a store that is slow."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         where = f"http://127.0.0.1:{port}/weights.safetensors"
         process = Process(where, "--port", 0, folder=tmp_path)
         assert httpx.get(f"{process.url}/ping", timeout=30).status_code == 503
-        assert process.end(signal.SIGTERM) == 0, process.lines
+        assert process.end(number) == code, process.lines
+        assert not process.says("Traceback")
 
 
 def test_a_stop_finishes_what_is_in_flight(held: Held) -> None:  # noqa: F811
