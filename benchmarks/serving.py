@@ -41,7 +41,7 @@ from adapt.use.model import LoadedModel
 ROOT = Path(__file__).resolve().parents[1]
 CLIENTS = (1, 4)
 MODEL = {"architecture": "deeplab_v3_plus", "encoder": "resnet18", "weights": "none"}
-START_S = 180
+START_S = 600
 Send = Callable[[bytes], bytes]
 
 
