@@ -14,6 +14,7 @@ from adapt.cli import (
     check,
     checkpoints,
     data,
+    endpoints,
     export,
     jobs,
     models,
@@ -38,7 +39,7 @@ PANELS = {
     "Jobs": (jobs, check, specs, pseudo_labels, report),
     "Data": (pack, data, cache),
     "Networks": (models, checkpoints, predict, export, serve),
-    "Platforms and tracking": (platforms, tracking),
+    "Platforms and tracking": (platforms, endpoints, tracking),
 }
 """The headings of `segadapt --help`, with the modules whose commands stand below them."""
 for panel, parts in PANELS.items():

@@ -41,6 +41,8 @@ __all__ = [
     "BY_HAND_FILE",
     "CHANNELS",
     "FILE_CHANNELS",
+    "GRACE",
+    "MODEL",
     "NODES_WAIT_S",
     "PLACES",
     "PLATFORM_VARIABLE",

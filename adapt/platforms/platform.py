@@ -22,6 +22,7 @@ from adapt.platforms.texts import VARIABLE
 from storage.uris import without_password
 
 if TYPE_CHECKING:
+    from adapt.platforms.endpoint import Serving
     from adapt.spec.job_spec import JobSpec
 
 State = Literal["waiting", "running", "done", "interrupted", "failed", "stopped", "unknown"]
@@ -232,7 +233,8 @@ class Platform:
     """A row of PLATFORMS.
 
     `grace_s` of a profile is the time between the platform's stop and its kill. `restarts` is
-    true where the platform itself starts an interrupted job again.
+    true where the platform itself starts an interrupted job again. `serving` is how it serves
+    models, for `deploy`.
     """
 
     profile: type[Profile]
@@ -240,3 +242,4 @@ class Platform:
     connect: Callable[[Any, Mapping[str, str]], Client]
     grace_s: Callable[[Any], float]
     restarts: Callable[[Any], bool]
+    serving: "Serving | None" = None

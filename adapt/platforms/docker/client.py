@@ -10,6 +10,7 @@ from typing import Any
 from adapt.errors import JobError
 from adapt.platforms import following
 from adapt.platforms.docker.checks import PROBE, findings_of_engine, findings_of_probe
+from adapt.platforms.docker.engine import TIMEOUT_S, open_engine, start_container, with_secrets
 from adapt.platforms.docker.errors import (
     EngineRefused,
     Refusal,
@@ -19,34 +20,16 @@ from adapt.platforms.docker.errors import (
 from adapt.platforms.docker.job_status import status_of
 from adapt.platforms.docker.logs import ContainerLog
 from adapt.platforms.docker.stop import stop
-from adapt.platforms.platform import ENDED, SUBMIT_LIBRARIES, Finding, JobStatus, Request
+from adapt.platforms.platform import ENDED, Finding, JobStatus, Request
 
 JOB_LABEL = "segadapt.job"
-TIMEOUT_S = 60.0
 POLL_S = 1.0
 """Before a log that broke off is opened again."""
 
 
 def connect(engine_uri: str | None, environment: Mapping[str, str]) -> "DockerClient":
-    """A client of the engine at `engine_uri`, or of the one that the docker command would use;
-    ssh:// with the ssh command, tcp:// with TLS where DOCKER_TLS_VERIFY or DOCKER_CERT_PATH is set.
-
-    Raises `JobError`, `StoreUnavailable` where it is unreachable.
-    """
-    try:
-        import docker
-    except ImportError as error:
-        raise JobError(
-            "platform docker: expected the library docker, got none installed", fix=SUBMIT_LIBRARIES
-        ) from error
-    where = engine_uri or environment.get("DOCKER_HOST") or "the docker command's engine"
-    with answers_of(where):
-        named = {} if engine_uri is None else {"DOCKER_HOST": engine_uri}
-        engine = docker.from_env(
-            environment={**environment, **named}, timeout=TIMEOUT_S, use_ssh_client=True
-        )
-        engine.ping()
-    return DockerClient(engine, where, environment)
+    """A client for the jobs of an engine; see `open_engine`."""
+    return DockerClient(*open_engine(engine_uri, environment), environment)
 
 
 class DockerClient:
@@ -57,10 +40,9 @@ class DockerClient:
 
     def submit(self, request: Request) -> str:
         """Create and start the container; its name."""
-        secrets = [f"{name}={self._secret(name)}" for name in request["secrets"]]
-        body = {**request["body"], "Env": [*request["body"]["Env"], *secrets]}
+        body = with_secrets(request, self._environment)
         with answers_of(self._where):
-            self._start(body, request["name"])
+            start_container(self._engine, body, request["name"])
         return str(request["name"])
 
     def status(self, job: str) -> JobStatus:
@@ -102,26 +84,6 @@ class DockerClient:
         yield image
         if image.ok:
             yield from self._probe(request)
-
-    def _secret(self, name: str) -> str:
-        value = self._environment.get(name)
-        if not value:
-            raise JobError(
-                f"secrets: expected the variable {name} in this environment, got nothing",
-                fix=f"export {name}=..., or remove it from the profile",
-            )
-        return value
-
-    def _start(self, body: Mapping[str, Any], name: str) -> Any:
-        """Create and start a container; it is removed where it cannot start."""
-        made = self._engine.api.create_container_from_config(dict(body), name)
-        container = self._engine.containers.get(made["Id"])
-        try:
-            container.start()
-        except BaseException:
-            container.remove(force=True)
-            raise
-        return container
 
     def _container(self, job: str) -> Any:
         with answers_of(self._where):
@@ -165,7 +127,7 @@ class DockerClient:
 
     def _output_of(self, body: Mapping[str, Any], name: str) -> str:
         """The output of a short container."""
-        container = self._start(body, name)
+        container = start_container(self._engine, body, name)
         try:
             code = container.wait(timeout=TIMEOUT_S)["StatusCode"]
             output = container.logs(stdout=True, stderr=code != 0).decode()

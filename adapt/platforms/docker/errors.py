@@ -52,6 +52,12 @@ _REFUSALS = (
         "submit again, which takes another name, or remove it: docker rm NAME",
     ),
     (
+        "port is already allocated|address already in use",
+        "serve.port",
+        "the port is in use on the engine's machine",
+        "name another one, --set serve.port=8081, or end what listens there",
+    ),
+    (
         r"network \S+ not found",
         "network",
         "the engine has no such network",

@@ -7,12 +7,14 @@ its end for `status` and `logs`.
 
 import re
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
+from adapt.platforms.endpoint import PORT, ServeArguments, ServeSettings
 from adapt.platforms.platform import Profile, Promised, below
 from adapt.platforms.texts import VariableName, matching
 
@@ -42,6 +44,32 @@ class Mount(Section):
                 f"expected an absolute path that is neither / nor /opt/segadapt, got {target!r}"
             )
         return target
+
+
+class DockerServe(ServeSettings):
+    """The endpoints of an engine, for `deploy`."""
+
+    port: int = Field(PORT, ge=1, le=65535, description="Port of the engine's machine.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address of the engine's machine that listens; 0.0.0.0: all of its networks.",
+    )
+    token: bool = Field(
+        False,
+        description="Ask requests for a token: SEGADAPT_TOKEN of the environment of `deploy`.",
+    )
+    arguments: ServeArguments = Field(
+        [], description="More options of `segadapt serve`, such as [--precision, bf16]."
+    )
+
+    @field_validator("host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        try:
+            ip_address(host)
+        except ValueError:
+            raise ValueError(f"expected an IP address, got {host!r}") from None
+        return host
 
 
 class DockerProfile(Profile):
@@ -85,6 +113,7 @@ class DockerProfile(Profile):
         "when the job is sent. Every user of the engine can read them there.",
     )
     grace_s: int = Field(120, ge=1, description="Seconds between the engine's stop and its kill.")
+    serve: DockerServe = Field(DockerServe(), description="Endpoints, for `deploy`.")
 
     @field_validator("image")
     @classmethod

@@ -31,7 +31,7 @@ def request(submission: Submission, profile: DockerProfile) -> Request:
             "User": profile.user,
             "StopSignal": "SIGTERM",
             "StopTimeout": profile.grace_s,
-            "HostConfig": _host_config(profile),
+            "HostConfig": host_config(profile),
         },
     }
 
@@ -63,8 +63,9 @@ def _variables(submission: Submission, profile: DockerProfile) -> dict[str, str]
     }
 
 
-def _host_config(profile: DockerProfile) -> dict[str, Any]:
-    """Init: a signal reaches a job that is still starting, and dead processes are collected."""
+def host_config(profile: DockerProfile) -> dict[str, Any]:
+    """What every container gets. Init: a signal reaches a process that is still starting, and dead
+    ones are collected."""
     config: dict[str, Any] = {
         "Init": True,
         "ReadonlyRootfs": profile.read_only_root,

@@ -1,0 +1,161 @@
+"""Deploys models: finds their weights, names the endpoint, states what will run, waits until it is
+ready."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from adapt.errors import JobError
+from adapt.platforms import PLATFORMS
+from adapt.platforms.endpoint import Deployment, EndpointClient, EndpointStatus, Serving
+from adapt.platforms.following import over_outages
+from adapt.platforms.gpus import check_gpus
+from adapt.platforms.platform import Profile, Request
+from adapt.tracking.mlflow_database import embedded_tracking_uri
+from adapt.use.locate import REGISTERED, located, registered
+from storage.stores import Stores
+from storage.uris import split_uri, without_password
+
+NAME = r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?"
+POLL_S = 2.0
+READY_S = 1800.0
+"""Clouds start a machine, pull gigabytes and load the model before an endpoint is ready."""
+
+
+class PreparedEndpoint(NamedTuple):
+    """An endpoint that is ready to be sent."""
+
+    deployment: Deployment
+    profile: Profile
+    serving: Serving
+    request: Request
+
+
+def serving_of(profile: Profile) -> Serving:
+    """How a profile's platform serves. Raises `JobError` where it does not."""
+    serving = PLATFORMS[profile.platform].serving
+    if serving is None:
+        known = ", ".join(sorted(name for name, row in PLATFORMS.items() if row.serving))
+        raise JobError(
+            f"platform: expected one that serves models, got {profile.platform} (known: {known})",
+            "name a profile of one of them, or run `segadapt serve` there",
+        )
+    return serving
+
+
+def prepare_endpoint(
+    model: str,
+    profile: Profile,
+    stores: Stores,
+    name: str | None = None,
+    tracking_uri: str | None = None,
+) -> PreparedEndpoint:
+    """The request and its parts. A run or a registered model stands for the weights that are its
+    best now, so that every replica and every restart serves the same ones.
+
+    Raises `JobError` for a model that is not there, and for values that the platform would refuse;
+    `StoreError`.
+    """
+    serving = serving_of(profile)
+    if profile.gpus:
+        check_gpus(profile)
+    label = endpoint_name(model, name)
+    where, is_file = _weights(model, profile, serving, stores, tracking_uri)
+    deployment = Deployment(label, where, model, is_file)
+    return PreparedEndpoint(deployment, profile, serving, serving.request(deployment, profile))
+
+
+def _weights(
+    model: str, profile: Profile, serving: Serving, stores: Stores, tracking_uri: str | None
+) -> tuple[str, bool]:
+    """The URI of the weights; of a path of this machine the absolute one, of the file that was
+    named (True) or of the checkpoint's folder (False); a path that the profile mounts as it is."""
+    scheme, path = split_uri(model)
+    if scheme == "file" and profile.outside(path) is not None:
+        return path, False
+    if model.startswith(REGISTERED):
+        model = registered(model, tracking_uri or embedded_tracking_uri(Path("runs"))).uri
+    uri = located(model, stores).uri
+    scheme, found = split_uri(uri)
+    if scheme != "file":
+        return uri, False
+    if not serving.takes_paths:
+        raise JobError(
+            f"MODEL: expected the URI of a store that {profile.platform} can reach, got {model!r}, "
+            "a path of this machine",
+            "copy the folder into a store and name its URI",
+        )
+    file = Path(found).resolve()
+    is_file = Path(path).is_file()
+    return str(file if is_file else file.parent), is_file
+
+
+def endpoint_name(model: str, name: str | None) -> str:
+    """`name`, or one made of the last part of MODEL that says something. Raises `JobError`."""
+    if name is not None:
+        if re.fullmatch(NAME, name) is None:
+            raise JobError(
+                "--name: expected lower-case letters, digits and `-`, a letter first, at most 40 "
+                f"characters, got {name!r}",
+                "choose another name",
+            )
+        return name
+    _, path = split_uri(model)
+    parts = re.split(r"/+", re.split(r"[@?]", path)[0].removeprefix(REGISTERED).strip("/"))
+    said = [part for part in parts if not re.fullmatch(r"\.+|\d+|step-\d+|weights\..*", part)]
+    label = re.sub(r"[^a-z0-9]+", "-", said[-1].lower()).strip("-") if said else "model"
+    label = label if label[:1].isalpha() else f"model-{label}"
+    return label[:40].rstrip("-")
+
+
+def facts_of(plan: PreparedEndpoint) -> dict[str, str]:
+    """The facts to confirm before an endpoint is made, a line each."""
+    deployment, profile, serving = plan.deployment, plan.profile, plan.serving
+    each = f"{profile.gpus} GPU{'' if profile.gpus == 1 else 's'}" if profile.gpus else "CPU"
+    fewest, most = serving.replicas(profile)
+    several = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    facts = {
+        "endpoint": deployment.name,
+        "model": without_password(deployment.model),
+        "platform": f"{profile.platform}, {several} x {each}",
+        "image": profile.image,
+        "reach": serving.reach(deployment, profile),
+        "access": serving.access(profile),
+    }
+    if profile.price_per_hour is not None:
+        prices = [f"{profile.price_per_hour * n:.2f}" for n in sorted({fewest, most})]
+        facts["price"] = f"{' to '.join(prices)} {profile.currency} an hour, until `undeploy`"
+    return facts
+
+
+def wait_until_ready(
+    client: EndpointClient,
+    name: str,
+    show: Callable[[EndpointStatus, float], None],
+    limit_s: float = READY_S,
+) -> EndpointStatus:
+    """Wait until an endpoint is ready; `show` gets each status and the seconds so far. Outages are
+    retried.
+
+    Raises `JobError` where it failed or is late; it stays, for its log.
+    """
+    begun_s = time.monotonic()
+    fix = f"read `segadapt endpoints logs {name}`, remove it with `segadapt undeploy {name}`"
+    while True:
+        status = over_outages(lambda: client.status(name))
+        waited_s = time.monotonic() - begun_s
+        show(status, waited_s)
+        if status.state == "ready":
+            return status
+        if status.state in ("failed", "stopped"):
+            detail = f": {status.detail}" if status.detail else ""
+            raise JobError(f"{name}: expected a ready endpoint, got {status.state}{detail}", fix)
+        if waited_s > limit_s:
+            raise JobError(
+                f"{name}: expected a ready endpoint within {limit_s / 60:.0f} minutes, got "
+                f"{status.state} {status.detail}".rstrip(),
+                fix,
+            )
+        time.sleep(POLL_S)

@@ -1,0 +1,124 @@
+"""The contract of a platform for `deploy`, `endpoints` and `undeploy`: `Serving` in its row.
+
+As for jobs, a request is a pure value that golden files hold, with secrets by name only, and a
+client is a few lines over the platform's own library. What runs is the image with `segadapt serve`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
+
+from pydantic import AfterValidator
+
+from adapt.config.section import Section
+from adapt.config.validation import Mistake
+from adapt.places import GRACE, MODEL
+from adapt.platforms.platform import Profile, Request
+from storage.uris import split_uri
+
+EndpointState = Literal["starting", "ready", "failed", "stopped", "unknown"]
+
+PORT = 8080
+"""On which the image's server listens."""
+
+READY, LIVE = "/v2/health/ready", "/v2/health/live"
+"""Its probes: the model is loaded and warm; the process listens."""
+
+MODEL_FOLDER = "/opt/ml/model"
+"""Where the image looks for a model that is mounted."""
+
+TOKEN = "SEGADAPT_TOKEN"
+"""The server's variable with the token that requests state."""
+
+
+_SET_BY_PROFILE = ("--host", "--port", "--name", "--token-file")
+
+
+def _no_addresses(arguments: list[str]) -> list[str]:
+    """Refuse what other keys say, by name."""
+    for argument in arguments:
+        if argument.partition("=")[0] in _SET_BY_PROFILE:
+            expected = "other options than --host, --port, --name and --token-file"
+            raise Mistake(f"expected {expected}, got {argument}", fix="use the keys of `serve`")
+    return arguments
+
+
+ServeArguments = Annotated[list[str], AfterValidator(_no_addresses)]
+"""Options of `segadapt serve` that no key of a profile says."""
+
+
+class ServeSettings(Section):
+    """The keys of a profile's section `serve`; each platform has its own."""
+
+
+class Deployment(NamedTuple):
+    """A model that becomes an endpoint.
+
+    `name` is a label as that of a job. `model` is the URI of a file of weights, an absolute path of
+    this machine, or a path of the container that the profile mounts. `asked` is MODEL as the user
+    named it.
+    """
+
+    name: str
+    model: str
+    asked: str
+    is_file: bool = False
+    """A path of this machine is a file of weights, not a checkpoint's folder."""
+
+    @property
+    def is_path(self) -> bool:
+        """Return whether the model is a file or a folder, not the URI of a store."""
+        return split_uri(self.model)[0] == "file"
+
+    def environment(self, profile: Profile, model: str, grace_s: float) -> dict[str, str]:
+        """The server's plain variables: the profile's, the model inside the container, the
+        grace."""
+        own = {MODEL: model, GRACE: f"{grace_s:.0f}"}
+        hidden = {} if profile.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
+        return {**hidden, **profile.environment, **own}
+
+
+class EndpointStatus(NamedTuple):
+    """The status of an endpoint; `url` is where requests go, `detail` a short line."""
+
+    endpoint: str
+    state: EndpointState
+    url: str = ""
+    detail: str = ""
+
+
+class EndpointClient(Protocol):
+    """A connection to a platform. Every method raises `JobError` for what the user can fix and
+    `StoreUnavailable` where the platform is unreachable."""
+
+    def deploy(self, request: Request) -> str:
+        """Create an endpoint, or nothing; the platform's name of it. It may not be ready yet."""
+
+    def status(self, endpoint: str) -> EndpointStatus:
+        """The status of an endpoint."""
+
+    def logs(self, endpoint: str, follow: bool) -> Iterator[str]:
+        """The lines of its log; with `follow` until it is gone."""
+
+    def undeploy(self, endpoint: str) -> None:
+        """Let it finish what is in flight, then remove it and all that `deploy` made for it."""
+
+    def endpoints(self) -> Iterable[EndpointStatus]:
+        """The endpoints that SegAdapt deployed, the newest first."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How a platform serves.
+
+    `replicas` of a profile are the fewest and the most machines that are paid for; `reach` says who
+    can reach the endpoint, `access` what a request has to state. `takes_paths` is true where a path
+    of this machine can be mounted.
+    """
+
+    request: Callable[[Deployment, Any], Request]
+    connect: Callable[[Any, Mapping[str, str]], EndpointClient]
+    replicas: Callable[[Any], tuple[int, int]]
+    reach: Callable[[Deployment, Any], str]
+    access: Callable[[Any], str]
+    takes_paths: bool = False
