@@ -24,6 +24,8 @@ CORE = ("configmaps", "services", "pods", "events", "secrets", "persistentvolume
 RESOURCES = {
     "v1": (*CORE, "namespaces", "nodes"),
     "batch/v1": ("jobs",),
+    "apps/v1": ("deployments",),
+    "autoscaling/v2": ("horizontalpodautoscalers",),
     "scheduling.k8s.io/v1": ("priorityclasses",),
     "authorization.k8s.io/v1": ("selfsubjectaccessreviews",),
     "trainer.kubeflow.org/v1alpha1": ("trainjobs", "trainingruntimes", "clustertrainingruntimes"),

@@ -379,17 +379,27 @@ def write_model(folder: Path) -> None:
 
 
 def test_a_model_that_is_deployed_answers_as_an_ordinary_user_on_a_read_only_root(
-    stack: Stack, tmp_path: Path
+    docker_engine: DockerEngine, job_image: str, tmp_path: Path
 ) -> None:
     write_model(tmp_path)
     tmp_path.chmod(0o755)  # pytest's folders are closed to others
     (port,) = free_ports(1)
-    profile = stack.profile(serve={"port": port, "arguments": ["--queue", "4"]})
+    values = {
+        "platform": "docker",
+        "image": job_image,
+        "engine_uri": docker_engine.uri,
+        "gpus": 0,
+        "network": "host",
+        "mounts": [{"source": site_packages(), "target": SITE}],
+        "environment": {"OMP_NUM_THREADS": "1"},
+        "serve": {"port": port, "arguments": ["--queue", "4"]},
+    }
+    profile = validate(DockerProfile, values)
     serving = DOCKER.serving
     assert serving is not None
     name = f"town-{uuid4().hex[:8]}"
     request = serving.request(Deployment(name, str(tmp_path), "best"), profile)
-    client = serving.connect(profile, stack.environment)
+    client = serving.connect(profile, {})
     assert client.deploy(request) == name
     try:
         ready = wait_until_ready(client, name, lambda *_: None, PATIENCE_S)
@@ -403,9 +413,9 @@ def test_a_model_that_is_deployed_answers_as_an_ordinary_user_on_a_read_only_roo
     assert answer.status_code == 200
     assert Image.open(io.BytesIO(answer.content)).size == (32, 24)
     look = "import os; print(os.getuid(), os.access('/', os.W_OK), os.access('/opt/ml', os.W_OK))"
-    assert stack.engine.docker("exec", name, "python", "-c", look) == "1000 False False"
+    assert docker_engine.docker("exec", name, "python", "-c", look) == "1000 False False"
     assert name in [one.endpoint for one in client.endpoints()]
-    assert name not in [one.job for one in stack.client.jobs()]
+    assert name not in [one.job for one in DOCKER.connect(profile, {}).jobs()]
     client.undeploy(name)
     with pytest.raises(JobError, match="NAME: expected an endpoint of this engine, got none"):
         client.status(name)

@@ -6,8 +6,11 @@
 
 from collections.abc import Mapping
 
+from adapt.platforms.endpoint import Serving
 from adapt.platforms.kubernetes.api import connect_api
 from adapt.platforms.kubernetes.client import KubernetesClient
+from adapt.platforms.kubernetes.endpoint_request import access, endpoint_request, reach
+from adapt.platforms.kubernetes.endpoints import connect_endpoints
 from adapt.platforms.kubernetes.kinds import KINDS
 from adapt.platforms.kubernetes.manifests import request
 from adapt.platforms.kubernetes.profile import KubernetesProfile
@@ -29,4 +32,17 @@ def _restarts(profile: KubernetesProfile) -> bool:
     return KINDS[profile.kind].restarts and profile.retries > 0
 
 
-KUBERNETES = Platform(KubernetesProfile, request, connect, _grace_s, _restarts)
+KUBERNETES = Platform(
+    KubernetesProfile,
+    request,
+    connect,
+    _grace_s,
+    _restarts,
+    Serving(
+        request=endpoint_request,
+        connect=connect_endpoints,
+        replicas=lambda profile: profile.serve.bounds,
+        reach=reach,
+        access=access,
+    ),
+)

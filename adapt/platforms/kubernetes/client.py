@@ -29,31 +29,8 @@ class KubernetesClient:
     def submit(self, request: Request) -> str:
         """Create the job and the objects that it needs, or nothing; the job then owns the others,
         which are deleted with it."""
-        made: list[str] = []
-        try:
-            for manifest in request["items"]:
-                job = self._make(manifest)
-                made.append(_path_of(job))
-            owner = {"metadata": {"ownerReferences": [_reference(job)]}}
-            for path in made[:-1]:
-                self._api.merge(path, owner)
-        except (JobError, StoreUnavailable):
-            self._take_back(made)
-            raise
+        job = create_all(self._api, request["items"], owner=request["items"][-1]["kind"])
         return str(job["metadata"]["name"])
-
-    def _make(self, manifest: Manifest) -> Manifest:
-        try:
-            made: Manifest = self._api.create(collection(manifest), manifest)
-        except StoreUnavailable:  # it may have been created all the same
-            self._take_back([_path_of(manifest)])
-            raise
-        return made
-
-    def _take_back(self, paths: Sequence[str]) -> None:
-        for path in reversed(paths):
-            with suppress(JobError, StoreUnavailable):
-                self._api.delete(path)
 
     def status(self, job: str) -> JobStatus:
         """The status of a job; its detail is that of its failed pod, or why it does not start."""
@@ -144,6 +121,39 @@ class KubernetesClient:
 
     def _core(self, plural: str) -> str:
         return path_of("v1", self._profile.namespace, plural)
+
+
+def create_all(api: ApiServer, manifests: Sequence[Manifest], owner: str) -> Manifest:
+    """Create the objects, or none; the one of kind `owner` then owns the others. Returns it."""
+    made: dict[str, Manifest] = {}
+    try:
+        for manifest in manifests:
+            one = _create(api, manifest)
+            made[_path_of(one)] = one
+        (owning,) = [one for one in made.values() if one["kind"] == owner]
+        owned = {"metadata": {"ownerReferences": [_reference(owning)]}}
+        for path, one in made.items():
+            if one is not owning:
+                api.merge(path, owned)
+    except (JobError, StoreUnavailable):
+        _take_back(api, [*made])
+        raise
+    return owning
+
+
+def _create(api: ApiServer, manifest: Manifest) -> Manifest:
+    try:
+        made: Manifest = api.create(collection(manifest), manifest)
+    except StoreUnavailable:  # it may have been created all the same
+        _take_back(api, [_path_of(manifest)])
+        raise
+    return made
+
+
+def _take_back(api: ApiServer, paths: Sequence[str]) -> None:
+    for path in reversed(paths):
+        with suppress(JobError, StoreUnavailable):
+            api.delete(path)
 
 
 def abort_command(job: Manifest) -> Manifest:

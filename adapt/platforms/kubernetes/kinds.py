@@ -182,6 +182,8 @@ COMMANDS = "bus.volcano.sh/v1alpha1"
 _PLURALS = {
     ("v1", "ConfigMap"): "configmaps",
     ("v1", "Service"): "services",
+    ("apps/v1", "Deployment"): "deployments",
+    ("autoscaling/v2", "HorizontalPodAutoscaler"): "horizontalpodautoscalers",
     (COMMANDS, "Command"): "commands",
     **{(kind.api_version, kind.kind): kind.plural for kind in KINDS.values()},
 }

@@ -122,13 +122,18 @@ def volumes(submission: Submission, profile: KubernetesProfile) -> list[dict[str
     """The pod's volumes: its spec, /dev/shm (64 MB without), scratch, and the data."""
     return [
         {"name": "spec", "configMap": {"name": submission.name}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _mega(profile.shm_gb)}},
-        {"name": "scratch", "emptyDir": {"sizeLimit": _mega(profile.scratch_gb)}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": mega(profile.shm_gb)}},
+        {"name": "scratch", "emptyDir": {"sizeLimit": mega(profile.scratch_gb)}},
         {"name": "tmp", "emptyDir": {}},
-        *(
-            {"name": f"data-{number}", **_source(volume)}
-            for number, volume in enumerate(profile.volumes)
-        ),
+        *data_volumes(profile),
+    ]
+
+
+def data_volumes(profile: KubernetesProfile) -> list[dict[str, Any]]:
+    """The file systems of the profile."""
+    return [
+        {"name": f"data-{number}", **_source(volume)}
+        for number, volume in enumerate(profile.volumes)
     ]
 
 
@@ -147,10 +152,15 @@ def mounts(profile: KubernetesProfile) -> list[dict[str, Any]]:
         {"name": "shm", "mountPath": "/dev/shm"},
         {"name": "scratch", "mountPath": "/cache"},
         {"name": "tmp", "mountPath": "/tmp"},
-        *(
-            {"name": f"data-{number}", "mountPath": volume.mount_path, "readOnly": volume.read_only}
-            for number, volume in enumerate(profile.volumes)
-        ),
+        *data_mounts(profile),
+    ]
+
+
+def data_mounts(profile: KubernetesProfile) -> list[dict[str, Any]]:
+    """The paths of the profile's file systems in the container."""
+    return [
+        {"name": f"data-{number}", "mountPath": volume.mount_path, "readOnly": volume.read_only}
+        for number, volume in enumerate(profile.volumes)
     ]
 
 
@@ -165,11 +175,11 @@ def container_security() -> dict[str, Any]:
 
 def resources(profile: KubernetesProfile) -> dict[str, Any]:
     """Memory and GPUs are fixed, cores are the guaranteed ones."""
-    fixed = {"memory": _mega(profile.memory_gb)}
+    fixed = {"memory": mega(profile.memory_gb)}
     if profile.gpus:
         fixed[profile.gpu_resource] = str(profile.gpus)
     cores = f"{round(profile.cpu * 1000)}m"
-    disk = {"ephemeral-storage": _mega(profile.scratch_gb)}
+    disk = {"ephemeral-storage": mega(profile.scratch_gb)}
     return {"limits": fixed, "requests": {"cpu": cores, **disk, **fixed}}
 
 
@@ -207,5 +217,6 @@ def secret_environment(submission: Submission, profile: KubernetesProfile) -> li
     ]
 
 
-def _mega(size_gb: float) -> str:
+def mega(size_gb: float) -> str:
+    """A size as Kubernetes reads it."""
     return f"{round(size_gb * 1000)}M"

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
+from adapt.platforms.endpoint import ServeArguments, ServeSettings
 from adapt.platforms.platform import Profile, Promised, below
 from adapt.platforms.texts import matching
 
@@ -106,6 +107,41 @@ class PodVolume(Section):
         return self
 
 
+class KubernetesServe(ServeSettings):
+    """The endpoints of a cluster, for `deploy`."""
+
+    replicas: int = Field(1, ge=1, description="Pods; the fewest, with `max_replicas`.")
+    max_replicas: int | None = Field(
+        None,
+        ge=1,
+        description="The most pods of an autoscaler, which needs the metrics server; none: no "
+        "autoscaler.",
+    )
+    cpu_percent: int = Field(
+        80, ge=1, description="Use of `cpu`, over all pods, above which the autoscaler adds some."
+    )
+    token_secret: ObjectName | None = Field(
+        None, description="A Secret whose key SEGADAPT_TOKEN is the token that requests state."
+    )
+    arguments: ServeArguments = Field(
+        [], description="More options of `segadapt serve`, such as [--precision, bf16]."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(
+                f"max_replicas: expected at least replicas ({self.replicas}), got "
+                f"{self.max_replicas}"
+            )
+        return self
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The fewest and the most pods."""
+        return self.replicas, self.max_replicas or self.replicas
+
+
 class KubernetesProfile(Profile):
     """A cluster, a kind of job, and the resources of its pods."""
 
@@ -170,6 +206,7 @@ class KubernetesProfile(Profile):
         "ClusterTrainingRuntime", description="Kind of `runtime`."
     )
     queue: ObjectName = Field("default", description="Queue of a volcano job.")
+    serve: KubernetesServe = Field(KubernetesServe(), description="Endpoints, for `deploy`.")
 
     def outside(self, path: str) -> str | None:
         """A volume's claim, or its share."""
