@@ -184,7 +184,7 @@ def _send(plan: "PreparedEndpoint", client: "EndpointClient", wait: bool) -> "En
 
 
 def _ready(client: "EndpointClient", name: str) -> "EndpointStatus":
-    """Wait with a line that tells how it is; show the end of the log where it fails."""
+    """Wait with a line that shows the status; print the end of the log where it fails."""
     from adapt.platforms.deploy import wait_until_ready
 
     try:

@@ -19,13 +19,13 @@ from storage.uris import split_uri
 EndpointState = Literal["starting", "ready", "failed", "stopped", "unknown"]
 
 PORT = 8080
-"""On which the image's server listens."""
+"""Port of the image's server."""
 
 READY, LIVE = "/v2/health/ready", "/v2/health/live"
 """Its probes: the model is loaded and warm; the process listens."""
 
 MODEL_FOLDER = "/opt/ml/model"
-"""Where the image looks for a model that is mounted."""
+"""The folder in which the image looks for a model."""
 
 TOKEN = "SEGADAPT_TOKEN"
 """The server's variable with the token that requests state."""

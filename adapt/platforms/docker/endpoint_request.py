@@ -45,7 +45,7 @@ def endpoint_request(deployment: Deployment, profile: DockerProfile) -> Request:
 
 
 def reach(_deployment: Deployment, profile: DockerProfile) -> str:
-    """Who can reach the port."""
+    """The networks that reach the port."""
     host, port = profile.serve.host, profile.serve.port
     if ip_address(host).is_loopback:
         return f"the engine's own machine alone ({_address(host, port)})"
@@ -54,7 +54,7 @@ def reach(_deployment: Deployment, profile: DockerProfile) -> str:
 
 
 def access(profile: DockerProfile) -> str:
-    """What a request has to state."""
+    """The token that a request has to state, if any."""
     return f"the token in {TOKEN}" if profile.serve.token else "open: no token is asked for"
 
 

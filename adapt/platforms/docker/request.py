@@ -64,8 +64,8 @@ def _variables(submission: Submission, profile: DockerProfile) -> dict[str, str]
 
 
 def host_config(profile: DockerProfile) -> dict[str, Any]:
-    """What every container gets. Init: a signal reaches a process that is still starting, and dead
-    ones are collected."""
+    """The limits and mounts of every container. Init: a signal reaches a process that is still
+    starting, and dead ones are collected."""
     config: dict[str, Any] = {
         "Init": True,
         "ReadonlyRootfs": profile.read_only_root,

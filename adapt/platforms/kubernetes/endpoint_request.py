@@ -40,17 +40,17 @@ def endpoint_request(deployment: Deployment, profile: KubernetesProfile) -> Requ
 
 
 def url_of(name: str, namespace: str) -> str:
-    """Where the pods of the cluster reach an endpoint."""
+    """The address of an endpoint for the pods of the cluster."""
     return f"http://{name}.{namespace}.svc:{PORT}"
 
 
 def reach(deployment: Deployment, profile: KubernetesProfile) -> str:
-    """Who can reach the Service."""
+    """The networks that reach the Service."""
     return f"pods of the cluster alone ({url_of(deployment.name, profile.namespace)})"
 
 
 def access(profile: KubernetesProfile) -> str:
-    """What a request has to state."""
+    """The token that a request has to state, if any."""
     secret = profile.serve.token_secret
     return f"the token in {TOKEN} of Secret {secret}" if secret else "open: no token is asked for"
 

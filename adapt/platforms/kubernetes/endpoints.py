@@ -20,7 +20,7 @@ _SELECTOR = ",".join(
     f"{key}={value}" for key, value in {MANAGED_BY: "segadapt", **COMPONENT}.items()
 )
 _LOG_KIND = KINDS["indexed_job"]
-"""Whose pods have one container too, of the same name."""
+"""Its pods have one container too, of the same name."""
 _HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CrashLoopBackOff",
              "CreateContainerConfigError", "CreateContainerError", "RunContainerError")  # fmt: skip
 
