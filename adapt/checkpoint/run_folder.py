@@ -221,19 +221,22 @@ class RunFolder:
                 return None
         return best
 
-    def retain(self, keep: int, newest: str) -> None:
-        """Delete all but the best and the `keep` newest checkpoints up to `newest`.
+    def retain(self, keep: int, newest: str) -> list[str]:
+        """Delete all but the best and the `keep` newest checkpoints up to `newest`; return those
+        that are kept.
 
         Later ones are damaged ones that a resume skipped: they do not count yet. A manifest
         goes first, files after it.
         """
         self._check_lease()
-        best = self.best()
-        for name in [name for name in self.names() if name <= newest][:-keep]:
-            if best is None or name != best.name:
-                self.store.delete(f"{name}/{MANIFEST}")
-                for info in list(self.store.list(f"{name}/")):
-                    self.store.delete(info.key)
+        best, names = self.best(), self.names()
+        old = [name for name in names if name <= newest][:-keep]
+        removed = {name for name in old if best is None or name != best.name}
+        for name in sorted(removed):
+            self.store.delete(f"{name}/{MANIFEST}")
+            for info in list(self.store.list(f"{name}/")):
+                self.store.delete(info.key)
+        return [name for name in names if name not in removed]
 
     def deliver(self, name: str, out: Path) -> None:
         """Put a checkpoint's weights and job spec, checked, into a folder. Raises `DataError`."""

@@ -7,7 +7,7 @@ not repeated. A failed upload is a warning: training continues, and the next sav
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Condition, Thread
 
@@ -28,14 +28,20 @@ _BEAT_S = 1.0
 class Saver:
     """Stores snapshots in `folder`, one after another, and keeps the `keep` newest and the best.
 
-    `on_best` is called, in the saving thread, once a best checkpoint is stored and marked.
+    `on_best` is called, in the saving thread, once a best checkpoint is stored and marked, then
+    `on_stored` for every one, with the names of those that are kept.
     """
 
     def __init__(
-        self, folder: RunFolder, keep: int, on_best: Callable[[Saved, Snapshot], None]
+        self,
+        folder: RunFolder,
+        keep: int,
+        on_best: Callable[[Saved, Snapshot], None],
+        on_stored: Callable[[Saved, Snapshot, Sequence[str]], None],
     ) -> None:
         self.durable: Moment | None = None
         self._folder, self._keep, self._on_best = folder, keep, on_best
+        self._on_stored = on_stored
         self._changed = Condition()
         self._flying: Snapshot | None = None
         self._waiting: Snapshot | None = None
@@ -147,7 +153,8 @@ class Saver:
             if snapshot.score is not None:
                 self._folder.mark_best(saved, snapshot.score)
                 self._on_best(saved, snapshot)
-            self._folder.retain(self._keep, saved.name)
+            kept = self._folder.retain(self._keep, saved.name)
+            self._on_stored(saved, snapshot, kept)
         except (StoreError, OSError, MemoryError) as error:
             age = "none is stored yet" if self.durable is None else self._age(self.durable)
             log.warning(

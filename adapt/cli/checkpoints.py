@@ -81,8 +81,9 @@ def download_best(
     run: Annotated[
         str,
         typer.Argument(
-            metavar="JOB|RUN|EXPERIMENT",
-            help="A submitted job, an MLflow run's id or name, or an experiment.",
+            metavar="JOB|RUN|EXPERIMENT|MODEL",
+            help="A submitted job, an MLflow run's id or name, an experiment, or a registered "
+            "model: NAME, models:/NAME@ALIAS, models:/NAME/VERSION.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],

@@ -27,7 +27,8 @@ class TrackingConfig(Section):
     register_as: str | None = Field(
         None,
         min_length=1,
-        description="Registered model that gets a version for the best checkpoint; null: none.",
+        description="Registered model that gets a version for the best checkpoint; its best has the "
+        "alias `best`; null: none.",
     )
     spool_dir: Path | None = Field(
         None,

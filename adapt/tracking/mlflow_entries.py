@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from adapt.tracking.logged_models import send_models
 from adapt.tracking.mlflow_errors import code_of
 from adapt.tracking.mlflow_run import MlflowRun
 from adapt.tracking.names import legal_name
@@ -158,6 +159,7 @@ SENDERS: dict[str, Callable[[MlflowRun, list[Entry]], None]] = {
     "datasets": _send_datasets,
     "text": _send_text,
     "file": _send_file,
+    "models": send_models,
     "register": _send_register,
     "finish": _send_finish,
 }

@@ -62,11 +62,11 @@ class MlflowRun:
         self._uri = uri
         self._start = start
         self._known_run_ids = run_ids
-        self._warn = warn
+        self.warn = warn
         self._late = late
         self._ended_ms = 0
         self._created = False
-        self._in_experiment = ""
+        self.experiment_id = ""
         self.params: dict[str, str] = {}
         self._steps: dict[str, set[int]] = {}
         self._own_client: MlflowClient | None = None
@@ -85,7 +85,7 @@ class MlflowRun:
         """Find the job's run, or make it; set it to RUNNING. Returns its id."""
         if self.run_id is not None:
             return self.run_id
-        self._in_experiment = experiment_id = self._experiment_id()
+        experiment_id = self._experiment_id()
         run = self._known_run() or self._tagged_run(experiment_id)
         self._created = run is None
         if run is None:
@@ -97,6 +97,7 @@ class MlflowRun:
             )
         elif not self._late:
             self.client.update_run(run.info.run_id, status="RUNNING")
+        self.experiment_id = str(run.info.experiment_id)
         self._ended_ms = run.info.end_time or 0
         self.params = dict(run.data.params)
         self.run_id = str(run.info.run_id)
@@ -125,7 +126,7 @@ class MlflowRun:
         if not self._uri.startswith("http"):
             return None
         server = without_user(self._uri).rstrip("/")
-        return f"{server}/{page(self._in_experiment, self.id)}"
+        return f"{server}/{page(self.experiment_id, self.id)}"
 
     def _experiment_id(self) -> str:
         name = self._experiment
@@ -158,7 +159,7 @@ class MlflowRun:
             except MlflowException as error:
                 if code_of(error) not in REFUSALS:
                     raise
-                self._warn(f"MLflow does not know the run {run_id} of this job any more")
+                self.warn(f"MLflow does not know the run {run_id} of this job any more")
                 continue
             if run is not None and run.info.lifecycle_stage == "active":
                 return run

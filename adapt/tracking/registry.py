@@ -1,12 +1,23 @@
-"""MLflow's registry: a version of the registered model for a run's best checkpoint."""
+"""MLflow's registry: a version of the registered model for a run's best checkpoint.
 
+Its source is the folder of the checkpoint's LoggedModel, by which `mlflow.pyfunc` loads it. A
+server of MLflow 2 has none: there the source is the URI of the weights, as `adapt.load` takes it.
+"""
+
+import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from adapt.tracking.logged_models import model_of
 from adapt.tracking.mlflow_errors import code_of
 from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG, BEST_URI_TAG, MlflowRun
 from adapt.tracking.names import legal_name
 
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
 BEST_ALIAS = "best"
+VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 
 
 def register_best(run: MlflowRun, name: str) -> None:
@@ -16,15 +27,27 @@ def register_best(run: MlflowRun, name: str) -> None:
     if BEST_URI_TAG not in tags:
         return
     _make_registered_model(run, name)
-    versions = run.client.search_model_versions(f"run_id = '{run.id}'")
-    if any(v.name == name and v.source == tags[BEST_URI_TAG] for v in versions):
-        return
     facts = {key: value for key, value in tags.items() if key.startswith("best_checkpoint_")}
-    version = run.client.create_model_version(
-        name, tags[BEST_URI_TAG], run_id=run.id, tags=facts, await_creation_for=0
-    )
+    version = _version_of(run, name, tags[BEST_URI_TAG]) or _make_version(run, name, facts)
     if _beats_best(run, name, facts):
         run.client.set_registered_model_alias(name, BEST_ALIAS, str(version.version))
+
+
+def _version_of(run: MlflowRun, name: str, uri: str) -> "ModelVersion | None":
+    """The version that an earlier delivery made of these weights."""
+    versions = run.client.search_model_versions(f"run_id = '{run.id}'")
+    return next((v for v in versions if v.name == name and v.tags.get(BEST_URI_TAG) == uri), None)
+
+
+def _make_version(run: MlflowRun, name: str, facts: Mapping[str, str]) -> "ModelVersion":
+    uri, model = facts[BEST_URI_TAG], model_of(run, facts[BEST_URI_TAG])
+    source = uri if model is None else model.artifact_location
+    model_id = None if model is None else model.model_id
+    shown = {} if model is None else model.tags
+    tags = {**facts, **{key: shown[key] for key in shown if key.startswith("segadapt.")}}
+    return run.client.create_model_version(
+        name, source, run_id=run.id, tags=tags, await_creation_for=0, model_id=model_id
+    )
 
 
 def _make_registered_model(run: MlflowRun, name: str) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from adapt.errors import JobError
 from adapt.tracking.config import TrackingConfig
 from adapt.tracking.delivery import Delivery
+from adapt.tracking.logged_models import TrackedModel
 from adapt.tracking.mlflow_database import absolute
 from adapt.tracking.mlflow_entries import ERROR_TAG as ERROR_TAG
 from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG as BEST_CHOSEN_BY_TAG
@@ -39,7 +40,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 _MAX_VALUE_CHARS = 6000
 _MAX_ERROR_CHARS = 5000
 """Older servers too accept that much in a tag."""
-_RESTORED_KINDS = ("metrics", "text")
+_RESTORED_KINDS = ("metrics", "text", "models")
 
 
 class TrackedDataset(NamedTuple):
@@ -119,7 +120,7 @@ class Tracker:
         return self._spool.waiting
 
     def undelivered(self) -> list[str]:
-        """Metrics and texts that MLflow may not have yet, as JSON lines, for a checkpoint.
+        """Metrics, texts and models that MLflow may not have yet, as JSON lines, for a checkpoint.
 
         At most 4 MB, the newest; without pictures, which are too large.
         """
@@ -176,6 +177,11 @@ class Tracker:
         artifact_path = legal_path(artifact_path)
         path = self._spool.keep(artifact_path, lambda path: path.write_bytes(content))
         self._append_file(path, artifact_path)
+
+    def log_model(self, model: TrackedModel, kept: Iterable[str]) -> None:
+        """A checkpoint as a LoggedModel of MLflow. kept: the names of all checkpoints that are in
+        the store now; the LoggedModels of others are removed."""
+        self._append("models", model=model._asdict(), kept=list(kept))
 
     def register_best(
         self,

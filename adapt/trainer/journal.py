@@ -1,7 +1,7 @@
 """The journal of a running job: its live line, its metrics in MLflow, its pictures."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import nan
 
 from torch import Tensor, tensor
@@ -15,8 +15,10 @@ from adapt.evaluation.protocol import metric_name
 from adapt.report.history import TRAIN, VALIDATION, History
 from adapt.report.thumbnails import panels
 from adapt.stream.observe import Observed, Observer
+from adapt.tracking.logged_models import TrackedModel
 from adapt.tracking.tracker import Tracker
 from adapt.trainer.feeds import Feeds
+from adapt.trainer.lineage import scored_dataset
 from adapt.trainer.opening import Opened
 from adapt.trainer.progress import BAD_SAMPLES, SUMS, JobProgress, Stretch
 
@@ -42,6 +44,8 @@ class Journal:
         self.tracker, self.history = tracker, history
         self._job, self._num_ranks = opened.job, opened.place.num_ranks
         self._engine, self._feeds, self._on_progress = engine, feeds, on_progress
+        self._stores = opened.job.resolved()["stores"]
+        self._scored = scored_dataset(opened)
         self._observer = Observer(feeds.streams, opened.cache)
         self.start_stretch()
 
@@ -148,6 +152,21 @@ class Journal:
         scores = {one: metrics[name] for one, name in names.items() if name in metrics}
         rule = {"protocol": config.protocol, "weights": config.weights}
         self.tracker.register_best(saved.weights_uri, saved.sha256, scores, rule)
+
+    def log_model(self, saved: Saved, snapshot: Snapshot, kept: Sequence[str]) -> None:
+        """Log a stored checkpoint as a model. kept: all that are in the store now."""
+        if self.tracker is None:
+            return
+        model = TrackedModel(
+            saved.name,
+            saved.weights_uri,
+            saved.sha256,
+            snapshot.step,
+            snapshot.description,
+            self._stores,
+            self._scored,
+        )
+        self.tracker.log_model(model, kept)
 
 
 def _dotted(name: str) -> str:

@@ -7,7 +7,11 @@ from adapt.batch import PixelFormat
 from adapt.evaluation.inference import InferenceConfig
 from adapt.models.file_header import FileHeader
 from adapt.spec.job_spec import JobSpec
+from adapt.tracking.tracker import TrackedDataset
 from adapt.trainer.opening import Opened, splits_in_use
+
+_DIGEST_CHARS = 32
+"""Of a dataset's id; MLflow takes 36."""
 
 
 def header_of(job: JobSpec, pixels: PixelFormat, lineage: dict[str, Any]) -> FileHeader:
@@ -40,3 +44,23 @@ def lineage_of(opened: Opened, step: int) -> dict[str, Any]:
         "step": step,
         "data": {key: split.dataset_id for key, (split, _) in splits.items()},
     }
+
+
+def tracked_datasets(opened: Opened) -> list[TrackedDataset]:
+    """The packed splits of a job as MLflow lists them; the context is the key of the spec."""
+    return [
+        TrackedDataset(
+            f"{config.dataset}/{config.split}",
+            split.dataset_id[:_DIGEST_CHARS],
+            config.uri,
+            key,
+            len(split),
+        )
+        for key, (split, config) in splits_in_use(opened).items()
+    ]
+
+
+def scored_dataset(opened: Opened) -> tuple[str, str] | None:
+    """Name and digest of the dataset that evaluations read, as MLflow lists it; None without."""
+    named = (one for one in tracked_datasets(opened) if one.context == "validation")
+    return next(((one.name, one.digest) for one in named), None)

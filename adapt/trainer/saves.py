@@ -59,7 +59,8 @@ class Saves:
         if opened.place.leader:
             best = opened.folder.verified_best()
             self._best_rank = None if best is None else self._rank(best.step, best.score)
-            self._saver = Saver(opened.folder, opened.job.checkpoint.keep, journal.register)
+            keep = opened.job.checkpoint.keep
+            self._saver = Saver(opened.folder, keep, journal.register, journal.log_model)
             self._saver.durable = self._last if engine.step_count else None
 
     @property

@@ -17,14 +17,13 @@ from adapt.spec.job_spec import JobSpec
 from adapt.stream.domains import DOMAINS
 from adapt.tracking.mlflow_database import embedded_folder, embedded_tracking_uri
 from adapt.tracking.mlflow_run import JOB_TAG
-from adapt.tracking.tracker import Status, TrackedDataset, Tracker
+from adapt.tracking.tracker import Status, Tracker
+from adapt.trainer.lineage import tracked_datasets
 from adapt.trainer.opening import Opened, open_run_folder, splits_in_use
 from adapt.trainer.resume import Checkpoint
 from storage.errors import MissingObject
 from storage.uris import join, split_uri
 
-_DIGEST_CHARS = 32
-"""Of a dataset's id; MLflow takes 36."""
 TRACKER_FLUSH_S = 20.0
 FINISHED_FLUSH_S = 60.0
 EMBEDDED_FLUSH_S = 300.0
@@ -177,13 +176,4 @@ def _describe(opened: Opened, tracker: Tracker) -> None:
     if place.job is not None:
         tags[JOB_TAG] = place.job
     tracker.log_tags(tags)
-    tracker.log_datasets(
-        TrackedDataset(
-            f"{config.dataset}/{config.split}",
-            split.dataset_id[:_DIGEST_CHARS],
-            config.uri,
-            key,
-            len(split),
-        )
-        for key, (split, config) in used.items()
-    )
+    tracker.log_datasets(tracked_datasets(opened))

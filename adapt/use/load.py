@@ -37,6 +37,7 @@ def load(
     precision: str = "fp32",
     stores: Stores | None = None,
     tracking_uri: str | None = None,
+    sha256: str | None = None,
 ) -> LoadedModel:
     """A trained network, ready to predict images.
 
@@ -46,7 +47,8 @@ def load(
     header and spec.yaml. `device`: by default the GPU where there is one. `precision`: fp32, as
     scores are measured, or bf16. `stores`: settings of object stores; by default the spec's, else
     those of the environment. `tracking_uri`: MLflow of `models:/`; by default MLFLOW_TRACKING_URI,
-    else ./runs/mlflow.db.
+    else ./runs/mlflow.db. `sha256`: that of the file; by default the one that its checkpoint or its
+    version states.
 
     Raises `JobError` for what is no such network, `DataError` where the sha256 differs from the
     checkpoint's, `StoreError`.
@@ -56,6 +58,7 @@ def load(
     if stores is None:
         stores = Stores({} if job is None else job.stores, place.environment)
     found = _found(os.fspath(where), stores, place, tracking_uri)
+    found = found if sha256 is None else found._replace(sha256=sha256)
     with fetched(stores, found.uri) as path:
         _check_digest(path, found)
         segmenter, header = _network(path, found.uri, job, stores)

@@ -2,7 +2,6 @@
 registered model."""
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,14 +11,14 @@ from adapt.models.weight_files import ENDINGS
 from adapt.models.weights import WEIGHTS
 from adapt.tracking.mlflow_database import require_database
 from adapt.tracking.mlflow_errors import REFUSALS, be_brief, code_of, failures, first_line, fix_of
-from adapt.tracking.tracker import BEST_SHA256_TAG
+from adapt.tracking.registry import VERSION
+from adapt.tracking.tracker import BEST_SHA256_TAG, BEST_URI_TAG
 from storage.errors import MissingObject
 from storage.store import Store
 from storage.stores import READ_ONLY, Stores
 from storage.uris import join, split_uri, without_password
 
 REGISTERED = "models:/"
-_VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 
 
 class Located(NamedTuple):
@@ -79,7 +78,7 @@ def registered(uri: str, tracking_uri: str) -> Located:
 
     Raises `JobError` where MLflow knows none, or one that is no checkpoint of ours.
     """
-    match = _VERSION.fullmatch(uri)
+    match = VERSION.fullmatch(uri)
     if match is None:
         raise JobError(
             f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION, got another form",
@@ -97,7 +96,7 @@ def registered(uri: str, tracking_uri: str) -> Located:
         version = _asked(lambda: client.get_model_version_by_alias(name, alias), tracking_uri)
     if version is None:
         raise _unknown(client, uri, name, tracking_uri)
-    source = str(version.source)
+    source = version.tags.get(BEST_URI_TAG) or str(version.source)
     if source.startswith((REGISTERED, "runs:/", "mlflow-artifacts:")):
         raise JobError(
             f"{uri}: expected a version whose source is the URI of a checkpoint, got {source}",

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,12 @@ def snapshot(step: int, score: float | None = None) -> Snapshot:
     return Snapshot(moment, {"step": step}, weights, "seed: 1\n", {}, score).copied()
 
 
+def unheard(_saved: Saved, _snapshot: Snapshot, _kept: Sequence[str]) -> None:
+    """Nobody keeps a list of what is stored."""
+
+
 def saver(folder: RunFolder, keep: int = 9) -> Saver:
-    return Saver(folder, keep, lambda _saved, _snapshot: None)
+    return Saver(folder, keep, lambda _saved, _snapshot: None, unheard)
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +135,7 @@ def test_a_best_that_failed_is_tried_until_it_is_stored_and_marked(
 ) -> None:
     monkeypatch.setattr(saving, "RETRY", Retry(longest_wait_s=0.05))
     marked: list[tuple[str, float | None]] = []
-    one = Saver(folder, 9, lambda saved, stored: marked.append((saved.name, stored.score)))
+    one = Saver(folder, 9, lambda saved, stored: marked.append((saved.name, stored.score)), unheard)
     gate.open.set()
     gate.refuse = 3
     one.submit(snapshot(1, score=0.5))

@@ -103,7 +103,7 @@ def test_download_best_fetches_what_was_recorded(wanted: str, finished: Path) ->
 
 def test_download_best_of_nothing_lists_the_experiments(finished: Path) -> None:
     ended = call("download-best", "nobody", "--out", "no", folder=finished)
-    refused(ended, 2, "nobody: expected a run id, a run name, a job or an experiment", "tests")
+    refused(ended, 2, "nobody: expected a run id, a run name, a job, an experiment or a", "tests")
     assert not (finished / "no").exists()
 
 

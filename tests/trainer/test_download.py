@@ -141,6 +141,29 @@ def test_an_mlflow_that_fails_in_passing_is_asked_again(
     assert load_file(found.weights_path)["layer.weight"].shape == (9000,)
 
 
+def test_a_registered_model_names_its_version_of_the_run(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    uri = new_database(tmp_path / "runs")
+    name = finished(str(tmp_path / "store"), Stores(), uri, tiny_job)
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("download").experiment_id])
+    client.create_registered_model("town-net")
+    best = {key: text for key, text in run.data.tags.items() if key.startswith("best_checkpoint")}
+    for sha256 in ("00" * 32, best[BEST_SHA256_TAG]):
+        tags = {**best, BEST_SHA256_TAG: sha256}
+        client.create_model_version(
+            "town-net", best[BEST_URI_TAG], run.info.run_id, tags, await_creation_for=0
+        )
+    client.set_registered_model_alias("town-net", "best", "2")
+    for number, wanted in enumerate(("town-net", "models:/town-net@best", "models:/town-net/2")):
+        assert download_best(wanted, tmp_path / str(number), uri, place).run_name == name
+    with pytest.raises(DataError, match="expected sha256 0000"):
+        download_best("models:/town-net/1", tmp_path / "other", uri, place)
+    with pytest.raises(JobError, match=r"registered models: town-net\)"):
+        download_best("models:/town-net/3", tmp_path / "none", uri, place)
+
+
 @pytest.mark.parametrize("name", ["driver's best", 'a "quoted" one', "100 % [x]"])
 def test_a_run_of_any_name_is_found(
     name: str, tiny_job: dict[str, Any], place: Place, tmp_path: Path

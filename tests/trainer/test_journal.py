@@ -64,6 +64,15 @@ def test_mlflow_has_everything_of_the_one_run(tiny_job: dict[str, Any], place: P
         ("tiny/train", "source"),
         ("tiny/val", "validation"),
     }, "the target is the source's split, which is listed once"
+    models = client.search_logged_models([experiment.experiment_id])
+    assert {one.params["uri"] for one in models} == {
+        str(path) for path in Path(job.checkpoint.uri).resolve().glob("tiny/*/weights.safetensors")
+    }, "one for each checkpoint that is kept"
+    (best,) = (one for one in models if one.params["sha256"] == outcome.best.sha256)
+    assert {(one.dataset_name, one.dataset_digest) for one in best.metrics or ()} == {
+        ("tiny/val", tags["segadapt.validation"][:32])
+    }
+    assert "validation/miou" in {one.key for one in best.metrics or ()}
     panels = Counter(key.rpartition("/")[0] for key in runs[0].data.metrics)
     assert set(panels) == {"train", "speed", "stream", "validation", "validation/iou"}
     assert min(panels.values()) > 1, "MLflow makes a panel of what stands before the last slash"
