@@ -1,4 +1,4 @@
-"""Commands about MLflow: sync-metrics."""
+"""Commands about MLflow: sync-metrics, reproduce."""
 
 import time
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from adapt.cli.messages import print_answer
-from adapt.cli.options import AsJson, console, place_here
+from adapt.cli.options import AsJson, StoresFrom, console, place_here, stores_of
 from adapt.errors import JobError
 from adapt.places import Place
 from storage.errors import StoreError
@@ -66,6 +66,47 @@ def sync_metrics(
         )
     if not spools:
         console.print("no spool has entries to send")
+
+
+@commands.command()
+def reproduce(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run's id or name, a job, an experiment, or a registered model."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow server; default: MLFLOW_TRACKING_URI, else ./runs/mlflow.db."),
+    ] = None,
+    spec: StoresFrom = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the exact job spec of a run and the fingerprints of its data, and say what differs
+    here: versions, data that changed, weights that are missing.
+
+    Ends with 0 also where something differs: `segadapt run OUT/spec.yaml --set name=NAME` repeats
+    the run with what is here.
+    """
+    from adapt.platforms.records import tracking_uri_of
+    from adapt.tracking.mlflow_database import embedded_tracking_uri
+    from adapt.trainer.reproduce import reproduce as written
+
+    place = place_here()
+    uri = tracking_uri or tracking_uri_of(run, place.environment) or place.tracking_uri
+    uri = uri or embedded_tracking_uri(Path("runs"))
+    found = written(run, out, uri, place, stores_of(spec) if spec else None)
+    if as_json:
+        differences = [one._asdict() for one in found.differences]
+        print_answer({**found._asdict(), "differences": differences})
+        return
+    for one in found.differences:
+        console.print(f"differs: {one}", soft_wrap=True, markup=False, highlight=False)
+    if not found.differences:
+        console.print("nothing differs here: versions, data and weights are those of the run")
+    print_answer(str(found.spec_path))
 
 
 def _send(

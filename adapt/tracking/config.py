@@ -27,8 +27,8 @@ class TrackingConfig(Section):
     register_as: str | None = Field(
         None,
         min_length=1,
-        description="Registered model that gets a version for the best checkpoint; its best has the "
-        "alias `best`; null: none.",
+        description="Registered model that gets a version for the best checkpoint, and the alias "
+        "`best` for the best version; null: none.",
     )
     spool_dir: Path | None = Field(
         None,

@@ -18,6 +18,7 @@ from adapt.stream.domains import DOMAINS
 from adapt.tracking.mlflow_database import embedded_folder, embedded_tracking_uri
 from adapt.tracking.mlflow_run import JOB_TAG
 from adapt.tracking.tracker import Status, Tracker
+from adapt.trainer.environment import ENVIRONMENT, environment
 from adapt.trainer.lineage import tracked_datasets
 from adapt.trainer.opening import Opened, open_run_folder, splits_in_use
 from adapt.trainer.resume import Checkpoint
@@ -165,6 +166,7 @@ def _describe(opened: Opened, tracker: Tracker) -> None:
     job, place = opened.job, opened.place
     tracker.log_params(_params(job))
     tracker.log_text(job.to_yaml(), "spec.yaml")
+    tracker.log_table(environment(), ENVIRONMENT)
     used = splits_in_use(opened)
     tags = {f"segadapt.{key}": split.dataset_id for key, (split, _) in used.items()}
     tags |= {
