@@ -62,6 +62,7 @@ def _description(python: str, header: Mapping[str, str]) -> dict[str, Any]:
     loading = {
         "loader_module": LOADER,
         "data": WEIGHTS_FILE,
+        "config": {"device": None, "precision": "fp32"},
         "env": {"virtualenv": "python_env.yaml"},
         "python_version": python,
         "streamable": False,
