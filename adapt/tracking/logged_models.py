@@ -40,7 +40,8 @@ class TrackedModel(NamedTuple):
 
 
 def send_models(run: MlflowRun, entries: list[Entry]) -> None:
-    """Make the run's LoggedModels those of the checkpoints that are kept by the last entry."""
+    """Make the run's LoggedModels those of the checkpoints that are kept by the newest entry. One
+    that a checkpoint restored is older than what was sent: it says nothing of later models."""
     from mlflow.exceptions import MlflowException
 
     if run.is_past(entries[-1]):
@@ -70,14 +71,15 @@ def model_of(run: MlflowRun, uri: str) -> "LoggedModel | None":
 
 
 def _make_equal(run: MlflowRun, entries: list[Entry]) -> None:
-    kept, models = set(entries[-1]["kept"]), _models(run)
+    newest = max(entries, key=lambda entry: str(entry["model"]["name"]))
+    kept, models = set(newest["kept"]), _models(run)
     for entry in entries:
         model = TrackedModel(**entry["model"])
         known = models.get(model.name)
         if model.name in kept and (known is None or not _is_ready(known)):
             _log_model(run, model, known)
     for name, known in models.items():
-        if name not in kept:
+        if name not in kept and name <= newest["model"]["name"]:
             run.client.delete_logged_model(known.model_id)
 
 

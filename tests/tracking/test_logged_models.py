@@ -140,6 +140,22 @@ def test_models_that_were_not_sent_are_restored_from_a_checkpoint(
     assert model.name == "step-00000003" and len(model.metrics or ()) == 1
 
 
+@pytest.mark.parametrize("sent", [True, False])
+def test_an_entry_that_a_checkpoint_restores_late_removes_no_later_model(
+    sent: bool, tmp_path: Path
+) -> None:
+    """Checkpoint 4 holds the entry of 3, which was sent meanwhile, as was that of 4, or not."""
+    uri = new_database(tmp_path / "runs")
+    first = open_tracker(uri, tmp_path / "spool", "late")
+    save(first, 3, [3])
+    lines = first.undelivered()
+    save(first, 4, [3, 4])
+    assert first.finish("KILLED", DELIVERY_S if sent else 0.0) or not sent
+    again = open_tracker(uri, tmp_path / "spool", "late", restored=lines, resume_step=4)
+    assert again.finish("FINISHED", DELIVERY_S)
+    assert [one.name for one in models_of(uri, "late")] == ["step-00000003", "step-00000004"]
+
+
 def test_a_server_without_logged_models_costs_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
