@@ -47,7 +47,7 @@ def write_pyfunc_model(
 
 
 def facts_of(header: Mapping[str, str]) -> dict[str, str]:
-    """What tags show of a header: the names of the classes, and where the weights come from."""
+    """The tags that a header gives: the names of the classes, and the lineage of the weights."""
     found = {key.removeprefix("segadapt."): json.loads(text) for key, text in header.items()}
     lineage = dict(found.get("lineage", {}))
     data = lineage.pop("data", {})

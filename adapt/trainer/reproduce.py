@@ -1,7 +1,8 @@
-"""What a run was made of, and what would differ if it were run again here."""
+"""The content of a run, and the differences if it were run again here."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,13 +86,13 @@ def _data(
 ) -> Iterator[Difference]:
     for key, one in splits.items():
         then = found.tags.get(f"segadapt.{key}", "not recorded")
-
-        def fingerprint(one: SplitConfig = one) -> str:
-            return read_manifest(stores.open(one.uri), one.split)[0].dataset_id
-
-        now = _read(fingerprint)
+        now = _read(partial(_fingerprint, one, stores))
         if now != then:
             yield Difference(f"{key} ({one.uri}, {one.split})", then, now)
+
+
+def _fingerprint(one: SplitConfig, stores: Stores) -> str:
+    return read_manifest(stores.open(one.uri), one.split)[0].dataset_id
 
 
 def _weights(found: FoundRun, stores: Stores) -> Iterator[Difference]:
@@ -100,16 +101,17 @@ def _weights(found: FoundRun, stores: Stores) -> Iterator[Difference]:
     if BEST_URI_TAG in found.tags:
         uris["best checkpoint"] = found.tags[BEST_URI_TAG]
     for key, uri in uris.items():
-        now = _read(lambda uri=uri: "there" if _is_there(uri, stores) else "missing")
+        now = _read(partial(_presence, uri, stores))
         if now != "there":
             yield Difference(f"{key} ({uri})", "there", now)
 
 
-def _is_there(uri: str, stores: Stores) -> bool:
-    """Return whether there is a file, or a folder that is not empty."""
+def _presence(uri: str, stores: Stores) -> str:
+    """`there` for a file, or for a folder that is not empty; else `missing`."""
     folder, _, name = uri.rpartition("/")
     store = stores.open(folder or ".")
-    return store.exists(name) or any(True for _ in store.list(f"{name}/"))
+    found = store.exists(name) or any(True for _ in store.list(f"{name}/"))
+    return "there" if found else "missing"
 
 
 def _splits(job: JobSpec) -> dict[str, SplitConfig]:

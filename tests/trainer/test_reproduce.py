@@ -1,4 +1,4 @@
-"""What a run was made of, and what differs here."""
+"""A run's spec and fingerprints, and the differences here."""
 
 import json
 from pathlib import Path
