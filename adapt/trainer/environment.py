@@ -18,7 +18,7 @@ PACKAGES = (
     "safetensors",
     "zstandard",
 )
-"""What computes, decodes and augments."""
+"""The packages that compute, decode and augment."""
 
 
 def environment() -> dict[str, Any]:
