@@ -1,7 +1,7 @@
 """A checkpoint as a model of `mlflow.pyfunc`: a few files that name its weights by URI and sha256.
 
-Written by hand: MLflow's own writer needs pandas, which a job does not have. The program that loads it needs
-SegAdapt and MLflow (not `mlflow-skinny`); `adapt.use.pyfunc` fetches and checks the weights.
+Written by hand: MLflow's own writer needs pandas, which a job does not have. The program that
+loads it needs SegAdapt and MLflow (not `mlflow-skinny`); `adapt.use.pyfunc` fetches the weights.
 """
 
 import json
