@@ -32,6 +32,7 @@ from adapt.methods.teacher import TeacherConfig
 from adapt.models import ARCHITECTURES
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
+from adapt.report.config import ReportConfig
 from adapt.spec.job_spec import JobSpec, json_schema
 from adapt.spec.same_job import MAY_CHANGE
 from adapt.stream.augment import AugmentConfig
@@ -109,6 +110,7 @@ _PLAIN_SECTIONS: Mapping[str, type[BaseModel]] = {
     "evaluate": EvaluateConfig,
     "checkpoint": CheckpointConfig,
     "tracking": TrackingConfig,
+    "report": ReportConfig,
 }
 
 
