@@ -173,7 +173,8 @@ class Others:
     def share(self) -> float:
         """In [0, 1]."""
         busy_s, own_s, wall_s = (b - a for a, b in zip(self.start, self._now(), strict=True))
-        return max(0.0, (busy_s - own_s) / (wall_s * (os.cpu_count() or 1)))
+        share = (busy_s - own_s) / (wall_s * (os.cpu_count() or 1))
+        return min(1.0, max(0.0, share))  # the machine's clock counts whole ticks
 
     @staticmethod
     def _now() -> tuple[float, float, float]:

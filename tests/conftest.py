@@ -33,6 +33,13 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
+def subnormal_floats() -> None:
+    """A test whose code flushes subnormal floats to zero does so for the process: hypothesis then
+    draws no floats in the tests after it."""
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
 def cold_starts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests marked `cold_start` start no process from the fork server."""
     if request.node.get_closest_marker("cold_start"):

@@ -39,7 +39,7 @@ _LAST_WAIT_S = 1.0
 _REPORT_S = 5.0
 _POLL_S = 0.2
 _FAILING_WAIT_S = 60.0
-"""The longest wait of a job's end for an MLflow that fails."""
+"""The longest wait of a job's end for an MLflow that fails all that time."""
 _MAX_STRIKES = 5
 _REFUSED = "refused: "
 _CLOSED_DOOR = {
@@ -76,6 +76,7 @@ class Delivery(threading.Thread):
         self._run = MlflowRun(experiment, uri, start, run_ids, self._warn, late=late)
         self._hurry = threading.Event()
         self._deadline_s: float | None = None
+        self._took_s = -math.inf
         self._strikes = 0
         self._warned: set[str] = set()
         self._abandoned = False
@@ -93,7 +94,7 @@ class Delivery(threading.Thread):
     ) -> bool:
         """Send the buffered entries for at most `timeout_s`, then stop. Returns whether all went.
 
-        An MLflow that fails is waited for a minute at most. report: called every few seconds with
+        An MLflow that takes nothing for a minute is given up. report: called every few seconds with
         the numbers of entries that are sent and buffered. limit_s: called a few times a second for
         the seconds that may still be waited, as after a stop.
         """
@@ -102,12 +103,13 @@ class Delivery(threading.Thread):
         self._deadline_s = deadline_s
         self.wake.set()
         self._hurry.set()
-        while self.is_alive() and (left_s := deadline_s - time.monotonic()) > 0:
+        while self.is_alive() and (left_s := self._deadline_s - time.monotonic()) > 0:
             self.join(min(_POLL_S, left_s))
             deadline_s = min(deadline_s, time.monotonic() + limit_s())
-            if "outage" in self._warned:
-                deadline_s = min(deadline_s, start_s + _FAILING_WAIT_S)
             self._deadline_s = deadline_s
+            if "outage" in self._warned:
+                took_s = max(start_s, self._took_s)
+                self._deadline_s = min(deadline_s, took_s + _FAILING_WAIT_S)
             if report is not None and self.is_alive() and time.monotonic() >= report_s:
                 report(self.delivered, self._spool.waiting)
                 report_s += _REPORT_S
@@ -168,7 +170,7 @@ class Delivery(threading.Thread):
     ) -> None:
         """Send entries of one kind and mark them as delivered."""
         lost = self._send_parts(kind, [entry for entry, _ in group], known)
-        self._strikes = 0
+        self._strikes, self._took_s = 0, time.monotonic()
         self.delivered += len(group) - lost
         self._spool.mark(group[-1][1], len(group))
         if self._warned and "outage" in self._warned:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from adapt.tracking.mlflow_errors import code_of
+from adapt.tracking.mlflow_errors import code_of, is_of_a_proxy
 from adapt.tracking.mlflow_run import MlflowRun
 from adapt.tracking.pyfunc_model import facts_of, write_pyfunc_model
 from adapt.tracking.spool import Entry
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 VALIDATION, CLASS_IOU = "validation/", "iou/"
 EXTERNAL_TAG = "mlflow.model.isExternal"
 MODEL_TYPE = "semantic-segmentation"
+_OLD_SERVER = (
+    "this MLflow server has no LoggedModels, which came with MLflow 3",
+    "update the server to list all that are kept",
+)
+_PROXY = (
+    "a proxy before this MLflow server does not pass what makes LoggedModels",
+    "let it pass GET, POST, PATCH and DELETE to list all that are kept",
+)
 
 
 class TrackedModel(NamedTuple):
@@ -44,17 +52,20 @@ def send_models(run: MlflowRun, entries: list[Entry]) -> None:
     that a checkpoint restored is older than what was sent: it says nothing of later models."""
     from mlflow.exceptions import MlflowException
 
-    if run.is_past(entries[-1]):
+    if run.lacks_models or run.is_past(entries[-1]):
         return
     try:
         _make_equal(run, entries)
     except MlflowException as error:
-        if code_of(error) != "ENDPOINT_NOT_FOUND":
+        if not _is_lack(error):
             raise
-        run.warn(
-            "this MLflow server has no LoggedModels, which came with MLflow 3: the run names its "
-            "best checkpoint in tags alone. Fix: update the server to list all that are kept"
-        )
+        run.lacks_models = True
+        reason, fix = _PROXY if is_of_a_proxy(error) else _OLD_SERVER
+        run.warn(f"{reason}: the run names its best checkpoint in tags alone. Fix: {fix}")
+
+
+def _is_lack(error: Exception) -> bool:
+    return code_of(error) == "ENDPOINT_NOT_FOUND" or is_of_a_proxy(error)
 
 
 def model_of(run: MlflowRun, uri: str) -> "LoggedModel | None":
@@ -64,7 +75,7 @@ def model_of(run: MlflowRun, uri: str) -> "LoggedModel | None":
     try:
         found = _models(run).values()
     except MlflowException as error:
-        if code_of(error) != "ENDPOINT_NOT_FOUND":
+        if not _is_lack(error):
             raise
         return None
     return next((one for one in found if one.params.get("uri") == uri and _is_ready(one)), None)

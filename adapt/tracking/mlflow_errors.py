@@ -16,7 +16,9 @@ _ENVIRONMENT = {
 }
 MALFORMED: tuple[type[Exception], ...] = (KeyError, TypeError, UnicodeError)
 """Exceptions of an entry that MLflow's client cannot even send."""
+_STATUS = re.compile(r"failed with error code (\d{3}) != ")
 REFUSALS = {
+    "NOT_IMPLEMENTED",
     "INVALID_PARAMETER_VALUE",
     "BAD_REQUEST",
     "RESOURCE_ALREADY_EXISTS",
@@ -78,10 +80,25 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def code_of(error: Exception) -> str:
-    """MLflow's code of a failure, also for an artifact upload that HTTP refused."""
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    by_status = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
-    return by_status.get(status) or str(getattr(error, "error_code", "INTERNAL_ERROR"))
+    """MLflow's code of a failure, also for an artifact upload that HTTP refused, and for an HTTP
+    method that a proxy does not know."""
+    by_status = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 405: "NOT_IMPLEMENTED"}
+    return by_status.get(_status_of(error)) or str(getattr(error, "error_code", "INTERNAL_ERROR"))
+
+
+def is_of_a_proxy(error: Exception) -> bool:
+    """Return whether something before the MLflow server refused a request that it does not pass."""
+    from mlflow.exceptions import MlflowException
+
+    return type(error) is MlflowException and _status_of(error) in (403, 405, 501)
+
+
+def _status_of(error: Exception) -> int:
+    """The HTTP status of a failure; 0 where there is none, or MLflow's own code says more."""
+    found = _STATUS.search(str(error))
+    if found is not None:
+        return int(found[1])
+    return int(getattr(getattr(error, "response", None), "status_code", 0))
 
 
 def first_line(error: Exception) -> str:

@@ -64,6 +64,7 @@ class MlflowRun:
         self._known_run_ids = run_ids
         self.warn = warn
         self._late = late
+        self.lacks_models = False
         self._ended_ms = 0
         self._created = False
         self.experiment_id = ""

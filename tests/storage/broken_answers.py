@@ -165,7 +165,7 @@ class Exchange(BaseHTTPRequestHandler):
         finally:
             self.upstream.close()
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = serve
+    do_GET = do_PUT = do_POST = do_PATCH = do_HEAD = do_DELETE = serve
 
     def response(self) -> HTTPResponse:
         """The server's answer to this request, which is forwarded on the first call."""

@@ -105,7 +105,7 @@ class WebServer:
                 self.close_connection = True
                 return body[: server.cuts.popleft()]
 
-            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = serve
+            do_GET = do_PUT = do_POST = do_PATCH = do_HEAD = do_DELETE = serve
 
             def log_message(self, *args: object) -> None:
                 pass

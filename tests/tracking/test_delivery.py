@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from adapt.errors import JobError
@@ -23,6 +24,7 @@ from storage.uris import without_password
 from tests.tracking.recorded import (
     DELIVERY_S,
     history,
+    new_database,
     only_run,
     open_tracker,
     wait_for_warning,
@@ -276,3 +278,28 @@ def test_an_mlflow_that_fails_is_waited_for_a_minute_only(
     start_s = time.monotonic()
     assert not tracker.finish("FINISHED", 300)
     assert time.monotonic() - start_s < 2
+
+
+def test_an_mlflow_that_fails_now_and_then_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each entry fails once: the minute counts from the last one that MLflow took."""
+    monkeypatch.setattr("adapt.tracking.delivery._FAILING_WAIT_S", 1.5)
+    monkeypatch.setattr("adapt.tracking.delivery._LAST_WAIT_S", 0.5)
+    uri, sent, failed = new_database(tmp_path / "runs"), MlflowClient.log_text, set[str]()
+
+    def log_text(client: MlflowClient, run_id: str, text: str, artifact_file: str) -> None:
+        if artifact_file not in failed:
+            failed.add(artifact_file)
+            raise MlflowException("come again")
+        sent(client, run_id, text, artifact_file)
+
+    monkeypatch.setattr(MlflowClient, "log_text", log_text)
+    monkeypatch.setattr("adapt.tracking.delivery.Delivery._is_hopeless", lambda *_given: False)
+    tracker = open_tracker(uri, tmp_path / "spool", "now and then")
+    for number in range(8):
+        tracker.log_text("a", f"{number}.txt")
+        tracker.log_tags({"a": number})
+    start_s = time.monotonic()
+    assert tracker.finish("FINISHED", 60)
+    assert time.monotonic() - start_s > 3

@@ -1,6 +1,7 @@
 """The kept checkpoints as LoggedModels of MLflow 3, and the best one in its registry."""
 
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
+from mlflow.utils.rest_utils import verify_rest_response
+from requests import Response
 
 from adapt.tracking.logged_models import TrackedModel
 from adapt.tracking.tracker import Tracker
@@ -177,6 +180,32 @@ def test_a_server_without_logged_models_costs_one_message(
     assert history(uri, only_run(uri, "older"), "validation/miou") == [(3, 0.25), (6, 0.5)]
     version = MlflowClient(uri).get_model_version_by_alias("older-net", "best")
     assert version.source == checkpoint(6).uri, "adapt.load finds it by its URI"
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_a_proxy_that_does_not_pass_a_method_costs_one_message(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MLflow finishes a LoggedModel by PATCH, which no other request of ours is."""
+    uri = new_database(tmp_path / "runs")
+
+    def page(*_given: object, **_named: object) -> None:
+        answer = Response()
+        answer.status_code, answer._content = status, b"<!DOCTYPE HTML>"
+        verify_rest_response(answer, "/api/2.0/mlflow/logged-models/m-1")
+
+    monkeypatch.setattr(MlflowClient, "finalize_logged_model", page)
+    tracker = open_tracker(uri, tmp_path / "spool", "proxied")
+    for step in (3, 6, 9):
+        save(tracker, step, [step], step / 10)
+    tracker.register_best(checkpoint(9).uri, f"{9:064x}", {"miou": 0.9})
+    start_s = time.monotonic()
+    assert tracker.finish("FINISHED", DELIVERY_S)
+    assert time.monotonic() - start_s < 10
+    assert caplog.text.count("let it pass GET, POST, PATCH and DELETE") == 1
+    assert "unreachable" not in caplog.text
+    assert len(models_of(uri, "proxied")) == 1, "none is begun that cannot be finished"
+    assert only_run(uri, "proxied").data.tags["best_checkpoint_uri"] == checkpoint(9).uri
 
 
 def test_the_best_is_registered_by_its_model_with_signature_classes_and_lineage(
