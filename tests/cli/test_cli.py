@@ -335,7 +335,10 @@ def test_commands_that_train_nothing_do_not_wait_for_torch(
     assert imported & dear == set()
 
 
-def test_passwords_of_servers_are_not_printed(spec: Path, tmp_path: Path) -> None:
+def test_passwords_of_servers_are_not_printed(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapt.tracking.delivery._FAILING_WAIT_S", 1.0)
     uri = "http://me:hunter2@127.0.0.1:1"
     environment = {"MLFLOW_TRACKING_URI": uri, "SEGADAPT_GRACE_S": "6"}
     ended = call("run", spec, "--json", folder=tmp_path, environment=environment)

@@ -92,7 +92,7 @@ def test_a_full_disk(spec: Path, tmp_path: Path) -> None:
 def test_mlflow_that_does_not_answer_costs_no_job(
     absent_uri: str, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapt.trainer.tracked_run.TRACKER_FLUSH_S", 1.0)
+    monkeypatch.setattr("adapt.tracking.delivery._FAILING_WAIT_S", 1.0)
     ended = call("run", spec, "--set", f"tracking.uri={absent_uri}", folder=tmp_path)
     assert ended.code == 0 and "done: tiny, 6 steps" in ended.err
     (spool,) = (tmp_path / "scratch" / "tracking").glob("*.jsonl")
