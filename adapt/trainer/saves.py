@@ -120,10 +120,10 @@ class Saves:
         except LeaseLost:
             raise
         except StoreError as error:
-            durable = self.durable
-            saved = "nothing is" if durable is None else f"step {durable.step} is"
+            last = self.durable
+            stored = "no checkpoint" if last is None else f"the checkpoint of step {last.step}"
             raise Interrupted(
-                f"{how} step {step}, which could not be saved ({saved}): {error}"
+                f"{how} step {step}, which could not be saved; {stored} is stored: {error}"
             ) from error
         lease = self._opened.folder.lease
         if lease is not None:

@@ -1,6 +1,7 @@
 """Saves at the edges: stops while waiting and evaluating, a kill before a mark."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from threading import Event, Timer
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from adapt.batch import Sample
-from adapt.checkpoint.run_folder import RunFolder
+from adapt.checkpoint.run_folder import RunFolder, Saved
+from adapt.checkpoint.snapshot import Snapshot
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.engine.engine import Engine
 from adapt.errors import Interrupted, JobError
@@ -53,6 +55,35 @@ def test_a_stop_while_data_does_not_come_saves_the_last_step(
     run(job, place)
     for key, value in last_weights(calm).items():
         assert torch.equal(value, last_weights(job)[key]), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("every", "stored"), [(1, "the checkpoint of step 1"), (9, "no check")])
+def test_a_stop_whose_save_fails_says_what_is_stored(
+    every: int,
+    stored: str,
+    tiny_job: dict[str, Any],
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job, stop = job_of(tiny_job, f"checkpoint.every_steps={every}"), Event()
+    trained, save = Engine.step, RunFolder.save
+
+    def step(engine: Engine, *batches: Any) -> Any:
+        if engine.step_count == 2:
+            stop.set()
+        return trained(engine, *batches)
+
+    def failing(folder: RunFolder, snapshot: Snapshot) -> Saved:
+        if snapshot.step > 1:
+            raise StoreError("runs: the disk is full", fix="free space on it")
+        return save(folder, snapshot)
+
+    monkeypatch.setattr(Engine, "step", step)
+    monkeypatch.setattr(RunFolder, "save", failing)
+    told = f"step 3, which could not be saved; {stored}.* is stored: runs: the disk is full"
+    with pytest.raises(Interrupted, match=told):
+        run_job(job, replace(place, grace_s=2.0), stop)
 
 
 @pytest.mark.slow
