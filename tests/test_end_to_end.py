@@ -9,56 +9,13 @@ from typing import Any
 import pytest
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from safetensors.torch import load_file
 
 from adapt.platforms.local_stack import S3Server, free_ports
 from tests.chaos import kill_all
-from tests.commands import Ended, call, finish, start
+from tests.commands import call, finish, start
 from tests.conftest import tiny_values, write_raw_folders
-from tests.servers import BUCKET
-
-KEYS = {"access_key_env": "STREETS_ACCESS_KEY", "secret_key_env": "STREETS_SECRET_KEY"}
-
-
-class Platform:
-    """A folder, a bucket and an MLflow server, and commands that use them."""
-
-    def __init__(self, folder: Path, s3_uri: str, server: S3Server, mlflow_uri: str) -> None:
-        self.folder, self.s3_uri, self.server = folder, s3_uri, server
-        self.mlflow = MlflowClient(mlflow_uri)
-        self.experiment = s3_uri.rpartition("/")[2]
-        self.environment = {
-            "MLFLOW_TRACKING_URI": mlflow_uri,
-            "STREETS_ACCESS_KEY": server.access_key,
-            "STREETS_SECRET_KEY": server.secret_key,
-        }
-        values = tiny_values(f"{s3_uri}/packed", f"{s3_uri}/runs")
-        store = {"endpoint_url": server.endpoint_url, "region": "us-east-1", **KEYS}
-        values |= {"tracking": {"experiment": self.experiment}, "stores": {"s3": store}}
-        (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
-
-    def __call__(self, *argv: object) -> Ended:
-        ended = call(*argv, folder=self.folder, environment=self.environment)
-        assert ended.code == 0, ended.err
-        return ended
-
-    def stored(self) -> set[str]:
-        """The bucket's keys under this platform's prefix, relative to it."""
-        prefix = f"{self.experiment}/"
-        pages = self.server.client().get_paginator("list_objects_v2")
-        found = pages.paginate(Bucket=BUCKET, Prefix=prefix)
-        return {o["Key"].removeprefix(prefix) for page in found for o in page.get("Contents", ())}
-
-    def only_run(self) -> Run:
-        experiment = self.mlflow.get_experiment_by_name(self.experiment)
-        assert experiment is not None
-        (run,) = self.mlflow.search_runs([experiment.experiment_id])
-        return run
-
-    def artifacts(self, run: Run) -> set[str]:
-        folders = ("", "pictures", "evaluations")
-        return {a.path for f in folders for a in self.mlflow.list_artifacts(run.info.run_id, f)}
+from tests.job_over_servers import Platform
 
 
 @pytest.fixture
