@@ -19,7 +19,9 @@ import numpy as np
 import torch
 
 from adapt.data.label_maps import LabelSpace
+from adapt.data.packed.manifest import Manifest
 from adapt.data.packed.packed_split import PackedSplit
+from adapt.data.packed.split_files import read_manifest
 from adapt.data.writing.merge import merge
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.evaluation.inference import (
@@ -118,6 +120,7 @@ def make_labels(stage: Stage, segmenter: Segmenter, weights_uri: str) -> Labels:
     for domain, split in labels.splits.items():
         if not _is_complete(stage, split):
             _write(stage, segmenter, domain, labels, digest)
+    _refuse_empty(stage, labels)
     return labels
 
 
@@ -209,6 +212,30 @@ def _write(stage: Stage, segmenter: Segmenter, domain: str, labels: Labels, dige
     if stage.rank == 0:
         merge(stage.store, split)
     barrier()
+
+
+def _refuse_empty(stage: Stage, labels: Labels) -> None:
+    """Tell the share of labelled pixels; raise `JobError`, on all ranks, where it is 0."""
+    empty = False
+    if stage.rank == 0:
+        (domain,) = (domain for domain, labelled in stage.labeller.labelled.items() if labelled)
+        manifest, _ = read_manifest(stage.store, labels.splits[domain])
+        shares = labelled_shares(manifest, len(stage.classes.names))
+        empty = not any(shares)
+        named = zip(stage.classes.names, shares, strict=True)
+        of_classes = ", ".join(f"{name} {share:.1%}" for name, share in named)
+        log.info("pseudo-labels: %.1f%% of the pixels: %s", 100 * sum(shares), of_classes)
+    if any_rank(empty)[0]:
+        raise JobError(
+            "method.pseudo_labels: expected labels for some of the target's pixels, got none",
+            fix="label a larger portion, or train the run that labels longer",
+        )
+
+
+def labelled_shares(manifest: Manifest, num_classes: int) -> list[float]:
+    """Share of a split's pixels whose label is each class, in [0, 1]."""
+    total = sum(manifest.id_pixels.values())
+    return [manifest.id_pixels.get(one, 0) / total for one in range(num_classes)]
 
 
 def _with_labels(

@@ -1,6 +1,7 @@
 """The sections `stream`, `source` and `target` of a job spec: how samples are drawn, fetched and
 decoded, and from where."""
 
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -132,6 +133,12 @@ class TargetConfig(DomainConfig):
             raise Mistake(
                 "labelled_keys: expected at least one key, got an empty list",
                 fix="list some, or leave it out",
+            )
+        doubled = [key for key, times in Counter(self.labelled_keys or ()).items() if times > 1]
+        if doubled:
+            raise Mistake(
+                f"labelled_keys: expected each key once, got {doubled[0]!r} several times",
+                fix="remove what is there twice",
             )
         if not given and self.labelled_share != LABELLED_SHARE:
             raise Mistake(

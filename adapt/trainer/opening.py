@@ -159,13 +159,14 @@ def open_part(job: JobSpec, part: Part, stores: Stores, cache: ShardCache) -> Pa
 
 
 def listed_keys(uri: str, stores: Stores) -> tuple[str, ...]:
-    """The keys in a text file, one a line; empty lines and those after `#` do not count.
+    """The keys in a text file, one a line, each once; empty lines and those after `#` do not count.
 
     Raises `StoreError`, and `DataError` where there are none.
     """
     folder, _, name = uri.rpartition("/")
     lines = decoded_text(stores.open(folder or ".").get(name)).splitlines()
-    keys = tuple(line.strip() for line in lines if line.strip() and line.strip()[0] != "#")
+    listed = (line.strip() for line in lines)
+    keys = tuple(dict.fromkeys(key for key in listed if key and key[0] != "#"))
     if not keys:
         raise DataError(f"{uri}: expected keys of samples, one a line, got none", fix="list some")
     return keys

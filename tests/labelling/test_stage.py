@@ -207,6 +207,32 @@ def test_a_network_without_finite_logits_is_refused(tiny_uri: str, tmp_path: Pat
     assert files_of(tmp_path) == {}
 
 
+@pytest.mark.parametrize("name", LABELLERS)
+def test_the_log_tells_what_is_labelled(
+    name: str, tiny_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    stage = stage_of(tmp_path, tiny_uri, name)
+    labels = make_labels(stage, network(), "weights")
+    (split,) = (labels.splits[domain] for domain, made in stage.labeller.labelled.items() if made)
+    counts = np.zeros(256)
+    for _, _, classes in read(stage, split):
+        assert classes is not None
+        counts += np.bincount(classes.ravel(), minlength=256)
+    shares = counts[: len(TINY_CLASSES)] / counts.sum()
+    told = [f"{one['name']} {share:.1%}" for one, share in zip(TINY_CLASSES, shares, strict=True)]
+    assert f"pseudo-labels: {shares.sum():.1%} of the pixels: {', '.join(told)}" in caplog.text
+
+
+def test_labels_of_no_pixel_are_refused_also_on_a_restart(tiny_uri: str, tmp_path: Path) -> None:
+    config = ClassBalancedConfig(portion=1e-12)
+    labeller = ClassBalanced(config, len(TINY_CLASSES), 22)
+    stage = stage_of(tmp_path, tiny_uri, labeller=labeller)
+    for _ in range(2):
+        with pytest.raises(JobError, match="for some of the target's pixels, got none"):
+            make_labels(stage, network(), "weights")
+
+
 def test_labels_without_a_manifest_are_not_found(tiny_uri: str, tmp_path: Path) -> None:
     stage = stage_of(tmp_path, tiny_uri)
     labels = make_labels(stage, network(), "weights")

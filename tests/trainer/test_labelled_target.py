@@ -113,7 +113,7 @@ def test_the_share_is_the_spec_s(few: dict[str, Any], place: Place) -> None:
             assert [len(part) for part in opened.data.source.parts] == [22, 3]
 
 
-@pytest.mark.parametrize("text", ["003\n\n# later\n 011\r\n017", "\ufeff017\n003\n011\n"])
+@pytest.mark.parametrize("text", ["003\n\n# later\n 011\r\n017\n011", "\ufeff017\n003\n011\n"])
 def test_keys_come_from_a_file_too(
     few: dict[str, Any], place: Place, tmp_path: Path, text: str
 ) -> None:
@@ -209,6 +209,10 @@ def with_target(values: dict[str, Any], **more: Any) -> dict[str, Any]:
         (
             {"labelled_keys": []},
             r"target\.labelled_keys: expected at least one key, got an empty list\. Fix: list some",
+        ),
+        (
+            {"labelled_keys": ["a", "b", "a"]},
+            r"target\.labelled_keys: expected each key once, got 'a' several times\. Fix: remove",
         ),
         ({"labelled_share": 1}, r"target\.labelled_share: expected a number > 0 and < 1, got 1"),
         (
