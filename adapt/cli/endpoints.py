@@ -6,22 +6,33 @@
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapt.cli import completion
+from adapt.cli.deploy_options import (
+    DryRun,
+    Follow,
+    MaybeProfile,
+    Model,
+    Name,
+    NewName,
+    Overrides,
+    To,
+    Wait,
+    Yes,
+    YesRemove,
+)
 from adapt.cli.messages import print_answer
-from adapt.cli.options import PROFILE_HELP, AsJson, StoresFrom, console, place_here, stores_of
-from adapt.errors import JobError, known_names
+from adapt.cli.options import AsJson, StoresFrom, console, place_here, stores_of
+from adapt.errors import JobError
 from storage.errors import StoreError
 
 if TYPE_CHECKING:
     from adapt.platforms.deploy import PreparedEndpoint
     from adapt.platforms.endpoint import EndpointClient, EndpointStatus
-    from adapt.platforms.endpoint_records import DeployedEndpoint
     from adapt.platforms.platform import Profile
 
 commands = typer.Typer()
@@ -30,54 +41,19 @@ group = typer.Typer(
 )
 commands.add_typer(group, name="endpoints")
 
-MaybeProfile = Annotated[
-    str | None,
-    typer.Option(
-        "--to",
-        metavar="PROFILE",
-        help="Profile, for endpoints that were not deployed from here.",
-        autocompletion=completion.profiles,
-    ),
-]
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="Name of an endpoint, as `deploy` shows it.")
-]
 LOG_TAIL = 15
 """Last lines of the log of an endpoint that does not become ready."""
 
 
 @commands.command()
 def deploy(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="A file of weights, the folder of a checkpoint or run, as a path or a URI, or "
-            "models:/NAME@best.",
-        ),
-    ],
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to", metavar="PROFILE", help=PROFILE_HELP, autocompletion=completion.profiles
-        ),
-    ],
-    name: Annotated[
-        str | None, typer.Option(help="Name of the endpoint; default: made of MODEL.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change one key of the profile: serve.port=8081."
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the request as YAML; send nothing.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Deploy without confirmation.")] = False,
-    wait: Annotated[
-        bool, typer.Option(help="Wait until the endpoint is ready, or tell why it is not.")
-    ] = True,
+    model: Model,
+    to: To,
+    name: NewName = None,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    wait: Wait = True,
     spec: StoresFrom = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,6 +67,13 @@ def deploy(
 
     profile, place = load_profile(to, overrides or ()), place_here()
     plan = prepare_endpoint(model, profile, stores_of(spec), name, place.tracking_uri)
+    missing = plan.serving.after_ready(profile)
+    if missing and not wait:
+        raise JobError(
+            f"--no-wait: expected --wait, since {missing} can be made only when the endpoint is "
+            "ready, got --no-wait",
+            "remove it, or serve.max_replicas",
+        )
     if dry_run:
         import yaml
 
@@ -112,7 +95,9 @@ def endpoints(context: typer.Context, to: MaybeProfile = None, as_json: AsJson =
     """List the endpoints that were deployed from here, or all of a profile's, the newest first."""
     if context.invoked_subcommand is not None:
         return
-    found = list(_listed() if to is None else _connect(_profile_at(to)).endpoints())
+    from adapt.platforms import load_profile
+
+    found = list(_listed() if to is None else _connect(load_profile(to)).endpoints())
     if as_json:
         print_answer([status._asdict() for status in found])
         return
@@ -133,9 +118,7 @@ def endpoint_status(name: Name, to: MaybeProfile = None, as_json: AsJson = False
 def endpoint_logs(
     name: Name,
     to: MaybeProfile = None,
-    following: Annotated[
-        bool, typer.Option("--follow", "-f", help="Follow until the endpoint is gone.")
-    ] = False,
+    following: Follow = False,
 ) -> None:
     """Print the log of an endpoint, all replicas'."""
     for line in _reach(name, to).logs(name, following):
@@ -143,12 +126,9 @@ def endpoint_logs(
 
 
 @commands.command()
-def undeploy(
-    name: Name,
-    to: MaybeProfile = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without confirmation.")] = False,
-) -> None:
+def undeploy(name: Name, to: MaybeProfile = None, yes: YesRemove = False) -> None:
     """Remove an endpoint: it finishes what is in flight and ends; the model stays where it is."""
+    from adapt.platforms import load_profile
     from adapt.platforms.endpoint_records import endpoints_path, forget_endpoint, read_endpoints
 
     client = _reach(name, to)
@@ -157,7 +137,7 @@ def undeploy(
     client.undeploy(name)
     path = endpoints_path(place_here().environment)
     for record in read_endpoints(path):
-        if record.endpoint == name and (to is None or record.profile == _plain(_profile_at(to))):
+        if record.endpoint == name and (to is None or record.profile == _plain(load_profile(to))):
             forget_endpoint(path, record)
             break
     console.print(f"{name}: removed")
@@ -173,7 +153,7 @@ def _send(plan: "PreparedEndpoint", client: "EndpointClient", wait: bool) -> "En
     model = plan.deployment.model
     record_endpoint(path, DeployedEndpoint(name, model, profile.platform, _plain(profile), now))
     console.print(f"[green]deployed[/green]: {name}", highlight=False)
-    status = _ready(client, name) if wait else client.status(name)
+    status = _ready(plan, client, name) if wait else client.status(name)
     for what, command in (
         ("status", f"endpoints status {name}"),
         ("log", f"endpoints logs {name} -f"),
@@ -183,7 +163,7 @@ def _send(plan: "PreparedEndpoint", client: "EndpointClient", wait: bool) -> "En
     return status
 
 
-def _ready(client: "EndpointClient", name: str) -> "EndpointStatus":
+def _ready(plan: "PreparedEndpoint", client: "EndpointClient", name: str) -> "EndpointStatus":
     """Wait with a line that shows the status; print the end of the log where it fails."""
     from adapt.platforms.deploy import wait_until_ready
 
@@ -195,12 +175,15 @@ def _ready(client: "EndpointClient", name: str) -> "EndpointStatus":
 
             status = wait_until_ready(client, name, show)
     except KeyboardInterrupt:
-        console.print(f"{name} continues; only the waiting ended")
+        missing = plan.serving.after_ready(plan.profile)
+        lost = f", and {missing} was not made: undeploy and deploy again" if missing else ""
+        console.print(f"{name} continues; only the waiting ended{lost}", soft_wrap=True)
         raise typer.Exit(130) from None
     except JobError:
         for text in list(client.logs(name, follow=False))[-LOG_TAIL:]:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
         raise
+    client.complete(plan.request)
     console.print(_described(status), highlight=False, soft_wrap=True)
     return status
 
@@ -222,12 +205,13 @@ def _described(status: "EndpointStatus") -> str:
 
 
 def _reach(name: str, to: str | None) -> "EndpointClient":
+    from adapt.platforms import load_profile, recorded_profile
     from adapt.platforms.endpoint_records import endpoints_path, find_endpoint
 
     if to is not None:
-        return _connect(_profile_at(to))
+        return _connect(load_profile(to))
     record = find_endpoint(endpoints_path(place_here().environment), name)
-    return _connect(_profile_of(record))
+    return _connect(recorded_profile(name, record.platform, record.profile))
 
 
 def _connect(profile: "Profile") -> "EndpointClient":
@@ -236,37 +220,22 @@ def _connect(profile: "Profile") -> "EndpointClient":
     return serving_of(profile).connect(profile, place_here().environment)
 
 
-def _profile_at(path: str) -> "Profile":
-    from adapt.platforms import load_profile
-
-    return load_profile(path)
-
-
-def _profile_of(record: "DeployedEndpoint") -> "Profile":
-    from adapt.config.validation import validate
-    from adapt.platforms import PLATFORMS
-
-    if record.platform not in PLATFORMS:
-        raise JobError(
-            f"{record.endpoint}: expected a known platform, "
-            f"{known_names(record.platform, PLATFORMS)}"
-        )
-    return validate(PLATFORMS[record.platform].profile, record.profile)
-
-
 def _plain(profile: "Profile") -> dict[str, object]:
     return profile.model_dump(mode="json")
 
 
 def _listed() -> Iterator["EndpointStatus"]:
     """The status of every recorded endpoint; unknown, with the reason, where it cannot be read."""
+    from adapt.platforms import recorded_profile
     from adapt.platforms.endpoint import EndpointStatus
     from adapt.platforms.endpoint_records import endpoints_path, read_endpoints
 
     for record in read_endpoints(endpoints_path(place_here().environment)):
+        name = record.endpoint
         try:
-            found = _connect(_profile_of(record)).status(record.endpoint)
+            profile = recorded_profile(name, record.platform, record.profile)
+            found = _connect(profile).status(name)
         except (JobError, StoreError) as error:
             detail = str(error).splitlines()[0]
-            found = EndpointStatus(record.endpoint, "unknown", "", detail)
+            found = EndpointStatus(name, "unknown", "", detail)
         yield found

@@ -23,12 +23,11 @@ from adapt.cli.options import (
     job_and_place,
     place_here,
 )
-from adapt.errors import JobError, known_names
+from adapt.errors import JobError
 from storage.errors import StoreError
 
 if TYPE_CHECKING:
     from adapt.platforms.platform import Client, JobStatus, Profile
-    from adapt.platforms.records import SubmittedJob
     from adapt.platforms.submit import PreparedJob
 
 commands = typer.Typer()
@@ -109,7 +108,9 @@ def submit(
 @commands.command()
 def jobs(to: MaybeProfile = None, as_json: AsJson = False) -> None:
     """List the jobs that were submitted from here, or all of a profile's, the newest first."""
-    found = list(_listed() if to is None else _connect(_profile_at(to)).jobs())
+    from adapt.platforms import load_profile
+
+    found = list(_listed() if to is None else _connect(load_profile(to)).jobs())
     if as_json:
         print_answer([status._asdict() for status in found])
         return
@@ -232,12 +233,13 @@ def _described(status: "JobStatus") -> str:
 
 def _reach(job: str, to: str | None) -> tuple["Client", str]:
     """A client for a job, and the platform's name of it."""
+    from adapt.platforms import load_profile, recorded_profile
     from adapt.platforms.records import find_record, records_path
 
     if to is not None:
-        return _connect(_profile_at(to)), job
+        return _connect(load_profile(to)), job
     record = find_record(records_path(place_here().environment), job)
-    return _connect(_profile_of(record)), record.job
+    return _connect(recorded_profile(record.name, record.platform, record.profile)), record.job
 
 
 def _connect(profile: "Profile") -> "Client":
@@ -246,31 +248,16 @@ def _connect(profile: "Profile") -> "Client":
     return PLATFORMS[profile.platform].connect(profile, place_here().environment)
 
 
-def _profile_at(path: str) -> "Profile":
-    from adapt.platforms import load_profile
-
-    return load_profile(path)
-
-
-def _profile_of(record: "SubmittedJob") -> "Profile":
-    from adapt.config.validation import validate
-    from adapt.platforms import PLATFORMS
-
-    if record.platform not in PLATFORMS:
-        raise JobError(
-            f"{record.name}: expected a known platform, {known_names(record.platform, PLATFORMS)}"
-        )
-    return validate(PLATFORMS[record.platform].profile, record.profile)
-
-
 def _listed() -> Iterator["JobStatus"]:
     """The status of every recorded job; unknown, with the reason, where it cannot be read."""
+    from adapt.platforms import recorded_profile
     from adapt.platforms.platform import JobStatus
     from adapt.platforms.records import read_records, records_path
 
     for record in read_records(records_path(place_here().environment)):
         try:
-            found = _connect(_profile_of(record)).status(record.job)
+            profile = recorded_profile(record.name, record.platform, record.profile)
+            found = _connect(profile).status(record.job)
         except (JobError, StoreError) as error:
             found = JobStatus(record.job, "unknown", str(error).splitlines()[0])
         yield found._replace(job=record.name)

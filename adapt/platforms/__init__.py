@@ -5,8 +5,9 @@ The platforms' own libraries are imported where they are used, so that a job's i
 them (`requirements-submit.txt`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from adapt.config.secrets import refuse_secrets
 from adapt.config.strict_yaml import read_yaml, with_overrides
@@ -46,3 +47,10 @@ def load_profile(path: Path | str, overrides: Iterable[str] = ()) -> Profile:
         return validate(PLATFORMS[name].profile, values)
     except JobError as error:
         raise JobError(f"{path}: {error.problem}", error.fix) from error
+
+
+def recorded_profile(name: str, platform: str, values: Mapping[str, Any]) -> Profile:
+    """The profile in the record of a job or an endpoint called `name`. Raises `JobError`."""
+    if platform not in PLATFORMS:
+        raise JobError(f"{name}: expected a known platform, {known_names(platform, PLATFORMS)}")
+    return validate(PLATFORMS[platform].profile, dict(values))

@@ -31,6 +31,8 @@ class PreparedEndpoint(NamedTuple):
     profile: Profile
     serving: Serving
     request: Request
+    machines: Profile
+    """The profile with what an endpoint's own machines have and cost."""
 
 
 def serving_of(profile: Profile) -> Serving:
@@ -59,12 +61,14 @@ def prepare_endpoint(
     `StoreError`.
     """
     serving = serving_of(profile)
-    if profile.gpus:
-        check_gpus(profile)
+    machines = serving.on_machines(profile)
+    if machines.gpus:
+        check_gpus(machines)
     label = endpoint_name(model, name)
     where, is_file = _weights(model, profile, serving, stores, tracking_uri)
     deployment = Deployment(label, where, model, is_file)
-    return PreparedEndpoint(deployment, profile, serving, serving.request(deployment, profile))
+    request = serving.request(deployment, profile)
+    return PreparedEndpoint(deployment, profile, serving, request, machines)
 
 
 def _weights(
@@ -113,7 +117,8 @@ def endpoint_name(model: str, name: str | None) -> str:
 def facts_of(plan: PreparedEndpoint) -> dict[str, str]:
     """The facts to confirm before an endpoint is made, a line each."""
     deployment, profile, serving = plan.deployment, plan.profile, plan.serving
-    each = f"{profile.gpus} GPU{'' if profile.gpus == 1 else 's'}" if profile.gpus else "CPU"
+    machines = plan.machines
+    each = f"{machines.gpus} GPU{'' if machines.gpus == 1 else 's'}" if machines.gpus else "CPU"
     fewest, most = serving.replicas(profile)
     several = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     facts = {
@@ -124,8 +129,8 @@ def facts_of(plan: PreparedEndpoint) -> dict[str, str]:
         "reach": serving.reach(deployment, profile),
         "access": serving.access(profile),
     }
-    if profile.price_per_hour is not None:
-        prices = [f"{profile.price_per_hour * n:.2f}" for n in sorted({fewest, most})]
+    if machines.price_per_hour is not None:
+        prices = [f"{machines.price_per_hour * n:.2f}" for n in sorted({fewest, most})]
         facts["price"] = f"{' to '.join(prices)} {profile.currency} an hour, until `undeploy`"
     return facts
 

@@ -100,11 +100,23 @@ class EndpointClient(Protocol):
     def logs(self, endpoint: str, follow: bool) -> Iterator[str]:
         """The lines of its log; with `follow` until it is gone."""
 
+    def complete(self, request: Request) -> None:
+        """Send the parts of a request that the platform takes only of a ready endpoint; see
+        `Serving.after_ready`."""
+
     def undeploy(self, endpoint: str) -> None:
         """Let it finish what is in flight, then remove it and all that `deploy` made for it."""
 
     def endpoints(self) -> Iterable[EndpointStatus]:
         """The endpoints that SegAdapt deployed, the newest first."""
+
+
+def _as_it_is(profile: Any) -> Any:
+    return profile
+
+
+def _nothing(_profile: Any) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,9 @@ class Serving:
 
     `replicas` of a profile are the fewest and the most machines that are paid for; `reach` says who
     can reach the endpoint, `access` what a request has to state. `takes_paths` is true where a path
-    of this machine can be mounted.
+    of this machine can be mounted. `on_machines` gives the profile with GPUs and price of an
+    endpoint's machines, where those differ from a job's. `after_ready` names what can be made only
+    when the endpoint is ready, "" for nothing.
     """
 
     request: Callable[[Deployment, Any], Request]
@@ -122,3 +136,5 @@ class Serving:
     reach: Callable[[Deployment, Any], str]
     access: Callable[[Any], str]
     takes_paths: bool = False
+    on_machines: Callable[[Any], Any] = _as_it_is
+    after_ready: Callable[[Any], str] = _nothing

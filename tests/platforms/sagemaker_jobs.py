@@ -17,7 +17,9 @@ from tests.platforms.sagemaker_double import SageMakerDouble
 ROW = PLATFORMS["sagemaker"]
 KEYS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": "secret"}
 ROLE = "arn:aws:iam::111122223333:role/segadapt"
-SERVICES = ("sagemaker", "logs", "sts", "ecr", "s3", "service-quotas")
+SERVICES = (
+    "sagemaker", "logs", "sts", "ecr", "s3", "service-quotas", "application-autoscaling"
+)  # fmt: skip
 
 
 def profile(url: str, *overrides: str) -> Any:

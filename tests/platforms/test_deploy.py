@@ -41,6 +41,8 @@ class Pretend:
         ]
         self.made: dict[str, Request] = {}
         self.outages = 0
+        self.interrupted = False
+        self.completed: list[Request] = []
 
     def deploy(self, request: Request) -> str:
         self.made[request["name"]] = request
@@ -50,11 +52,16 @@ class Pretend:
         if self.outages:
             self.outages -= 1
             raise StoreUnavailable("pretend: does not answer")
+        if self.interrupted:
+            raise KeyboardInterrupt
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         return state._replace(endpoint=endpoint)
 
     def logs(self, endpoint: str, follow: bool) -> Iterator[str]:
         yield f"log of {endpoint}, {follow}"
+
+    def complete(self, request: Request) -> None:
+        self.completed.append(request)
 
     def undeploy(self, endpoint: str) -> None:
         del self.made[endpoint]
@@ -81,6 +88,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Pretend:
         reach=lambda _deployment, _profile: "whoever pretends",
         access=lambda _profile: "open",
         takes_paths=True,
+        after_ready=lambda profile: "its autoscaler" if profile.most > 1 else "",
     )
     row = Platform(
         profile=PretendProfile,
@@ -160,6 +168,20 @@ def test_an_endpoint_that_fails_shows_the_end_of_its_log(platform: Pretend, fold
 
 def test_without_waiting_it_ends_immediately(platform: Pretend, folder: Path) -> None:
     assert json.loads(run(folder, *DEPLOY, "--no-wait", "--json").out)["state"] == "starting"
+
+
+def test_what_only_a_ready_endpoint_takes_comes_last(platform: Pretend, folder: Path) -> None:
+    scaled = (*DEPLOY, "--set", "most=3")
+    told = run(folder, *scaled, "--no-wait")
+    assert told.code == 2 and platform.made == {}
+    assert "--no-wait: expected --wait, since its autoscaler can be made only when" in told.err
+    platform.interrupted = True
+    stopped = run(folder, *scaled)
+    assert stopped.code == 130 and platform.completed == []
+    assert "only the waiting ended, and its autoscaler was not made: undeploy and" in stopped.err
+    platform.interrupted = False
+    assert run(folder, *scaled).code == 0
+    assert platform.completed == [platform.made["best"]]
 
 
 def test_an_endpoint_that_is_late_is_told(

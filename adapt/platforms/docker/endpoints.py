@@ -58,6 +58,9 @@ class DockerEndpoints:
             log.new_lines, lambda: self.status(endpoint).state == "stopped", POLL_S, settle_polls=1
         )
 
+    def complete(self, _request: Request) -> None:
+        """Nothing waits until an endpoint is ready."""
+
     def undeploy(self, endpoint: str) -> None:
         """Stop the container, which finishes what is in flight within the grace, and remove it."""
         container = self._container(endpoint)

@@ -63,6 +63,9 @@ class KubernetesEndpoints:
             return read_logs(self._api, _LOG_KIND, self._pods(endpoint))
         return follow_logs(self._api, _LOG_KIND, lambda: self._look(endpoint))
 
+    def complete(self, _request: Request) -> None:
+        """Nothing waits until an endpoint is ready."""
+
     def undeploy(self, endpoint: str) -> None:
         """Delete the Deployment, and so what it owns; its pods get SIGTERM and their grace."""
         self._deployment(endpoint)

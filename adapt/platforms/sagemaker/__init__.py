@@ -1,8 +1,18 @@
-"""AWS SageMaker training jobs: `profile`, `request` (pure, checked against AWS's own model by
-`limits`), and `client` (with `logs`, `checks`, `errors`), which sends it."""
+"""AWS SageMaker training jobs and endpoints: `profile`, `request` and `endpoint_request` (pure,
+checked against AWS's own model by `limits`), and `client` and `endpoints` (with `api`, `logs`,
+`checks`, `errors`), which send them."""
 
+from adapt.platforms.endpoint import Serving
 from adapt.platforms.platform import Platform
 from adapt.platforms.sagemaker.client import SageMakerClient
+from adapt.platforms.sagemaker.endpoint_request import (
+    access,
+    after_ready,
+    endpoint_request,
+    on_machines,
+    reach,
+)
+from adapt.platforms.sagemaker.endpoints import SageMakerEndpoints
 from adapt.platforms.sagemaker.profile import SageMakerProfile
 from adapt.platforms.sagemaker.request import GRACE_S, request
 
@@ -14,5 +24,14 @@ SAGEMAKER = Platform(
     connect=SageMakerClient,
     grace_s=lambda _profile: GRACE_S,
     restarts=lambda profile: profile.spot,
+    serving=Serving(
+        request=endpoint_request,
+        connect=SageMakerEndpoints,
+        replicas=lambda profile: profile.serve.bounds,
+        reach=reach,
+        access=access,
+        on_machines=on_machines,
+        after_ready=after_ready,
+    ),
 )
 """The row of PLATFORMS."""

@@ -8,10 +8,10 @@ from typing import Any
 from adapt.errors import JobError
 from adapt.platforms import following
 from adapt.platforms.platform import ENDED, Finding, JobStatus, Request, State
+from adapt.platforms.sagemaker.api import AwsApis
 from adapt.platforms.sagemaker.checks import findings
 from adapt.platforms.sagemaker.errors import aws_errors
-from adapt.platforms.sagemaker.logs import CloudWatchLog
-from adapt.platforms.sagemaker.profile import SageMakerProfile
+from adapt.platforms.sagemaker.logs import JOBS, CloudWatchLog
 
 POLL_S = 5.0
 QUIET_POLLS = 2
@@ -38,16 +38,8 @@ _WAITING = {
 }
 
 
-class SageMakerClient:
-    """`adapt.platforms.platform.Client` for one account and region.
-
-    Keys are those in `environment`, else those of the SDK's own chain.
-    """
-
-    def __init__(self, profile: SageMakerProfile, environment: Mapping[str, str]) -> None:
-        self._profile, self._environment = profile, environment
-        self._apis: dict[str, Any] = {}
-        self._session: Any = None
+class SageMakerClient(AwsApis):
+    """`adapt.platforms.platform.Client` for one account and region."""
 
     def submit(self, request: Request) -> str:
         """Create the training job; its name.
@@ -76,7 +68,7 @@ class SageMakerClient:
         describe = partial(self._describe, job)
         answer = following.over_outages(describe) if follow else describe()
         nodes = answer.get("ResourceConfig", {}).get("InstanceCount", 1)
-        log = CloudWatchLog(self.api("logs"), job, named=nodes > 1)
+        log = CloudWatchLog(self.api("logs"), job, JOBS, named=nodes > 1)
         if not follow:
             yield from log.new_lines(True)
             return
@@ -115,34 +107,6 @@ class SageMakerClient:
     def check(self, request: Request) -> Iterator[Finding]:
         """Credentials, role, image, buckets and quota."""
         return findings(self, self._profile, request)
-
-    def api(self, service: str) -> Any:
-        """The boto3 client of a service, made once. Raises `JobError`, `StoreUnavailable`."""
-        if service not in self._apis:
-            with aws_errors("profile", service):
-                self._apis[service] = self._connected(service)
-        return self._apis[service]
-
-    def _connected(self, service: str) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        found, urls = self._environment.get, {**self._profile.endpoint_urls}
-        self._session = self._session or boto3.session.Session(
-            found("AWS_ACCESS_KEY_ID"),
-            found("AWS_SECRET_ACCESS_KEY"),
-            found("AWS_SESSION_TOKEN"),
-            region_name=self._profile.region,
-        )
-        return self._session.client(
-            service,
-            endpoint_url=urls.get(service),  # type: ignore[call-overload]  # others have none
-            config=Config(
-                connect_timeout=10,
-                read_timeout=60,
-                retries={"mode": "standard", "total_max_attempts": 4},
-            ),
-        )
 
     def _describe(self, job: str) -> dict[str, Any]:
         with aws_errors(job, "sagemaker"):

@@ -16,12 +16,15 @@ _JAVA_CLASSES = {
     r"\p{Z}": r"\s",
     r"\p{N}": r"\d",
     r"\p{Alnum}": "a-zA-Z0-9",
+    r"\p{Print}": r"[\x20-\x7e]",
+    r"\uD800\uDC00-\uDBFF\uDFFF": r"\U00010000-\U0010ffff",
 }
 _KINDS: dict[str, Any] = {
     "string": str,
     "boolean": bool,
     "integer": int,
     "long": int,
+    "double": float,
     "list": list,
     "map": dict,
     "structure": dict,
@@ -95,7 +98,7 @@ def _size(shape: Any, value: Any) -> Iterator[str]:
     if shape.type_name in ("boolean", "structure"):
         return
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
-    is_number = shape.type_name in ("integer", "long")
+    is_number = shape.type_name in ("integer", "long", "double")
     found = value if is_number else len(value)
     unit = "" if is_number else " characters" if shape.type_name == "string" else " entries"
     if least is not None and found < least:
@@ -118,7 +121,8 @@ def _text(shape: Any, value: str) -> Iterator[tuple[str, str]]:
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    r"""Java's classes in Python's: `\p{L}` and its kin stand inside of brackets."""
+    r"""Java's classes in Python's; all but `\p{Print}` stand inside of brackets. A character above
+    \uffff is two of Java's."""
     for java, python in _JAVA_CLASSES.items():
         pattern = pattern.replace(java, python)
     return re.compile(pattern)

@@ -1,5 +1,5 @@
-"""The lines of a training job in CloudWatch: a stream for each machine, a new one after each
-restart, merged by time."""
+"""The lines of a training job or an endpoint in CloudWatch: a stream for each machine, a new one
+after each restart, merged by time."""
 
 import heapq
 from collections.abc import Callable, Iterator
@@ -7,7 +7,21 @@ from typing import Any, NamedTuple
 
 from adapt.platforms.sagemaker.errors import aws_errors
 
-GROUP = "/aws/sagemaker/TrainingJobs"
+
+class Streams(NamedTuple):
+    """Where CloudWatch has the streams of a kind of thing called NAME: the group, what their names
+    begin with, and whether they end with the time of a start."""
+
+    group: str
+    prefix: str
+    dated: bool
+
+
+JOBS = Streams("/aws/sagemaker/TrainingJobs", "{name}/", dated=True)
+"""`NAME/algo-1-1700000000`; without `/` it would match the namesakes `NAME-2/...`."""
+
+ENDPOINTS = Streams("/aws/sagemaker/Endpoints/{name}", "", dated=False)
+"""`main/i-0123456789abcdef0`, by variant and machine."""
 
 
 class _Line(NamedTuple):
@@ -17,15 +31,18 @@ class _Line(NamedTuple):
 
 
 class CloudWatchLog:
-    """The log of a job's machines; `named` puts the machine's name before each line."""
+    """The log of the machines of a job or an endpoint called `name`; `named` puts the machine's
+    name before each line."""
 
-    def __init__(self, api: Any, job: str, named: bool) -> None:
-        self._api, self._job, self._named = api, job, named
+    def __init__(self, api: Any, name: str, where: Streams, named: bool) -> None:
+        self._api, self._name, self._where, self._named = api, name, where, named
+        self._group, self._prefix = where.group.format(name=name), where.prefix.format(name=name)
         self._read: dict[str, _Stream] = {}
 
     def new_lines(self, _is_last: bool) -> Iterator[str]:
         """The lines after those that were given before; none where nothing is logged yet."""
-        streams = [self._read.setdefault(name, _Stream(name)) for name in self._streams()]
+        dated, names = self._where.dated, self._streams()
+        streams = [self._read.setdefault(name, _Stream(name, dated)) for name in names]
         lines = [stream.new_lines(self._page) for stream in streams]
         for line in heapq.merge(*lines, key=lambda line: line.time_ms):
             yield f"{line.host} | {line.text}" if self._named else line.text
@@ -33,33 +50,34 @@ class CloudWatchLog:
     def _streams(self) -> list[str]:
         from botocore.exceptions import ClientError
 
-        prefix = f"{self._job}/"  # without `/` it would match the namesakes `job-2/...`
+        only = {"logStreamNamePrefix": self._prefix} if self._prefix else {}
         found: list[str] = []
-        with aws_errors(self._job, "logs"):
+        with aws_errors(self._name, "logs"):
             try:
                 pages = self._api.get_paginator("describe_log_streams").paginate(
-                    logGroupName=GROUP, logStreamNamePrefix=prefix
+                    logGroupName=self._group, **only
                 )
                 for page in pages:
                     found += [stream["logStreamName"] for stream in page["logStreams"]]
             except ClientError as error:
                 if error.response["Error"]["Code"] != "ResourceNotFoundException":
-                    raise  # the group comes with the account's first line
+                    raise  # the group comes with the first line
         return found
 
     def _page(self, stream: str, token: str | None) -> Any:
         more = {} if token is None else {"nextToken": token}
-        with aws_errors(self._job, "logs"):
+        with aws_errors(self._name, "logs"):
             return self._api.get_log_events(
-                logGroupName=GROUP, logStreamName=stream, startFromHead=True, **more
+                logGroupName=self._group, logStreamName=stream, startFromHead=True, **more
             )
 
 
 class _Stream:
     """How far a stream was read: the token of the page, and how many of its lines were given."""
 
-    def __init__(self, name: str) -> None:
-        self._name, self._host = name, name.rpartition("/")[2].rpartition("-")[0]
+    def __init__(self, name: str, dated: bool) -> None:
+        last = name.rpartition("/")[2]
+        self._name, self._host = name, last.rpartition("-")[0] if dated else last
         self._token: str | None = None
         self._given = 0
 

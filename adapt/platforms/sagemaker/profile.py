@@ -14,6 +14,7 @@ from adapt.config.validation import Mistake
 from adapt.places import CHANNELS
 from adapt.platforms.platform import Profile, Promised
 from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of, model_of
+from adapt.platforms.sagemaker.serve import SageMakerServe
 from storage.uris import join
 
 IMAGE = re.compile(
@@ -27,7 +28,9 @@ NO_SECRETS = (
     "SageMaker has no secrets for jobs, and its API shows variables as plain text to every user "
     "who may describe the job"
 )
-Service = Literal["sagemaker", "logs", "sts", "ecr", "s3", "service-quotas"]
+Service = Literal[
+    "sagemaker", "logs", "sts", "ecr", "s3", "service-quotas", "application-autoscaling"
+]
 
 
 class Channel(Section):
@@ -106,6 +109,9 @@ class SageMakerProfile(Profile):
     network_isolation: bool = Field(False, description="Not possible; the error states why.")
     secrets: tuple[str, ...] = Field((), description="Not possible; the error states why.")
     tags: dict[str, str] = Field({}, description="Tags of the job, for bills and policies.")
+    serve: SageMakerServe = Field(
+        SageMakerServe(), description="Settings of endpoints, for `deploy`."
+    )
 
     def gpu_model(self) -> str | None:
         """The machine's."""

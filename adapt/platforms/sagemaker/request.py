@@ -120,7 +120,7 @@ def _request(submission: Submission, profile: SageMakerProfile) -> Request:
         "EnableManagedSpotTraining": profile.spot,
         "EnableInterContainerTrafficEncryption": profile.encrypt_traffic,
         "CheckpointConfig": _checkpoints(submission.job, profile),
-        "VpcConfig": _network(profile),
+        "VpcConfig": network_of(profile),
         "RetryStrategy": _given(MaximumRetryAttempts=profile.retries),
         "Tags": [TAG, *tags],
     }
@@ -159,7 +159,8 @@ def _checkpoints(job: "JobSpec", profile: SageMakerProfile) -> dict[str, str]:
     return {} if mirror is None else {"S3Uri": mirror, "LocalPath": CHECKPOINTS}
 
 
-def _network(profile: SageMakerProfile) -> dict[str, list[str]]:
+def network_of(profile: SageMakerProfile) -> dict[str, list[str]]:
+    """AWS's VpcConfig of a profile's own network; empty without one."""
     if profile.vpc is None:
         return {}
     return {
