@@ -16,6 +16,7 @@ from adapt.cli import (
     data,
     endpoints,
     export,
+    import_model,
     jobs,
     models,
     pack,
@@ -38,7 +39,7 @@ app = typer.Typer(
 PANELS = {
     "Jobs": (jobs, check, specs, pseudo_labels, report),
     "Data": (pack, data, cache),
-    "Networks": (models, checkpoints, predict, export, serve),
+    "Networks": (models, checkpoints, import_model, predict, export, serve),
     "Platforms and tracking": (platforms, endpoints, tracking),
 }
 """The headings of `segadapt --help`, with the modules whose commands stand below them."""

@@ -8,7 +8,7 @@ evaluations average, and the lineage: version, step and data.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,17 @@ class FileHeader:
     size_hw: tuple[int, int] | None = None
     views: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_classes(self, classes: LabelSpace | None) -> "FileHeader":
+        """The header with these classes, or the same for None. Raises `JobError` where the network
+        has another number of them."""
+        if classes is not None and classes.num_classes != self.num_classes:
+            raise JobError(
+                f"classes: expected {self.num_classes}, as the network has, got "
+                f"{classes.num_classes}",
+                "name the label space that the network was trained on",
+            )
+        return self if classes is None else replace(self, classes=classes)
 
     def entries(self) -> dict[str, str]:
         """The header's entries by name, as JSON."""

@@ -20,17 +20,18 @@ BEST_ALIAS = "best"
 VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 
 
-def register_best(run: MlflowRun, name: str) -> None:
+def register_best(run: MlflowRun, name: str) -> str | None:
     """Make a version of the model `name`, unless the run has no best checkpoint or this one is
-    registered already. The version gets the alias `best` where no other one scored more."""
+    registered already; its number. It gets the alias `best` where no other one scored more."""
     tags = run.tags()
     if BEST_URI_TAG not in tags:
-        return
+        return None
     _make_registered_model(run, name)
     facts = {key: value for key, value in tags.items() if key.startswith("best_checkpoint_")}
     version = _version_of(run, name, tags[BEST_URI_TAG]) or _make_version(run, name, facts)
     if _beats_best(run, name, facts):
         run.client.set_registered_model_alias(name, BEST_ALIAS, str(version.version))
+    return str(version.version)
 
 
 def _version_of(run: MlflowRun, name: str, uri: str) -> "ModelVersion | None":
@@ -61,10 +62,13 @@ def _make_registered_model(run: MlflowRun, name: str) -> None:
 
 
 def _beats_best(run: MlflowRun, name: str, facts: Mapping[str, str]) -> bool:
-    """Return whether the version with the alias scored less, or has no such score."""
+    """Return whether the version with the alias scored less, or has no such score. What has no
+    score itself, as an imported network, does not."""
     aliases = run.client.get_registered_model(name).aliases
     if BEST_ALIAS not in aliases:
         return True
+    if BEST_CHOSEN_BY_TAG not in facts:
+        return False
     best = run.client.get_model_version(name, str(aliases[BEST_ALIAS])).tags
     score = legal_name(f"best_checkpoint_{facts.get(BEST_CHOSEN_BY_TAG)}")
     return score not in best or not float(facts[score]) <= float(best[score])  # NaN counts least

@@ -177,12 +177,18 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _text(client: Any, run: Any, name: str) -> str | None:
-    """An artifact's text; None where the run has none of that name, but for the job spec."""
-    if name != SPEC and not any(one.path == name for one in client.list_artifacts(run.info.run_id)):
+    """An artifact's text; None where the run has none of that name."""
+    if not any(one.path == name for one in client.list_artifacts(run.info.run_id)):
         return None
     with TemporaryDirectory(prefix="segadapt-spec-") as folder:
         return Path(client.download_artifacts(run.info.run_id, name, folder)).read_text()
 
 
 def _spec_of(text: str | None, run: Any) -> JobSpec:
-    return parse_spec(parse_yaml(text or "", "the run's spec.yaml"), run.info.run_name)
+    if text is None:
+        raise JobError(
+            f"{run.info.run_name}: expected the run of a job, got one without {SPEC}, as of an "
+            "imported network",
+            "name its weights, or models:/NAME@best, to predict, serve, export or import-model",
+        )
+    return parse_spec(parse_yaml(text, "the run's spec.yaml"), run.info.run_name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from adapt.checkpoint.files import sha256_of
 from adapt.config.strict_yaml import parse_yaml
+from adapt.data.label_maps import LabelSpace
 from adapt.errors import DataError, JobError
 from adapt.models.file_header import FileHeader, read_file_header
 from adapt.models.segmenter import Segmenter
@@ -27,6 +28,8 @@ from storage.uris import without_password
 
 if TYPE_CHECKING:
     import torch
+
+GIVE_SPEC = "give the job spec of the network: adapt.load(WHERE, spec=SPEC)"
 
 
 def load(
@@ -60,17 +63,28 @@ def load(
     found = _found(os.fspath(where), stores, place, tracking_uri)
     found = found if sha256 is None else found._replace(sha256=sha256)
     with fetched(stores, found.uri) as path:
-        _check_digest(path, found)
-        segmenter, header = _network(path, found.uri, job, stores)
+        check_digest(path, found)
+        segmenter, header = network_of(path, found.uri, job, stores)
     return LoadedModel(segmenter, header, stores, device, precision)
 
 
-def _network(
-    path: Path, uri: str, job: JobSpec | None, stores: Stores
+def network_of(
+    path: Path,
+    uri: str,
+    job: JobSpec | None,
+    stores: Stores,
+    classes: LabelSpace | None = None,
+    give_spec: str = GIVE_SPEC,
 ) -> tuple[Segmenter, FileHeader]:
-    """The network of a file and its header, or the one that its job spec gives."""
+    """The network of a file from `uri` and its header, or the one that its job spec gives.
+
+    `classes` go before the header's. Raises `JobError`, by tensors' names where they do not fit;
+    `give_spec` is the fix where nothing states the network.
+    """
     key = without_password(uri)
     header = None if job is not None else read_file_header(path, key)
+    if header is not None:
+        header = header.with_classes(classes)
     if header is not None and header.classes is not None:
         segmenter = network_of_file(header.config, header.num_classes, path, key)
         _check_pixels(segmenter, header, key)
@@ -81,10 +95,10 @@ def _network(
         raise JobError(
             f"{key}: expected a header that states the {missing}, got none, as in files of older "
             "versions and of other programs",
-            "give the job spec of the network: adapt.load(WHERE, spec=SPEC)",
+            give_spec,
         )
     segmenter = network_of_file(job.model, job.classes.num_classes, path, key)
-    return segmenter, header_of(job, segmenter.pixels, {})
+    return segmenter, header_of(job, segmenter.pixels, {}).with_classes(classes)
 
 
 def _job_beside(uri: str, stores: Stores) -> JobSpec | None:
@@ -118,7 +132,8 @@ def _found(where: str, stores: Stores, place: Place, tracking_uri: str | None) -
     return file if version.sha256 is None else Located(file.uri, version.sha256)
 
 
-def _check_digest(path: Path, file: Located) -> None:
+def check_digest(path: Path, file: Located) -> None:
+    """Raise `DataError` for a file of another sha256 than its checkpoint or version states."""
     found = None if file.sha256 is None else sha256_of(path)
     if found != file.sha256:
         raise DataError(

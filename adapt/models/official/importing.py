@@ -6,6 +6,7 @@ and four of a head's branches; Caffe's and torchvision's ResNets share keys and 
 strides and pixels. What a file cannot show must be given.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -118,7 +119,10 @@ def _stated(found: _Found, file: Path, classes: LabelSpace | None) -> dict[str, 
             f"--classes: expected {header.num_classes}, the classes of the file's head, got "
             f"{classes.num_classes}"
         )
-    lineage = {"version": adapt.__version__, "imported_from": file.name}
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    origin = {"imported_from": file.name, "imported_sha256": digest}
+    lineage = {"version": adapt.__version__, **origin}
     return replace(header, classes=classes, lineage=lineage).entries()
 
 

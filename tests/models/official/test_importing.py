@@ -1,5 +1,6 @@
 """Files of the papers' programs, made here with their keys: what is taken, kept and refused."""
 
+import hashlib
 import io
 import pickle
 from pathlib import Path
@@ -300,6 +301,7 @@ def test_the_header_states_the_classes_that_are_given(tmp_path: Path) -> None:
     assert header is not None and header.classes == space and header.pixels.bgr
     assert header.config.aspp_branches == 2  # type: ignore[attr-defined]
     assert header.lineage["imported_from"] == "theirs.pth"
+    assert header.lineage["imported_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     report, bare = _imported(file, aspp_branches=2)
     header = read_file_header(report.written, "FILE")
     assert header is not None and header.classes is None
