@@ -26,6 +26,7 @@ RESOURCES = {
     "batch/v1": ("jobs",),
     "apps/v1": ("deployments",),
     "autoscaling/v2": ("horizontalpodautoscalers",),
+    "serving.kserve.io/v1beta1": ("inferenceservices",),
     "scheduling.k8s.io/v1": ("priorityclasses",),
     "authorization.k8s.io/v1": ("selfsubjectaccessreviews",),
     "trainer.kubeflow.org/v1alpha1": ("trainjobs", "trainingruntimes", "clustertrainingruntimes"),

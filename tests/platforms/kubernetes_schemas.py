@@ -1,7 +1,8 @@
 """What an API server makes of an object: kubernetes-validate's schemas for what is built in, those
-of `crds/` for Kubeflow and Volcano, and the rules between fields that schemas do not say."""
+of `crds/` for Kubeflow, Volcano and KServe, and the rules between fields that no schema has."""
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ CUSTOM = {
     ("kubeflow.org/v1", "PyTorchJob"): ("pytorchjob.yaml", None),
     ("batch.volcano.sh/v1alpha1", "Job"): ("volcano.yaml", "job"),
     ("bus.volcano.sh/v1alpha1", "Command"): ("volcano.yaml", "command"),
+    ("serving.kserve.io/v1beta1", "InferenceService"): ("inferenceservice.yaml", None),
 }
 
 
@@ -82,6 +84,8 @@ def pod_templates(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from (one["template"] for one in spec["pytorchReplicaSpecs"].values())
     elif "tasks" in spec:
         yield from (task["template"] for task in spec["tasks"])
+    elif "predictor" in spec:
+        yield {"spec": spec["predictor"]}
     elif "template" in spec:
         yield spec["template"]
 
@@ -98,10 +102,35 @@ def _between_fields(manifest: dict[str, Any]) -> Iterator[SchemaFault]:
                 yield SchemaFault(
                     "spec.trainer.env", f"must not have reserved envs, got {one['name']}"
                 )
+    if manifest["kind"] == "InferenceService":
+        yield from _inference_service(manifest)
     if manifest["apiVersion"] == "batch/v1" and "podFailurePolicy" in manifest["spec"]:
         yield from _pod_failure_policy(manifest["spec"])
     for template in pod_templates(manifest):
         yield from _pod(template["spec"])
+
+
+def _inference_service(manifest: dict[str, Any]) -> Iterator[SchemaFault]:
+    """The rules of KServe's webhook (0.16) for a custom predictor."""
+    notes, predictor = manifest["metadata"].get("annotations") or {}, manifest["spec"]["predictor"]
+    if not re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", manifest["metadata"]["name"]):
+        yield SchemaFault("metadata.name", "must start with alphabetical character")
+    mode = notes.get("serving.kserve.io/deploymentMode")
+    scaler = notes.get("serving.kserve.io/autoscalerClass")
+    if scaler not in (None, "hpa", "keda", "external", "none"):
+        yield SchemaFault("metadata.annotations", f"[{scaler}] is not a supported autoscaler class")
+    metrics = ("cpu", "memory") if (mode, scaler) == ("Standard", "hpa") else ("concurrency", "rps")
+    if predictor.get("scaleMetric") not in (None, *metrics):
+        message = f"[{predictor['scaleMetric']}] is not a supported metric"
+        yield SchemaFault("spec.predictor.scaleMetric", message)
+    if "cpu" in metrics and not 1 <= predictor.get("scaleTarget", 80) <= 100:
+        message = "the target utilization percentage should be a [1-100] integer"
+        yield SchemaFault("spec.predictor.scaleTarget", message)
+    if 0 < predictor.get("maxReplicas", 0) < predictor.get("minReplicas", 1):
+        message = "MinReplicas cannot be greater than MaxReplicas"
+        yield SchemaFault("spec.predictor.minReplicas", message)
+    if [one["name"] for one in predictor["containers"]] != ["kserve-container"]:
+        yield SchemaFault("spec.predictor.containers", "expected one, kserve-container")
 
 
 def _pod_failure_policy(spec: dict[str, Any]) -> Iterator[SchemaFault]:

@@ -13,8 +13,9 @@ from adapt.errors import JobError
 from adapt.platforms import PLATFORMS
 from adapt.platforms.endpoint import Deployment
 from adapt.platforms.kubernetes import logs
+from adapt.platforms.kubernetes.endpoint_deployment import status_of
 from adapt.platforms.kubernetes.endpoint_request import access, endpoint_request, reach
-from adapt.platforms.kubernetes.endpoints import KubernetesEndpoints, connect_endpoints, status_of
+from adapt.platforms.kubernetes.endpoints import KubernetesEndpoints, connect_endpoints
 from tests.platforms.kubernetes_double import Cluster, ServerAnswer, write_kubeconfig
 from tests.platforms.kubernetes_schemas import VERSIONS, faults
 from tests.platforms.quick import quick_retries
@@ -116,6 +117,11 @@ def test_what_is_shown_before_yes() -> None:
             {"replicas": 3, "max_replicas": 2},
             "serve.max_replicas: expected at least replicas (3), got 2",
         ),
+        ({"kind": "inference"}, "serve.kind: expected"),
+        (
+            {"gateway": True},
+            "serve.gateway: expected false with kind: deployment, got true. Fix: make an Ingress",
+        ),
         ({"token_secret": "My Secret"}, "serve.token_secret: expected the name of an object"),
     ],
 )
@@ -154,6 +160,17 @@ def test_an_endpoint_is_made_watched_and_removed(cluster: Cluster, served: Conne
     del cluster.objects["v1", "lab", "pods"]["town-1"]
     client.undeploy("town")
     assert in_cluster(cluster) == []
+
+
+def test_the_lines_of_several_pods_are_named(cluster: Cluster, served: Connected) -> None:
+    client = served()
+    client.deploy(asked(serve={"replicas": 2}))
+    for name in ("town-1", "town-2"):
+        cluster.add_pod(name, LABELS)
+        cluster.logs[name].write("ready")
+    assert list(client.logs("town", False)) == ["[town-1] ready", "[town-2] ready"]
+    lines = client.logs("town", follow=True)
+    assert {next(lines), next(lines)} == {"[town-1] ready", "[town-2] ready"}
 
 
 def test_a_log_is_followed_until_the_endpoint_is_gone(cluster: Cluster, served: Connected) -> None:

@@ -1,28 +1,20 @@
-"""The endpoints of a namespace: Deployments that serve a model, with what they own."""
+"""The endpoints of a namespace: objects of one kind that serve a model, with what they own."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from adapt.errors import JobError
-from adapt.platforms.endpoint import EndpointState, EndpointStatus
+from adapt.platforms.endpoint import EndpointStatus
 from adapt.platforms.kubernetes.api import ApiServer, connect_api
 from adapt.platforms.kubernetes.client import create_all
-from adapt.platforms.kubernetes.endpoint_request import COMPONENT, url_of
+from adapt.platforms.kubernetes.endpoint_kinds import ENDPOINT_KINDS
+from adapt.platforms.kubernetes.endpoint_pod import COMPONENT
 from adapt.platforms.kubernetes.jobs import Manifest
 from adapt.platforms.kubernetes.kinds import KINDS, path_of
 from adapt.platforms.kubernetes.logs import follow_logs, read_logs
-from adapt.platforms.kubernetes.pod import INSTANCE, MANAGED_BY
+from adapt.platforms.kubernetes.pod import MANAGED_BY
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.kubernetes.refusals import ServerRefused
 from adapt.platforms.platform import Request
-
-_SELECTOR = ",".join(
-    f"{key}={value}" for key, value in {MANAGED_BY: "segadapt", **COMPONENT}.items()
-)
-_LOG_KIND = KINDS["indexed_job"]
-"""Its pods have one container too, of the same name."""
-_HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CrashLoopBackOff",
-             "CreateContainerConfigError", "CreateContainerError", "RunContainerError")  # fmt: skip
 
 
 def connect_endpoints(
@@ -37,12 +29,19 @@ class KubernetesEndpoints:
 
     def __init__(self, profile: KubernetesProfile, api: ApiServer) -> None:
         self._namespace, self._api = profile.namespace, api
+        self._kind = ENDPOINT_KINDS[profile.serve.kind]
+        self._log_kind = KINDS["indexed_job"]._replace(container=self._kind.container)
 
     def deploy(self, request: Request) -> str:
-        """Create the Deployment and its Service, or nothing; the Deployment owns the others."""
+        """Create all its objects, or nothing; the one of the endpoint's kind owns the others."""
         try:
-            made = create_all(self._api, request["items"], owner="Deployment")
+            made = create_all(self._api, request["items"], owner=self._kind.kind)
         except ServerRefused as error:
+            if error.code == 404 and "no matches" in error.problem:
+                raise JobError(
+                    f"serve.{error.problem}",
+                    "have KServe 0.16 or later installed, or take `serve.kind: deployment`",
+                ) from error
             if error.code != 409:
                 raise
             name = request["items"][0]["metadata"]["name"]
@@ -53,30 +52,31 @@ class KubernetesEndpoints:
         return str(made["metadata"]["name"])
 
     def status(self, endpoint: str) -> EndpointStatus:
-        """The status of an endpoint, by its Deployment and pods."""
-        return status_of(self._deployment(endpoint), self._pods(endpoint))
+        """The status of an endpoint, by its object and pods."""
+        return self._kind.status(self._object(endpoint), self._pods(endpoint))
 
     def logs(self, endpoint: str, follow: bool) -> Iterator[str]:
-        """The lines of all its pods."""
-        self._deployment(endpoint)
+        """The lines of all its pods, those of several with `[POD]` before them."""
+        self._object(endpoint)
         if not follow:
-            return read_logs(self._api, _LOG_KIND, self._pods(endpoint))
-        return follow_logs(self._api, _LOG_KIND, lambda: self._look(endpoint))
+            return read_logs(self._api, self._log_kind, self._pods(endpoint), named=True)
+        return follow_logs(self._api, self._log_kind, lambda: self._look(endpoint), named=True)
 
     def complete(self, _request: Request) -> None:
         """Nothing waits until an endpoint is ready."""
 
     def undeploy(self, endpoint: str) -> None:
-        """Delete the Deployment, and so what it owns; its pods get SIGTERM and their grace."""
-        self._deployment(endpoint)
+        """Delete its object, and so what that owns; its pods get SIGTERM and their grace."""
+        self._object(endpoint)
         self._api.delete(self._path(endpoint))
 
     def endpoints(self) -> Iterator[EndpointStatus]:
         """The endpoints of the namespace, the newest first."""
-        found = self._api.get(self._path(), labelSelector=_SELECTOR)["items"]
+        ours = f"{MANAGED_BY}=segadapt,{COMPONENT}={self._kind.part}"
+        found = self._api.get(self._path(), labelSelector=ours)["items"]
         found.sort(key=lambda one: str(one["metadata"].get("creationTimestamp")), reverse=True)
         for one in found:
-            yield status_of(one, self._pods(one["metadata"]["name"]))
+            yield self._kind.status(one, self._pods(one["metadata"]["name"]))
 
     def _look(self, endpoint: str) -> tuple[bool, Sequence[Manifest]]:
         pods = self._pods(endpoint)
@@ -88,7 +88,7 @@ class KubernetesEndpoints:
             return True, pods
         return False, pods
 
-    def _deployment(self, name: str) -> Manifest:
+    def _object(self, name: str) -> Manifest:
         found: Manifest | None = None
         try:
             found = self._api.get(self._path(name))
@@ -97,7 +97,7 @@ class KubernetesEndpoints:
                 raise
         labels = {} if found is None else found["metadata"].get("labels") or {}
         if found is None or labels.get(MANAGED_BY) != "segadapt":
-            other = "none" if found is None else "another Deployment"
+            other = "none" if found is None else f"another {self._kind.kind}"
             raise JobError(
                 f"NAME: expected an endpoint in {self._namespace}, got {other}, {name!r}",
                 "take a name from `endpoints --to PROFILE`",
@@ -105,54 +105,10 @@ class KubernetesEndpoints:
         return found
 
     def _pods(self, name: str) -> Sequence[Manifest]:
-        selector = f"{INSTANCE}={name},app.kubernetes.io/component=endpoint"
+        selector = self._kind.pods.format(name=name)
         path = path_of("v1", self._namespace, "pods")
         pods: Sequence[Manifest] = self._api.get(path, labelSelector=selector)["items"]
         return pods
 
     def _path(self, name: str = "") -> str:
-        return path_of("apps/v1", self._namespace, "deployments", name)
-
-
-def status_of(deployment: Manifest, pods: Sequence[Manifest]) -> EndpointStatus:
-    """The status of the endpoint of a Deployment and its pods."""
-    place, status = deployment["metadata"], deployment.get("status") or {}
-    name, url = place["name"], url_of(place["name"], place["namespace"])
-    wanted = deployment["spec"].get("replicas", 1)
-    ready = int(status.get("readyReplicas") or 0)
-    trouble = next(filter(None, map(_trouble, pods)), "")
-    late = [
-        str(one.get("message", ""))
-        for one in status.get("conditions") or ()
-        if one["type"] == "Progressing" and one["status"] == "False"
-    ]
-    state: EndpointState = "starting"
-    if ready:
-        state = "ready"
-    elif wanted == 0:
-        state = "stopped"
-    elif trouble or late:
-        state = "failed"
-    counted = "" if ready == wanted else f"{ready} of {wanted} replicas are ready"
-    waiting = "" if ready else next(filter(None, map(_unscheduled, pods)), "")
-    detail = "; ".join(filter(None, (counted, trouble or waiting, *late)))
-    return EndpointStatus(name, state, url, detail)
-
-
-def _trouble(pod: Manifest) -> str:
-    """Why a container does not start or does not stay."""
-    for one in pod["status"].get("containerStatuses") or ():
-        waiting: dict[str, Any] = one["state"].get("waiting") or {}
-        if waiting.get("reason") in _HOPELESS:
-            ended = (one.get("lastState") or {}).get("terminated") or {}
-            code = f" (exit code {ended['exitCode']})" if ended else ""
-            said = ended.get("message") or waiting.get("message") or ""
-            return f"{waiting['reason']}{code}: {' '.join(str(said).split())}".rstrip(": ")
-    return ""
-
-
-def _unscheduled(pod: Manifest) -> str:
-    for one in pod["status"].get("conditions") or ():
-        if one["type"] == "PodScheduled" and one["status"] == "False":
-            return str(one.get("message", ""))
-    return ""
+        return path_of(self._kind.api_version, self._namespace, self._kind.plural, name)

@@ -183,6 +183,7 @@ _PLURALS = {
     ("v1", "ConfigMap"): "configmaps",
     ("v1", "Service"): "services",
     ("apps/v1", "Deployment"): "deployments",
+    ("serving.kserve.io/v1beta1", "InferenceService"): "inferenceservices",
     ("autoscaling/v2", "HorizontalPodAutoscaler"): "horizontalpodautoscalers",
     (COMMANDS, "Command"): "commands",
     **{(kind.api_version, kind.kind): kind.plural for kind in KINDS.values()},

@@ -96,19 +96,25 @@ def _lines_of(blocks: Iterable[bytes]) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-def read_logs(api: ApiServer, kind: Kind, pods: Sequence[Object]) -> Iterator[str]:
-    """The lines of all pods so far, one pod after the other, nodes in order."""
-    for pod, prefix in _started(kind, pods):
+def read_logs(
+    api: ApiServer, kind: Kind, pods: Sequence[Object], named: bool = False
+) -> Iterator[str]:
+    """The lines of all pods so far, one pod after the other, nodes in order. Those of several have
+    `[node N]` before them; `named`: the pod's name."""
+    for pod, prefix in _started(kind, pods, named):
         with suppress(TooEarly):
             yield from PodLog(api, kind, pod, prefix).new_lines(is_last=True)
 
 
 def follow_logs(
-    api: ApiServer, kind: Kind, read_job: Callable[[], tuple[bool, Sequence[Object]]]
+    api: ApiServer,
+    kind: Kind,
+    read_job: Callable[[], tuple[bool, Sequence[Object]]],
+    named: bool = False,
 ) -> Iterator[str]:
     """The lines of all pods as they come, also of those that start later; until the job ended.
 
-    `read_job` returns whether the job has ended, and its pods.
+    `read_job` returns whether the job has ended, and its pods; `named` as in `read_logs`.
     """
     lines: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
     readers: dict[str, threading.Thread] = {}
@@ -116,7 +122,7 @@ def follow_logs(
     try:
         while True:
             ended, pods = following.over_outages(read_job)
-            for pod, prefix in _started(kind, pods):
+            for pod, prefix in _started(kind, pods, named):
                 uid = pod["metadata"]["uid"]
                 if uid not in readers:
                     log = PodLog(api, kind, pod, prefix)
@@ -157,11 +163,15 @@ def _drain(lines: Any, until_s: float, ended: bool) -> Iterator[str]:
             return
 
 
-def _started(kind: Kind, pods: Sequence[Object]) -> list[tuple[Object, str]]:
+def _started(kind: Kind, pods: Sequence[Object], named: bool) -> list[tuple[Object, str]]:
     """Pods that have a log, by node, and the prefix of their lines."""
-    several = len({node_of(kind, pod) for pod in pods}) > 1
+
+    def who(pod: Object) -> str:
+        return str(pod["metadata"]["name"]) if named else f"node {node_of(kind, pod)}"
+
+    several = len(set(map(who, pods))) > 1
     order = sorted(
         (pod for pod in pods if phase_of(pod) not in ("Pending", "Unknown")),
         key=lambda pod: (node_of(kind, pod), pod["metadata"].get("creationTimestamp") or ""),
     )
-    return [(pod, f"[node {node_of(kind, pod)}] " if several else "") for pod in order]
+    return [(pod, f"[{who(pod)}] " if several else "") for pod in order]

@@ -5,24 +5,26 @@ are refused here, by key.
 """
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
-from adapt.platforms.endpoint import ServeArguments, ServeSettings
+from adapt.platforms.kubernetes.names import (
+    LabelKey,
+    LabelName,
+    LabelValue,
+    MountPath,
+    ObjectName,
+)
+from adapt.platforms.kubernetes.serve import KubernetesServe
 from adapt.platforms.platform import Profile, Promised, below
-from adapt.platforms.texts import matching
 
 KindName = Literal["indexed_job", "trainjob", "pytorchjob", "volcano"]
 
 RESERVED_PATHS = ("/dev/shm", "/tmp", "/cache", "/etc/segadapt")
 """Mounts that every pod of ours has."""
-
-_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
-_KEY = rf"({_LABEL}(\.{_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?"
-_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
 
 _ONLY_FOR: dict[str, KindName] = {
     "runtime": "trainjob",
@@ -37,22 +39,6 @@ _NOT_FOR: dict[str, dict[str, str]] = {
     },
     "volcano": {"max_hours": "a Volcano job has no deadline"},
 }
-
-
-LabelName = Annotated[
-    str, matching(_LABEL, "lower-case letters, digits and `-`, at most 63 characters", longest=63)
-]
-ObjectName = Annotated[
-    str,
-    matching(
-        rf"{_LABEL}(\.{_LABEL})*",
-        "the name of an object: lower-case letters, digits, `-`",
-        longest=253,
-    ),
-]
-LabelKey = Annotated[str, matching(_KEY, "a label's key, as in cloud.example/gpu", longest=253)]
-LabelValue = Annotated[str, matching(_VALUE, "a label's value, at most 63 characters", longest=63)]
-MountPath = Annotated[str, matching(r"/[^:]+", "an absolute path without `:`", longest=1024)]
 
 
 class Toleration(Section):
@@ -105,41 +91,6 @@ class PodVolume(Section):
                 fix="choose another path",
             )
         return self
-
-
-class KubernetesServe(ServeSettings):
-    """The endpoints of a cluster, for `deploy`."""
-
-    replicas: int = Field(1, ge=1, description="Pods; the fewest, with `max_replicas`.")
-    max_replicas: int | None = Field(
-        None,
-        ge=1,
-        description="The most pods of an autoscaler, which needs the metrics server; none: no "
-        "autoscaler.",
-    )
-    cpu_percent: int = Field(
-        80, ge=1, description="Use of `cpu`, over all pods, above which the autoscaler adds some."
-    )
-    token_secret: ObjectName | None = Field(
-        None, description="A Secret whose key SEGADAPT_TOKEN is the token that requests state."
-    )
-    arguments: ServeArguments = Field(
-        [], description="More options of `segadapt serve`, such as [--precision, bf16]."
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.max_replicas is not None and self.max_replicas < self.replicas:
-            raise ValueError(
-                f"max_replicas: expected at least replicas ({self.replicas}), got "
-                f"{self.max_replicas}"
-            )
-        return self
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """The fewest and the most pods."""
-        return self.replicas, self.max_replicas or self.replicas
 
 
 class KubernetesProfile(Profile):
