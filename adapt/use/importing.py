@@ -61,7 +61,7 @@ class NetworkSpec(Section):
 
 
 class Imported(NamedTuple):
-    """The written file: URI, sha256, header, its network in words, and the number of tensors."""
+    """The written file: URI, sha256, header, architecture and classes, and number of tensors."""
 
     uri: str
     sha256: str
