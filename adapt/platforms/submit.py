@@ -50,9 +50,18 @@ def prepare_job(
     """
     if profile.gpus:
         check_gpus(profile)
-    submission = Submission(name_of(job.name, now or datetime.now(UTC), attempt), job)
+    name = name_of(job.name, now or datetime.now(UTC), attempt)
+    submission = Submission(name, priced(job, profile))
     platform = PLATFORMS[profile.platform]
     return PreparedJob(submission, profile, platform, platform.request(submission, profile))
+
+
+def priced(job: "JobSpec", profile: Profile) -> "JobSpec":
+    """The job with the profile's price, which its report shows, unless its spec has one."""
+    if profile.price_per_hour is None or job.report.price_per_hour is not None:
+        return job
+    price = {"price_per_hour": profile.price_per_hour, "currency": profile.currency}
+    return job.model_copy(update={"report": job.report.model_copy(update=price)})
 
 
 def name_of(run: str, now: datetime, attempt: int) -> str:

@@ -19,6 +19,9 @@ class ReportConfig(Section):
         4, ge=0, description="Validation images of the lowest mIoU to show, of the labelled split."
     )
     price_per_hour: float | None = Field(
-        None, ge=0, description="Price of one node an hour, for the run's price; null: not shown."
+        None,
+        ge=0,
+        description="Price of one node an hour, for the run's price; null: that of the profile by "
+        "which it was submitted, else not shown.",
     )
     currency: str = Field("USD", min_length=1, description="Currency of the price.")

@@ -7,10 +7,12 @@ fault of the page holds up the exit or fails a run that is trained.
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event, Thread
 
 import torch
 
+from adapt.checkpoint.run_folder import REPORT
 from adapt.errors import DataError, JobError
 from adapt.report.environment import session_facts
 from adapt.report.history import History
@@ -60,8 +62,9 @@ def leave_report(
     stop: Event,
     beat: Callable[[], None],
 ) -> None:
-    """Write the run's `report.html` beside its checkpoints and to MLflow, in at most a minute, or
-    in a tenth of what a stop leaves. Failures are warnings. `beat` is called while it waits."""
+    """Write the run's `report.html` beside its checkpoints, to MLflow and where the platform keeps
+    the model, in at most a minute, or in a tenth of what a stop leaves. Failures are warnings.
+    `beat` is called while it waits."""
     if history is None or not opened.job.report.enabled:
         return
     writer = _Writer(opened, history)
@@ -80,11 +83,23 @@ def leave_report(
         log.warning("the report was not written (%s). Fix: run `%s`", why, again)
         return
     if tracker is not None:
-        tracker.log_file(writer.page, "report.html")
+        tracker.log_file(writer.page, REPORT)
+    _keep(writer.page, opened.place.model_dir)
     if writer.failure is not None:
         log.warning("the report is in MLflow alone: %s. Fix: run `%s`", writer.failure, again)
     else:
-        log.info("the report is %s/report.html", opened.folder.uri)
+        log.info("the report is %s/%s", opened.folder.uri, REPORT)
+
+
+def _keep(page: bytes, model_dir: Path | None) -> None:
+    """Write the page beside the weights that the platform keeps, where there is such a folder."""
+    if model_dir is None:
+        return
+    try:
+        model_dir.mkdir(parents=True, exist_ok=True)
+        (model_dir / REPORT).write_bytes(page)
+    except OSError as error:
+        log.warning("%s: the report cannot be written there: %s", model_dir, error.strerror)
 
 
 class _Writer(Thread):

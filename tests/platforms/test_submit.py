@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 
+from adapt.config.strict_yaml import parse_yaml
 from adapt.config.validation import validate
 from adapt.platforms import PLATFORMS
 from adapt.platforms.platform import (
@@ -22,7 +23,7 @@ from adapt.platforms.platform import (
     State,
     Submission,
 )
-from adapt.platforms.submit import facts_of, name_of, prepare_job
+from adapt.platforms.submit import facts_of, name_of, prepare_job, priced
 from adapt.spec.job_spec import parse_spec
 from storage.errors import StoreUnavailable
 from tests.commands import ROOT, Ended, call
@@ -111,6 +112,26 @@ def test_what_will_run_is_said_and_asked(platform: Pretend, tmp_path: Path) -> N
         "submit: stdin is not a terminal. Fix: pass --yes to submit or --dry-run to preview."
         in ended.err
     )
+
+
+def test_a_job_takes_the_profile_s_price_along_for_its_report() -> None:
+    values = {"platform": "pretend", "image": "segadapt:1", "price_per_hour": 3.5}
+    paid = validate(PretendProfile, values | {"currency": "EUR"})
+    free = validate(PretendProfile, values | {"price_per_hour": None})
+    own = parse_spec(tiny_values("data", "runs") | {"report": {"price_per_hour": 1.0}}, "tiny")
+    job = parse_spec(tiny_values("data", "runs"), "tiny")
+    assert priced(job, paid).report == job.report.model_copy(
+        update={"price_per_hour": 3.5, "currency": "EUR"}
+    )
+    assert priced(job, free) == job and priced(own, paid) == own
+    assert parse_spec(parse_yaml(priced(job, paid).to_yaml(), "spec"), "") == priced(job, paid)
+
+
+def test_the_job_that_is_sent_has_the_price(platform: Pretend) -> None:
+    values = {"platform": "pretend", "image": "segadapt:1", "price_per_hour": 3.5}
+    job = parse_spec(tiny_values("data", "runs"), "tiny")
+    plan = prepare_job(job, validate(PretendProfile, values))
+    assert plan.submission.job.report.price_per_hour == 3.5
 
 
 def test_a_submitted_job_is_reached_by_its_name(platform: Pretend, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from adapt.report.run_record import RunRecord, read_run
 from adapt.spec.job_spec import JobSpec
 from adapt.trainer import reporting
 from adapt.trainer.progress import JobProgress
+from adapt.trainer.reporting import _keep
 from adapt.trainer.run import run_job
 from storage.errors import StoreError
 from storage.local import LocalStore
@@ -124,6 +125,18 @@ def test_a_baseline_beside_the_run_is_compared_with(
         run(job_of(tiny_job, "name=alone", "train.steps=1", "report.baseline=missing"), place)
     assert "report.baseline: " in caplog.text and "a checkpoint that has a history" in caplog.text
     assert "There is no other evaluation" in page_of(job_of(tiny_job, "name=alone")).read_text()
+
+
+def test_a_model_folder_that_is_none_costs_a_warning_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "model").write_text("a file")
+    with caplog.at_level(logging.WARNING):
+        _keep(b"page", tmp_path / "model")
+    assert "the report cannot be written there: File exists" in caplog.text
+    _keep(b"page", None)
+    _keep(b"page", tmp_path / "new")
+    assert (tmp_path / "new" / "report.html").read_bytes() == b"page"
 
 
 def fail(*_: object) -> str:

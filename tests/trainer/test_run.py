@@ -40,6 +40,8 @@ def test_the_platform_keeps_the_best_weights_and_its_job_is_named(
     kept = (out / "weights.safetensors").read_bytes()
     assert hashlib.sha256(kept).hexdigest() == outcome.best.sha256
     assert load_spec(out / "spec.yaml") == job
+    report = (out / "report.html").read_bytes()
+    assert report == (Path(job.checkpoint.uri) / "tiny" / "report.html").read_bytes()
     client = MlflowClient(embedded_tracking_uri(Path(job.checkpoint.uri)))
     (found,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
     assert found.data.tags["segadapt.job"] == "town-1"
