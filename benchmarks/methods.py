@@ -37,6 +37,8 @@ from adapt.evaluation.protocol import chosen_text  # noqa: E402
 from adapt.methods import labelling_of  # noqa: E402
 from adapt.platforms.local_stack import mlflow_server, seaweedfs  # noqa: E402
 from adapt.spec.job_spec import load_spec  # noqa: E402
+from storage.config import StoreConfig  # noqa: E402
+from storage.stores import Stores  # noqa: E402
 
 TOWN_HW = ("128", "176")
 """Height and width at which the rendered streets and their targets are trained."""
@@ -224,14 +226,24 @@ def pack_town_to_camvid(task: Task, raw: Path) -> None:
 
 
 def pack_town_to_idd_lite(task: Task, raw: Path) -> None:
-    """The rendered streets and IDD Lite, whose val split's second half is the test split."""
+    """The rendered streets and IDD Lite, whose val split's second half is the test split, with a
+    list of every sixteenth training image."""
     pack_town(task, raw)
     idd, uri = raw / "idd_lite", "s3://segadapt/idd_lite"
     named = ("--name", "idd_lite")
     task.call("pack", "folders", str(idd / "train"), uri, *named, "--size-hw", *TOWN_HW)
-    keys = sorted(path.stem for path in (idd / "val" / "images").iterdir())
-    half = len(keys) // 2
-    for split, others in (("val", keys[half:]), ("test", keys[:half])):
+    train, val = (
+        sorted(path.stem for path in (idd / part / "images").iterdir()) for part in ("train", "val")
+    )
+    server = StoreConfig(
+        endpoint_url=task.environment["AWS_ENDPOINT_URL_S3"],
+        access_key_env="AWS_ACCESS_KEY_ID",
+        secret_key_env="AWS_SECRET_ACCESS_KEY",
+    )
+    store = Stores({"s3": server}, task.environment).open(uri)
+    store.put("sixteenth.txt", "\n".join(train[::16]).encode())
+    half = len(val) // 2
+    for split, others in (("val", val[half:]), ("test", val[:half])):
         left_out = task.out / f"{split}_leaves_out.txt"
         left_out.write_text("\n".join(others) + "\n")
         kept = ("--split", split, "--original", "--skip-file", str(left_out))
