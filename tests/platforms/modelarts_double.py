@@ -102,11 +102,15 @@ class ModelArtsDouble:
             raise ModelArtsRefused(
                 404, "APIGW.0101", "The API does not exist or has not been published"
             )
-        for pattern, (verb, handle) in ROUTES.items():
+        for pattern, (verb, handle) in self.routes().items():
             found = re.fullmatch(pattern, path.removeprefix(start))
             if found and verb == method:
                 return handle(self, *map(unquote, found.groups()), query=query, body=body)
         raise ModelArtsRefused(404, "APIGW.0101", f"The API does not exist: {method} {path}")
+
+    def routes(self) -> dict[str, tuple[str, Any]]:
+        """What is answered, by the path below the project."""
+        return ROUTES
 
     def create(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
         check_types(body, "Job")
@@ -206,7 +210,7 @@ def output_folders(body: dict[str, Any]) -> set[str]:
 
 def check_types(value: Any, kind: str, path: str = "body") -> None:
     """Compare with a model class of the SDK, field by field; refuse what it does not know."""
-    plain = {"str": str, "int": int, "bool": bool}
+    plain = {"str": str, "int": int, "bool": bool, "float": float}
     if kind in plain:
         if type(value) is not plain[kind]:
             raise refused(f"{path}: expected {kind}, got {value!r}")
@@ -329,9 +333,9 @@ def check_signature(method: str, target: str, headers: Any, content: bytes) -> N
 
 
 @contextmanager
-def modelarts_double() -> Iterator[ModelArtsDouble]:
+def modelarts_double(account: ModelArtsDouble | None = None) -> Iterator[ModelArtsDouble]:
     """A server of its own thread while the block lasts."""
-    double = ModelArtsDouble()
+    double = account or ModelArtsDouble()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

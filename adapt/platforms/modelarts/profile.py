@@ -21,6 +21,7 @@ from adapt.platforms.modelarts.folders import (
     Outputs,
     obs_folder,
 )
+from adapt.platforms.modelarts.serve import ModelArtsServe
 from adapt.platforms.platform import Profile, below
 from adapt.platforms.texts import VariableName, matching
 
@@ -141,6 +142,7 @@ class ModelArtsProfile(Profile):
     project_id_env: VariableName = Field(
         "HUAWEICLOUD_SDK_PROJECT_ID", description="Variable with the project, without project_id."
     )
+    serve: ModelArtsServe = Field(ModelArtsServe(), description="Endpoints, for `deploy`.")
 
     def secret_names(self) -> Sequence[str]:
         """All of `secrets`."""
