@@ -85,7 +85,7 @@ def serve(
     docs/use_your_model.md has every endpoint. Ctrl-C and SIGTERM finish what is in flight.
     """
     from adapt.errors import JobError
-    from adapt.places import model_to_serve
+    from adapt.places import MODEL_SHA256, model_to_serve
 
     try:
         from adapt.serve.limits import MB, Limits
@@ -99,6 +99,7 @@ def serve(
 
     place = place_here()
     where = model or model_to_serve(place.environment)
+    sha256 = None if model else place.environment.get(MODEL_SHA256) or None
     stores = stores_of(spec) if spec else None
     limits = Limits(
         queue=queue,
@@ -110,7 +111,7 @@ def serve(
         answer_s=timeout_s,
     )
     server = Server(
-        lambda: load(where, device=device, precision=precision, stores=stores),
+        lambda: load(where, device=device, precision=precision, stores=stores, sha256=sha256),
         name=name,
         host=host or place.environment.get("SEGADAPT_HOST") or "127.0.0.1",
         port=port,

@@ -43,6 +43,7 @@ __all__ = [
     "FILE_CHANNELS",
     "GRACE",
     "MODEL",
+    "MODEL_SHA256",
     "NODES_WAIT_S",
     "PLACES",
     "PLATFORM_VARIABLE",
@@ -58,6 +59,8 @@ __all__ = [
 GRACE = "SEGADAPT_GRACE_S"
 NODES_WAIT = "SEGADAPT_NODES_WAIT_S"
 MODEL = "SEGADAPT_MODEL"
+MODEL_SHA256 = "SEGADAPT_MODEL_SHA256"
+"""Of the file of weights of MODEL: another file is refused."""
 SAGEMAKER_MODEL = "opt/ml/model"
 """Below the root: where SageMaker unpacks the model of an endpoint."""
 

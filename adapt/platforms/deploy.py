@@ -4,7 +4,6 @@ ready."""
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from adapt.errors import JobError
@@ -12,9 +11,9 @@ from adapt.platforms import PLATFORMS
 from adapt.platforms.endpoint import Deployment, EndpointClient, EndpointStatus, Serving
 from adapt.platforms.following import over_outages
 from adapt.platforms.gpus import check_gpus
+from adapt.platforms.model_uri import find_model
 from adapt.platforms.platform import Profile, Request
-from adapt.tracking.mlflow_database import embedded_tracking_uri
-from adapt.use.locate import REGISTERED, located, registered
+from adapt.use.locate import REGISTERED
 from storage.stores import Stores
 from storage.uris import split_uri, without_password
 
@@ -65,35 +64,10 @@ def prepare_endpoint(
     if machines.gpus:
         check_gpus(machines)
     label = endpoint_name(model, name)
-    where, is_file = _weights(model, profile, serving, stores, tracking_uri)
-    deployment = Deployment(label, where, model, is_file)
+    found = find_model(model, profile, stores, tracking_uri, serving.takes_paths)
+    deployment = Deployment(label, found.uri, model, found.is_file, found.sha256)
     request = serving.request(deployment, profile)
     return PreparedEndpoint(deployment, profile, serving, request, machines)
-
-
-def _weights(
-    model: str, profile: Profile, serving: Serving, stores: Stores, tracking_uri: str | None
-) -> tuple[str, bool]:
-    """The URI of the weights; of a path of this machine the absolute one, of the file that was
-    named (True) or of the checkpoint's folder (False); a path that the profile mounts as it is."""
-    scheme, path = split_uri(model)
-    if scheme == "file" and profile.outside(path) is not None:
-        return path, False
-    if model.startswith(REGISTERED):
-        model = registered(model, tracking_uri or embedded_tracking_uri(Path("runs"))).uri
-    uri = located(model, stores).uri
-    scheme, found = split_uri(uri)
-    if scheme != "file":
-        return uri, False
-    if not serving.takes_paths:
-        raise JobError(
-            f"MODEL: expected the URI of a store that {profile.platform} can reach, got {model!r}, "
-            "a path of this machine",
-            "copy the folder into a store and name its URI",
-        )
-    file = Path(found).resolve()
-    is_file = Path(path).is_file()
-    return str(file if is_file else file.parent), is_file
 
 
 def endpoint_name(model: str, name: str | None) -> str:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
-from adapt.places import GRACE, MODEL
+from adapt.places import GRACE, MODEL, MODEL_SHA256
 from adapt.platforms.platform import Profile, Request
 from storage.uris import split_uri
 
@@ -64,6 +64,8 @@ class Deployment(NamedTuple):
     asked: str
     is_file: bool = False
     """A path of this machine is a file of weights, not a checkpoint's folder."""
+    sha256: str | None = None
+    """Of the file of weights, where that is known."""
 
     @property
     def is_path(self) -> bool:
@@ -71,9 +73,10 @@ class Deployment(NamedTuple):
         return split_uri(self.model)[0] == "file"
 
     def environment(self, profile: Profile, model: str, grace_s: float) -> dict[str, str]:
-        """The server's plain variables: the profile's, the model inside the container, the
-        grace."""
+        """The server's plain variables: the profile's, the model inside the container and its
+        sha256, the grace."""
         own = {MODEL: model, GRACE: f"{grace_s:.0f}"}
+        own |= {} if self.sha256 is None else {MODEL_SHA256: self.sha256}
         hidden = {} if profile.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
         return {**hidden, **profile.environment, **own}
 

@@ -11,10 +11,11 @@ import yaml
 
 from adapt.config.validation import validate
 from adapt.errors import JobError
-from adapt.platforms import PLATFORMS, deploy
+from adapt.platforms import PLATFORMS, deploy, model_uri
 from adapt.platforms.deploy import endpoint_name, facts_of, prepare_endpoint
 from adapt.platforms.endpoint import Deployment, EndpointStatus, Serving
 from adapt.platforms.platform import Platform, Profile, Request
+from adapt.use.locate import Located
 from storage.errors import StoreUnavailable
 from storage.stores import Stores
 from tests.commands import Ended, call
@@ -237,6 +238,25 @@ def test_the_best_checkpoint_of_a_run_is_what_is_served(platform: Pretend, folde
     assert (file.name, file.is_file, file.model) == ("town", True, f"{step}/weights.safetensors")
     shared = prepare_endpoint("/share/town", profile(), Stores({})).deployment
     assert shared.model == "/share/town", "the platform alone has it"
+
+
+@pytest.mark.parametrize("of_version", ["ab" * 32, None])
+def test_the_sha256_goes_to_the_server(
+    of_version: str | None, platform: Pretend, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the registry, else that of the checkpoint's manifest."""
+    best = folder / "best"
+    manifest = {"sha256": {"weights.safetensors": "cd" * 32}}
+    (best / "manifest.json").write_text(json.dumps(manifest))
+    version = Located(f"{best}/weights.safetensors", of_version)
+    monkeypatch.setattr(model_uri, "registered", lambda *_: version)
+    deployment = prepare_endpoint("models:/town@best", profile(), Stores({})).deployment
+    expected = of_version or "cd" * 32
+    assert deployment.sha256 == expected
+    variables = deployment.environment(profile(), "/opt/ml/model", 30)
+    assert variables["SEGADAPT_MODEL_SHA256"] == expected
+    unknown = deployment._replace(sha256=None).environment(profile(), "/opt/ml/model", 30)
+    assert "SEGADAPT_MODEL_SHA256" not in unknown
 
 
 def test_a_path_is_refused_where_no_machine_of_the_platform_has_it(

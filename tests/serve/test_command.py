@@ -131,6 +131,20 @@ def test_the_model_is_named_by_the_environment(tmp_path: Path) -> None:
     assert model_to_serve(root | {"SEGADAPT_MODEL": "s3://b/run"}) == "s3://b/run"
 
 
+def test_weights_of_another_sha256_than_deploy_found_are_refused(
+    weights: Path, tmp_path: Path
+) -> None:
+    process = Process(
+        "--port",
+        0,
+        folder=tmp_path,
+        SEGADAPT_MODEL=str(weights),
+        SEGADAPT_MODEL_SHA256="00" * 32,
+    )
+    assert process.wait() == 4
+    assert process.says("DataError ") and process.says("expected sha256 0000")
+
+
 def test_a_token_is_asked_for_except_by_probes() -> None:
     with running(Pointwise, token=TOKEN) as (client, _):
         for path in ("/", "/ping", "/health", "/v2/health/live", "/v2/health/ready"):

@@ -1,0 +1,51 @@
+"""The weights that a platform is to serve or to predict with: their URI and sha256, found before
+anything is sent, so that every replica, every restart and every slice has the same ones."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from adapt.errors import JobError
+from adapt.platforms.platform import Profile
+from adapt.tracking.mlflow_database import embedded_tracking_uri
+from adapt.use.locate import REGISTERED, located, registered
+from storage.stores import Stores
+from storage.uris import split_uri
+
+
+class FoundModel(NamedTuple):
+    """The URI of a file of weights, or a path; its sha256 where that is known; and whether a path
+    is the file that was named, not a checkpoint's folder."""
+
+    uri: str
+    sha256: str | None = None
+    is_file: bool = False
+
+
+def find_model(
+    model: str, profile: Profile, stores: Stores, tracking_uri: str | None, takes_paths: bool
+) -> FoundModel:
+    """The weights of MODEL; of a path of this machine, where the platform `takes_paths`, the
+    absolute one of the file or of the checkpoint's folder; a path that the profile mounts as it
+    is.
+
+    Raises `JobError` for a model that is not there or that the platform cannot have, `StoreError`.
+    """
+    scheme, path = split_uri(model)
+    if scheme == "file" and profile.outside(path) is not None:
+        return FoundModel(path)
+    sha256 = None
+    uri = model
+    if model.startswith(REGISTERED):
+        uri, sha256 = registered(model, tracking_uri or embedded_tracking_uri(Path("runs")))
+    found = located(uri, stores)
+    scheme, where = split_uri(found.uri)
+    if scheme != "file":
+        return FoundModel(found.uri, sha256 or found.sha256)
+    if not takes_paths:
+        raise JobError(
+            f"MODEL: expected the URI of a store that {profile.platform} can reach, got {model!r}, "
+            "a path of this machine",
+            "copy the folder into a store and name its URI",
+        )
+    file, is_file = Path(where).resolve(), Path(path).is_file()
+    return FoundModel(str(file if is_file else file.parent), sha256 or found.sha256, is_file)
