@@ -13,7 +13,7 @@ from PIL import Image
 from adapt.data.writing.pack import pack
 from storage.store import Store
 from storage.stores import Stores
-from tests import processes
+from tests import mlflow_tables, processes
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -24,6 +24,7 @@ pytest_plugins = ["tests.servers", "tests.docker_engine"]
 def pytest_configure() -> None:
     """Shells let their background jobs ignore Ctrl-C, and all processes that tests start would."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    mlflow_tables.copy_from_now_on()
 
 
 @pytest.fixture(scope="session", autouse=True)

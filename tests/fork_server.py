@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests import processes
+from tests import mlflow_tables, processes
 from tests.processes import SERVER_NAME, Request
 
 WARM = (
@@ -39,6 +39,7 @@ def main(connection: socket.socket) -> None:
     """Import, then serve; each fork ends with what it became."""
     for name in WARM:
         importlib.import_module(name)
+    mlflow_tables.copy_from_now_on()
     threads = os.listdir("/proc/self/task")  # noqa: PTH208
     assert len(threads) == 1, "a process with threads cannot be forked safely"
     gc.collect()

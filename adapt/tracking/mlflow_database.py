@@ -65,17 +65,22 @@ def make_database(uri: str) -> None:
     file = _file_of(uri)
     if file.exists():
         return
-    from mlflow import MlflowClient
-
     whole = file.with_name(f"{file.name}-{uuid4().hex}")
     with tempfile.TemporaryDirectory(prefix="segadapt-mlflow-") as folder:
         made = Path(folder) / "made.db"
-        MlflowClient(tracking_uri=f"sqlite:///{made}")  # commits all into this one file
+        make_tables(made)
         try:
             shutil.copyfile(made, whole)
             _put_in_place(whole, file)
         finally:
             whole.unlink(missing_ok=True)
+
+
+def make_tables(file: Path) -> None:
+    """Have MLflow make a database file, in seconds; a kill meanwhile leaves half of one."""
+    from mlflow import MlflowClient
+
+    MlflowClient(tracking_uri=f"sqlite:///{file}")  # commits all into this one file
 
 
 def check_writable(uri: str) -> None:

@@ -1,6 +1,5 @@
 """Fixtures of the stores of Google and Azure: fake-gcs-server and Azurite, started on first use."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from adapt.platforms.local_stack import HOST, free_ports
 from storage.config import StoreConfig
 from storage.shards.cache_files import locked
 from storage.stores import Stores
+from tests.mlflow_tables import cache_dir
 from tests.servers import BUCKET
 
 AZURITE = "azurite@3.37.0"
@@ -92,8 +92,7 @@ def _azurite() -> Path:
     """The program; test processes side by side install it once."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed: Azurite, the server of az://, cannot be installed")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "segadapt-tests" / AZURITE
+    folder = cache_dir() / AZURITE
     complete = folder / "complete"
     with locked(folder.with_name(f"{AZURITE}.lock")):
         if not complete.exists():

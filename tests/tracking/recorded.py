@@ -1,9 +1,7 @@
 """For tests of the tracker: opens one, and reads back what MLflow has."""
 
 import time
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,19 +15,11 @@ from adapt.tracking.tracker import Tracker
 DELIVERY_S = 60.0
 
 
-@cache
-def _database() -> bytes:
-    """A new database file of MLflow: making one takes seconds."""
-    with TemporaryDirectory() as folder:
-        make_database(f"sqlite:///{folder}/mlflow.db")
-        return (Path(folder) / "mlflow.db").read_bytes()
-
-
 def new_database(folder: Path) -> str:
     """The tracking URI of a new database file, `mlflow.db` in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mlflow.db").write_bytes(_database())
-    return f"sqlite:///{folder}/mlflow.db"
+    uri = f"sqlite:///{folder}/mlflow.db"
+    make_database(uri)
+    return uri
 
 
 def open_tracker(uri: str, folder: Path, job_key: str, **more: Any) -> Tracker:

@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from adapt.errors import JobError
+from adapt.tracking import mlflow_database
 from adapt.tracking.mlflow_database import (
     _put_in_place,
     embedded_folder,
@@ -20,6 +21,14 @@ from adapt.tracking.mlflow_database import (
     make_database,
     require_database,
 )
+from tests.mlflow_tables import made_by_mlflow
+
+
+@pytest.fixture(autouse=True)
+def tables_are_mlflow_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No copies of one that was made before."""
+    monkeypatch.setattr(mlflow_database, "make_tables", made_by_mlflow)
+
 
 MAKE = (
     "import sys; from adapt.tracking.mlflow_database import make_database; "
