@@ -1,7 +1,8 @@
 """MLflow's registry: a version of the registered model for a run's best checkpoint.
 
 Its source is the folder of the checkpoint's LoggedModel, by which `mlflow.pyfunc` loads it. A
-server of MLflow 2 has none: there the source is the URI of the weights, as `adapt.load` takes it.
+server of MLflow 2 has none: there the source is the URI of the weights, as `adapt.load` takes it,
+or the folder of the run's artifacts, where the weights are a file.
 """
 
 import re
@@ -12,6 +13,7 @@ from adapt.tracking.logged_models import model_of
 from adapt.tracking.mlflow_errors import code_of
 from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG, BEST_URI_TAG, MlflowRun
 from adapt.tracking.names import legal_name
+from storage.uris import split_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -42,13 +44,21 @@ def _version_of(run: MlflowRun, name: str, uri: str) -> "ModelVersion | None":
 
 def _make_version(run: MlflowRun, name: str, facts: Mapping[str, str]) -> "ModelVersion":
     uri, model = facts[BEST_URI_TAG], model_of(run, facts[BEST_URI_TAG])
-    source = uri if model is None else model.artifact_location
+    source = _old_source(run, uri) if model is None else model.artifact_location
     model_id = None if model is None else model.model_id
     shown = {} if model is None else model.tags
     tags = {**facts, **{key: shown[key] for key in shown if key.startswith("segadapt.")}}
     return run.client.create_model_version(
         name, source, run_id=run.id, tags=tags, await_creation_for=0, model_id=model_id
     )
+
+
+def _old_source(run: MlflowRun, uri: str) -> str:
+    """The source of a version on a server of MLflow 2, which takes no path of a machine: there the
+    folder of the run's artifacts; the version's tags name the weights."""
+    if split_uri(uri)[0] != "file":
+        return uri
+    return str(run.client.get_run(run.id).info.artifact_uri)
 
 
 def _make_registered_model(run: MlflowRun, name: str) -> None:

@@ -160,6 +160,12 @@ def _unknown(client: Any, wanted: str, experiments: Sequence[Any], server: str) 
         "jobs": [run.data.tags[JOB_TAG] for run in runs if JOB_TAG in run.data.tags],
         "registered models": [one.name for one in client.search_registered_models()],
     }
+    if wanted in names["registered models"]:
+        return JobError(
+            f"{wanted}: expected a registered model with the alias {BEST_ALIAS} at {server}, got one "
+            "without it",
+            f"name a version, models:/{wanted}/1, or give it the alias in MLflow",
+        )
     known = [name for kind in names.values() for name in kind]
     listed = [f"{kind}: {_first(kept)}" for kind, kept in names.items() if kept]
     return JobError(

@@ -132,6 +132,12 @@ def _unknown(client: Any, uri: str, name: str, tracking_uri: str) -> JobError:
     aliases = [f"{name}@{alias}" for alias in models[name].aliases]
     found = client.search_model_versions(f"name = '{name}'")
     versions = [f"{name}/{one.version}" for one in found]
+    if not versions:
+        return JobError(
+            f"{uri}: expected a version or an alias of {name} at {server}, got a model without any",
+            "train with tracking.register_as, or register weights: segadapt import-model WEIGHTS "
+            f"--out FILE --register {name}",
+        )
     return JobError(
         f"{uri}: expected a version or an alias of {name} at {server}, "
         f"{known_names(uri.removeprefix(REGISTERED), [*aliases, *versions])}",

@@ -181,6 +181,13 @@ def test_a_server_without_logged_models_costs_one_message(
     version = MlflowClient(uri).get_model_version_by_alias("older-net", "best")
     assert version.source == checkpoint(6).uri, "adapt.load finds it by its URI"
 
+    on_disk = open_tracker(uri, tmp_path / "spool", "on disk", register_as="disk-net")
+    on_disk.register_best(str(tmp_path / "weights.safetensors"), "ab" * 32, {"miou": 0.5})
+    assert on_disk.finish("FINISHED", DELIVERY_S)
+    version = MlflowClient(uri).get_model_version_by_alias("disk-net", "best")
+    assert version.source == only_run(uri, "on disk").info.artifact_uri, "servers take no path"
+    assert version.tags["best_checkpoint_uri"] == str(tmp_path / "weights.safetensors")
+
 
 @pytest.mark.parametrize("status", [403, 405, 501])
 def test_a_proxy_that_does_not_pass_a_method_costs_one_message(

@@ -162,6 +162,11 @@ def test_a_registered_model_names_its_version_of_the_run(
         download_best("models:/town-net/1", tmp_path / "other", uri, place)
     with pytest.raises(JobError, match=r"registered models: town-net\)"):
         download_best("models:/town-net/3", tmp_path / "none", uri, place)
+    client.delete_registered_model_alias("town-net", "best")
+    with pytest.raises(
+        JobError, match="a registered model with the alias best at .*, got one without"
+    ):
+        download_best("town-net", tmp_path / "none", uri, place)
 
 
 @pytest.mark.parametrize("name", ["driver's best", 'a "quoted" one', "100 % [x]"])

@@ -197,6 +197,7 @@ def test_a_registered_model_is_found_by_alias_and_version(weights: Path, tmp_pat
             "town net", str(weights), tags={"best_checkpoint_sha256": sha256}, await_creation_for=0
         )
     client.set_registered_model_alias("town net", "best", "1")
+    client.create_registered_model("empty")
     for where in ("models:/town net@best", "models:/town net/1"):
         model = adapt.load(where, tracking_uri=sqlite_uri, device="cpu")
         assert model.lineage == LINEAGE
@@ -205,7 +206,8 @@ def test_a_registered_model_is_found_by_alias_and_version(weights: Path, tmp_pat
     for where, message in (
         ("models:/town net@worst", r"a version or an alias of town net .* town net@best"),
         ("models:/town net/9", r"a version or an alias of town net .* town net/1"),
-        ("models:/village@best", r"a registered model of MLflow .*known: town net"),
+        ("models:/village@best", r"a registered model of MLflow .*known: empty, town net"),
+        ("models:/empty@best", r"got a model without any\. Fix: train with tracking\.register_as"),
         ("models:/town net", r"expected models:/NAME@ALIAS or models:/NAME/VERSION"),
     ):
         with pytest.raises(JobError, match=message):
