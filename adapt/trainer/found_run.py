@@ -162,8 +162,8 @@ def _unknown(client: Any, wanted: str, experiments: Sequence[Any], server: str) 
     }
     if wanted in names["registered models"]:
         return JobError(
-            f"{wanted}: expected a registered model with the alias {BEST_ALIAS} at {server}, got one "
-            "without it",
+            f"{wanted}: expected a registered model with the alias {BEST_ALIAS} at {server}, got "
+            "one without it",
             f"name a version, models:/{wanted}/1, or give it the alias in MLflow",
         )
     known = [name for kind in names.values() for name in kind]
