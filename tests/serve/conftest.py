@@ -142,14 +142,3 @@ class Process:
         finally:
             self.process.kill()
             self._reader.join(10)
-
-
-@pytest.fixture(scope="module")
-def served(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    """The address and the process id of a server with a short queue."""
-    folder = tmp_path_factory.mktemp("server")
-    process = Process(weights, "--port", 0, "--queue", 4, folder=folder)
-    try:
-        yield process.ready(), process.process.pid
-    finally:
-        assert process.end() == 0, process.lines
