@@ -3,7 +3,6 @@
 `status` and `logs` are about jobs; endpoints have theirs in the group `endpoints`.
 """
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from adapt.cli.confirm import confirm, print_request, show_facts
 from adapt.cli.deploy_options import (
     DryRun,
     Follow,
@@ -75,15 +75,10 @@ def deploy(
             "remove it, or serve.max_replicas",
         )
     if dry_run:
-        import yaml
-
-        typer.echo(yaml.safe_dump(plan.request, sort_keys=False, allow_unicode=True), nl=False)
+        print_request(plan.request)
         return
-    table = Table(show_header=False, box=None)
-    for key, value in facts_of(plan).items():
-        table.add_row(key, value)
-    console.print(table, highlight=False)
-    _confirm(yes)
+    show_facts(facts_of(plan))
+    confirm("deploy", "Deploy?", yes)
     client = plan.serving.connect(profile, place.environment)
     status = _send(plan, client, wait)
     if as_json:
@@ -133,7 +128,7 @@ def undeploy(name: Name, to: MaybeProfile = None, yes: YesRemove = False) -> Non
 
     client = _reach(name, to)
     console.print(_described(client.status(name)), highlight=False, soft_wrap=True)
-    _confirm(yes, "Remove it?", "undeploy")
+    confirm("undeploy", "Remove it?", yes)
     client.undeploy(name)
     path = endpoints_path(place_here().environment)
     for record in read_endpoints(path):
@@ -186,15 +181,6 @@ def _ready(plan: "PreparedEndpoint", client: "EndpointClient", name: str) -> "En
     client.complete(plan.request)
     console.print(_described(status), highlight=False, soft_wrap=True)
     return status
-
-
-def _confirm(yes: bool, question: str = "Deploy?", command: str = "deploy") -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise JobError(f"{command}: stdin is not a terminal", "pass --yes")
-    if not typer.confirm(question, err=True):
-        raise typer.Exit(0)
 
 
 def _described(status: "EndpointStatus") -> str:

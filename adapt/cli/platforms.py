@@ -3,7 +3,6 @@
 Platforms are imported where they are used: the ranks of a job import this module too.
 """
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapt.cli import completion
+from adapt.cli.confirm import confirm, print_request, show_facts
 from adapt.cli.messages import print_answer
 from adapt.cli.options import (
     PROFILE_HELP,
@@ -87,12 +87,10 @@ def submit(
     refuse_problems(job, Subject(job, place, profile).place_of_job, WITHOUT_SECRETS)
     plan = prepare_job(job, profile)
     if dry_run:
-        import yaml
-
-        typer.echo(yaml.safe_dump(plan.request, sort_keys=False, allow_unicode=True), nl=False)
+        print_request(plan.request)
         return
-    _show(facts_of(plan))
-    _confirm(yes)
+    show_facts(facts_of(plan))
+    confirm("submit", "Submit?", yes, "pass --yes to submit or --dry-run to preview")
     client = plan.platform.connect(profile, place.environment)
     for attempt in range(1, restart + 2):
         name = _send(plan, client, as_json)
@@ -164,24 +162,6 @@ def stop(job: JobName, to: MaybeProfile = None) -> None:
         console.print(f"{name}: stopping; it has not begun")
     else:
         console.print(f"{name}: stopping; it saves and ends")
-
-
-def _show(facts: dict[str, str]) -> None:
-    table = Table(show_header=False, box=None)
-    for key, value in facts.items():
-        table.add_row(key, value)
-    console.print(table)
-
-
-def _confirm(yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise JobError(
-            "submit: stdin is not a terminal", "pass --yes to submit or --dry-run to preview"
-        )
-    if not typer.confirm("Submit?", err=True):
-        raise typer.Exit(0)
 
 
 def _send(plan: "PreparedJob", client: "Client", as_json: bool) -> str:

@@ -4,7 +4,7 @@ validation split as Cityscapes' server takes them.
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -14,13 +14,16 @@ import typer
 
 from adapt.cli.messages import print_answer
 from adapt.cli.options import AsJson, StoresFrom, console, job_and_place, place_here, stores_of
+from adapt.cli.predict_jobs import Sending, submit_slices
 from adapt.cli.predict_options import (
     OF_INPUTS,
+    OF_PLATFORM,
     OF_SERVER,
     BatchSize,
     Checkpoints,
     Colours,
     Device,
+    DryRun,
     Frames,
     Ids,
     Inputs,
@@ -31,17 +34,23 @@ from adapt.cli.predict_options import (
     Part,
     Precision,
     SizeHW,
+    Slices,
     Split,
     Threads,
+    To,
     TrackingUri,
     Weights,
     Write,
+    Yes,
 )
 from adapt.errors import DataError, Interrupted, JobError, counted
 
 if TYPE_CHECKING:
     from adapt.places import Place
+    from adapt.use.model import LoadedModel
+    from adapt.use.predict_set import PredictOptions
     from adapt.use.predictions import Summary
+    from storage.stores import Stores
 
 commands = typer.Typer()
 
@@ -65,6 +74,10 @@ def predict(
     tracking_uri: TrackingUri = None,
     spec: StoresFrom = None,
     as_json: AsJson = False,
+    to: To = None,
+    slices: Slices = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     checkpoints: Checkpoints = None,
     weights: Weights = None,
     overrides: Overrides = None,
@@ -77,33 +90,72 @@ def predict(
     DIR/shares.csv with the share of each class. The same command resumes after a stop. Bad files
     are named and skipped; the exit code is 4 then.
 
+    `--to PROFILE --slices N` predicts as N jobs of a platform, after showing what will run where,
+    at which price. Each writes to the same --out and skips what is written.
+
     `predict SPEC --checkpoint WEIGHTS` writes predictions of the spec's validation split as PNGs of
     the dataset's own label ids. With dataset cityscapes these are files for its test server. Labels
     are not needed.
     """
     if checkpoints:
-        _refuse(context, OF_INPUTS, "none beside --checkpoint", "one")
+        _refuse(context, (*OF_INPUTS, "to", *OF_PLATFORM), "none beside --checkpoint", "one")
         _of_split(model, checkpoints, Path(out), weights, overrides, size_hw, colours)
         return
-    _refuse(context, OF_SERVER, "--checkpoint beside it", "none")
+    ours = [name for name in OF_SERVER if to is None or name != "overrides"]
+    _refuse(context, ours, "--checkpoint beside it", "none")
     if not inputs:
         raise JobError(
             "INPUT: expected a picture, a folder, a video or another input, got none",
             "name one after the model, or --checkpoint for the files of a job's validation split",
         )
-    from adapt.cli.live import rate_bar
-    from adapt.use.load import load
-    from adapt.use.predict_set import PredictOptions, predict_set
+    if to is not None:
+        _refuse(context, ("frames",), "none beside --to", "one")
+        sending = Sending(to, overrides or (), slices, part, dry_run, yes, as_json)
+        submit_slices(context, model, inputs, out, spec, tracking_uri, sending)
+        return
+    _refuse(context, OF_PLATFORM, "--to beside it", "none")
+    from adapt.use.predict_set import PredictOptions
 
     options = PredictOptions(write, ids, split, part, threads, batch_size, overwrite, frames)
     place, stores = place_here(), stores_of(spec)
-    network = load(
+    network = _network(place, stores, model, device, precision, tracking_uri)
+    _predict(network, inputs, out, stores, place, options, as_json)
+
+
+def _network(
+    place: "Place",
+    stores: "Stores",
+    model: str,
+    device: str | None,
+    precision: str,
+    tracking_uri: str | None,
+) -> "LoadedModel":
+    from adapt.places import MODEL_SHA256
+    from adapt.use.load import load
+
+    return load(
         model,
         device=device or _own_gpu(place),
         precision=precision,
         stores=stores,
         tracking_uri=tracking_uri,
+        sha256=place.environment.get(MODEL_SHA256) or None,
     )
+
+
+def _predict(
+    network: "LoadedModel",
+    inputs: list[str],
+    out: str,
+    stores: "Stores",
+    place: "Place",
+    options: "PredictOptions",
+    as_json: bool,
+) -> None:
+    """Predict here, with progress, and report the counts."""
+    from adapt.cli.live import rate_bar
+    from adapt.use.predict_set import predict_set
+
     with rate_bar("predicting", console, quiet=not place.leader) as show, _stop_asked() as stop:
         summary = predict_set(
             network,
@@ -118,7 +170,7 @@ def predict(
     _answer(summary, out, place, as_json)
 
 
-def _refuse(context: typer.Context, names: tuple[str, ...], expected: str, got: str) -> None:
+def _refuse(context: typer.Context, names: Sequence[str], expected: str, got: str) -> None:
     """Raise `JobError` for a parameter of the other form that was given."""
     for param in context.command.params:
         source = context.get_parameter_source(str(param.name))
@@ -126,7 +178,8 @@ def _refuse(context: typer.Context, names: tuple[str, ...], expected: str, got: 
             shown = param.opts[0] if param.opts[0].startswith("--") else "INPUT"
             raise JobError(
                 f"{shown}: expected {expected}, got {got}",
-                "use the options of one form: `predict MODEL INPUT` or `predict SPEC --checkpoint`",
+                "use the options of one form: `predict MODEL INPUT`, the same with --to, or "
+                "`predict SPEC --checkpoint`",
             )
 
 

@@ -7,6 +7,7 @@ import typer
 
 from adapt.cli import completion
 
+PLATFORM = "As jobs of a platform (--to)"
 SERVER = "Files of a validation split (SPEC --checkpoint)"
 
 Model = Annotated[
@@ -94,7 +95,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one key of the spec: validation.split=test.",
+        help="Change one key of the spec: validation.split=test. With --to: of the profile.",
         rich_help_panel=SERVER,
     ),
 ]
@@ -112,6 +113,42 @@ Colours = Annotated[
         "--colours", help="Also write them in the classes' colours.", rich_help_panel=SERVER
     ),
 ]
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="PROFILE",
+        help="Predict on a platform, as jobs with a slice each: a profile, a YAML file or a name "
+        "that `specs` lists. The jobs get the other options as they are.",
+        autocompletion=completion.profiles,
+        rich_help_panel=PLATFORM,
+    ),
+]
+Slices = Annotated[
+    int | None,
+    typer.Option(
+        "--slices",
+        min=1,
+        max=1000,
+        metavar="N",
+        help="Number of slices; default: the one that --slice names.",
+        rich_help_panel=PLATFORM,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print the requests as YAML; send nothing.",
+        rich_help_panel=PLATFORM,
+    ),
+]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Submit without confirmation.", rich_help_panel=PLATFORM),
+]
+OF_PLATFORM = ("slices", "dry_run", "yes")
+"""Parameters of the form with --to alone."""
 OF_SERVER = ("weights", "overrides", "size_hw", "colours")
 """Parameters of the form with --checkpoint alone."""
 OF_INPUTS = (

@@ -23,6 +23,7 @@ from storage.uris import without_password
 
 if TYPE_CHECKING:
     from adapt.platforms.endpoint import Serving
+    from adapt.platforms.prediction import Prediction
     from adapt.spec.job_spec import JobSpec
 
 State = Literal["waiting", "running", "done", "interrupted", "failed", "stopped", "unknown"]
@@ -233,8 +234,8 @@ class Platform:
     """A row of PLATFORMS.
 
     `grace_s` of a profile is the time between the platform's stop and its kill. `restarts` is
-    true where the platform itself starts an interrupted job again. `serving` is how it serves
-    models, for `deploy`.
+    true where the platform itself starts an interrupted job again. `predict` gives the requests of
+    `predict --to`, by their jobs' names. `serving` is how it serves models, for `deploy`.
     """
 
     profile: type[Profile]
@@ -242,4 +243,5 @@ class Platform:
     connect: Callable[[Any, Mapping[str, str]], Client]
     grace_s: Callable[[Any], float]
     restarts: Callable[[Any], bool]
+    predict: "Callable[[Prediction, Any], dict[str, Request]]"
     serving: "Serving | None" = None

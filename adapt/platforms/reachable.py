@@ -38,14 +38,14 @@ def unreachable(
         folders = [*mounted, IMAGE]
         if key == CHECKPOINTS:
             folders = [*(mounted if writable is None else writable)]
-        if key not in replaced and not _is_there(uri, folders):
+        if key not in replaced and not is_there(uri, folders):
             expected = [offers[key]] if key in offers else []
             expected += [f"a path below {folder}" for folder in folders]
             lines.append(_line(key, uri, expected))
     return lines
 
 
-def _is_there(uri: str, folders: Collection[str]) -> bool:
+def is_there(uri: str, folders: Collection[str]) -> bool:
     """Return whether it is no path, or one below a folder."""
     scheme, path = split_uri(uri)
     whole = posixpath.normpath(path)  # `..` must not lead out

@@ -64,13 +64,14 @@ def priced(job: "JobSpec", profile: Profile) -> "JobSpec":
     return job.model_copy(update={"report": job.report.model_copy(update=price)})
 
 
-def name_of(run: str, now: datetime, attempt: int) -> str:
-    """A platform's label for a run: its own name as far as that goes, the time, the attempt."""
+def name_of(run: str, now: datetime, attempt: int, reserve: int = 0) -> str:
+    """A platform's label for a run: its own name as far as that goes, the time, the attempt; with
+    room for `reserve` characters at its end."""
     tail = f"-{now:%y%m%d-%H%M%S}" + (f"-r{attempt}" if attempt > 1 else "")
     label = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")
     if not label[:1].isalpha():
         label = f"job-{label}"
-    return label[: NAME_CHARS - len(tail)].rstrip("-") + tail
+    return label[: NAME_CHARS - len(tail) - reserve].rstrip("-") + tail
 
 
 def facts_of(plan: PreparedJob) -> dict[str, str]:

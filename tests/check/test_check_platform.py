@@ -53,6 +53,7 @@ def on_double(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             lambda *_: cast(Client, client),
             grace_s=lambda _: 30.0,
             restarts=lambda _: False,
+            predict=lambda *_: {},
         )
         monkeypatch.setitem(PLATFORMS, "double", platform)
 

@@ -141,6 +141,8 @@ def _pod_failure_policy(spec: dict[str, Any]) -> Iterator[SchemaFault]:
         yield SchemaFault("spec.podReplacementPolicy", "must be Failed with podFailurePolicy")
     names = {container["name"] for container in pod["containers"]}
     for rule in spec["podFailurePolicy"]["rules"]:
+        if rule["action"] == "FailIndex" and "backoffLimitPerIndex" not in spec:
+            yield SchemaFault("spec.podFailurePolicy", "FailIndex needs backoffLimitPerIndex")
         codes = rule.get("onExitCodes")
         if codes and codes.get("containerName") not in names | {None}:
             yield SchemaFault("spec.podFailurePolicy", f"no container {codes['containerName']}")

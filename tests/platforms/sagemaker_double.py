@@ -203,7 +203,7 @@ def check_combinations(job: dict[str, Any]) -> None:
         )
     if spot and "KeepAlivePeriodInSeconds" in resources:
         raise AwsRefused("ValidationException", "A warm pool of spot instances")
-    for metric in job["AlgorithmSpecification"]["MetricDefinitions"]:
+    for metric in job["AlgorithmSpecification"].get("MetricDefinitions", []):
         if re.compile(metric["Regex"]).groups != 1:
             raise AwsRefused("ValidationException", f"{metric['Name']}: one capture group expected")
     for channel in job.get("InputDataConfig", []):

@@ -97,6 +97,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Pretend:
         connect=lambda *_: None,  # type: ignore[arg-type, return-value]
         grace_s=lambda _profile: 60,
         restarts=lambda _profile: False,
+        predict=lambda *_: {},
         serving=serving,
     )
     monkeypatch.setitem(PLATFORMS, "pretend", row)

@@ -82,7 +82,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Pretend:
             raise StoreUnavailable("pretend: does not answer")
         return pretend
 
-    row = Platform(PretendProfile, request, connect, lambda _: 60.0, lambda _: False)
+    row = Platform(PretendProfile, request, connect, lambda _: 60.0, lambda _: False, lambda *_: {})
     monkeypatch.setitem(PLATFORMS, "pretend", row)
     return pretend
 

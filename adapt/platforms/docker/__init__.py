@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from adapt.platforms.docker.client import DockerClient, connect
 from adapt.platforms.docker.endpoint_request import access, endpoint_request, reach
 from adapt.platforms.docker.endpoints import connect_endpoints
+from adapt.platforms.docker.prediction import prediction_requests
 from adapt.platforms.docker.profile import DockerProfile
 from adapt.platforms.docker.request import request
 from adapt.platforms.endpoint import Serving
@@ -21,6 +22,7 @@ DOCKER = Platform(
     connect=_connect,
     grace_s=lambda profile: float(profile.grace_s),
     restarts=lambda _profile: False,
+    predict=prediction_requests,
     serving=Serving(
         request=endpoint_request,
         connect=connect_endpoints,

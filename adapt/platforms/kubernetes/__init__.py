@@ -13,6 +13,7 @@ from adapt.platforms.kubernetes.endpoint_request import access, endpoint_request
 from adapt.platforms.kubernetes.endpoints import connect_endpoints
 from adapt.platforms.kubernetes.kinds import KINDS
 from adapt.platforms.kubernetes.manifests import request
+from adapt.platforms.kubernetes.prediction import prediction_requests
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.platform import Platform
 
@@ -38,6 +39,7 @@ KUBERNETES = Platform(
     connect,
     _grace_s,
     _restarts,
+    prediction_requests,
     Serving(
         request=endpoint_request,
         connect=connect_endpoints,

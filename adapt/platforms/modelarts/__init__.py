@@ -10,6 +10,7 @@ from adapt.platforms.modelarts.endpoint_request import (
     reach,
 )
 from adapt.platforms.modelarts.endpoints import connect_endpoints
+from adapt.platforms.modelarts.prediction import prediction_requests
 from adapt.platforms.modelarts.profile import ModelArtsProfile
 from adapt.platforms.modelarts.request import request
 from adapt.platforms.platform import Platform
@@ -20,6 +21,7 @@ MODELARTS = Platform(
     connect=connect,
     grace_s=lambda profile: profile.grace_s,
     restarts=lambda profile: profile.restarts > 0 and profile.restart_always,
+    predict=prediction_requests,
     serving=Serving(
         request=endpoint_request,
         connect=connect_endpoints,

@@ -56,7 +56,7 @@ def request(submission: Submission, profile: ModelArtsProfile) -> Request:
             "name": name,
             "description": f"SegAdapt run {submission.job.name}"[:256],
             "workspace_id": profile.workspace_id,
-            **_annotations(profile),
+            **annotations(profile),
         },
         "algorithm": {
             "engine": {"image_url": profile.image},
@@ -66,11 +66,12 @@ def request(submission: Submission, profile: ModelArtsProfile) -> Request:
                 inputs=_inputs(submission.job, profile), outputs=_outputs(submission.job, profile)
             ),
         },
-        "spec": _spec(profile),
+        "spec": spec_of(profile),
     }
 
 
-def _annotations(profile: ModelArtsProfile) -> dict[str, Any]:
+def annotations(profile: ModelArtsProfile) -> dict[str, Any]:
+    """The metadata that says how often a job is started again."""
     if profile.restarts == 0:
         return {}
     found = {"fault-tolerance/job-retry-num": str(profile.restarts)}
@@ -83,7 +84,7 @@ def _annotations(profile: ModelArtsProfile) -> dict[str, Any]:
 
 def _variables(submission: Submission, profile: ModelArtsProfile) -> dict[str, Any]:
     variables = submission.environment(profile, profile.grace_s)
-    _check_variables(variables, profile)
+    check_variables(variables, profile)
     if profile.spec_uri is None:
         variables["SEGADAPT_SPEC_BASE64"] = _packed_spec(submission)
     secrets = {name: {"from_environment": name} for name in profile.secrets}
@@ -109,7 +110,8 @@ def _packed_spec(submission: Submission) -> str:
     return text
 
 
-def _check_variables(variables: Mapping[str, str], profile: ModelArtsProfile) -> None:
+def check_variables(variables: Mapping[str, str], profile: ModelArtsProfile) -> None:
+    """Raise `JobError` for names and values that ModelArts would refuse."""
     for name in (*variables, *profile.secrets):
         where = f"secrets: {name}" if name in profile.secrets else f"environment.{name}"
         if len(name) > MAX_KEY:
@@ -228,7 +230,8 @@ def _channel(name: str, folder: str) -> dict[str, Any]:
     return {"name": name, "access_method": "env", "remote": {"obs": {"obs_url": folder}}}
 
 
-def _spec(profile: ModelArtsProfile) -> Request:
+def spec_of(profile: ModelArtsProfile) -> Request:
+    """Machines, mounts, limits and messages of a job."""
     log_uri, hours, notification = profile.log_uri, profile.max_hours, profile.notification
     return _filled(
         resource=_filled(

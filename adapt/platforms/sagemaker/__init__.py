@@ -13,6 +13,7 @@ from adapt.platforms.sagemaker.endpoint_request import (
     reach,
 )
 from adapt.platforms.sagemaker.endpoints import SageMakerEndpoints
+from adapt.platforms.sagemaker.prediction import prediction_requests
 from adapt.platforms.sagemaker.profile import SageMakerProfile
 from adapt.platforms.sagemaker.request import GRACE_S, request
 
@@ -24,6 +25,7 @@ SAGEMAKER = Platform(
     connect=SageMakerClient,
     grace_s=lambda _profile: GRACE_S,
     restarts=lambda profile: profile.spot,
+    predict=prediction_requests,
     serving=Serving(
         request=endpoint_request,
         connect=SageMakerEndpoints,

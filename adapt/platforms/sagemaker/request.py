@@ -84,24 +84,33 @@ def request(submission: Submission, profile: SageMakerProfile) -> Request:
     _check_uris(submission.job, profile)
     _check_secrets(submission.job, profile)
     body = _request(submission, profile)
-    check_request("sagemaker", "CreateTrainingJob", body, partial(_key_of, profile=profile))
+    check_request("sagemaker", "CreateTrainingJob", body, partial(key_of, profile=profile))
     return body
 
 
 def _request(submission: Submission, profile: SageMakerProfile) -> Request:
-    tags = [{"Key": key, "Value": value} for key, value in sorted(profile.tags.items())]
     region = {"AWS_DEFAULT_REGION": profile.region}  # the SDKs read no other; stores need it
     body = {
         "TrainingJobName": submission.name,
-        "RoleArn": profile.role_arn,
         "AlgorithmSpecification": {
             "TrainingImage": profile.image,
             "TrainingInputMode": "File",
             "MetricDefinitions": [{"Name": key, "Regex": METRICS[key]} for key in METRICS],
         },
-        "HyperParameters": _spec_parts(submission.spec_base64()),
+        "HyperParameters": spec_parts(submission.spec_base64()),
         "Environment": region | submission.environment(profile, GRACE_S),
         "InputDataConfig": [_channel(name, one) for name, one in sorted(profile.channels.items())],
+        "CheckpointConfig": _checkpoints(submission.job, profile),
+        **job_parts(profile),
+    }
+    return {key: value for key, value in body.items() if value not in ({}, [])}
+
+
+def job_parts(profile: SageMakerProfile) -> Request:
+    """The parts of the body that every kind of job has."""
+    tags = [{"Key": key, "Value": value} for key, value in sorted(profile.tags.items())]
+    body = {
+        "RoleArn": profile.role_arn,
         # weights do not become smaller by gzip
         "OutputDataConfig": _given(
             S3OutputPath=profile.output_uri, KmsKeyId=profile.kms_key, CompressionType="NONE"
@@ -119,10 +128,9 @@ def _request(submission: Submission, profile: SageMakerProfile) -> Request:
         ),
         "EnableManagedSpotTraining": profile.spot,
         "EnableInterContainerTrafficEncryption": profile.encrypt_traffic,
-        "CheckpointConfig": _checkpoints(submission.job, profile),
         "VpcConfig": network_of(profile),
         "RetryStrategy": _given(MaximumRetryAttempts=profile.retries),
-        "Tags": [TAG, *tags],
+        "Tags": [{**TAG}, *tags],
     }
     return {key: value for key, value in body.items() if value not in ({}, [])}
 
@@ -135,7 +143,8 @@ def _seconds(hours: float | None) -> int | None:
     return None if hours is None else max(1, round(3600 * hours))
 
 
-def _spec_parts(text: str) -> dict[str, str]:
+def spec_parts(text: str) -> dict[str, str]:
+    """A job spec in base64 as hyperparameters, which `adapt.places.sagemaker` joins."""
     starts = range(0, len(text), SPEC_PART)
     return {f"spec_base64_{n}": text[at : at + SPEC_PART] for n, at in enumerate(starts)}
 
@@ -205,7 +214,7 @@ def _check_secrets(job: "JobSpec", profile: SageMakerProfile) -> None:
             )
 
 
-def _key_of(path: str, profile: SageMakerProfile) -> str:
+def key_of(path: str, profile: SageMakerProfile) -> str:
     """The profile's key of a path of AWS's; the path itself where it has none."""
     for theirs in sorted(_KEYS, key=len, reverse=True):
         if path == theirs or path.startswith(f"{theirs}."):

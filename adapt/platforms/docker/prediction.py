@@ -1,0 +1,59 @@
+"""The containers that predict a set, one for each slice, at the same time on one engine."""
+
+from typing import Any
+
+from adapt.errors import JobError
+from adapt.platforms.docker.client import JOB_LABEL
+from adapt.platforms.docker.profile import DockerProfile
+from adapt.platforms.docker.request import VARIABLE_BYTES, host_config
+from adapt.platforms.platform import Request
+from adapt.platforms.prediction import SPEC_VARIABLE, Prediction, check_paths
+
+
+def prediction_requests(prediction: Prediction, profile: DockerProfile) -> dict[str, Request]:
+    """The requests by the containers' names. The GPUs of the profile are shared out: each slice has
+    one. Raises `JobError` for paths that no mount has."""
+    read = [mount.target for mount in profile.mounts]
+    written = [mount.target for mount in profile.mounts if not mount.read_only]
+    check_paths(prediction, "mounts of the profile", read, written)
+    variables = prediction.environment(profile, profile.grace_s) | _spec(prediction)
+    return {
+        prediction.name_of(number): {
+            "name": prediction.name_of(number),
+            "secrets": list(profile.secrets),
+            "body": {
+                "Image": profile.image,
+                "Cmd": prediction.arguments(number),
+                "Env": [f"{name}={value}" for name, value in variables.items()],
+                "Labels": {
+                    JOB_LABEL: prediction.name_of(number),
+                    "segadapt.run": prediction.name,
+                },
+                "User": profile.user,
+                "StopSignal": "SIGTERM",
+                "StopTimeout": profile.grace_s,
+                "HostConfig": host_config(profile) | _own_gpu(profile, number),
+            },
+        }
+        for number in prediction.slices
+    }
+
+
+def _spec(prediction: Prediction) -> dict[str, str]:
+    if prediction.spec is None:
+        return {}
+    if len(prediction.spec) + len(f"{SPEC_VARIABLE}=") >= VARIABLE_BYTES:
+        raise JobError(
+            f"--spec: expected at most {VARIABLE_BYTES} characters in base64, got "
+            f"{len(prediction.spec)}",
+            "name one with the stores alone and short classes",
+        )
+    return {SPEC_VARIABLE: prediction.spec}
+
+
+def _own_gpu(profile: DockerProfile, number: int) -> dict[str, Any]:
+    if not profile.gpus:
+        return {}
+    ids = profile.gpu_ids or [str(one) for one in range(profile.gpus)]
+    which = {"DeviceIDs": [ids[number % len(ids)]]}
+    return {"DeviceRequests": [{"Driver": "", **which, "Capabilities": [["gpu"]]}]}

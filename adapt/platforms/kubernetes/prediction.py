@@ -1,0 +1,128 @@
+"""The Indexed Job that predicts a set: a pod for each slice, each started again by itself.
+
+A slice that ends for good (bad files: 4) ends alone; Kubernetes 1.29 or later has that.
+"""
+
+from typing import Any
+
+from adapt.errors import JobError
+from adapt.platforms.kubernetes.jobs import Manifest
+from adapt.platforms.kubernetes.pod import (
+    INSTANCE,
+    MANAGED_BY,
+    NEVER_AGAIN,
+    RUN,
+    container_security,
+    data_mounts,
+    data_volumes,
+    mega,
+    placement,
+    resources,
+)
+from adapt.platforms.kubernetes.profile import KubernetesProfile
+from adapt.platforms.platform import Request
+from adapt.platforms.prediction import SPEC_VARIABLE, Prediction, check_one_gpu, check_paths
+
+
+def prediction_requests(prediction: Prediction, profile: KubernetesProfile) -> dict[str, Request]:
+    """The manifests of one job: all slices are its pods, which share the set out by their numbers;
+    of one slice alone the only pod. Raises `JobError` for another kind of job, and for paths that
+    no volume has."""
+    if profile.kind != "indexed_job":
+        raise JobError(
+            f"kind: expected indexed_job for `predict --to`, got {profile.kind}",
+            "pass --set kind=indexed_job",
+        )
+    check_one_gpu(profile)
+    read = [volume.mount_path for volume in profile.volumes]
+    written = [volume.mount_path for volume in profile.volumes if not volume.read_only]
+    check_paths(prediction, "volumes of the profile", read, written)
+    whole = len(prediction.slices) == prediction.num_slices
+    name = prediction.name if whole else prediction.name_of(prediction.slices[0])
+    job = _job(name, prediction, profile, None if whole else prediction.slices[0])
+    return {name: {"apiVersion": "v1", "kind": "List", "items": [job]}}
+
+
+def _job(
+    name: str, prediction: Prediction, profile: KubernetesProfile, number: int | None
+) -> Manifest:
+    labels = {"app.kubernetes.io/name": "segadapt", INSTANCE: name, MANAGED_BY: "segadapt"}
+    notes = {RUN: prediction.name}
+    never_again = {"containerName": "main", "operator": "In", "values": NEVER_AGAIN}
+    disrupted = {"type": "DisruptionTarget", "status": "True"}
+    deadline = profile.max_hours and {"activeDeadlineSeconds": round(3600 * profile.max_hours)}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": profile.namespace,
+            "labels": labels,
+            "annotations": notes,
+        },
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": len(prediction.slices),
+            "parallelism": len(prediction.slices),
+            "backoffLimitPerIndex": profile.retries,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [disrupted]},
+                    {"action": "FailIndex", "onExitCodes": never_again, "onPodConditions": []},
+                ]
+            },
+            **(deadline or {}),
+            "ttlSecondsAfterFinished": round(3600 * profile.keep_hours),
+            "template": {
+                "metadata": {
+                    "labels": {**labels},
+                    "annotations": {**notes, "sidecar.istio.io/inject": "false"},
+                },
+                "spec": _pod(prediction, profile, number),
+            },
+        },
+    }
+
+
+def _pod(prediction: Prediction, profile: KubernetesProfile, number: int | None) -> dict[str, Any]:
+    priority = {"priorityClassName": profile.priority_class} if profile.priority_class else {}
+    source = {"envFrom": [{"secretRef": {"name": profile.secret}}]} if profile.secret else {}
+    container = {
+        "name": "main",
+        "image": profile.image,
+        # Kubernetes expands $(NAME) in arguments too
+        "args": [word.replace("$", "$$") for word in prediction.arguments(number)],
+        "env": _variables(prediction, profile),
+        **source,
+        "resources": resources(profile),
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "shm", "mountPath": "/dev/shm"},
+            {"name": "scratch", "mountPath": "/cache"},
+            {"name": "tmp", "mountPath": "/tmp"},
+            *data_mounts(profile),
+        ],
+    }
+    return {
+        **placement(profile),
+        **priority,
+        "automountServiceAccountToken": profile.service_account is not None,
+        "enableServiceLinks": False,
+        "restartPolicy": "Never",
+        "containers": [container],
+        "volumes": [
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": mega(profile.shm_gb)}},
+            {"name": "scratch", "emptyDir": {"sizeLimit": mega(profile.scratch_gb)}},
+            {"name": "tmp", "emptyDir": {}},
+            *data_volumes(profile),
+        ],
+    }
+
+
+def _variables(prediction: Prediction, profile: KubernetesProfile) -> list[dict[str, str]]:
+    """PET_NNODES is how a pod of an Indexed Job knows how many there are."""
+    plain = prediction.environment(profile, profile.grace_s)
+    plain |= {"PET_NNODES": str(len(prediction.slices))}
+    plain |= {} if prediction.spec is None else {SPEC_VARIABLE: prediction.spec}
+    return [{"name": name, "value": text.replace("$", "$$")} for name, text in plain.items()]

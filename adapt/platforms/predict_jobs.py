@@ -1,0 +1,126 @@
+"""Prepares the jobs that predict a set on a platform, and states what will run."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from adapt.config.strict_yaml import packed
+from adapt.data.writing.plan import Slice
+from adapt.errors import JobError
+from adapt.platforms import PLATFORMS
+from adapt.platforms.deploy import endpoint_name
+from adapt.platforms.gpus import check_gpus
+from adapt.platforms.model_uri import find_model
+from adapt.platforms.platform import Platform, Profile, Request
+from adapt.platforms.prediction import Prediction
+from adapt.platforms.submit import name_of
+from storage.stores import Stores
+from storage.uris import without_password
+
+if TYPE_CHECKING:
+    from adapt.spec.job_spec import JobSpec
+
+MOST_SLICES = 1000
+WHOLE = "0/1"
+"""`--slice` where it is not given."""
+
+
+class PreparedPrediction(NamedTuple):
+    """Jobs that are ready to be sent: the requests by their jobs' names."""
+
+    prediction: Prediction
+    profile: Profile
+    platform: Platform
+    requests: dict[str, Request]
+
+
+class Asked(NamedTuple):
+    """The wishes of a user; see `Prediction`. `part` is I/N, for one slice alone."""
+
+    model: str
+    inputs: Sequence[str]
+    out: str
+    options: Sequence[str]
+    num_slices: int | None
+    part: str
+
+
+def prepare_prediction(
+    asked: Asked,
+    profile: Profile,
+    stores: Stores,
+    spec: "JobSpec | None" = None,
+    tracking_uri: str | None = None,
+    now: datetime | None = None,
+) -> PreparedPrediction:
+    """The requests and their parts; `spec` has the settings of the stores.
+
+    Raises `JobError` for values that the platform would refuse, and `StoreError`.
+    """
+    slices, num_slices = _slices(asked)
+    if profile.gpus:
+        check_gpus(profile)
+    _check_inputs(asked.inputs)
+    found = find_model(asked.model, profile, stores, tracking_uri, takes_paths=False)
+    label = f"predict-{endpoint_name(asked.model, None)}"
+    prediction = Prediction(
+        name=name_of(label, now or datetime.now(UTC), 1, reserve=len(f"-{num_slices}")),
+        model=found.uri,
+        asked=asked.model,
+        inputs=tuple(asked.inputs),
+        out=asked.out,
+        options=tuple(asked.options),
+        num_slices=num_slices,
+        slices=slices,
+        sha256=found.sha256,
+        spec=None if spec is None else packed(spec.to_yaml()),
+    )
+    platform = PLATFORMS[profile.platform]
+    return PreparedPrediction(prediction, profile, platform, platform.predict(prediction, profile))
+
+
+def _slices(asked: Asked) -> tuple[tuple[int, ...], int]:
+    """The numbers of the slices to submit, of how many."""
+    if asked.num_slices is None:
+        piece = Slice.parse(asked.part)
+        if piece.num_slices > MOST_SLICES:
+            raise JobError(f"--slice: expected at most {MOST_SLICES}, got {piece.num_slices}")
+        return (piece.number,), piece.num_slices
+    if asked.part != WHOLE:
+        raise JobError(
+            f"--slices: expected none beside --slice {asked.part}, got {asked.num_slices}",
+            "name --slices N for all of them, or --slice I/N for one",
+        )
+    return tuple(range(asked.num_slices)), asked.num_slices
+
+
+def _check_inputs(inputs: Sequence[str]) -> None:
+    for one in inputs:
+        if one.isdecimal():
+            raise JobError(
+                f"INPUT: expected pictures or videos that other machines can read, got camera {one}"
+            )
+
+
+def facts_of(plan: PreparedPrediction) -> dict[str, str]:
+    """The facts to confirm before the jobs are sent, a line each."""
+    prediction, profile = plan.prediction, plan.profile
+    each = f"{profile.gpus} GPU{'' if profile.gpus == 1 else 's'}" if profile.gpus else "CPU"
+    count, of = len(prediction.slices), prediction.num_slices
+    alone = f" (slice {prediction.slices[0]}/{of} alone)" if count < of else ""
+    several = f"{count} job{'' if count == 1 else 's'}"
+    if len(plan.requests) < count:
+        several = f"1 job of {count} pods"
+    facts = {
+        "jobs": ", ".join(plan.requests) if len(plan.requests) < 4 else f"{prediction.name}-*",
+        "model": without_password(prediction.model),
+        "reads": ", ".join(map(without_password, prediction.inputs)),
+        "writes": without_password(prediction.out),
+        "platform": f"{profile.platform}, {several}{alone} x {each}",
+        "image": profile.image,
+        "restarts": "the same command resumes; --slice I/N submits one slice again",
+    }
+    if profile.price_per_hour is not None:
+        price = profile.price_per_hour * count
+        facts["price"] = f"{price:.2f} {profile.currency} an hour while all run"
+    return facts

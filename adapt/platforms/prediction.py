@@ -1,0 +1,89 @@
+"""A set that a platform predicts: jobs of `predict`, each with a slice of the set, of which every
+platform makes its requests.
+
+The jobs write to one folder and skip what is written, so a slice that failed is submitted again
+alone, and the same command resumes all.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from adapt.errors import JobError
+from adapt.places import GRACE, MODEL_SHA256
+from adapt.platforms.platform import Profile
+from adapt.platforms.reachable import IMAGE, is_there
+from storage.uris import without_password
+
+PROGRAM = ("python", f"{IMAGE}/entrypoint.py")
+"""The image's entrypoint, for platforms that replace it."""
+
+SPEC_VARIABLE = "SEGADAPT_SPEC_BASE64"
+"""The job spec with the settings of the stores, for `predict --spec env:...`."""
+
+
+class Prediction(NamedTuple):
+    """A set to predict, and how it is shared out.
+
+    `name` is a label as that of a job, `asked` MODEL as the user named it. `options` are those of
+    `predict` as words. Of `num_slices`, those in `slices` are submitted. `spec` is a whole job
+    spec in base64.
+    """
+
+    name: str
+    model: str
+    asked: str
+    inputs: tuple[str, ...]
+    out: str
+    options: tuple[str, ...]
+    num_slices: int
+    slices: tuple[int, ...]
+    sha256: str | None = None
+    spec: str | None = None
+
+    def name_of(self, number: int) -> str:
+        """The name of the job of a slice."""
+        return f"{self.name}-{number}"
+
+    def arguments(self, number: int | None) -> list[str]:
+        """The command of a slice, without the program; None: the platform numbers the nodes."""
+        spec = [] if self.spec is None else ["--spec", f"env:{SPEC_VARIABLE}"]
+        part = [] if number is None else ["--slice", f"{number}/{self.num_slices}"]
+        return ["predict", self.model, *self.inputs, "--out", self.out, *self.options, *spec, *part]
+
+    def environment(self, profile: Profile, grace_s: float) -> dict[str, str]:
+        """The plain variables of a slice, without the spec."""
+        hidden = {} if profile.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
+        digest = {} if self.sha256 is None else {MODEL_SHA256: self.sha256}
+        return {**hidden, **profile.environment, GRACE: f"{grace_s:.0f}", **digest}
+
+
+def check_paths(
+    prediction: Prediction,
+    offer: str,
+    read: Collection[str] = (),
+    written: Collection[str] = (),
+) -> None:
+    """Raise `JobError`, a line for each path that the jobs do not have; `read` are the folders that
+    they have, `written` those where results outlive them, `offer` names the profile's key."""
+    keys = [("MODEL", prediction.model, [*read, IMAGE])]
+    keys += [("INPUT", uri, [*read]) for uri in prediction.inputs]
+    keys += [("--out", prediction.out, [*written])]
+    lines = []
+    for key, uri, folders in keys:
+        if not is_there(uri, folders):
+            below = f", or a path below {' or '.join(folders)} ({offer})" if folders else ""
+            lines.append(
+                f"{key}: expected the URI of a store{below}, got {without_password(uri)!r}, a path "
+                "that the jobs do not have"
+            )
+    if lines:
+        raise JobError("\n".join(lines), "copy it into a store, or name another --out")
+
+
+def check_one_gpu(profile: Profile) -> None:
+    """Raise `JobError` for a machine whose other GPUs would be idle."""
+    if profile.gpus > 1:
+        raise JobError(
+            f"gpus: expected 0 or 1, since a slice uses one GPU, got {profile.gpus}",
+            "take a machine with one GPU (--set), and more slices",
+        )
