@@ -9,10 +9,15 @@ from adapt.cli.options import StoresFrom, console, place_here, stores_of
 
 commands = typer.Typer()
 
+OPTION_VARIABLES = "SEGADAPT_OPTION"
+"""Prefix of the variables that set options, for platforms that give the word `serve` alone:
+SEGADAPT_OPTION_PRECISION=bf16. A Kubernetes Service `segadapt-serve` would set SEGADAPT_SERVE_PORT
+in every pod."""
+
 EXTRA = "pip install 'segadapt[serve]'"
 
 
-@commands.command()
+@commands.command(context_settings={"auto_envvar_prefix": OPTION_VARIABLES})
 def serve(
     model: Annotated[
         str | None,
@@ -83,6 +88,7 @@ def serve(
     Try it: `curl --data-binary @street.png -H 'Content-Type: image/png' -o classes.png
     http://127.0.0.1:8080/invocations`, or open http://127.0.0.1:8080/ in a browser.
     docs/use_your_model.md has every endpoint. Ctrl-C and SIGTERM finish what is in flight.
+    Variables set options too: SEGADAPT_OPTION_PRECISION=bf16.
     """
     from adapt.errors import JobError
     from adapt.places import MODEL_SHA256, model_to_serve

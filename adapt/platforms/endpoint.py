@@ -47,6 +47,22 @@ ServeArguments = Annotated[list[str], AfterValidator(_no_addresses)]
 """Options of `segadapt serve` that no key of a profile says."""
 
 
+def option_variables(arguments: list[str]) -> dict[str, str]:
+    """Options of `segadapt serve` as the variables that set them, for a platform that starts an
+    image with the word `serve` alone. Raises `Mistake` for other words."""
+    found, words = dict[str, str](), iter(arguments)
+    for word in words:
+        option, equals, value = word.partition("=")
+        value = value if equals else next(words, "")
+        if not option.startswith("--") or not value:
+            raise Mistake(
+                f"arguments: expected options with a value each, got {' '.join(arguments)!r}",
+                fix="write [--precision, bf16]",
+            )
+        found["SEGADAPT_OPTION_" + option[2:].replace("-", "_").upper()] = value
+    return found
+
+
 class ServeSettings(Section):
     """The keys of a profile's section `serve`; each platform has its own."""
 

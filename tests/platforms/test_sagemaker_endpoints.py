@@ -158,6 +158,17 @@ def test_mistakes_are_refused_by_their_key(override: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_options_of_the_server_are_variables() -> None:
+    words = "serve={arguments: [--precision, bf16, --max-body-mb=6]}"
+    request = endpoint_request(STORED, profile("http://127.0.0.1:1", words))
+    variables = request["CreateModel"]["PrimaryContainer"]["Environment"]
+    assert variables["SEGADAPT_OPTION_PRECISION"] == "bf16"
+    assert variables["SEGADAPT_OPTION_MAX_BODY_MB"] == "6"
+    for wrong in ("[bf16]", "[--precision]", "[--precision, bf16, x]"):
+        with pytest.raises(JobError, match=r"serve.arguments: expected options with a value each"):
+            profile("http://127.0.0.1:1", f"serve={{arguments: {wrong}}}")
+
+
 def test_what_aws_would_refuse_is_refused_by_the_profiles_key() -> None:
     misspelt = profile("http://127.0.0.1:1", "serve={instance_type: ml.g5.huge}")
     with pytest.raises(JobError, match=r"serve.instance_type: expected a name that AWS knows"):

@@ -145,6 +145,19 @@ def test_weights_of_another_sha256_than_deploy_found_are_refused(
     assert process.says("DataError ") and process.says("expected sha256 0000")
 
 
+def test_options_come_from_variables_too(weights: Path, tmp_path: Path) -> None:
+    named = {"SEGADAPT_OPTION_PORT": "70000"}
+    ended = call("serve", weights, folder=tmp_path, environment=named)
+    assert ended.code == 2 and "Invalid value for '--port'" in ended.err
+    process = Process(
+        weights, folder=tmp_path, SEGADAPT_OPTION_PORT="0", SEGADAPT_OPTION_NAME="town"
+    )
+    with httpx.Client(base_url=process.url, timeout=30) as client:
+        process.ready()
+        assert client.get("/v2/models/town").status_code == 200
+        assert process.end(signal.SIGTERM) == 0, process.lines
+
+
 def test_a_token_is_asked_for_except_by_probes() -> None:
     with running(Pointwise, token=TOKEN) as (client, _):
         for path in ("/", "/ping", "/health", "/v2/health/live", "/v2/health/ready"):

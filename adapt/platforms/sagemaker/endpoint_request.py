@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from adapt.errors import JobError
-from adapt.platforms.endpoint import Deployment
+from adapt.platforms.endpoint import Deployment, option_variables
 from adapt.platforms.platform import Request
 from adapt.platforms.sagemaker.limits import check_request
 from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of
@@ -128,7 +128,7 @@ def _model(deployment: Deployment, profile: SageMakerProfile) -> dict[str, Any]:
         "PrimaryContainer": {
             "Image": profile.image,
             "Mode": "SingleModel",
-            "Environment": region | variables,
+            "Environment": region | variables | option_variables(profile.serve.arguments),
         },
         **({"VpcConfig": network_of(profile)} if profile.vpc else {}),
         "Tags": _tags(profile),

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from adapt.config.validation import Mistake
-from adapt.platforms.endpoint import ServeSettings
+from adapt.platforms.endpoint import ServeArguments, ServeSettings, option_variables
 
 
 class SageMakerServe(ServeSettings):
@@ -31,6 +31,10 @@ class SageMakerServe(ServeSettings):
         "machines.",
     )
 
+    arguments: ServeArguments = Field(
+        [], description="More options of `segadapt serve`, such as [--precision, bf16]."
+    )
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
@@ -38,6 +42,7 @@ class SageMakerServe(ServeSettings):
                 f"max_replicas: expected at least replicas ({self.replicas}), got "
                 f"{self.max_replicas}"
             )
+        option_variables(self.arguments)
         machine = self.instance_type
         if machine is not None and machine.startswith(("ml.trn", "ml.inf")):
             raise Mistake(f"instance_type: expected NVIDIA GPUs or a CPU, got {machine}")
