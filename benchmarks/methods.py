@@ -14,7 +14,6 @@ the checkpoint chosen on `val` and fetched by `download-best`, its file scored o
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,37 +21,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for `python benchmarks/methods.py`
 
-from adapt.cli.demo import make_towns  # noqa: E402 - needs the path above
-from adapt.evaluation.pictures import prediction_grid  # noqa: E402
+from adapt.evaluation.pictures import prediction_grid  # noqa: E402 - needs the path above
 from adapt.evaluation.protocol import chosen_text  # noqa: E402
 from adapt.methods import labelling_of  # noqa: E402
 from adapt.platforms.local_stack import mlflow_server, seaweedfs  # noqa: E402
 from adapt.spec.job_spec import load_spec  # noqa: E402
-from storage.config import StoreConfig  # noqa: E402
-from storage.stores import Stores  # noqa: E402
+from benchmarks.methods_data import TASKS  # noqa: E402
+from benchmarks.methods_table import Row, table  # noqa: E402
 
-TOWN_HW = ("128", "176")
-"""Height and width at which the rendered streets and their targets are trained."""
 CLI = [sys.executable, str(ROOT / "entrypoint.py")]
-
-
-class Row(NamedTuple):
-    """One job's result: its test figures, what it took, and how its checkpoint was chosen."""
-
-    name: str
-    seed: int
-    test: dict[str, Any]
-    minutes: float
-    chosen: str = ""
 
 
 class Task:
@@ -165,96 +149,6 @@ def run_all(
     return [row for row in ended if row is not None]
 
 
-def table(rows: list[Row]) -> str:
-    """Mean and spread over seeds by job, in percent, as Markdown; gains are paired by seed.
-
-    Only rows of one `checkpoint` compare; rows of older results do not say it.
-    """
-    classes, says_chosen = list(rows[0].test["iou"]), any(row.chosen for row in rows)
-    head = ["job", "mIoU", "gain over source only", *classes, "minutes"]
-    head += ["checkpoint"] if says_chosen else []
-    lines = [" | ".join(head), " | ".join([":--", *["--:"] * (len(head) - 1)])]
-    base = {row.seed: row.test["miou"] for row in rows if row.name == "source_only"}
-    for name in dict.fromkeys(row.name for row in rows):
-        mine = [row for row in rows if row.name == name]
-        gains = [row.test["miou"] - base[row.seed] for row in mine if row.seed in base]
-        cells = [name, spread([row.test["miou"] for row in mine])]
-        cells.append("" if name in ("start", "source_only") else spread(gains, "+"))
-        for label in classes:
-            cells.append(
-                f"{100 * statistics.mean(row.test['iou'][label] or 0 for row in mine):.1f}"
-            )
-        cells.append(f"{statistics.mean(row.minutes for row in mine):.1f}")
-        if says_chosen:
-            cells.append("; ".join(dict.fromkeys(row.chosen for row in mine)))
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines) + "\n"
-
-
-def spread(values: list[float], sign: str = "") -> str:
-    """`mean ± standard deviation` of shares, in percent."""
-    if not values:
-        return ""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{100 * statistics.mean(values):{sign}.1f} ± {100 * deviation:.1f}"
-
-
-def pack_airsim_to_camvid(task: Task, raw: Path) -> None:
-    """The simulator's frames, and CamVid."""
-    task.call("pack", "folders", str(raw / "airsim"), "s3://segadapt/airsim", "--name", "airsim")
-    pack_camvid(task, raw, ("192", "256"))
-
-
-def pack_camvid(task: Task, raw: Path, size_hw: tuple[str, str]) -> None:
-    """CamVid's training images resized, the rest as they came."""
-    camvid = ("pack", "camvid", str(raw / "camvid"), "s3://segadapt/camvid")
-    task.call(*camvid, "--split", "train", "--size-hw", *size_hw)
-    for split in ("val", "test"):
-        task.call(*camvid, "--split", split, "--original")
-
-
-def pack_town(task: Task, raw: Path) -> None:
-    """The rendered streets."""
-    town = ("pack", "folders", str(raw / "town"), "s3://segadapt/town", "--name", "town")
-    task.call(*town, "--size-hw", *TOWN_HW)
-
-
-def pack_town_to_camvid(task: Task, raw: Path) -> None:
-    """The rendered streets and CamVid, at one size."""
-    pack_town(task, raw)
-    pack_camvid(task, raw, TOWN_HW)
-
-
-def pack_town_to_idd_lite(task: Task, raw: Path) -> None:
-    """The rendered streets and IDD Lite, whose val split's second half is the test split, with a
-    list of every sixteenth training image."""
-    pack_town(task, raw)
-    idd, uri = raw / "idd_lite", "s3://segadapt/idd_lite"
-    named = ("--name", "idd_lite")
-    task.call("pack", "folders", str(idd / "train"), uri, *named, "--size-hw", *TOWN_HW)
-    train, val = (
-        sorted(path.stem for path in (idd / part / "images").iterdir()) for part in ("train", "val")
-    )
-    server = StoreConfig(
-        endpoint_url=task.environment["AWS_ENDPOINT_URL_S3"],
-        access_key_env="AWS_ACCESS_KEY_ID",
-        secret_key_env="AWS_SECRET_ACCESS_KEY",
-    )
-    store = Stores({"s3": server}, task.environment).open(uri)
-    store.put("sixteenth.txt", "\n".join(train[::16]).encode())
-    half = len(val) // 2
-    for split, others in (("val", val[half:]), ("test", val[:half])):
-        left_out = task.out / f"{split}_leaves_out.txt"
-        left_out.write_text("\n".join(others) + "\n")
-        kept = ("--split", split, "--original", "--skip-file", str(left_out))
-        task.call("pack", "folders", str(idd / "val"), uri, *named, *kept)
-
-
-def pack_toy_town(task: Task, _raw: Path) -> None:
-    """Both towns, rendered anew, in the folders that the demo uses."""
-    make_towns(task.out / "demo", seed=1, console=Console(stderr=True))
-
-
 def picture(task: Task, methods: list[str], seed: int) -> Image.Image:
     """One test image as every job sees it; the image itself stays with its owners."""
     seen = {}
@@ -270,14 +164,6 @@ def write_block(page: Path, name: str, text: str) -> None:
     before, _, rest = page.read_text().partition(f"<!-- {name} -->\n")
     _, _, after = rest.partition(f"<!-- end {name} -->")
     page.write_text(f"{before}<!-- {name} -->\n{text}<!-- end {name} -->{after}")
-
-
-TASKS = {
-    "town_to_camvid": pack_town_to_camvid,
-    "town_to_idd_lite": pack_town_to_idd_lite,
-    "airsim_to_camvid": pack_airsim_to_camvid,
-    "toy_town": pack_toy_town,
-}
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from PIL import Image
 from adapt.models import ARCHITECTURES
 from benchmarks import architectures
 from benchmarks.architectures import Cost, Measured, cost_table, ratios, result_table
-from benchmarks.methods import Row, run_all, spread, table
+from benchmarks.methods import run_all
+from benchmarks.methods_table import Row, spread, table
 from benchmarks.serving import Timed, check_equal, measured, png_of, row
 
 

@@ -21,68 +21,28 @@ import logging
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import torch
-from pydantic import Field
 
+from adapt.checkpoint.checked_files import MANIFEST, CheckedFiles
 from adapt.checkpoint.files import memory_file, sha256_of
 from adapt.checkpoint.lease import LEASE, Lease
+from adapt.checkpoint.saved import Best, Saved
 from adapt.checkpoint.snapshot import Snapshot
-from adapt.config.section import Section
 from adapt.errors import DataError
 from adapt.models.file_header import write_weights
 from adapt.models.weight_files import NoWeights, read_content
 from adapt.models.weights import STATE, WEIGHTS
 from storage.errors import MissingObject
-from storage.local import LocalStore
-from storage.retry import DOWNLOADS, Retry
 from storage.store import Store
 from storage.uris import join
 
 log = logging.getLogger(__name__)
 
-_Result = TypeVar("_Result")
-
-SPEC, MANIFEST, HISTORY = "spec.yaml", "manifest.json", "history.jsonl.gz"
+SPEC, HISTORY = "spec.yaml", "history.jsonl.gz"
 REPORT = "report.html"
-
-
-class CheckpointConfig(Section):
-    """Where and how often a run is saved."""
-
-    uri: str = Field("runs", description="Folder of all runs: file path or URI of a store.")
-    every_minutes: float = Field(10.0, gt=0, description="Longest time between two saves.")
-    every_steps: int | None = Field(None, ge=1, description="Also save every so many steps.")
-    keep: int = Field(3, ge=1, description="Newest checkpoints kept, beside the best.")
-
-
-class Saved(NamedTuple):
-    """One checkpoint: its folder's name, the URI of its weights and their sha256."""
-
-    name: str
-    weights_uri: str
-    sha256: str
-
-
-class Best(NamedTuple):
-    """The best checkpoint so far and its score."""
-
-    name: str
-    score: float
-    sha256: str
-
-    @property
-    def step(self) -> int:
-        """Steps done."""
-        return step_of(self.name)
-
-
-def step_of(name: str) -> int:
-    """Steps done at a checkpoint, by its folder's name."""
-    return int(name.split("-")[1])
 
 
 class RunFolder:
@@ -91,6 +51,7 @@ class RunFolder:
 
     def __init__(self, store: Store, uri: str | None = None, lease: Lease | None = None) -> None:
         self.store, self.uri, self.lease = store, uri or store.uri, lease
+        self._files = CheckedFiles(store)
 
     def leased(self, lease: Lease) -> "RunFolder":
         """The same folder for the holder of its lease: writes raise `LeaseLost` once it is not."""
@@ -151,7 +112,7 @@ class RunFolder:
         damaged."""
         with tempfile.TemporaryDirectory(prefix="segadapt-resume-") as folder:
             for file in (SPEC, STATE):
-                self._fetch_verified(name, file, Path(folder))
+                self._files.fetch(name, file, Path(folder))
             try:
                 state: dict[str, Any] = read_content(Path(folder) / STATE)
             except NoWeights as error:
@@ -167,10 +128,10 @@ class RunFolder:
     def history_text(self, name: str) -> str:
         """The history that was saved with a checkpoint; "" where it has none, as those of older
         versions. Raises `DataError` or `MissingObject` where it is damaged."""
-        if HISTORY not in self._again(lambda: self._digests(name)):
+        if HISTORY not in self._files.again(lambda: self._files.digests(name)):
             return ""
         with tempfile.TemporaryDirectory(prefix="segadapt-history-") as folder:
-            self._fetch_verified(name, HISTORY, Path(folder))
+            self._files.fetch(name, HISTORY, Path(folder))
             return gzip.decompress((Path(folder) / HISTORY).read_bytes()).decode()
 
     def put_report(self, page: bytes) -> None:
@@ -192,7 +153,7 @@ class RunFolder:
     def best(self) -> Best | None:
         """The best checkpoint so far, None before the first evaluation."""
         try:
-            return self._again(lambda: _parsed_best(self.store.get("BEST.json")))
+            return self._files.again(lambda: Best.parsed(self.store.get("BEST.json")))
         except MissingObject:
             return None
         except (ValueError, TypeError) as error:
@@ -209,7 +170,7 @@ class RunFolder:
             return None
         with tempfile.TemporaryDirectory(prefix="segadapt-resume-") as folder:
             try:
-                self._fetch_verified(best.name, WEIGHTS, Path(folder))
+                self._files.fetch(best.name, WEIGHTS, Path(folder))
             except (DataError, MissingObject) as error:
                 log.warning(
                     "%s/%s: the best checkpoint is damaged, its mark is removed: %s",
@@ -242,7 +203,7 @@ class RunFolder:
         """Put a checkpoint's weights and job spec, checked, into a folder. Raises `DataError`."""
         out.mkdir(parents=True, exist_ok=True)
         for file in (WEIGHTS, SPEC):
-            self._fetch_verified(name, file, out)
+            self._files.fetch(name, file, out)
 
     def clear(self) -> None:
         """Delete the whole run but for its lease, pointers first."""
@@ -257,49 +218,6 @@ class RunFolder:
         if self.lease is not None:
             self.lease.check()
 
-    def _again(self, read: Callable[[], _Result]) -> _Result:
-        """Read an object again that seems to be damaged, as it may be so on its way alone: a job
-        would go back to an older checkpoint. A folder is read once."""
-        attempts = 1 if isinstance(self.store, LocalStore) else DOWNLOADS
-        wrong = (DataError, ValueError, TypeError)
-        return Retry(attempts, longest_wait_s=3.0, on=wrong).call(read)
-
-    def _fetch_verified(self, name: str, file: str, folder: Path) -> None:
-        self._again(lambda: self._fetch_once(name, file, folder))
-
-    def _fetch_once(self, name: str, file: str, folder: Path) -> None:
-        expected = self._digests(name).get(file)
-        if expected is None:
-            raise _damaged_manifest(name, f"no {file}")
-        self.store.get_file(f"{name}/{file}", folder / file)
-        found = sha256_of(folder / file)
-        if found != expected:
-            raise DataError(
-                f"{name}/{file}: expected sha256 {expected[:12]}..., got {found[:12]}..."
-            )
-
-    def _digests(self, name: str) -> dict[str, str]:
-        """The sha256 of a checkpoint's files. Raises `DataError` for a damaged manifest."""
-        manifest = self.store.get(f"{name}/{MANIFEST}")
-        try:
-            return dict(json.loads(manifest)["sha256"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise _damaged_manifest(name, repr(error)) from error
-
-
-def _damaged_manifest(name: str, fault: str) -> DataError:
-    return DataError(
-        f"{name}/{MANIFEST}: expected a checkpoint's manifest, got a damaged one [{fault}]"
-    )
-
 
 def _write_compressed(text: str, path: Path) -> None:
     path.write_bytes(gzip.compress(text.encode(), compresslevel=6, mtime=0))
-
-
-def _parsed_best(data: bytes) -> Best:
-    """Raises `ValueError` or `TypeError` where it is damaged, or its score is no number."""
-    best = Best(**json.loads(data))
-    if not isfinite(best.score):
-        raise ValueError(f"expected a number as its score, got {best.score}")
-    return best

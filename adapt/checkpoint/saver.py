@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Condition, Thread
 
-from adapt.checkpoint.run_folder import RunFolder, Saved
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.checkpoint.saved import Saved
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from storage.errors import StoreError
 from storage.retry import Retry

@@ -84,8 +84,9 @@ def _classes(runs: Sequence[RunRecord], figures: list[charts.Figure]) -> dict[st
     ranked = sections.by_value({one: first.get(one) for one in every})
     bars = {run: {one: values.get(one) for one in ranked} for run, values in found.items()}
     figure = charts.class_bars(bars, "IoU of each class by run")
-    rows = [(one, [bars[run][one] for run in bars]) for one in ranked]
-    return {"figure": sections.add(figures, figure), "rows": rows, "names": list(bars)}
+    rows = [(one, [percent(bars[run][one]) for run in bars]) for one in ranked]
+    shown = sections.add(figures, figure)
+    return {"figure": shown, "heads": list(bars), "rows": rows, "note": None}
 
 
 def _pictures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ It is read from a checkpoint's folder alone: no data, no network, no MLflow.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from adapt.checkpoint.run_folder import RunFolder, step_of
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.checkpoint.saved import step_of
 from adapt.config.strict_yaml import parse_yaml
 from adapt.config.validation import validate
 from adapt.data.label_maps import LABEL_SPACES, LabelSpace

@@ -7,7 +7,7 @@ from adapt.evaluation.protocol import chosen_text
 from adapt.report import charts
 from adapt.report.history import TRAIN, VALIDATION
 from adapt.report.run_record import RunRecord
-from adapt.report.texts import NONE, duration, percent
+from adapt.report.texts import NONE, difference, duration, percent
 from storage.uris import without_password
 
 Fact = tuple[str, str]
@@ -163,8 +163,13 @@ def _classes(
     bars = {f"{run.name}, step {run.shown['step']}": ranked}
     bars |= {name: other} if other else {}
     shown = add(figures, charts.class_bars(bars, f"IoU of each class, compared with {name}"))
-    rows = [(one, value, other.get(one)) for one, value in ranked.items()]
-    return {"figure": shown, "rows": rows, "against": name, "compared": bool(other)}
+    heads, note = ["IoU"], "There is no other evaluation to compare with."
+    rows = [(one, [percent(value)]) for one, value in ranked.items()]
+    if other:
+        heads, note = [*heads, name, "difference"], f"Compared with {name}."
+        for one, cells in rows:
+            cells += [percent(other.get(one)), difference(ranked[one], other.get(one))]
+    return {"figure": shown, "heads": heads, "rows": rows, "note": note}
 
 
 def _compared_with(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from adapt.checkpoint.run_folder import CheckpointConfig
+from adapt.checkpoint.config import CheckpointConfig
 from adapt.config.secrets import refuse_secrets
 from adapt.config.section import Section
 from adapt.config.strict_yaml import IN_VARIABLE, read_yaml, with_overrides

@@ -1,4 +1,4 @@
-"""Names as MLflow takes them: of metrics, params, tags and artifacts.
+"""Names as MLflow takes them: of metrics, params, tags and artifacts; and texts in tags.
 
 MLflow refuses most punctuation, and names that are not the path that they spell (`a//b`, `..`).
 Such a name is replaced by a legal one that ends with a digest of it: a pure function, so that two
@@ -16,6 +16,8 @@ _MAX_STEM_BYTES, _MAX_SUFFIX_CHARS = 140, 8
 _MAX_FILE_BYTES = 200
 """Of one part of a path: file systems take 255 bytes."""
 _DIGEST_CHARS = 8
+_MOST_CHARS = 5000
+"""Of a long text; older servers too accept that much in a tag."""
 
 
 def legal_name(name: str) -> str:
@@ -80,3 +82,9 @@ def digest(text: str) -> str:
     """Eight hexadecimal digits that stand for the text."""
     hashed = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     return hashed.hexdigest()[:_DIGEST_CHARS]
+
+
+def shortened(text: str) -> str:
+    """The text, or its two ends: the head names the place, the tail the error."""
+    half = _MOST_CHARS // 2 - 10
+    return text if len(text) <= _MOST_CHARS else f"{text[:half]}\n[...]\n{text[-half:]}"

@@ -11,7 +11,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -21,6 +21,7 @@ from PIL import Image
 from adapt.errors import JobError
 from adapt.tracking.config import TrackingConfig
 from adapt.tracking.delivery import Delivery
+from adapt.tracking.flat import flat
 from adapt.tracking.logged_models import TrackedModel
 from adapt.tracking.mlflow_database import absolute
 from adapt.tracking.mlflow_entries import ERROR_TAG as ERROR_TAG
@@ -29,7 +30,7 @@ from adapt.tracking.mlflow_run import BEST_PROTOCOL_TAG as BEST_PROTOCOL_TAG
 from adapt.tracking.mlflow_run import BEST_SHA256_TAG as BEST_SHA256_TAG
 from adapt.tracking.mlflow_run import BEST_URI_TAG as BEST_URI_TAG
 from adapt.tracking.mlflow_run import BEST_WEIGHTS_TAG as BEST_WEIGHTS_TAG
-from adapt.tracking.names import clean_text, digest, legal_name, legal_path
+from adapt.tracking.names import clean_text, digest, legal_name, legal_path, shortened
 from adapt.tracking.spool import Spool, parsed
 from storage.uris import without_password, without_user
 
@@ -38,8 +39,6 @@ log = logging.getLogger(__name__)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _MAX_VALUE_CHARS = 6000
-_MAX_ERROR_CHARS = 5000
-"""Older servers too accept that much in a tag."""
 _RESTORED_KINDS = ("metrics", "text", "models")
 
 
@@ -140,7 +139,7 @@ class Tracker:
         """The job's parameters; nested mappings become `a.b`. MLflow never changes a parameter: a
         value that differs from the first becomes the tag `segadapt.changed_param.NAME`.
         """
-        self._append("params", values=self._short(_flat(params), "params"))
+        self._append("params", values=self._short(flat(params), "params"))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """The metrics of one step."""
@@ -218,7 +217,7 @@ class Tracker:
         """
         if status == "FINISHED" and self._config.register_as is not None:
             self._append("register", name=self._config.register_as)
-        reason = None if error is None else _shortened(clean_text(without_password(error)))
+        reason = None if error is None else shortened(clean_text(without_password(error)))
         if status is not None:
             self._append("finish", status=status, error=reason)
         done = self._delivery.drain(timeout_s, self._tell_wait, limit_s)
@@ -246,28 +245,3 @@ class Tracker:
                 texts[key] = f"see artifact {artifact_path}"
                 self.log_text(text, artifact_path)
         return texts
-
-
-def _flat(params: Mapping[str, Any]) -> dict[str, object]:
-    """Nested mappings as `a.b`; a name that another value has, as by a key `a.b`, gets a digest."""
-    flat: dict[str, object] = {}
-    for path, value in _leaves(params):
-        name = ".".join(path)
-        flat[f"{name}-{digest(repr(path))}" if name in flat else name] = value
-    return flat
-
-
-def _leaves(
-    params: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], object]]:
-    for key, value in params.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, (*path, key))
-        else:
-            yield (*path, key), value
-
-
-def _shortened(text: str) -> str:
-    """The text, or its two ends: the head names the place, the tail the error."""
-    half = _MAX_ERROR_CHARS // 2 - 10
-    return text if len(text) <= _MAX_ERROR_CHARS else f"{text[:half]}\n[...]\n{text[-half:]}"

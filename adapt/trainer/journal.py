@@ -6,7 +6,7 @@ from math import nan
 
 from torch import Tensor, tensor
 
-from adapt.checkpoint.run_folder import Saved
+from adapt.checkpoint.saved import Saved
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.engine.engine import Engine
 from adapt.evaluation.evaluate import Evaluation

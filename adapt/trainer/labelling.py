@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from adapt.checkpoint.run_folder import step_of
+from adapt.checkpoint.saved import step_of
 from adapt.data.packed.mixture import Mixture
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import DataError

@@ -12,7 +12,7 @@ from threading import Event
 from typing import NamedTuple
 
 from adapt.batch import Batch
-from adapt.checkpoint.run_folder import Best
+from adapt.checkpoint.saved import Best
 from adapt.engine.engine import Engine
 from adapt.errors import Interrupted
 from adapt.evaluation.evaluate import Evaluation, evaluate

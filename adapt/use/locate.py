@@ -5,7 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from adapt.checkpoint.run_folder import MANIFEST, RunFolder
+from adapt.checkpoint.checked_files import MANIFEST
+from adapt.checkpoint.run_folder import RunFolder
 from adapt.errors import DataError, JobError, known_names
 from adapt.models.weight_files import ENDINGS
 from adapt.models.weights import WEIGHTS

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from adapt.checkpoint import saver as saving
-from adapt.checkpoint.run_folder import RunFolder, Saved
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.checkpoint.saved import Saved
 from adapt.checkpoint.saver import Saver
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from storage.errors import SilentStore, StoreError, StoreUnavailable, WrongAnswer

@@ -20,7 +20,7 @@ from storage.errors import StoreError
 from storage.shards.cache import ShardCache
 from storage.store import Store
 from tests.conftest import write_raw_folders
-from tests.stream.faults import overwrite
+from tests.stream.bad_splits import overwrite
 
 TABLE = np.array([0, 1, 2, 3] + [255] * 252, np.uint8)
 COUNT = 12

@@ -197,10 +197,10 @@ def test_of_two_runs_chosen_by_an_awkward_metric_the_better_has_the_alias(
 def test_what_the_server_refuses_does_not_stop_the_rest(
     mlflow_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    register(mlflow_uri, tmp_path, "refused", "file:///tmp/local.safetensors", 0.1)
+    register(mlflow_uri, tmp_path, "refused", "s3://bucket/../weights.safetensors", 0.1)
     run = only_run(mlflow_uri, "refused")
     assert run.info.status == "FINISHED"
-    assert run.data.tags["best_checkpoint_uri"] == "file:///tmp/local.safetensors"
+    assert run.data.tags["best_checkpoint_uri"] == "s3://bucket/../weights.safetensors"
     assert "MLflow refuses register, which is skipped: " in caplog.text
 
 

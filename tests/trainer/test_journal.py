@@ -17,7 +17,7 @@ from adapt.spec.job_spec import JobSpec
 from adapt.stream.observe import Observed
 from adapt.tracking.mlflow_database import embedded_tracking_uri
 from storage.stores import Stores
-from tests.stream.faults import overwrite
+from tests.stream.bad_splits import overwrite
 from tests.trainer.jobs import job_of, run
 
 NOTE = "mlflow.note.content"

@@ -19,7 +19,7 @@ from adapt.places import Place
 from adapt.trainer.opening import open_job
 from storage.stores import open_store
 from tests.conftest import write_raw_folders
-from tests.stream.faults import overwrite, rewrite
+from tests.stream.bad_splits import overwrite, rewrite
 from tests.trainer.jobs import job_of, last_weights, run
 
 LABELLED = ["003", "011", "017"]

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from adapt.batch import Sample
-from adapt.checkpoint.run_folder import RunFolder, Saved
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.checkpoint.saved import Saved
 from adapt.checkpoint.snapshot import Snapshot
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.engine.engine import Engine

@@ -20,7 +20,7 @@ from adapt.data.packed.split_files import (
 from adapt.errors import DataError
 from storage.store import Store
 from tests.data.stored import edit
-from tests.stream.faults import rewrite, write_unchecked
+from tests.stream.bad_splits import rewrite, write_unchecked
 
 
 def test_wrong_counts_are_named(packed: Store) -> None:

@@ -16,7 +16,7 @@ from adapt.data.writing.pack import pack
 from adapt.errors import DataError, JobError
 from storage.store import Store
 from storage.stores import open_store
-from tests.stream.faults import rewrite
+from tests.stream.bad_splits import rewrite
 
 CAMVID = LABEL_SPACES["camvid11"]
 

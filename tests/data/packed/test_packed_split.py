@@ -19,7 +19,7 @@ from adapt.stream.config import StreamConfig
 from adapt.stream.stream import Stream
 from storage.shards.cache import ShardCache
 from storage.store import Store
-from tests.stream.faults import overwrite, rewrite
+from tests.stream.bad_splits import overwrite, rewrite
 
 MakeRaw = Callable[..., Path]
 

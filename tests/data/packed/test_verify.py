@@ -21,7 +21,7 @@ from adapt.errors import DataError
 from storage.errors import StoreUnavailable
 from storage.store import Store
 from storage.stores import Stores
-from tests.stream.faults import resealed, rewrite, tamper, write_unchecked
+from tests.stream.bad_splits import resealed, rewrite, tamper, write_unchecked
 
 MakeRaw = Callable[..., Path]
 
