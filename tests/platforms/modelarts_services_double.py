@@ -14,6 +14,8 @@ from tests.platforms.modelarts_double import (
     refused,
 )
 
+GROUP, STREAM = "0a" * 18, "1b" * 18
+CREATED_MS = 1_795_000_000_000
 FLAVORS = ("modelarts.vm.gpu.t4u8", "modelarts.vm.cpu.2u", "custom")
 LIMITS = {
     "name": r"[A-Za-z0-9_\u4e00-\u9fff-]{1,64}",
@@ -35,6 +37,8 @@ class ServicesDouble(ModelArtsDouble):
         self.services: dict[str, dict[str, Any]] = {}
         self.states, self.reason = ["DEPLOYING", "RUNNING"], ""
         self.happened: list[dict[str, Any]] = []
+        self.printed: list[dict[str, Any]] = []
+        self.most_lines = 5000
 
     def routes(self) -> dict[str, tuple[str, Any]]:
         return {**ROUTES, **SERVICES}
@@ -46,6 +50,27 @@ class ServicesDouble(ModelArtsDouble):
             {"id": f"e{len(self.happened)}", "event_type": kind, "event_info": text,
              "event_count": 1, "create_at": stamp, "update_at": stamp}
         )  # fmt: skip
+
+    def prints(self, text: str, pod: str = "") -> None:
+        """A line of a container; its number is its time in nanoseconds."""
+        number = str(10**6 * CREATED_MS + 1000 * (len(self.printed) + 1))
+        labels = {"podName": pod} if pod else {}
+        self.printed.append({"content": f"{text}\n", "line_num": number, "labels": labels})
+
+    def query(
+        self, group: str, stream: str, *, query: dict[str, str], body: Any
+    ) -> tuple[int, Any]:
+        """The Log Tank Service's ListLogs."""
+        _must((group, stream) == (GROUP, STREAM), "log_stream_id")
+        known = {"start_time", "end_time", "labels", "keywords", "line_num", "is_desc",
+                 "search_type", "limit", "highlight", "is_count"}  # fmt: skip
+        _must(set(body) <= known, "the body")
+        start, end = int(body["start_time"]), int(body["end_time"])
+        _must(start < end and end - start <= 180 * 24 * 3600 * 1000, "start_time, end_time")
+        _must(1 <= body["limit"] <= 5000 and body["search_type"] == "init", "limit, search_type")
+        _must(isinstance(body["start_time"], str) and body["is_desc"] is False, "start_time")
+        found = [one for one in self.printed if start <= int(one["line_num"]) // 10**6 <= end]
+        return 200, {"count": len(found), "logs": found[: self.most_lines]}
 
     def make_service(self, *, query: dict[str, str], body: Any) -> tuple[int, Any]:
         check_types(body, "ServiceCreateRequest")
@@ -61,7 +86,7 @@ class ServicesDouble(ModelArtsDouble):
         state = found["states"].pop(0) if len(found["states"]) > 1 else found["states"][0]
         if state == "DELETING":
             del self.services[service]
-        stream = {"type": "STDOUT", "log_group_id": "g-1", "log_stream_id": "s-1"}
+        stream = {"type": "STDOUT", "log_group_id": GROUP, "log_stream_id": STREAM}
         urls = [
             {"type": "CONSOLE", "urls": ["https://console/town"]},
             {"type": "INTERNAL", "urls": ["https://infer.internal/v1/infers/1"]},
@@ -72,6 +97,7 @@ class ServicesDouble(ModelArtsDouble):
             "status": state,
             "failure_reason": self.reason if state == "FAILED" else "",
             "version": {"log_configs": [stream]},
+            "create_at": str(CREATED_MS),
             **({"predict_url": urls} if state == "RUNNING" else {}),
         }
 
@@ -117,6 +143,7 @@ SERVICES: dict[str, tuple[str, Any]] = {
     "services/delete": ("POST", ServicesDouble.delete_services),
     "services/([^/]+)": ("GET", ServicesDouble.show_service),
     "services/([^/]+)/events": ("GET", ServicesDouble.list_events),
+    "groups/([^/]+)/streams/([^/]+)/content/query": ("POST", ServicesDouble.query),
 }
 
 

@@ -13,9 +13,10 @@ from adapt.errors import JobError
 from adapt.platforms import PLATFORMS
 from adapt.platforms.deploy import facts_of, prepare_endpoint
 from adapt.platforms.endpoint import Deployment
-from adapt.platforms.modelarts import endpoints
+from adapt.platforms.modelarts import endpoints, service_logs
 from adapt.platforms.modelarts.endpoint_request import access, endpoint_request, reach
 from adapt.platforms.modelarts.endpoints import ModelArtsEndpoints, status_of
+from adapt.platforms.modelarts.service_logs import ServiceLog
 from storage.errors import StoreUnavailable
 from storage.stores import Stores
 from tests.commands import call
@@ -56,7 +57,8 @@ def project(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServicesDouble]:
 def client(project: ServicesDouble, **changes: Any) -> ModelArtsEndpoints:
     serving = PLATFORMS["modelarts"].serving
     assert serving is not None
-    made = serving.connect(profile_of(**{"endpoint": project.url, **changes}), KEYS)
+    values = {"endpoint": project.url, "serve": {"log_endpoint": project.url}, **changes}
+    made = serving.connect(profile_of(**values), KEYS)
     assert isinstance(made, ModelArtsEndpoints)
     made.api.retry = QUICK
     return made
@@ -199,26 +201,64 @@ def test_more_services_and_events_than_a_page_has(project: ServicesDouble) -> No
         connected.deploy({**asked(), "name": f"town-{number}"})
         project.happens("NORMAL", f"event {number}")
     assert len(list(connected.endpoints())) == 51
-    assert len(list(connected.logs("town-7", follow=False))) == 52
+    assert len(list(connected.logs("town-7", follow=False))) == 51
 
 
-def test_events_are_the_log_and_say_where_the_lines_are(project: ServicesDouble) -> None:
+def test_events_and_lines_of_the_containers_are_followed(project: ServicesDouble) -> None:
     connected = client(project)
     connected.deploy(asked())
     project.happens("NORMAL", "pulled the image")
-    first = "2026-11-30T00:53:20Z NORMAL pulled the image"
-    assert list(connected.logs("town", follow=False)) == [
-        first,
-        "lines of the containers: Log Tank Service, group g-1, stream s-1",
-    ]
+    project.prints("loading", "town-1")
+    first = ["2026-11-30T00:53:20Z NORMAL pulled the image", "[town-1] loading"]
+    assert list(connected.logs("town", follow=False)) == first
     lines = connected.logs("town", follow=True)
-    assert next(lines) == first
+    assert [next(lines), next(lines)] == first
     project.happened[0]["event_count"] = 2
-    assert next(lines) == first, "it happened again"
-    project.happens("ABNORMAL", "the container ended with 2")
-    assert next(lines).endswith("ABNORMAL the container ended with 2")
+    assert next(lines) == first[0], "it happened again"
+    project.prints("ready")
+    assert next(lines) == "ready"
     connected.undeploy("town")
-    assert list(lines) == []
+    project.prints("stopped")
+    assert list(lines) == ["stopped"]
+
+
+def test_more_lines_than_an_answer_has(
+    project: ServicesDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_logs, "MOST_LINES", 3)
+    project.most_lines = 3
+    connected = client(project)
+    connected.deploy(asked())
+    for number in range(8):
+        project.prints(str(number))
+        number_ns = int(project.printed[-1]["line_num"]) + 10**6 * number
+        project.printed[-1]["line_num"] = str(number_ns)
+    assert list(connected.logs("town", follow=False)) == [str(number) for number in range(8)]
+
+
+def test_lines_that_cannot_be_read_are_told_once(project: ServicesDouble) -> None:
+    connected = client(project)
+    connected.deploy(asked())
+    project.happens("NORMAL", "pulled the image")
+    denied = (403, {"error_code": "LTS.0416", "error_msg": "no rights on the stream"})
+    log = ServiceLog(connected.api, next(iter(project.services)))
+    answers: list[Any] = [None, None, denied]
+    project.failures = Answers(answers)
+    first = list(log.new_lines(False))
+    assert first[0].endswith("pulled the image")
+    assert "Log Tank Service, group 0a0a" in first[1] and "no rights on the stream" in first[1]
+    project.failures = Answers([None, None, denied])
+    assert list(log.new_lines(True)) == []
+
+
+class Answers(list[Any]):
+    """The next answers of the double; None is its own."""
+
+    def __bool__(self) -> bool:
+        own = bool(len(self)) and self[0] is None
+        if own:
+            self.pop(0)
+        return bool(len(self)) and not own
 
 
 @pytest.mark.parametrize(

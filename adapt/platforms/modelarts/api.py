@@ -25,8 +25,13 @@ PAGE = 50
 
 def endpoint_of(profile: ModelArtsProfile) -> str:
     """The URL of the API: the profile's, or that of its region."""
+    return profile.endpoint or regional(profile, "modelarts")
+
+
+def regional(profile: ModelArtsProfile, service: str) -> str:
+    """The URL of a service of the profile's region."""
     domain = "eu" if profile.region.startswith("eu-") else "com"
-    return profile.endpoint or f"https://modelarts.{profile.region}.myhuaweicloud.{domain}"
+    return f"https://{service}.{profile.region}.myhuaweicloud.{domain}"
 
 
 class ModelArtsApi:
@@ -59,10 +64,15 @@ class ModelArtsApi:
         )
         keys = BasicCredentials(access_key, secret_key, project)
         token = environment.get(profile.security_token_env, "").strip()
-        builder = v1.ModelArtsClient.new_builder().with_endpoints([self._endpoint])
-        builder = builder.with_http_config(HttpConfig(timeout=timeouts_s))
-        self._sdk = builder.with_credentials(keys.with_security_token(token or None)).build()
-        self._requests = v1
+        keys = keys.with_security_token(token or None)
+
+        def connected(endpoint: str) -> Any:
+            builder = v1.ModelArtsClient.new_builder().with_endpoints([endpoint])
+            builder = builder.with_http_config(HttpConfig(timeout=timeouts_s))
+            return builder.with_credentials(keys).build()
+
+        self._connected, self._requests = connected, v1
+        self._sdk = connected(self._endpoint)
         # its own lines about every error would come before ours
         logging.getLogger("HuaweiCloud-SDK-ModelArtsClient").addHandler(logging.NullHandler())
 
@@ -144,14 +154,14 @@ class ModelArtsApi:
         retry = replace(self.retry, transient=lambda error: reads or _throttled(error))
         return retry.call(lambda: self._send(send, getattr(self._requests, request)(**parts)))
 
-    def _send(self, send: Callable[[Any], Any], request: Any) -> Any:
+    def _send(self, send: Callable[[Any], Any], request: Any, endpoint: str = "") -> Any:
         from huaweicloudsdkcore.exceptions.exceptions import SdkException
         from requests.exceptions import RequestException
 
         try:
             answer = send(request)
         except (SdkException, RequestException) as error:
-            raise explained(error, self._profile, self._endpoint) from error
+            raise explained(error, self._profile, endpoint or self._endpoint) from error
         try:
             return json.loads(answer.raw_content or b"{}")
         except ValueError as error:

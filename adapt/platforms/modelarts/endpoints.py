@@ -1,11 +1,9 @@
 """The real-time services of a project. Only services with SegAdapt's tag are read or changed.
 
 ModelArts' API knows services by an id; their names are free of doubles, so a name is an endpoint.
-What the containers print goes to the Log Tank Service; `logs` are the service's events.
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from adapt.errors import JobError
@@ -14,6 +12,7 @@ from adapt.platforms.endpoint import EndpointState, EndpointStatus
 from adapt.platforms.modelarts.endpoint_request import TAG
 from adapt.platforms.modelarts.errors import NotThere
 from adapt.platforms.modelarts.profile import ModelArtsProfile
+from adapt.platforms.modelarts.service_logs import ServiceLog
 from adapt.platforms.modelarts.services import ServicesApi
 from adapt.platforms.platform import Request
 from storage.errors import StoreUnavailable
@@ -74,16 +73,13 @@ class ModelArtsEndpoints:
         return status_of(self.api.described(self._id(endpoint)))
 
     def logs(self, endpoint: str, follow: bool) -> Iterator[str]:
-        """The service's events, and at last where its containers' lines are; with `follow` until
-        the endpoint is gone."""
+        """The service's events, and the lines of its containers; with `follow` until the endpoint
+        is gone."""
         service = self._id(endpoint)
-        events = _Events(self.api, service)
-        if follow:
-            gone = lambda: self._is_gone(service)  # noqa: E731
-            yield from following.follow(events.new_lines, gone, POLL_S)
-            return
-        yield from events.new_lines(True)
-        yield _where(self.api.described(service))
+        log = ServiceLog(self.api, service)
+        if not follow:
+            return log.new_lines(True)
+        return following.follow(log.new_lines, lambda: self._is_gone(service), POLL_S)
 
     def complete(self, _request: Request) -> None:
         """Nothing waits until an endpoint is ready."""
@@ -116,46 +112,8 @@ class ModelArtsEndpoints:
         return bool(found["status"] == "DELETING")
 
 
-class _Events:
-    """How far the events of a service were read: how often each had happened."""
-
-    def __init__(self, api: ServicesApi, service: str) -> None:
-        self._api, self._service = api, service
-        self._seen: dict[str, int] = {}
-
-    def new_lines(self, _is_last: bool) -> Iterator[str]:
-        """The events that are new, or happened again; none of a service that is gone."""
-        try:
-            found = self._api.events(self._service)
-        except NotThere:
-            return
-        for event in found:
-            times = int(event.get("event_count") or 1)
-            if self._seen.get(event["id"]) != times:
-                self._seen[event["id"]] = times
-                yield _line(event)
-
-
-def _line(event: Mapping[str, Any]) -> str:
-    stamp = event.get("update_at") or event.get("create_at") or 0
-    when = f"{datetime.fromtimestamp(stamp / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    return f"{when} {event.get('event_type', '')} {event.get('event_info', '')}".rstrip()
-
-
 def _plain(tag: Mapping[str, Any]) -> dict[str, Any]:
     return {"key": tag.get("key"), "value": tag.get("value")}
-
-
-def _where(described: Mapping[str, Any]) -> str:
-    """The place of the containers' lines."""
-    configs = (described.get("version") or {}).get("log_configs") or ()
-    for one in configs:
-        if one.get("type") == "STDOUT" and one.get("log_stream_id"):
-            return (
-                f"lines of the containers: Log Tank Service, group {one['log_group_id']}, stream "
-                f"{one['log_stream_id']}"
-            )
-    return "lines of the containers: Log Tank Service, once the service has a stream there"
 
 
 def status_of(found: Mapping[str, Any]) -> EndpointStatus:

@@ -33,6 +33,11 @@ class ModelArtsServe(ServeSettings):
         "service, or none.",
     )
     internet: bool = Field(False, description="Let the service be reached from the internet.")
+    log_endpoint: str | None = Field(
+        None,
+        min_length=1,
+        description="URL of the Log Tank Service; none = https://lts.REGION.myhuaweicloud.com.",
+    )
     arguments: ServeArguments = Field(
         [], description="More options of `segadapt serve`, such as [--precision, bf16]."
     )

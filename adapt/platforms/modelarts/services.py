@@ -3,7 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from adapt.platforms.modelarts.api import PAGE, ModelArtsApi
+from adapt.platforms.modelarts.api import PAGE, ModelArtsApi, regional
+
+LINES = "/v2/{project_id}/groups/{group}/streams/{stream}/content/query"
+MOST_LINES = 5000
+"""Of one answer of the Log Tank Service."""
 
 
 class ServicesApi(ModelArtsApi):
@@ -59,3 +63,30 @@ class ServicesApi(ModelArtsApi):
             found += page.get("data") or []
             if len(found) % PAGE or len(found) >= page.get("total", 0):
                 return found
+
+    def lines(self, group: str, stream: str, since_ms: int, until_ms: int) -> list[Any]:
+        """The first lines of a stream of the Log Tank Service in a time, the oldest first, each
+        with its number, which is its time in nanoseconds."""
+        endpoint = self._profile.serve.log_endpoint or regional(self._profile, "lts")
+        client = self._connected(endpoint)
+        body = {
+            "start_time": str(since_ms),
+            "end_time": str(until_ms),
+            "is_desc": False,
+            "search_type": "init",
+            "highlight": False,
+            "limit": MOST_LINES,
+        }
+
+        def send(asked: Mapping[str, Any]) -> Any:
+            return client.do_http_request(
+                method="POST",
+                resource_path=LINES,
+                path_params={"group": group, "stream": stream},
+                header_params={"Content-Type": "application/json;charset=UTF-8"},
+                body=asked,
+                response_type="BatchDeleteInferServicesResponse",  # any: the raw content is read
+            )
+
+        found = self.retry.call(lambda: self._send(send, body, endpoint))
+        return list(found.get("logs") or [])
