@@ -1,17 +1,30 @@
 """The command `export`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapt.cli import completion
+from adapt.cli.export_options import (
+    Bundle,
+    Calibrate,
+    Images,
+    Int8,
+    Model,
+    Opset,
+    Out,
+    Spec,
+    Split,
+    To,
+    WholeImage,
+    WithLatency,
+)
 from adapt.cli.messages import print_answer
 from adapt.cli.options import AsJson, console, stores_of
 from adapt.errors import JobError, counted
-from adapt.export.wanted import DEFAULT_OPSET, OPSETS, check_ending, check_free
+from adapt.export.wanted import DEFAULT_OPSET, check_ending, check_free
 
 if TYPE_CHECKING:
     from adapt.export.export import Exported
@@ -23,55 +36,18 @@ commands = typer.Typer()
 
 @commands.command()
 def export(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="A file of weights, the folder of a checkpoint or of a run, or models:/NAME@best.",
-        ),
-    ],
-    to: Annotated[Literal["onnx", "torch"], typer.Option(help="Format of the file.")] = "onnx",
-    out: Annotated[
-        Path | None, typer.Option(help="The file to write: .onnx, or .pt2 with --to torch.")
-    ] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(help="A folder to write that predicts without SegAdapt and torch."),
-    ] = None,
-    opset: Annotated[
-        int, typer.Option(min=OPSETS[0], max=OPSETS[-1], help="Version of ONNX's operators.")
-    ] = DEFAULT_OPSET,
-    whole_image: Annotated[
-        bool,
-        typer.Option("--whole-image", help="Leave out mirrored views, scales and windows."),
-    ] = False,
-    int8: Annotated[
-        bool,
-        typer.Option(
-            "--int8", help="Also write the graph in 8 bits for CPUs, beside the file as .int8.onnx."
-        ),
-    ] = False,
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URI",
-            help="Packed dataset for --int8: images that calibrate, others that are scored.",
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split of that dataset, with labels.")] = "val",
-    images: Annotated[
-        int, typer.Option(min=1, help="Images that calibrate, and as many that are scored.")
-    ] = 32,
-    latency: Annotated[
-        bool, typer.Option("--latency", help="Measure milliseconds an image on this CPU.")
-    ] = False,
-    spec: Annotated[
-        str | None,
-        typer.Option(
-            help="Job spec of the network, for a file whose header does not state it.",
-            autocompletion=completion.specs,
-        ),
-    ] = None,
+    model: Model,
+    to: To = "onnx",
+    out: Out = None,
+    bundle: Bundle = None,
+    opset: Opset = DEFAULT_OPSET,
+    whole_image: WholeImage = False,
+    int8: Int8 = False,
+    calibrate: Calibrate = None,
+    split: Split = "val",
+    images: Images = 32,
+    latency: WithLatency = False,
+    spec: Spec = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained network as an ONNX graph, a torch.export program, or a folder for the edge.

@@ -1,11 +1,24 @@
 """The command `serve`."""
 
-from pathlib import Path
-from typing import Annotated, Literal
-
 import typer
 
 from adapt.cli.options import StoresFrom, console, place_here, stores_of
+from adapt.cli.serve_options import (
+    BatchSize,
+    BatchWait,
+    BodyTimeout,
+    Device,
+    Host,
+    MaxBody,
+    MaxPixels,
+    Model,
+    Name,
+    Port,
+    Precision,
+    Queue,
+    Timeout,
+    TokenFile,
+)
 
 commands = typer.Typer()
 
@@ -19,68 +32,20 @@ EXTRA = "pip install 'segadapt[serve]'"
 
 @commands.command(context_settings={"auto_envvar_prefix": OPTION_VARIABLES})
 def serve(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            help="A file of weights, the folder of a checkpoint or run, as a path or a URI, or "
-            "models:/NAME@best; default: SEGADAPT_MODEL, else /opt/ml/model.",
-        ),
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            help="Address to listen on; 0.0.0.0 for every network of the machine. Default: "
-            "SEGADAPT_HOST (0.0.0.0 in the image), else 127.0.0.1."
-        ),
-    ] = None,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")
-    ] = 8080,
-    name: Annotated[str, typer.Option(help="The model's name in URLs.")] = "segadapt",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:1; default: the GPU where there is one.")
-    ] = None,
-    precision: Annotated[
-        Literal["fp32", "bf16"], typer.Option(help="Precision of the network.")
-    ] = "fp32",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=256,
-            help="Most images of one size that are computed together; default: 8 on a GPU, 1 on a "
-            "CPU, where more are no faster and change the last bits.",
-        ),
-    ] = None,
-    batch_wait_ms: Annotated[
-        float,
-        typer.Option(min=0, max=1000, help="Longest that an image waits for others of its size."),
-    ] = 5.0,
-    queue: Annotated[
-        int,
-        typer.Option(
-            min=1, max=4096, help="Images in the server at the same time; more are answered 429."
-        ),
-    ] = 16,
-    max_body_mb: Annotated[
-        int, typer.Option(min=1, max=256, help="Largest body of a request in MiB.")
-    ] = 16,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, max=1 << 28, help="Most pixels of an image; default: 4K.")
-    ] = 1 << 23,
-    body_timeout_s: Annotated[
-        float, typer.Option(min=0.1, help="Seconds in which a body arrives; later ones end in 408.")
-    ] = 30.0,
-    timeout_s: Annotated[
-        float, typer.Option(min=0.1, help="Seconds until an image is computed, else 503.")
-    ] = 55.0,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with the token that requests state; default: SEGADAPT_TOKEN, else no token."
-        ),
-    ] = None,
+    model: Model = None,
+    host: Host = None,
+    port: Port = 8080,
+    name: Name = "segadapt",
+    device: Device = None,
+    precision: Precision = "fp32",
+    batch_size: BatchSize = None,
+    batch_wait_ms: BatchWait = 5.0,
+    queue: Queue = 16,
+    max_body_mb: MaxBody = 16,
+    max_pixels: MaxPixels = 1 << 23,
+    body_timeout_s: BodyTimeout = 30.0,
+    timeout_s: Timeout = 55.0,
+    token_file: TokenFile = None,
     spec: StoresFrom = None,
 ) -> None:
     """Serve a model over HTTP: KServe v2, SageMaker's /invocations, and a page to drop pictures on.
