@@ -130,7 +130,7 @@ def _network(
     precision: str,
     tracking_uri: str | None,
 ) -> "LoadedModel":
-    from adapt.places import MODEL_SHA256
+    from adapt.places import PREDICT_SHA256
     from adapt.use.load import load
 
     return load(
@@ -139,7 +139,7 @@ def _network(
         precision=precision,
         stores=stores,
         tracking_uri=tracking_uri,
-        sha256=place.environment.get(MODEL_SHA256) or None,
+        sha256=place.environment.get(PREDICT_SHA256) or None,
     )
 
 

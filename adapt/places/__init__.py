@@ -47,6 +47,7 @@ __all__ = [
     "NODES_WAIT_S",
     "PLACES",
     "PLATFORM_VARIABLE",
+    "PREDICT_SHA256",
     "SHARE_CORES_VARIABLE",
     "STATUS_VARIABLE",
     "Place",
@@ -61,6 +62,8 @@ NODES_WAIT = "SEGADAPT_NODES_WAIT_S"
 MODEL = "SEGADAPT_MODEL"
 MODEL_SHA256 = "SEGADAPT_MODEL_SHA256"
 """Of the file of weights of MODEL: another file is refused."""
+PREDICT_SHA256 = "SEGADAPT_PREDICT_SHA256"
+"""The same for the model of `predict` in a job of `predict --to`."""
 SAGEMAKER_MODEL = "opt/ml/model"
 """Below the root: where SageMaker unpacks the model of an endpoint."""
 

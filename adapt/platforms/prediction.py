@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from adapt.errors import JobError
-from adapt.places import GRACE, MODEL_SHA256
+from adapt.places import GRACE, PREDICT_SHA256
 from adapt.platforms.platform import Profile
 from adapt.platforms.reachable import IMAGE, is_there
 from storage.uris import without_password
@@ -53,7 +53,7 @@ class Prediction(NamedTuple):
     def environment(self, profile: Profile, grace_s: float) -> dict[str, str]:
         """The plain variables of a slice, without the spec."""
         hidden = {} if profile.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
-        digest = {} if self.sha256 is None else {MODEL_SHA256: self.sha256}
+        digest = {} if self.sha256 is None else {PREDICT_SHA256: self.sha256}
         return {**hidden, **profile.environment, GRACE: f"{grace_s:.0f}", **digest}
 
 

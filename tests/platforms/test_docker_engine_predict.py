@@ -18,7 +18,7 @@ from tests.platforms.test_docker_engine import Stack, stack  # noqa: F401 - a fi
 from tests.servers import BUCKET, stores_of
 from tests.use.conftest import write_images
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engine")]
+pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.xdist_group("engine")]
 
 
 def test_slices_of_a_set_are_predicted_and_one_is_again_alone(

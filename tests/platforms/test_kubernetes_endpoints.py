@@ -171,6 +171,10 @@ def test_the_lines_of_several_pods_are_named(cluster: Cluster, served: Connected
     assert list(client.logs("town", False)) == ["[town-1] ready", "[town-2] ready"]
     lines = client.logs("town", follow=True)
     assert {next(lines), next(lines)} == {"[town-1] ready", "[town-2] ready"}
+    client.undeploy("town")
+    for name in ("town-1", "town-2"):
+        cluster.end_pod(name, 0)
+    assert list(lines) == [], "all readers have ended"
 
 
 def test_a_log_is_followed_until_the_endpoint_is_gone(cluster: Cluster, served: Connected) -> None:

@@ -275,6 +275,13 @@ def test_one_slice_is_predicted_again_alone(platform: Pretend, tmp_path: Path) -
     assert files_in(tmp_path / "seen/ids") == whole
 
 
+def test_a_slice_refuses_weights_of_another_sha256(platform: Pretend, tmp_path: Path) -> None:
+    words = ("predict", "weights.safetensors", "photos", "--out", "seen")
+    other = {"SEGADAPT_PREDICT_SHA256": "00" * 32}
+    ended = call(*words, folder=tmp_path, environment=other)
+    assert ended.code == 4 and "expected sha256 0000" in ended.err
+
+
 def test_a_dry_run_and_a_no_send_nothing(platform: Pretend, tmp_path: Path) -> None:
     shown = run(tmp_path, "--slices", 2, "--dry-run", "--threads", 3, "--overwrite")
     assert shown.code == 0, shown.err
