@@ -155,8 +155,8 @@ def import_checkpoint(
     A file of torchvision's ImageNet weights is written by `import torch, torchvision;
     torch.save(torchvision.models.resnet50(weights="IMAGENET1K_V1").state_dict(), "resnet50.pth")`.
     """
+    from adapt.models.official.import_report import report_table
     from adapt.models.official.importing import import_checkpoint as import_file
-    from adapt.models.official.importing import report_table
 
     report = import_file(
         file,

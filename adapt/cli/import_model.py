@@ -97,15 +97,16 @@ def import_model(
     stores = Stores({} if network is None else network.stores, place.environment)
     with tempfile.TemporaryDirectory(prefix="segadapt-image-") as folder:
         source = where if image is None else _from_image(image, where, Path(folder), place)
-        imported = import_network(
-            source,
-            out,
-            spec=network,
-            classes=label_space(classes),
-            size_hw=None if size is None else parsed_size(size),
-            stores=stores,
-            tracking_uri=server,
-        )
+        with console.status(f"importing {where}"):
+            imported = import_network(
+                source,
+                out,
+                spec=network,
+                classes=label_space(classes),
+                size_hw=None if size is None else parsed_size(size),
+                stores=stores,
+                tracking_uri=server,
+            )
     version = None
     if register is not None and server is not None:
         version = _registered(imported, register, server, stores)

@@ -134,13 +134,8 @@ def evaluate(
     all ranks raise `Interrupted`. Leaves the networks in the mode they were in.
     """
     members = members_of(segmenters)
-    classes = members[0].segmenter.num_classes
-    matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-    by_image = torch.zeros(len(split), dtype=torch.float64, device=device)
+    counted = _Counted(members[0].segmenter.num_classes, len(split), label_free, device)
     wanted = set(np.linspace(0, len(split) - 1, num_pictures).round().astype(int).tolist())
-    unusual = torch.zeros((), dtype=torch.int64, device=device)
-    rows = {name: LABEL_FREE_SCORES[name] for name in label_free}
-    counts = {name: matrix.new_zeros(row.size(classes)) for name, row in rows.items()}
     pictures = []
     indices = range(rank, len(split), num_ranks)
     seen = predictions(members, split, indices, _size_of, device, views=views, threads=threads)
@@ -150,24 +145,15 @@ def evaluate(
             early = stopped()
             if early:
                 break
-            unusual += ~logits.isfinite().all()
             predicted = class_map(logits)
-            if sample.labels is not None:
-                one = confusion_matrix(upload(sample.labels, device), predicted, classes)
-                matrix += one
-                by_image[number] = iou(one).nanmean()
-            for name, row in rows.items():
-                counts[name] += row.counts(logits)
+            counted.add(number, sample.labels, predicted, logits)
             if number in wanted:
                 pictures.append(_picture(split.key(number), sample, predicted, logits))
             on_image()
     if any_rank(early)[0]:
         raise Interrupted("stopped inside an evaluation")
-    matrix, unusual = sum_over_ranks(matrix), sum_over_ranks(unusual)
-    scores = {name: row.value(sum_over_ranks(counts[name]).cpu()) for name, row in rows.items()}
-    finite, labelled = not unusual.item(), split.id_table is not None
-    score = Score(matrix.cpu(), subsets, finite, scores, labelled)
-    lowest = _lowest(sum_over_ranks(by_image), num_worst if labelled and finite else 0)
+    score = counted.score(subsets, split.id_table is not None)
+    lowest = counted.lowest(num_worst if score.labelled and score.finite else 0)
     again = predictions(
         members, split, lowest if rank == 0 else [], _size_of, device, views=views, threads=threads
     )
@@ -176,6 +162,46 @@ def evaluate(
         for number, sample, logits in again
     ]
     return Evaluation(score, pictures, worst)
+
+
+class _Counted:
+    """The counts of the images that a rank evaluates, on the device: nothing waits for it until
+    all ranks' are summed. Every rank calls the same methods in the same order."""
+
+    def __init__(
+        self, classes: int, images: int, label_free: Sequence[str], device: torch.device
+    ) -> None:
+        self._matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+        self._by_image = torch.zeros(images, dtype=torch.float64, device=device)
+        self._unusual = torch.zeros((), dtype=torch.int64, device=device)
+        self._rows = {name: LABEL_FREE_SCORES[name] for name in label_free}
+        sizes = {name: row.size(classes) for name, row in self._rows.items()}
+        self._counts = {name: self._matrix.new_zeros(size) for name, size in sizes.items()}
+
+    def add(self, number: int, labels: Tensor | None, predicted: Tensor, logits: Tensor) -> None:
+        """Count an image: labels and predicted (H, W) train ids, logits (K, H, W)."""
+        self._unusual += ~logits.isfinite().all()
+        if labels is not None:
+            one = confusion_matrix(
+                upload(labels, self._matrix.device), predicted, len(self._matrix)
+            )
+            self._matrix += one
+            self._by_image[number] = iou(one).nanmean()
+        for name, row in self._rows.items():
+            self._counts[name] += row.counts(logits)
+
+    def score(self, subsets: Mapping[str, tuple[int, ...]], labelled: bool) -> Score:
+        """The score of all ranks' images."""
+        matrix, unusual = sum_over_ranks(self._matrix), sum_over_ranks(self._unusual)
+        scores = {
+            name: row.value(sum_over_ranks(self._counts[name]).cpu())
+            for name, row in self._rows.items()
+        }
+        return Score(matrix.cpu(), subsets, not unusual.item(), scores, labelled)
+
+    def lowest(self, count: int) -> list[int]:
+        """The images of the lowest mIoU, the lowest first."""
+        return _lowest(sum_over_ranks(self._by_image), count)
 
 
 def _lowest(values: Tensor, count: int) -> list[int]:

@@ -9,11 +9,10 @@ strides and pixels. What a file cannot show must be given.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from rich.table import Table
 from torch import Tensor
 
 import adapt
@@ -22,6 +21,7 @@ from adapt.errors import JobError
 from adapt.models import ENCODERS, build_encoder, build_segmenter
 from adapt.models.encoders.caffe_resnet import BLOCKS
 from adapt.models.file_header import FileHeader, write_weights
+from adapt.models.official.import_report import ImportReport
 from adapt.models.official.names import (
     MULTI_LEVEL_HEADS,
     SINGLE_LEVEL_HEADS,
@@ -41,26 +41,6 @@ UNDERSTOOD = (
     "the init file, networks and discriminators of AdaptSegNet and ADVENT, VGG-16 and ResNets of "
     "ImageNet, and timm's weights with --encoder"
 )
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """The result for every key.
-
-    `mapped` the file's names -> ours; `kept` our names that the file does not fill; `refused` the
-    file's names that are left out -> why; `use` the job spec's key for the file `written`.
-    """
-
-    what: str
-    use: str
-    mapped: dict[str, str]
-    kept: tuple[str, ...]
-    refused: dict[str, str]
-    written: Path
-
-    def as_dict(self) -> dict[str, Any]:
-        """All of it as plain data."""
-        return {**asdict(self), "written": str(self.written)}
 
 
 class _Found(NamedTuple):
@@ -124,18 +104,6 @@ def _stated(found: _Found, file: Path, classes: LabelSpace | None) -> dict[str, 
     origin = {"imported_from": file.name, "imported_sha256": digest}
     lineage = {"version": adapt.__version__, **origin}
     return replace(header, classes=classes, lineage=lineage).entries()
-
-
-def report_table(report: ImportReport, shown: int = 4) -> Table:
-    """How many keys were mapped, kept and refused, and the first of each."""
-    table = Table("", "keys", "first of them", title=f"{report.what}: {report.written}")
-    mapped = [f"{old} -> {new}" for old, new in report.mapped.items()]
-    refused = [f"{key}: {why}" for key, why in report.refused.items()]
-    for name, rows in (("mapped", mapped), ("kept fresh", report.kept), ("refused", refused)):
-        more = [f"... and {len(rows) - shown} more"] if len(rows) > shown else []
-        table.add_row(name, str(len(rows)), "\n".join([*rows[:shown], *more]))
-    table.caption = f"use it as {report.use}"
-    return table
 
 
 def _recognise(

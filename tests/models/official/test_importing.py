@@ -18,7 +18,8 @@ from adapt.errors import JobError
 from adapt.models import build_encoder, build_segmenter
 from adapt.models.discriminators import FullyConvolutionalDiscriminator
 from adapt.models.file_header import read_file_header
-from adapt.models.official.importing import import_checkpoint, report_table
+from adapt.models.official.import_report import report_table
+from adapt.models.official.importing import import_checkpoint
 from adapt.models.official.names import (
     VGG_LAYERS,
     official_discriminator,
