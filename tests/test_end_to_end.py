@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from adapt.platforms.local_stack import S3Server, free_ports
 from tests.chaos import kill_all
 from tests.commands import call, finish, start
-from tests.conftest import tiny_values, write_raw_folders
+from tests.conftest import small_method, tiny_values, write_raw_folders
 from tests.job_over_servers import Platform
 
 
@@ -61,7 +61,7 @@ def test_a_job_over_a_bucket_and_an_mlflow_server(platform: Platform) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["source_only", "advent"])
 def test_two_ranks_train_as_one(method: str, tiny_uri: str, tmp_path: Path) -> None:
-    values: dict[str, Any] = tiny_values(tiny_uri, "runs") | {"method": {"name": method}}
+    values: dict[str, Any] = tiny_values(tiny_uri, "runs") | {"method": small_method(method)}
     values["model"]["norm"] = "frozen"  # else each rank normalises by its own half of the batch
     folders = {ranks: tmp_path / f"ranks-{ranks}" for ranks in (1, 2)}
     for folder in folders.values():

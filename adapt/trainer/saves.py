@@ -53,6 +53,7 @@ class Saves:
     ) -> None:
         self._opened, self._engine, self._feeds = opened, engine, feeds
         self._tracker, self._history, self._beat = journal.tracker, journal.history, beat
+        self._spec_text = opened.job.to_yaml()
         self._last = Moment(engine.step_count, evaluated.step, time.monotonic())
         self._best_rank: float | None = None
         self._saver: Saver | None = None
@@ -163,7 +164,7 @@ class Saves:
             "run_id": "" if self._tracker is None else self._tracker.run_id or "",
             "undelivered": [] if self._tracker is None else self._tracker.undelivered(),
         }
-        job, spec_text = self._opened.job, self._opened.job.to_yaml()
+        job = self._opened.job
         networks = self._engine.networks()
         pixels = networks[job.evaluate.weights].pixels
         lineage = lineage_of(self._opened, self._engine.step_count)
@@ -172,7 +173,7 @@ class Saves:
             self._last,
             state,
             weights.pop(job.evaluate.weights),
-            spec_text,
+            self._spec_text,
             header_of(job, pixels, lineage).entries(),
             score,
             {NETWORK_WEIGHTS[name]: values for name, values in weights.items()},

@@ -18,7 +18,7 @@ from adapt.errors import DataError, Interrupted, JobError
 from adapt.places import Place
 from adapt.trainer.opening import open_job
 from storage.stores import open_store
-from tests.conftest import write_raw_folders
+from tests.conftest import small_method, write_raw_folders
 from tests.stream.bad_splits import overwrite, rewrite
 from tests.trainer.jobs import job_of, last_weights, run
 
@@ -58,7 +58,7 @@ def spoil(uri: str, kept: list[str]) -> None:
 def test_the_other_labels_are_never_opened(
     few: dict[str, Any], place: Place, tmp_path: Path, method: str
 ) -> None:
-    values = {**few, "method": {"name": method}}
+    values = {**few, "method": small_method(method)}
     _, expected = run(job_of(values, f"checkpoint.uri={tmp_path / 'plain'}"), place)
     weights = last_weights(job_of(values, f"checkpoint.uri={tmp_path / 'plain'}"))
     spoil(values["target"]["uri"], LABELLED)

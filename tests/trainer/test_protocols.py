@@ -22,7 +22,7 @@ from adapt.trainer.download import download_best
 from adapt.trainer.score import evaluate_checkpoint
 from storage.errors import StoreError
 from storage.stores import Stores
-from tests.conftest import write_raw_folders
+from tests.conftest import small_method, write_raw_folders
 from tests.trainer.jobs import job_of, run
 
 EMA = ("train.ema={alpha: 0.5}", "evaluate.every_steps=2", "method={name: source_only}")
@@ -158,7 +158,7 @@ def test_where_the_average_counts_its_weights_are_the_run_s(
 def test_an_average_that_was_stopped_anywhere_ends_bit_identical(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path, method: str
 ) -> None:
-    values = {**tiny_job, "method": {"name": method}}
+    values = {**tiny_job, "method": small_method(method)}
     if method == "mic":
         values["method"] |= {"host": {"name": "source_only"}, "block_px": 16}
     rules = ["evaluate.weights=ema", "evaluate.every_steps=2", "evaluate.protocol=last"]

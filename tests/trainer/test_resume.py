@@ -14,7 +14,7 @@ from adapt.data.writing.pack import pack
 from adapt.errors import Interrupted, JobError
 from adapt.places import Place
 from storage.stores import Stores
-from tests.conftest import write_raw_folders
+from tests.conftest import small_method, write_raw_folders
 from tests.trainer.jobs import job_of, last_weights, run
 
 
@@ -45,7 +45,7 @@ def test_other_samples_than_the_checkpoint_s_are_refused_by_name(
 def test_a_job_stopped_anywhere_ends_bit_identical(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path, method: str, stops: tuple[int, ...]
 ) -> None:
-    values = {**tiny_job, "method": {"name": method}}
+    values = {**tiny_job, "method": small_method(method)}
     calm = job_of(values, f"checkpoint.uri={tmp_path / 'calm'}")
     _, expected = run(calm, place)
     job = job_of(values, f"checkpoint.uri={tmp_path / 'stopped'}", "stream.threads=1")

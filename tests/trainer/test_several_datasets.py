@@ -18,7 +18,7 @@ from adapt.places import Place
 from adapt.trainer.opening import open_job
 from storage.stores import open_store
 from tests.check.subjects import assert_green, assert_red
-from tests.conftest import TINY_CLASSES, write_raw_folders
+from tests.conftest import TINY_CLASSES, small_method, write_raw_folders
 from tests.trainer.jobs import job_of, last_weights, run
 
 
@@ -63,7 +63,7 @@ def test_a_stopped_job_ends_bit_identical(
     several: dict[str, Any], place: Place, tmp_path: Path, method: str
 ) -> None:
     rare = {"sampling": "rare_classes", "rare_class_min_pixels": 100}
-    values = {**several, "method": {"name": method}, "stream": rare}
+    values = {**several, "method": small_method(method), "stream": rare}
     calm = job_of(values, f"checkpoint.uri={tmp_path / 'calm'}")
     _, expected = run(calm, place)
     job = job_of(values, f"checkpoint.uri={tmp_path / 'stopped'}")
