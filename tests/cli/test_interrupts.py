@@ -65,7 +65,7 @@ def test_ctrl_c_while_modules_load_is_one_line_and_130(
     """numpy and torch answer an interrupt inside their imports with errors of their own."""
     code, messages = interrupted(program, moment, tmp_path)
     lines = [line for line in messages.splitlines() if not line.startswith("counting ")]
-    assert (code, lines) == (130, ["Aborted."])
+    assert (code, lines) == (130, ["Aborted."]), messages
 
 
 SCRIPT = f"""

@@ -145,11 +145,11 @@ def test_models_that_were_not_sent_are_restored_from_a_checkpoint(
 
 @pytest.mark.parametrize("sent", [True, False])
 def test_an_entry_that_a_checkpoint_restores_late_removes_no_later_model(
-    sent: bool, tmp_path: Path
+    sent: bool, absent_uri: str, tmp_path: Path
 ) -> None:
     """Checkpoint 4 holds the entry of 3, which was sent meanwhile, as was that of 4, or not."""
     uri = new_database(tmp_path / "runs")
-    first = open_tracker(uri, tmp_path / "spool", "late")
+    first = open_tracker(uri if sent else absent_uri, tmp_path / "spool", "late")
     save(first, 3, [3])
     lines = first.undelivered()
     save(first, 4, [3, 4])
