@@ -16,6 +16,7 @@ from adapt.models.encoders.encoder import Encoder
 from adapt.models.encoders.timm import TESTED_ENCODERS
 from tests.commands import Ended, call
 
+pytestmark = pytest.mark.xdist_group("models")  # the tables are counted once
 FEW_ENCODERS = ("resnet18", "pnasnet5large")
 SIZE = ("--size", "64x128")
 

@@ -53,7 +53,7 @@ def test_weights_of_two_branches_are_no_start_for_four(
 def test_discriminators_can_start_from_files(tiny_job: dict[str, Any], place: Place) -> None:
     weights = Path(tiny_job["checkpoint"]["uri"]) / "main.safetensors"
     weights.parent.mkdir(parents=True)
-    network = FullyConvolutionalDiscriminator(4)
+    network = FullyConvolutionalDiscriminator(4, tiny_job["method"]["discriminator_width"])
     torch.nn.init.zeros_(network.convs[4].bias)
     save_file(network.state_dict(), weights)
     steps = ("train.steps=1", "optim.adversary_lr=1e-12")
