@@ -115,6 +115,20 @@ def test_python_loads_the_same_from_everywhere(
     assert np.array_equal(flavor.predict(image[None])[0], model.predict(image).class_map)
 
 
+def test_an_imported_copy_is_registered_and_predicts_the_same(
+    trained: Platform, model: LoadedModel, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (trained.environment | trained.aws_variables()).items():
+        monkeypatch.setenv(name, value)
+    out, name = f"{trained.s3_uri}/imported/town.safetensors", f"{trained.experiment}-imported"
+    asked = ("--out", out, "--register", name, "--spec", "tiny.yaml")
+    trained("import-model", f"models:/{trained.experiment}@best", *asked)
+    copy = adapt.load(f"models:/{name}@best", device="cpu")
+    assert np.array_equal(copy.predict(photos[0]).class_map, model.predict(photos[0]).class_map)
+    assert copy.lineage["step"] == model.lineage["step"]
+    assert copy.lineage["imported_from"] == f"models:/{trained.experiment}@best"
+
+
 def test_the_command_predicts_pictures_folders_videos_and_splits(
     trained: Platform, model: LoadedModel, photos: list[Path]
 ) -> None:

@@ -24,7 +24,7 @@ from adapt.config.validation import validate
 from adapt.data.label_maps import LabelSpace
 from adapt.errors import JobError
 from adapt.models.config import SegmenterConfig
-from adapt.models.file_header import FileHeader, write_weights
+from adapt.models.file_header import FileHeader, read_file_header, write_weights
 from adapt.models.segmenter import Segmenter
 from adapt.spec.job_spec import JobSpec, parse_spec, with_classes
 from adapt.spec.shipped import find_file
@@ -107,16 +107,19 @@ def import_model(
     """Write the network at `where` to `out`, a path or URI that ends with .safetensors.
 
     `where`: what `adapt.load` takes, `runs:/ID`, the best checkpoint of a run, or `runs:/ID/PATH`,
-    an artifact of one. `spec` describes a network whose file does not; `classes` and `size_hw` go
-    before its own. Raises `JobError`, by tensors' names where the weights do not fit the network,
-    `DataError` where the sha256 differs from the stated one, `StoreError`.
+    an artifact of one. `spec` describes a network whose file does not, and goes before its header;
+    `classes` and `size_hw` go before both; the lineage is the header's. Raises `JobError`, by
+    tensors' names where the weights do not fit the network, `DataError` where the sha256 differs
+    from the stated one, `StoreError`.
     """
     root, name = _target(os.fspath(out))
     stores = stores or Stores({} if spec is None else spec.stores, os.environ)
     with _opened(where, stores, tracking_uri) as source:
         segmenter, header = _network(source, spec, classes, stores)
+        stated = read_file_header(source.path, without_password(source.uri))
         origin = {"imported_from": source.origin, "imported_sha256": sha256_of(source.path)}
-    lineage = {"version": adapt.__version__, **header.lineage, **origin}
+    before = {} if stated is None else stated.lineage
+    lineage = {"version": adapt.__version__, **before, **origin}
     header = replace(header, lineage=lineage, size_hw=size_hw or header.size_hw)
     entries, tensors = header.entries(), segmenter.state_dict()
     with tempfile.TemporaryDirectory(prefix="segadapt-import-") as folder:

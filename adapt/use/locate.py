@@ -101,7 +101,8 @@ def registered(uri: str, tracking_uri: str) -> Located:
     if source.startswith((REGISTERED, "runs:/", "mlflow-artifacts:")):
         raise JobError(
             f"{uri}: expected a version whose source is the URI of a checkpoint, got {source}",
-            "name a version that tracking.register_as made, or the checkpoint itself",
+            "name a version that tracking.register_as or import-model made, or the checkpoint; of "
+            "another program's, import the file that `mlflow artifacts download` fetches",
         )
     return Located(source, version.tags.get(BEST_SHA256_TAG))
 

@@ -14,7 +14,7 @@ from adapt.checkpoint.files import sha256_of
 from adapt.data.label_maps import LABEL_SPACES
 from adapt.errors import DataError, JobError
 from adapt.models import build_segmenter
-from adapt.models.file_header import FileHeader
+from adapt.models.file_header import FileHeader, write_weights
 from adapt.models.segmenter import Segmenter
 from adapt.tracking.imported_models import EXPERIMENT, check_model_name, register_import
 from adapt.tracking.logged_models import TrackedModel
@@ -92,6 +92,16 @@ def test_what_states_itself_needs_no_spec_and_keeps_its_lineage(theirs: Path) ->
     assert model.size_hw == size_hw and model.classes == SPACE
     assert model.lineage["imported_from"] == "ours.safetensors"
     assert model.lineage["imported_sha256"] == first.sha256
+
+
+def test_a_spec_beside_a_header_changes_the_network_not_the_lineage(theirs: Path) -> None:
+    segmenter, again = trained(), theirs.with_name("again.safetensors")
+    header = FileHeader(segmenter.config, 19, segmenter.pixels, lineage={"step": 7})
+    write_weights(segmenter.state_dict(), header.entries(), theirs)
+    import_model(theirs, again, spec=read_network_spec(str(described(theirs.parent))))
+    model = adapt.load(again)
+    assert (model.lineage["step"], model.size_hw) == (7, (16, 24))
+    assert model.lineage["imported_sha256"] == sha256_of(theirs)
 
 
 def test_stores_are_read_and_written(theirs: Path, s3_stores: Stores, s3_uri: str) -> None:
