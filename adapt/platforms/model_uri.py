@@ -1,6 +1,8 @@
 """The weights that a platform is to serve or to predict with: their URI and sha256, found before
 anything is sent, so that every replica, every restart and every slice has the same ones."""
 
+import os
+import posixpath
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,14 +27,14 @@ def find_model(
     model: str, profile: Profile, stores: Stores, tracking_uri: str | None, takes_paths: bool
 ) -> FoundModel:
     """The weights of MODEL; of a path of this machine, where the platform `takes_paths`, the
-    absolute one of the file or of the checkpoint's folder; a path that the profile mounts as it
-    is.
+    absolute one of the file or of the checkpoint's folder. A path that the profile mounts stays one
+    of the container: the weights' where it is mounted from this machine, else as it is, unread.
 
     Raises `JobError` for a model that is not there or that the platform cannot have, `StoreError`.
     """
     scheme, path = split_uri(model)
     if scheme == "file" and profile.outside(path) is not None:
-        return FoundModel(path)
+        return _mounted(posixpath.normpath(path), profile, stores)
     sha256 = None
     uri = model
     if model.startswith(REGISTERED):
@@ -49,3 +51,11 @@ def find_model(
         )
     file, is_file = Path(where).resolve(), Path(path).is_file()
     return FoundModel(str(file if is_file else file.parent), sha256 or found.sha256, is_file)
+
+
+def _mounted(path: str, profile: Profile, stores: Stores) -> FoundModel:
+    here = profile.here(path)
+    if here is None or not os.access(here, os.R_OK):
+        return FoundModel(path)
+    found = located(here, stores)
+    return FoundModel(path + found.uri.removeprefix(here), found.sha256)

@@ -39,7 +39,6 @@ SECRET = re.compile(
 FILE = re.compile(r"(?i)_(file|path|uri|url|dir)$")
 """Names of variables with secrets, and of those that only name the place of one."""
 
-
 SUBMIT_LIBRARIES = "pip install -r requirements-submit.txt, or without a clone 'segadapt[submit]'"
 """The fix where a platform's own library is missing."""
 
@@ -134,6 +133,10 @@ class Profile(Section):
 
     def outside(self, _path: str) -> str | None:
         """Where a path of the container lies outside of it, if it is mounted."""
+        return None
+
+    def here(self, _path: str) -> str | None:
+        """Where a path of the container lies on this machine, if it is mounted from here."""
         return None
 
     def results(self, _run: str, _job: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from adapt.tracking.mlflow_database import require_database
 from adapt.tracking.mlflow_errors import REFUSALS, be_brief, code_of, failures, first_line, fix_of
 from adapt.tracking.registry import VERSION
 from adapt.tracking.tracker import BEST_SHA256_TAG, BEST_URI_TAG
-from storage.errors import MissingObject
+from storage.errors import MissingObject, SilentStore, StoreError, StoreUnavailable
 from storage.store import Store
 from storage.stores import READ_ONLY, Stores
 from storage.uris import join, split_uri, without_password
@@ -41,9 +41,10 @@ def located(uri: str, stores: Stores) -> Located:
     if store.exists(WEIGHTS):
         return located(join(uri, WEIGHTS), stores)
     folder = RunFolder(store)
-    best, names = folder.best(), folder.names()
+    best = folder.best()
     if best is not None:
         return Located(join(uri, best.name, WEIGHTS), best.sha256)
+    names = folder.names()
     if names:
         return located(join(uri, names[-1], WEIGHTS), stores)
     raise JobError(
@@ -56,14 +57,23 @@ def located(uri: str, stores: Stores) -> Located:
 def _sha256_beside(uri: str, stores: Stores) -> str | None:
     """The digest of a file in a checkpoint's folder by the manifest beside it; None without."""
     folder, _, file = uri.rpartition("/")
-    if split_uri(uri)[0] in READ_ONLY:  # whose servers may refuse what they do not have
+    web = split_uri(uri)[0] in READ_ONLY
+    if web and "?" in uri:  # its signature is of this file alone
         return None
     store: Store = stores.open(folder or ".")
     try:
         values = json.loads(store.get(MANIFEST))
     except MissingObject:
         return None
+    except (StoreUnavailable, SilentStore):
+        raise
+    except StoreError:
+        if web:  # servers may refuse what they do not have, or show a page
+            return None
+        raise
     except ValueError as error:
+        if web:
+            return None
         raise DataError(
             f"{join(folder or '.', MANIFEST)}: expected a checkpoint's manifest, got a damaged one "
             f"[{error!r}]",

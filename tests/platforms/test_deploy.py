@@ -16,10 +16,12 @@ from adapt.platforms.deploy import endpoint_name, facts_of, prepare_endpoint
 from adapt.platforms.endpoint import Deployment, EndpointStatus, Serving
 from adapt.platforms.platform import Platform, Profile, Request
 from adapt.use.locate import Located
-from storage.errors import StoreUnavailable
+from storage.config import StoreConfig
+from storage.errors import StoreError, StoreUnavailable
 from storage.stores import Stores
 from tests.commands import Ended, call
 from tests.platforms.quick import quick_retries
+from tests.storage.web_server import Answer, WebServer
 
 
 class PretendProfile(Profile):
@@ -239,6 +241,74 @@ def test_the_best_checkpoint_of_a_run_is_what_is_served(platform: Pretend, folde
     assert (file.name, file.is_file, file.model) == ("town", True, f"{step}/weights.safetensors")
     shared = prepare_endpoint("/share/town", profile(), Stores({})).deployment
     assert shared.model == "/share/town", "the platform alone has it"
+
+
+def checkpoint(step: Path) -> Path:
+    """A checkpoint's folder whose manifest states the sha256 of its weights."""
+    step.mkdir(parents=True)
+    (step / "weights.safetensors").touch()
+    manifest = {"sha256": {"weights.safetensors": "cd" * 32}}
+    (step / "manifest.json").write_text(json.dumps(manifest))
+    return step
+
+
+def docker(*mounts: dict[str, Any], **changes: Any) -> Any:
+    values = {"platform": "docker", "image": "i", "gpus": 0, "mounts": [*mounts]}
+    return validate(PLATFORMS["docker"].profile, values | changes)
+
+
+def test_a_run_below_a_mount_of_this_machine_is_resolved_and_pinned(tmp_path: Path) -> None:
+    """The request has the container's path of the step; what is not here stays as it was named."""
+    checkpoint(tmp_path / "runs/town/step-00000500")
+    mount = {"source": str(tmp_path), "target": "/mine"}
+    weights = "/mine/runs/town/step-00000500/weights.safetensors"
+
+    def found(model: str, profile: Any) -> tuple[str, str | None]:
+        deployment = prepare_endpoint(model, profile, Stores({})).deployment
+        return deployment.model, deployment.sha256
+
+    for model in ("/mine/runs/town", "/mine/runs/town/", "/mine/runs/town/step-00000500", weights):
+        assert found(model, docker(mount)) == (weights, "cd" * 32), model
+    for unknown in (
+        docker(mount, engine_uri="ssh://me@machine"),
+        docker({"source": "volume", "target": "/mine"}),
+        docker({"source": f"{tmp_path}/absent", "target": "/mine"}),
+    ):
+        assert found("/mine/runs/town", unknown) == ("/mine/runs/town", None)
+    with pytest.raises(JobError, match="expected a file of weights or the folder of a checkpoint"):
+        found("/mine", docker(mount))
+
+
+def test_a_checkpoint_of_a_web_server_is_pinned_by_its_manifest(
+    platform: Pretend, tmp_path: Path
+) -> None:
+    """Without reading the weights; a server that has none, or refuses it, serves them unpinned."""
+    step = checkpoint(tmp_path / "step-00000003")
+    server = WebServer()
+    server.files = {f"/town/{file.name}": file.read_bytes() for file in step.iterdir()}
+    server.files["/town/weights.safetensors"] = bytes(100_000)
+    try:
+        folder = f"{server.url}/town"
+
+        def found(model: str) -> tuple[str, str | None]:
+            deployment = prepare_endpoint(model, profile(), Stores({})).deployment
+            return deployment.model, deployment.sha256
+
+        weights = f"{folder}/weights.safetensors"
+        assert found(folder) == found(weights) == (weights, "cd" * 32)
+        reads = [one for one in server.requests if one.path.endswith("tensors")]
+        assert all(one.headers.get("range") == "bytes=0-0" for one in reads)
+        assert found(f"{weights}?signature=a/b")[1] is None
+        server.files["/town/manifest.json"] = b"<html>the app</html>"
+        assert found(weights) == (weights, None)
+        server.answers.append(Answer(403))
+        assert found(weights) == (weights, None)
+        del server.files["/town/manifest.json"]
+        assert found(folder) == (weights, None)
+    finally:
+        server.close()
+    with pytest.raises(StoreError):
+        prepare_endpoint(weights, profile(), Stores({"http": StoreConfig(max_attempts=1)}))
 
 
 @pytest.mark.parametrize("of_version", ["ab" * 32, None])

@@ -147,6 +147,13 @@ class DockerProfile(Profile):
             path, {one.target: named[one.source[:1] == "/"] + one.source for one in self.mounts}
         )
 
+    def here(self, path: str) -> str | None:
+        """The source of a mounted folder, unless `engine_uri` is another machine's."""
+        if self.engine_uri is not None and not self.engine_uri.startswith("unix:"):
+            return None
+        source = below(path, {one.target: one.source for one in self.mounts})
+        return source if source and source.startswith("/") else None  # else a volume's name
+
     def promised_gb(self) -> Promised:
         """/dev/shm."""
         return Promised(shm=self.shm_gb)
