@@ -8,7 +8,9 @@ from unittest.mock import patch
 import pytest
 from botocore.loaders import JSONFileLoader
 
+from adapt.platforms import deploy, predict_jobs
 from adapt.platforms.kubernetes import connect, logs
+from adapt.platforms.model_uri import FoundModel
 from adapt.platforms.modelarts.client import ModelArtsClient
 from adapt.platforms.sagemaker import client as sagemaker_client
 from tests.platforms import modelarts_double
@@ -19,6 +21,13 @@ from tests.platforms.modelarts_jobs import connected
 from tests.platforms.quick import quick_retries
 from tests.platforms.sagemaker_double import SageMakerDouble, aws_double
 from tests.platforms.test_kubernetes_manifests import profile
+
+
+@pytest.fixture
+def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MODEL is what was named; its server is not asked for a manifest."""
+    for module in (deploy, predict_jobs):
+        monkeypatch.setattr(module, "find_model", lambda model, *_, **__: FoundModel(model))
 
 
 @pytest.fixture

@@ -331,6 +331,7 @@ def test_options_of_jobs_need_a_platform(more: tuple[object, ...], tmp_path: Pat
     assert ended.code == 2 and f"{more[0]}: expected --to beside it, got none" in ended.err
 
 
+@pytest.mark.usefixtures("unpinned")
 def test_the_facts_of_many_and_of_one(platform: Pretend, tmp_path: Path) -> None:
     def plan(**changes: Any) -> dict[str, str]:
         asked = Asked("https://host/town/weights.safetensors", ["s3://b/photos"], "s3://b/seen",
@@ -347,6 +348,7 @@ def test_the_facts_of_many_and_of_one(platform: Pretend, tmp_path: Path) -> None
     assert one["jobs"] == "predict-town-261130-120000-3"
 
 
+@pytest.mark.usefixtures("unpinned")
 def test_the_pods_of_one_job_are_told() -> None:
     asked = Asked("https://host/town/weights.safetensors", ["s3://b/photos"], "s3://b/seen", [],
                   4, "0/1")  # fmt: skip
@@ -354,6 +356,7 @@ def test_the_pods_of_one_job_are_told() -> None:
     assert shown["platform"] == "kubernetes, 1 job of 4 pods x 1 GPU"
 
 
+@pytest.mark.usefixtures("unpinned")
 def test_a_run_s_name_leaves_room_for_the_numbers(platform: Pretend, tmp_path: Path) -> None:
     long = f"https://host/{'town-' * 12}/weights.safetensors"
     asked = Asked(long, ["s3://b/photos"], "s3://b/seen", [], 1000, "0/1")

@@ -108,6 +108,7 @@ def test_a_machine_without_disks_gets_the_volume_and_its_key() -> None:
     assert variables["NVIDIA_VISIBLE_DEVICES"] == "void"
 
 
+@pytest.mark.usefixtures("unpinned")
 def test_what_is_shown_before_yes_is_of_the_endpoints_machines() -> None:
     shown = profile("http://127.0.0.1:1", "serve={instance_type: ml.g5.12xlarge, replicas: 2}")
     assert on_machines(shown).gpus == 4 and on_machines(shown).price_per_hour is None
@@ -341,6 +342,7 @@ def write_profile(account: SageMakerEndpointsDouble, folder: Path) -> None:
     (folder / "profile.yaml").write_text(yaml.safe_dump({**shipped, **addresses}))
 
 
+@pytest.mark.usefixtures("unpinned")
 def test_the_commands_take_an_endpoint_from_its_model_to_its_end(
     account: SageMakerEndpointsDouble, tmp_path: Path
 ) -> None:
