@@ -16,6 +16,7 @@ import numpy as np
 from adapt.data.packed.codecs import Pixels
 from adapt.data.writing.survey import LARGEST, as_text, too_large
 from adapt.errors import DataError, JobError
+from adapt.use.whole_videos import Reach
 from storage.errors import StoreError
 
 REPLACE_VIDEO = "replace the file, or convert it to MP4"
@@ -60,8 +61,8 @@ class VideoReader:
     """An open video or camera. `num_frames`: by the file's account, None where it has none;
     `rate`: frames a second."""
 
-    def __init__(self, container: Any, name: str) -> None:
-        self._container, self._name = container, name
+    def __init__(self, container: Any, name: str, is_file: bool = True) -> None:
+        self._container, self._name, self._is_file = container, name, is_file
         if not container.streams.video:
             raise DataError(f"{name}: expected a video, got a file without pictures", REPLACE_VIDEO)
         self._stream = container.streams.video[0]
@@ -89,7 +90,7 @@ class VideoReader:
         device, form = driver or V4L2
         where = form.format(index)
         try:
-            return cls(av.open(where, format=device), f"camera {index}")
+            return cls(av.open(where, format=device), f"camera {index}", is_file=False)
         except (av.FFmpegError, ValueError) as error:
             there = sorted(str(path) for path in Path("/dev").glob("video*"))
             reason = getattr(error, "strerror", None) or error
@@ -100,25 +101,56 @@ class VideoReader:
             ) from error
 
     def frames(self) -> Generator[Frame]:
-        """All frames in their order. Raises `DataError` for a damaged video."""
-        av, first_s, number = require_av(self._name), 0.0, 0
+        """All frames in their order. Raises `DataError` for a damaged video, at the first frame
+        that is not whole, or behind the last one where the file has lost others."""
+        first_s, number = 0.0, 0
         size_hw: tuple[int, int] | None = None
-        with _faults(av, self._name):
-            for frame in self._container.decode(self._stream):
-                time_s = float(number / self.rate) if frame.time is None else float(frame.time)
-                first_s = time_s if number == 0 else first_s
-                pixels = np.ascontiguousarray(_upright(frame))
-                found_hw = (pixels.shape[0], pixels.shape[1])
-                size_hw = size_hw or found_hw
-                self._check_size(found_hw, size_hw, number)
-                yield Frame(number, max(0.0, time_s - first_s), pixels)
-                number += 1
+        for frame in self._decoded():
+            time_s = float(number / self.rate) if frame.time is None else float(frame.time)
+            first_s = time_s if number == 0 else first_s
+            pixels = np.ascontiguousarray(_upright(frame))
+            found_hw = (pixels.shape[0], pixels.shape[1])
+            size_hw = size_hw or found_hw
+            self._check_size(found_hw, size_hw, number)
+            yield Frame(number, max(0.0, time_s - first_s), pixels)
+            number += 1
         if not number:
             raise DataError(f"{self._name}: expected frames, got none", REPLACE_VIDEO)
 
     def close(self) -> None:
         """Close the file or the camera."""
         self._container.close()
+
+    def _decoded(self) -> Generator[Any]:
+        """PyAV's frames. Of a file, each is whole, and all that it states are there."""
+        av, number = require_av(self._name), 0
+        reach = Reach(self._container, self._stream, self.rate)
+        try:
+            for packet in self._container.demux():
+                reach.take(packet)
+                if packet.stream is not self._stream:
+                    continue
+                self._check_whole(packet, reach, number)
+                for frame in packet.decode():
+                    self._check_whole(frame, reach, number)
+                    reach.show(frame.time)
+                    yield frame
+                    number += 1
+        except av.FFmpegError as error:
+            raise self._damaged(reach, number, f"then {error.strerror or error}") from error
+        if number and self._is_file and reach.ends_early(number):
+            raise self._damaged(reach, number, "it ends early")
+
+    def _check_whole(self, found: Any, reach: Reach, number: int) -> None:
+        """Refuse a packet or a frame with damage. Cameras go on behind one."""
+        if self._is_file and found.is_corrupt:
+            raise self._damaged(reach, number, "the next one is damaged")
+
+    def _damaged(self, reach: Reach, number: int, reason: str) -> DataError:
+        stated = f"{reach.stated} frames" if reach.stated else "whole frames to its end"
+        return DataError(
+            f"{self._name}: corrupt video: expected {stated}, got {number}: {reason}", REPLACE_VIDEO
+        )
 
     def _by_duration(self) -> int | None:
         duration = self._container.duration  # in microseconds

@@ -28,18 +28,25 @@ def frames_of(count: int, size_hw: tuple[int, int] = (20, 30), seed: int = 0) ->
 
 
 def write_video(
-    path: Path, frames: Sequence[np.ndarray], times_s: Sequence[float] | None = None
+    path: Path,
+    frames: Sequence[np.ndarray],
+    times_s: Sequence[float] | None = None,
+    codec: str = "libx264",
+    gop: int | None = None,
+    **muxing: str,
 ) -> Path:
     """A video of frames (H, W, 3), ten a second, or at times of their own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
+    with av.open(str(path), "w", options=muxing) as container:
+        stream = container.add_stream(codec, rate=10)
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
+        ticks = 1000 if codec == "libx264" else 10
+        stream.codec_context.time_base = Fraction(1, ticks)
+        stream.codec_context.gop_size = gop or stream.codec_context.gop_size
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             time_s = number / 10 if times_s is None else times_s[number]
-            frame.pts, frame.time_base = round(1000 * time_s), Fraction(1, 1000)
+            frame.pts, frame.time_base = round(ticks * time_s), Fraction(1, ticks)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

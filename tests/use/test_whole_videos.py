@@ -1,0 +1,118 @@
+"""Videos that have lost frames are refused with their count; healthy ones of any container are read
+whole, at constant and at varying rates."""
+
+from pathlib import Path
+
+import av
+import pytest
+
+from adapt.errors import DataError
+from adapt.use.video import VideoReader
+from tests.use.conftest import files_in, predicted, shares_in
+from tests.use.videos import frames_of, write_video
+
+STEADY = [number / 10 for number in range(20)]
+PAUSES = [0.0, 0.1, 0.2, 0.5, 0.6, 1.2, 1.3, 1.4, 3.0, 3.1, 3.2, 6.0]
+FIXES = ". Fix: replace the file, or convert it to MP4."
+
+
+def count(path: Path) -> int:
+    """The number of a file's frames."""
+    reader = VideoReader.of_file(path, path.name)
+    try:
+        return sum(1 for _ in reader.frames())
+    finally:
+        reader.close()
+
+
+def refused(path: Path, content: bytes) -> str:
+    """The message about a file of this content."""
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        count(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("times_s", [STEADY, PAUSES, [one + 3 for one in STEADY]])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        *((f"a.{ending}", "libx264") for ending in ("mp4", "mov", "mkv", "ts", "m2ts", "flv")),
+        *(("a.avi", "mpeg4"), ("a.mkv", "mpeg4"), ("a.mpg", "mpeg2video"), ("a.wmv", "wmv2")),
+        *(("a.3gp", "mpeg4"), ("a.webm", "libvpx")),
+    ],
+)
+def test_healthy_videos_are_whole(
+    name: str, codec: str, times_s: list[float], tmp_path: Path
+) -> None:
+    path = write_video(tmp_path / name, frames_of(len(times_s), (64, 96)), times_s, codec)
+    assert count(path) == len(times_s)
+
+
+def test_what_an_edit_list_cuts_off_is_not_missed(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames_of(20), [one - 0.55 for one in STEADY], gop=5)
+    reader = VideoReader.of_file(path, "a.mp4")
+    assert reader.num_frames == 20
+    assert sum(1 for _ in reader.frames()) == 14
+    reader.close()
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe", "frag_keyframe+empty_moov", "dash"])
+def test_fragments_are_whole(flags: str, tmp_path: Path) -> None:
+    assert count(write_video(tmp_path / "a.mp4", frames_of(20), gop=5, movflags=flags)) == 20
+
+
+def test_a_live_recording_states_no_length(tmp_path: Path) -> None:
+    assert count(write_video(tmp_path / "a.mkv", frames_of(20), live="1")) == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "stated"),
+    [
+        *(("a.mp4", "libx264", "20"), ("a.mkv", "libx264", "about 20")),
+        *(("a.mkv", "mpeg4", "about 20"), ("a.webm", "libvpx", "about 20")),
+        *(("a.avi", "mpeg4", "about 20"), ("a.flv", "flv", "about 20")),
+    ],
+)
+def test_a_cut_video_is_refused(name: str, codec: str, stated: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    more = {"movflags": "faststart"} if name == "a.mp4" else {}
+    content = write_video(path, frames_of(20, (64, 96)), codec=codec, **more).read_bytes()
+    for part in (0.5, 0.8):
+        message = refused(path, content[: int(len(content) * part)])
+        assert message.startswith(f"{name}: corrupt video: expected {stated} frames, got ")
+        assert message.endswith((f": it ends early{FIXES}", f": the next one is damaged{FIXES}"))
+
+
+def test_the_last_frame_of_an_mp4_is_missed(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames_of(20), codec="mpeg4", movflags="faststart")
+    with av.open(str(path)) as container:
+        *_, last = (packet.pos for packet in container.demux(video=0) if packet.size)
+    message = refused(path, path.read_bytes()[:last])
+    assert message == (f"a.mp4: corrupt video: expected 20 frames, got 19: it ends early{FIXES}")
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_a_hole_is_refused(name: str, codec: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    content = write_video(path, frames_of(20, (64, 96)), codec=codec).read_bytes()
+    third = len(content) // 3
+    message = refused(path, content[:third] + bytes(third) + content[2 * third :])
+    assert f"{name}: corrupt video: expected " in message and ", got " in message
+
+
+def test_a_damaged_video_is_bad_and_its_repair_is_predicted(tmp_path: Path) -> None:
+    """Its frames' own files stay, as after a stop; no video and no line appears of it."""
+    path, out = tmp_path / "a.mkv", tmp_path / "out"
+    whole = write_video(path, frames_of(20, (64, 96)), codec="mpeg4").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):
+        summary = predicted([path], out, write="overlay,ids")
+        assert (summary.videos, summary.skipped, len(summary.bad)) == (0, 0, 1)
+        assert summary.bad[0].text.startswith("corrupt video: expected about 20 frames, got ")
+        assert shares_in(out) == [] and not (out / "overlay").exists()
+    path.write_bytes(whole)
+    summary = predicted([path], out, write="overlay,ids")
+    assert (summary.frames, summary.bad) == (20, []) and len(shares_in(out)) == 20
+    assert len(files_in(out)) == 22
