@@ -1,8 +1,5 @@
 """The inputs of a prediction: names of pictures, folders, globs, prefixes of stores, packed splits,
 videos and cameras -> the items that they consist of, in an order by their names alone.
-
-An item has the name of its outputs: its path below the input, without its ending, which stays where
-two items would have one name.
 """
 
 import os
@@ -10,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -19,42 +15,14 @@ from adapt.data.problems import Problem, shown
 from adapt.data.raw_images import IMAGE_SUFFIXES
 from adapt.errors import DataError, JobError
 from adapt.use.globs import ANY, WILD, pattern_of
-from adapt.use.images import ImageLike, stored_pixels
+from adapt.use.items import CAMERA, IMAGE, VIDEO_SUFFIXES, Item, named
 from adapt.use.outputs import OUTPUTS
 from adapt.use.packed_images import PackedImages, splits_in
 from storage.store import Store
 from storage.stores import READ_ONLY, Stores
 from storage.uris import canonical, join, split_uri, without_password
 
-NAMES_OF_SUFFIXES = "mp4 m4v mov mkv webm avi mpg mpeg ts mts m2ts wmv flv 3gp ogv"
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in NAMES_OF_SUFFIXES.split())
-"""Endings of videos."""
-IMAGE, VIDEO, CAMERA = "image", "video", "camera"
-
 _TAKEN = "a picture, a video, a folder, a glob, a packed split or the index of a camera"
-
-
-class Item(NamedTuple):
-    """A picture, a video or a camera.
-
-    `name`: of its outputs, without their endings. `source`: its path, URI or key, for messages.
-    `kind`: `image`, `video` or `camera`. `image`: an image as `LoadedModel` takes it; a video's
-    URI, a camera's index.
-    """
-
-    name: str
-    source: str
-    kind: str
-    image: Callable[[], ImageLike]
-
-    @classmethod
-    def of(cls, name: str, uri: str, store: Store | None = None) -> "Item":
-        """The item of a file, the object `name` of `store` where there is one; its kind goes by
-        its ending."""
-        kind = VIDEO if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES else IMAGE
-        if store is None:
-            return cls(name, uri, kind, lambda: uri)
-        return cls(name, uri, kind, partial(stored_pixels, store, name, uri))
 
 
 class Search(NamedTuple):
@@ -90,30 +58,7 @@ def find_items(inputs: Iterable[str], search: Search) -> list[Item]:
             raise _nothing_in(text, search)
         for item in items:
             found.setdefault(canonical(item.source), item)
-    return _named(list(found.values()))
-
-
-def _named(items: list[Item]) -> list[Item]:
-    """The items, their names without endings where that leaves each a name of its own."""
-    short = Counter(_stem(item) for item in items)
-    named = [item._replace(name=_stem(item)) if short[_stem(item)] == 1 else item for item in items]
-    first: dict[str, Item] = {}
-    for item in named:
-        other = first.setdefault(item.name, item)
-        if other is not item:
-            raise JobError(
-                f"{shown(item.source)}: expected a name of its own for its outputs, got "
-                f"{shown(item.name)} as of {shown(other.source)}",
-                "predict the folder that holds both, or give each input its own --out",
-            )
-    return named
-
-
-def _stem(item: Item) -> str:
-    """The name without the ending of an image or a video."""
-    ending = PurePosixPath(item.name).suffix
-    known = ending.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    return item.name.removesuffix(ending) if known else item.name
+    return named(list(found.values()))
 
 
 def _nothing_in(text: str, search: Search) -> Exception:

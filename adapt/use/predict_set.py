@@ -23,7 +23,8 @@ from adapt.data.writing.plan import Slice
 from adapt.errors import JobError
 from adapt.places import Place
 from adapt.ranks import gather_keys, open_ranks
-from adapt.use.inputs import CAMERA, IMAGE, Item, Search, find_items
+from adapt.use.inputs import Search, find_items
+from adapt.use.items import CAMERA, IMAGE, Item
 from adapt.use.model import LoadedModel
 from adapt.use.outputs import Wanted
 from adapt.use.predictions import Predictor, Summary

@@ -15,7 +15,7 @@ from typing import Any
 
 from adapt.data.problems import Problem, shown
 from adapt.errors import DataError
-from adapt.use.inputs import IMAGE, Item
+from adapt.use.items import IMAGE, Item
 from adapt.use.model import PreparedImage
 from adapt.use.record import Done, Row, shares_of
 from adapt.use.recording import Recording

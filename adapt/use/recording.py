@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from adapt.data.packed.codecs import Pixels
 from adapt.errors import DataError
-from adapt.use.inputs import CAMERA, Item
+from adapt.use.items import CAMERA, Item
 from adapt.use.model import PreparedImage
 from adapt.use.outputs import OUTPUTS, VIDEO_ENDING, frame_name
 from adapt.use.record import Row, open_rows, shares_of, writer_of

@@ -142,7 +142,7 @@ class VideoReader:
             raise self._damaged(reach, number, "it ends early")
 
     def _check_whole(self, found: Any, reach: Reach, number: int) -> None:
-        """Refuse a packet or a frame with damage. Cameras go on behind one."""
+        """Refuse a packet or a frame with damage; a camera continues after one."""
         if self._is_file and found.is_corrupt:
             raise self._damaged(reach, number, "the next one is damaged")
 

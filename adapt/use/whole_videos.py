@@ -1,4 +1,4 @@
-"""Whether a video file is whole: what its packets reach, of what its container states.
+"""The check that a video file is whole: how far its packets reach, of what its container states.
 
 A container states the number of its frames (MP4, MOV), the end of a track or of all (AVI, Matroska,
 WebM, FLV, WMV), or nothing (transport streams, Ogg). Times count beside numbers, since frames that
@@ -19,7 +19,7 @@ _MICROSECONDS = 1_000_000
 
 
 class Reach:
-    """How far the packets of a file reach. `stated`: the number of frames in words, by its
+    """How far the packets of a file reach. `stated`: the number of frames as text, by its
     container's account; "" where it has none."""
 
     def __init__(self, container: Any, stream: Any, rate: Fraction) -> None:
@@ -56,7 +56,7 @@ class Reach:
         self._time_s = time_s
 
     def ends_early(self, num_frames: int) -> bool:
-        """Whether a file of which this many frames were read has lost its end.
+        """Return whether a file of which this many frames were read has lost its end.
 
         How long its last frame was to be shown is not stated: at most as long as another one.
         """

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from adapt.errors import DataError, JobError
-from adapt.use.inputs import Item, Search, find_items
+from adapt.use.inputs import Search, find_items
+from adapt.use.items import Item
 from storage.stores import Stores
 from tests.use.conftest import write_images
 
@@ -59,6 +60,24 @@ def test_two_of_one_name_keep_their_endings(photos: Path) -> None:
     other = write_images(photos.parent / "other", ["a/1.png"])
     with pytest.raises(JobError, match=r"other/a/1.png: expected a name of its own .* got a/1.*"):
         found(photos, other)
+
+
+@pytest.mark.parametrize("name", ["drive/000000.png", "drive/deep/a.png", "drive/b.mp4"])
+def test_nothing_has_a_name_among_a_video_s_frames(name: str, tmp_path: Path) -> None:
+    """Else both write the file of one frame."""
+    (tmp_path / name).parent.mkdir(parents=True)
+    for path in (name, "drive.mp4", "driven.mp4"):
+        (tmp_path / path).touch()
+    own = name.rpartition(".")[0]
+    with pytest.raises(JobError) as caught:
+        found(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / name}: expected a name of its own for its outputs, got {own} in the folder "
+        f"of the frames of {tmp_path / 'drive.mp4'}. Fix: predict the video and this folder apart, "
+        "each with its own --out."
+    )
+    (tmp_path / "drive.mp4").rename(tmp_path / "drive.png")
+    assert names(tmp_path) == [own, "drive", "driven"]
 
 
 def test_a_packed_split_by_its_folder(tiny_uri: str) -> None:
