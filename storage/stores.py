@@ -69,11 +69,12 @@ def _package(extra: str) -> Iterator[None]:
 
 
 class StoreRow(NamedTuple):
-    """How a store is opened, what its URIs look like, and which settings it knows."""
+    """How a store is opened, what its URIs look like, the settings that it knows and needs."""
 
     open: Opener
     form: str
     settings: tuple[str, ...]
+    required: tuple[str, ...] = ()
 
 
 _GS = StoreRow(_open_gs, "gs://BUCKET/PREFIX", ("endpoint_url", *_REQUESTS))
@@ -86,7 +87,7 @@ STORES: Mapping[str, StoreRow] = MappingProxyType(
     {
         "file": StoreRow(_open_local, "file:///FOLDER", ()),
         "s3": StoreRow(_open_s3, "s3://BUCKET/PREFIX", _ALL),
-        "obs": StoreRow(_open_s3, "obs://BUCKET/PREFIX", _ALL),
+        "obs": StoreRow(_open_s3, "obs://BUCKET/PREFIX", _ALL, ("endpoint_url",)),
         "gs": _GS,
         "gcs": _GS._replace(form="gcs://BUCKET/PREFIX"),
         "az": _AZ,
@@ -158,6 +159,16 @@ class Stores:
                 raise StoreError(*useless)
         self.configs = dict(configs)
         self.environment = dict(environment)
+
+    def missing(self, uri: str) -> str | None:
+        """The name of a setting that the store at `uri` needs and does not have, as
+        `stores.obs.endpoint_url`; None where there is none."""
+        scheme, _ = split_uri(uri)
+        key = fitting_key(uri, self.configs) or scheme
+        config = self.configs.get(key, StoreConfig())
+        required = STORES[scheme].required if scheme in STORES else ()
+        unset = [name for name in required if getattr(config, name) is None]
+        return f"{settings_name(key)}.{unset[0]}" if unset else None
 
     def open(self, uri: str) -> Store:
         """The store at `uri` (`scheme://...` or a plain path), contacted on its first use."""

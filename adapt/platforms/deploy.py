@@ -13,6 +13,7 @@ from adapt.platforms.following import over_outages
 from adapt.platforms.gpus import check_gpus
 from adapt.platforms.model_uri import find_model
 from adapt.platforms.platform import Profile, Request
+from adapt.platforms.reachable import asked_faults, raise_together
 from adapt.use.locate import REGISTERED
 from storage.stores import Stores
 from storage.uris import split_uri, without_password
@@ -64,6 +65,8 @@ def prepare_endpoint(
     if machines.gpus:
         check_gpus(machines)
     label = endpoint_name(model, name)
+    if not model.startswith(REGISTERED):
+        raise_together(asked_faults([("MODEL", model)], profile, stores))
     found = find_model(model, profile, stores, tracking_uri, serving.takes_paths)
     deployment = Deployment(label, found.uri, model, found.is_file, found.sha256)
     request = serving.request(deployment, profile)

@@ -6,7 +6,6 @@ import posixpath
 from pathlib import Path
 from typing import NamedTuple
 
-from adapt.errors import JobError
 from adapt.platforms.platform import Profile
 from adapt.tracking.mlflow_database import embedded_tracking_uri
 from adapt.use.locate import REGISTERED, located, registered
@@ -28,28 +27,25 @@ def find_model(
 ) -> FoundModel:
     """The weights of MODEL; of a path of this machine, where the platform `takes_paths`, the
     absolute one of the file or of the checkpoint's folder. A path that the profile mounts stays one
-    of the container: the weights' where it is mounted from this machine, else as it is, unread.
+    of the container: the weights' where it is mounted from this machine, else as it is, unread, and
+    so does a path where the platform takes none, for its request to refuse.
 
-    Raises `JobError` for a model that is not there or that the platform cannot have, `StoreError`.
+    Raises `JobError` for a model that is not there, `StoreError`.
     """
-    scheme, path = split_uri(model)
-    if scheme == "file" and profile.outside(path) is not None:
-        return _mounted(posixpath.normpath(path), profile, stores)
-    sha256 = None
-    uri = model
+    uri, sha256 = model, None
     if model.startswith(REGISTERED):
         uri, sha256 = registered(model, tracking_uri or embedded_tracking_uri(Path("runs")))
+    scheme, path = split_uri(uri)
+    if scheme == "file" and profile.outside(path) is not None:
+        mounted = _mounted(posixpath.normpath(path), profile, stores)
+        return mounted._replace(sha256=sha256 or mounted.sha256)
+    if scheme == "file" and not takes_paths:
+        return FoundModel(path)
     found = located(uri, stores)
     scheme, where = split_uri(found.uri)
     if scheme != "file":
         return FoundModel(found.uri, sha256 or found.sha256)
-    if not takes_paths:
-        raise JobError(
-            f"MODEL: expected the URI of a store that {profile.platform} can reach, got {model!r}, "
-            "a path of this machine",
-            "copy the folder into a store and name its URI",
-        )
-    file, is_file = Path(where).resolve(), Path(path).is_file()
+    file, is_file = Path(where).resolve(), Path(split_uri(model)[1]).is_file()
     return FoundModel(str(file if is_file else file.parent), sha256 or found.sha256, is_file)
 
 

@@ -135,6 +135,10 @@ class Profile(Section):
         """Where a path of the container lies outside of it, if it is mounted."""
         return None
 
+    def shares_loopback(self) -> bool:
+        """Return whether a job reaches servers on 127.0.0.1 of the machine that runs it."""
+        return False
+
     def here(self, _path: str) -> str | None:
         """Where a path of the container lies on this machine, if it is mounted from here."""
         return None
@@ -147,16 +151,6 @@ class Profile(Section):
         """The public URI of the folder that is `checkpoint.uri` inside the job, if the platform
         transfers it."""
         return self.replaced().get("checkpoint.uri")
-
-
-def below(path: str, mounted: Mapping[str, str]) -> str | None:
-    """Where a path lies by the longest of the `mounted` paths, each with its source."""
-    found = [one.rstrip("/") for one in mounted if f"{path}/".startswith(f"{one.rstrip('/')}/")]
-    if not found:
-        return None
-    longest = max(found, key=len)
-    sources = {one.rstrip("/"): source for one, source in mounted.items()}
-    return sources[longest] + path[len(longest) :].rstrip("/")
 
 
 class Submission(NamedTuple):

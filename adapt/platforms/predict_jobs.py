@@ -13,7 +13,9 @@ from adapt.platforms.gpus import check_gpus
 from adapt.platforms.model_uri import find_model
 from adapt.platforms.platform import Platform, Profile, Request
 from adapt.platforms.prediction import Prediction
+from adapt.platforms.reachable import IMAGE, asked_faults, raise_together
 from adapt.platforms.submit import name_of
+from adapt.use.locate import REGISTERED
 from storage.stores import Stores
 from storage.uris import without_password
 
@@ -60,22 +62,22 @@ def prepare_prediction(
     slices, num_slices = _slices(asked)
     if profile.gpus:
         check_gpus(profile)
-    _check_inputs(asked.inputs)
-    found = find_model(asked.model, profile, stores, tracking_uri, takes_paths=False)
     label = f"predict-{endpoint_name(asked.model, None)}"
     prediction = Prediction(
         name=name_of(label, now or datetime.now(UTC), 1, reserve=len(f"-{num_slices}")),
-        model=found.uri,
+        model=asked.model,
         asked=asked.model,
         inputs=tuple(asked.inputs),
         out=asked.out,
         options=tuple(asked.options),
         num_slices=num_slices,
         slices=slices,
-        sha256=found.sha256,
         spec=None if spec is None else packed(spec.to_yaml()),
     )
     platform = PLATFORMS[profile.platform]
+    _check(prediction, profile, platform, stores)
+    found = find_model(asked.model, profile, stores, tracking_uri, takes_paths=False)
+    prediction = prediction._replace(model=found.uri, sha256=found.sha256)
     return PreparedPrediction(prediction, profile, platform, platform.predict(prediction, profile))
 
 
@@ -94,12 +96,24 @@ def _slices(asked: Asked) -> tuple[tuple[int, ...], int]:
     return tuple(range(asked.num_slices)), asked.num_slices
 
 
-def _check_inputs(inputs: Sequence[str]) -> None:
-    for one in inputs:
-        if one.isdecimal():
-            raise JobError(
-                f"INPUT: expected pictures or videos that other machines can read, got camera {one}"
-            )
+def _check(prediction: Prediction, profile: Profile, platform: Platform, stores: Stores) -> None:
+    """Raise one `JobError` for all mistakes of MODEL, INPUT and --out that show before a read."""
+    said = "INPUT: expected pictures or videos that other machines can read, got camera"
+    faults = [JobError(f"{said} {one}") for one in prediction.inputs if one.isdecimal()]
+    is_registered = prediction.asked.startswith(REGISTERED)
+    named = [] if is_registered else [("MODEL", prediction.asked)]
+    named += [("INPUT", uri) for uri in prediction.inputs]
+    faults += asked_faults([*named, ("--out", prediction.out)], profile, stores)
+    one = prediction._replace(
+        model=f"{IMAGE}/registered" if is_registered else prediction.asked,  # found after these
+        inputs=tuple(uri for uri in prediction.inputs if not uri.isdecimal()),
+        slices=prediction.slices[:1],
+    )
+    try:
+        platform.predict(one, profile)
+    except JobError as error:
+        faults.append(error)
+    raise_together(faults)
 
 
 def facts_of(plan: PreparedPrediction) -> dict[str, str]:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from adapt.errors import JobError
 from adapt.places import GRACE, PREDICT_SHA256
 from adapt.platforms.platform import Profile
-from adapt.platforms.reachable import IMAGE, is_there
-from storage.uris import without_password
+from adapt.platforms.reachable import ALIASES, IMAGE, READ, STORED, expected_uri, is_there
+from storage.uris import split_uri, without_password
 
 PROGRAM = ("python", f"{IMAGE}/entrypoint.py")
 """The image's entrypoint, for platforms that replace it."""
@@ -57,27 +57,30 @@ class Prediction(NamedTuple):
         return {**hidden, **profile.environment, GRACE: f"{grace_s:.0f}", **digest}
 
 
-def check_paths(
+def check_uris(
     prediction: Prediction,
     offer: str,
     read: Collection[str] = (),
     written: Collection[str] = (),
+    schemes: Collection[str] = READ,
 ) -> None:
-    """Raise `JobError`, a line for each path that the jobs do not have; `read` are the folders that
+    """Raise `JobError`, a line for each URI that the jobs do not have; `read` are the folders that
     they have, `written` those where results outlive them, `offer` names the profile's key."""
-    keys = [("MODEL", prediction.model, [*read, IMAGE])]
-    keys += [("INPUT", uri, [*read]) for uri in prediction.inputs]
-    keys += [("--out", prediction.out, [*written])]
+    stored = [scheme for scheme in schemes if scheme in STORED]
+    keys = [("MODEL", prediction.model, [*read], schemes)]
+    keys += [("INPUT", uri, [*read], schemes) for uri in prediction.inputs]
+    keys += [("--out", prediction.out, [*written], stored)]
     lines = []
-    for key, uri, folders in keys:
-        if not is_there(uri, folders):
-            below = f", or a path below {' or '.join(folders)} ({offer})" if folders else ""
-            lines.append(
-                f"{key}: expected the URI of a store{below}, got {without_password(uri)!r}, a path "
-                "that the jobs do not have"
-            )
+    for key, uri, folders, known in keys:
+        scheme, _ = split_uri(uri)
+        scheme = ALIASES.get(scheme, scheme)
+        below = [*folders, IMAGE] if key == "MODEL" else folders
+        if not is_there(uri, below) or scheme not in ("file", *known):
+            why = ", a path that the jobs do not have" if scheme == "file" else ""
+            expected = expected_uri(known, folders, offer)
+            lines.append(f"{key}: expected {expected}, got {without_password(uri)!r}{why}")
     if lines:
-        raise JobError("\n".join(lines), "copy it into a store, or name another --out")
+        raise JobError("\n".join(lines), "copy it into a store and name its URI")
 
 
 def check_one_gpu(profile: Profile) -> None:

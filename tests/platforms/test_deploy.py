@@ -11,7 +11,7 @@ import yaml
 
 from adapt.config.validation import validate
 from adapt.errors import JobError
-from adapt.platforms import PLATFORMS, deploy, model_uri
+from adapt.platforms import PLATFORMS, deploy, load_profile, model_uri
 from adapt.platforms.deploy import endpoint_name, facts_of, prepare_endpoint
 from adapt.platforms.endpoint import Deployment, EndpointStatus, Serving
 from adapt.platforms.platform import Platform, Profile, Request
@@ -19,7 +19,7 @@ from adapt.use.locate import Located
 from storage.config import StoreConfig
 from storage.errors import StoreError, StoreUnavailable
 from storage.stores import Stores
-from tests.commands import Ended, call
+from tests.commands import ROOT, Ended, call
 from tests.platforms.quick import quick_retries
 from tests.storage.web_server import Answer, WebServer
 
@@ -280,7 +280,7 @@ def test_a_run_below_a_mount_of_this_machine_is_resolved_and_pinned(tmp_path: Pa
 
 
 def test_a_checkpoint_of_a_web_server_is_pinned_by_its_manifest(
-    platform: Pretend, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     """Without reading the weights; a server that has none, or refuses it, serves them unpinned."""
     step = checkpoint(tmp_path / "step-00000003")
@@ -288,10 +288,10 @@ def test_a_checkpoint_of_a_web_server_is_pinned_by_its_manifest(
     server.files = {f"/town/{file.name}": file.read_bytes() for file in step.iterdir()}
     server.files["/town/weights.safetensors"] = bytes(100_000)
     try:
-        folder = f"{server.url}/town"
+        folder, shared = f"{server.url}/town", docker(network="host")
 
         def found(model: str) -> tuple[str, str | None]:
-            deployment = prepare_endpoint(model, profile(), Stores({})).deployment
+            deployment = prepare_endpoint(model, shared, Stores({})).deployment
             return deployment.model, deployment.sha256
 
         weights = f"{folder}/weights.safetensors"
@@ -308,7 +308,7 @@ def test_a_checkpoint_of_a_web_server_is_pinned_by_its_manifest(
     finally:
         server.close()
     with pytest.raises(StoreError):
-        prepare_endpoint(weights, profile(), Stores({"http": StoreConfig(max_attempts=1)}))
+        prepare_endpoint(weights, shared, Stores({"http": StoreConfig(max_attempts=1)}))
 
 
 @pytest.mark.parametrize("of_version", ["ab" * 32, None])
@@ -330,16 +330,38 @@ def test_the_sha256_goes_to_the_server(
     assert "SEGADAPT_MODEL_SHA256" not in unknown
 
 
-def test_a_path_is_refused_where_no_machine_of_the_platform_has_it(
-    platform: Pretend, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("platform", "said"),
+    [
+        (
+            "kubernetes",
+            r"the URI of a store \(s3://, obs://.*\), or a path below /data \(volumes of",
+        ),
+        ("sagemaker", "s3://BUCKET/... or https://..."),
+        ("modelarts", "obs://BUCKET/FOLDER"),
+    ],
+)
+@pytest.mark.parametrize("model", ["best", "models:/town@best"])
+def test_a_path_of_this_machine_is_refused_with_what_is_expected(
+    model: str, platform: str, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = PLATFORMS["pretend"]
-    assert row.serving is not None
-    far = replace(row, serving=replace(row.serving, takes_paths=False))
-    monkeypatch.setitem(PLATFORMS, "pretend", far)
-    said = r"MODEL: expected the URI of a store that pretend can reach, got .* a path of this"
-    with pytest.raises(JobError, match=said):
-        prepare_endpoint(f"{folder}/best", profile(), Stores({}))
+    volume = "volumes=[{mount_path: /data, claim: towns}]"
+    overrides = {"kubernetes": [volume], "modelarts": ["serve={flavor: modelarts.vm.gpu.t4u8}"]}
+    shipped = f"{ROOT}/job_specs/platforms/{platform}.yaml"
+    far = load_profile(shipped, overrides.get(platform, ()))
+    version = Located(f"{folder}/best/weights.safetensors")
+    monkeypatch.setattr(model_uri, "registered", lambda *_: version)
+    with pytest.raises(JobError, match=f"MODEL: expected {said}.*, got .*best"):
+        prepare_endpoint(model, far, Stores({}))
+
+
+@pytest.mark.parametrize("platform", ["docker", "kubernetes", "sagemaker", "modelarts"])
+def test_a_server_of_this_machine_is_served_in_its_own_network_alone(platform: str) -> None:
+    far = load_profile(f"{ROOT}/job_specs/platforms/{platform}.yaml", ())
+    if platform == "docker":
+        far = docker()
+    with pytest.raises(JobError, match=f"MODEL: expected a server that {platform} reaches, got"):
+        prepare_endpoint("http://localhost:8000/town", far, Stores({}))
 
 
 @pytest.mark.parametrize(

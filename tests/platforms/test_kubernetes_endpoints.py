@@ -95,7 +95,7 @@ def test_a_path_is_served_from_a_volume_and_refused_without_one() -> None:
         "name": "data-0", "mountPath": "/runs", "readOnly": True
     }  # fmt: skip
     assert {"name": "SEGADAPT_MODEL", "value": "/runs/town"} in container["env"]
-    with pytest.raises(JobError, match=r"MODEL: expected the URI of a store or a path below"):
+    with pytest.raises(JobError, match=r"MODEL: expected the URI of a store \(s3://.*https://"):
         asked(Deployment("town", "/home/me/best", "x"))
 
 

@@ -17,6 +17,7 @@ from adapt.platforms.modelarts import endpoints, service_logs
 from adapt.platforms.modelarts.endpoint_request import access, endpoint_request, reach
 from adapt.platforms.modelarts.endpoints import ModelArtsEndpoints, status_of
 from adapt.platforms.modelarts.service_logs import ServiceLog
+from storage.config import StoreConfig
 from storage.errors import StoreUnavailable
 from storage.stores import Stores
 from tests.commands import call
@@ -139,10 +140,18 @@ def test_what_is_shown_before_yes() -> None:
     assert "connected to ModelArts in cn-north-4" in reach(STORED, plain)
     assert access(plain) == "an IAM token of the project in X-Auth-Token"
     assert access(profile_of(serve={**FLAVOR, "auth": "none"})).startswith("open")
-    plan = prepare_endpoint("obs://towns/town/weights.safetensors", profile, _NoStore({}))
+    plan = prepare_endpoint("obs://towns/town/weights.safetensors", profile, _NoStore(OBS))
     facts = facts_of(plan)
     assert facts["platform"] == "modelarts, 2 x 1 GPU"
     assert facts["price"] == "4.00 USD an hour, until `undeploy`"
+
+
+OBS = {"obs": StoreConfig(endpoint_url="https://obs.cn-north-4.myhuaweicloud.com")}
+
+
+def test_a_model_in_obs_needs_the_settings_of_its_store() -> None:
+    with pytest.raises(JobError, match=r"MODEL: expected stores\.obs\.endpoint_url.*--spec SPEC"):
+        prepare_endpoint("obs://towns/town", profile_of(serve=FLAVOR), Stores({}))
 
 
 class _NoStore(Stores):

@@ -21,6 +21,7 @@ from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.platform import JobStatus, Platform, Profile, Request
 from adapt.platforms.predict_jobs import Asked, facts_of, prepare_prediction
 from adapt.platforms.prediction import Prediction
+from storage.config import StoreConfig
 from storage.errors import StoreUnavailable
 from storage.stores import Stores
 from tests.commands import ROOT, Ended, call
@@ -55,7 +56,7 @@ PROFILES = {
     "docker": lambda: profile("docker", "gpus=2", "network=null"),
     "kubernetes": lambda: profile("kubernetes", "gpus=1"),
     "sagemaker": lambda: profile("sagemaker"),
-    "modelarts": lambda: profile_of(MODELARTS, secrets=["OBS_ACCESS_KEY"], nodes=1),
+    "modelarts": lambda: profile_of(MODELARTS, secrets=["OBS_ACCESS_KEY"], nodes=1, cuda=12),
 }
 
 
@@ -146,8 +147,76 @@ def test_a_path_below_a_mount_is_taken_and_results_only_where_it_is_writable() -
         )
 
 
+def test_plain_http_is_not_read_on_sagemaker() -> None:
+    said = r"MODEL: expected the URI of a store \(s3:// or https://\), got 'http://host/w.pt'"
+    with pytest.raises(JobError, match=said):
+        requests_of("sagemaker", SET._replace(model="http://host/w.pt"))
+    requests_of("kubernetes", SET._replace(model="http://host/w.pt"))
+    with pytest.raises(JobError, match=r"--out: expected the URI of a store \(s3://.*got 'http"):
+        requests_of("kubernetes", SET._replace(out="http://host/seen"))
+
+
+ASKED = Asked("https://host/w.pt", ["s3://my-bucket/photos"], "s3://my-bucket/seen", [], 4, "0/1")
+OBS = {"obs": StoreConfig(endpoint_url="https://obs.cn-north-4.myhuaweicloud.com")}
+
+
+def modelarts_with_keys() -> Any:
+    return profile_of(MODELARTS, secrets=["OBS_ACCESS_KEY"], nodes=1, cuda=12)
+
+
+@pytest.mark.usefixtures("unpinned")
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [("MODEL", {"model": "obs://b/w.pt"}), ("INPUT", {"inputs": ["obs://b/photos"]}),
+     ("--out", {"out": "obs://b/seen"})],
+)  # fmt: skip
+def test_a_store_without_settings_that_it_needs_is_refused(
+    key: str, changes: dict[str, Any]
+) -> None:
+    """Its jobs would all fail at their start."""
+    asked = ASKED._replace(**changes)
+    said = (
+        rf"^{key}: expected stores\.obs\.endpoint_url, which 'obs://b/.* needs, got none\. Fix: .*"
+    )
+    with pytest.raises(JobError, match=said + "--spec SPEC"):
+        prepare_prediction(asked, modelarts_with_keys(), Stores({}))
+    prepare_prediction(asked, modelarts_with_keys(), Stores(OBS))
+    with pytest.raises(JobError, match=rf'^{key}: expected stores\["obs://b"\]\.endpoint_url'):
+        prepare_prediction(asked, modelarts_with_keys(), Stores({**OBS, "obs://b": StoreConfig()}))
+
+
+@pytest.mark.usefixtures("unpinned")
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:9/w.pt", "https://localhost/w", "http://[::1]/w"]
+)
+@pytest.mark.parametrize("platform", PROFILES)
+def test_a_server_of_this_machine_is_not_reached(platform: str, uri: str) -> None:
+    said = f"MODEL: expected a server that {platform} reaches, got .* which is each machine's own"
+    with pytest.raises(JobError, match=said):
+        prepare_prediction(ASKED._replace(model=uri), PROFILES[platform](), Stores({}))
+
+
+@pytest.mark.usefixtures("unpinned")
+def test_the_machine_s_own_network_reaches_its_servers() -> None:
+    asked = ASKED._replace(model="http://127.0.0.1:9/w.pt")
+    shared = profile("docker", "gpus=0", "network=host")
+    assert prepare_prediction(asked, shared, Stores({})).prediction.model == asked.model
+
+
+@pytest.mark.parametrize("platform", PROFILES)
+def test_mistakes_of_one_command_are_told_together(platform: str) -> None:
+    asked = ASKED._replace(model="best", inputs=["photos", "7", "obs://b/c"], out="seen")
+    with pytest.raises(JobError) as raised:
+        prepare_prediction(asked, PROFILES[platform](), Stores({}))
+    told = str(raised.value)
+    for said in ("MODEL: expected the URI of a store (s3://", "got 'best'", "got 'photos'",
+                 "got camera 7", "INPUT: expected stores.obs.endpoint_url",
+                 "--out: expected the URI of a store (s3://"):  # fmt: skip
+        assert said in told, told
+
+
 def test_keys_that_the_jobs_of_a_platform_do_not_get() -> None:
-    with pytest.raises(JobError, match=r"--out: expected s3://BUCKET/.*role_arn reaches without"):
+    with pytest.raises(JobError, match=r"--out: expected the URI of a store \(s3://\), got"):
         requests_of("sagemaker", SET._replace(out="obs://bucket/seen"))
     with pytest.raises(JobError, match=r"secrets: expected the keys with which jobs reach 's3://"):
         PLATFORMS["modelarts"].predict(SET, profile_of(MODELARTS))

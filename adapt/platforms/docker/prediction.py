@@ -7,7 +7,7 @@ from adapt.platforms.docker.client import JOB_LABEL
 from adapt.platforms.docker.profile import DockerProfile
 from adapt.platforms.docker.request import VARIABLE_BYTES, host_config
 from adapt.platforms.platform import Request
-from adapt.platforms.prediction import SPEC_VARIABLE, Prediction, check_paths
+from adapt.platforms.prediction import SPEC_VARIABLE, Prediction, check_uris
 
 
 def prediction_requests(prediction: Prediction, profile: DockerProfile) -> dict[str, Request]:
@@ -15,7 +15,7 @@ def prediction_requests(prediction: Prediction, profile: DockerProfile) -> dict[
     one. Raises `JobError` for paths that no mount has."""
     read = [mount.target for mount in profile.mounts]
     written = [mount.target for mount in profile.mounts if not mount.read_only]
-    check_paths(prediction, "mounts of the profile", read, written)
+    check_uris(prediction, "mounts of the profile", read, written)
     variables = prediction.environment(profile, profile.grace_s) | _spec(prediction)
     return {
         prediction.name_of(number): {

@@ -15,7 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
 from adapt.platforms.endpoint import PORT, ServeArguments, ServeSettings
-from adapt.platforms.platform import Profile, Promised, below
+from adapt.platforms.mounts import below
+from adapt.platforms.platform import Profile, Promised
 from adapt.platforms.texts import VariableName, matching
 
 _REFERENCE = re.compile(
@@ -153,6 +154,10 @@ class DockerProfile(Profile):
             return None
         source = below(path, {one.target: one.source for one in self.mounts})
         return source if source and source.startswith("/") else None  # else a volume's name
+
+    def shares_loopback(self) -> bool:
+        """In the machine's own network."""
+        return self.network == "host"
 
     def promised_gb(self) -> Promised:
         """/dev/shm."""

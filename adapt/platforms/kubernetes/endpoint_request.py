@@ -5,14 +5,16 @@ from adapt.platforms.endpoint import TOKEN, Deployment
 from adapt.platforms.kubernetes.endpoint_kinds import ENDPOINT_KINDS
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.platform import Request
+from adapt.platforms.reachable import READ, expected_uri
 
 
 def endpoint_request(deployment: Deployment, profile: KubernetesProfile) -> Request:
     """The manifests. Raises `JobError` for a path that no volume of the profile has."""
+    folders = [volume.mount_path for volume in profile.volumes]
+    expected = expected_uri(READ, folders, "volumes of the profile")
     if deployment.is_path and profile.outside(deployment.model) is None:
         raise JobError(
-            "MODEL: expected the URI of a store or a path below a mount of `volumes` in the "
-            f"profile, got {deployment.model!r}",
+            f"MODEL: expected {expected}, got {deployment.model!r}",
             "copy the folder into a store and name its URI",
         )
     items = ENDPOINT_KINDS[profile.serve.kind].manifests(deployment, profile)

@@ -21,7 +21,7 @@ from adapt.platforms.kubernetes.pod import (
 )
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.platform import Request
-from adapt.platforms.prediction import SPEC_VARIABLE, Prediction, check_one_gpu, check_paths
+from adapt.platforms.prediction import SPEC_VARIABLE, Prediction, check_one_gpu, check_uris
 
 
 def prediction_requests(prediction: Prediction, profile: KubernetesProfile) -> dict[str, Request]:
@@ -36,7 +36,7 @@ def prediction_requests(prediction: Prediction, profile: KubernetesProfile) -> d
     check_one_gpu(profile)
     read = [volume.mount_path for volume in profile.volumes]
     written = [volume.mount_path for volume in profile.volumes if not volume.read_only]
-    check_paths(prediction, "volumes of the profile", read, written)
+    check_uris(prediction, "volumes of the profile", read, written)
     whole = len(prediction.slices) == prediction.num_slices
     name = prediction.name if whole else prediction.name_of(prediction.slices[0])
     job = _job(name, prediction, profile, None if whole else prediction.slices[0])

@@ -19,7 +19,8 @@ from adapt.platforms.kubernetes.names import (
     ObjectName,
 )
 from adapt.platforms.kubernetes.serve import KubernetesServe
-from adapt.platforms.platform import Profile, Promised, below
+from adapt.platforms.mounts import below
+from adapt.platforms.platform import Profile, Promised
 
 KindName = Literal["indexed_job", "trainjob", "pytorchjob", "volcano"]
 

@@ -18,7 +18,7 @@ from adapt.platforms.prediction import (
     SPEC_VARIABLE,
     Prediction,
     check_one_gpu,
-    check_paths,
+    check_uris,
 )
 from storage.uris import split_uri
 
@@ -29,7 +29,7 @@ def prediction_requests(prediction: Prediction, profile: ModelArtsProfile) -> di
     check_one_gpu(profile)
     read = [volume.path for volume in profile.volumes]
     written = [volume.path for volume in profile.volumes if not volume.read_only]
-    check_paths(prediction, "volumes of the profile", read, written)
+    check_uris(prediction, "volumes of the profile", read, written)
     _check_keys(prediction, profile)
     one = profile.model_copy(update={"nodes": 1})
     found = {}

@@ -22,7 +22,8 @@ from adapt.platforms.modelarts.folders import (
     obs_folder,
 )
 from adapt.platforms.modelarts.serve import ModelArtsServe
-from adapt.platforms.platform import Profile, below
+from adapt.platforms.mounts import below
+from adapt.platforms.platform import Profile
 from adapt.platforms.texts import VariableName, matching
 
 POOL_FLAVORS = {

@@ -13,9 +13,9 @@ from adapt.platforms.endpoint import Deployment, option_variables
 from adapt.platforms.platform import Request
 from adapt.platforms.sagemaker.limits import check_request
 from adapt.platforms.sagemaker.machines import gpus_of, has_own_disk, memory_gb_of
+from adapt.platforms.sagemaker.prediction import REACHED
 from adapt.platforms.sagemaker.profile import SageMakerProfile
 from adapt.platforms.sagemaker.request import network_of
-from storage.stores import READ_ONLY
 from storage.uris import split_uri, without_password
 
 TAG = {"Key": "segadapt", "Value": "endpoint"}
@@ -58,7 +58,7 @@ def endpoint_request(deployment: Deployment, profile: SageMakerProfile) -> Reque
     """The bodies, by action. Raises `JobError`, a line for each mistake, for what AWS would
     refuse, and for a model that its machines cannot reach."""
     scheme, _ = split_uri(deployment.model)
-    if scheme not in ("s3", *READ_ONLY):
+    if scheme not in REACHED:
         raise JobError(
             "MODEL: expected s3://BUCKET/... or https://..., which role_arn reaches without keys, "
             f"got {without_password(deployment.model)!r}",
