@@ -24,6 +24,9 @@ from adapt.models.layers import resize
 from adapt.models.segmenter import Segmenter
 from adapt.stream.feed import normalise
 
+MAX_SCALE = 16
+"""Of an image in a view: papers enlarge to twice its size, memory ends soon after."""
+
 
 class InferenceConfig(Section):
     """The views of an image that are averaged; by default one, the whole image (the papers)."""
@@ -31,7 +34,7 @@ class InferenceConfig(Section):
     flip: bool = Field(
         False, description="Average the logits with those of the mirrored image (papers: no)."
     )
-    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    scales: tuple[Annotated[float, Field(gt=0, le=MAX_SCALE)], ...] = Field(
         (1.0,),
         min_length=1,
         description="Average the logits over the image enlarged by these factors (papers: 1).",

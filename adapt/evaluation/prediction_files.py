@@ -89,9 +89,15 @@ def ids_of_classes(classes: LabelSpace, dataset: str) -> Pixels:
         raise JobError(
             f"classes: expected an id of dataset {dataset!r} for every class, got none for "
             f"{', '.join(map(repr, missing))}",
-            fix="add the ids, which predictions are written in, to `classes`",
+            fix=f"name {_datasets_of(classes)}, or add ids of {dataset!r} to `classes`",
         )
     return np.array([entry.ids[dataset][0] for entry in classes.root], np.uint8)
+
+
+def _datasets_of(classes: LabelSpace) -> str:
+    """The datasets in whose ids predictions can be written."""
+    named = [set(entry.ids) for entry in classes.root]
+    return " or ".join(sorted(set.intersection(*named))) or "another dataset"
 
 
 def _size_in(split: PackedSplit, size_hw: tuple[int, int] | None) -> SizeOf:

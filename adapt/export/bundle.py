@@ -69,7 +69,10 @@ def _readme(model: LoadedModel, exported: Exported, has_int8: bool) -> str:
     """The page of the bundle, with its numbers."""
     config, compared = model.segmenter.config, exported.compared
     worst = max(compared, key=lambda one: one.difference)
-    size = "{}x{} pixels (HxW)".format(*model.size_hw) if model.size_hw else "no other size"
+    resized = "Images are read at their own size"
+    if model.size_hw:
+        resized = "Images are resized to {}x{} pixels (HxW) by Pillow's bicubic filter"
+        resized = resized.format(*model.size_hw)
     return (
         Path(__file__)
         .with_name("bundle_readme.md")
@@ -79,7 +82,7 @@ def _readme(model: LoadedModel, exported: Exported, has_int8: bool) -> str:
             num_classes=model.classes.num_classes,
             int8=_INT8_LINE if has_int8 else "",
             smallest_side_px=exported.network.smallest_side_px,
-            size=size,
+            resized=resized,
             difference=worst.difference,
             largest_logit=worst.largest_logit,
             equal_pixels=min(one.equal_pixels for one in compared),

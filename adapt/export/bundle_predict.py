@@ -1,11 +1,13 @@
-"""Predict pictures by model.onnx: python predict.py IMAGE ... --out FOLDER [--confidence]
+"""Predict pictures by model.onnx: python predict.py IMAGE|FOLDER ... --out FOLDER [--confidence]
 
 Writes a palette PNG for each image: its pixels are class numbers (classes.json), its colours the
-classes'. Needs numpy, onnxruntime and Pillow.
+classes'. Bad files are named and skipped; the exit code is 4 then. Needs numpy, onnxruntime and
+Pillow.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,11 @@ def read(path: str | Path) -> np.ndarray:
         if upright.mode.startswith("I;16"):
             upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
         return np.array(upright.convert("RGB"))
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files in a folder, or the file itself."""
+    return sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
 
 
 class Model:
@@ -64,8 +71,15 @@ def main() -> None:
     given = parser.parse_args()
     model = Model(file=given.model)
     given.out.mkdir(parents=True, exist_ok=True)
-    for path in map(Path, given.images):
-        classes, confidence = model.predict(read(path))
+    bad = 0
+    for path in (path for image in given.images for path in files_of(Path(image))):
+        try:
+            pixels = read(path)
+        except OSError as error:
+            bad += 1
+            print(f"skipped {path}: expected a picture [{error}]", file=sys.stderr)
+            continue
+        classes, confidence = model.predict(pixels)
         picture = Image.fromarray(classes)
         picture.putpalette(model.colours.tobytes())
         picture.save(given.out / f"{path.stem}.png")
@@ -73,6 +87,7 @@ def main() -> None:
             shares = Image.fromarray((confidence * 255).round().astype(np.uint8))
             shares.save(given.out / f"{path.stem}_confidence.png")
         print(given.out / f"{path.stem}.png")
+    sys.exit(4 if bad else 0)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, FiniteFloat, model_validator
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
-from adapt.batch import PixelFormat
+from adapt.batch import IGNORED, PixelFormat
+from adapt.config.section import Section
 from adapt.config.validation import validate
 from adapt.data.label_maps import LabelSpace
+from adapt.data.packed.codecs import MAX_PIXELS
+from adapt.data.packed.manifest import Side
 from adapt.errors import JobError
 from adapt.models import ModelSection
 from adapt.models.config import SegmenterConfig
@@ -26,6 +30,8 @@ from adapt.models.weights import describe, read_entries
 NETWORK, CLASSES, INPUT = "segadapt.network", "segadapt.classes", "segadapt.input"
 VIEWS, LINEAGE = "segadapt.views", "segadapt.lineage"
 
+ANOTHER = "give the network's job spec (spec=), or take another file"
+_Spread = Annotated[FiniteFloat, Field(gt=0)]
 _LENGTH_BYTES = 8
 """A .safetensors file begins with the length of its header, a multiple of as many bytes."""
 
@@ -85,25 +91,59 @@ def read_file_header(path: Path, key: str) -> FileHeader | None:
     if NETWORK not in texts:
         return None
     found = {name: _parsed(text, f"{key}: {name}") for name, text in texts.items()}
-    try:
-        network, image = found[NETWORK], dict(found[INPUT])
-        size_hw = image.pop("size_hw")
-        pixels = PixelFormat(tuple(image["mean"]), tuple(image["std"]), image["bgr"])
-        config = validate(ModelSection, network["model"], f"{key}: {NETWORK}")
-        classes = None
-        if CLASSES in found:
-            classes = validate(LabelSpace, found[CLASSES], f"{key}: {CLASSES}")
-        return FileHeader(
-            config,
-            int(network["num_classes"]),
-            pixels,
-            classes,
-            None if size_hw is None else (int(size_hw[0]), int(size_hw[1])),
-            dict(found.get(VIEWS, {})),
-            dict(found.get(LINEAGE, {})),
+    network = _valid(_Network, found[NETWORK], f"{key}: {NETWORK}")
+    image = _valid(_Input, found.get(INPUT, {}), f"{key}: {INPUT}")
+    header = FileHeader(
+        _valid(ModelSection, network.model, f"{key}: {NETWORK}.model"),
+        network.num_classes,
+        PixelFormat(image.mean, image.std, image.bgr),
+        size_hw=image.size_hw,
+        views=_mapping(found.get(VIEWS, {}), f"{key}: {VIEWS}"),
+        lineage=_mapping(found.get(LINEAGE, {}), f"{key}: {LINEAGE}"),
+    )
+    if CLASSES not in found:
+        return header
+    classes = _valid(LabelSpace, found[CLASSES], f"{key}: {CLASSES}")
+    if classes.num_classes != header.num_classes:
+        raise JobError(
+            f"{key}: {CLASSES}: expected {header.num_classes} classes, as the network has, got "
+            f"{classes.num_classes}",
+            ANOTHER,
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise _damaged(f"{key}: {NETWORK}", error) from error
+    return header.with_classes(classes)
+
+
+def _valid(kind: Any, value: Any, where: str) -> Any:
+    try:
+        return validate(kind, value, where)
+    except JobError as error:
+        raise JobError(error.problem, error.fix or ANOTHER) from error
+
+
+class _Network(Section):
+    num_classes: int = Field(ge=2, lt=IGNORED)
+    model: dict[str, Any]
+
+
+class _Input(Section):
+    size_hw: tuple[Side, Side] | None
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    std: tuple[_Spread, _Spread, _Spread]
+    bgr: bool
+
+    @model_validator(mode="after")
+    def _can_be_held(self) -> "_Input":
+        if self.size_hw is not None and self.size_hw[0] * self.size_hw[1] > MAX_PIXELS:
+            raise ValueError(
+                f"size_hw: expected at most {MAX_PIXELS} pixels, got {list(self.size_hw)}"
+            )
+        return self
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise JobError(f"{where}: expected a mapping, got {value!r:.50}", ANOTHER)
+    return value
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -117,7 +157,7 @@ def _damaged(where: str, error: Exception) -> JobError:
     return JobError(
         f"{where}: expected an entry of the header as this version writes it, got another "
         f"[{error!r}]",
-        "give the network's job spec (spec=), or take another file",
+        ANOTHER,
     )
 
 

@@ -159,7 +159,7 @@ async def _unknown(request: Request, error: Exception) -> Response:
     """404 and 405 in the form of all other refusals."""
     assert isinstance(error, HTTPException)
     paths = "/, /invocations, /ping, /health, /metrics and /v2/..."
-    fix = "see docs/use_your_model.md"
+    fix = "open / in a browser for a page, POST a picture to /invocations, or GET /v2 first"
     if error.status_code == 405:
         methods = (error.headers or {"Allow": "another"})["Allow"]
         problem = f"method: expected {methods} for this path, got {request.method}"

@@ -94,9 +94,9 @@ class Server(uvicorn.Server):
         by_hand = signal.SIGINT in self._captured_signals
         if batcher.is_alive() and threading.current_thread() is threading.main_thread():
             _end_at_once(by_hand)
+        log.info("stopped")
         if by_hand:
             raise KeyboardInterrupt
-        log.info("stopped")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

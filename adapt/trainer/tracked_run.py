@@ -117,14 +117,17 @@ def _flush_s(opened: Opened, status: Status | None) -> float:
     """How long an end waits for MLflow: a stop has a grace, a database file is always there."""
     if status is None:
         return 0.0
-    uri = tracking_uri(opened.job, opened.place)
-    if status != "KILLED" and embedded_folder(uri) is not None:
+    if status != "KILLED" and _is_embedded(opened.job, opened.place):
         return EMBEDDED_FLUSH_S
     return FINISHED_FLUSH_S if status == "FINISHED" else _stopped_flush_s(opened.place)
 
 
 def _stopped_flush_s(place: Place) -> float:
     return min(TRACKER_FLUSH_S, place.stop_s / 6)
+
+
+def _is_embedded(job: JobSpec, place: Place) -> bool:
+    return embedded_folder(tracking_uri(job, place)) is not None
 
 
 def end_tracked_run(job: JobSpec, place: Place, status: Status, why: str) -> None:
@@ -136,7 +139,8 @@ def end_tracked_run(job: JobSpec, place: Place, status: Status, why: str) -> Non
     """
     folder = open_run_folder(job, place)
     key = known_job_key(folder) if place.node else job_key(folder)
-    timeout_s = place.grace_s / 6 if status == "KILLED" else TRACKER_FLUSH_S
+    failed_s = EMBEDDED_FLUSH_S if _is_embedded(job, place) else TRACKER_FLUSH_S
+    timeout_s = place.grace_s / 6 if status == "KILLED" else failed_s
     if key is not None:
         open_tracker(job, place, key).finish(status, timeout_s, why)
 

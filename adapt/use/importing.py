@@ -23,8 +23,9 @@ from adapt.config.strict_yaml import read_yaml, with_overrides
 from adapt.config.validation import validate
 from adapt.data.label_maps import LabelSpace
 from adapt.errors import JobError
+from adapt.evaluation.inference import InferenceConfig
 from adapt.models.config import SegmenterConfig
-from adapt.models.file_header import FileHeader, read_file_header, write_weights
+from adapt.models.file_header import VIEWS, FileHeader, read_file_header, write_weights
 from adapt.models.segmenter import Segmenter
 from adapt.spec.job_spec import JobSpec, parse_spec, with_classes
 from adapt.spec.shipped import find_file
@@ -116,6 +117,7 @@ def import_model(
     stores = stores or Stores({} if spec is None else spec.stores, os.environ)
     with _opened(where, stores, tracking_uri) as source:
         segmenter, header = _network(source, spec, classes, stores)
+        validate(InferenceConfig, dict(header.views), VIEWS)
         stated = read_file_header(source.path, without_password(source.uri))
         origin = {"imported_from": source.origin, "imported_sha256": sha256_of(source.path)}
     before = {} if stated is None else stated.lineage

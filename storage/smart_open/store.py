@@ -6,7 +6,7 @@ signatures of a URI (`https://user:password@host/data?sig=...`) go into requests
 messages.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, BinaryIO, NamedTuple, NoReturn
@@ -22,7 +22,6 @@ from storage.errors import MissingObject, ShortObject, StoreError
 from storage.http_answers import Failures, body_of, range_header, timeouts_s
 from storage.remote import RemoteStore
 from storage.smart_open.uri import find_target
-from storage.store import ObjectInfo
 
 
 class WebBucket:
@@ -81,9 +80,12 @@ class WebBucket:
         """Nothing is written over HTTP."""
         self.write(key, BytesIO(new), len(new))
 
-    def list(self, prefix: str) -> Iterable[ObjectInfo]:  # noqa: ARG002
+    def list(self, prefix: str) -> NoReturn:  # noqa: ARG002
         """Refused: web servers know no standard way."""
-        self._refuse(f"{self.uri}: objects cannot be listed over {self._target.scheme}")
+        raise StoreError(
+            f"{self.uri}: objects cannot be listed over {self._target.scheme}",
+            fix="name a file, or a checkpoint's folder; or use file, s3, obs, gs or az",
+        )
 
     def md5(self, key: str) -> None:
         """None: web servers keep none."""

@@ -41,6 +41,20 @@ class Unconditional(LocalStore):
         return True
 
 
+class Overtaken(Unconditional):
+    """Another process writes right after the first claim, whose writer did not see it."""
+
+    writes = 0
+
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Written, and after the second write, which tries the store, written over."""
+        self.writes += 1
+        done = super().swap(key, old, new)
+        if self.writes == 2:
+            left_by(self, host="late", owner="late")
+        return done
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     return LocalStore(str(tmp_path / "town"))
@@ -178,10 +192,9 @@ def test_of_claims_side_by_side_one_succeeds(lease: Opens) -> None:
 def test_of_claims_on_a_store_without_conditions_one_stays(
     tmp_path: Path, lease: Opens, store: LocalStore
 ) -> None:
-    plain = Unconditional(str(tmp_path / "town"))
+    plain = Overtaken(str(tmp_path / "town"))
     one, other = lease("one"), lease("other")
     one._store = other._store = plain
-    Timer(0.05, lambda: left_by(store, host="late", owner="late")).start()
     assert took_s(one) >= QUICK.silent_s, "what it had written was written over while it settled"
     assert read(store).host == "one"
     with pytest.raises(RunInUse):

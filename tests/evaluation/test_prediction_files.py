@@ -140,7 +140,7 @@ def test_a_class_is_written_as_its_first_id() -> None:
     assert ids_of_classes(space, "cityscapes").tolist() == [8, 23]
     with pytest.raises(
         JobError,
-        match=r"classes: .*dataset 'gta5' for every class, got none for 'sky'. Fix: add the ids",
+        match=r"classes: .*dataset 'gta5' for every class, got none for .sky.. Fix: name citysc",
     ):
         ids_of_classes(space, "gta5")
 

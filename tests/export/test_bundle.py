@@ -105,6 +105,13 @@ def test_an_environment_of_its_packages_alone(
     with Image.open(tmp_path / "out" / "street_confidence.png") as picture:
         shares = np.array(picture) / 255
     assert np.allclose(shares, expected.probabilities.max(0), atol=0.5 / 255 + 1e-5)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "street.png").rename(tmp_path / "pictures" / "b.png")
+    (tmp_path / "pictures" / "a.png").write_text("no picture")
+    ended = run(python, bundle / "predict.py", "pictures", "gone.png", folder=tmp_path)
+    assert ended.returncode == 4 and ended.stdout == "predicted/b.png\n"
+    skipped = [line.partition(":")[0] for line in ended.stderr.splitlines()]
+    assert skipped == ["skipped pictures/a.png", "skipped gone.png"], ended.stderr
 
 
 def run(python: Path, *arguments: object, folder: Path) -> "subprocess.CompletedProcess[str]":

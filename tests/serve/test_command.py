@@ -52,6 +52,7 @@ def test_ctrl_c_ends_with_one_line_and_130(weights: Path, tmp_path: Path) -> Non
     process.ready()
     assert process.end(signal.SIGINT) == 130
     assert process.lines[-1] == "Aborted.\n" and not process.says("Traceback")
+    assert process.says("stopped")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

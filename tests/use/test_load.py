@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ from tests.trainer.jobs import job_of, run
 MODEL = {"architecture": "deeplab_v2", "encoder": "test_resnet", "output_stride": 16}
 SPACE = LABEL_SPACES["cityscapes19"]
 LINEAGE = {"version": "0.1.0", "step": 7}
+FEWER = json.dumps([one.model_dump(mode="json") for one in SPACE.root[:-1]])
+
+
+def sized(size_hw: list[int] | None, std: Sequence[float] = (1, 1, 1)) -> str:
+    """The entry `segadapt.input` of a header."""
+    return json.dumps({"size_hw": size_hw, "mean": [0, 0, 0], "std": list(std), "bgr": False})
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +118,16 @@ def test_an_older_file_needs_its_spec(
     ("entry", "text", "message"),
     [
         ("segadapt.network", "{", "segadapt.network: expected an entry of the header"),
-        ("segadapt.network", "{}", "segadapt.network: expected an entry of the header"),
-        ("segadapt.input", "[1]", "expected an entry of the header"),
+        ("segadapt.network", "{}", r"segadapt.network.num_classes: missing, expected an integer"),
+        ("segadapt.input", "[1]", r"segadapt.input: expected .*Fix: give the network's job spec"),
+        ("segadapt.input", sized([-1, -1]), r"segadapt.input.size_hw\.0: expected an integer"),
+        ("segadapt.input", sized([0, 8]), r"segadapt.input.size_hw\.0: expected an integer"),
+        ("segadapt.input", sized([10**9, 8]), r"segadapt.input.size_hw\.0: expected an integer"),
+        ("segadapt.input", sized([20000, 20000]), r"segadapt.input.size_hw: expected at most"),
+        ("segadapt.input", sized(None, std=[1, 0, 1]), r"segadapt.input.std\.1: expected"),
+        ("segadapt.lineage", "[]", r"segadapt.lineage: expected a mapping, got \[\]"),
+        ("segadapt.classes", FEWER, "expected 19 classes, as the network has, got 18"),
+        ("segadapt.views", '{"scales": [1e9]}', r"segadapt.views.scales\.0: expected a number"),
         ("segadapt.classes", '[{"name": "a"}]', "segadapt.classes"),
         ("segadapt.views", '{"flop": true}', "segadapt.views.flop"),
     ],

@@ -197,7 +197,7 @@ def test_the_web_is_for_reading_only(web: Store, tmp_path: Path, call: str) -> N
 
 
 def test_what_cannot_be_listed_or_deleted_says_where_to_go(web: Store) -> None:
-    with pytest.raises(StoreError, match=r"/data: objects cannot be listed over http. Fix: use f"):
+    with pytest.raises(StoreError, match=r"/data: objects cannot be listed over http. Fix: name "):
         web.list()
     with pytest.raises(StoreError, match=r"/data: objects cannot be deleted over http. Fix: use f"):
         web.delete("k")
