@@ -19,6 +19,7 @@ import gzip
 import json
 import logging
 import tempfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ from storage.uris import join
 log = logging.getLogger(__name__)
 
 SPEC, HISTORY = "spec.yaml", "history.jsonl.gz"
+RESTORE_HISTORY = "restore it from a copy of the run"
 REPORT = "report.html"
 
 
@@ -132,7 +134,14 @@ class RunFolder:
             return ""
         with tempfile.TemporaryDirectory(prefix="segadapt-history-") as folder:
             self._files.fetch(name, HISTORY, Path(folder))
-            return gzip.decompress((Path(folder) / HISTORY).read_bytes()).decode()
+            content = (Path(folder) / HISTORY).read_bytes()
+        try:
+            return gzip.decompress(content).decode()
+        except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{name}/{HISTORY}: expected a run's history, got a damaged file: {error}",
+                RESTORE_HISTORY,
+            ) from error
 
     def put_report(self, page: bytes) -> None:
         """Write the run's report, in place of an earlier one. Raises `StoreError`."""

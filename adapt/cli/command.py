@@ -27,6 +27,14 @@ class Command(TyperCommand):
                 raise typer.BadParameter("expected a value, got an empty text", ctx, param)
         return rest
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. An `EOFError` out of it is that of a file: click would take it for the
+        end of the keyboard's input and abort without a reason. Raises `RuntimeError` instead."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise RuntimeError(f"expected a whole file, got its end: {error}") from error
+
 
 def prepare(app: typer.Typer) -> None:
     """Make these the properties of the commands of an app, and of the groups in it."""

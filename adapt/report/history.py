@@ -16,6 +16,8 @@ from itertools import chain
 from math import isfinite
 from typing import Any
 
+from adapt.report.entries import check_entry
+
 TRAIN, VALIDATION = "train", "validation"
 MAX_POINTS = 4000
 """Of a curve. Of a longer one every second point is kept, then every fourth."""
@@ -65,9 +67,11 @@ class History:
         damaged file."""
         history = cls()
         try:
-            for line in text.splitlines():
-                history._take(json.loads(line))
-        except (KeyError, TypeError, AttributeError) as error:
+            for number, line in enumerate(text.splitlines(), 1):
+                entry = json.loads(line)
+                check_entry(entry, number)
+                history._take(entry)
+        except (KeyError, RecursionError) as error:
             raise ValueError(f"expected a line of a history, got {error!r}") from error
         return history
 

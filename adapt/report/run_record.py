@@ -6,7 +6,7 @@ It is read from a checkpoint's folder alone: no data, no network, no MLflow.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from adapt.checkpoint.run_folder import RunFolder
+from adapt.checkpoint.run_folder import HISTORY, RESTORE_HISTORY, RunFolder
 from adapt.checkpoint.saved import step_of
 from adapt.config.strict_yaml import parse_yaml
 from adapt.config.validation import validate
@@ -96,22 +96,35 @@ def read_run(store: Store, uri: str | None = None) -> RunRecord:
 
     Raises `DataError` where there is none, `StoreError`.
     """
-    folder, uri = RunFolder(store), uri or store.uri
+    folder, uri = RunFolder(store), without_password(uri or store.uri)
+    damage: DataError | None = None
     reason = "there is none"
     for name in reversed(folder.names()):
         try:
             text = folder.history_text(name)
-            history = History.parsed(text)
+            history = _parsed(text, name)
             spec_text = folder.spec_text(name)
-        except (DataError, MissingObject, ValueError) as error:
-            reason = str(error)
+        except (DataError, MissingObject) as error:
+            reason, fix = error.problem, error.fix
+            where = "" if isinstance(error, MissingObject) else f"{uri}/"
+            damage = damage or DataError(f"{where}{reason}", fix or RESTORE_HISTORY)
             continue
         if text:
             return RunRecord.of(spec_text, history, uri, step_of(name))
         reason = "they are of an older version"
         break
-    raise DataError(
-        f"{without_password(uri)}: expected a run's folder with a checkpoint that has a history, "
-        f"got none ({reason})",
+    raise damage or DataError(
+        f"{uri}: expected a run's folder with a checkpoint that has a history, got none ({reason})",
         "name the folder of a run, RUN/ with step-00000500/ and others in it",
     )
+
+
+def _parsed(text: str, name: str) -> History:
+    """The history of a checkpoint. Raises `DataError` by its file's name."""
+    try:
+        return History.parsed(text)
+    except ValueError as error:
+        raise DataError(
+            f"{name}/{HISTORY}: expected a run's history, got a damaged file: {error}",
+            RESTORE_HISTORY,
+        ) from error

@@ -2,8 +2,13 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
+import pytest
+
+from adapt.cli import report
+from adapt.cli.main import main
 from tests.cli.conftest import refused
 from tests.commands import call
 
@@ -48,3 +53,19 @@ def test_wrong_runs_are_refused(finished: Path) -> None:
     (finished / "file").write_text("")
     blocked = call("report", "runs/tiny", "--out", "file/page.html", folder=finished)
     refused(blocked, 3, "expected folders as parts of the path, got a file")
+
+
+def test_the_end_of_a_file_is_no_end_of_the_keyboard(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """click takes every `EOFError` for it, and says no more than Aborted."""
+
+    def ended(*_values: object) -> None:
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr(report, "stores_of", ended)
+    monkeypatch.setattr(sys, "argv", ["segadapt", "report", "runs/a"])
+    assert main() == 1
+    messages = capsys.readouterr().err
+    assert "expected a whole file, got its end: Ran out of input" in messages
+    assert "this is a bug in SegAdapt" in messages and "Aborted" not in messages

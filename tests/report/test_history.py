@@ -44,10 +44,10 @@ def test_the_evaluation_that_counts_is_the_one_of_the_highest_rank() -> None:
 
 def test_one_evaluation_that_is_best_and_last_is_kept_once() -> None:
     history = History()
-    history.log_evaluation({"step": 1, "pictures": ["large"]}, 0.5)
+    history.log_evaluation({"step": 1, "pictures": [{"key": "large"}]}, 0.5)
     assert history.text().count("large") == 1
     again = History.parsed(history.text())
-    assert again.best == again.last == {"step": 1, "pictures": ["large"], "rank": 0.5}
+    assert again.best == again.last == {"step": 1, "pictures": [{"key": "large"}], "rank": 0.5}
 
 
 def test_long_curves_are_thinned_alike_with_and_without_a_restart(
@@ -79,3 +79,27 @@ def test_sessions_add_up() -> None:
 def test_a_damaged_history_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         History.parsed(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[1]", "line 2: expected one of session, evaluation, curve, train, validation"),
+        ('{"kind": "train", "step": "x", "values": {}}', "line 2.step: expected an integer"),
+        (
+            '{"kind": "validation", "step": 1, "values": {"miou": "high"}}',
+            "line 2.values.miou: expected a number or null, got 'high'",
+        ),
+        ('{"kind": "session", "device": "cpu", "seconds": "1"}', "line 2.seconds: expected a num"),
+        (
+            '{"kind": "evaluation", "marks": ["last"], "step": 1, "record": {"iou": {"a": "b"}}}',
+            "line 2.record.iou.a: expected a number or null, got 'b'",
+        ),
+    ],
+)
+def test_a_damaged_line_is_named(line: str, message: str) -> None:
+    good = '{"kind": "train", "step": 1, "values": {"loss": null}}'
+    History.parsed(good)
+    with pytest.raises(ValueError) as caught:
+        History.parsed(f"{good}\n{line}")
+    assert str(caught.value).startswith(message)

@@ -1,5 +1,7 @@
 """A run is read from its folder alone."""
 
+import gzip
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from adapt.data.label_maps import LABEL_SPACES
 from adapt.errors import DataError, JobError
 from adapt.report.history import TRAIN, History
 from adapt.report.run_record import RunRecord, read_run
+from adapt.trainer.resume import history_of
 from storage.store import Store
 from storage.stores import Stores
 from tests.report.runs import made_run, session, spec_of
@@ -50,6 +53,34 @@ def test_a_damaged_history_is_skipped_for_the_one_before_it(store: Store, tmp_pa
     save(store, 20, history_text(10, 20))
     (tmp_path / "runs/made/step-00000020/history.jsonl.gz").write_bytes(b"cut")
     assert read_run(store).step == 10
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (gzip.compress(b"[]\n" * 999)[:-9], "Compressed file ended before the end-of-stream"),
+        (b"<html>", "Not a gzipped file"),
+        (gzip.compress(b"\xff"), "'utf-8' codec can't decode"),
+        (gzip.compress(b"{"), "Expecting property name"),
+        (gzip.compress(b'{"kind": "train", "step": 1, "values": {"a": "b"}}'), "line 1.values.a:"),
+    ],
+)
+def test_a_history_that_was_stored_damaged_is_named(
+    store: Store, content: bytes, reason: str
+) -> None:
+    """Its sha256 fits the manifest. A job resumes all the same."""
+    save(store, 10, history_text(10))
+    file, manifest = "step-00000010/history.jsonl.gz", "step-00000010/manifest.json"
+    before = hashlib.sha256(store.get(file)).hexdigest().encode()
+    store.put(file, content)
+    after = hashlib.sha256(content).hexdigest().encode()
+    store.put(manifest, store.get(manifest).replace(before, after))
+    with pytest.raises(DataError) as caught:
+        read_run(store)
+    expected = f"{store.uri}/{file}: expected a run's history, got a damaged file: {reason}"
+    assert str(caught.value).startswith(expected)
+    assert caught.value.fix == "restore it from a copy of the run"
+    assert history_of(RunFolder(store), "step-00000010").text() == History().text()
 
 
 @pytest.mark.parametrize("older", [False, True])
