@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapt.platforms.platform import Profile
+from adapt.platforms.reachable import asked_faults, raise_together
 from adapt.tracking.mlflow_database import embedded_tracking_uri
 from adapt.use.locate import REGISTERED, located, registered
 from storage.stores import Stores
@@ -35,6 +36,7 @@ def find_model(
     uri, sha256 = model, None
     if model.startswith(REGISTERED):
         uri, sha256 = registered(model, tracking_uri or embedded_tracking_uri(Path("runs")))
+        raise_together(asked_faults([("MODEL", uri)], profile, stores))
     scheme, path = split_uri(uri)
     if scheme == "file" and profile.outside(path) is not None:
         mounted = _mounted(posixpath.normpath(path), profile, stores)

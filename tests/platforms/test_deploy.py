@@ -355,6 +355,15 @@ def test_a_path_of_this_machine_is_refused_with_what_is_expected(
         prepare_endpoint(model, far, Stores({}))
 
 
+def test_a_registered_model_in_a_store_without_its_settings_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    version = Located("obs://towns/town/weights.safetensors")
+    monkeypatch.setattr(model_uri, "registered", lambda *_: version)
+    with pytest.raises(JobError, match=r"MODEL: expected stores\.obs\.endpoint_url.*--spec SPEC"):
+        prepare_endpoint("models:/town@best", docker(), Stores({}))
+
+
 @pytest.mark.parametrize("platform", ["docker", "kubernetes", "sagemaker", "modelarts"])
 def test_a_server_of_this_machine_is_served_in_its_own_network_alone(platform: str) -> None:
     far = load_profile(f"{ROOT}/job_specs/platforms/{platform}.yaml", ())

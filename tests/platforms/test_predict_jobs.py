@@ -220,6 +220,8 @@ def test_keys_that_the_jobs_of_a_platform_do_not_get() -> None:
         requests_of("sagemaker", SET._replace(out="obs://bucket/seen"))
     with pytest.raises(JobError, match=r"secrets: expected the keys with which jobs reach 's3://"):
         PLATFORMS["modelarts"].predict(SET, profile_of(MODELARTS))
+    with pytest.raises(JobError, match=r"secrets: expected the keys with which jobs reach 'az://"):
+        PLATFORMS["modelarts"].predict(LINKED._replace(out="az://c/seen"), profile_of(MODELARTS))
 
 
 def test_a_spec_that_is_too_long_for_its_variable() -> None:

@@ -67,6 +67,16 @@ def test_keys_of_unfinished_writes_are_refused() -> None:
         checked_key("a/.tmp-0123-k", "s3://b")
 
 
+def test_settings_that_a_store_needs() -> None:
+    whole = StoreConfig(endpoint_url="https://obs.cn-north-4.myhuaweicloud.com")
+    assert Stores().missing("obs://b/k") == "stores.obs.endpoint_url"
+    assert Stores({"obs": whole}).missing("obs://b/k") is None
+    nearer = Stores({"obs": whole, "obs://b": StoreConfig()})
+    assert nearer.missing("obs://b/k") == 'stores["obs://b"].endpoint_url'
+    for uri in ("s3://b/k", "gs://b/k", "az://c/k", "https://host/k", "/data", "other://b"):
+        assert Stores().missing(uri) is None
+
+
 def test_an_unknown_scheme_names_the_known_ones() -> None:
     with pytest.raises(StoreError, match=r"gopher://b/c: .*'gopher' \(known: az, azure, file, gcs"):
         Stores().open("gopher://b/c")

@@ -22,6 +22,9 @@ from adapt.platforms.prediction import (
 )
 from storage.uris import split_uri
 
+_WITH_KEYS = ("obs", "s3", "az", "azure")
+"""Schemes whose stores jobs reach by keys in variables alone."""
+
 
 def prediction_requests(prediction: Prediction, profile: ModelArtsProfile) -> dict[str, Request]:
     """The bodies by the jobs' names. Raises `JobError` for paths that no volume has, and for stores
@@ -68,7 +71,7 @@ def _variables(prediction: Prediction, profile: ModelArtsProfile) -> dict[str, A
 
 def _check_keys(prediction: Prediction, profile: ModelArtsProfile) -> None:
     uris = (prediction.model, *prediction.inputs, prediction.out)
-    needy = [uri for uri in uris if split_uri(uri)[0] in ("obs", "s3")]
+    needy = [uri for uri in uris if split_uri(uri)[0] in _WITH_KEYS]
     if needy and not profile.secrets:
         raise JobError(
             f"secrets: expected the keys with which jobs reach {needy[0]!r}, got none",
