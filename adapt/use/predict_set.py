@@ -45,7 +45,7 @@ class PredictOptions:
     `write`: kinds of outputs, comma-separated. `ids_of`: the dataset whose ids `ids` are, by
     default train ids. `split`: of packed inputs, by default their only one. `part`: the slice
     I/N. `threads`: that read, and as many that write; by default by the number of cores.
-    `max_frames`: ends a camera's recording.
+    `max_frames`: ends a camera's recording. Raises `JobError` for another text than a slice.
     """
 
     write: str = "overlay"
@@ -56,6 +56,9 @@ class PredictOptions:
     batch_size: int | None = None
     overwrite: bool = False
     max_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        Slice.parse(self.part)  # before a network is loaded
 
 
 class Shared(NamedTuple):

@@ -82,6 +82,11 @@ def test_wrong_usage_is_refused(arguments: tuple[object, ...], message: str, fol
     assert not files_in(folder / "seen")
 
 
+def test_a_wrong_slice_is_refused_before_the_model_is_looked_for(folder: Path) -> None:
+    more = ("photos", "--out", "seen", "--slice", "5/4")
+    refused(call("predict", "absent", *more, folder=folder), 2, "--slice: expected I/N with I")
+
+
 def test_help_names_both_forms(folder: Path) -> None:
     ended = call("predict", "--help", folder=folder)
     assert ended.code == 0

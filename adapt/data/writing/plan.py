@@ -34,6 +34,9 @@ from adapt.data.writing.survey import (
 )
 from adapt.errors import JobError, written
 
+MOST_SLICES = 999_999
+"""Of one set."""
+
 
 class Slice(NamedTuple):
     """One of `num_slices` jobs: it packs the shards whose number leaves `number` when divided."""
@@ -43,8 +46,13 @@ class Slice(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Slice":
-        """`I/N` -> slice. `JobError` for anything else."""
-        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+        """`I/N` -> slice. `JobError` for anything else, and for more than `MOST_SLICES`."""
+        match = re.fullmatch(r"(\d{1,20})/(\d{1,20})", text, re.ASCII)
+        if match is not None and int(match[2]) > MOST_SLICES:
+            raise JobError(
+                f"--slice: expected at most {MOST_SLICES} slices, got {text!r}",
+                "share the work out among fewer",
+            )
         if match is None or int(match[1]) >= int(match[2]):
             num_slices = int(match[2]) if match and int(match[2]) else 4
             raise JobError(

@@ -248,6 +248,13 @@ def test_a_slice_is_i_of_n(text: str) -> None:
         Slice.parse(text)
 
 
+@pytest.mark.parametrize("text", ["0/1000000", "0/1000000000"])
+def test_too_many_slices_are_named_with_the_limit(text: str) -> None:
+    with pytest.raises(JobError, match=f"--slice: expected at most 999999 slices, got '{text}'"):
+        Slice.parse(text)
+    assert Slice.parse("0/999999") == Slice(0, 999_999)
+
+
 def test_slices_share_out_all_shards() -> None:
     assert Slice.parse("2/3") == Slice(2, 3)
     dealt = [number for index in range(4) for number in Slice(index, 4).shards(11)]
