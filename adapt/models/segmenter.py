@@ -197,7 +197,9 @@ class Segmenter(nn.Module):
         if differences:
             raise JobError(
                 f"model: expected weights of {self.config.architecture} on {self.config.encoder} "
-                f"with {self.num_classes} classes, got others ({differences})"
+                f"with {self.num_classes} classes, got others ({differences})",
+                "set model.architecture and model.encoder to those of the weights; tensors of a "
+                "paper's program get their names here by import-checkpoint",
             )
         self.load_state_dict(state, strict=False)
 

@@ -48,8 +48,8 @@ class Server(uvicorn.Server):
         token: str | None = None,
         grace_s: float = 30.0,
     ) -> None:
-        self.listener = _listener(host, port)
         self.service = Service(name, limits or Limits(), load, self.stop)
+        self.listener = _listener(host, port)
         app = Gate(build_app(self.service, token is not None), self.service.metrics, token)
         super().__init__(
             uvicorn.Config(

@@ -4,6 +4,7 @@ computes runs in threads, so that the event loop always answers.
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from adapt.data.packed.codecs import Pixels
+from adapt.errors import JobError
 from adapt.serve.batcher import Batcher
 from adapt.serve.limits import MB, Held, Limits
 from adapt.serve.metrics import Metrics
@@ -26,10 +28,14 @@ T = TypeVar("T")
 POLL_S = 0.25
 """Between two looks whether the client is still there."""
 _MOST_THREADS = 4
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 class Service:
-    """One model, named `name` in URLs, with its limits and metrics."""
+    """One model, named `name` in URLs, with its limits and metrics.
+
+    Raises `JobError` for a name that a URL would not take as it is.
+    """
 
     def __init__(
         self,
@@ -38,6 +44,11 @@ class Service:
         load: Callable[[], LoadedModel],
         on_end: Callable[[], None],
     ) -> None:
+        if re.fullmatch(_NAME, name) is None:
+            raise JobError(
+                f"--name: expected letters, digits, `.`, `_` and `-`, up to 100, got {name!r}",
+                "choose another name",
+            )
         self.name, self.limits, self.metrics = name, limits, Metrics()
         self.batcher = Batcher(load, limits, self.metrics, on_end)
         self.slots = Held(limits.queue, "one more image")

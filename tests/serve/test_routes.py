@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 import adapt
+from adapt.errors import JobError
 from adapt.serve import tensor_outputs
+from adapt.serve.server import Server
 from adapt.use.model import LoadedModel
 from tests.serve.pictures import RGB, encoded, opened, pixel_bomb, scan_bomb
 
@@ -343,3 +345,9 @@ def test_metrics_count_requests_and_batches(client: httpx.Client) -> None:
     assert value('segadapt_requests_total{code="404",route="other"}') >= 1
     assert value("segadapt_ready") == 1
     assert (value("segadapt_queue_images"), value("segadapt_bodies_bytes")) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "x</script><b>", ".", "a b", "a%2Fb", "é", "a" * 101])
+def test_a_name_that_no_url_takes_is_refused(name: str) -> None:
+    with pytest.raises(JobError, match=r"--name: expected letters, digits.*Fix: choose another"):
+        Server(lambda: pytest.fail("nothing is loaded"), port=0, name=name)
