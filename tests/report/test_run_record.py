@@ -64,6 +64,7 @@ def test_a_damaged_history_is_skipped_for_the_one_before_it(store: Store, tmp_pa
         (gzip.compress(b"{"), "Expecting property name"),
         (gzip.compress(b'{"kind": "train", "step": 1, "values": {"a": "b"}}'), "line 1.values.a:"),
     ],
+    ids=["cut", "page", "bytes", "half", "text"],
 )
 def test_a_history_that_was_stored_damaged_is_named(
     store: Store, content: bytes, reason: str
