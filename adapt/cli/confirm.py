@@ -13,6 +13,8 @@ from adapt.errors import JobError
 def show_facts(facts: Mapping[str, str]) -> None:
     """Print the facts to confirm, a line each."""
     table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path that is cut cannot be confirmed
     for key, value in facts.items():
         table.add_row(key, value)
     console.print(table, highlight=False)

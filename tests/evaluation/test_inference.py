@@ -253,7 +253,7 @@ def test_predictions_leave_the_networks_as_they_were(tiny_uri: str, tmp_path: Pa
     ("values", "message"),
     [
         ({"scales": []}, "scales: expected a list of at least 1, got"),
-        ({"scales": [1.0, 0]}, "scales.1: expected a number > 0, got 0"),
+        ({"scales": [1.0, 0]}, "scales.1: expected a number > 0 and <= 16, got 0"),
         ({"window_hw": [0, 5]}, "window_hw.0: expected .*, got 0"),
         (
             {"window_stride_hw": [5, 5]},

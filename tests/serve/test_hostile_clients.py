@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -130,8 +130,11 @@ def test_slow_clients_end_in_408_and_others_are_served(served: Served) -> None:
                 try:
                     part = connection.recv(1 << 16)
                 except TimeoutError:
-                    connection.sendall(b"x")
+                    with suppress(ConnectionError):
+                        connection.sendall(b"x")
                     continue
+                except ConnectionResetError:  # its byte met a closed door: the answer is lost
+                    return b""
                 found += part
                 if not part:
                     break
@@ -142,8 +145,10 @@ def test_slow_clients_end_in_408_and_others_are_served(served: Served) -> None:
         time.sleep(BODY_S / 3)
         assert served.answers(encoded()), "a good one meanwhile"
         answers = [one.result() for one in slow]
-        assert all(one.startswith(b"HTTP/1.1 408 ") for one in answers), Counter(answers)
-        assert f"within {BODY_S:g} s".encode() in answers[0]
+        told = [one for one in answers if one]
+        assert len(told) > 50, "nearly all get their answer before their next byte"
+        assert all(one.startswith(b"HTTP/1.1 408 ") for one in told), Counter(told)
+        assert f"within {BODY_S:g} s".encode() in told[0]
 
 
 def test_two_hundred_at_the_same_time(served: Served) -> None:
