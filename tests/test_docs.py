@@ -86,6 +86,7 @@ def test_links_resolve(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
 
 
+@pytest.mark.slow
 @EACH_PAGE
 def test_commands_that_pages_name_exist(page: Path) -> None:
     for arguments in command_lines(page.read_text()):

@@ -57,6 +57,7 @@ def python(*words: object, **options: Any) -> Process:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind_of_words", "options"),
     [
@@ -103,6 +104,7 @@ def test_a_fork_sees_what_a_cold_start_sees(
     assert {key: forked[key] for key in cold_start} == cold_start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
@@ -160,12 +162,14 @@ def test_children_of_a_fork_are_forked_and_its_own(kind: str) -> None:
     assert code == "4" and seen == f"{pid} {kind == 'forked'}"
 
 
+@pytest.mark.slow
 def test_numbers_are_random_in_each(kind: str) -> None:
     code = "import random, torch, numpy; print(random.random(), numpy.random.random())"
     said = [python("-c", code).communicate()[0].split() for _ in range(2)]
     assert not set(said[0]) & set(said[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ["1", "2"])
 def test_torch_has_the_threads_of_the_environment(number: str, kind: str) -> None:
     code = "import torch, threading as t; print(torch.get_num_threads()); f = lambda: "

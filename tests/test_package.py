@@ -71,6 +71,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         return Installed(python.parent, archive.namelist(), archive.read(metadata).decode())
 
 
+@pytest.mark.slow
 def test_the_wheel_has_types_specs_and_one_version(installed: Installed) -> None:
     packaged = {f"adapt/job_specs/{name}.yaml" for name in shipped_names()}
     wanted = {"adapt/py.typed", "storage/py.typed", "adapt/job_specs/schema.json", *packaged}
@@ -88,6 +89,7 @@ def test_modules_come_from_the_wheel(installed: Installed, tmp_path: Path) -> No
     assert str(ROOT / "adapt") not in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_shipped_spec_is_checked_by_its_name(installed: Installed, tmp_path: Path) -> None:
     ended = installed.run("segadapt", "check", "toy_town/advent", "--spec", folder=tmp_path)
     assert ended.returncode == 0 and "valid: run 'advent'" in ended.stderr, ended.stderr
@@ -104,6 +106,7 @@ def test_a_full_check_finds_that_the_data_is_missing(installed: Installed, tmp_p
     assert wrong == {"source", "validation", "weights"}, ended.stdout
 
 
+@pytest.mark.slow
 def test_specs_are_listed_printed_and_copied(installed: Installed, tmp_path: Path) -> None:
     listed = installed.run("segadapt", "specs", folder=tmp_path)
     assert listed.stdout.split() == shipped_names()
@@ -124,6 +127,7 @@ def test_a_job_trains_in_ranks_of_their_own(
     assert "segadapt download-best tiny" in ended.stderr
 
 
+@pytest.mark.slow
 def test_the_module_is_the_same_program(installed: Installed, tmp_path: Path) -> None:
     for words in (["python", "-m", "adapt"], ["python", ROOT / "entrypoint.py"], ["segadapt"]):
         program, *arguments = map(str, words)
@@ -131,6 +135,7 @@ def test_the_module_is_the_same_program(installed: Installed, tmp_path: Path) ->
         assert "Usage: segadapt run [OPTIONS]" in ended.stdout, ended.stderr
 
 
+@pytest.mark.slow
 def test_the_example_of_the_methods_page_runs(installed: Installed, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "methods.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -275,6 +275,7 @@ def lose_the_other(rank: int, num_ranks: int) -> str:
     return "nothing was noticed"
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_gone_is_noticed(tmp_path: Path) -> None:
     started_s = time.monotonic()
     processes = multiprocessing.start_processes(

@@ -82,6 +82,7 @@ def test_airsim_to_camvid_from_raw_folders_to_the_downloaded_best(
     assert Image.open(best / "test.png").width > 500
 
 
+@pytest.mark.slow
 def test_the_genuine_cityscapes_pairs_evaluate_with_exact_labels(
     shared_dir: Path, tmp_path: Path, command: Command
 ) -> None:

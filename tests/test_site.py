@@ -31,6 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     pages = list(site.glob("**/*.html"))
     assert len(pages) > 20
@@ -51,6 +52,7 @@ def test_readme_and_contributing_are_pages_of_the_site(site: Path) -> None:
     assert "Adding a row" in (site / "contributing" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_formulas_need_no_script(site: Path) -> None:
     page = (site / "methods" / "index.html").read_text()
     assert page.count('<math xmlns="http://www.w3.org/1998/Math/MathML"') >= 8

@@ -148,6 +148,7 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [one for one in FOLDERS if name(one) not in TO_PASS], ids=name)
 def test_messages_and_first_lines_use_the_standard_words(folder: Path) -> None:
     found = []
@@ -158,6 +159,7 @@ def test_messages_and_first_lines_use_the_standard_words(folder: Path) -> None:
     assert found == [], "\n".join(["", *found])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=name)
 def test_errors_name_the_fix_apart_from_the_problem(folder: Path) -> None:
     found = [
@@ -168,6 +170,7 @@ def test_errors_name_the_fix_apart_from_the_problem(folder: Path) -> None:
     assert found == [], "\n".join(["", *found])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=name)
 def test_errors_name_what_they_got_beside_what_they_expected(folder: Path) -> None:
     found = [

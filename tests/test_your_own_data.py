@@ -79,6 +79,7 @@ def test_the_spec_of_the_page_is_complete_and_every_size_is_made_tiny() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_page_runs_from_folders_to_predictions(tmp_path: Path) -> None:
     write_raw(tmp_path)
     (tmp_path / "RAW" / "test_resnet.pth").write_bytes(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 from adapt.check import exit_code_of
@@ -14,6 +15,7 @@ from tests.conftest import tiny_values
 from tests.servers import BUCKET, stores_of
 
 
+@pytest.mark.slow
 def test_a_job_that_will_run_is_green_in_all_lines(
     packed_s3: str, s3_server: S3Server, mlflow_uri: str, tmp_path: Path
 ) -> None:
@@ -40,6 +42,7 @@ def test_a_job_that_will_run_is_green_in_all_lines(
     assert list(stores_of(s3_server).open(runs).list()) == []
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_after_a_red_line_and_ends_with_the_first_ones_code(
     damaged: Path, absent_uri: str, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def test_norms_over_two_values_are_warned_of_by_domain(tmp_path: Path) -> None:
     assert "see 3 values a channel of 3 source images of 16x16" in mixed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "gpus", "domains"),
     [

@@ -57,6 +57,7 @@ def test_parameters_are_counted_by_part(method: str, parts: list[str], tmp_path:
     assert counts.get(" teacher", counts["network"]) == counts["network"]
 
 
+@pytest.mark.slow
 def test_secrets_that_are_not_in_the_environment(s3_server: S3Server, tmp_path: Path) -> None:
     bare = subject(tmp_path, "s3://b/d", server=s3_server, environment={"TEST_SECRET_KEY": ""})
     message = "stores.s3.secret_key_env: expected the secret in environment variable TEST_SECRET"

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from adapt.check.stores import checkpoint_findings
 from adapt.platforms.local_stack import S3Server
 from tests.check.subjects import assert_green, assert_red, stores_seen, subject
@@ -11,12 +13,14 @@ from tests.storage.faults import FaultProxy
 from tests.storage.s3.test_credentials import TokenStore
 
 
+@pytest.mark.slow
 def test_a_wrong_bucket(s3_server: S3Server, tmp_path: Path) -> None:
     wrong = subject(tmp_path, "s3://no-such/d", server=s3_server, runs="s3://no-such/runs")
     for what, found in stores_seen(wrong):
         assert_red(found, what, 3, "there is no bucket 'no-such'", "create the bucket")
 
 
+@pytest.mark.slow
 def test_wrong_keys(packed_s3: str, s3_server: S3Server, tmp_path: Path) -> None:
     secrets = {"TEST_SECRET_KEY": "wrong"}
     runs = f"s3://{BUCKET}/runs"

@@ -31,6 +31,7 @@ def test_a_server_that_refuses_connections(absent_uri: str, tmp_path: Path) -> N
     assert_red(mlflow_of(absent_uri, tmp_path), "MLflow", 3, absent_uri, cure)
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_know_its_own_name(
     mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +59,7 @@ def test_an_address_where_no_mlflow_is(web_server: WebServer, tmp_path: Path) ->
     assert_red(mlflow_of(web_server.url, tmp_path), "MLflow", 3, web_server.url)
 
 
+@pytest.mark.slow
 def test_an_experiment_that_was_deleted(mlflow_uri: str, tmp_path: Path) -> None:
     client = MlflowClient(tracking_uri=mlflow_uri)
     client.delete_experiment(client.create_experiment("was-deleted"))

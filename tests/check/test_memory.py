@@ -78,6 +78,7 @@ def real_peak(job: JobSpec) -> Peak:
     return step_peak(engine, batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "method", "train"), CASES)
 def test_the_prediction_is_the_peak_of_a_real_step(
     architecture: str, method: str, train: dict[str, Any]
@@ -88,6 +89,7 @@ def test_the_prediction_is_the_peak_of_a_real_step(
     assert predicted == pytest.approx(found, rel=0.02, abs=100_000)
 
 
+@pytest.mark.slow
 def test_easy_images_have_the_size_of_the_target() -> None:
     """IntraDA reads no image of the source, whatever their size."""
     expected = predicted_bytes(job_of("deeplab_v2", "intra_da", (64, 96)), 1)
@@ -110,6 +112,7 @@ def test_every_network_and_method_is_predicted(number: int) -> None:
     assert predicted_bytes(job, 1).total == pytest.approx(real_peak(job).total, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "encoders"), [("dacs", 2), ("daformer", 3), ("mic", 3)])
 def test_teachers_and_first_encoders_are_counted(name: str, encoders: int) -> None:
     """DAFormer, the default host of masks, has the first encoder beside student and teacher."""
@@ -121,6 +124,7 @@ def test_teachers_and_first_encoders_are_counted(name: str, encoders: int) -> No
     assert parameters == pytest.approx(expected, abs=100), "classes that count are a buffer"
 
 
+@pytest.mark.slow
 def test_a_moving_average_is_counted_beside_network_and_teacher() -> None:
     for name, networks in {"source_only": 1, "dacs": 2}.items():
         without, beside = (
@@ -134,6 +138,7 @@ def _bytes(network: nn.Module) -> int:
     return sum(t.nbytes for t in (*network.parameters(), *network.buffers()))
 
 
+@pytest.mark.slow
 def test_the_papers_step_is_predicted_without_its_memory() -> None:
     job = load_spec(SPECS / "gta5_to_cityscapes" / "advent.yaml")
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -142,6 +147,7 @@ def test_the_papers_step_is_predicted_without_its_memory() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 1_000_000
 
 
+@pytest.mark.slow
 def test_ranks_accumulation_and_synchronised_norms_are_counted() -> None:
     def activations(num_ranks: int, **train: Any) -> int:
         job = job_of("bisenet", "source_only", (512, 768), **train)

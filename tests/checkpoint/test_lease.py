@@ -113,6 +113,7 @@ def test_a_silent_writer_is_taken_for_dead_after_the_stated_time(
     assert QUICK.silent_s <= took_s(lease("second")) < 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"owner": "x"}', b"\xff"])
 def test_a_damaged_lease_is_that_of_a_silent_writer(
     store: LocalStore, lease: Opens, content: bytes

@@ -276,6 +276,7 @@ def test_a_damaged_pointer_to_the_best_is_skipped(tmp_path: Path, content: bytes
     assert run.best() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Flip(100), Shorten(40)], ids=["flipped", "truncated"])
 @pytest.mark.parametrize("file", ["state.pt", "manifest.json", "weights.safetensors", "BEST.json"])
 def test_what_arrives_damaged_once_costs_no_checkpoint(

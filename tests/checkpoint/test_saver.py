@@ -177,6 +177,7 @@ def test_a_store_that_refuses_is_not_waited_for(
     assert time.monotonic() - started_s < 20
 
 
+@pytest.mark.slow
 def test_a_store_that_hangs_is_not_waited_for_longer_than_asked(
     folder: RunFolder, gate: Gate
 ) -> None:

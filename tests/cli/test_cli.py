@@ -55,6 +55,7 @@ def test_without_arguments_the_commands_are_listed(tmp_path: Path) -> None:
     assert ended.code == 2 and all(command in ended.out + ended.err for command in COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -79,6 +80,7 @@ def test_output_that_cannot_be_written_does_not_change_the_exit_code(
     assert ended.returncode == code and "Traceback" not in ended.stderr, ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["specs --json", "specs --out copied"])
 def test_an_answer_that_nobody_reads_leaves_work_done(command: str, tmp_path: Path) -> None:
     """Unlike a listing for `| head`, which is all that its command does."""
@@ -319,6 +321,7 @@ def test_check_asks_the_networks(spec: Path, tmp_path: Path) -> None:
     refused(ended, 2, "model.encoder", "did you mean 'resnet18'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("--help",), ("pack", "--help"), ("jobs",), ("run", "--typo")])
 def test_commands_that_train_nothing_do_not_wait_for_torch(
     words: tuple[str, ...], tmp_path: Path
@@ -335,6 +338,7 @@ def test_commands_that_train_nothing_do_not_wait_for_torch(
     assert imported & dear == set()
 
 
+@pytest.mark.slow
 def test_passwords_of_servers_are_not_printed(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

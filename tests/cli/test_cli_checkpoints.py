@@ -14,6 +14,7 @@ from tests.cli.conftest import SECONDS, refused
 from tests.commands import call
 
 
+@pytest.mark.slow
 def test_run_names_its_best_checkpoint(finished: Path) -> None:
     answer = json.loads((finished / "answer.json").read_text())
     assert (answer["run"], answer["step"]) == ("tiny", 4)
@@ -41,6 +42,7 @@ def test_evaluate_gives_the_recorded_figure(finished: Path) -> None:
     assert shown.code == 0 and "band 3" in shown.out and (finished / "p.png").is_file()
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_one_twice_is_itself(finished: Path) -> None:
     best = json.loads((finished / "answer.json").read_text())["best"]
     twice = ("--checkpoint", f"runs/tiny/{best['name']}") * 2
@@ -62,6 +64,7 @@ def test_predict_writes_ids_and_colours(finished: Path) -> None:
     assert len(list((finished / "seen" / "colours").glob("*.png"))) == 5
 
 
+@pytest.mark.slow
 def test_an_official_network_is_imported_evaluated_and_exported(spec: Path, tmp_path: Path) -> None:
     model = {"architecture": "deeplab_v2", "encoder": "caffe_resnet14", "weights": "none"}
     network = build_segmenter(model, 4)
@@ -85,6 +88,7 @@ def test_an_official_network_is_imported_evaluated_and_exported(spec: Path, tmp_
     assert all(torch.equal(back[key], official[key]) for key in official)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", ["run name", "run id", "experiment"])
 def test_download_best_fetches_what_was_recorded(wanted: str, finished: Path) -> None:
     best = json.loads((finished / "answer.json").read_text())["best"]

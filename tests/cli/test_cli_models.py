@@ -72,6 +72,7 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
 
 
+@pytest.mark.slow
 def test_every_architecture_and_encoder_has_its_numbers(
     listing: Ended, facts: dict[str, Any]
 ) -> None:
@@ -93,6 +94,7 @@ def cost_cells(one: dict[str, Any]) -> list[str]:
     return [f"{one['parameters'] / 1e6:.2f}", f"{one['macs'] / 1e9:.2f}"]
 
 
+@pytest.mark.slow
 def test_listed_numbers_are_the_known_ones(listing: Ended, facts: dict[str, Any]) -> None:
     architectures = {one["name"]: one for one in facts["architectures"]}
     assert architectures["deeplab_v2"]["parameters"] == 44_601_560
@@ -170,6 +172,7 @@ def test_strides_are_those_that_timm_encoders_can_have(folder: Path) -> None:
     assert found["output_stride"] == 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -94,6 +94,7 @@ def test_help_names_both_forms(folder: Path) -> None:
         assert word in ended.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_whole_files_and_the_same_command_resumes(
     number: signal.Signals, folder: Path
@@ -117,6 +118,7 @@ def test_a_signal_leaves_whole_files_and_the_same_command_resumes(
     assert len(shares_in(folder / "seen")) == count + 5
 
 
+@pytest.mark.slow
 def test_a_killed_command_is_repeated(folder: Path) -> None:
     """What it had recorded is skipped; half a file never has an output's name."""
     write_images(folder / "photos", [f"{number:04d}.png" for number in range(250)])
@@ -143,6 +145,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     assert "predicting 6/6, " in lines[-1] and "/s, 1 bad, left 0:00:00" in lines[-1]
 
 
+@pytest.mark.slow
 def test_ranks_of_a_launcher_share_the_work(folder: Path) -> None:
     """The leader answers for all; all end with the exit code of the whole."""
     (folder / "photos" / "bad.png").touch()

@@ -16,6 +16,7 @@ def labelled(folder: Path, method: str, *more: object) -> Ended:
     return call("pseudo-labels", "tiny.yaml", *sets, *more, folder=folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "images"),
     [("class_balanced_self_training", [22]), ("intra_da", [14, 8])],

@@ -46,6 +46,7 @@ def test_compare_shows_several_runs(finished: Path) -> None:
     assert "tiny (1)" in page and "tiny (2)" in page
 
 
+@pytest.mark.slow
 def test_wrong_runs_are_refused(finished: Path) -> None:
     refused(call("compare", "runs/tiny", folder=finished), 2, "RUN: expected two runs or more")
     missing = call("report", "runs/missing", folder=finished)

@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from adapt.spec.job_spec import load_spec
 from tests.cli.conftest import refused
 from tests.commands import call
 
 
+@pytest.mark.slow
 def test_json_is_the_whole_answer(finished: Path, tmp_path: Path) -> None:
     ended = call("reproduce", "tiny", "--out", tmp_path / "again", "--json", folder=finished)
     assert ended.code == 0, ended.err
@@ -19,6 +22,7 @@ def test_json_is_the_whole_answer(finished: Path, tmp_path: Path) -> None:
     assert load_spec(answer["spec_path"]).name == "tiny"
 
 
+@pytest.mark.slow
 def test_differences_are_named_in_both_forms(finished: Path, tmp_path: Path) -> None:
     for path in (finished / "runs" / "tiny").glob("step-*/weights.safetensors"):
         path.rename(path.with_suffix(".away"))
@@ -35,6 +39,7 @@ def test_differences_are_named_in_both_forms(finished: Path, tmp_path: Path) -> 
     assert words.out == f"{tmp_path / 'again' / 'spec.yaml'}\n"
 
 
+@pytest.mark.slow
 def test_an_unknown_run_is_refused(finished: Path, tmp_path: Path) -> None:
     ended = call("reproduce", "tony", "--out", tmp_path / "again", "--json", folder=finished)
     refused(ended, 2, "expected a run id, a run name, a job, an experiment", "tiny")

@@ -71,6 +71,7 @@ def test_checkpoints_that_cannot_be_written(spec: Path, tmp_path: Path) -> None:
     assert time.monotonic() - started_s < SECONDS
 
 
+@pytest.mark.slow
 def test_a_full_disk(spec: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path / "runs"]
@@ -89,6 +90,7 @@ def test_a_full_disk(spec: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path / "runs"], check=True)
 
 
+@pytest.mark.slow
 def test_mlflow_that_does_not_answer_costs_no_job(
     absent_uri: str, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +118,7 @@ def last_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "runs" / "tiny" / "step-00000012" / "weights.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.cold_start
 def test_modules_in_the_folder_of_a_job_are_not_imported(spec: Path, tmp_path: Path) -> None:
     (tmp_path / "yaml.py").write_text("raise SystemExit('the folder went before the packages')")
@@ -154,6 +157,7 @@ def test_a_job_that_got_a_signal_goes_on_bit_for_bit(
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
+@pytest.mark.slow
 def test_a_supervisor_imports_no_torch(spec: Path, tmp_path: Path) -> None:
     program = ("-X", "importtime", ROOT / "entrypoint.py", "run", spec, "--set", "train.steps=0")
     ended = finish(start_python(*program, folder=tmp_path))

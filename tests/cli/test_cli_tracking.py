@@ -45,6 +45,7 @@ def test_what_jobs_left_behind_is_sent_once(tmp_path: Path) -> None:
     assert again.code == 0 and "no spool has entries to send" in again.err
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_ends_with_3_and_the_spool_stays(tmp_path: Path) -> None:
     spool = left_behind(tmp_path, "one")
     ended = call("sync-metrics", spool, "--tracking-uri", AWAY, "--timeout-s", 2, folder=tmp_path)
@@ -56,6 +57,7 @@ def test_a_server_that_is_away_ends_with_3_and_the_spool_stays(tmp_path: Path) -
     assert "StoreError" in ended.err and "0 entries sent, 4 remain" in ended.err
 
 
+@pytest.mark.slow
 def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapt.tracking.delivery._REPORT_S", 0.5)
     spool = left_behind(tmp_path, "one")
@@ -63,6 +65,7 @@ def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "one-" in ended.err and ": 0 sent, 4 buffered" in ended.err
 
 
+@pytest.mark.slow
 def test_one_time_limit_holds_for_all_spools(tmp_path: Path) -> None:
     for number in range(4):
         left_behind(tmp_path, f"job{number}")

@@ -50,6 +50,7 @@ def interrupted(program: str, moment: Callable[[int], bool], folder: Path) -> tu
     return process.returncode, messages
 
 
+@pytest.mark.slow
 @pytest.mark.cold_start
 @pytest.mark.parametrize(
     ("program", "moment"),

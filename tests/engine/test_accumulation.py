@@ -62,6 +62,7 @@ def _gradients(engine: Engine) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return logged, {name: one.grad for name, one in named if one.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["plain", "both"])
 @pytest.mark.parametrize("method", METHODS)
 def test_parts_make_the_gradient_of_the_whole_batch(method: str, loss: str) -> None:
@@ -82,6 +83,7 @@ def test_the_papers_mean_of_means_is_another() -> None:
     assert float((gradient - other).norm() / gradient.norm()) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architectures_losses_add_up(architecture: str) -> None:
     """Each head's, and those of side outputs: a part of the batch after the other."""

@@ -45,6 +45,7 @@ def assert_equal(one: Engine, other: Engine, tolerance: float = 0.0) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_logs_every_loss_and_moves_every_network(method: str) -> None:
     one = engine(method)
@@ -66,6 +67,7 @@ def test_accumulation_computes_the_same_step() -> None:
         torch.testing.assert_close(value, in_parts[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bf16_trains_and_stays_near_fp32() -> None:
     single, half = engine(), engine(precision="bf16")
     for step in range(2):

@@ -75,6 +75,7 @@ def test_these_are_the_rows_with_a_discriminator() -> None:
     assert {name for name, method in built.items() if method.adversaries()} == set(ADVERSARIAL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_three_steps_are_those_of_the_old_adam(name: str) -> None:
     engine = _engine(name, "legacy")

@@ -85,6 +85,7 @@ def recipe(name: str, warmup: str) -> dict[str, Any]:
     return {"name": name, "lr": LR, "weight_decay": DECAY, "head_lr_factor": 10, **schedule}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warmup", WARMUPS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_follows_every_warm_up_from_any_step_on(name: str, warmup: str) -> None:
@@ -157,6 +158,7 @@ SPARED: dict[str, tuple[dict[str, Any], Callable[[Engine, str], bool]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spared", SPARED)
 def test_three_steps_of_adamw_are_the_recipe_s(spared: str) -> None:
     options, of_name = SPARED[spared]

@@ -76,6 +76,7 @@ def shape_of(value: onnx.ValueInfoProto) -> list[str | int]:
     return [one.dim_param or one.dim_value for one in value.type.tensor_type.shape.dim]
 
 
+@pytest.mark.slow
 def test_a_program_of_torch(tmp_path: Path) -> None:
     model = loaded(varied_network(19))
     exported = export_model(model, "torch")
@@ -168,6 +169,7 @@ def test_a_file_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
             refuse_differences([close, other], "--to onnx")
 
 
+@pytest.mark.slow
 def test_what_a_graph_cannot_hold_is_refused(tmp_path: Path) -> None:
     scales = loaded(varied_network(19), scales=[1.0, 1.5])
     with pytest.raises(JobError, match=r"got \{'scales': \[1.0, 1.5\].*give --whole-image"):
@@ -179,6 +181,7 @@ def test_what_a_graph_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_network_of_fixed_sizes_is_named() -> None:
     class Fixed(nn.Module):
         def forward(self, images: Tensor, features: tuple[Tensor, ...]) -> object:

@@ -98,6 +98,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signals", "code"),
     [
@@ -136,6 +137,7 @@ def test_ctrl_c_again_after_the_grace_ends_what_hangs(signals_kept: None) -> Non
     assert not stop.by_hand and stop.age_s() >= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_ctrl_c_while_a_job_starts_is_one_line_and_75(
     ranks: int, tiny_uri: str, tmp_path: Path

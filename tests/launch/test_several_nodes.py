@@ -42,6 +42,7 @@ end(0)
     assert {path.name for path in tmp_path.glob("pid-*")} == {"pid-0-0", "pid-1-1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("processes", "given", "share"), [(1, {}, 1), (2, {}, 2), (1, {"THREADS": "3"}, None)]
 )
@@ -114,6 +115,7 @@ def test_a_name_that_stays_unknown_is_an_interruption_after_the_wait_that_is_sai
     assert find_place(given, tmp_path).nodes_wait_s == 7200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("node", [0, 1])
 def test_nodes_that_do_not_meet_are_an_interruption(
     node: int, tmp_path: Path, signals_kept: None

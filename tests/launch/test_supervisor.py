@@ -41,6 +41,7 @@ def test_the_first_failure_counts_not_who_was_lost_by_it(tmp_path: Path) -> None
     assert finish(run_ranks(body, tmp_path)).code == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "said"),
     [(signal.SIGKILL, "lower stream.memory_gb"), (signal.SIGSEGV, "SIGSEGV")],

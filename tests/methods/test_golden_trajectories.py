@@ -240,6 +240,7 @@ def _papers_gradients(method: Method, source: Batch, target: Batch) -> dict[str,
     return losses
 
 
+@pytest.mark.slow
 def test_parts_of_a_step_are_the_programs_iter_size() -> None:
     """Gradients of two halves are summed; statistics see source 1, target 1, source 2, target 2."""
     run, (source, target) = RUNS["adaptsegnet_multi"], _batches(range(2))
@@ -258,6 +259,7 @@ def test_parts_of_a_step_are_the_programs_iter_size() -> None:
         torch.testing.assert_close(buffer, other, rtol=1e-12, atol=1e-15, msg=name)
 
 
+@pytest.mark.slow
 def test_official_multiplicity_repeats_updates_as_the_programs_do() -> None:
     """In a first step the programs' momentum buffers start empty for every listing."""
     engine = _engine({"name": "minent"}, {}, multiplicity="official")

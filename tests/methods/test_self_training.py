@@ -274,6 +274,7 @@ def test_a_resumed_job_continues_with_its_teacher(name: str) -> None:
         torch.testing.assert_close(second.method.state_dict()[key], value, rtol=0, atol=0, msg=key)
 
 
+@pytest.mark.slow
 def test_no_step_waits_for_the_device() -> None:
     """On the meta device every number that Python reads is an error."""
     with torch.device("meta"):

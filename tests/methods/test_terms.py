@@ -156,6 +156,7 @@ def test_fcns_in_the_wild_who_learns_from_which_term() -> None:
     assert learners == [{"segmenter"}, {"segmenter"}, {"classifier"}, {"classifier"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -157,6 +157,7 @@ def test_the_table_has_the_published_parameters(case: Case) -> None:
     assert in_table + ENCODER_PARAMETERS.get(case.encoder, 0) == case.parameters
 
 
+@pytest.mark.slow
 def test_parameters_are_the_published_ones(case: Case, segmenter: Segmenter) -> None:
     assert _parameters(segmenter) == case.parameters
     if case.encoder in ENCODER_PARAMETERS:
@@ -181,6 +182,7 @@ def _convs_3x3(module: nn.Module) -> Iterator[nn.Conv2d]:
             yield conv
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "encoder", "output_stride", "dilations"),
     [

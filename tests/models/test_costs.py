@@ -214,6 +214,7 @@ def test_groups_of_every_architecture_sum_to_the_whole(architecture: str) -> Non
     assert {"encoder", "decoder"} <= {one.name.partition(".")[0] for one in cost.groups}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [*ENCODERS, "vgg16_bn", "densenet121", "mobilenetv2_100", "convnext_atto"]
 )

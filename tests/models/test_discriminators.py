@@ -33,6 +33,7 @@ def _golden_discriminator(tag: str, keys: tuple[str, ...]) -> FullyConvolutional
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "f64"])
 @pytest.mark.parametrize("case", CASES)
 def test_golden_outputs_and_gradients(shared_dir: Path, case: str, precision: str) -> None:

@@ -110,6 +110,7 @@ def test_upsampling_is_the_programs(shared_dir: Path, precision: str) -> None:
     _close(found, golden["align_corners_true_65x129"], TOLERANCE[precision])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "model"), [("resnet", FULL), ("vgg", VGG)])
 def test_sizes_at_real_inputs_are_the_programs(
     shared_dir: Path, name: str, model: dict[str, Any]

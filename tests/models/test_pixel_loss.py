@@ -87,6 +87,7 @@ def test_balanced_classes_weigh_the_same() -> None:
     assert balanced_weights(pixels * 0).tolist() == [1.0] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_head_of_every_architecture_obeys(architecture: str) -> None:
     """A class of weight 0 is as good as ignored; all pixels are the hardest of all."""
@@ -123,6 +124,7 @@ def test_wrong_values_are_named(values: dict[str, Any], message: str) -> None:
         parse_spec({**tiny_values("data", "runs"), "loss": values}, "tiny")
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_step_counts_the_search_for_the_hardest() -> None:
     values = tiny_values("data", "runs")
     plain = predicted_bytes(parse_spec(values, "tiny"), 1)

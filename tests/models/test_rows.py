@@ -25,6 +25,7 @@ def test_each_row_describes_itself() -> None:
     assert len({row.description() for row in ARCHITECTURES.values()}) == len(ARCHITECTURES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["unet", None, 3, ["unet"], SGDConfig()])
 def test_what_is_no_config_is_refused_by_key(config: Any) -> None:
     with pytest.raises(JobError, match=r"^model: expected "):

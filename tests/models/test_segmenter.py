@@ -1,5 +1,6 @@
 """The contract of every architecture, a row of ARCHITECTURES each, and whole networks' weights."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.models.segmenter import Segmenter
 from adapt.models.weights import check_description, describe, read_description, read_weights
 from tests.networks import tiny_model
+from tests.tiers import one_in
 
 torch.set_num_threads(1)
 NUM_CLASSES = 5
@@ -24,6 +26,7 @@ KINDS_OF_ENCODERS = (
     *("vgg11", "resnext50_32x4d", "densenet121", "mobilenetv2_100", "mobilenetv3_small_100"),
     *("tf_efficientnet_lite0", "efficientnet_b0", "convnext_atto", "nasnetalarge"),
 )
+OF_ANY_ENCODER = [name for name, row in ARCHITECTURES.items() if not row.demands.encoders]
 SIZES_HW = [(64, 64), (33, 65), (97, 161), (128, 256)]
 
 
@@ -71,10 +74,7 @@ def test_every_head_at_the_size_of_the_papers_images(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", KINDS_OF_ENCODERS)
-@pytest.mark.parametrize(
-    "name", [name for name, row in ARCHITECTURES.items() if not row.demands.encoders]
-)
+@pytest.mark.parametrize(("name", "encoder"), one_in(7, product(OF_ANY_ENCODER, KINDS_OF_ENCODERS)))
 def test_every_kind_of_encoder_under_every_architecture(name: str, encoder: str) -> None:
     stride = tiny_model(name)["output_stride"]
     stride = 32 if encoder == "nasnetalarge" else stride
@@ -86,11 +86,13 @@ def test_every_kind_of_encoder_under_every_architecture(name: str, encoder: str)
         assert stage.shape[1] == channels
 
 
+@pytest.mark.slow
 def test_every_architecture_can_be_adapted_at_two_levels(segmenter: Segmenter) -> None:
     assert len(segmenter.head_names) >= 2
     assert len(set(segmenter.head_names)) == len(segmenter.head_names)
 
 
+@pytest.mark.slow
 def test_evaluation_is_deterministic_and_leaves_no_trace(segmenter: Segmenter) -> None:
     segmenter.eval()
     before = {key: value.clone() for key, value in segmenter.state_dict().items()}
@@ -116,12 +118,14 @@ def test_losses_are_a_cross_entropy_a_head_and_what_the_paper_adds(segmenter: Se
         assert loss.shape == () and loss.isfinite() and weight > 0, name
 
 
+@pytest.mark.slow
 def test_logits_of_another_size(segmenter: Segmenter) -> None:
     segmenter.eval()
     prediction = segmenter(torch.randn(1, 3, 64, 64), size_hw=(100, 90))
     assert prediction.logits[0].shape == (1, NUM_CLASSES, 100, 90)
 
 
+@pytest.mark.slow
 def test_gradient_reaches_every_trainable_parameter(segmenter: Segmenter) -> None:
     segmenter.train().zero_grad()
     prediction = segmenter(torch.randn(2, 3, 64, 64))
@@ -140,6 +144,7 @@ def test_parameter_groups_are_all_that_trains_once_each(segmenter: Segmenter) ->
     assert sorted(grouped) == sorted(trainable)
 
 
+@pytest.mark.slow
 def test_finite_where_all_labels_are_ignored(segmenter: Segmenter) -> None:
     segmenter.train().zero_grad()
     losses = segmenter.segmentation_losses(

@@ -25,6 +25,7 @@ def _stride(name: str) -> int:
     return next(found, UNDILATED_STRIDE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stride"), [*((one, _stride(one)) for one in ENCODERS), *OF_TIMM])
 def test_an_encoders_smallest_side_gives_every_stage_a_pixel(name: str, stride: int) -> None:
     with torch.device("meta"), torch.no_grad():
@@ -35,6 +36,7 @@ def test_an_encoders_smallest_side_gives_every_stage_a_pixel(name: str, stride: 
             assert all(min(stage.shape[-2:]) >= 1 for stage in stages), size_hw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size_hw", [(1, 1), (7, 40), (16, 16), (31, 33)], ids=str)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_learns_from_small_images(

@@ -77,6 +77,7 @@ def test_a_stop_returns_when_the_engine_has_sent_the_signal(
     assert not thread.is_alive() and engine.kills and engine.state == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["23.0.0", "23.0.6", "24.0.0-rc.1", "24.0.2+dfsg1"])
 def test_an_engine_that_kills_when_left_is_not_left(
     version: str, engine: EngineDouble, client: DockerClient, caplog: pytest.LogCaptureFixture
@@ -164,6 +165,7 @@ def test_what_the_engine_itself_says_of_a_log_is_shown(
     assert heard == ["one", said.decode().strip()]
 
 
+@pytest.mark.slow
 def test_ssh_takes_the_ssh_command(
     engine: EngineDouble, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_check_is_green_where_all_is_there_and_makes_nothing(cluster: Cluster, a
     assert not cluster.objects["batch/v1", "lab", "jobs"]
 
 
+@pytest.mark.slow
 def test_check_of_other_kinds_looks_for_what_they_need(cluster: Cluster, at: Connect) -> None:
     found = check(at(kind="trainjob"), kind="trainjob")
     assert not found["runtime torch-distributed"].ok
@@ -119,6 +120,7 @@ def test_check_of_a_server_that_is_away_ends_with_storages_exit_code(
 LABELS = {"nvidia.com/gpu.product": "Tesla-V100-SXM2-16GB", "nvidia.com/cuda.driver.major": "580"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("labels", "changes", "said"),
     [

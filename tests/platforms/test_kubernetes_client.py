@@ -65,6 +65,7 @@ def test_what_was_never_made_does_not_hide_why(cluster: Cluster, at: Connect) ->
     assert left_in(cluster) == []
 
 
+@pytest.mark.slow
 @EACH_KIND
 def test_a_stopped_job_saves_ends_and_stays_listed(
     kind: str, cluster: Cluster, at: Connect
@@ -115,6 +116,7 @@ def test_a_volcano_job_whose_pods_are_gone_is_still_stopping(cluster: Cluster, a
     assert not cluster.objects["bus.volcano.sh/v1alpha1", "lab", "commands"]
 
 
+@pytest.mark.slow
 @EACH_KIND
 def test_a_second_stop_does_nothing(kind: str, cluster: Cluster, at: Connect) -> None:
     client = at(kind=kind)

@@ -62,6 +62,7 @@ def test_a_request_is_what_the_golden_file_says(path: Path) -> None:
     assert asked == yaml.safe_load(golden.read_text())
 
 
+@pytest.mark.slow
 @EACH
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_every_version_takes_every_manifest(path: Path, nodes: int) -> None:

@@ -18,6 +18,7 @@ from tests.platforms.kubernetes_jobs import (
 )
 
 
+@pytest.mark.slow
 @EACH_KIND
 def test_a_job_waits_runs_and_is_done(kind: str, cluster: Cluster, at: Connect) -> None:
     client = at(kind=kind)
@@ -68,6 +69,7 @@ ENDS: list[tuple[int, dict[str, Any], str, str]] = [
 ]
 
 
+@pytest.mark.slow
 @EACH_KIND
 @pytest.mark.parametrize(("code", "more", "state", "said"), ENDS)
 def test_a_failed_job_says_why(

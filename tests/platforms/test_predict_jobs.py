@@ -334,6 +334,7 @@ def test_slices_on_a_platform_write_what_one_command_would(
     assert call("status", names[1], folder=tmp_path).out.startswith(f"{names[1]} done")
 
 
+@pytest.mark.slow
 def test_one_slice_is_predicted_again_alone(platform: Pretend, tmp_path: Path) -> None:
     run(tmp_path, "--slices", 2, "--yes")
     whole = files_in(tmp_path / "seen/ids")

@@ -283,6 +283,7 @@ def test_endpoints_are_listed_over_pages_the_newest_first(
     assert [one.endpoint for one in connected.endpoints()] == ["c", "b", "a"]
 
 
+@pytest.mark.slow
 def test_lines_of_several_machines_are_named_and_followed_until_it_is_gone(
     account: SageMakerEndpointsDouble,
 ) -> None:
@@ -342,6 +343,7 @@ def write_profile(account: SageMakerEndpointsDouble, folder: Path) -> None:
     (folder / "profile.yaml").write_text(yaml.safe_dump({**shipped, **addresses}))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unpinned")
 def test_the_commands_take_an_endpoint_from_its_model_to_its_end(
     account: SageMakerEndpointsDouble, tmp_path: Path

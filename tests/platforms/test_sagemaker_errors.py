@@ -103,6 +103,7 @@ def test_a_job_that_is_not_there_is_named(aws: SageMakerDouble) -> None:
             ask("tiny-9")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "status"), [("ThrottlingException", 400), ("Odd", 500)])
 def test_a_busy_service_is_asked_again_and_then_given_up(
     code: str, status: int, aws: SageMakerDouble

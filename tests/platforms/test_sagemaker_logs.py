@@ -46,6 +46,7 @@ def test_followed_lines_come_once_also_after_a_restart_and_late(aws: SageMakerDo
     assert lines == ["start", "step 1", "resumed", "step 2", "done, said late"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["DescribeTrainingJob", "DescribeLogStreams", "GetLogEvents"])
 def test_an_outage_ends_no_following(
     action: str,

@@ -55,6 +55,7 @@ def test_ctrl_c_ends_with_one_line_and_130(weights: Path, tmp_path: Path) -> Non
     assert process.says("stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_stop_while_loading_does_not_wait_for_it(number: int, code: int, tmp_path: Path) -> None:
     """Which may be long, from a store that is slow."""
@@ -78,6 +79,7 @@ def test_a_stop_finishes_what_is_in_flight(held: Held) -> None:  # noqa: F811
         assert [one.result().status_code for one in first] == [200] * 4
 
 
+@pytest.mark.slow
 def test_a_stop_waits_no_longer_than_the_grace(held: Held) -> None:  # noqa: F811
     with (
         running(lambda: held, grace_s=1.0) as (client, server),

@@ -83,6 +83,7 @@ def large() -> bytes:
     return encoded(pixels, compress_level=0)
 
 
+@pytest.mark.slow
 def test_pixel_bombs_are_refused_before_they_are_decoded(served: Served) -> None:
     """Sixty at the same time, of which each would take 2.7 GB or more."""
     bombs = [
@@ -117,6 +118,7 @@ def test_wrong_types_are_named_and_cost_nothing(served: Served) -> None:
         assert answer.status_code == 415
 
 
+@pytest.mark.slow
 def test_slow_clients_end_in_408_and_others_are_served(served: Served) -> None:
     """A hundred that send a byte now and then, more than there are places."""
     where = (urlsplit(served.url).hostname, urlsplit(served.url).port)
@@ -151,6 +153,7 @@ def test_slow_clients_end_in_408_and_others_are_served(served: Served) -> None:
         assert f"within {BODY_S:g} s".encode() in told[0]
 
 
+@pytest.mark.slow
 def test_two_hundred_at_the_same_time(served: Served) -> None:
     """Large images, of which the queue takes few: the others are refused, and the memory of the
     process does not grow with them. All bodies together are 420 MB."""

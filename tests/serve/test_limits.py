@@ -59,6 +59,7 @@ def raw(server: Server, *parts: bytes, wait_s: float = 0.0) -> bytes:
     return found
 
 
+@pytest.mark.slow
 def test_large_bodies_are_refused_by_their_length_or_as_they_come() -> None:
     with running(Pointwise, max_body_bytes=MB) as (client, server):
         answer = post(client, b"\0" * (3 * MB))
@@ -110,6 +111,7 @@ def test_slow_bodies_end_and_hold_no_place() -> None:
         assert server.service.bodies.total == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LimitedProtocol, "unread_s", 0.5)
     pixels = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3)).astype(np.uint8)
@@ -140,6 +142,7 @@ def test_a_full_queue_answers_429_with_a_time(held: Held) -> None:
         assert post(client).status_code == 200
 
 
+@pytest.mark.slow
 def test_memory_for_bodies_is_limited() -> None:
     limits = {"bodies_bytes": 4 * MB, "max_body_bytes": 4 * MB}
     with running(Pointwise, **limits) as (client, server), ThreadPoolExecutor(2) as pool:

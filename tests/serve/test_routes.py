@@ -265,6 +265,7 @@ def test_bad_tensors_are_refused(
     refused(client.post(INFER, json=values), code, message)
 
 
+@pytest.mark.slow
 def test_long_json_is_refused_before_it_is_read(client: httpx.Client) -> None:
     """Python parses with its lock held, and would show millions of values in a message."""
     headers = {"content-type": "application/json"}

@@ -24,11 +24,13 @@ def changed(values: dict[str, Any], *overrides: str) -> JobSpec:
     return parse_spec(with_overrides(values, overrides), "tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_shipped_spec_loads_and_is_named_after_its_file(path: Path) -> None:
     assert load_spec(path).name == path.stem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> None:
     job = load_spec(path)

@@ -19,6 +19,7 @@ def test_in_the_repository_the_shipped_files_are_job_specs() -> None:
     assert len(NAMES) == len(list(ROOT.glob("job_specs/*/*.yaml")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_shipped_file_is_loaded_by_its_name(name: str) -> None:
     if name.startswith("platforms/"):
@@ -84,6 +85,7 @@ def test_an_unknown_name_is_answered_with_a_known_one(tmp_path: Path) -> None:
     assert caught.value.problem.count(",") < 12 and caught.value.fix == "run `segadapt specs`"
 
 
+@pytest.mark.slow
 def test_specs_answers_json_and_copies_everything(tmp_path: Path) -> None:
     assert json.loads(call("specs", "--json", folder=tmp_path).out) == NAMES
     ended = call("specs", "--out", "all", folder=tmp_path)

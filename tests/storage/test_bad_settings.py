@@ -72,6 +72,7 @@ def test_a_variable_that_cannot_be_a_key_is_named_and_not_shown(scheme: str, val
     assert value.strip() == "" or value not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
 @pytest.mark.parametrize("value", ["minio:9000", "//minio", "https://minio\n", "https://a b", "s3"])
 def test_an_endpoint_without_a_scheme_is_named(

@@ -130,6 +130,7 @@ def test_a_body_that_breaks_off_says_where(
     assert arrived + b"".join(store.download("k", 5 + len(arrived))) == DATA[5:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Answer(503), Answer(500, "InternalError"), Reset()])
 def test_a_download_is_one_attempt(
     store: Store, proxy: FaultProxy, waits: list[float], fault: Answer | Reset
@@ -159,6 +160,7 @@ def test_a_download_contacts_nobody_before_its_iteration(store: Store, proxy: Fa
     assert len(proxy.requests) == requests
 
 
+@pytest.mark.slow
 def test_downloads_left_or_cancelled_leave_no_connection(store: Store, proxy: FaultProxy) -> None:
     def leave(number: int) -> None:
         download = store.download("k")
@@ -185,6 +187,7 @@ def _sockets() -> int:
     return sum(link.is_symlink() and os.readlink(link).startswith("socket") for link in links)  # noqa: PTH115
 
 
+@pytest.mark.slow
 def test_a_forked_process_downloads(store: Store) -> None:
     assert b"".join(store.download("k")) == DATA
     context = multiprocessing.get_context("fork")

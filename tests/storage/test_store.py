@@ -85,6 +85,7 @@ def test_every_row_is_tested() -> None:
     assert set(OPENED) == set(STORES)
 
 
+@pytest.mark.slow
 def test_get_returns_what_is_there(case: Case) -> None:
     for data in (b"first", b"", b"\0last\xff" * 1000):
         case.put("folder/a key+with%20 signs é", data)
@@ -92,6 +93,7 @@ def test_get_returns_what_is_there(case: Case) -> None:
         assert case.store.exists("folder/a key+with%20 signs é")
 
 
+@pytest.mark.slow
 def test_downloads_bring_the_bytes_from_an_offset_on(case: Case) -> None:
     data = bytes(range(256)) * 9000
     case.put("a/k", data)
@@ -188,6 +190,7 @@ def test_get_range_returns_exactly_what_was_asked(case: Case) -> None:
     assert case.store.get_range("k", 199, 1) == bytes([199])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset_bytes", [199, 200, 5000])
 def test_get_range_refuses_a_shorter_object(case: Case, offset_bytes: int) -> None:
     case.put("k", bytes(200))
@@ -208,6 +211,7 @@ def test_missing_objects_are_named(case: Case, tmp_path: Path) -> None:
     assert not (tmp_path / "copy").exists()
 
 
+@pytest.mark.slow
 def test_put_file_of_a_file_that_is_not_there_names_it(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"there is no such file.*/nothing"):
         store.put_file("k", tmp_path / "nothing")

@@ -68,6 +68,7 @@ def behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
     found.proxy.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONCE)
 def test_what_goes_wrong_once_is_retried(
     behind: Behind, name: str, waits: list[float], tmp_path: Path
@@ -100,6 +101,7 @@ def test_a_wrong_answer_that_stays_is_named(behind: Behind, waits: list[float]) 
     assert behind.proxy.num_ordered == 9 - 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Reset(), Answer(503), Cut(0)], ids=["reset", "503", "cut"])
 def test_a_first_request_is_retried_where_outages_are_waited_for(
     behind: Behind, waits: list[float], fault: Fault
@@ -110,6 +112,7 @@ def test_a_first_request_is_retried_where_outages_are_waited_for(
     assert behind.proxy.num_ordered == 0
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_at_first_is_waited_for(
     behind: Behind, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -203,6 +206,7 @@ def test_an_empty_answer_is_no_empty_list(answer: bytes, waits: list[float]) -> 
 UPLOADS = ["XAmzContentSHA256Mismatch", "BadDigest", "IncompleteBody", "RequestTimeout"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", UPLOADS)
 def test_an_upload_that_arrived_damaged_is_sent_again(
     request: pytest.FixtureRequest, code: str, waits: list[float], tmp_path: Path
@@ -219,6 +223,7 @@ def test_an_upload_that_arrived_damaged_is_sent_again(
     behind.proxy.close()
 
 
+@pytest.mark.slow
 def test_a_silent_body_is_the_stores_fault_not_the_files(
     request: pytest.FixtureRequest, waits: list[float], tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def keys(one: Stream, batches: int) -> list[tuple[str, ...]]:
     return found
 
 
+@pytest.mark.slow
 @EVERY_ROW
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 50), st.integers(1, 3))
@@ -125,6 +126,7 @@ def test_ranks_and_restarts_change_nothing(sampling: Sampling, done: int, ranks:
     assert [sum(parts, ()) for parts in zip(*shared, strict=True)] == whole[done:]
 
 
+@pytest.mark.slow
 @EVERY_ROW
 @settings(max_examples=20, deadline=None)
 @given(

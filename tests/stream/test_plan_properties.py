@@ -218,6 +218,7 @@ def test_long_runs_of_draws_never_change_between_versions() -> None:
     assert digests() == FROZEN_SHA256
 
 
+@pytest.mark.slow
 def test_another_process_has_the_same_plan() -> None:
     script = (
         "import json; from tests.stream.test_plan_properties import digests; "
@@ -265,6 +266,7 @@ def listed_stream(
     )
 
 
+@pytest.mark.slow
 @EVERY_ROW
 @settings(max_examples=25, deadline=None)
 @given(
@@ -298,6 +300,7 @@ def test_any_topology_shares_out_the_same_batches(
     assert found == drawn(packed.order(sampling), draw, batches * batch_size)
 
 
+@pytest.mark.slow
 @EVERY_ROW
 @settings(max_examples=40, deadline=None)
 @given(packed=packed_splits, batch_size=st.integers(1, 40), prefetch_batches=st.integers(1, 6))

@@ -80,6 +80,7 @@ def samples(stream: Stream) -> list[tuple[tuple[str, ...], bytes, bytes | None]]
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ORDERS)
 @pytest.mark.parametrize(("capacity_bytes", "memory_bytes"), [(1, 10**9), (60_000, 90_000)])
 def test_the_samples_are_those_of_a_large_cache(

@@ -221,6 +221,7 @@ def assert_recovered(seen: Seen, expected: Seen, away_s: float = RECOVERY_S) -> 
     assert seen.peak_bytes <= expected.peak_bytes + MEMORY_BYTES
 
 
+@pytest.mark.slow
 def test_the_split_and_the_bounds_are_what_these_tests_assume(bed: Bed) -> None:
     shards = bed.manifest.shards
     assert 8 <= len(shards) <= 14
@@ -245,6 +246,7 @@ def test_a_fault_changes_no_sample(name: str, when: str, bed: Bed) -> None:
     assert seen.counts.retries + seen.counts.hedges > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progress_s", SILENCES_S)
 @pytest.mark.parametrize(("name", "when"), UNHEDGED)
 def test_a_request_without_progress_is_dropped(
@@ -260,6 +262,7 @@ def test_a_request_without_progress_is_dropped(
     assert seen.counts.retries > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cut body", "reset in the body"])
 def test_what_has_come_is_not_asked_for_again(name: str, bed: Bed) -> None:
     key = bed.shard(FIRST)
@@ -270,6 +273,7 @@ def test_what_has_come_is_not_asked_for_again(name: str, bed: Bed) -> None:
     assert int(rest[0][0]) > 0 and rest[0][1] == first[1]
 
 
+@pytest.mark.slow
 def test_faults_on_every_shard_change_no_sample(bed: Bed) -> None:
     expected = calm(bed)
     faults = [fault for name, fault in FAULTS.items() if name not in SILENT]
@@ -282,6 +286,7 @@ def test_faults_on_every_shard_change_no_sample(bed: Bed) -> None:
     assert seen.counts.retries >= len(bed.manifest.shards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ORDERS)
 def test_faults_change_nothing_where_the_cache_is_too_small(sampling: Sampling, bed: Bed) -> None:
     """Shards are held in memory then, or single samples fetched."""
@@ -293,6 +298,7 @@ def test_faults_change_nothing_where_the_cache_is_too_small(sampling: Sampling, 
     assert_recovered(seen, expected, 3 * RECOVERY_S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progress_s", SILENCES_S)
 @pytest.mark.parametrize("name", SILENT)
 def test_single_samples_are_not_waited_for_forever(name: str, progress_s: float, bed: Bed) -> None:
@@ -324,6 +330,7 @@ def test_a_shard_that_stays_wrong_is_named(bed: Bed) -> None:
     assert bed.proxy.num_ordered == 9 - 3
 
 
+@pytest.mark.slow
 def test_a_page_to_log_in_is_named(bed: Bed) -> None:
     key = bed.shard(LATER)
     bed.proxy.order(Answer(200, page="<html><title>Please log in</title></html>"), key, times=9)
@@ -378,6 +385,7 @@ def test_a_stream_is_closed_at_once_whatever_the_store_does(name: str, bed: Bed)
     assert time.monotonic() - started_s < 5
 
 
+@pytest.mark.slow
 def test_a_short_outage_is_waited_for(bed: Bed) -> None:
     expected = calm(bed)
     seen = bed.run(at_batch=lambda number: number == 3 and bed.proxy.outage(3.0))

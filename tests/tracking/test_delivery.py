@@ -32,6 +32,7 @@ from tests.tracking.recorded import (
 )
 
 
+@pytest.mark.slow
 def test_broken_artifact_store_does_not_stop_the_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -77,6 +78,7 @@ def test_server_that_comes_later_gets_everything_once_in_order(
     assert "is reachable again" in caplog.text
 
 
+@pytest.mark.slow
 def test_absent_server_costs_no_time_and_leaves_the_spool(
     absent_uri: str, sqlite_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -105,6 +107,7 @@ def test_absent_server_costs_no_time_and_leaves_the_spool(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["mlflow_uri", "absent_uri"])
 def test_only_the_tracker_s_thread_talks_to_the_network(
     server: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -185,6 +188,7 @@ def answering(status: int, body: str) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "body", "cure"),
     [
@@ -280,6 +284,7 @@ def test_an_mlflow_that_fails_is_waited_for_a_minute_only(
     assert time.monotonic() - start_s < 2
 
 
+@pytest.mark.slow
 def test_an_mlflow_that_fails_now_and_then_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def models_of(uri: str, job_key: str) -> list[LoggedModel]:
     return sorted(found, key=lambda one: str(one.name))
 
 
+@pytest.mark.slow
 def test_the_kept_checkpoints_are_models_with_the_scores_of_their_step(
     uri: str, tmp_path: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_the_kept_checkpoints_are_models_with_the_scores_of_their_step(
     assert six.model_id in {one.model_id for one in best}
 
 
+@pytest.mark.slow
 def test_what_is_sent_again_is_there_once(uri: str, tmp_path: Path) -> None:
     """As after a kill before the mark, on this disk and on another one."""
     for start in ("1", "2"):
@@ -215,6 +217,7 @@ def test_a_proxy_that_does_not_pass_a_method_costs_one_message(
     assert only_run(uri, "proxied").data.tags["best_checkpoint_uri"] == checkpoint(9).uri
 
 
+@pytest.mark.slow
 def test_the_best_is_registered_by_its_model_with_signature_classes_and_lineage(
     uri: str, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ MAKE = (
 )
 
 
+@pytest.mark.slow
 def test_a_new_file_has_tables_and_stays_as_it_is(tmp_path: Path) -> None:
     uri = embedded_tracking_uri(tmp_path / "runs")
     make_database(uri)
@@ -46,6 +47,7 @@ def test_a_new_file_has_tables_and_stays_as_it_is(tmp_path: Path) -> None:
     assert MlflowClient(tracking_uri=uri).get_experiment_by_name("kept") is not None
 
 
+@pytest.mark.slow
 def test_a_kill_while_tables_are_made_leaves_nothing_that_stops_the_next(tmp_path: Path) -> None:
     uri, temporary = embedded_tracking_uri(tmp_path / "runs"), tmp_path / "tmp"
     temporary.mkdir()
@@ -69,6 +71,7 @@ def test_of_two_that_make_it_at_once_one_is_taken(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
+@pytest.mark.slow
 def test_without_hard_links_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_paths: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -132,6 +135,7 @@ assert not tracker.finish("FINISHED", 0)
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_while_tables_are_made_blames_no_database(tmp_path: Path) -> None:
     """The end removes the temporary file under the thread, which sqlite calls readonly."""
     (tmp_path / "tmp").mkdir()

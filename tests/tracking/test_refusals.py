@@ -32,6 +32,7 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("mlflow_uri"))
 
 
+@pytest.mark.slow
 def test_nothing_with_an_awkward_name_is_lost(
     uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -168,6 +168,7 @@ def register(uri: str, folder: Path, job_key: str, best_uri: str, miou: float) -
     assert tracker.finish("FINISHED", DELIVERY_S)
 
 
+@pytest.mark.slow
 def test_best_checkpoint_is_tagged_and_registered(uri: str, tmp_path: Path) -> None:
     for job_key, miou in (("best-1", 0.5), ("best-2", 0.7), ("best-3", 0.6)):
         register(uri, tmp_path, job_key, f"s3://bucket/{job_key}.safetensors", miou)
@@ -257,6 +258,7 @@ def test_what_a_checkpoint_kept_is_not_doubled_where_the_spool_is_still_there(
     assert not again.finish("KILLED", timeout_s=0)
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_only_times(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

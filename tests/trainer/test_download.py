@@ -68,6 +68,7 @@ def finished(
     return name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [Cut(5000), Reset(), Reset(5000), Stall(5000), Trickle(5000), Flip(6000)],

@@ -23,6 +23,7 @@ from tests.trainer.jobs import job_of, run
 NOTE = "mlflow.note.content"
 
 
+@pytest.mark.slow
 def test_mlflow_has_everything_of_the_one_run(tiny_job: dict[str, Any], place: Place) -> None:
     from mlflow import MlflowClient
 
@@ -82,6 +83,7 @@ def dataset_id(uri: str) -> str:
     return read_manifest(Stores().open(uri), "train")[0].dataset_id
 
 
+@pytest.mark.slow
 def test_bad_samples_end_the_job_or_are_counted(
     tiny_job: dict[str, Any], tmp_path: Path, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:

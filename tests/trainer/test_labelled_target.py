@@ -54,6 +54,7 @@ def spoil(uri: str, kept: list[str]) -> None:
     rewrite(store, id_pixels=counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dacs", "advent", "source_only"])
 def test_the_other_labels_are_never_opened(
     few: dict[str, Any], place: Place, tmp_path: Path, method: str
@@ -71,6 +72,7 @@ def test_the_other_labels_are_never_opened(
         run(job_of(values, "target.labelled_keys=['004']", "name=other"), place)
 
 
+@pytest.mark.slow
 def test_labels_are_decoded_of_these_samples_alone(
     few: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +88,7 @@ def test_labels_are_decoded_of_these_samples_alone(
     assert of_target == set(LABELLED) and any("/target/" not in name for name in decoded)
 
 
+@pytest.mark.slow
 def test_half_of_every_labelled_batch_is_of_the_target(
     few: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +136,7 @@ def test_a_file_without_keys_is_refused(few: dict[str, Any], place: Place, tmp_p
         pass
 
 
+@pytest.mark.slow
 def test_a_split_of_their_own_holds_them(few: dict[str, Any], place: Place, tmp_path: Path) -> None:
     write_raw_folders(tmp_path / "raw", 4, seed=9)
     (tmp_path / "raw" / "few.txt").write_text("000.png\n001.png\n002.png\n003.png\n")
@@ -146,6 +150,7 @@ def test_a_split_of_their_own_holds_them(few: dict[str, Any], place: Place, tmp_
     assert outcome.step == 4
 
 
+@pytest.mark.slow
 def test_a_stopped_job_ends_bit_identical(
     few: dict[str, Any], place: Place, tmp_path: Path
 ) -> None:
@@ -167,6 +172,7 @@ def test_a_stopped_job_ends_bit_identical(
         run(job_of(other), place)
 
 
+@pytest.mark.slow
 def test_other_keys_in_the_file_are_other_samples(
     few: dict[str, Any], place: Place, tmp_path: Path
 ) -> None:

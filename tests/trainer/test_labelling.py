@@ -58,6 +58,7 @@ def assert_same_end(one: JobSpec, other: JobSpec) -> None:
     assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [CBST, INTRA_DA], ids=lambda one: one["name"])
 def test_a_job_that_stops_at_any_step_ends_with_the_same_weights(
     method: dict[str, Any], before: dict[str, Any], place: Place
@@ -74,6 +75,7 @@ def test_a_job_that_stops_at_any_step_ends_with_the_same_weights(
     assert manifests(calm) == manifests(stormy)
 
 
+@pytest.mark.slow
 def test_each_round_labels_by_the_network_as_it_is_then(
     before: dict[str, Any], place: Place
 ) -> None:
@@ -92,6 +94,7 @@ def test_each_round_labels_by_the_network_as_it_is_then(
     assert counts["round-1"] == manifest.id_pixels != counts["round-0"]
 
 
+@pytest.mark.slow
 def test_labels_that_no_kept_checkpoint_needs_are_removed(
     before: dict[str, Any], place: Place
 ) -> None:
@@ -105,6 +108,7 @@ def test_labels_that_no_kept_checkpoint_needs_are_removed(
     assert left == {1: ["round-2"], 3: ["round-1", "round-2"]}
 
 
+@pytest.mark.slow
 def test_few_labelled_samples_join_the_easy_images(before: dict[str, Any], place: Place) -> None:
     """IntraDA's source are easy images and, half of the draws, labelled ones of the target."""
     values = values_of(before, INTRA_DA, "few")
@@ -123,6 +127,7 @@ def test_few_labelled_samples_join_the_easy_images(before: dict[str, Any], place
     assert state["pseudo_labels"] == other["pseudo_labels"]
 
 
+@pytest.mark.slow
 def test_a_kill_between_rounds_continues_with_the_next_round_s_labels(
     before: dict[str, Any], place: Place
 ) -> None:
@@ -140,6 +145,7 @@ def test_a_kill_between_rounds_continues_with_the_next_round_s_labels(
     assert manifests(stormy) == expected
 
 
+@pytest.mark.slow
 def test_a_run_that_has_labelled_is_needed_no_more(before: dict[str, Any], place: Place) -> None:
     job = job_of(values_of(before, CBST, "cbst"))
     with pytest.raises(Interrupted):
@@ -148,6 +154,7 @@ def test_a_run_that_has_labelled_is_needed_no_more(before: dict[str, Any], place
     assert run(job, place)[0].step == 6
 
 
+@pytest.mark.slow
 def test_labels_that_are_gone_stop_the_resume(before: dict[str, Any], place: Place) -> None:
     job = job_of(values_of(before, CBST, "cbst"))
     with pytest.raises(Interrupted):
@@ -157,6 +164,7 @@ def test_labels_that_are_gone_stop_the_resume(before: dict[str, Any], place: Pla
         run(job, place)
 
 
+@pytest.mark.slow
 def test_labels_by_another_checkpoint_are_no_resume(before: dict[str, Any], place: Place) -> None:
     """They are gone, and the run that labels has another checkpoint by now."""
     job = job_of(values_of(before, CBST, "cbst"))
@@ -171,6 +179,7 @@ def test_labels_by_another_checkpoint_are_no_resume(before: dict[str, Any], plac
         run(job, place)
 
 
+@pytest.mark.slow
 def test_a_stop_while_labelling_is_an_interruption(before: dict[str, Any], place: Place) -> None:
     stop, beats = Event(), []
 
@@ -185,6 +194,7 @@ def test_a_stop_while_labelling_is_an_interruption(before: dict[str, Any], place
     assert run(job, place)[0].step == 6
 
 
+@pytest.mark.slow
 def test_training_starts_where_the_paper_starts(before: dict[str, Any], place: Place) -> None:
     """CBST from the weights that label, IntraDA from model's: a rate near 0 shows them."""
     still = ("optim={name: sgd, lr: 1.0e-12}", "train.steps=2")
@@ -196,6 +206,7 @@ def test_training_starts_where_the_paper_starts(before: dict[str, Any], place: P
         assert torch.allclose(last_weights(job)[key], labelling[key], atol=1e-6) is same
 
 
+@pytest.mark.slow
 def test_a_labeller_may_be_of_another_architecture(before: dict[str, Any], place: Place) -> None:
     other = {"architecture": "deeplab_v3", "encoder": "test_resnet", "output_stride": 16}
     values = values_of(before, INTRA_DA, "intra") | {"model": {**other, "weights": "none"}}
@@ -217,6 +228,7 @@ def test_a_run_without_a_checkpoint_is_refused(
         run(job, place)
 
 
+@pytest.mark.slow
 def test_a_run_is_named_by_its_name_a_folder_a_checkpoint_or_a_file(
     before: dict[str, Any], place: Place
 ) -> None:
@@ -230,6 +242,7 @@ def test_a_run_is_named_by_its_name_a_folder_a_checkpoint_or_a_file(
     assert uris == [f"{folder}/weights.safetensors"] * 4
 
 
+@pytest.mark.slow
 def test_the_best_or_the_last_checkpoint_labels(before: dict[str, Any], place: Place) -> None:
     folder = Path(before["checkpoint"]["uri"]) / "before"
     shutil.copytree(folder / "step-00000002", folder / "step-00000004")

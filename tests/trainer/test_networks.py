@@ -16,6 +16,7 @@ from adapt.trainer.score import evaluate_checkpoint
 from tests.trainer.jobs import job_of, run
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_another_runs_weights(tiny_job: dict[str, Any], place: Place) -> None:
     first = job_of(tiny_job)
     outcome, _ = run(first, place)

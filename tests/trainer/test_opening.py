@@ -113,6 +113,7 @@ def _copy(folder: str, store: Store) -> None:
             store.put_file(path.relative_to(folder).as_posix(), path)
 
 
+@pytest.mark.slow
 def test_a_job_starts_although_its_store_is_away(
     remote_job: tuple[dict[str, Any], Place], proxy: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_job_starts_although_its_store_is_away(
     assert len(waited) == 1 and "/packed/train/manifest.json: the store at http" in waited[0]
 
 
+@pytest.mark.slow
 def test_a_job_starts_although_its_first_requests_are_reset(
     remote_job: tuple[dict[str, Any], Place], proxy: FaultProxy
 ) -> None:

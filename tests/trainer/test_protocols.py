@@ -56,6 +56,7 @@ def falling(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("protocol", "step"), [("best", 2), ("last", 6)])
 def test_the_checkpoint_that_counts_is_the_protocol_s(
     tiny_job: dict[str, Any], place: Place, falling: list[int], protocol: str, step: int
@@ -97,6 +98,7 @@ def test_a_kill_before_the_mark_of_the_last_checkpoint_loses_no_mark(
     assert outcome.best is not None and outcome.best.step == 6
 
 
+@pytest.mark.slow
 def test_the_average_is_evaluated_and_saved_beside_the_student(
     tiny_job: dict[str, Any], place: Place
 ) -> None:
@@ -128,6 +130,7 @@ def tracked_runs(job: JobSpec) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id]))
 
 
+@pytest.mark.slow
 def test_where_the_average_counts_its_weights_are_the_run_s(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path
 ) -> None:
@@ -188,6 +191,7 @@ def unlabelled_uri(tmp_path: Path) -> str:
     return uri
 
 
+@pytest.mark.slow
 def test_without_any_label_of_the_target_a_checkpoint_is_chosen(
     tiny_job: dict[str, Any], place: Place, unlabelled_uri: str, tmp_path: Path
 ) -> None:

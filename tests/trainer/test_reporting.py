@@ -91,6 +91,7 @@ def test_stops_and_kills_leave_the_history_of_a_calm_run(
     assert len(sessions) == 4 and sessions[0]["step"] == 0 and sessions[1]["step"] == 1
 
 
+@pytest.mark.slow
 def test_a_damaged_history_costs_the_curves_not_the_run(
     tiny_job: dict[str, Any], place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -113,6 +114,7 @@ def test_the_report_can_be_left_out(tiny_job: dict[str, Any], place: Place) -> N
     assert last["pictures"] == [] == last["worst"]
 
 
+@pytest.mark.slow
 def test_a_baseline_beside_the_run_is_compared_with(
     tiny_job: dict[str, Any], place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,6 +18,7 @@ from tests.conftest import small_method, write_raw_folders
 from tests.trainer.jobs import job_of, last_weights, run
 
 
+@pytest.mark.slow
 def test_other_samples_than_the_checkpoint_s_are_refused_by_name(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_damaged_checkpoint_costs_only_its_steps(
         assert torch.equal(value, last_weights(job)[key]), key
 
 
+@pytest.mark.slow
 def test_a_changed_spec_is_refused_by_key(tiny_job: dict[str, Any], place: Place) -> None:
     run(job_of(tiny_job), place)
     with pytest.raises(
@@ -84,6 +86,7 @@ def test_a_changed_spec_is_refused_by_key(tiny_job: dict[str, Any], place: Place
         run(job_of(tiny_job, "optim.lr=0.1"), place)
 
 
+@pytest.mark.slow
 def test_a_run_is_prolonged_where_its_schedule_permits(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path
 ) -> None:

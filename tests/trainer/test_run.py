@@ -19,6 +19,7 @@ from adapt.trainer.score import evaluate_checkpoint
 from tests.trainer.jobs import job_of, last_weights, run
 
 
+@pytest.mark.slow
 def test_a_job_trains_evaluates_and_leaves_its_best(tiny_job: dict[str, Any], place: Place) -> None:
     job = job_of(tiny_job)
     outcome, seen = run(job, place)
@@ -30,6 +31,7 @@ def test_a_job_trains_evaluates_and_leaves_its_best(tiny_job: dict[str, Any], pl
     assert evaluation.score.metrics()["miou"] == outcome.best.score
 
 
+@pytest.mark.slow
 def test_the_platform_keeps_the_best_weights_and_its_job_is_named(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path
 ) -> None:

@@ -130,6 +130,7 @@ def test_a_kill_between_a_new_best_and_its_mark_loses_no_best(
     assert outcome == expected
 
 
+@pytest.mark.slow
 def test_a_score_that_is_no_number_is_never_the_best(
     tiny_job: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

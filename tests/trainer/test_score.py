@@ -122,6 +122,7 @@ def test_only_the_ratios_of_weights_count(
     assert [member.weight for member in given[0]] == shares
 
 
+@pytest.mark.slow
 def test_one_checkpoint_by_itself(
     tiny_job: dict[str, Any], place: Place, checkpoints: list[str], networks: list[Segmenter]
 ) -> None:

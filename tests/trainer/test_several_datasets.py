@@ -58,6 +58,7 @@ def test_each_dataset_has_its_own_label_map(several: dict[str, Any], place: Plac
         assert pixels[:22].sum() == pytest.approx(2 * pixels[22:].sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dacs", "advent"])
 def test_a_stopped_job_ends_bit_identical(
     several: dict[str, Any], place: Place, tmp_path: Path, method: str

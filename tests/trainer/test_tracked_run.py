@@ -60,6 +60,7 @@ def test_a_run_that_failed_says_why(
     assert healed.info.status == "FINISHED" and "segadapt.error" not in healed.data.tags
 
 
+@pytest.mark.slow
 def test_a_job_that_ends_well_waits_for_its_database_file(
     tiny_job: dict[str, Any], place: Place
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_job_that_ends_well_waits_for_its_database_file(
     assert not list((place.scratch_dir / "tracking").glob("**/*.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_job_that_ends_well_waits_for_its_server_and_says_so(
     tiny_job: dict[str, Any],
     place: Place,
@@ -95,6 +97,7 @@ def test_a_job_that_ends_well_waits_for_its_server_and_says_so(
     assert "run `segadapt sync-metrics /" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_stop_while_the_end_waits_leaves_within_the_grace(
     tiny_job: dict[str, Any],
     place: Place,

@@ -26,6 +26,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+@pytest.mark.slow
 def test_a_second_job_of_a_run_is_refused_before_it_trains(
     tiny_job: dict[str, Any], place: Place
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_second_job_of_a_run_is_refused_before_it_trains(
     assert outcome.step == 6 and json.loads(store.get(LEASE))["state"] == "ended"
 
 
+@pytest.mark.slow
 def test_a_job_that_lost_its_lease_leaves_the_run_to_the_other(
     tiny_job: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,7 @@ def tracked(done: Imported) -> TrackedModel:
     return TrackedModel("ours", done.uri, done.sha256, 0, done.header)
 
 
+@pytest.mark.slow
 def test_it_is_registered_once_and_never_before_a_scored_one(theirs: Path, mlflow_uri: str) -> None:
     done, client = imported(theirs), MlflowClient(mlflow_uri)
     versions = [register_import(tracked(done), "of-others", mlflow_uri) for _ in range(2)]

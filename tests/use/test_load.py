@@ -163,6 +163,7 @@ def test_classes_of_an_imported_file_are_asked_for(
         adapt.load(path)
 
 
+@pytest.mark.slow
 def test_a_run_s_checkpoints_state_everything(tiny_job: dict[str, Any], tmp_path: Path) -> None:
     """And predict what `segadapt predict` does, from the run's folder as from the delivered one."""
     tiny_job["train"]["steps"], tiny_job["evaluate"]["every_steps"] = 2, 2

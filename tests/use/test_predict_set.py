@@ -243,6 +243,7 @@ def test_a_packed_split_is_predicted_as_its_images(tiny_uri: str, tmp_path: Path
         assert np.array_equal(written, model.predict(path).class_map), path
 
 
+@pytest.mark.slow
 def test_a_prefix_of_a_store_to_a_store(
     photos: Path, s3_stores: Stores, s3_uri: str, tmp_path: Path
 ) -> None:

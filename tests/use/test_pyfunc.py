@@ -53,6 +53,7 @@ def register(weights: Path, uri: str, tracking_uri: str, name: str, spool: Path)
     assert tracker.finish("FINISHED", DELIVERY_S)
 
 
+@pytest.mark.slow
 def test_the_best_is_loaded_by_its_alias_and_predicts_the_same_pixels(
     mlflow_uri: str,
     weights: Path,

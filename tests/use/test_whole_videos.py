@@ -33,6 +33,7 @@ def refused(path: Path, content: bytes) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times_s", [STEADY, PAUSES, [one + 3 for one in STEADY]])
 @pytest.mark.parametrize(
     ("name", "codec"),
@@ -92,6 +93,7 @@ def test_the_last_frame_of_an_mp4_is_missed(tmp_path: Path) -> None:
     assert message == (f"a.mp4: corrupt video: expected 20 frames, got 19: it ends early{FIXES}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
 def test_a_hole_is_refused(name: str, codec: str, tmp_path: Path) -> None:
@@ -102,6 +104,7 @@ def test_a_hole_is_refused(name: str, codec: str, tmp_path: Path) -> None:
     assert f"{name}: corrupt video: expected " in message and ", got " in message
 
 
+@pytest.mark.slow
 def test_a_damaged_video_is_bad_and_its_repair_is_predicted(tmp_path: Path) -> None:
     """Its frames' own files stay, as after a stop; no video and no line appears of it."""
     path, out = tmp_path / "a.mkv", tmp_path / "out"

@@ -126,6 +126,7 @@ CITYSCAPES_TRAIN_IDS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_pack_time", [False, True])
 @pytest.mark.parametrize(
     ("dataset", "raw_hw", "size_hw"),
@@ -154,6 +155,7 @@ def test_exact_gives_the_papers_pixels_bit_for_bit(
     assert np.array_equal(bgr, papers[0]) and np.array_equal(labels.numpy(), papers[1])
 
 
+@pytest.mark.slow
 def test_genuine_cityscapes_map_exactly(shared_dir: Path, store: Store) -> None:
     raw_dir = shared_dir / "data" / "cityscapes"
     pack("cityscapes", raw_dir, store, "train", size_hw=(512, 1024), workers=2)
@@ -175,6 +177,7 @@ def test_genuine_cityscapes_map_exactly(shared_dir: Path, store: Store) -> None:
         assert np.array_equal(table[labels], official[np.asarray(papers_label)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "folder", "split"), [("camvid", "camvid", "val"), ("folders", "airsim", "train")]
 )

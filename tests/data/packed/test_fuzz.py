@@ -22,6 +22,7 @@ def run(*arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
+@pytest.mark.slow
 def test_fixed_seeds_find_nothing() -> None:
     result = run("--first", "0", "--cases", "600", timeout_s=120)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -38,6 +39,7 @@ def test_new_seeds_find_nothing() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_one_seed_is_replayed() -> None:
     result = run("--seed", "7", timeout_s=60)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -43,12 +43,14 @@ def assert_refused(outcome: Outcome, ended: str, *words: str) -> None:
 both = pytest.mark.parametrize("kind", ["read", "verify"])
 
 
+@pytest.mark.slow
 @both
 def test_a_good_split_is_read(kind: str, guard: Guard, tmp_path: Path) -> None:
     write_split(tmp_path, [piece("a"), piece("b", "jpg"), piece("c", "png")])
     assert_refused(guard(kind, str(tmp_path)), "read")
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize(
     "name",
@@ -235,6 +237,7 @@ def test_objects_larger_than_any(name: str, kind: str, guard: Guard, tmp_path: P
     assert_refused(guard(kind, str(tmp_path)), "DataError", f"train/{name}: ")
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_indexes_that_exhaust(
@@ -252,6 +255,7 @@ def test_indexes_that_exhaust(
     )
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("size_bytes", [2**40, 2**63, -1, 0, 1e300])
 def test_shards_of_impossible_sizes(

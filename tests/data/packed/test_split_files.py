@@ -45,6 +45,7 @@ def store(stored: Store, s3_server: S3Server, proxy: FaultProxy) -> Store:
     return stores_of(s3_server._replace(endpoint_url=proxy.endpoint_url)).open(stored.uri)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["index.npz", "manifest.json"])
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_file_that_arrives_damaged_is_downloaded_again(
@@ -56,6 +57,7 @@ def test_a_file_that_arrives_damaged_is_downloaded_again(
     assert proxy.num_ordered == 0 and len(waits) == 2
 
 
+@pytest.mark.slow
 def test_a_manifest_whose_checksum_arrives_wrong_is_downloaded_again(
     stored: Store, store: Store, proxy: FaultProxy, waits: list[float]
 ) -> None:
@@ -84,6 +86,7 @@ def test_a_file_that_always_arrives_damaged_is_not_packed_again(
     assert proxy.num_ordered == 9 - 3
 
 
+@pytest.mark.slow
 def test_a_file_that_is_stored_damaged_is_to_be_packed_again(
     stored: Store, store: Store, proxy: FaultProxy, waits: list[float]
 ) -> None:

@@ -91,6 +91,7 @@ def test_what_pack_wrote_is_right(
     found.refuse()
 
 
+@pytest.mark.slow
 def test_all_splits_on_a_real_object_store(
     make_raw: MakeRaw, s3_stores: Stores, s3_uri: str
 ) -> None:

@@ -90,6 +90,7 @@ def test_workers_do_not_change_a_byte(make_raw: MakeRaw, tmp_path: Path) -> None
     assert packed[0] == packed[1] and len(packed[0]) > 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_an_interrupted_packing_goes_on(make_raw: MakeRaw, tmp_path: Path, workers: int) -> None:
     raw_dir = make_raw("gta5", 40, size_hw=(90, 160))
@@ -142,6 +143,7 @@ def test_raising_in_on_progress_stops_at_once(
     assert read_manifest(store, "train")[0].num_samples == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["record", "plan", "shard"])
 def test_records_that_do_not_fit_are_not_trusted(
     damage: str, make_raw: MakeRaw, tmp_path: Path

@@ -65,6 +65,7 @@ def test_merged_slices_are_the_single_job_s_bytes(
     assert merge(store, "train") == manifest and objects(store) == whole
 
 
+@pytest.mark.slow
 def test_side_by_side_on_a_real_object_store(
     whole: dict[str, bytes], pack_slice: PackSlice, s3_stores: Stores, s3_uri: str
 ) -> None:

@@ -54,6 +54,7 @@ def _average(features: Tensor) -> Tensor:
     return features.mean(dim=(2, 3), keepdim=True)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("moved", "heads"),

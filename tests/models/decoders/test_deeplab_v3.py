@@ -95,6 +95,7 @@ def test_image_pooling_tells_every_pixel_the_average_and_nothing_else() -> None:
     torch.testing.assert_close(joined[0][:, -256:], expected.expand(-1, -1, 9, 11))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "dilations"),
     [

@@ -35,6 +35,7 @@ def stages() -> list[Tensor]:
     return [torch.randn(2, one, *size) for one, size in zip(channels, SIZES_HW, strict=True)]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("moved", range(4))
 def test_each_level_reads_all_deeper_levels_at_first_hand(

@@ -24,6 +24,7 @@ def _of_kind(module: nn.Module, kind: type[nn.Module]) -> list[Any]:
     return [one for one in module.modules() if isinstance(one, kind)]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("encoder", ["resnet18", "densenet121.tv_in1k"])
 def test_each_layer_reads_all_before_it_newest_first(encoder: str) -> None:
@@ -114,6 +115,7 @@ def test_statistics_of_the_head_move_slowly(changes: dict[str, float], momentum:
     assert len(checked) == 1 + 1 + 4 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "widths"),
     [

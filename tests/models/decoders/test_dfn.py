@@ -87,6 +87,7 @@ def test_smooth_network_starts_from_the_images_average(
     torch.testing.assert_close(calls[0][0][1], average.expand(-1, -1, 2, 3))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("moved", range(5))
 def test_smooth_goes_deep_to_shallow_and_border_shallow_to_deep(

@@ -68,6 +68,7 @@ def test_embedding_brings_each_deeper_stage_to_width_and_size() -> None:
     torch.testing.assert_close(embedding(stage, deeper), expected)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("moved", range(5))
 def test_scores_are_embedded_in_all_deeper_stages_as_they_were(

@@ -62,6 +62,7 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
     return build_encoder(request.param, own_output_stride(request.param))
 
 
+@pytest.mark.slow
 def test_every_encoder_takes_any_size(encoder: Encoder) -> None:
     with torch.no_grad():
         stages = encoder.train()(torch.zeros(1, 3, 33, 65))
@@ -72,6 +73,7 @@ def test_every_encoder_takes_any_size(encoder: Encoder) -> None:
         assert abs(stage.shape[3] - 65 / reduction) <= 1
 
 
+@pytest.mark.slow
 def test_every_encoder_takes_its_own_weights_back(encoder: Encoder) -> None:
     backbone = getattr(encoder, "backbone", encoder)
     state = {key: torch.full_like(value, 3) for key, value in backbone.state_dict().items()}
@@ -81,6 +83,7 @@ def test_every_encoder_takes_its_own_weights_back(encoder: Encoder) -> None:
     assert all((value == 3).all() for value in other.state_dict().values())
 
 
+@pytest.mark.slow
 def test_every_encoder_knows_its_norms(encoder: Encoder) -> None:
     segmenter = build_segmenter(
         {
@@ -103,6 +106,7 @@ def test_pixels_are_what_the_weights_were_trained_on() -> None:
     assert TimmEncoder("tf_efficientnet_lite0").pixels == ((0.5,) * 3, (0.5,) * 3, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "output_stride", "message"),
     [
@@ -130,6 +134,7 @@ def test_encoders_of_our_own_have_one_output_stride(name: str) -> None:
             build_encoder(name, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_no_hub_has_encoders_of_our_own(name: str) -> None:
     encoder = build_encoder(name, own_output_stride(name))

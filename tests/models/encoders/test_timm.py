@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from adapt.errors import JobError
 from adapt.models.encoders.pretrained import default_weights
 from adapt.models.encoders.timm import TESTED_ENCODERS, TimmEncoder, known_output_strides
+from tests.tiers import one_in
 
 torch.set_num_threads(1)
 UNDILATED = ("nasnetalarge", "pnasnet5large")
@@ -116,7 +117,7 @@ def whole_network(name: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "output_stride"), AT_EACH_STRIDE)
+@pytest.mark.parametrize(("name", "output_stride"), one_in(2, AT_EACH_STRIDE))
 def test_stages_have_the_declared_sizes(name: str, output_stride: int) -> None:
     encoder = shared(name, output_stride)
     declared = list(zip(encoder.channels, encoder.reductions, strict=True))
@@ -130,6 +131,7 @@ def test_stages_have_the_declared_sizes(name: str, output_stride: int) -> None:
         assert abs(width - 161 / step) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
 def test_parameters_are_the_networks_without_its_classifier(name: str, count: int) -> None:
     encoder = shared(name, 32 if name in UNDILATED else 8)
@@ -161,6 +163,7 @@ def test_output_strides_of_tested_encoders_are_known_without_building_them() -> 
     assert known == AT_EACH_STRIDE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "output_stride", "channels", "reductions"),
     [
@@ -227,7 +230,7 @@ def test_dilated_on_a_grid_is_undilated_with_pools_that_only_skip(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TESTED_ENCODERS)
+@pytest.mark.parametrize("name", one_in(2, TESTED_ENCODERS))
 def test_whole_networks_weights_load_without_their_classifier(name: str) -> None:
     encoder = shared(name)
     with warnings.catch_warnings(action="ignore"):  # that nothing is copied to the meta device
@@ -292,6 +295,7 @@ def test_multi_grid_dilates_the_last_three_convolutions(name: str, output_stride
     assert sizes(encoder, 97, 161) == odd
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TESTED_ENCODERS)
 def test_pixels_are_those_of_the_weights_that_the_name_gets(name: str) -> None:
     expected: Any = timm.get_pretrained_cfg(default_weights(name))
@@ -305,6 +309,7 @@ def test_pixels_follow_the_tag() -> None:
     assert on_meta("mobilenetv3_large_100.ra_in1k").pixels.mean == (0.485, 0.456, 0.406)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "output_stride", "message"),
     [

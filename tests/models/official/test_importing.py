@@ -141,6 +141,7 @@ def test_the_file_that_training_starts_from(tmp_path: Path, prefix: str) -> None
     assert read_description(report.written) == {"encoder": "caffe_resnet14"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bare", [False, True])
 def test_vgg16_of_imagenet(tmp_path: Path, bare: bool) -> None:
     encoder = build_encoder("caffe_vgg16", 8).state_dict()
@@ -222,6 +223,7 @@ def _with(change: dict[str, Tensor | None]) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in state.items() if tensor is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -31,12 +31,14 @@ def connection(server: CloudServer, secret: str = f"AccountName={ACCOUNT};Accoun
     return f"{secret}{key};BlobEndpoint={server.endpoint_url}/{ACCOUNT};"
 
 
+@pytest.mark.slow
 def test_a_connection_string_holds_the_credentials(az_server: CloudServer, uri: str) -> None:
     store = Stores({}, {VARIABLE: connection(az_server)}).open(uri)
     store.put("k", b"123")
     assert store.get_range("k", 1, 2) == b"23"
 
 
+@pytest.mark.slow
 def test_a_connection_string_may_hold_a_signature(az_server: CloudServer, uri: str) -> None:
     az_server.stores().open(uri).put("k", b"123")
     signature = generate_container_sas(
@@ -52,6 +54,7 @@ def test_a_connection_string_may_hold_a_signature(az_server: CloudServer, uri: s
         store.put("new", b"1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["get", "put", "list"])
 def test_wrong_keys_are_refused(az_server: CloudServer, uri: str, call: str) -> None:
     config = StoreConfig(
@@ -105,6 +108,7 @@ def test_signatures_stand_in_no_message(
     proxy.close()
 
 
+@pytest.mark.slow
 def test_large_files_are_uploaded_in_blocks_of_which_one_may_fail(
     az_server: CloudServer, uri: str, tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_credential_process_is_run_again_before_its_keys_expire(
     assert len(runs.read_text()) > before >= 1
 
 
+@pytest.mark.slow
 def test_a_token_that_the_store_calls_expired_is_replaced(
     token_store: TokenStore, keys: Keys, monkeypatch: pytest.MonkeyPatch, waits: list[float]
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_download_with_an_expired_token_works_the_next_time(
     assert token_store.seen == ["first", "first", "second"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["get", "download"])
 def test_credentials_that_stay_expired_are_named_in_the_end(
     token_store: TokenStore,

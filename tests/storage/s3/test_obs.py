@@ -66,6 +66,7 @@ def test_obs_behind_s3_uris_is_addressed_by_host() -> None:
     assert url.startswith("https://bucket.obs.eu-west-101.myhuaweicloud.eu/data/k?")
 
 
+@pytest.mark.slow
 def test_objects_are_deleted_one_by_one(s3_server: S3Server, http_server: WebServer) -> None:
     stores = stores_of(s3_server._replace(endpoint_url=http_server.url))
     http_server.answers.extend([WebAnswer(204)] * 3)

@@ -45,6 +45,7 @@ def _calls(store: Store, path: Path) -> dict[str, Callable[[], object]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_a_web_page_in_the_way_is_told_from_the_store(
     s3_server: S3Server, http_server: WebServer, waits: list[float], page: str, tmp_path: Path

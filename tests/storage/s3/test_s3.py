@@ -106,6 +106,7 @@ def test_a_secret_variable_that_is_not_set_is_named(value: str | None) -> None:
         Stores({"s3": config}, environment).open("s3://b/c")
 
 
+@pytest.mark.slow
 def test_a_session_token_travels_with_the_request(s3_server: S3Server, s3_uri: str) -> None:
     stores = stores_of(s3_server, session_token_env="TEST_TOKEN")
     stores.environment["TEST_TOKEN"] = "no-such-token"
@@ -120,6 +121,7 @@ def test_an_unreachable_store_is_named_within_seconds(s3_server: S3Server, s3_ur
     assert "check stores.s3.endpoint_url and the network" in message
 
 
+@pytest.mark.slow
 def test_a_store_that_accepts_and_says_nothing_is_named(s3_server: S3Server, s3_uri: str) -> None:
     with socket.create_server((HOST, 0)) as silent:
         url = f"http://{HOST}:{silent.getsockname()[1]}"
@@ -220,6 +222,7 @@ def test_a_store_that_stays_busy_is_named(
     assert canned.num_requests == 2
 
 
+@pytest.mark.slow
 def test_a_part_of_an_upload_is_tried_twice_before_the_whole_is(
     s3_server: S3Server, s3_uri: str, proxy: FaultProxy, waits: list[float], tmp_path: Path
 ) -> None:
@@ -300,6 +303,7 @@ def test_long_listings_are_read_to_the_end(
     assert [info.key for info in store.list()] == keys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code", "swapped", "num_requests"),
     [

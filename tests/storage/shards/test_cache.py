@@ -109,6 +109,7 @@ def test_a_damaged_copy_is_found_on_first_use_and_fetched_again(
     assert store.num_downloads == 2
 
 
+@pytest.mark.slow
 def test_a_copy_that_disappears_is_fetched_again(store: CountedStore, folder: Path) -> None:
     cache = ShardCache(folder)
     before = _open(cache, store)
@@ -117,6 +118,7 @@ def test_a_copy_that_disappears_is_fetched_again(store: CountedStore, folder: Pa
     assert store.num_downloads == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stored", "fault"),
     [
@@ -156,6 +158,7 @@ def test_a_shard_that_always_arrives_damaged_is_not_packed_again(
     assert proxy.flips == 9 - 3
 
 
+@pytest.mark.slow
 def test_a_missing_shard_is_named(store: CountedStore, folder: Path) -> None:
     with pytest.raises(MissingObject, match=rf"{store.uri}/gone.tar"):
         _open(ShardCache(folder), store, "gone.tar")

@@ -257,6 +257,7 @@ def test_a_store_that_stays_unreachable_is_named_after_the_retry_time(path: Path
     assert fetcher.counts.retries == len(store.downloads) - 1 > 1
 
 
+@pytest.mark.slow
 def test_the_retry_time_is_for_a_store_without_progress(path: Path) -> None:
     def slow(download: ScriptedDownload) -> Iterator[bytes]:
         time.sleep(0.3)
