@@ -6,6 +6,7 @@ beside the tensors (options, numpy's scalars, loggers) are read as `Foreign` one
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -237,7 +238,11 @@ def _read_pickle(path: Path) -> Any:
             allowed: list[Any] = [(Foreign, name) for name in foreign]
             allowed.append((_plain_dict, "collections.defaultdict"))
             # Opened here: by its path torch would ask its name.
-            with torch.serialization.safe_globals(allowed), path.open("rb") as file:
+            with (
+                torch.serialization.safe_globals(allowed),
+                warnings.catch_warnings(action="ignore"),  # of old files, before a refusal in words
+                path.open("rb") as file,
+            ):
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             unknown = _GLOBAL.search(str(error))

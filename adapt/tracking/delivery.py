@@ -94,9 +94,9 @@ class Delivery(threading.Thread):
     ) -> bool:
         """Send the buffered entries for at most `timeout_s`, then stop. Returns whether all went.
 
-        An MLflow that takes nothing for a minute is given up. report: called every few seconds with
-        the numbers of entries that are sent and buffered. limit_s: called a few times a second for
-        the seconds that may still be waited, as after a stop.
+        An MLflow that receives nothing for a minute is given up. report: called every few seconds
+        with the numbers of entries that are sent and buffered. limit_s: called a few times a second
+        for the seconds that may still be waited, as after a stop.
         """
         start_s = time.monotonic()
         deadline_s, report_s = start_s + timeout_s, start_s + _REPORT_S
