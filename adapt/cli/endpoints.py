@@ -26,7 +26,7 @@ from adapt.cli.deploy_options import (
     YesRemove,
 )
 from adapt.cli.messages import print_answer
-from adapt.cli.options import AsJson, StoresFrom, console, place_here, stores_of
+from adapt.cli.options import AsJson, StoresFrom, console, job_and_place, place_here
 from adapt.errors import JobError
 from storage.errors import StoreError
 
@@ -64,9 +64,12 @@ def deploy(
     """
     from adapt.platforms import load_profile
     from adapt.platforms.deploy import facts_of, prepare_endpoint
+    from storage.stores import Stores
 
     profile, place = load_profile(to, overrides or ()), place_here()
-    plan = prepare_endpoint(model, profile, stores_of(spec), name, place.tracking_uri)
+    job = None if spec is None else job_and_place(spec, None)[0]
+    stores = Stores({} if job is None else job.stores, place.environment)
+    plan = prepare_endpoint(model, profile, stores, name, place.tracking_uri, job)
     missing = plan.serving.after_ready(profile)
     if missing and not wait:
         raise JobError(

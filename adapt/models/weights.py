@@ -59,7 +59,7 @@ def read_weights(
         tensors = tensors_in(read_content(path))
     if not tensors:
         raise JobError(f"{key}: expected tensors by name, got none in {path.name}")
-    where = f"{key}: {path.name}"
+    where = key if key.endswith(path.name) else f"{key}: {path.name}"
     _check_kinds(tensors, where)
     check_finite(tensors, where, _TAKE_ANOTHER)
     _check_variances(tensors, where)

@@ -4,8 +4,9 @@ ready."""
 import re
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from adapt.config.strict_yaml import packed
 from adapt.errors import JobError
 from adapt.platforms import PLATFORMS
 from adapt.platforms.endpoint import Deployment, EndpointClient, EndpointStatus, Serving
@@ -17,6 +18,9 @@ from adapt.platforms.reachable import asked_faults, raise_together
 from adapt.use.locate import REGISTERED
 from storage.stores import Stores
 from storage.uris import split_uri, without_password
+
+if TYPE_CHECKING:
+    from adapt.spec.job_spec import JobSpec
 
 NAME = r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?"
 POLL_S = 2.0
@@ -53,9 +57,12 @@ def prepare_endpoint(
     stores: Stores,
     name: str | None = None,
     tracking_uri: str | None = None,
+    spec: "JobSpec | None" = None,
 ) -> PreparedEndpoint:
-    """The request and its parts. A run or a registered model stands for the weights that are its
-    best now, so that every replica and every restart serves the same ones.
+    """The request and its parts; `spec` has the settings of the stores, also for the server.
+
+    A run or a registered model stands for the weights that are its best now, so that every replica
+    and every restart serves the same ones.
 
     Raises `JobError` for a model that is not there, and for values that the platform would refuse;
     `StoreError`.
@@ -68,7 +75,8 @@ def prepare_endpoint(
     if not model.startswith(REGISTERED):
         raise_together(asked_faults([("MODEL", model)], profile, stores))
     found = find_model(model, profile, stores, tracking_uri, serving.takes_paths)
-    deployment = Deployment(label, found.uri, model, found.is_file, found.sha256)
+    settings = None if spec is None else packed(spec.to_yaml())
+    deployment = Deployment(label, found.uri, model, found.is_file, found.sha256, settings)
     request = serving.request(deployment, profile)
     return PreparedEndpoint(deployment, profile, serving, request, machines)
 

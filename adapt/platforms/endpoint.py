@@ -29,6 +29,8 @@ MODEL_FOLDER = "/opt/ml/model"
 
 TOKEN = "SEGADAPT_TOKEN"
 """The server's variable with the token that requests state."""
+SPEC_VARIABLE, SPEC_OPTION = "SEGADAPT_SPEC_BASE64", "SEGADAPT_OPTION_SPEC"
+"""A job spec in base64, and the variable of the server's `--spec`, which names it."""
 
 
 _SET_BY_PROFILE = ("--host", "--port", "--name", "--token-file")
@@ -82,6 +84,8 @@ class Deployment(NamedTuple):
     """A path of this machine is a file of weights, not a checkpoint's folder."""
     sha256: str | None = None
     """Of the file of weights, where that is known."""
+    spec: str | None = None
+    """A whole job spec in base64, with the settings of the store that the model is in."""
 
     @property
     def is_path(self) -> bool:
@@ -95,6 +99,12 @@ class Deployment(NamedTuple):
         own |= {} if self.sha256 is None else {MODEL_SHA256: self.sha256}
         hidden = {} if profile.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
         return {**hidden, **profile.environment, **own}
+
+    def store_settings(self) -> dict[str, str]:
+        """The variables that give the server the settings of the model's store, if any."""
+        if self.spec is None or self.is_path:
+            return {}
+        return {SPEC_VARIABLE: self.spec, SPEC_OPTION: f"env:{SPEC_VARIABLE}"}
 
 
 class EndpointStatus(NamedTuple):

@@ -10,15 +10,13 @@ from typing import NamedTuple
 
 from adapt.errors import JobError
 from adapt.places import GRACE, PREDICT_SHA256
+from adapt.platforms.endpoint import SPEC_VARIABLE
 from adapt.platforms.platform import Profile
 from adapt.platforms.reachable import ALIASES, IMAGE, READ, STORED, expected_uri, is_there
 from storage.uris import split_uri, without_password
 
 PROGRAM = ("python", f"{IMAGE}/entrypoint.py")
 """The image's entrypoint, for platforms that replace it."""
-
-SPEC_VARIABLE = "SEGADAPT_SPEC_BASE64"
-"""The job spec with the settings of the stores, for `predict --spec env:...`."""
 
 
 class Prediction(NamedTuple):

@@ -15,6 +15,7 @@ from adapt.platforms import PLATFORMS, deploy, load_profile, model_uri
 from adapt.platforms.deploy import endpoint_name, facts_of, prepare_endpoint
 from adapt.platforms.endpoint import Deployment, EndpointStatus, Serving
 from adapt.platforms.platform import Platform, Profile, Request
+from adapt.spec.job_spec import load_spec
 from adapt.use.locate import Located
 from storage.config import StoreConfig
 from storage.errors import StoreError, StoreUnavailable
@@ -239,6 +240,9 @@ def test_the_best_checkpoint_of_a_run_is_what_is_served(platform: Pretend, folde
     assert plan.deployment == Deployment("town", str(step), f"{folder}/runs/town")
     file = prepare_endpoint(f"{step}/weights.safetensors", profile(), Stores({})).deployment
     assert (file.name, file.is_file, file.model) == ("town", True, f"{step}/weights.safetensors")
+    job = load_spec("toy_town/source_only")
+    spec = prepare_endpoint(f"{folder}/runs/town", profile(), Stores({}), spec=job).deployment.spec
+    assert spec is not None and load_spec("env:S", (), {"S": spec}).stores == job.stores
     shared = prepare_endpoint("/share/town", profile(), Stores({})).deployment
     assert shared.model == "/share/town", "the platform alone has it"
 

@@ -55,6 +55,13 @@ def test_a_folder_of_this_machine_is_mounted_for_reading_and_needs_no_secrets() 
     assert "SEGADAPT_MODEL=/opt/ml/model" in request["body"]["Env"] and request["secrets"] == []
 
 
+def test_the_settings_of_the_model_s_store_come_along() -> None:
+    given = ["SEGADAPT_SPEC_BASE64=spec", "SEGADAPT_OPTION_SPEC=env:SEGADAPT_SPEC_BASE64"]
+    assert set(given) <= set(body_of(STORED._replace(spec="spec"))["Env"])
+    for deployment in (STORED, FOLDER._replace(spec="spec")):
+        assert not any("SPEC" in variable for variable in body_of(deployment)["Env"])
+
+
 def test_of_a_file_the_file_alone_is_mounted() -> None:
     body = body_of(Deployment("town", "/home/me/all/w.safetensors", "w", is_file=True))
     *_, mount = body["HostConfig"]["Mounts"]

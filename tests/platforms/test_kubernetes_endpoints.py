@@ -99,6 +99,13 @@ def test_a_path_is_served_from_a_volume_and_refused_without_one() -> None:
         asked(Deployment("town", "/home/me/best", "x"))
 
 
+def test_the_settings_of_the_model_s_store_come_along() -> None:
+    _, deployment = asked(STORED._replace(spec="spec"))["items"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for name, value in STORED._replace(spec="spec").store_settings().items():
+        assert {"name": name, "value": value} in container["env"]
+
+
 def test_what_is_shown_before_yes() -> None:
     assert reach(STORED, profile()) == "pods of the cluster alone (http://town.lab.svc:8080)"
     assert access(profile()) == "open: no token is asked for"

@@ -12,12 +12,19 @@ from typing import Any
 import httpx
 import pytest
 
+from adapt.config.strict_yaml import packed
 from adapt.errors import JobError
 from adapt.places import model_to_serve
+from adapt.platforms.endpoint import Deployment
+from adapt.platforms.local_stack import S3Server
 from adapt.serve.server import Server
 from adapt.serve.token import token_of
+from adapt.spec.job_spec import parse_spec
+from storage.stores import Stores
+from tests.check.subjects import store_values
 from tests.cli.conftest import refused as ended_with
 from tests.commands import call
+from tests.conftest import tiny_values
 from tests.launch.rank_scripts import wait_until
 from tests.serve.conftest import Pointwise, Process, running
 from tests.serve.pictures import encoded
@@ -45,6 +52,26 @@ def test_a_platform_s_server_is_ready_when_warm_and_ends_with_0(
     log = [line for line in process.lines if "POST" in line]
     assert len(log) == 1 and " INFO 127.0.0.1 POST /invocations 200 " in log[0]
     assert not process.says("/ping") and process.says("stopped")
+
+
+@pytest.mark.slow
+def test_an_endpoint_reads_its_store_with_the_settings_that_were_deployed(
+    weights: Path, s3_server: S3Server, s3_stores: Stores, s3_uri: str, tmp_path: Path
+) -> None:
+    """Which are a spec in a variable; the keys come from variables of their own."""
+    s3_stores.open(s3_uri).put_file("weights.safetensors", weights)
+    values = tiny_values("data", "runs")
+    values["stores"] = {"s3": store_values(s3_server.endpoint_url)}
+    spec = packed(parse_spec(values, "tiny").to_yaml())
+    deployment = Deployment("town", f"{s3_uri}/weights.safetensors", "x", spec=spec)
+    variables = deployment.store_settings() | {
+        "SEGADAPT_MODEL": deployment.model,
+        "TEST_ACCESS_KEY": s3_server.access_key,
+        "TEST_SECRET_KEY": s3_server.secret_key,
+    }
+    process = Process("--port", 0, folder=tmp_path, **variables)
+    answer = httpx.post(f"{process.ready()}/invocations", content=encoded(), headers=PNG)
+    assert answer.status_code == 200 and process.end() == 0, process.lines
 
 
 def test_ctrl_c_ends_with_one_line_and_130(weights: Path, tmp_path: Path) -> None:

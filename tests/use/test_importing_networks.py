@@ -140,6 +140,12 @@ def test_what_does_not_fit_is_named(theirs: Path) -> None:
     spec = read_network_spec(str(described(theirs.parent)), ["classes=cityscapes16"])
     with pytest.raises(JobError, match=r"for 16 classes, got 19 \(decoder\."):
         import_model(theirs, out, spec=spec)
+    state = trained().state_dict()
+    next(iter(state.values())).fill_(float("nan"))
+    torch.save(state, theirs.with_name("nan.pth"))
+    spec = read_network_spec(str(described(theirs.parent)))
+    with pytest.raises(JobError, match=r"^\S*nan.pth: expected finite numbers, got NaN"):
+        import_model(theirs.with_name("nan.pth"), out, spec=spec)
     first = imported(theirs)
     with pytest.raises(JobError, match="classes: expected 19, as the network has, got 16"):
         import_model(first.uri, out, classes=LABEL_SPACES["cityscapes16"])

@@ -21,6 +21,7 @@ def endpoint_request(deployment: Deployment, profile: DockerProfile) -> Request:
     mounts, model = _model(deployment, profile)
     host, port = profile.serve.host, profile.serve.port
     variables = deployment.environment(profile, model, profile.grace_s)
+    variables |= deployment.store_settings()
     named = [] if deployment.is_path else [*profile.secrets]
     return {
         "name": deployment.name,

@@ -6,8 +6,9 @@ from adapt.errors import JobError
 from adapt.platforms.docker.client import JOB_LABEL
 from adapt.platforms.docker.profile import DockerProfile
 from adapt.platforms.docker.request import VARIABLE_BYTES, host_config
+from adapt.platforms.endpoint import SPEC_VARIABLE
 from adapt.platforms.platform import Request
-from adapt.platforms.prediction import SPEC_VARIABLE, Prediction, check_uris
+from adapt.platforms.prediction import Prediction, check_uris
 
 
 def prediction_requests(prediction: Prediction, profile: DockerProfile) -> dict[str, Request]:

@@ -98,6 +98,7 @@ def _container(deployment: Deployment, profile: KubernetesProfile, name: str) ->
 def _environment(deployment: Deployment, profile: KubernetesProfile) -> list[dict[str, Any]]:
     """Kubernetes expands `$(NAME)` in values and reads `$$` as `$`."""
     plain = deployment.environment(profile, deployment.model, profile.grace_s)
+    plain |= deployment.store_settings()
     own: list[dict[str, Any]] = [
         {"name": name, "value": text.replace("$", "$$")} for name, text in plain.items()
     ]

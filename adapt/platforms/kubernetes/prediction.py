@@ -6,6 +6,7 @@ A slice that ends for good (bad files: 4) ends alone; Kubernetes 1.29 or later h
 from typing import Any
 
 from adapt.errors import JobError
+from adapt.platforms.endpoint import SPEC_VARIABLE
 from adapt.platforms.kubernetes.jobs import Manifest
 from adapt.platforms.kubernetes.pod import (
     INSTANCE,
@@ -21,7 +22,7 @@ from adapt.platforms.kubernetes.pod import (
 )
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.platform import Request
-from adapt.platforms.prediction import SPEC_VARIABLE, Prediction, check_one_gpu, check_uris
+from adapt.platforms.prediction import Prediction, check_one_gpu, check_uris
 
 
 def prediction_requests(prediction: Prediction, profile: KubernetesProfile) -> dict[str, Request]:

@@ -4,6 +4,7 @@ import shlex
 from typing import Any
 
 from adapt.errors import JobError
+from adapt.platforms.endpoint import SPEC_VARIABLE
 from adapt.platforms.modelarts.profile import ModelArtsProfile
 from adapt.platforms.modelarts.request import (
     MAX_VALUE,
@@ -15,7 +16,6 @@ from adapt.platforms.modelarts.request import (
 from adapt.platforms.platform import Request
 from adapt.platforms.prediction import (
     PROGRAM,
-    SPEC_VARIABLE,
     Prediction,
     check_one_gpu,
     check_uris,
