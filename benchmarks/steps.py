@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mic over source_only": {"name": "mic", "host": {"name": "source_only"}},
     "mic over daformer": {"name": "mic"},
     "masktwins over daformer": {"name": "masktwins"},
+    "vfm_uda": {"name": "vfm_uda"},
 }
 CROPS_HW = ((512, 512), (1024, 1024))
 

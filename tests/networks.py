@@ -29,6 +29,7 @@ SURE: dict[str, dict[str, Any]] = {
     "daformer": {"pseudo_labels": {"threshold": 0.3}},
     "mic": {"host": {"name": "daformer", "pseudo_labels": {"threshold": 0.3}}},
     "masktwins": {"host": {"name": "daformer", "pseudo_labels": {"quality": "class"}}},
+    "vfm_uda": {"pseudo_labels": {"threshold": 0.3}},
 }
 """Teachers of random networks are sure of some pixels only if little is enough."""
 
@@ -36,6 +37,7 @@ IN_A_JOB: dict[str, dict[str, Any]] = {
     name: {"pseudo_labels": {"run": "before"}}
     for name in ("class_balanced_self_training", "intra_da")
 } | {name: {"block_px": 8} for name in ("mic", "masktwins")}
+IN_A_JOB["vfm_uda"] = {"masks": {"block_px": 8}}
 """Keys that a job on tiny images needs of some methods, which a method alone does not."""
 
 

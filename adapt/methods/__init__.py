@@ -19,6 +19,7 @@ from adapt.methods.method import Method
 from adapt.methods.mic import MIC
 from adapt.methods.minent import MinEnt
 from adapt.methods.source_only import SourceOnly
+from adapt.methods.vfm_uda import VFMUDA
 from adapt.models.segmenter import Segmenter
 
 METHODS: dict[str, type[Method]] = {
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
     "daformer": DAFormer,
     "mic": MIC,
     "masktwins": MaskTwins,
+    "vfm_uda": VFMUDA,
     "class_balanced_self_training": ClassBalancedSelfTraining,
     "intra_da": IntraDA,
 }

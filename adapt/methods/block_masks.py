@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.batch import Batch
+from adapt.errors import JobError, counted
 from adapt.methods.draws import Draws
 
 
@@ -19,3 +20,16 @@ def block_mask(batch: Batch, block_px: int, ratio: float, draws: Draws) -> Tenso
     blocks = torch.from_numpy(kept[:, None]).to(batch.images.device, batch.images.dtype)
     wide = F.interpolate(blocks, scale_factor=block_px, mode="nearest")
     return wide[..., :height, :width]
+
+
+def check_block(block_px: int, block_key: str, size_key: str, size_hw: tuple[int, int]) -> None:
+    """Raise `JobError` for a block as large as target images, whose size `size_key` sets: it hides
+    all of an image or nothing."""
+    shorter = min(size_hw)
+    if size_key.startswith("target.") and block_px >= shorter:
+        problem = (
+            f"{block_key}: expected less than the shorter side of target images, "
+            f"{counted(shorter, 'pixel')} ({size_key}), got {block_px}"
+        )
+        fix = f"write {max(1, shorter // 8)}, or enlarge target images"
+        raise JobError(problem, fix if shorter > 1 else "enlarge target images")

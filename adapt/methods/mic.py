@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from adapt.batch import Batch
 from adapt.config.section import Section, one_of
 from adapt.config.validation import Mistake
-from adapt.errors import JobError, counted
 from adapt.methods.adaptsegnet import AdaptSegNet
 from adapt.methods.advent import AdvEnt
-from adapt.methods.block_masks import block_mask
+from adapt.methods.block_masks import block_mask, check_block
 from adapt.methods.dacs import DACS
 from adapt.methods.daformer import DAFormer, DAFormerConfig
 from adapt.methods.draws import Draws
@@ -30,6 +29,7 @@ from adapt.methods.self_training import pseudo_label_losses
 from adapt.methods.source_only import SourceOnly
 from adapt.methods.strong_augmentation import StrongAugmentationConfig, strongly_augmented
 from adapt.methods.teacher import Teacher, TeacherConfig
+from adapt.methods.vfm_uda import VFMUDA
 from adapt.models.segmenter import Segmenter
 
 HOSTS: dict[str, type[Method]] = {
@@ -40,6 +40,7 @@ HOSTS: dict[str, type[Method]] = {
     "fda": FDA,
     "dacs": DACS,
     "daformer": DAFormer,
+    "vfm_uda": VFMUDA,
 }
 """The methods that can be trained with masked images."""
 
@@ -84,6 +85,16 @@ class MICConfig(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _masked_once(self) -> "MICConfig":
+        if getattr(self.host, "masks", None) is not None:
+            raise Mistake(
+                f"host.masks: expected null under {self.name}, which masks images itself, got a "
+                "section",
+                fix="write host.masks: null, or method.name: vfm_uda",
+            )
+        return self
+
     @property
     def discriminator_uris(self) -> dict[str, str]:
         """The base method's."""
@@ -111,14 +122,7 @@ class MIC(Method):
         """As the base method's; on the target, more than one block must fit each side: a block as
         large as the image hides all of it or nothing."""
         HOSTS[config.host.name].check_size(config.host, key, size_hw)
-        shorter = min(size_hw)
-        if key.startswith("target.") and config.block_px >= shorter:
-            problem = (
-                f"method.block_px: expected less than the shorter side of target images, "
-                f"{counted(shorter, 'pixel')} ({key}), got {config.block_px}"
-            )
-            fix = f"write {max(1, shorter // 8)}, or enlarge target images"
-            raise JobError(problem, fix if shorter > 1 else "enlarge target images")
+        check_block(config.block_px, "method.block_px", key, size_hw)
 
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """The base method's terms, then those of masked images."""

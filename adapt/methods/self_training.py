@@ -47,7 +47,7 @@ class SelfTraining(Method):
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """Segmentation on the source, then on mixed images."""
         assert source.labels is not None and target is not None
-        prediction = self.segmenter(source.images)
+        prediction = self.segmenter(self.seen_source(source))
         segmentation = self.segmenter.segmentation_losses(prediction, source.labels)
         named = {f"segmentation/{name}": loss for name, loss in segmentation.items()}
         yield weighted({**named, **self.on_source(source, prediction)})
@@ -67,6 +67,16 @@ class SelfTraining(Method):
         """Further losses on the source's prediction: name -> (weight, scalar)."""
         return {}
 
+    def seen_source(self, source: Batch) -> Tensor:
+        """The source images (B, 3, H, W) of the segmentation loss: as they are, unless a paper
+        changes them."""
+        return source.images
+
+    def mixed_into(self, target: Batch) -> Batch:
+        """The target images that source pixels are pasted onto: as they are, unless a paper
+        changes them."""
+        return target
+
     def target_labels(self, target: Batch) -> PseudoLabels:
         """The teacher's labels of a target batch."""
         return self.teacher.labels(target, self.targets)
@@ -77,7 +87,8 @@ class SelfTraining(Method):
 
     def _mixed(self, source: Batch, target: Batch) -> Mixed:
         pseudo = self.target_labels(target)
-        mixed = class_mix(source, target, pseudo, self.segmenter.num_classes, self.draws)
+        onto = self.mixed_into(target)
+        mixed = class_mix(source, onto, pseudo, self.segmenter.num_classes, self.draws)
         images = strongly_augmented(
             mixed.images,
             self.segmenter.pixels,

@@ -27,6 +27,7 @@ from adapt.methods.moving_average import MovingAverageConfig
 from adapt.methods.pseudo_labels import PseudoLabelConfig
 from adapt.methods.strong_augmentation import StrongAugmentationConfig
 from adapt.methods.teacher import TeacherConfig
+from adapt.methods.vfm_uda import MasksConfig
 from adapt.models import ARCHITECTURES
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
@@ -119,6 +120,7 @@ _PARTS_OF_METHODS: Mapping[str, type[BaseModel]] = {
     "pseudo_labels": PseudoLabelConfig,
     "augmentation": StrongAugmentationConfig,
     "feature_distance": FeatureDistanceConfig,
+    "masks": MasksConfig,
 }
 
 

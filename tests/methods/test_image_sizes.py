@@ -47,9 +47,10 @@ def test_a_spec_with_small_images_is_refused_by_key(
         *(
             {"name": name, **IN_A_JOB.get(name, {})}
             for name in METHODS
-            if name not in ("advent", "adaptsegnet", "intra_da", *MASKED)
+            if name not in ("advent", "adaptsegnet", "intra_da", *MASKED, "vfm_uda")
         ),
         {"name": "adaptsegnet", "space": "features"},
+        {"name": "vfm_uda", "masks": None},
     ],
     ids=str,
 )

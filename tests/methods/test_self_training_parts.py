@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.batch import IGNORED, Batch, PixelFormat
+from adapt.config.validation import validate
 from adapt.errors import JobError
 from adapt.losses import weighted_cross_entropy
-from adapt.methods import strong_augmentation
 from adapt.methods.block_masks import block_mask
 from adapt.methods.class_mix import class_mix, pasted_pixels
 from adapt.methods.draws import Draws
@@ -236,14 +236,12 @@ def test_augmentation_that_is_off_changes_nothing() -> None:
 
 @pytest.mark.parametrize("chance", ["jitter_chance", "grey_chance", "blur_chance"])
 @pytest.mark.parametrize("decided_per", ["batch", "image"])
-def test_changes_are_decided_for_the_batch_or_for_each_image(
-    decided_per: str, chance: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(strong_augmentation, "SIGMA_PX", (1.0, 1.15))  # less is nearly nothing
+def test_changes_are_decided_for_the_batch_or_for_each_image(decided_per: str, chance: str) -> None:
+    seen = {"blur_sigma_px": (1.0, 1.15), "decided_per": decided_per}  # less is nearly nothing
     kinds = set()
     for seed in range(12):
         off = dict.fromkeys(("jitter_chance", "grey_chance", "blur_chance"), 0.0)
-        found = augmented(seed, decided_per=decided_per, **{**off, chance: 0.5})
+        found = augmented(seed, **seen, **{**off, chance: 0.5})
         differ = (found - batch(1, size=6).images).abs().amax(dim=(1, 2, 3)) > 1e-3
         kinds.add(int(differ.sum()))
     assert kinds == {0, 6} if decided_per == "batch" else len(kinds) > 2
@@ -255,6 +253,32 @@ def test_strength_varies_from_image_to_image_and_stays_in_range() -> None:
     found = strongly_augmented(one.images, SHARES, config, one.keys, Draws(2), "test")
     assert not torch.allclose(found[0], found[1])
     assert found.min() >= 0.4 - 1e-6 and found.max() <= 0.6 + 1e-6
+
+
+def test_brightness_and_hue_may_have_strengths_of_their_own() -> None:
+    config = StrongAugmentationConfig(jitter=0.8, brightness=0.1, hue=0.4)
+    assert config.strengths == (0.1, 0.8, 0.8, 0.4)
+    one = Batch(torch.full((2, 3, 32, 48), 0.5), None, ("a", "b"))
+    config = StrongAugmentationConfig(jitter=0, brightness=1.0, jitter_chance=1, blur_chance=0)
+    found = strongly_augmented(one.images, SHARES, config, one.keys, Draws(2), "test")
+    spread = found.flatten(start_dim=1)
+    torch.testing.assert_close(spread.amax(dim=1), spread.amin(dim=1))  # grey stays grey
+    assert (found - 0.5).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"jitter": 0.6},
+            "jitter: expected at most 0.5.* got 0.6 without hue. Fix: write hue: 0.5",
+        ),
+        ({"blur_sigma_px": [3.0, 1.0]}, r"expected the least sigma first.*Fix: write \[1.0, 3.0\]"),
+    ],
+)
+def test_strengths_that_mean_nothing_are_refused(values: Any, message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        validate(StrongAugmentationConfig, values)
 
 
 def test_blur_keeps_the_mean_and_takes_the_edges() -> None:
