@@ -6,6 +6,7 @@ valid job.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -58,6 +59,8 @@ else:
 
 
 BASELINE = "report.baseline"
+TAGS = ("name", "architecture")
+"""Keys that pick the row of a table whose keys a section has."""
 """The key of the run that the report compares with."""
 
 _APART = frozenset("/\\?#")
@@ -229,7 +232,7 @@ def load_spec(
 
     The run is named after the file unless the spec says otherwise. Raises `JobError`, `StoreError`.
     """
-    where = find_file(where)
+    where, overrides = find_file(where), [*overrides]
     values = read_yaml(where, environment)
     for override in overrides:
         values = with_overrides(with_classes(values), [override])
@@ -238,7 +241,19 @@ def load_spec(
         return parse_spec(values, default_name=name)
     except JobError as error:
         between = "\n" if "\n" in error.problem else " "
-        raise JobError(f"{where}:{between}{error.problem}", error.fix) from error
+        fix = error.fix or _whole_section(error.problem, overrides)
+        raise JobError(f"{where}:{between}{error.problem}", fix) from error
+
+
+def _whole_section(problem: str, overrides: Iterable[str]) -> str:
+    """The fix where an override picks another row, such as a method, and the keys of the row before
+    it stay; empty for other problems."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        section, _, tag = key.rpartition(".")
+        if tag in TAGS and re.search(rf"^{re.escape(section)}\.[^:]+: unknown key", problem, re.M):
+            return f"replace the whole section: --set '{section}={{{tag}: {value}}}'"
+    return ""
 
 
 def parse_spec(values: Mapping[str, Any], default_name: str) -> JobSpec:

@@ -347,3 +347,19 @@ def test_the_schema_for_editors_is_up_to_date() -> None:
     assert (ROOT / "job_specs" / "schema.json").read_text() == json_schema(), "run `make docs`"
     schema = json.loads(json_schema())
     assert set(schema["required"]) == {"classes", "source", "model", "method"}
+
+
+@pytest.mark.parametrize(
+    ("override", "fix"),
+    [
+        ("method.name=dacs", "--set 'method={name: dacs}'"),
+        ("model.architecture=unet", "--set 'model={architecture: unet}'"),
+        ("method.nmae=dacs", ""),
+    ],
+)
+def test_an_override_that_picks_another_row_names_the_whole_section(
+    override: str, fix: str
+) -> None:
+    with pytest.raises(JobError, match="unknown key") as refused:
+        load_spec("gta5_to_cityscapes/advent", [override])
+    assert refused.value.fix.endswith(fix) and bool(fix) == ("whole section" in refused.value.fix)
