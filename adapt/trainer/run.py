@@ -67,6 +67,7 @@ def run_job(
         watch = Watch(stop.is_set, lambda _done, _total: beat())
         with stores_awaited(stop, beat):
             opened = stack.enter_context(open_job(job, place))
+            _say_what_is_open(opened, device)
             opened = stack.enter_context(sole_writer(opened, stop))
             if fresh and place.leader:
                 opened.folder.clear()
@@ -149,6 +150,18 @@ def _warn_of_idle_gpus(device: torch.device, place: Place) -> None:
     gpus = torch.cuda.device_count()
     if device.type == "cuda" and gpus > place.num_ranks == 1:
         log.warning("1 of %d GPUs is used. Fix: run --processes %d", gpus, gpus)
+
+
+def _say_what_is_open(opened: Opened, device: torch.device) -> None:
+    """Log the job's data and networks, before the long work that comes until the first step."""
+    job = opened.job
+    if opened.place.leader:
+        splits = {name: split for name, split in opened.data._asdict().items() if split is not None}
+        counts = ", ".join(f"{len(split)} images of {name}" for name, split in splits.items())
+        log.info("data: %s", counts)
+        network = f"{job.model.architecture} on {job.model.encoder}"
+        what = f"{job.method.name} trains {network}"
+        log.info("%s for %d steps on %s", what, job.train.steps, device)
 
 
 def _engine(opened: Opened, device: torch.device, resumed: bool) -> Engine:

@@ -180,6 +180,11 @@ def test_a_job_is_supervised_stopped_and_goes_on(tiny_uri: str, tmp_path: Path) 
     assert stopped.code == 75 and "everything is saved" in stopped.err, stopped.err
     again = finish(run())
     assert again.code == 0 and '"step": 12' in again.out, again.err
+    for line in (
+        "images of source, ",
+        "advent trains deeplab_v2 on test_resnet for 12 steps on cpu",
+    ):
+        assert line in again.err
     assert "resumed at step" in again.err and "Traceback" not in stopped.err + again.err
 
 
