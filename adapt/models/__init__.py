@@ -32,7 +32,9 @@ from adapt.models.encoders.encoder import Encoder
 from adapt.models.encoders.fc_densenet import FCDenseNetEncoder
 from adapt.models.encoders.frrn import FRRNEncoder
 from adapt.models.encoders.icnet import ICNetEncoder
+from adapt.models.encoders.resize_pyramid import ResizePyramid
 from adapt.models.encoders.timm import TimmEncoder, timm_knows, timm_names_like
+from adapt.models.encoders.vit import ViTEncoder, is_vit
 from adapt.models.segmenter import Decoder, Segmenter
 
 ARCHITECTURES: dict[str, type[Decoder]] = {
@@ -96,7 +98,7 @@ def build_segmenter(
     if needs_file and encoder_weights is None:
         raise ValueError("the weights at weights_uri must be read and passed as encoder_weights")
     row = _architecture(config.architecture)
-    encoder = build_encoder(config.encoder, config.output_stride)
+    encoder = build_encoder(config.encoder, config.output_stride, row.demands.equal_strides)
     row.demands.check(config.architecture, encoder)
     if encoder_weights is None and config.weights == "imagenet" and config.start_uri is None:
         encoder_weights = encoder.imagenet_weights()
@@ -106,19 +108,38 @@ def build_segmenter(
     return Segmenter(config, encoder, decoder, num_classes)
 
 
-def build_encoder(name: str, output_stride: int) -> Encoder:
+def build_encoder(name: str, output_stride: int | None, equal_strides: bool = False) -> Encoder:
     """The encoder of this name with random weights: a row of `ENCODERS`, or one of timm's.
 
-    Raises `JobError` for a name that neither has, and for an output stride it cannot have.
+    `equal_strides`: a vision transformer's own stages, with patches of `output_stride` pixels, by
+    default its own; else they are resized to a pyramid down to it. Raises `JobError` for a name
+    that neither has, and for an output stride it cannot have.
     """
+    if equal_strides and (name in ENCODERS or (timm_knows(name) and not is_vit(name))):
+        raise JobError(
+            f"model.encoder: expected a vision transformer, whose stages are of one stride, got "
+            f"{name!r}",
+            fix="set model.encoder: vit_base_patch14_dinov2, or choose another architecture",
+        )
     if name in ENCODERS:
-        return ENCODERS[name](name, output_stride)
+        return ENCODERS[name](name, _stride(output_stride))
     if not timm_knows(name):
         raise JobError(
             "model.encoder: expected one of the papers' or a name that timm knows, "
             f"{known_names(name, [*ENCODERS, *timm_names_like(name)])}"
         )
-    return TimmEncoder(name, output_stride)
+    if equal_strides:
+        return ViTEncoder(name, output_stride)
+    if is_vit(name):
+        return ResizePyramid(name, _stride(output_stride))
+    return TimmEncoder(name, _stride(output_stride))
+
+
+def _stride(output_stride: int | None) -> int:
+    """`JobError` where the architecture has a default for vision transformers alone."""
+    if output_stride is None:
+        raise JobError("model.output_stride: expected 8, 16 or 32, got null")
+    return output_stride
 
 
 def _check_num_classes(number: int) -> None:

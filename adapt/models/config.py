@@ -22,8 +22,8 @@ class SegmenterConfig(Section):
     encoder: str = Field(
         "resnet101",
         description="caffe_resnet101 or caffe_vgg16 for the networks of the papers' programs "
-        "(caffe_resnet50 and caffe_resnet14 are smaller), else a timm backbone; a tag picks among "
-        "its weights: resnet101.tv_in1k.",
+        "(caffe_resnet50 and caffe_resnet14 are smaller), else a timm backbone or vision "
+        "transformer (vit_base_patch14_dinov2); a tag picks among its weights: resnet101.tv_in1k.",
     )
     output_stride: Literal[8, 16, 32] = Field(
         8, description="Input pixels per pixel of the deepest stage, a side (DeepLabV2: 8)."
@@ -77,6 +77,16 @@ class PyramidConfig(AuxiliaryConfig):
     aux_names: ClassVar[tuple[str, ...]] = ("aux_8", "aux_16")
 
     output_stride: Literal[32] = Field(32, description="Reads stages down to 1/32.")
+
+
+class EqualStridesConfig(SegmenterConfig):
+    """Keys of architectures on the stages of one stride of a vision transformer."""
+
+    output_stride: Literal[14, 16] | None = Field(  # type: ignore[assignment]  # no pyramid's
+        None,
+        description="Side in pixels of the encoder's patches; another one than its own resizes "
+        "their kernels; null: its own.",
+    )
 
 
 class ScratchConfig(AuxiliaryConfig):

@@ -14,13 +14,15 @@ class Demands(NamedTuple):
     """`encoders`: the only ones that fit, where the paper's network cannot be cut elsewhere.
 
     `reductions`: input pixels per pixel of stages that the decoder reads. `halving`: each stage
-    must be half the size of the one before it. `num_stages`: at least so many.
+    must be half the size of the one before it. `num_stages`: at least so many. `equal_strides`: a
+    vision transformer's own stages, which no pyramid resizes.
     """
 
     encoders: tuple[str, ...] = ()
     reductions: tuple[int, ...] = ()
     halving: bool = False
     num_stages: int = 2
+    equal_strides: bool = False
 
     def check(self, architecture: str, encoder: Encoder) -> None:
         """Raise `JobError`, naming the key to change, where the encoder does not fit."""

@@ -57,14 +57,26 @@ def _windows(length: int, count: int) -> Tensor:
     return torch.minimum(starts + torch.arange(longest), last)
 
 
-def enlarged(images: Tensor, side_px: int) -> Tensor:
-    """Sides shorter than `side_px` padded to it below and on the right, by the last row and column:
-    (B, C, H, W) -> (B, C, H', W').
+def enlarged(images: Tensor, side_px: int, multiple_px: int = 1) -> Tensor:
+    """Sides padded to at least `side_px` and a multiple of `multiple_px`, below and on the right,
+    by the last row and column: (B, C, H, W) -> (B, C, H', W').
+
+    Exported programs take sides of `side_px` and more alone, and pad to multiples always.
     """
-    missing = [max(0, side_px - side) for side in images.shape[-2:]]
-    if not any(missing):
+    exporting = torch.compiler.is_exporting()
+    if exporting and multiple_px == 1:
+        return images
+    least = 0 if exporting else side_px
+    missing = [_missing(side, least, multiple_px) for side in images.shape[-2:]]
+    if not exporting and not any(missing):
         return images
     return F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
+
+
+def _missing(side: int, least: int, multiple: int) -> int:
+    """Pixels from a side to the next multiple that is not below `least`."""
+    wanted = max(side, least) if least else side
+    return -(-wanted // multiple) * multiple - side
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

@@ -131,11 +131,11 @@ class Segmenter(nn.Module):
         outputs.
 
         `size_hw`: another size of the logits, resized once from the decoder's own. Sides shorter
-        than the encoder's deepest reduction are padded to it, by their last pixels, and logits and
-        side outputs cut back.
+        than the encoder's deepest reduction are padded to it, and to whole patches of a ViT, by
+        their last pixels, and logits and side outputs cut back.
         """
         given_hw = (images.shape[-2], images.shape[-1])
-        images = enlarged(images, self.encoder.smallest_side_px)
+        images = enlarged(images, self.encoder.smallest_side_px, self.encoder.multiple_px)
         features = self.encoder(images)
         heads, extra = self.decoder(images, features)
         padded_hw = (images.shape[-2], images.shape[-1])

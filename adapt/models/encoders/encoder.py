@@ -74,6 +74,19 @@ class Encoder(nn.Module, ABC):
         """The shortest side of images of which a pixel is left in the deepest stage."""
         return max(self.reductions)
 
+    @property
+    def multiple_px(self) -> int:
+        """Sides of images are padded to multiples of it."""
+        return 1
+
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of a transformer or a CNN (its convolutions where it has none), shallow to
+        deep.
+
+        Adapters, layer-wise learning rates and activation checkpointing go by them.
+        """
+        return blocks_of(self)
+
     def imagenet_weights(self) -> Mapping[str, Tensor]:
         """Weights for `load` that can be had without a file. Raises `JobError` where there are
         none.
@@ -151,6 +164,22 @@ class PlainEncoder(Encoder):
             "trains it from scratch and no hub has its weights",
             fix="set model.weights: none",
         )
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The blocks of a network, or its convolutions where it has none, shallow to deep."""
+    parts = [part for part in _without_containers(network) if [*part.parameters()]]
+    blocks = [part for part in parts if [*part.children()]]
+    return blocks or [part for part in parts if isinstance(part, nn.Conv2d)]
+
+
+def _without_containers(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules below a network that are no plain lists of others."""
+    for child in module.children():
+        if type(child) in (nn.Sequential, nn.ModuleList):
+            yield from _without_containers(child)
+        else:
+            yield child
 
 
 def no_multiplicity(name: str) -> JobError:

@@ -50,6 +50,14 @@ class DenseBlock(nn.Module):
         return torch.cat(made, dim=1)
 
 
+class _Blocks(nn.ModuleList):
+    """Blocks that a call gives as a list: files have this name, and the contract a method of it."""
+
+    def forward(self) -> list[nn.Module]:
+        """The blocks, shallow to deep."""
+        return list(self)
+
+
 class FCDenseNetEncoder(PlainEncoder):
     """The way down. Stages: the stack of each block, then the bottleneck's new maps."""
 
@@ -62,7 +70,7 @@ class FCDenseNetEncoder(PlainEncoder):
         super().__init__(name, output_stride, channels, tuple(2**n for n in range(len(channels))))
         self.stem = nn.Conv2d(3, STEM, 3, padding=1)
         counts = (*shape.down, shape.bottleneck)
-        self.blocks = nn.ModuleList(
+        self._modules["blocks"] = _Blocks(
             DenseBlock(stack, shape.growth, count)
             for stack, count in zip(stacks, counts, strict=True)
         )
@@ -72,10 +80,17 @@ class FCDenseNetEncoder(PlainEncoder):
         self.pool = nn.MaxPool2d(2)
         init_he_uniform(self)
 
+    @property
+    def blocks(self) -> _Blocks:
+        """The dense blocks."""
+        blocks = self._modules["blocks"]
+        assert isinstance(blocks, _Blocks)
+        return blocks
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> five stacks and the bottleneck's maps, (B, C, h, w)."""
         features, stages = self.stem(images), []
-        *blocks, bottleneck = self.blocks
+        *blocks, bottleneck = self.blocks()
         for block, transition in zip(blocks, self.transitions, strict=True):
             stages.append(torch.cat([features, block(features)], dim=1))
             features = self.pool(transition(stages[-1]))

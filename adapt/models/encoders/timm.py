@@ -22,6 +22,7 @@ from adapt.models.encoders.encoder import (
     WEIGHTS_KEY,
     Encoder,
     LoadReport,
+    blocks_of,
     no_multiplicity,
     wrong_output_stride,
 )
@@ -78,6 +79,10 @@ class TimmEncoder(Encoder):
             spare_single_values(norm)
         pretrained = backbone.default_cfg
         self.pixels = PixelFormat(tuple(pretrained["mean"]), tuple(pretrained["std"]), bgr=False)
+
+    def blocks(self) -> list[nn.Module]:
+        """The backbone's blocks."""
+        return blocks_of(self.backbone)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> stages (B, C, h, w), shallow to deep."""

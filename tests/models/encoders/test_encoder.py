@@ -19,6 +19,7 @@ from adapt.models.encoders.pretrained import default_weights, imagenet_weights, 
 from adapt.models.encoders.timm import TimmEncoder
 
 torch.set_num_threads(1)
+OF_TIMM = ("resnet18", "tf_efficientnet_lite0", "test_vit")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def own_output_stride(name: str) -> int:
     return next(stride for stride in (8, 16, 32) if can_be_built(name, stride))
 
 
-@pytest.fixture(scope="module", params=[*ENCODERS, "resnet18", "tf_efficientnet_lite0"])
+@pytest.fixture(scope="module", params=[*ENCODERS, *OF_TIMM])
 def encoder(request: pytest.FixtureRequest) -> Encoder:
     return build_encoder(request.param, own_output_stride(request.param))
 
@@ -101,6 +102,15 @@ def test_every_encoder_knows_its_norms(encoder: Encoder) -> None:
     assert any(parameter.requires_grad for parameter in segmenter.encoder.parameters())
 
 
+def test_every_encoder_has_blocks(encoder: Encoder) -> None:
+    blocks = encoder.blocks()
+    parameters = [id(one) for block in blocks for one in block.parameters()]
+    assert len(blocks) > 1
+    assert len(parameters) == len(set(parameters)) > len(blocks)
+    inside = {id(one) for one in encoder.parameters()}
+    assert inside.issuperset(parameters)
+
+
 def test_pixels_are_what_the_weights_were_trained_on() -> None:
     assert TimmEncoder("resnet18").pixels.mean == (0.485, 0.456, 0.406)
     assert TimmEncoder("tf_efficientnet_lite0").pixels == ((0.5,) * 3, (0.5,) * 3, False)
@@ -117,7 +127,6 @@ def test_pixels_are_what_the_weights_were_trained_on() -> None:
         ("resnet50.nonsense", 32, "model.encoder: expected an encoder of stages"),
         ("hrnet_w18_small", 32, "model.encoder: expected an encoder of images of any size"),
         ("nasnetalarge", 16, "model.output_stride: expected 32, .* got 16: its cells reduce"),
-        ("vit_tiny_patch16_224", 32, "model.encoder: .* any size, .* which refuses 97x161"),
     ],
 )
 def test_what_cannot_be_built_is_named(name: str, output_stride: int, message: str) -> None:
