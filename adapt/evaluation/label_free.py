@@ -90,7 +90,7 @@ def nuclear_norm(counts: Tensor) -> float:
 
 def correlation(counts: Tensor) -> float:
     """trace(C) / |C| of the classes' correlation C = P^T P, each predicted class weighing alike,
-    over the largest possible, sqrt(K): high where classes are told apart and all are used.
+    over the largest possible, sqrt(K): high where classes are separated and all are used.
 
     Corr-C of Tu et al., Assessing Model Out-of-Distribution Generalization with Softmax Prediction
     Correlation, 2023. A constant or undecided answer has 1 / sqrt(K).
