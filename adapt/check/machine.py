@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import (
 
 from adapt.check.data import SplitReport
 from adapt.check.memory import Peak, predicted_bytes
+from adapt.check.outgrowing import Fitting, fitting
 from adapt.check.subject import Findings, Subject, red
 from adapt.engine.gpu import check_gpu
 from adapt.errors import JobError
@@ -103,7 +104,24 @@ def gpu_findings(subject: Subject, splits: Splits) -> Findings:
     except (UnsupportedFakeTensorException, DynamicOutputShapeException) as error:
         yield Finding(what, True, f"not predicted: {error} in the network has no prediction")
         return
-    yield _compared(what, peak, *_gpu_bytes(subject))
+    limit, of = _gpu_bytes(subject)
+    found = _compared(what, peak, limit, of)
+    if limit is not None and not found.ok:
+        option = fitting(job, subject.num_ranks, sizes, limit)
+        found = found._replace(fix=_advice(option))
+    yield found
+
+
+def _advice(found: Fitting | None) -> str:
+    if found is None:
+        return (
+            "lower batch_size or augment.crop_hw, or take a larger GPU: no option of train makes "
+            "it fit"
+        )
+    return (
+        f"set {found.option.text()}, with which {found.needed / 1e9:.1f} GB are needed; or lower "
+        "batch_size or augment.crop_hw, or take a larger GPU"
+    )
 
 
 def _compared(what: str, peak: Peak, limit: float | None, of: str) -> Finding:
@@ -111,11 +129,7 @@ def _compared(what: str, peak: Peak, limit: float | None, of: str) -> Finding:
     listed = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts)
     found = f"{peak.needed / 1e9:.1f} GB of {of}"
     found += f": {listed}, margin {(peak.needed - peak.total) / 1e9:.2f}"
-    fix = (
-        "raise train.accumulate, lower batch_size or augment.crop_hw, set train.precision: bf16, "
-        "or take a larger GPU"
-    )
-    return Finding(what, limit is None or peak.needed <= limit, found, fix)
+    return Finding(what, limit is None or peak.needed <= limit, found)
 
 
 def _gpu_bytes(subject: Subject) -> tuple[float | None, str]:

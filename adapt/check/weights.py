@@ -6,12 +6,7 @@ from adapt.methods import build_method
 from adapt.platforms.platform import Finding
 from adapt.spec.consistency import LABELLING_RUN
 from adapt.trainer.labelling import labelling_network
-from adapt.trainer.networks import (
-    build_network,
-    start_adversaries,
-    starts_as_labeller,
-)
-from adapt.trainer.teachers import build_add_ons
+from adapt.trainer.networks import build_network, start_adversaries, starts_as_labeller
 
 WHAT, LABELLER = "weights", "pseudo-labels"
 
@@ -22,7 +17,7 @@ def weights_findings(subject: Subject) -> Findings:
     uris = {
         key: uri
         for key, uri in job.uris().items()
-        if key.startswith(("model.", "method.", "distillation."))
+        if key.startswith(("model.", "method."))
         and (key != LABELLING_RUN or starts_as_labeller(job))
     }
     unseen = {key: why for key, uri in uris.items() if (why := subject.only_there(key, uri))}
@@ -31,9 +26,7 @@ def weights_findings(subject: Subject) -> Findings:
     if unseen:
         return
     try:
-        network = build_network(job, subject.stores)
-        add_ons = build_add_ons(job, network, subject.stores)
-        method = build_method(job.method, network, add_ons)
+        method = build_method(job.method, build_network(job, subject.stores))
         start_adversaries(job, subject.stores, method)
     except FAILURES as error:
         yield red(WHAT, error)

@@ -50,7 +50,14 @@ class Snapshot(NamedTuple):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         state, weights, others = in_memory((self.state, self.weights, self.others))
-        return self._replace(state=state, weights=weights, others=others)
+        others = {name: in_float32(values) for name, values in others.items()}
+        return self._replace(state=state, weights=in_float32(weights), others=others)
+
+
+def in_float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights for everybody: those that training holds in bf16 are widened."""
+    narrow = torch.bfloat16
+    return {name: one.float() if one.dtype == narrow else one for name, one in weights.items()}
 
 
 def in_memory(values: Any, copies: dict[tuple[Any, ...], Tensor] | None = None) -> Any:

@@ -10,7 +10,7 @@ here has several of both.
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from adapt.batch import Batch
+from adapt.engine.activation_checkpointing import CHECKPOINTING
+from adapt.engine.frozen_weights import FROZEN
 from adapt.engine.optim import build_optimizers, set_lr
 from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.sync_batch_norm import SyncBatchNorm
@@ -25,7 +27,7 @@ from adapt.engine.train_config import MEANS, PRECISIONS, TrainConfig
 from adapt.errors import JobError
 from adapt.methods.draws import Draws
 from adapt.methods.method import Method
-from adapt.methods.moving_average import MovingAverage
+from adapt.methods.moving_average import MovingAverage, averages
 from adapt.models.segmenter import Segmenter
 from adapt.ranks import (
     any_rank,
@@ -59,6 +61,10 @@ class Engine:
         self.method = method.to(device)
         self.average = None if train.ema is None else MovingAverage(train.ema, method.segmenter)
         self.train_config, self.optim_config, self.device = train, optim, device
+        for average in averages(self.modules()):
+            average.share(self.method.segmenter)
+        self.frozen = FROZEN[train.frozen_weights](self.modules())
+        CHECKPOINTING[train.activation_checkpointing](method.segmenter.encoder, self._batch_norm)
         self.optimizers = build_optimizers(optim, method)
         self.step_count = 0
         self.bad_steps: list[tuple[int, tuple[str, ...]]] = []
@@ -112,6 +118,12 @@ class Engine:
         teacher = self.method.teacher_network()
         average = teacher if self.average is None else self.average.network
         return {"student": self.method.segmenter} | ({} if average is None else {"ema": average})
+
+    @contextmanager
+    def used(self, name: str) -> Iterator[Segmenter]:
+        """One of `networks`, within the context to be used without a step's precision."""
+        with self.frozen.widened():
+            yield self.networks()[name]
 
     def modules(self) -> nn.ModuleList:
         """All networks: the method's, and the `average` where there is one."""
@@ -173,7 +185,7 @@ class Engine:
     def _terms(self, source: Batch, target: Batch | None) -> Iterator[Any]:
         """The method's terms, each computed under the step's precision and handed out outside of
         it."""
-        terms = self.method.terms(source, target)
+        terms = self.method.losses(source, target)
         while True:
             with self._autocast(), self._batch_norm():
                 term = next(terms, None)
@@ -239,8 +251,7 @@ class Engine:
 
     def _clip(self) -> None:
         if self.train_config.clip_norm is not None:
-            networks = nn.ModuleList([self.method.segmenter, self.method.add_ons])
-            parameters = networks.parameters()
+            parameters = self.method.segmenter.parameters()
             nn.utils.clip_grad_norm_(parameters, self.train_config.clip_norm)
 
 

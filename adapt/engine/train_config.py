@@ -5,11 +5,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from adapt.batch import Batch
 from adapt.config.section import Section
+from adapt.config.validation import Mistake
 from adapt.counts import counted_together
 from adapt.methods.moving_average import MovingAverageConfig
 
@@ -31,6 +32,18 @@ class TrainConfig(Section):
         description="Mean of losses over labelled pixels where a batch is split. batch: "
         "over those of the whole batch, so that parts train as one batch does; parts: the mean of "
         "the parts' means, the papers' iter_size.",
+    )
+    activation_checkpointing: Literal["none", "blocks"] = Field(
+        "none",
+        description="blocks: of each block of the encoder the input alone is kept for the backward "
+        "pass, which computes the rest again: less memory for about a third more time, and the "
+        "same numbers.",
+    )
+    frozen_weights: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="bf16: weights of convolutions and linear layers that never move are held in "
+        "half the memory; with precision bf16, which rounds them at every use, the numbers are the "
+        "same.",
     )
     clip_norm: float | None = Field(
         None,
@@ -61,6 +74,16 @@ class TrainConfig(Section):
         "than the ten minutes for which an unreachable store is retried.",
     )
     log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
+
+    @model_validator(mode="after")
+    def _rounded_at_use(self) -> "TrainConfig":
+        if self.frozen_weights == "bf16" and self.precision != "bf16":
+            raise Mistake(
+                f"frozen_weights: expected fp32 with precision {self.precision}, got bf16: steps "
+                "would compute with other weights than fp32's",
+                fix="set train.precision: bf16, or train.frozen_weights: fp32",
+            )
+        return self
 
 
 PRECISIONS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {

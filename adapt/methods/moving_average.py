@@ -29,7 +29,8 @@ class MovingAverageConfig(Section):
 class MovingAverage(nn.Module):
     """A moving average of a segmentation network, which no optimizer and no gradient reaches.
 
-    With `statistics` the running statistics of norms are averaged too.
+    With `statistics` the running statistics of norms are averaged too. What does not learn in the
+    student is no average, but a copy, or the student's own (`share`).
     """
 
     def __init__(
@@ -37,7 +38,21 @@ class MovingAverage(nn.Module):
     ) -> None:
         super().__init__()
         self.alpha, self.statistics = config.alpha, statistics
+        named = student.named_parameters()
+        self._fixed = frozenset(name for name, one in named if not one.requires_grad)
         self.network = deepcopy(student).requires_grad_(False)
+
+    def share(self, student: Segmenter) -> None:
+        """Hold the student's parameters in place of equal ones that never move, which saves their
+        memory."""
+        for name in self._fixed:
+            module, _, own = name.rpartition(".")
+            setattr(self.network.get_submodule(module), own, student.get_parameter(name))
+
+    def moving(self, network: Segmenter | None = None) -> list[nn.Parameter]:
+        """The parameters that are averages, or those of another network that have their names."""
+        named = (network or self.network).named_parameters()
+        return [parameter for name, parameter in named if name not in self._fixed]
 
     @torch.no_grad()
     def follow(self, student: Segmenter, step: int) -> None:
@@ -46,7 +61,12 @@ class MovingAverage(nn.Module):
         torch._foreach_lerp_(self._averaged(self.network), self._averaged(student), share)
 
     def _averaged(self, network: Segmenter) -> list[Tensor]:
-        tensors: list[Tensor] = list(network.parameters())
+        tensors: list[Tensor] = [*self.moving(network)]
         if self.statistics:
             tensors += [buffer for buffer in network.buffers() if buffer.is_floating_point()]
         return tensors
+
+
+def averages(networks: nn.Module) -> list[MovingAverage]:
+    """Those among the networks."""
+    return [module for module in networks.modules() if isinstance(module, MovingAverage)]

@@ -18,6 +18,7 @@ MAY_CHANGE = (
     "checkpoint",
     "report",
     "evaluate.pictures",
+    "train.activation_checkpointing",
     "train.max_bad_steps",
     "train.stall_minutes",
     "train.log_every_steps",

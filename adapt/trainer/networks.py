@@ -1,12 +1,16 @@
 """The job's networks: built, loaded with the spec's weights, checked without memory."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from adapt.engine.activation_checkpointing import CHECKPOINTING
+from adapt.engine.frozen_weights import FROZEN
 from adapt.engine.optim import build_optimizers
 from adapt.errors import JobError, known_names
 from adapt.methods import build_method, labelling_of
@@ -23,9 +27,7 @@ from adapt.models.weights import (
 )
 from adapt.spec.consistency import LABELLING_RUN
 from adapt.spec.job_spec import JobSpec
-from adapt.trainer.fetched import fetched
 from adapt.trainer.labelling_run import checkpoint_uri
-from adapt.trainer.teachers import build_add_ons
 from storage.stores import Stores
 
 
@@ -37,6 +39,8 @@ def check_networks(job: JobSpec) -> Method:
     method = build_without_memory(job)
     with torch.device("meta"):
         build_optimizers(job.optim, method)
+    CHECKPOINTING[job.train.activation_checkpointing](method.segmenter.encoder, nullcontext)
+    FROZEN[job.train.frozen_weights](method)
     for name in _discriminator_uris(job):
         _adversary(method, name)
     starts_nowhere = job.model.weights_uri is None and job.model.start_uri is None
@@ -52,7 +56,7 @@ def build_without_memory(job: JobSpec) -> Method:
         bare = job.model.model_copy(update={"weights": "none", "weights_uri": None})
         segmenter = build_segmenter(bare, job.classes.num_classes)
         segmenter.set_loss(job.loss)
-        return build_method(job.method, segmenter, build_add_ons(job, segmenter))
+        return build_method(job.method, segmenter)
 
 
 def starts_as_labeller(job: JobSpec) -> bool:
@@ -156,3 +160,14 @@ def _check_description(model: SegmenterConfig, num_classes: int, path: Path, key
     described = read_description(path, key)
     if described is not None:
         check_description(described, model, num_classes, key)
+
+
+@contextmanager
+def fetched(stores: Stores, uri: str) -> Iterator[Path]:
+    """A file of weights on the local disk within the context."""
+    address, mark, query = uri.partition("?")  # of a presigned URL
+    root, _, name = address.rpartition("/")
+    with tempfile.TemporaryDirectory(prefix="segadapt-weights-") as folder:
+        path = Path(folder) / name
+        stores.open(root or ".").get_file(name + mark + query, path)
+        yield path

@@ -18,6 +18,7 @@ from adapt.errors import Interrupted
 from adapt.evaluation.evaluate import Evaluation, evaluate
 from adapt.evaluation.metrics import subset_classes
 from adapt.evaluation.protocol import joined_metrics
+from adapt.models.segmenter import Segmenter
 from adapt.ranks import any_rank
 from adapt.trainer.feeds import Feeds
 from adapt.trainer.journal import Journal
@@ -113,7 +114,10 @@ class Trainer:
     def _evaluate(self) -> None:
         self.engine.share_buffers()
         try:
-            found = {name: self._evaluation(name) for name in self.opened.job.evaluate.networks}
+            found = {}
+            for name in self.opened.job.evaluate.networks:
+                with self.engine.used(name) as network:
+                    found[name] = self._evaluation(name, network)
         except Interrupted:
             self.saves.stop(self.evaluated, "stopped while evaluating")
         metrics = joined_metrics((name, one.score.metrics()) for name, one in found.items())
@@ -123,13 +127,13 @@ class Trainer:
             self.saves.save_best(self.evaluated)
         self.journal.start_stretch()
 
-    def _evaluation(self, network: str) -> Evaluation:
+    def _evaluation(self, name: str, network: Segmenter) -> Evaluation:
         """Evaluate one of `Engine.networks`; the one that counts with pictures."""
         job, place, validation = self.opened.job, self.opened.place, self.opened.data.validation
         assert validation is not None, "no evaluation is due without a validation split"
-        counts = network == job.evaluate.weights
+        counts = name == job.evaluate.weights
         return evaluate(
-            self.engine.networks()[network],
+            network,
             validation,
             self.engine.device,
             views=job.evaluate,

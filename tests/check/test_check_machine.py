@@ -82,18 +82,30 @@ def test_a_step_that_needs_more_memory_than_the_gpu_has(
 ) -> None:
     peak = Peak(10**9, 10**9, 2 * 10**9, 6 * 10**9)
     monkeypatch.setattr("adapt.check.machine.predicted_bytes", lambda *_: peak)
+    monkeypatch.setattr("adapt.check.outgrowing.predicted_bytes", lambda *_: peak)
 
     def found(**profile: object) -> list[Finding]:
         return list(gpu_findings(subject(tmp_path, profile=profile), dict))
 
     parts = "12.5 GB of 11.0 GB: parameters 1.00, gradients 1.00, optimizer 2.00, activations 6.00"
-    cure = "margin 2.50; raise train.accumulate, lower batch_size or augment.crop_hw"
+    cure = "margin 2.50; lower batch_size or augment.crop_hw, or take a larger GPU: no option"
     assert_red(found(gpu_memory_gb=11), "GPU memory", 2, parts, cure)
     assert_green(found(gpu_memory_gb=12.5), "GPU memory", "12.5 GB of 12.5 GB")
     assert_green(found(), "GPU memory", "a GPU of unknown memory (no gpu_memory_gb in the profile)")
     if not torch.cuda.is_available():
         here = gpu_findings(subject(tmp_path), dict)
         assert_green(here, "GPU memory", "12.5 GB of a GPU, which this machine lacks")
+
+
+def test_the_option_that_makes_it_fit_is_the_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peak, less = Peak(activations=10**10), Peak(activations=10**9)
+    monkeypatch.setattr("adapt.check.machine.predicted_bytes", lambda *_: peak)
+    monkeypatch.setattr("adapt.check.outgrowing.predicted_bytes", lambda *_: less)
+    found = gpu_findings(subject(tmp_path, profile={"gpu_memory_gb": 11}), dict)
+    cure = "set train.accumulate: 2, with which 2.6 GB are needed; or lower batch_size or"
+    assert_red(found, "GPU memory", 2, "12.5 GB of 11.0 GB", cure)
 
 
 def test_the_gpus_of_the_profiles_machines(tmp_path: Path) -> None:
