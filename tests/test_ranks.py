@@ -28,9 +28,10 @@ from adapt.losses import (
     presence_loss,
 )
 from adapt.methods import METHODS, build_method
+from adapt.methods.distillation import Distillation, DistillationConfig
 from adapt.methods.method import Term
 from adapt.methods.moving_average import MovingAverageConfig
-from adapt.models import build_segmenter
+from adapt.models import build_encoder, build_segmenter
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.places import Place
 from adapt.ranks import RankLost, any_rank, barrier, gather_keys, open_ranks, share_text
@@ -41,10 +42,20 @@ HW, STEPS, GLOBAL_BATCH = (33, 33), 3, 6
 ENDS = timedelta(seconds=60)
 
 
-def engine(method: str) -> Engine:
+DISTILLED = "advent, distilled"
+CASES = (*METHODS, DISTILLED)
+
+
+def engine(case: str) -> Engine:
     torch.manual_seed(3)
+    method = case.removesuffix(", distilled")
     config = DeepLabV2Config(encoder="test_resnet", output_stride=16, weights="none", norm="frozen")
-    built = build_method({"name": method, **SURE.get(method, {})}, build_segmenter(config, 4))
+    segmenter, add_ons = build_segmenter(config, 4), {}
+    if case == DISTILLED:
+        near = DistillationConfig(encoder="test_resnet", size_hw=(32, 32))
+        teacher = build_encoder(near.encoder, 32)
+        add_ons = {"distillation": Distillation(near, segmenter, teacher)}
+    built = build_method({"name": method, **SURE.get(method, {})}, segmenter, add_ons)
     built.observe_source(torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]]))
     train = TrainConfig(steps=10, ema=MovingAverageConfig(alpha=0.6))
     return Engine(built.double(), train, SGDConfig(), torch.device("cpu"))
@@ -100,7 +111,7 @@ def share_of_each_method(rank: int, num_ranks: int, methods: Sequence[str]) -> A
 def on_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks trained, by method: processes that start once."""
     folder = tmp_path_factory.mktemp("two-ranks")
-    return on_ranks(2, folder, share_of_each_method, tuple(METHODS))
+    return on_ranks(2, folder, share_of_each_method, CASES)
 
 
 def assert_trained_as_one(method: str, ranks: Sequence[dict[str, Any]]) -> None:
@@ -116,7 +127,7 @@ def assert_trained_as_one(method: str, ranks: Sequence[dict[str, Any]]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("two ranks")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CASES)
 def test_ranks_train_as_one_whatever_they_ignore(
     method: str, on_two_ranks: list[dict[str, Any]]
 ) -> None:

@@ -25,6 +25,7 @@ from adapt.engine.engine import Engine
 from adapt.engine.sync_batch_norm import SyncBatchNorm
 from adapt.errors import JobError
 from adapt.methods import METHODS
+from adapt.methods.pinned import pinned_networks
 from adapt.spec.job_spec import JobSpec
 from adapt.stream.domains import Part
 from adapt.trainer.networks import build_without_memory
@@ -218,7 +219,10 @@ def _batch(size: int, size_hw: tuple[int, int], *, labelled: bool) -> Batch:
 
 def _kinds(engine: Engine) -> dict[str, list[Tensor]]:
     """The engine's own tensors after a step."""
-    parameters, buffers = list(engine.modules().parameters()), engine.modules().buffers()
+    networks = engine.modules()
+    parameters, buffers = list(networks.parameters()), list(networks.buffers())
+    for pinned in pinned_networks(networks):
+        buffers += [*pinned.parameters(), *pinned.buffers()]
     states = [o.state.values() for o in engine.optimizers.values()]
     return {
         "parameters": [*parameters, *buffers],

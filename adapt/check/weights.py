@@ -6,7 +6,12 @@ from adapt.methods import build_method
 from adapt.platforms.platform import Finding
 from adapt.spec.consistency import LABELLING_RUN
 from adapt.trainer.labelling import labelling_network
-from adapt.trainer.networks import build_network, start_adversaries, starts_as_labeller
+from adapt.trainer.networks import (
+    build_network,
+    start_adversaries,
+    starts_as_labeller,
+)
+from adapt.trainer.teachers import build_add_ons
 
 WHAT, LABELLER = "weights", "pseudo-labels"
 
@@ -17,7 +22,7 @@ def weights_findings(subject: Subject) -> Findings:
     uris = {
         key: uri
         for key, uri in job.uris().items()
-        if key.startswith(("model.", "method."))
+        if key.startswith(("model.", "method.", "distillation."))
         and (key != LABELLING_RUN or starts_as_labeller(job))
     }
     unseen = {key: why for key, uri in uris.items() if (why := subject.only_there(key, uri))}
@@ -26,7 +31,9 @@ def weights_findings(subject: Subject) -> Findings:
     if unseen:
         return
     try:
-        method = build_method(job.method, build_network(job, subject.stores))
+        network = build_network(job, subject.stores)
+        add_ons = build_add_ons(job, network, subject.stores)
+        method = build_method(job.method, network, add_ons)
         start_adversaries(job, subject.stores, method)
     except FAILURES as error:
         yield red(WHAT, error)

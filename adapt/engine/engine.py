@@ -185,7 +185,7 @@ class Engine:
     def _terms(self, source: Batch, target: Batch | None) -> Iterator[Any]:
         """The method's terms, each computed under the step's precision and handed out outside of
         it."""
-        terms = self.method.losses(source, target)
+        terms = self.method.terms(source, target)
         while True:
             with self._autocast(), self._batch_norm():
                 term = next(terms, None)
@@ -251,7 +251,8 @@ class Engine:
 
     def _clip(self) -> None:
         if self.train_config.clip_norm is not None:
-            parameters = self.method.segmenter.parameters()
+            networks = nn.ModuleList([self.method.segmenter, self.method.add_ons])
+            parameters = networks.parameters()
             nn.utils.clip_grad_norm_(parameters, self.train_config.clip_norm)
 
 

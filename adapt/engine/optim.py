@@ -33,11 +33,17 @@ ADAMS: dict[str, Callable[..., Optimizer]] = {"current": torch.optim.Adam, "lega
 
 
 def build_optimizers(config: OptimConfig, method: Method) -> dict[str, Optimizer]:
-    """`segmenter` and one Adam for each of `method.adversaries()`, by the adversary's name.
+    """`segmenter`, with a group for each of `method.add_ons`, and one Adam for each of
+    `method.adversaries()`, by the adversary's name.
 
     Raises `JobError` where `sgd_multiplicity` asks for a program that never ran this encoder.
     """
     optimizers = {"segmenter": OPTIMIZERS[config.name].build(config, method.segmenter)}
+    for name, add_on in method.add_ons.items():
+        learning = [parameter for parameter in add_on.parameters() if parameter.requires_grad]
+        head_lr = config.lr * config.head_lr_factor
+        group = {"params": learning, "lr": head_lr, "name": name, "multiplicity": 1}
+        optimizers["segmenter"].add_param_group(group)
     for name, adversary in method.adversaries().items():
         optimizers[name] = ADAMS[config.adam](
             adversary.parameters(), lr=config.adversary_lr, betas=config.adversary_betas

@@ -175,8 +175,8 @@ class _Counted:
         self._by_image = torch.zeros(images, dtype=torch.float64, device=device)
         self._unusual = torch.zeros((), dtype=torch.int64, device=device)
         self._rows = {name: LABEL_FREE_SCORES[name] for name in label_free}
-        sizes = {name: row.size(classes) for name, row in self._rows.items()}
-        self._counts = {name: self._matrix.new_zeros(size) for name, size in sizes.items()}
+        sizes = {row.counts: row.size(classes) for row in self._rows.values()}
+        self._counts = {counts: self._matrix.new_zeros(size) for counts, size in sizes.items()}
 
     def add(self, number: int, labels: Tensor | None, predicted: Tensor, logits: Tensor) -> None:
         """Count an image: labels and predicted (H, W) train ids, logits (K, H, W)."""
@@ -187,16 +187,14 @@ class _Counted:
             )
             self._matrix += one
             self._by_image[number] = iou(one).nanmean()
-        for name, row in self._rows.items():
-            self._counts[name] += row.counts(logits)
+        for counts, summed in self._counts.items():
+            summed += counts(logits)
 
     def score(self, subsets: Mapping[str, tuple[int, ...]], labelled: bool) -> Score:
         """The score of all ranks' images."""
         matrix, unusual = sum_over_ranks(self._matrix), sum_over_ranks(self._unusual)
-        scores = {
-            name: row.value(sum_over_ranks(self._counts[name]).cpu())
-            for name, row in self._rows.items()
-        }
+        sums = {counts: sum_over_ranks(one).cpu() for counts, one in self._counts.items()}
+        scores = {name: row.value(sums[row.counts]) for name, row in self._rows.items()}
         return Score(matrix.cpu(), subsets, not unusual.item(), scores, labelled)
 
     def lowest(self, count: int) -> list[int]:

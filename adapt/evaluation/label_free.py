@@ -5,7 +5,7 @@ are shared out over ranks; greater is better.
 """
 
 from collections.abc import Callable
-from math import log
+from math import ceil, isnan, log
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,11 @@ from torch import Tensor
 
 _FIXED = 2**20
 """Of a fixed-point number: sums of up to 4e12 pixels fit into 64 bits."""
+_GRID, _DENSITY_GRID = 2**16, 2**14
+"""Pixels of an image that scores with products of predictions read, at most about so many."""
+_OF_A_CLASS, _TEMPERATURE = 32, 0.05
+"""SND's pixels of each predicted class in an image, and its temperature (the paper's)."""
+_STRIDE, _PRIME = 7919, 1_000_003
 
 
 class LabelFreeScore(NamedTuple):
@@ -54,9 +59,129 @@ def information_maximisation(counts: Tensor) -> float:
     return (marginal - conditional) / log(len(shares))
 
 
+def class_moments(logits: Tensor) -> Tensor:
+    """(K, H, W) -> (K * K * K + 2 * K,): by predicted class the summed products of probabilities
+    and the summed entropy, both as fixed-point numbers, and pixels; of a regular grid of pixels."""
+    probabilities = _on_grid(logits, _GRID).double().softmax(dim=0)
+    predicted = probabilities.argmax(dim=0)
+    products, entropies, pixels = [], [], []
+    for train_id in range(len(probabilities)):
+        own = probabilities * (predicted == train_id)
+        products.append((own @ own.T).flatten())
+        entropies.append(torch.special.entr(own).sum())
+        pixels.append((predicted == train_id).sum())
+    fixed = (torch.cat([*products, torch.stack(entropies)]) * _FIXED).round().to(torch.int64)
+    return torch.cat([fixed, torch.stack(pixels)])
+
+
+def nuclear_norm(counts: Tensor) -> float:
+    """Sum of the singular values of the predictions P (N, K), each predicted class weighing alike,
+    over the largest possible, sqrt(K): high where predictions are sure and varied.
+
+    Cui et al., Towards Discriminability and Diversity: Batch Nuclear-norm Maximization under Label
+    Insufficient Situations, CVPR 2020. A network that is sure of one class has 1 / sqrt(K).
+    """
+    moments, entropy = _balanced(counts)
+    if isnan(entropy):
+        return entropy
+    values = torch.linalg.eigvalsh(moments).clamp(min=0).sqrt()
+    return values.sum().item() / len(moments) ** 0.5
+
+
+def correlation(counts: Tensor) -> float:
+    """trace(C) / |C| of the classes' correlation C = P^T P, each predicted class weighing alike,
+    over the largest possible, sqrt(K): high where classes are separated and all are used.
+
+    Corr-C of Tu et al., Assessing Model Out-of-Distribution Generalization with Softmax Prediction
+    Correlation, 2023. A constant or undecided answer has 1 / sqrt(K).
+    """
+    moments, _ = _balanced(counts)
+    return (moments.trace() / moments.norm()).item() / len(moments) ** 0.5
+
+
+def mean_entropy(counts: Tensor) -> float:
+    """1 - mean H(p) / ln K, each predicted class weighing alike: high where the network is sure.
+
+    A network that is sure of one class everywhere has 1 too: it does not see a collapse.
+    """
+    _, entropy = _balanced(counts)
+    return 1 - entropy / log(round(len(counts) ** (1 / 3)))
+
+
+def neighbourhood(logits: Tensor) -> Tensor:
+    """(K, H, W) -> (2,): soft neighbourhood density of an image as a fixed-point number, and 1.
+
+    Of up to 32 pixels of each predicted class: rows of probabilities of unit length, their products
+    over 0.05 without the diagonal, softmax, mean entropy of the rows, in nats.
+    """
+    probabilities = _on_grid(logits, _DENSITY_GRID).double().softmax(dim=0).T
+    chosen, valid = _of_each_class(probabilities)
+    rows = torch.nn.functional.normalize(probabilities[chosen], dim=1)
+    alike = rows @ rows.T / _TEMPERATURE
+    alone = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    alike = alike.masked_fill(alone | ~valid, -torch.inf)
+    entropy = torch.special.entr(alike.softmax(dim=1)).sum(dim=1).nan_to_num()
+    density = (entropy * valid).sum() / valid.sum().clamp(min=1)
+    fixed = (density * _FIXED).round().to(torch.int64)
+    return torch.stack([fixed, torch.ones_like(fixed)])
+
+
+def soft_neighbourhood_density(counts: Tensor) -> float:
+    """Mean of the images' density (2,): high where each pixel has many that are predicted alike.
+
+    SND of Saito et al., Tune it the Right Way: Unsupervised Validation of Domain Adaptation via
+    Soft Neighborhood Density, ICCV 2021, each predicted class weighing alike. It presumes a network
+    that is sure: one that is undecided everywhere scores highest.
+    """
+    summed, images = counts.tolist()
+    return float(summed) / _FIXED / images if images else float("nan")
+
+
+def _on_grid(logits: Tensor, most: int) -> Tensor:
+    """(K, H, W) -> (K, N): pixels of a regular grid, at most about `most`."""
+    step = max(1, ceil((logits[0].numel() / most) ** 0.5))
+    return logits[:, ::step, ::step].flatten(1)
+
+
+def _of_each_class(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, K) -> indices (M,) of up to 32 pixels of each predicted class, and which of them are of
+    it; the same pixels for the same predictions, without waiting for the device."""
+    predicted, num_classes = probabilities.argmax(dim=1), probabilities.shape[1]
+    places = torch.arange(len(predicted), device=predicted.device)
+    shuffled = (places * _STRIDE) % _PRIME + 1  # no neighbours, whatever the image's shape
+    own = predicted == torch.arange(num_classes, device=predicted.device)[:, None]
+    most = min(_OF_A_CLASS, len(predicted))
+    ranked, chosen = (own * shuffled).topk(most, dim=1)
+    return chosen.flatten(), ranked.flatten() > 0
+
+
+def _balanced(counts: Tensor) -> tuple[Tensor, float]:
+    """The mean over predicted classes of their mean products (K, K) and mean entropy; zeros and NaN
+    without pixels."""
+    num_classes = round(len(counts) ** (1 / 3))
+    values = counts.double()
+    products = values[: num_classes**3].view(num_classes, num_classes, num_classes) / _FIXED
+    entropies, pixels = values[num_classes**3 :].view(2, num_classes)
+    there = pixels > 0
+    share = pixels[there] * there.sum()
+    moments = (products[there] / share[:, None, None]).sum(dim=0)
+    entropy = (entropies[there] / _FIXED / share).sum().item()
+    return moments, entropy if there.any() else float("nan")
+
+
+def _moments_size(num_classes: int) -> int:
+    return num_classes**3 + 2 * num_classes
+
+
 LABEL_FREE_SCORES = {
     "information_maximisation": LabelFreeScore(
         lambda classes: classes + 2, class_shares, information_maximisation
-    )
+    ),
+    "nuclear_norm": LabelFreeScore(_moments_size, class_moments, nuclear_norm),
+    "correlation": LabelFreeScore(_moments_size, class_moments, correlation),
+    "mean_entropy": LabelFreeScore(_moments_size, class_moments, mean_entropy),
+    "soft_neighbourhood_density": LabelFreeScore(
+        lambda _classes: 2, neighbourhood, soft_neighbourhood_density
+    ),
 }
-"""By the spec's `evaluate.label_free`."""
+"""By the spec's `evaluate.label_free` and `evaluate.log_label_free`."""

@@ -13,6 +13,15 @@ from adapt.config.validation import Mistake
 from adapt.data.packed.packed_split import SplitConfig
 from adapt.evaluation.inference import InferenceConfig
 
+LabelFree = Literal[
+    "information_maximisation",
+    "nuclear_norm",
+    "correlation",
+    "mean_entropy",
+    "soft_neighbourhood_density",
+]
+"""The rows of `LABEL_FREE_SCORES`."""
+
 STUDENT, EMA = "student", "ema"
 """The network that learns, and its moving average."""
 
@@ -71,11 +80,15 @@ class EvaluateConfig(InferenceConfig):
         description="The score whose highest value marks the best checkpoint; a subset's must be "
         "among subsets.",
     )
-    label_free: Literal["information_maximisation"] = Field(
+    label_free: LabelFree = Field(
         "information_maximisation",
-        description="The score of best_label_free, evaluated under that protocol alone. "
-        "information_maximisation: entropy of the mean prediction less the mean entropy of "
-        "predictions, over ln K.",
+        description="The score of best_label_free. information_maximisation: entropy of the mean "
+        "prediction less the mean entropy of predictions, over ln K; the others give each "
+        "predicted class the same weight: nuclear_norm of the predictions, correlation of classes "
+        "(Corr-C), mean_entropy (1 less it, over ln K), soft_neighbourhood_density (SND).",
+    )
+    log_label_free: tuple[LabelFree, ...] = Field(
+        (), description="Scores without labels to log at each evaluation, under any protocol."
     )
     ema: bool = Field(
         False,
@@ -120,7 +133,8 @@ class EvaluateConfig(InferenceConfig):
     @property
     def label_free_scores(self) -> tuple[str, ...]:
         """The scores without labels that an evaluation has."""
-        return () if self.needs_labels else (self.label_free,)
+        chosen = () if self.needs_labels else (self.label_free,)
+        return tuple(dict.fromkeys((*chosen, *self.log_label_free)))
 
     def rank(self, step: int, score: float) -> float:
         """Of two checkpoints the one with the higher rank counts."""

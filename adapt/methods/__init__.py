@@ -1,6 +1,7 @@
 """Adaptation methods: one row a method."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from adapt.config.section import one_of
@@ -15,7 +16,7 @@ from adapt.methods.fda import FDA
 from adapt.methods.intra_da import IntraDA
 from adapt.methods.labeller import LabellingConfig
 from adapt.methods.masktwins import MaskTwins
-from adapt.methods.method import Method
+from adapt.methods.method import AddOn, Method
 from adapt.methods.mic import MIC
 from adapt.methods.minent import MinEnt
 from adapt.methods.source_only import SourceOnly
@@ -55,13 +56,18 @@ def labelling_of(config: Any) -> LabellingConfig | None:
     return section
 
 
-def build_method(config: Any, segmenter: Segmenter) -> Method:
+def build_method(
+    config: Any, segmenter: Segmenter, add_ons: Mapping[str, AddOn] = MappingProxyType({})
+) -> Method:
     """The method whose config this is, around the segmentation network.
 
-    `config` may be plain values, such as `{"name": "advent"}`. Raises `JobError` for values that do
+    `config` may be plain values, such as `{"name": "advent"}`; `add_ons` by the name of their
+    section. Raises `JobError` for values that do
     not make a config, and where they need more heads than the network has.
     """
     if not isinstance(config, tuple(row.Config for row in METHODS.values())):
         values = dict(config) if isinstance(config, Mapping) else config
         config = validate(MethodSection, values, "method")
-    return METHODS[config.name](config, segmenter)
+    method = METHODS[config.name](config, segmenter)
+    method.add_ons.update(add_ons)
+    return method

@@ -32,12 +32,23 @@ class Term(NamedTuple):
     logged: dict[str, Tensor]
 
 
+class AddOn(nn.Module, ABC):
+    """Terms that a job adds to those of any method. Its trainable parameters learn at the head's
+    rate."""
+
+    @abstractmethod
+    def losses(
+        self, segmenter: Segmenter, source: Batch, target: Batch | None, draws: Draws
+    ) -> Iterator[Term]:
+        """One step's terms, after the method's; `target` is None where the method reads none."""
+
+
 class Method(nn.Module, ABC):
     """An adaptation method over a segmentation network, which is its sub-module `segmenter`.
 
     `Config` is its section of the job spec; without `needs_target` the method never reads target
     images. With `has_teacher` its `target_labels` are those of the `teacher_network`. `draws` and
-    `targets` are those of the step.
+    `targets` are those of the step, `add_ons` have terms of their own, by the job spec's section.
     """
 
     Config: ClassVar[type[Section]]
@@ -51,6 +62,7 @@ class Method(nn.Module, ABC):
         self.segmenter = segmenter
         self.draws = Draws(0)
         self.targets: Sequence[Batch] = ()
+        self.add_ons = nn.ModuleDict()
 
     @classmethod
     def smallest_side_px(cls, config: Any) -> int:  # noqa: ARG003 - for methods that have one
@@ -82,6 +94,13 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """One step's terms in the paper's order; `target` may be None without `needs_target`."""
+
+    def terms(self, source: Batch, target: Batch | None) -> Iterator[Term]:
+        """One step's terms: the method's, then those of its add-ons."""
+        yield from self.losses(source, target)
+        for add_on in self.add_ons.values():
+            assert isinstance(add_on, AddOn)
+            yield from add_on.losses(self.segmenter, source, target, self.draws)
 
     def start_step(self, draws: Draws, targets: Sequence[Batch] = ()) -> None:
         """Take the step's random draws, the same on all ranks, and the parts of this rank's target

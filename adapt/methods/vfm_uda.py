@@ -137,10 +137,10 @@ def _block_px(masks: MasksConfig, segmenter: Segmenter) -> int:
     encoder = segmenter.encoder
     if masks.unit == "pixels":
         return masks.block_px
-    if encoder.patch_px is None:
+    if encoder.multiple_px == 1:
         raise JobError(
             f"method.masks.unit: expected pixels with encoder {segmenter.config.encoder!r}, which "
             "has no patches, got tokens",
             fix="write pixels, or take a vision transformer",
         )
-    return encoder.patch_px
+    return encoder.multiple_px

@@ -12,6 +12,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from adapt.losses import at_least_float32
 
 
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each pixel: (B, C, H, W) -> the same."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalise."""
+        return super().forward(maps.movedim(1, -1)).movedim(-1, 1)
+
+
 def resize(features: Tensor, size_hw: tuple[int, int], align_corners: bool) -> Tensor:
     """Bilinear to `size_hw`, in at least float32: (B, C, h, w) -> (B, C, H, W).
 

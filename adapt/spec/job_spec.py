@@ -27,6 +27,7 @@ from adapt.engine.train_config import TrainConfig
 from adapt.errors import JobError, written
 from adapt.evaluation.protocol import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS, labelling_of
+from adapt.methods.distillation import DistillationConfig
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
 from adapt.models.weight_files import ENDINGS
@@ -91,6 +92,9 @@ class JobSpec(Section):
     )
     model: ModelSection = Field(description="The segmentation network.")
     method: MethodSection = Field(description="The adaptation method.")
+    distillation: DistillationConfig | None = Field(
+        None, description="Nearness to a frozen foundation encoder, beside any method."
+    )
     loss: LossConfig = Field(LossConfig(), description="The supervised loss of every head.")
     optim: OptimSection = Field(SGDConfig(), description="Optimizers and schedule.")
     train: TrainConfig = Field(TrainConfig(), description="Length and precision.")
@@ -165,6 +169,8 @@ class JobSpec(Section):
             uri = getattr(self.model, key)
             if uri is not None:
                 found[f"model.{key}"] = uri
+        if self.distillation is not None and self.distillation.weights_uri is not None:
+            found["distillation.weights_uri"] = self.distillation.weights_uri
         for name, uri in getattr(self.method, "discriminator_uris", {}).items():
             found[f"method.discriminator_uris.{name}"] = uri
         runs = {LABELLING_RUN: self.labelling_uri(), BASELINE: self.baseline_uri()}

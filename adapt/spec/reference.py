@@ -22,6 +22,7 @@ from adapt.engine.train_config import TrainConfig
 from adapt.evaluation.protocol import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
 from adapt.methods.class_prior import ClassPriorConfig
+from adapt.methods.distillation import DistillationConfig
 from adapt.methods.feature_distance import FeatureDistanceConfig
 from adapt.methods.moving_average import MovingAverageConfig
 from adapt.methods.pseudo_labels import PseudoLabelConfig
@@ -104,6 +105,7 @@ def parts() -> Iterator[Part]:
 
 
 _PLAIN_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "distillation": DistillationConfig,
     "train": TrainConfig,
     "train.ema": MovingAverageConfig,
     "stream": StreamConfig,

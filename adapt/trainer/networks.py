@@ -1,8 +1,7 @@
 """The job's networks: built, loaded with the spec's weights, checked without memory."""
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +26,9 @@ from adapt.models.weights import (
 )
 from adapt.spec.consistency import LABELLING_RUN
 from adapt.spec.job_spec import JobSpec
+from adapt.trainer.fetched import fetched
 from adapt.trainer.labelling_run import checkpoint_uri
+from adapt.trainer.teachers import build_add_ons
 from storage.stores import Stores
 
 
@@ -56,7 +57,7 @@ def build_without_memory(job: JobSpec) -> Method:
         bare = job.model.model_copy(update={"weights": "none", "weights_uri": None})
         segmenter = build_segmenter(bare, job.classes.num_classes)
         segmenter.set_loss(job.loss)
-        return build_method(job.method, segmenter)
+        return build_method(job.method, segmenter, build_add_ons(job, segmenter))
 
 
 def starts_as_labeller(job: JobSpec) -> bool:
@@ -160,14 +161,3 @@ def _check_description(model: SegmenterConfig, num_classes: int, path: Path, key
     described = read_description(path, key)
     if described is not None:
         check_description(described, model, num_classes, key)
-
-
-@contextmanager
-def fetched(stores: Stores, uri: str) -> Iterator[Path]:
-    """A file of weights on the local disk within the context."""
-    address, mark, query = uri.partition("?")  # of a presigned URL
-    root, _, name = address.rpartition("/")
-    with tempfile.TemporaryDirectory(prefix="segadapt-weights-") as folder:
-        path = Path(folder) / name
-        stores.open(root or ".").get_file(name + mark + query, path)
-        yield path

@@ -32,8 +32,9 @@ from adapt.spec.shipped import find_file
 from adapt.tracking.mlflow_database import require_database
 from adapt.tracking.mlflow_errors import be_brief
 from adapt.tracking.mlflow_run import BEST_SHA256_TAG, BEST_URI_TAG
+from adapt.trainer.fetched import fetched
 from adapt.trainer.found_run import asked
-from adapt.trainer.networks import fetched, network_of_file
+from adapt.trainer.networks import network_of_file
 from adapt.use.load import check_digest, network_of
 from adapt.use.locate import REGISTERED, Located, located, registered
 from storage.config import StoreConfig

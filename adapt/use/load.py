@@ -18,8 +18,9 @@ from adapt.models.segmenter import Segmenter
 from adapt.places import Place, find_place
 from adapt.spec.job_spec import JobSpec, load_spec, parse_spec
 from adapt.tracking.mlflow_database import embedded_tracking_uri
+from adapt.trainer.fetched import fetched
 from adapt.trainer.lineage import header_of
-from adapt.trainer.networks import fetched, network_of_file
+from adapt.trainer.networks import network_of_file
 from adapt.trainer.score import spec_beside
 from adapt.use.locate import REGISTERED, Located, located, registered
 from adapt.use.model import LoadedModel

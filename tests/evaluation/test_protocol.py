@@ -30,6 +30,7 @@ def test_tables_have_a_row_for_every_choice_of_the_spec() -> None:
     fields = EvaluateConfig.model_fields
     assert set(get_args(fields["protocol"].annotation)) == set(PROTOCOLS)
     assert set(get_args(fields["label_free"].annotation)) == set(LABEL_FREE_SCORES)
+    assert EvaluateConfig(log_label_free=tuple(LABEL_FREE_SCORES)).label_free_scores
     assert set(get_args(fields["weights"].annotation)) == set(NETWORK_WEIGHTS)
 
 

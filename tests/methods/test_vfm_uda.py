@@ -14,7 +14,7 @@ from adapt.methods.block_masks import block_mask
 from adapt.methods.draws import Draws
 from adapt.methods.vfm_uda import MasksConfig, VFMUDAConfig
 from tests.methods.test_self_training import DECAY, LR, MOMENTUM, PlainDACS, batch, engine, steps
-from tests.networks import varied_network
+from tests.networks import Untouched, varied_network
 
 CLASSES, HW = 4, (32, 48)
 STILL = {"jitter_chance": 0, "blur_chance": 0}
@@ -108,10 +108,9 @@ def test_defaults_are_the_papers() -> None:
     assert config.masks == MasksConfig(unit="pixels", block_px=64, ratio=0.7, weight=1.0)
 
 
-def seen(method: dict[str, Any], patch_px: int | None = None) -> list[Tensor]:
+def seen(method: dict[str, Any]) -> list[Tensor]:
     """The images that the student sees in a step: source, mixed and, where there are, masked."""
     network = varied_network(CLASSES)
-    network.encoder.patch_px = patch_px
     built = build_method({"name": "vfm_uda", "augmentation": STILL, **method}, network.double())
     images: list[Tensor] = []
     built.segmenter.register_forward_hook(lambda _m, inputs, _out: images.append(inputs[0]))
@@ -121,9 +120,10 @@ def seen(method: dict[str, Any], patch_px: int | None = None) -> list[Tensor]:
     return images
 
 
-def test_tokens_are_the_encoder_s_patches() -> None:
+def test_tokens_are_the_encoder_s_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Untouched, "multiple_px", 16)
     masks = {"unit": "tokens", "augmentation": STILL}
-    _, _, masked = seen({"masks": masks}, patch_px=16)
+    _, _, masked = seen({"masks": masks})
     blocks = (masked == 0).all(dim=1).unfold(1, 16, 16).unfold(2, 16, 16).flatten(start_dim=3)
     shares = blocks.double().mean(dim=3)
     assert set(shares.flatten().tolist()) == {0.0, 1.0}

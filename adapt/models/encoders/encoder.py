@@ -41,7 +41,7 @@ class Encoder(nn.Module, ABC):
 
     `channels` and `reductions` (input pixels per output pixel, a side) describe the stages, shallow
     to deep; no stage is reduced by more than `output_stride`. `pixels` is the input its pretrained
-    weights expect, `patch_px` the side of a vision transformer's patch, None for other networks.
+    weights expect.
     """
 
     name: str
@@ -49,7 +49,6 @@ class Encoder(nn.Module, ABC):
     channels: tuple[int, ...]
     reductions: tuple[int, ...]
     pixels: PixelFormat
-    patch_px: int | None = None
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -1,0 +1,61 @@
+"""The frozen networks that teach a job's own: built, and loaded with the weights that the spec
+names."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from adapt.errors import JobError
+from adapt.methods.distillation import Distillation, DistillationConfig
+from adapt.methods.method import AddOn
+from adapt.models import ENCODERS, build_encoder
+from adapt.models.encoders.encoder import UNDILATED_STRIDE, Encoder
+from adapt.models.encoders.timm import timm_knows
+from adapt.models.encoders.vit import is_vit
+from adapt.models.segmenter import Segmenter
+from adapt.models.weights import load_fitting, read_weights
+from adapt.spec.job_spec import JobSpec
+from adapt.trainer.fetched import fetched
+from storage.stores import Stores
+
+
+def build_add_ons(
+    job: JobSpec, segmenter: Segmenter, stores: Stores | None = None
+) -> dict[str, AddOn]:
+    """The add-ons of the job's method by section; without `stores` their networks are left random.
+
+    Raises `JobError` where their weights do not fit.
+    """
+    config = job.distillation
+    if config is None:
+        return {}
+    with named("model.", "distillation."):
+        teacher = _frozen_encoder(config.encoder)
+        if stores is not None:
+            _load_encoder(teacher, config, stores)
+    return {"distillation": Distillation(config, segmenter, teacher)}
+
+
+def _frozen_encoder(name: str) -> Encoder:
+    """Of a vision transformer its own stages; other networks as classifiers are trained."""
+    transformer = name not in ENCODERS and timm_knows(name) and is_vit(name)
+    return build_encoder(name, None if transformer else UNDILATED_STRIDE, transformer)
+
+
+def _load_encoder(encoder: Encoder, config: DistillationConfig, stores: Stores) -> None:
+    """Give it the weights that the section names."""
+    if config.weights_uri is not None:
+        with fetched(stores, config.weights_uri) as path:
+            weights = read_weights(path, config.weights_sha256, key="model.weights_uri")
+            load_fitting(weights, encoder.load, "model.weights_uri")
+    elif config.weights == "imagenet":
+        encoder.load(encoder.imagenet_weights())
+
+
+@contextmanager
+def named(key: str, instead: str) -> Iterator[None]:
+    """Within it errors name the key of another section than `model`."""
+    try:
+        yield
+    except JobError as error:
+        problem, fix = (text.replace(key, instead) for text in (error.problem, error.fix))
+        raise JobError(problem, fix) from error
