@@ -77,6 +77,7 @@ def _feature_discriminators(
     config: AdversarialConfig, segmenter: Segmenter, criterion: Criterion
 ) -> Discriminators:
     """One for each stage that `weight_adv` adapts, deepest first, named by its place."""
+    segmenter.require_learning_encoder("discriminators of features")
     channels = segmenter.encoder.channels
     if len(config.weight_adv) > len(channels):
         raise JobError(

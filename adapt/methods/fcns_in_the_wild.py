@@ -62,6 +62,7 @@ class FCNsInTheWild(Method):
 
     def __init__(self, config: FCNsInTheWildConfig, segmenter: Segmenter) -> None:
         super().__init__(config, segmenter)
+        segmenter.require_learning_encoder("a classifier of the features' domain")
         width = config.discriminator_width
         self.classifier = DomainClassifier(segmenter.encoder.channels[-1], width)
         self.register_buffer("sizes", torch.zeros(3, segmenter.num_classes))

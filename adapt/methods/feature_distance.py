@@ -43,6 +43,7 @@ class FeatureDistance(nn.Module):
 
     def __init__(self, config: FeatureDistanceConfig, segmenter: Segmenter) -> None:
         super().__init__()
+        segmenter.require_learning_encoder("a feature distance")
         self.config, self.num_classes = config, segmenter.num_classes
         self.encoder = deepcopy(segmenter.encoder).requires_grad_(False)
         counted = range(self.num_classes) if config.classes is None else config.classes

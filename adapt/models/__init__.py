@@ -28,13 +28,14 @@ from adapt.models.decoders.refinenet import RefineNetDecoder
 from adapt.models.decoders.unet import UNetDecoder, UNetEncoder
 from adapt.models.encoders.caffe_resnet import CaffeResNet
 from adapt.models.encoders.caffe_vgg import CaffeVGG16
-from adapt.models.encoders.encoder import Encoder
+from adapt.models.encoders.encoder import Encoder, no_drop_path
 from adapt.models.encoders.fc_densenet import FCDenseNetEncoder
 from adapt.models.encoders.frrn import FRRNEncoder
 from adapt.models.encoders.icnet import ICNetEncoder
 from adapt.models.encoders.resize_pyramid import ResizePyramid
 from adapt.models.encoders.timm import TimmEncoder, timm_knows, timm_names_like
 from adapt.models.encoders.vit import ViTEncoder, is_vit
+from adapt.models.licences import check_licence
 from adapt.models.segmenter import Decoder, Segmenter
 
 ARCHITECTURES: dict[str, type[Decoder]] = {
@@ -98,7 +99,10 @@ def build_segmenter(
     if needs_file and encoder_weights is None:
         raise ValueError("the weights at weights_uri must be read and passed as encoder_weights")
     row = _architecture(config.architecture)
-    encoder = build_encoder(config.encoder, config.output_stride, row.demands.equal_strides)
+    check_licence(config)
+    encoder = build_encoder(
+        config.encoder, config.output_stride, row.demands.equal_strides, config.drop_path
+    )
     row.demands.check(config.architecture, encoder)
     if encoder_weights is None and config.weights == "imagenet" and config.start_uri is None:
         encoder_weights = encoder.imagenet_weights()
@@ -108,12 +112,18 @@ def build_segmenter(
     return Segmenter(config, encoder, decoder, num_classes)
 
 
-def build_encoder(name: str, output_stride: int | None, equal_strides: bool = False) -> Encoder:
+def build_encoder(
+    name: str,
+    output_stride: int | None,
+    equal_strides: bool = False,
+    drop_path: float | None = None,
+) -> Encoder:
     """The encoder of this name with random weights: a row of `ENCODERS`, or one of timm's.
 
     `equal_strides`: a vision transformer's own stages, with patches of `output_stride` pixels, by
-    default its own; else they are resized to a pyramid down to it. Raises `JobError` for a name
-    that neither has, and for an output stride it cannot have.
+    default its own; else they are resized to a pyramid down to it. `drop_path`: stochastic depth of
+    one of timm's. Raises `JobError` for a name that neither has, and for an output stride or
+    stochastic depth that it cannot have.
     """
     if equal_strides and (name in ENCODERS or (timm_knows(name) and not is_vit(name))):
         raise JobError(
@@ -121,6 +131,8 @@ def build_encoder(name: str, output_stride: int | None, equal_strides: bool = Fa
             f"{name!r}",
             fix="set model.encoder: vit_base_patch14_dinov2, or choose another architecture",
         )
+    if name in ENCODERS and drop_path is not None:
+        raise no_drop_path(name, drop_path)
     if name in ENCODERS:
         return ENCODERS[name](name, _stride(output_stride))
     if not timm_knows(name):
@@ -129,10 +141,10 @@ def build_encoder(name: str, output_stride: int | None, equal_strides: bool = Fa
             f"{known_names(name, [*ENCODERS, *timm_names_like(name)])}"
         )
     if equal_strides:
-        return ViTEncoder(name, output_stride)
+        return ViTEncoder(name, output_stride, drop_path)
     if is_vit(name):
-        return ResizePyramid(name, _stride(output_stride))
-    return TimmEncoder(name, _stride(output_stride))
+        return ResizePyramid(name, _stride(output_stride), drop_path)
+    return TimmEncoder(name, _stride(output_stride), drop_path)
 
 
 def _stride(output_stride: int | None) -> int:

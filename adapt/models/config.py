@@ -47,6 +47,25 @@ class SegmenterConfig(Section):
         description="A file of safetensors or torch.save with weights of this whole network to "
         "start from, such as an earlier run's best; goes before weights and weights_uri.",
     )
+    accept_license: str | None = Field(
+        None,
+        description="The licence of the encoder's pretrained weights, in timm's word, where they "
+        "are gated or not for commercial use (DINOv3: dinov3-license); segadapt models --encoder "
+        "NAME names it.",
+    )
+    frozen_encoder: bool = Field(
+        False,
+        description="The encoder keeps its weights and stays in evaluation mode: no gradients, no "
+        "state of the optimizer; the head alone learns.",
+    )
+    drop_path: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Stochastic depth: chance that the encoder's last block is left out for an "
+        "image in training, falling to 0 at the first (of timm's encoders); null: the encoder's "
+        "own.",
+    )
     norm: Literal["train", "frozen_affine", "frozen"] = Field(
         "frozen_affine",
         description="The encoder's batch norm. train: ordinary; frozen_affine: gamma and beta "

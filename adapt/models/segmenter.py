@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from adapt.batch import PixelFormat, Prediction
@@ -110,6 +111,8 @@ class Segmenter(nn.Module):
         self.encoder, self.decoder = encoder, decoder
         for norm in encoder.norms():
             norm.requires_grad_(NORMS[config.norm].affine_trains)
+        if config.frozen_encoder:
+            encoder.requires_grad_(False)
 
     @property
     def pixels(self) -> PixelFormat:
@@ -136,7 +139,7 @@ class Segmenter(nn.Module):
         """
         given_hw = (images.shape[-2], images.shape[-1])
         images = enlarged(images, self.encoder.smallest_side_px, self.encoder.multiple_px)
-        features = self.encoder(images)
+        features = self._stages(images)
         heads, extra = self.decoder(images, features)
         padded_hw = (images.shape[-2], images.shape[-1])
         if padded_hw != given_hw:
@@ -148,6 +151,26 @@ class Segmenter(nn.Module):
         size_hw = size_hw or given_hw
         logits = tuple(resize(head, size_hw, self.align_corners) for head in heads)
         return Prediction(logits, features, extra)
+
+    def require_learning_encoder(self, term: str) -> None:
+        """Raise `JobError` where no parameter of the encoder learns, which is all that `term` of a
+        method reaches."""
+        if self.config.frozen_encoder and not self._encoder_learns:
+            raise JobError(
+                f"model.frozen_encoder: expected false with {term}, which moves the encoder alone, "
+                "got true",
+                fix="remove it, or choose another method",
+            )
+
+    @property
+    def _encoder_learns(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.encoder.parameters())
+
+    def _stages(self, images: Tensor) -> Stages:
+        """The encoder's; nothing is kept for gradients where none of its parameters learns."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_learns):
+            stages: Stages = self.encoder(images)
+        return stages
 
     def _cut_back(
         self, maps: Tensor, padded_hw: tuple[int, int], given_hw: tuple[int, int]
@@ -204,8 +227,11 @@ class Segmenter(nn.Module):
         self.load_state_dict(state, strict=False)
 
     def train(self, mode: bool = True) -> "Segmenter":
-        """As usual, but frozen norms stay in evaluation."""
+        """As usual, but frozen norms, and a frozen encoder as a whole, stay in evaluation."""
         super().train(mode)
+        if self.config.frozen_encoder:
+            self.encoder.eval()
+            return self
         for norm in self.encoder.norms():
             norm.train(mode and NORMS[self.config.norm].statistics_move)
         return self

@@ -16,6 +16,7 @@ from adapt.methods import build_method, labelling_of
 from adapt.methods.method import Method
 from adapt.models import ENCODERS, build_segmenter
 from adapt.models.config import SegmenterConfig
+from adapt.models.licences import check_licence
 from adapt.models.segmenter import Segmenter
 from adapt.models.weights import (
     check_description,
@@ -37,6 +38,8 @@ def check_networks(job: JobSpec) -> Method:
 
     Raises `JobError` where model, method and optimizers do not fit one another.
     """
+    if not starts_as_labeller(job):
+        check_licence(job.model)
     method = build_without_memory(job)
     with torch.device("meta"):
         build_optimizers(job.optim, method)

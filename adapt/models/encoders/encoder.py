@@ -189,6 +189,15 @@ def no_multiplicity(name: str) -> JobError:
     )
 
 
+def no_drop_path(name: str, found: float) -> JobError:
+    """The error to raise for an encoder whose blocks are never left out."""
+    return JobError(
+        f"model.drop_path: expected null with encoder {name!r}, which has no stochastic depth, "
+        f"got {found}",
+        fix="remove it, or choose one of timm's transformers, ConvNeXts or ResNets",
+    )
+
+
 def wrong_output_stride(name: str, only: int, found: int) -> JobError:
     """The error to raise where encoder `name` has one output stride and the spec asks for
     another.

@@ -41,14 +41,14 @@ class ResizePyramid(ViTEncoder):
 
     def _resized(self, tokens: Tensor, stride: int) -> Tensor:
         """Tokens of the padded image -> a map of it at this stride, in its own precision."""
-        if stride == self.patch:
+        if stride == self.patch_px:
             return tokens
-        rows, columns = (-(-side * self.patch // stride) for side in tokens.shape[-2:])
+        rows, columns = (-(-side * self.patch_px // stride) for side in tokens.shape[-2:])
         return resize(tokens, (rows, columns), align_corners=False).to(tokens.dtype)
 
 
 def _patch_of_pyramid(name: str, options: dict[str, Any]) -> int | None:
     """None, the network's own, where that divides the strides."""
     with torch.device("meta"):
-        own = ViTEncoder(name, **options).patch
+        own = ViTEncoder(name, **options).patch_px
     return None if UNDILATED_STRIDE % own == 0 else PATCH

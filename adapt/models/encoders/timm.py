@@ -23,6 +23,7 @@ from adapt.models.encoders.encoder import (
     Encoder,
     LoadReport,
     blocks_of,
+    no_drop_path,
     no_multiplicity,
     wrong_output_stride,
 )
@@ -63,14 +64,17 @@ PROBE_HW = (97, 161)
 class TimmEncoder(Encoder):
     """A timm backbone with random weights that returns its stages.
 
-    Raises `JobError` for a backbone without stages, or an output stride that it cannot have; on the
-    meta device, where it costs nothing, also for one that takes no images of any size.
+    Raises `JobError` for a backbone without stages, or an output stride or stochastic depth that it
+    cannot have; on the meta device, where it costs nothing, also for one that takes no images of
+    any size.
     """
 
-    def __init__(self, name: str, output_stride: int = UNDILATED_STRIDE) -> None:
+    def __init__(
+        self, name: str, output_stride: int = UNDILATED_STRIDE, drop_path: float | None = None
+    ) -> None:
         super().__init__()
         self.name, self.output_stride = name, output_stride
-        backbone = _create_backbone(name, output_stride)
+        backbone = _create_backbone(name, output_stride, drop_path)
         self.backbone: nn.Module = backbone
         self.channels = tuple(backbone.feature_info.channels())
         self.reductions = tuple(backbone.feature_info.reduction())
@@ -149,10 +153,15 @@ def timm_names_like(name: str) -> list[str]:
     return close or list(USUAL_ENCODERS)
 
 
-def _create_backbone(name: str, output_stride: int) -> Any:
-    """Raises `JobError` for what is no encoder of this output stride."""
+def _create_backbone(name: str, output_stride: int, drop_path: float | None) -> Any:
+    """Raises `JobError` for what is no encoder of this output stride and stochastic depth."""
+    options = {} if drop_path is None else {"drop_path_rate": drop_path}
     try:
-        backbone = _dilated_or_as_it_is(name, output_stride)
+        backbone = _dilated_or_as_it_is(name, output_stride, options)
+    except TypeError as error:
+        if drop_path is not None and "drop_path_rate" in str(error):
+            raise no_drop_path(name, drop_path) from error
+        raise
     except RuntimeError as error:
         raise JobError(
             f"model.encoder: expected an encoder of stages, got {name!r}: {error}"
@@ -166,18 +175,18 @@ def _create_backbone(name: str, output_stride: int) -> Any:
     return backbone
 
 
-def _dilated_or_as_it_is(name: str, output_stride: int) -> Any:
+def _dilated_or_as_it_is(name: str, output_stride: int, options: dict[str, Any]) -> Any:
     """Dilated by timm or here; as it is where neither can."""
     if output_stride == UNDILATED_STRIDE:
-        return _cut(name)
+        return _cut(name, **options)
     pools = next((kind for start, kind in POOLS_TO_REMOVE.items() if name.startswith(start)), None)
     if pools is not None:
-        backbone = _cut(name, out_indices=STAGES_WHEN_DILATED)
+        backbone = _cut(name, out_indices=STAGES_WHEN_DILATED, **options)
         _dilate(backbone, pools, output_stride)
         return backbone
     with suppress(AssertionError, TypeError, NotImplementedError):  # how timm's families refuse
-        return _cut(name, output_stride=output_stride)
-    return _cut(name)
+        return _cut(name, output_stride=output_stride, **options)
+    return _cut(name, **options)
 
 
 def _cut(name: str, **options: Any) -> Any:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from adapt.batch import PixelFormat
 from adapt.errors import JobError
-from adapt.models.encoders.encoder import WEIGHTS_KEY, Encoder, LoadReport, no_multiplicity
+from adapt.models.encoders.encoder import Encoder, LoadReport, no_multiplicity
+from adapt.models.encoders.vit_weights import converted
 from adapt.models.layers import enlarged
-from adapt.models.weights import misfit
 
 MODULES = ("timm.models.vision_transformer", "timm.models.eva", "timm.models.deit")
 """The files of timm whose networks these are: DINOv2, TIPSv2; DINOv3, PE, EVA-02; DeiT-3."""
@@ -31,30 +31,32 @@ NUM_STAGES = 4
 class ViTEncoder(Encoder):
     """A vision transformer of timm with random weights: four stages, reduced by its patch alike.
 
-    `patch` is the side in pixels of its patches, the network's own where it is None; `options` are
-    timm's own, for tests. Raises `JobError` for a network that takes no images of any size.
+    `patch_px` is the side in pixels of its patches, the network's own where it is None; `options`
+    are timm's own, for tests. Raises `JobError` for a network that takes no images of any size.
     """
 
+    patch_px: int
+
     def __init__(
-        self, name: str, patch: int | None = None, drop_path: float | None = None, **options: Any
+        self, name: str, patch_px: int | None = None, drop_path: float | None = None, **options: Any
     ) -> None:
         super().__init__()
-        backbone = _create(name, patch, {"drop_path_rate": drop_path or 0.0, **options})
-        self.name, self.patch = name, int(backbone.patch_embed.patch_size[0])
+        backbone = _create(name, patch_px, {"drop_path_rate": drop_path or 0.0, **options})
+        self.name, self.patch_px = name, int(backbone.patch_embed.patch_size[0])
         self.ends = stage_ends(len(backbone.blocks))
         self._taken = sorted(set(self.ends))
         backbone.prune_intermediate_layers(self._taken, prune_norm=False)
         self.backbone: nn.Module = backbone
-        self.output_stride = self.patch
+        self.output_stride = self.patch_px
         self.channels = (int(backbone.embed_dim),) * NUM_STAGES
-        self.reductions: tuple[int, ...] = (self.patch,) * NUM_STAGES
+        self.reductions: tuple[int, ...] = (self.patch_px,) * NUM_STAGES
         pretrained = backbone.default_cfg
         self.pixels = PixelFormat(tuple(pretrained["mean"]), tuple(pretrained["std"]), bgr=False)
 
     @property
     def multiple_px(self) -> int:
         """Images are padded to whole patches."""
-        return self.patch
+        return self.patch_px
 
     def blocks(self) -> list[nn.Module]:
         """The transformer's blocks."""
@@ -64,7 +66,7 @@ class ViTEncoder(Encoder):
         """(B, 3, H, W) -> four stages (B, C, ceil(H / patch), ceil(W / patch))."""
         backbone: Any = self.backbone
         found = backbone.forward_intermediates(
-            enlarged(images, self.patch, self.patch),
+            enlarged(images, self.patch_px, self.patch_px),
             indices=self._taken,
             norm=True,
             intermediates_only=True,
@@ -75,18 +77,11 @@ class ViTEncoder(Encoder):
         """Multi-grid changes nothing: there are no convolutions to dilate."""
 
     def load(self, state: Mapping[str, Tensor]) -> LoadReport:
-        """As the contract says; the classifier and the norm before it are left out."""
-        own = self.backbone.state_dict()
-        dropped = [key for key in state if key not in own and key.startswith(("head", "fc_norm"))]
-        fitting = {key: tensor for key, tensor in state.items() if key not in dropped}
-        differences = misfit(own, fitting)
-        if differences:
-            raise JobError(
-                f"{WEIGHTS_KEY}: expected weights of encoder {self.name!r}, "
-                f"got others ({differences})"
-            )
-        self.backbone.load_state_dict(fitting, strict=False)
-        return LoadReport(len(fitting), tuple(dropped))
+        """As the contract says, under timm's names or those of the family's own files; the
+        classifier is left out, and patch kernels of another side are resized."""
+        found = converted(state, self.backbone, self.name)
+        self.backbone.load_state_dict(found.tensors, strict=False)
+        return LoadReport(len(found.tensors), found.dropped)
 
     def multiplicities(self) -> dict[str, int]:
         """There are none: the papers' programs train Caffe's networks alone."""
@@ -114,7 +109,7 @@ def stage_ends(num_blocks: int) -> tuple[int, ...]:
     return STAGE_ENDS.get(num_blocks, quarters)
 
 
-def _create(name: str, patch: int | None, options: dict[str, Any]) -> Any:
+def _create(name: str, patch_px: int | None, options: dict[str, Any]) -> Any:
     """timm's network without classifier. A patch of another side keeps the table of positions."""
     import timm
 
@@ -122,11 +117,11 @@ def _create(name: str, patch: int | None, options: dict[str, Any]) -> Any:
 
     full_name = default_weights(name)
     options = {"num_classes": 0, "dynamic_img_size": True, **options}
-    if patch is not None:
+    if patch_px is not None:
         with torch.device("meta"):
             own: Any = timm.create_model(full_name, **options).patch_embed
-        img_size = tuple(side * patch for side in own.grid_size)
-        options |= {"patch_size": patch, "img_size": img_size}
+        img_size = tuple(side * patch_px for side in own.grid_size)
+        options |= {"patch_size": patch_px, "img_size": img_size}
     try:
         return timm.create_model(full_name, **options)
     except (RuntimeError, TypeError) as error:
