@@ -1,10 +1,11 @@
-"""Commands about checkpoints: evaluate, download-best, import- and export-checkpoint."""
+"""Commands about checkpoints: evaluate, choose, download-best, import- and export-checkpoint."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from adapt.cli.messages import print_answer
 from adapt.cli.options import (
@@ -18,6 +19,7 @@ from adapt.cli.options import (
     place_here,
     stores_of,
 )
+from storage.uris import without_password
 
 commands = typer.Typer()
 
@@ -77,6 +79,42 @@ def evaluate(
 
 
 @commands.command()
+def choose(
+    spec: SpecPath,
+    checkpoints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--checkpoint",
+            help="A candidate, two or more: a file of weights, or the folder of "
+            "weights.safetensors. Default: the checkpoints that the run of SPEC keeps.",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose a checkpoint without labels: the one that agrees most with the mean of all candidates.
+
+    The images are those of the spec's validation split; labels are not read. Candidates may be of
+    several runs, methods and networks: each network is that of the spec beside its weights.
+    """
+    from adapt.cli.live import progress_bar
+    from adapt.cli.tables import percent
+    from adapt.trainer.score import rank_checkpoints
+
+    job, place = job_and_place(spec, overrides)
+    with progress_bar("predicting", console) as advance:
+        ranked = rank_checkpoints(job, place, checkpoints or (), advance)
+    if as_json:
+        print_answer([{"checkpoint": uri, "agreement": value} for uri, value in ranked])
+        return
+    table = Table("checkpoint", "agreement (mIoU, %)")
+    for uri, value in ranked:
+        table.add_row(without_password(uri), f"{percent(value):.2f}")
+    Console().print(table)
+    console.print(f"chosen: {without_password(ranked[0][0])}", soft_wrap=True, highlight=False)
+
+
+@commands.command()
 def download_best(
     run: Annotated[
         str,
@@ -103,7 +141,6 @@ def download_best(
     from adapt.platforms.records import tracking_uri_of
     from adapt.tracking.mlflow_database import embedded_tracking_uri
     from adapt.trainer.download import download_best as fetch
-    from storage.uris import without_password
 
     place = place_here()
     uri = tracking_uri or tracking_uri_of(run, place.environment) or place.tracking_uri

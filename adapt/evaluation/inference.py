@@ -9,6 +9,7 @@ one view: where they overlap they are averaged, at the image's size, before anyt
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import reduce
 from typing import Annotated, NamedTuple
 
@@ -106,15 +107,22 @@ def predictions(
     The networks work in evaluation mode and are left in the mode they were in. Nothing here waits
     for the device.
     """
-    modes = [segmenter.training for segmenter, _ in members]
-    for segmenter, _ in members:
-        segmenter.eval()
-    try:
+    with evaluating([segmenter for segmenter, _ in members]):
         for number, sample in decoded(split, indices, threads):
             size_hw = size_of(number, sample)
             yield Predicted(number, sample, predict(members, sample.image, size_hw, device, views))
+
+
+@contextmanager
+def evaluating(segmenters: Sequence[Segmenter]) -> Iterator[None]:
+    """Within it the networks are in evaluation mode; after it in the mode they were in."""
+    modes = [segmenter.training for segmenter in segmenters]
+    for segmenter in segmenters:
+        segmenter.eval()
+    try:
+        yield
     finally:
-        for (segmenter, _), mode in zip(members, modes, strict=True):
+        for segmenter, mode in zip(segmenters, modes, strict=True):
             segmenter.train(mode)
 
 

@@ -112,7 +112,8 @@ def neighbourhood(logits: Tensor) -> Tensor:
     """(K, H, W) -> (2,): soft neighbourhood density of an image as a fixed-point number, and 1.
 
     Of up to 32 pixels of each predicted class: rows of probabilities of unit length, their products
-    over 0.05 without the diagonal, softmax, mean entropy of the rows, in nats.
+    over 0.05 without the diagonal, softmax, mean entropy of the rows over the largest possible,
+    that of 32 pixels of each of the K classes.
     """
     probabilities = _on_grid(logits, _DENSITY_GRID).double().softmax(dim=0).T
     chosen, valid = _of_each_class(probabilities)
@@ -122,6 +123,7 @@ def neighbourhood(logits: Tensor) -> Tensor:
     alike = alike.masked_fill(alone | ~valid, -torch.inf)
     entropy = torch.special.entr(alike.softmax(dim=1)).sum(dim=1).nan_to_num()
     density = (entropy * valid).sum() / valid.sum().clamp(min=1)
+    density = density / log(_OF_A_CLASS * len(logits) - 1)
     fixed = (density * _FIXED).round().to(torch.int64)
     return torch.stack([fixed, torch.ones_like(fixed)])
 

@@ -15,6 +15,7 @@ from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.engine.device import prepare_device
 from adapt.errors import JobError
+from adapt.evaluation.agreement import agreements
 from adapt.evaluation.evaluate import Evaluation, evaluate
 from adapt.evaluation.inference import EnsembleMember
 from adapt.evaluation.metrics import subset_classes
@@ -30,6 +31,7 @@ from adapt.trainer.networks import load_network
 from adapt.trainer.opening import (
     decoding_threads,
     open_cache,
+    open_run_folder,
     open_split,
     open_stores,
     open_validation,
@@ -74,6 +76,47 @@ def evaluate_checkpoint(
             fix="evaluate another checkpoint",
         )
     return evaluation
+
+
+def rank_checkpoints(
+    job: JobSpec,
+    place: Place,
+    checkpoints: Sequence[str] = (),
+    on_image: Callable[[int, int], None] = lambda _done, _total: None,
+) -> list[tuple[str, float]]:
+    """Checkpoints by how well each agrees with all of them on the validation split, whose labels
+    are not read, the best first: URI and mIoU in [0, 1] (`agreements`).
+
+    `checkpoints` are as in `evaluate_checkpoint`, by default those that the job's run keeps. Raises
+    `JobError` for fewer than two, and where the weights do not fit.
+    """
+    uris = list(checkpoints) or _kept(job, place)
+    if len(uris) < 2:
+        raise JobError(
+            f"checkpoints: expected two or more to choose from, got {len(uris)}",
+            "name more, or keep more in a run by checkpoint.keep",
+        )
+    with _networks_and_split(job, place, uris, None, labelled=False) as opened:
+        members, split, device = opened
+        done = count(1)
+        found = agreements(
+            [member.segmenter for member in members],
+            split,
+            device,
+            views=job.evaluate,
+            threads=decoding_threads(job.stream, place),
+            on_image=lambda: on_image(next(done), len(split)),
+        )
+    if not all(isfinite(one) for one in found):
+        bad = [uri for uri, one in zip(uris, found, strict=True) if not isfinite(one)]
+        raise JobError(f"checkpoints: expected finite logits, got NaN or infinity of {bad[0]}")
+    return sorted(zip(uris, found, strict=True), key=lambda pair: -pair[1])
+
+
+def _kept(job: JobSpec, place: Place) -> list[str]:
+    """The checkpoints of the job's run, oldest first."""
+    folder = open_run_folder(job, place)
+    return [join(folder.uri, name) for name in folder.names()]
 
 
 def predict_checkpoint(

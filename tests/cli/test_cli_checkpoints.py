@@ -52,6 +52,21 @@ def test_an_ensemble_of_one_twice_is_itself(finished: Path) -> None:
     refused(weighed, 2, "weights: expected a number for each checkpoint, got 1 for 2")
 
 
+@pytest.mark.slow
+def test_a_checkpoint_is_chosen_without_labels(finished: Path) -> None:
+    kept = sorted(path.parent.name for path in (finished / "runs/tiny").glob("*/weights.*"))
+    ended = call("choose", "tiny.yaml", "--json", folder=finished)
+    assert ended.code == 0, ended.err
+    ranked = json.loads(ended.out)
+    assert sorted(Path(one["checkpoint"]).name for one in ranked) == kept and len(kept) > 1
+    assert 1 >= ranked[0]["agreement"] >= ranked[-1]["agreement"] >= 0
+    best = f"runs/tiny/{kept[0]}"
+    twice = call("choose", "tiny.yaml", *("--checkpoint", best) * 2, folder=finished)
+    assert "100.00" in twice.out and twice.err.endswith(f"chosen: {best}\n")
+    one = call("choose", "tiny.yaml", "--checkpoint", best, folder=finished)
+    refused(one, 2, "checkpoints: expected two or more to choose from, got 1", "checkpoint.keep")
+
+
 def test_predict_writes_ids_and_colours(finished: Path) -> None:
     best = json.loads((finished / "answer.json").read_text())["best"]
     wanted = ("--checkpoint", f"runs/tiny/{best['name']}", "--out", "seen", "--colours")

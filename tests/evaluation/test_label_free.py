@@ -91,7 +91,7 @@ def test_soft_neighbourhood_density_by_a_transcription() -> None:
         soft /= soft.sum(axis=1, keepdims=True)
         densities.append(-(soft * np.log(np.where(soft > 0, soft, 1))).sum(axis=1).mean())
     found = score("soft_neighbourhood_density", *images)
-    assert found == pytest.approx(np.mean(densities), abs=1e-5)
+    assert found == pytest.approx(np.mean(densities) / log(4 * 32 - 1), abs=1e-5)
 
 
 def test_soft_neighbourhood_density_gives_small_classes_the_weight_of_large_ones() -> None:
@@ -99,7 +99,7 @@ def test_soft_neighbourhood_density_gives_small_classes_the_weight_of_large_ones
     few, many = sure_of([0] * 32 + [1] * 32, 3), sure_of([0] * 1032 + [1] * 32, 3)
     expected = score("soft_neighbourhood_density", few)
     assert score("soft_neighbourhood_density", many) == pytest.approx(expected, abs=1e-6)
-    assert expected == pytest.approx(log(31), abs=1e-3)
+    assert expected == pytest.approx(log(31) / log(95), abs=1e-3)
 
 
 def test_scores_of_products_read_a_grid_of_large_images() -> None:
@@ -116,7 +116,8 @@ def test_sure_and_varied_predictions_score_best_and_constant_ones_do_not(name: s
     uniform = score(name, torch.zeros(4, 1, 36))
     unsure = score(name, sure_of([0, 1, 2, 3] * 9, 4, certainty=1.0))
     if name == "soft_neighbourhood_density":
-        assert perfect == pytest.approx(log(8), abs=1e-3) and uniform == pytest.approx(log(31))
+        assert perfect * log(127) == pytest.approx(log(8), abs=1e-3)
+        assert uniform * log(127) == pytest.approx(log(31)), "32 pixels of the first class"
         return
     assert perfect == pytest.approx(1, abs=1e-6)
     assert perfect > max(unsure, uniform)
