@@ -34,6 +34,8 @@ def _send_start(run: MlflowRun, entries: list[Entry]) -> None:
 def _send_metrics(run: MlflowRun, entries: list[Entry]) -> None:
     from mlflow.entities import Metric
 
+    for key in list(_named(entries[-1]))[:1]:
+        run.notice_others(key)
     new: dict[tuple[str, int], Any] = {}
     for entry in entries:
         step, time_ms = entry["step"], entry["time_ms"]

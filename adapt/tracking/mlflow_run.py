@@ -4,6 +4,7 @@ MLflow is imported where it is used: that costs seconds, and only the leader's p
 """
 
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 KIND_TAG, TRAINING_KIND = "mlflow.experimentKind", "custom_model_development"
 """MLflow 3 opens an experiment without a kind on its page for generative AI."""
 _MAX_NAME_CHARS = 250
+SETTLE_S = 120.0
+"""The last requests of a process that was killed reach MLflow within so long: its client's own
+limit for a request."""
 JOB_KEY_TAG = "segadapt.job_key"
 JOB_TAG = "segadapt.job"
 """The submitted job that trained last."""
@@ -70,6 +74,7 @@ class MlflowRun:
         self.experiment_id = ""
         self.params: dict[str, str] = {}
         self._steps: dict[str, set[int]] = {}
+        self._attached_s = 0.0
         self._own_client: MlflowClient | None = None
 
     def reopen(self) -> None:
@@ -101,7 +106,7 @@ class MlflowRun:
         self.experiment_id = str(run.info.experiment_id)
         self._ended_ms = run.info.end_time or 0
         self.params = dict(run.data.params)
-        self.run_id = str(run.info.run_id)
+        self.run_id, self._attached_s = str(run.info.run_id), time.monotonic()
         return self.run_id
 
     @property
@@ -178,9 +183,18 @@ class MlflowRun:
     def steps_of(self, key: str) -> set[int]:
         """The steps at which the server has this metric; read once, where the run is not new."""
         if key not in self._steps:
-            history = [] if self._created else self.client.get_metric_history(self.id, key)
-            self._steps[key] = {point.step for point in history}
+            self._steps[key] = set() if self._created else self._read_steps(key)
         return self._steps[key]
+
+    def _read_steps(self, key: str) -> set[int]:
+        return {point.step for point in self.client.get_metric_history(self.id, key)}
+
+    def notice_others(self, key: str) -> None:
+        """Read all histories again where another process has meanwhile sent this metric: one that
+        was killed, or is ending, may still have had requests on their way."""
+        settled = self._created or time.monotonic() > self._attached_s + SETTLE_S
+        if not settled and key in self._steps and self._read_steps(key) - self._steps[key]:
+            self._steps = {}
 
     def is_past(self, entry: Entry) -> bool:
         """Return whether the run has ended since this entry was written, in a later start

@@ -114,6 +114,25 @@ def test_restart_continues_the_run_without_doubled_metrics(uri: str, tmp_path: P
     assert run.data.tags["segadapt.resumed_at_step"] == "4"
 
 
+def test_metrics_that_another_process_sends_late_are_not_doubled(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    """A job that was killed: its last request reaches the server when the next has begun."""
+    killed = open_tracker(sqlite_uri, tmp_path / "first", "late")
+    killed.log_metrics({"loss": 0.5, "rate": 1.0}, step=1)
+    wait_until_delivered(killed)
+    again = open_tracker(sqlite_uri, tmp_path / "elsewhere", "late", resume_step=1)
+    again.log_metrics({"loss": 0.4, "rate": 1.0}, step=2)
+    wait_until_delivered(again)
+    for tracker in (killed, again):
+        tracker.log_metrics({"loss": 0.3, "rate": 2.0}, step=3)
+        wait_until_delivered(tracker)
+    assert again.finish("FINISHED", DELIVERY_S) and killed.finish(None, DELIVERY_S)
+    run = only_run(sqlite_uri, "late")
+    assert history(sqlite_uri, run, "loss") == [(1, 0.5), (2, 0.4), (3, 0.3)]
+    assert history(sqlite_uri, run, "rate") == [(1, 1.0), (2, 1.0), (3, 2.0)]
+
+
 def test_run_is_found_by_its_job_key_alone(sqlite_uri: str, tmp_path: Path) -> None:
     first = open_tracker(sqlite_uri, tmp_path / "1", "found")
     assert first.finish("FAILED", DELIVERY_S)
