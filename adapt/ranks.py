@@ -6,6 +6,7 @@ and texts travel over gloo in the CPU's memory, so agreeing on them never waits 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -21,6 +22,8 @@ Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
 BUCKET_BYTES = 25_000_000
+
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 _LOST = ("gloo/transport", "by peer", "timed out", "Timed out")
 
@@ -45,14 +48,29 @@ def open_ranks(place: Place, device: torch.device, timeout: timedelta) -> Iterat
         dist.destroy_process_group()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it this process is the only rank: for work that its peers do not take part in."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def _together() -> bool:
+    """True where there are peers that take part."""
+    return dist.is_initialized() and not _ALONE.get()
+
+
 def num_ranks() -> int:
     """How many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if _together() else 1
 
 
 def rank() -> int:
     """This process's position among `num_ranks()`."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if _together() else 0
 
 
 def _peers_needed(collective: Callable[Given, Answer]) -> Callable[Given, Answer]:
@@ -89,7 +107,7 @@ def _is_lost_peer(error: RuntimeError) -> bool:
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """The sum of all ranks' tensors, without gradient, as a tensor of its own where there are
     several ranks."""
-    if not dist.is_initialized():
+    if not _together():
         return tensor.detach()
     total = tensor.detach().clone()
     dist.all_reduce(total)
@@ -98,7 +116,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:
     """The mean of all ranks' tensors, without gradient; alone, the tensor itself."""
-    return sum_over_ranks(tensor) / num_ranks() if dist.is_initialized() else tensor.detach()
+    return sum_over_ranks(tensor) / num_ranks() if _together() else tensor.detach()
 
 
 @_peers_needed
@@ -107,7 +125,7 @@ def average_over_ranks(tensors: Sequence[Tensor]) -> None:
 
     They travel in buckets, so that packing one hides behind sending another.
     """
-    if not dist.is_initialized():
+    if not _together():
         return
     sent = []
     for bucket in _buckets(tensors):
@@ -136,7 +154,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 @_peers_needed
 def any_rank(*flags: bool) -> tuple[bool, ...]:
     """For each flag, whether any rank's is set; all ranks get the same answers."""
-    if not dist.is_initialized():
+    if not _together():
         return flags
     values = torch.tensor([int(flag) for flag in flags])
     dist.all_reduce(values, op=dist.ReduceOp.MAX)
@@ -146,7 +164,7 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
 @_peers_needed
 def share_from_leader(tensors: Iterable[Tensor]) -> None:
     """Overwrite tensors with the leader's."""
-    if dist.is_initialized():
+    if _together():
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
@@ -154,7 +172,7 @@ def share_from_leader(tensors: Iterable[Tensor]) -> None:
 @_peers_needed
 def share_text(text: str | None) -> str | None:
     """The leader's text."""
-    if not dist.is_initialized():
+    if not _together():
         return text
     box = [text]
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
@@ -164,7 +182,7 @@ def share_text(text: str | None) -> str | None:
 @_peers_needed
 def gather_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
     """All ranks' keys of samples, in the order of ranks."""
-    if not dist.is_initialized():
+    if not _together():
         return keys
     found: list[tuple[str, ...]] = [()] * num_ranks()
     dist.all_gather_object(found, keys)
@@ -174,5 +192,5 @@ def gather_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
 @_peers_needed
 def barrier() -> None:
     """Wait for all ranks."""
-    if dist.is_initialized():
+    if _together():
         dist.all_reduce(torch.zeros(1))

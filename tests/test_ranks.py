@@ -18,6 +18,7 @@ from torch import Tensor, multiprocessing
 from adapt.batch import IGNORED, Batch
 from adapt.counts import counted_together, shared_count
 from adapt.engine.engine import Engine
+from adapt.engine.flops import step_flops
 from adapt.engine.sgd import SGDConfig
 from adapt.engine.train_config import TrainConfig
 from adapt.losses import (
@@ -34,7 +35,16 @@ from adapt.methods.moving_average import MovingAverageConfig
 from adapt.models import build_encoder, build_segmenter
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.places import Place
-from adapt.ranks import RankLost, any_rank, barrier, gather_keys, open_ranks, share_text
+from adapt.ranks import (
+    RankLost,
+    alone,
+    any_rank,
+    barrier,
+    gather_keys,
+    open_ranks,
+    share_text,
+)
+from adapt.ranks import num_ranks as current_ranks
 from adapt.trainer.shared_stop import shared
 from tests.networks import SURE
 
@@ -42,6 +52,7 @@ HW, STEPS, GLOBAL_BATCH = (33, 33), 3, 6
 ENDS = timedelta(seconds=60)
 
 
+MODEL = DeepLabV2Config(encoder="test_resnet", output_stride=16, weights="none", norm="frozen")
 DISTILLED = "advent, distilled"
 CASES = (*METHODS, DISTILLED)
 
@@ -49,8 +60,7 @@ CASES = (*METHODS, DISTILLED)
 def engine(case: str) -> Engine:
     torch.manual_seed(3)
     method = case.removesuffix(", distilled")
-    config = DeepLabV2Config(encoder="test_resnet", output_stride=16, weights="none", norm="frozen")
-    segmenter, add_ons = build_segmenter(config, 4), {}
+    segmenter, add_ons = build_segmenter(MODEL, 4), {}
     if case == DISTILLED:
         near = DistillationConfig(encoder="test_resnet", size_hw=(32, 32))
         teacher = build_encoder(near.encoder, 32)
@@ -247,6 +257,17 @@ def test_ranks_start_with_the_leader_s_networks_and_draw_their_own_dropout(tmp_p
 
 def agree(rank: int, num_ranks: int) -> Any:
     barrier()
+    if rank == 0:
+        with torch.device("meta"):
+            built = build_method({"name": "dacs"}, build_segmenter(MODEL, 4))
+        assert step_flops(built.double(), batch(1, slice(2)), batch(2, slice(2))).total > 0
+        with alone():  # collectives ask nobody: the others are not there
+            assert dist.get_world_size() == 2
+            assert (
+                current_ranks() == 1
+                and any_rank(True, False) == (True, False)
+                and share_text("own") == "own"
+            )
     flags = any_rank(rank == 1, False, rank == 0)
     return flags, share_text(f"of {rank}"), share_text(None), gather_keys((f"key {rank}",))
 

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from adapt.batch import Batch
+from adapt.engine.agreeing import Agreeing
 from adapt.engine.engine import Engine
 from adapt.engine.sync_batch_norm import SyncBatchNorm
 from adapt.errors import JobError
@@ -86,7 +87,7 @@ def predicted_bytes(job: JobSpec, num_ranks: int, packed_hw: Sizes = MappingProx
         return source, target
 
     synced = SyncBatchNorm() if job.train.sync_batch_norm and num_ranks > 1 else nullcontext()
-    with FakeTensorMode(allow_non_fake_inputs=True), _Agreeing():
+    with FakeTensorMode(allow_non_fake_inputs=True), Agreeing():
         return step_peak(engine, batches, synced)
 
 
@@ -190,19 +191,6 @@ class LiveStorages(TorchDispatchMode):
     def _gone(self, address: int) -> None:
         number, _ = self._here.pop(address)
         self._events.append(~number)
-
-
-class _Agreeing(TorchDispatchMode):
-    """Within it tensors without values read as true, or 1: losses are finite, class ratios are
-    known."""
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Return the value in the tensor's place, or run the function."""
-        if function is torch.ops.aten._local_scalar_dense.default:
-            return True
-        return function(*args, **(kwargs or {}))
 
 
 def _domains(job: JobSpec) -> list[str]:

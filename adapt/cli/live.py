@@ -1,5 +1,5 @@
-"""The live line of a running job: step, losses, samples/s, share of time waiting for data, time
-left.
+"""The live line of a running job: step, losses, samples/s, model FLOPs utilisation, share of time
+waiting for data, time left.
 
 On a terminal one line is updated; elsewhere every report is a line of its own, without control
 characters, for log collectors.
@@ -35,13 +35,14 @@ def describe(progress: "JobProgress") -> str:
     if seen.fetched_mb:
         fetched = f"fetched {seen.fetched_mb:.0f} MB (hits {seen.hit_rate:.0%}"
         fetched += f", {seen.retries} retries, {seen.hedges} hedges)  "
+    mfu = "" if progress.mfu is None else f"mfu {progress.mfu:.1%}  "
     saved = ""
     if progress.saved is not None:
         age = timedelta(seconds=round(progress.saved.age_s))
         saved = f"saved {progress.saved.step} {age} ago  "
     return (
         f"step {progress.step}/{progress.steps}  {losses}  {progress.samples_per_s:.1f} samples/s  "
-        f"waiting {progress.wait_share:.0%} ({waits})  "
+        f"{mfu}waiting {progress.wait_share:.0%} ({waits})  "
         f"{seen.queue_depth:.0f} ready  {fetched}{saved}left {left}"
     )
 

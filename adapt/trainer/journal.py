@@ -6,6 +6,7 @@ from math import nan
 
 from torch import Tensor, tensor
 
+from adapt.batch import Batch
 from adapt.checkpoint.saved import Saved
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.engine.engine import Engine
@@ -21,6 +22,7 @@ from adapt.trainer.feeds import Feeds
 from adapt.trainer.lineage import scored_dataset
 from adapt.trainer.opening import Opened
 from adapt.trainer.progress import BAD_SAMPLES, SUMS, JobProgress, Stretch
+from adapt.trainer.utilisation import Rates, Utilisation
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +49,21 @@ class Journal:
         self._stores = opened.job.resolved()["stores"]
         self._scored = scored_dataset(opened)
         self._observer = Observer(feeds.streams, opened.cache)
+        self._utilisation = Utilisation(opened.job, engine.device) if opened.place.leader else None
         self.start_stretch()
 
     def start_stretch(self) -> None:
         """Measure speed from here on: evaluations do not count."""
         self._stretch = Stretch(self._engine.step_count, self._feeds.wait_s)
+        if self._utilisation is not None:
+            self._utilisation.restart()
 
-    def count_step(self) -> None:
-        """Note how long a step waited for its batches, which were just taken."""
+    def count_step(self, source: Batch, target: Batch | None) -> None:
+        """Note how long a step waited for its batches, which were just taken, and what it costs."""
         self._observer.step()
+        if self._utilisation is not None and self._utilisation.count(source, target):
+            self.start_stretch()  # counting is no part of the step
+            self._utilisation.count(source, target)
 
     def log_losses(self, losses: Mapping[str, Tensor], durable: Moment | None) -> None:
         """Log losses and speed since the last call; all ranks take part."""
@@ -63,6 +71,7 @@ class Journal:
         observed = self._observer.take()
         means, streams = self._over_ranks(losses, observed)
         speed = self._stretch.measure(step, self._feeds.samples, self._feeds.wait_s)
+        rates = Rates() if self._utilisation is None else self._utilisation.take(speed.spent_s)
         self._on_progress(
             JobProgress(
                 step,
@@ -73,6 +82,7 @@ class Journal:
                 (steps - step) * speed.step_s,
                 observed,
                 durable,
+                rates.mfu,
             )
         )
         if self.tracker is not None:
@@ -81,6 +91,7 @@ class Journal:
                 metrics[f"train/lr.{_dotted(name)}"] = optimizer.param_groups[0]["lr"]
             metrics["speed/samples_per_s"] = speed.samples_per_s
             metrics["speed/data_wait_share"] = speed.wait_share
+            metrics |= rates.metrics()
             if durable is not None:
                 metrics["speed/checkpoint_age_s"] = durable.age_s
             self.tracker.log_metrics(metrics | streams, step)

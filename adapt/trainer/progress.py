@@ -17,7 +17,8 @@ class JobProgress(NamedTuple):
     """The content of the live line.
 
     `wait_share` in [0, 1] is the time spent waiting for data; `stream` has the details, for this
-    rank alone. `saved` is the last checkpoint that this process has stored.
+    rank alone. `saved` is the last checkpoint that this process has stored. `mfu` in [0, 1] is the
+    model FLOPs utilisation, None where it is not known.
     """
 
     step: int
@@ -28,18 +29,20 @@ class JobProgress(NamedTuple):
     remaining_s: float
     stream: Observed
     saved: Moment | None
+    mfu: float | None = None
 
 
 class Stretch:
-    """Speed since a step: seconds a step, samples a second, share of time waiting for data."""
+    """Speed since a step: seconds, seconds a step, samples a second, share of time waiting for
+    data."""
 
     def __init__(self, step: int = 0, wait_s: float = 0.0) -> None:
         self._step, self._wait_s, self._start_s = step, wait_s, time.perf_counter()
-        self.step_s = self.samples_per_s = self.wait_share = 0.0
+        self.spent_s = self.step_s = self.samples_per_s = self.wait_share = 0.0
 
     def measure(self, step: int, samples: int, wait_s: float) -> "Stretch":
         now_s = time.perf_counter()
-        spent_s = max(now_s - self._start_s, 1e-9)
+        self.spent_s = spent_s = max(now_s - self._start_s, 1e-9)
         self.step_s = spent_s / max(step - self._step, 1)
         self.samples_per_s = samples / self.step_s
         self.wait_share = min(1.0, (wait_s - self._wait_s) / spent_s)

@@ -101,7 +101,7 @@ class Trainer:
         except Interrupted as error:
             log.info("%s", error)
             return None
-        self.journal.count_step()
+        self.journal.count_step(*batches)
         return batches
 
     def _evaluation_due(self) -> bool:

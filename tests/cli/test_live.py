@@ -32,6 +32,11 @@ def test_a_report_says_what_was_fetched() -> None:
     assert "6 ready  fetched 128 MB (hits 50%, 3 retries, 1 hedges)  left" in said
 
 
+def test_a_report_says_the_utilisation_where_it_is_known() -> None:
+    said = describe(REPORT._replace(mfu=0.3116))
+    assert "8.0 samples/s  mfu 31.2%  waiting 25% (" in said
+
+
 def test_a_report_says_how_old_the_last_stored_checkpoint_is() -> None:
     said = describe(REPORT._replace(saved=Moment(15, 0, time.monotonic() - 90)))
     assert "6 ready  saved 15 0:01:30 ago  left" in said

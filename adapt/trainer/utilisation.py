@@ -1,0 +1,128 @@
+"""Model FLOPs utilisation (MFU): the share of its device's peak at which a running job trains.
+
+The operations of a step are counted once for each shape of its batches, from the batches
+themselves, so nothing waits for the device, and batches of several sizes are right too. MFU is the
+time that the steps would take at the peak over the time that they took; waiting for data counts,
+evaluations and saves between two stretches do not.
+"""
+
+import json
+import logging
+from typing import NamedTuple
+
+import torch
+
+from adapt.batch import Batch
+from adapt.engine.flops import Flops, step_flops
+from adapt.engine.peak import TERA, Peak, peak_of
+from adapt.spec.job_spec import JobSpec
+from adapt.trainer.networks import build_without_memory
+
+log = logging.getLogger(__name__)
+
+MAX_SHAPES = 16
+"""Of batches, for which a step is counted; of more, what follows is not known."""
+
+Shape = tuple[tuple[int, ...], bool] | None
+"""Of a batch's images, and whether it has labels."""
+
+
+NO_MATTER = frozenset(
+    {"name", "seed", "source", "target", "validation", "evaluate", "optim", "train"}
+    | {"stream", "stores", "checkpoint", "tracking", "report"}
+)
+"""Sections of a spec that no operation of a step depends on, but for the batches' shapes."""
+
+_COUNTED: dict[str, Flops] = {}
+"""By networks and shapes, for jobs of one process, and rounds of one job."""
+
+
+class Rates(NamedTuple):
+    """FLOP/s of one rank, and their share of the peak in [0, 1]; None where it is not known."""
+
+    flop_per_s: float | None = None
+    mfu: float | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """Those that are known, by their names in MLflow."""
+        found = {"speed/mfu": self.mfu}
+        if self.flop_per_s is not None:
+            found["speed/tflop_per_s"] = self.flop_per_s / TERA
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Utilisation:
+    """The MFU of a job on one rank's `device`."""
+
+    def __init__(self, job: JobSpec, device: torch.device) -> None:
+        self._job, self._device = job, device
+        self._peak: Peak | None = None
+        self._known: dict[tuple[Shape, Shape], Flops | None] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a stretch of steps."""
+        self._flops, self._ideal_s, self._complete = 0, 0.0, True
+
+    def count(self, source: Batch, target: Batch | None) -> bool:
+        """Count a step; True where that took time, since no step before had these shapes."""
+        shapes = _shape(source), _shape(target)
+        new = shapes not in self._known
+        if new:
+            self._known[shapes] = self._counted(source, target)
+        flops = self._known[shapes]
+        self._complete &= flops is not None
+        if flops is not None:
+            self._flops += flops.total
+        if flops is not None and self._peak is not None:
+            self._ideal_s += flops.convolutions / self._peak.convolutions
+            self._ideal_s += flops.products / self._peak.products
+        return new
+
+    def take(self, spent_s: float) -> Rates:
+        """The rates of the steps since the last call, which took `spent_s`."""
+        flops, ideal_s, complete = self._flops, self._ideal_s, self._complete
+        self.restart()
+        if not complete or not flops or spent_s <= 0:
+            return Rates()
+        return Rates(flops / spent_s, ideal_s / spent_s if self._peak else None)
+
+    def _counted(self, source: Batch, target: Batch | None) -> Flops | None:
+        """The operations of a step on such batches, said in the log; None, with the reason, where
+        they cannot be counted."""
+        if len(self._known) >= MAX_SHAPES:
+            log.info("mfu is not known from here on: batches of over %d sizes", MAX_SHAPES)
+            return None
+        try:
+            flops = flops_of(self._job, source, target)
+        except RuntimeError as error:
+            log.info("mfu is not known: a step cannot be counted (%s)", str(error).splitlines()[0])
+            return None
+        if not self._known:
+            self._peak = peak_of(self._device, self._job.train.precision)
+            log.info("a step is %.4g TFLOP on each rank; %s", flops.total / TERA, self._peak_text())
+        return flops
+
+    def _peak_text(self) -> str:
+        precision = self._job.train.precision
+        if self._peak is None:
+            name = torch.cuda.get_device_name(self._device)
+            return f"mfu is not known: {name} has no peak for {precision} in our table"
+        rates = sorted({self._peak.products / TERA, self._peak.convolutions / TERA})
+        named = " and ".join(f"{rate:.4g}" for rate in rates)
+        return f"its peak in {precision} is {named} TFLOP/s ({self._peak.source})"
+
+
+def flops_of(job: JobSpec, source: Batch, target: Batch | None) -> Flops:
+    """The operations of a job's step on such batches. Raises `RuntimeError` where its networks or
+    losses read numbers."""
+    values = {key: value for key, value in job.resolved().items() if key not in NO_MATTER}
+    shape = json.dumps([values, _shape(source), _shape(target)])
+    found = _COUNTED.get(shape)
+    if found is None:
+        found = _COUNTED[shape] = step_flops(build_without_memory(job), source, target)
+    return found
+
+
+def _shape(batch: Batch | None) -> Shape:
+    return None if batch is None else (tuple(batch.images.shape), batch.labels is not None)
