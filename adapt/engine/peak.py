@@ -82,7 +82,8 @@ def gpu_peak(name: str, precision: str, tf32: tuple[bool, bool] = (True, False))
     if row is None:
         return None
     if precision == "bf16":
-        return row.bf16 and Peak(row.bf16 * TERA, row.bf16 * TERA, row.source)
+        rate = None if row.bf16 is None else row.bf16 * TERA
+        return None if rate is None else Peak(rate, rate, row.source)
     found = [row.tf32 if allowed and row.tf32 is not None else row.fp32 for allowed in tf32]
     return Peak(found[0] * TERA, found[1] * TERA, row.source)
 
