@@ -54,13 +54,17 @@ ENDS = timedelta(seconds=60)
 
 MODEL = DeepLabV2Config(encoder="test_resnet", output_stride=16, weights="none", norm="frozen")
 DISTILLED = "advent, distilled"
-CASES = (*METHODS, DISTILLED)
+OVER_A_VIT = "dacs, over a vision transformer"
+CASES = (*METHODS, DISTILLED, OVER_A_VIT)
+SIZES = {OVER_A_VIT: (160, 160)}
+"""Images of a grid whose table of positions needs no resizing, which timm does in float32."""
 
 
 def engine(case: str) -> Engine:
     torch.manual_seed(3)
-    method = case.removesuffix(", distilled")
-    segmenter, add_ons = build_segmenter(MODEL, 4), {}
+    method = case.partition(",")[0]
+    encoder = "test_vit" if case == OVER_A_VIT else MODEL.encoder
+    segmenter, add_ons = build_segmenter(MODEL.model_copy(update={"encoder": encoder}), 4), {}
     if case == DISTILLED:
         near = DistillationConfig(encoder="test_resnet", size_hw=(32, 32))
         teacher = build_encoder(near.encoder, 32)
@@ -71,13 +75,15 @@ def engine(case: str) -> Engine:
     return Engine(built.double(), train, SGDConfig(), torch.device("cpu"))
 
 
-def batch(seed: int, rows: slice, bad_row: int | None = None) -> Batch:
+def batch(
+    seed: int, rows: slice, bad_row: int | None = None, size_hw: tuple[int, int] = HW
+) -> Batch:
     """Rows of a global batch: the first image has no ignored pixel, the last half nothing else."""
     random = torch.Generator().manual_seed(seed)
-    images = torch.randn(GLOBAL_BATCH, 3, *HW, generator=random, dtype=torch.float64)
-    labels = torch.randint(0, 4, (GLOBAL_BATCH, *HW), generator=random)
+    images = torch.randn(GLOBAL_BATCH, 3, *size_hw, generator=random, dtype=torch.float64)
+    labels = torch.randint(0, 4, (GLOBAL_BATCH, *size_hw), generator=random)
     for row in range(GLOBAL_BATCH):
-        labels[row, : HW[0] * row // (GLOBAL_BATCH // 2)] = IGNORED
+        labels[row, : size_hw[0] * row // (GLOBAL_BATCH // 2)] = IGNORED
     if bad_row is not None:
         images[bad_row, 0, 0, 0] = torch.nan
     keys = tuple(f"{seed}/{row}" for row in range(GLOBAL_BATCH))
@@ -85,10 +91,11 @@ def batch(seed: int, rows: slice, bad_row: int | None = None) -> Batch:
 
 
 def train(method: str, rows: slice, bad_row: int | None = None) -> dict[str, Any]:
-    one, logged = engine(method), []
+    one, logged, size_hw = engine(method), [], SIZES.get(method, HW)
     for step in range(STEPS):
-        source = batch(step, rows, bad_row if step == 1 else None)
-        logged.append(one.mean_over_ranks(one.step(source, batch(100 + step, rows))))
+        source = batch(step, rows, bad_row if step == 1 else None, size_hw)
+        target = batch(100 + step, rows, size_hw=size_hw)
+        logged.append(one.mean_over_ranks(one.step(source, target)))
     bad = [(step, sorted(keys)) for step, keys in one.bad_steps]
     return {"logged": logged, "weights": one.modules().state_dict(), "bad": bad}
 

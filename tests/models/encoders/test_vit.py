@@ -1,5 +1,7 @@
 """Vision transformers of timm: stages, sizes, prefix tokens, patches of another side."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from adapt.errors import JobError
 from adapt.models import build_encoder
+from adapt.models.encoders.pretrained import weights_licence
 from adapt.models.encoders.vit import ViTEncoder, is_vit, stage_ends
 
 torch.set_num_threads(1)
@@ -120,6 +123,30 @@ def test_an_output_stride_is_needed_for_other_encoders() -> None:
 def test_a_network_that_is_none_is_named() -> None:
     with pytest.raises(JobError, match=r"model.encoder: expected a vision transformer of images"):
         ViTEncoder("test_vit.nonsense")
+
+
+ROW = re.compile(
+    r"^\| `(\w+)` \| (\d+) \| (\d+) \| ([\d.]+) \| ([\d, ]+) \| ([\w.-]+)", re.MULTILINE
+)
+PAGE = Path(__file__).parents[3] / "docs" / "vision_transformers.md"
+
+
+def test_the_page_names_what_is_there() -> None:
+    rows = ROW.findall(PAGE.read_text())
+    assert len(rows) == 20
+    assert all(is_vit(name) and weights_licence(name) == row[-1] for name, *row in rows)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("row", ROW.findall(PAGE.read_text()), ids=lambda row: row[0])
+def test_the_page_has_the_costs(row: tuple[str, ...]) -> None:
+    name, patch, blocks, millions, ends, _ = row
+    with torch.device("meta"):
+        encoder = ViTEncoder(name)
+    parameters = sum(one.numel() for one in encoder.parameters())
+    assert (encoder.patch_px, len(encoder.blocks())) == (int(patch), int(blocks))
+    assert ", ".join(map(str, encoder.ends)) == ends
+    assert f"{parameters / 1e6:.1f}" == millions
 
 
 def test_which_names_are_vision_transformers() -> None:
