@@ -113,11 +113,12 @@ def _interrupted(problem: str) -> Verdict:
 
 
 def write_failure(path: Path | None, kind: str, message: str, traceback_text: str = "") -> None:
-    """Put a failure where the platform shows it, if it does; its last bytes matter most."""
+    """Put a failure where the platform shows it, if it does; its last bytes matter most. SageMaker
+    shows none that is no UTF-8, so no character is cut."""
     if path is None:
         return
     head = f"{kind}: {message}\n".encode()[:FAILURE_BYTES]
     room = FAILURE_BYTES - len(head)
     tail = traceback_text.encode()[-room:] if room else b""
     with suppress(OSError):
-        path.write_bytes(head + tail)
+        path.write_text((head + tail).decode(errors="ignore"), encoding="utf-8")

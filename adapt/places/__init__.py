@@ -35,7 +35,14 @@ from adapt.places.place import (
     channel_override,
     needed_number,
 )
-from adapt.places.sagemaker import SAGEMAKER_FAILURE, SAGEMAKER_HOSTS, sagemaker
+from adapt.places.sagemaker import (
+    SAGEMAKER_FAILURE,
+    SAGEMAKER_HOSTS,
+    SAGEMAKER_MESSAGE,
+    SAGEMAKER_PROCESSING,
+    SPEC_VARIABLES,
+    sagemaker,
+)
 
 __all__ = [
     "BY_HAND_FILE",
@@ -49,6 +56,7 @@ __all__ = [
     "PLATFORM_VARIABLE",
     "PREDICT_SHA256",
     "SHARE_CORES_VARIABLE",
+    "SPEC_VARIABLES",
     "STATUS_VARIABLE",
     "Place",
     "failure_file",
@@ -66,6 +74,9 @@ PREDICT_SHA256 = "SEGADAPT_PREDICT_SHA256"
 """The same for the model of `predict` in a job of `predict --to`."""
 SAGEMAKER_MODEL = "opt/ml/model"
 """Below the root: where SageMaker unpacks the model of an endpoint."""
+
+_SHOWN = {SAGEMAKER_PROCESSING: SAGEMAKER_MESSAGE, SAGEMAKER_HOSTS: SAGEMAKER_FAILURE}
+"""Files by which SageMaker is recognised, and those that it shows; below the root."""
 
 PLACES: dict[str, Callable[[Mapping[str, str], Path], Place | None]] = {
     "sagemaker": sagemaker,
@@ -173,6 +184,7 @@ def model_to_serve(environment: Mapping[str, str]) -> str:
 def failure_file(environment: Mapping[str, str]) -> Path | None:
     """The file that the platform shows after a failure, also where its other facts are wrong."""
     root = _root(environment)
-    if (root / SAGEMAKER_HOSTS).exists():
-        return root / SAGEMAKER_FAILURE
+    for facts, shown in _SHOWN.items():
+        if (root / facts).exists():
+            return root / shown
     return termination_log(root) if HOST in environment else None

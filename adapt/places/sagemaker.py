@@ -2,7 +2,8 @@
 is the job's name.
 
 Hyperparameters are overrides of the job spec, channels replace its URIs, and the job spec is the
-channel `spec`, or hyperparameters `spec_base64_0`, `spec_base64_1`, ...
+channel `spec`, or hyperparameters `spec_base64_0`, `spec_base64_1`, ... A processing job has other
+files and no hyperparameters: its spec is in variables `SEGADAPT_SPEC_BASE64_0` and so on.
 """
 
 import json
@@ -29,9 +30,16 @@ log = logging.getLogger(__name__)
 SAGEMAKER_HOSTS = "opt/ml/input/config/resourceconfig.json"
 SAGEMAKER_FAILURE = "opt/ml/output/failure"
 """Below the root."""
+SAGEMAKER_PROCESSING = "opt/ml/config/processingjobconfig.json"
+SAGEMAKER_MESSAGE = "opt/ml/output/message"
+"""The same of a processing job: its description, and the file that AWS shows as ExitMessage."""
+_PROCESSING_HOSTS = "opt/ml/config/resourceconfig.json"
 
 GRACE_S = 120.0
+PROCESSING_GRACE_S = 30.0
+"""AWS states no grace for processing jobs: the usual one of containers."""
 SPEC_PARTS = "spec_base64_"
+SPEC_VARIABLES = "SEGADAPT_SPEC_BASE64_"
 TUNING = "_tuning_objective_metric"
 WITH_EFA = ("ml.p3dn.", "ml.p4", "ml.p5", "ml.p6", "ml.g4dn.12xlarge", "ml.g5.48xlarge")
 """Prefixes of the types of machines with AWS's fast network between them."""
@@ -39,6 +47,8 @@ WITH_EFA = ("ml.p3dn.", "ml.p4", "ml.p5", "ml.p6", "ml.g4dn.12xlarge", "ml.g5.48
 
 def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
     """A place where SageMaker's description of the hosts lies."""
+    if (root / SAGEMAKER_PROCESSING).exists():
+        return _processing(environment, root)
     config, folder = root / "opt/ml/input/config", root / "opt/ml"
     if not (root / SAGEMAKER_HOSTS).exists():
         return None
@@ -47,7 +57,7 @@ def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
     given = _hyperparameters(config, environment)
     return Place(
         "sagemaker",
-        {**_network(resources), **_with_spec(environment, given)},
+        {**_network(resources), **_with_spec(environment, given, SPEC_PARTS)},
         Path(tempfile.gettempdir()) / "segadapt",  # the machine's large disk, as /opt/ml is
         grace_s=GRACE_S,
         num_nodes=len(hosts),
@@ -61,6 +71,25 @@ def sagemaker(environment: Mapping[str, str], root: Path) -> Place | None:
         model_dir=folder / "model"
         if _writable(folder / "model", not is_supervised(environment))
         else None,
+    )
+
+
+def _processing(environment: Mapping[str, str], root: Path) -> Place:
+    """The place of a container of a processing job."""
+    resources = _resources(root / _PROCESSING_HOSTS)
+    hosts = sorted(resources["hosts"])
+    name = _read(root / SAGEMAKER_PROCESSING).get("ProcessingJobName")
+    message = root / SAGEMAKER_MESSAGE
+    return Place(
+        "sagemaker",
+        {**_network(resources), **_with_spec(environment, environment, SPEC_VARIABLES)},
+        Path(tempfile.gettempdir()) / "segadapt",
+        grace_s=PROCESSING_GRACE_S,
+        num_nodes=len(hosts),
+        node=hosts.index(resources["current_host"]),
+        master_addr=hosts[0],
+        failure_file=message if _writable(message.parent) else None,
+        job=str(name) if name else None,
     )
 
 
@@ -130,16 +159,20 @@ def _overrides(given: Mapping[str, str]) -> list[str]:
     return [f"{key}={given[key]}" for key in sorted(keys)]
 
 
-def _with_spec(environment: Mapping[str, str], given: Mapping[str, str]) -> Mapping[str, str]:
-    found = {key[len(SPEC_PARTS) :] for key in given if key.startswith(SPEC_PARTS)}
+def _with_spec(
+    environment: Mapping[str, str], given: Mapping[str, str], prefix: str
+) -> Mapping[str, str]:
+    """The environment with the spec whose parts are values of `given`, `prefix` and a number."""
+    found = {key[len(prefix) :] for key in given if key.startswith(prefix)}
     if not found:
         return environment
     if found != {str(number) for number in range(len(found))}:
+        where = "hyperparameters" if prefix == SPEC_PARTS else "variables"
         raise JobError(
-            f"hyperparameters: expected {SPEC_PARTS}0 and so on, without gaps, got "
-            f"{', '.join(f'{SPEC_PARTS}{part}' for part in sorted(found))}"
+            f"{where}: expected {prefix}0 and so on, without gaps, got "
+            f"{', '.join(f'{prefix}{part}' for part in sorted(found))}"
         )
-    parts = (given[f"{SPEC_PARTS}{number}"] for number in range(len(found)))
+    parts = (given[f"{prefix}{number}"] for number in range(len(found)))
     return {**environment, "SEGADAPT_SPEC_BASE64": "".join(parts)}
 
 

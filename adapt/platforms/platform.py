@@ -233,6 +233,8 @@ class Platform:
     `grace_s` of a profile is the time between the platform's stop and its kill. `restarts` is
     true where the platform itself starts an interrupted job again. `predict` gives the requests of
     `predict --to`, by their jobs' names. `serving` is how it serves models, for `deploy`.
+    `predict_facts` of a profile is what is to be confirmed of those requests beside or in place of
+    the general facts.
     """
 
     profile: type[Profile]
@@ -242,3 +244,4 @@ class Platform:
     restarts: Callable[[Any], bool]
     predict: "Callable[[Prediction, Any], dict[str, Request]]"
     serving: "Serving | None" = None
+    predict_facts: Callable[[Any], dict[str, str]] = lambda _profile: {}

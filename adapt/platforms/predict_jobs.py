@@ -137,4 +137,4 @@ def facts_of(plan: PreparedPrediction) -> dict[str, str]:
     if profile.price_per_hour is not None:
         price = profile.price_per_hour * count
         facts["price"] = f"{price:.2f} {profile.currency} an hour while all run"
-    return facts
+    return facts | plan.platform.predict_facts(profile)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from adapt.errors import JobError
 from adapt.platforms.platform import Profile
+from storage.config import StoreConfig, fitting_key, settings_name
 from storage.stores import READ_ONLY, Stores
 from storage.uris import split_uri, without_password
 
@@ -22,6 +23,8 @@ IMAGE = "/opt/segadapt"
 """The image's folder with our files, and maybe a user's weights."""
 
 CHECKPOINTS = "checkpoint.uri"
+OWN_FIX = "name the server's address in the network"
+"""Of servers on 127.0.0.1, which are each machine's own."""
 
 
 def unreachable(
@@ -31,7 +34,8 @@ def unreachable(
     mounted: Collection[str] = (),
     writable: Collection[str] | None = None,
 ) -> list[str]:
-    """A line for each URI that is a path of no folder in the container, with the alternatives.
+    """A line for each URI that is a path of no folder in the container, with the alternatives, and
+    for each server of the URIs or of their stores that is each machine's own.
 
     `mounted` are folders that the platform mounts there; checkpoints must lie below one that is
     `writable`, by default any of them, since the image's folders are lost with the container.
@@ -46,7 +50,11 @@ def unreachable(
             expected = [offers[key]] if key in offers else []
             expected += [f"a path below {folder}" for folder in folders]
             lines.append(_line(key, uri, expected))
-    return lines
+    opened = [(key, uri) for key, uri in job.uris().items() if key not in replaced]
+    return [
+        *lines,
+        *(f"{own}. Fix: {OWN_FIX}" for own in _own_servers(opened, profile, job.stores)),
+    ]
 
 
 def is_there(uri: str, folders: Collection[str]) -> bool:
@@ -75,20 +83,15 @@ def asked_faults(
     asked: Iterable[tuple[str, str]], profile: Profile, stores: Stores
 ) -> list[JobError]:
     """The faults of what a user named for a job, each a key as MODEL and a URI: its store lacks
-    settings, or it is a server of this machine alone."""
-    faults = []
+    settings, or it is, or its store's `endpoint_url` is, a server of this machine alone."""
+    asked, faults = [*asked], []
     for key, uri in asked:
         missing = stores.missing(uri)
         if missing is not None:
             problem = f"{key}: expected {missing}, which {without_password(uri)!r} needs, got none"
             faults.append(JobError(problem, "name the job spec that has it: --spec SPEC"))
-        if _is_loopback(uri) and not profile.shares_loopback():
-            problem = (
-                f"{key}: expected a server that {profile.platform} reaches, got "
-                f"{without_password(uri)!r}, which is each machine's own"
-            )
-            faults.append(JobError(problem, "name the server's address in the network"))
-    return faults
+    own = _own_servers(asked, profile, stores.configs)
+    return faults + [JobError(problem, OWN_FIX) for problem in own]
 
 
 def raise_together(faults: Collection[JobError]) -> None:
@@ -96,6 +99,26 @@ def raise_together(faults: Collection[JobError]) -> None:
     fixes = dict.fromkeys(fault.fix for fault in faults if fault.fix)
     if faults:
         raise JobError("\n".join(fault.problem for fault in faults), "; ".join(fixes))
+
+
+def _own_servers(
+    asked: Iterable[tuple[str, str]], profile: Profile, configs: Mapping[str, StoreConfig]
+) -> list[str]:
+    """A line for each server among URIs and the addresses of their stores, once, that is each
+    machine's own, by its key."""
+    servers: list[tuple[str, str]] = []
+    for key, uri in asked:
+        store = fitting_key(uri, configs)
+        address = None if store is None else configs[store].endpoint_url
+        servers.append((key, uri))
+        if store is not None and address is not None:
+            servers.append((f"{settings_name(store)}.endpoint_url", address))
+    return [
+        f"{key}: expected a server that {profile.platform} reaches, got {without_password(uri)!r}, "
+        "which is each machine's own"
+        for key, uri in dict.fromkeys(servers)
+        if _is_loopback(uri) and not profile.shares_loopback()
+    ]
 
 
 def _is_loopback(uri: str) -> bool:

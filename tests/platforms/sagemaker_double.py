@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from tests.platforms.aws_server import REGION, AwsRefused, serve
+from tests.platforms.sagemaker_processing_double import ACCOUNT, ProcessingJobs
 
-ACCOUNT = "111122223333"
 ARN = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job"
 DIGEST = "sha256:" + "a" * 64
 RUNS = [
@@ -30,16 +30,17 @@ class Call(NamedTuple):
     given: dict[str, Any]
 
 
-class SageMakerDouble:
+class SageMakerDouble(ProcessingJobs):
     """What the account holds, and what was asked. `failures[ACTION]` are answered first, one each;
     `broken` actions do their work and hang up, once each."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.url = ""
         self.calls: list[Call] = []
         self.jobs: dict[str, dict[str, Any]] = {}
         self.scripts: dict[str, list[tuple[str, str]]] = {}
-        self.next_script, self.reason = list(RUNS), ""
+        self.next_script = list(RUNS)
         self.streams: dict[str, list[tuple[int, str]]] = {}
         self.later: list[dict[str, list[tuple[int, str]]]] = []
         self.failures: dict[str, list[AwsRefused]] = {}
@@ -130,7 +131,9 @@ class SageMakerDouble:
 
     def _DescribeLogStreams(self, given: dict[str, Any]) -> dict[str, Any]:
         """Pages of one."""
-        assert given["logGroupName"] == "/aws/sagemaker/TrainingJobs"
+        is_set = given["logStreamNamePrefix"].rstrip("/") in self.processing
+        kind = "ProcessingJobs" if is_set else "TrainingJobs"
+        assert given["logGroupName"] == f"/aws/sagemaker/{kind}"
         if not self.streams:
             raise AwsRefused("ResourceNotFoundException", "The specified log group does not exist.")
         names = sorted(n for n in self.streams if n.startswith(given["logStreamNamePrefix"]))

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.platforms.aws_server import REGION, AwsRefused, serve
-from tests.platforms.sagemaker_double import ACCOUNT, SageMakerDouble
+from tests.platforms.sagemaker_double import SageMakerDouble
+from tests.platforms.sagemaker_processing_double import ACCOUNT
 
 KINDS = {
     "Model": ("model", "model"),

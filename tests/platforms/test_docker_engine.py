@@ -1,7 +1,6 @@
 """docker, for real: our Dockerfile's image in an engine of the tests' own, jobs as uid 1000 with a
 read-only root against real SeaweedFS and MLflow."""
 
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -9,33 +8,23 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
-import numpy as np
 import pytest
 import yaml
 from mlflow import MlflowClient
-from PIL import Image
 
-import adapt
 from adapt.config.validation import validate
-from adapt.data.label_maps import LABEL_SPACES
 from adapt.errors import JobError
-from adapt.models import build_segmenter
-from adapt.models.file_header import FileHeader, write_weights
 from adapt.places import find_place
 from adapt.platforms import PLATFORMS
-from adapt.platforms.deploy import wait_until_ready
 from adapt.platforms.docker.client import DockerClient
 from adapt.platforms.docker.profile import DockerProfile
-from adapt.platforms.endpoint import Deployment
-from adapt.platforms.local_stack import S3Server, free_ports
+from adapt.platforms.local_stack import S3Server
 from adapt.platforms.platform import JobStatus, Request, Submission
 from adapt.spec.job_spec import parse_spec
 from adapt.trainer.download import download_best
 from tests.commands import Ended, call
 from tests.conftest import pack_tiny, tiny_values
 from tests.docker_engine import REVISION, DockerEngine, site_packages
-from tests.networks import tiny_model
 from tests.servers import BUCKET, stores_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engine")]  # it is started once
@@ -368,54 +357,3 @@ def test_a_job_is_submitted_followed_and_fetched_by_commands(stack: Stack, tmp_p
     assert fetched.code == 0, fetched.err
     assert json.loads(fetched.out)["run_name"] == "by-commands"
     assert (tmp_path / "best/weights.safetensors").stat().st_size > 1e6
-
-
-def write_model(folder: Path) -> None:
-    segmenter = build_segmenter({**tiny_model("deeplab_v2")}, 19)
-    lineage = {"version": adapt.__version__, "step": 7}
-    space = LABEL_SPACES["cityscapes19"]
-    header = FileHeader(segmenter.config, 19, segmenter.pixels, space, (48, 96), {}, lineage)
-    write_weights(segmenter.state_dict(), header.entries(), folder / "weights.safetensors")
-
-
-def test_a_model_that_is_deployed_answers_as_an_ordinary_user_on_a_read_only_root(
-    docker_engine: DockerEngine, job_image: str, tmp_path: Path
-) -> None:
-    write_model(tmp_path)
-    tmp_path.chmod(0o755)  # pytest's folders are closed to others
-    (port,) = free_ports(1)
-    values = {
-        "platform": "docker",
-        "image": job_image,
-        "engine_uri": docker_engine.uri,
-        "gpus": 0,
-        "network": "host",
-        "mounts": [{"source": site_packages(), "target": SITE}],
-        "environment": {"OMP_NUM_THREADS": "1"},
-        "serve": {"port": port, "arguments": ["--queue", "4"]},
-    }
-    profile = validate(DockerProfile, values)
-    serving = DOCKER.serving
-    assert serving is not None
-    name = f"town-{uuid4().hex[:8]}"
-    request = serving.request(Deployment(name, str(tmp_path), "best"), profile)
-    client = serving.connect(profile, {})
-    assert client.deploy(request) == name
-    try:
-        ready = wait_until_ready(client, name, lambda *_: None, PATIENCE_S)
-    except JobError:
-        pytest.fail("\n".join(client.logs(name, follow=False)))
-    pixels = np.zeros((24, 32, 3), np.uint8)
-    image = io.BytesIO()
-    Image.fromarray(pixels).save(image, "png")
-    headers = {"Content-Type": "image/png"}
-    answer = httpx.post(f"{ready.url}/invocations", content=image.getvalue(), headers=headers)
-    assert answer.status_code == 200
-    assert Image.open(io.BytesIO(answer.content)).size == (32, 24)
-    look = "import os; print(os.getuid(), os.access('/', os.W_OK), os.access('/opt/ml', os.W_OK))"
-    assert docker_engine.docker("exec", name, "python", "-c", look) == "1000 False False"
-    assert name in [one.endpoint for one in client.endpoints()]
-    assert name not in [one.job for one in DOCKER.connect(profile, {}).jobs()]
-    client.undeploy(name)
-    with pytest.raises(JobError, match="NAME: expected an endpoint of this engine, got none"):
-        client.status(name)

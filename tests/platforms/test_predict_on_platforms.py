@@ -10,11 +10,8 @@ from tests.platforms.kubernetes_jobs import Connect
 from tests.platforms.modelarts_double import ModelArtsDouble
 from tests.platforms.modelarts_jobs import connected
 from tests.platforms.modelarts_samples import SMALL, profile_of
-from tests.platforms.sagemaker_double import SageMakerDouble
-from tests.platforms.sagemaker_jobs import client as aws_client
-from tests.platforms.sagemaker_jobs import profile as aws_profile
+from tests.platforms.predict_samples import SET
 from tests.platforms.test_kubernetes_manifests import profile as kubernetes_profile
-from tests.platforms.test_predict_jobs import SET
 
 NAME = SET.name
 LABELS = {
@@ -50,20 +47,6 @@ def test_a_cluster_takes_watches_and_stops_the_indexed_job(cluster: Cluster, at:
     client.submit(request)
     client.stop(other)
     assert cluster.job("batch/v1", "jobs", other)["spec"]["suspend"] is True
-
-
-def test_sagemaker_takes_a_job_for_each_slice(aws: SageMakerDouble) -> None:
-    client = aws_client(aws)
-    requests = PLATFORMS["sagemaker"].predict(SET, aws_profile(aws.url))
-    for name, request in requests.items():
-        assert client.submit(request) == name
-    assert sorted(one.job for one in client.jobs()) == [f"{NAME}-0", f"{NAME}-1"]
-    aws.scripts[f"{NAME}-0"] = [("Failed", "Failed")]
-    aws.reason = "AlgorithmError: DataError 1 bad file, exit code: 4"
-    status = client.status(f"{NAME}-0")
-    assert (status.state, status.exit_code) == ("failed", 4)
-    client.stop(f"{NAME}-1")
-    assert client.status(f"{NAME}-1").state == "running"
 
 
 @pytest.mark.usefixtures("no_proxy")

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from adapt.platforms.platform import Profile
-from adapt.platforms.reachable import unreachable
+from adapt.platforms.reachable import asked_faults, unreachable
 from adapt.spec.job_spec import JobSpec, parse_spec
+from storage.config import StoreConfig
+from storage.stores import Stores
 from tests.conftest import tiny_values
 
 PROFILE = Profile(platform="somewhere", image="segadapt:0.1.0")
@@ -67,3 +69,44 @@ def test_what_the_platform_brings_may_be_anywhere() -> None:
 )
 def test_paths_below_a_mounted_folder_are_there(data: str, runs: str, refused: int) -> None:
     assert len(unreachable(job(data, runs), PROFILE, {}, ["/mnt/a"])) == refused
+
+
+OWN = "expected a server that somewhere reaches, got 'http://127.0.0.1:8333', which is each machine"
+
+
+class SharesLoopback(Profile):
+    """A platform whose jobs run in this machine's network."""
+
+    def shares_loopback(self) -> bool:
+        return True
+
+
+def with_stores(**stores: dict[str, str]) -> JobSpec:
+    values = tiny_values("s3://b/tiny", "s3://b/runs")
+    return parse_spec({**values, "stores": {**stores}}, "tiny")
+
+
+def test_a_store_on_this_machine_alone_is_told_once_by_its_key() -> None:
+    own = {"endpoint_url": "http://127.0.0.1:8333"}
+    (line,) = unreachable(with_stores(s3=own), PROFILE, {})
+    assert line.startswith(f"stores.s3.endpoint_url: {OWN}")
+    assert line.endswith("Fix: name the server's address in the network")
+    unused = with_stores(**{"s3://others": own, "s3": {"endpoint_url": "http://10.0.0.1:8333"}})
+    assert unreachable(unused, PROFILE, {}) == []
+    brings = Brings(platform="somewhere", image="segadapt:0.1.0")
+    assert unreachable(with_stores(s3=own), brings, {}) == []
+    shared = SharesLoopback(platform="somewhere", image="segadapt:0.1.0")
+    assert unreachable(with_stores(s3=own), shared, {}) == []
+
+
+def test_a_server_on_this_machine_alone_is_told_by_the_key_of_its_uri() -> None:
+    (line,) = unreachable(job(weights_uri="http://127.0.0.1:8333/w.pth"), PROFILE, {})
+    assert line.startswith("model.weights_uri: expected a server that somewhere reaches, got 'http")
+
+
+def test_stores_of_what_was_asked_are_told_with_it() -> None:
+    stores = Stores({"s3": StoreConfig(endpoint_url="http://localhost:8333")})
+    asked = [("MODEL", "s3://b/w.pt"), ("INPUT", "s3://b/c"), ("INPUT", "https://127.0.0.1/d")]
+    faults = [str(fault) for fault in asked_faults(asked, PROFILE, stores)]
+    assert [fault.partition(": ")[0] for fault in faults] == ["stores.s3.endpoint_url", "INPUT"]
+    assert "got 'http://localhost:8333', which is each machine's own. Fix: name the" in faults[0]

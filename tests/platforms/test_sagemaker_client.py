@@ -8,7 +8,7 @@ import yaml
 from adapt.errors import JobError
 from adapt.platforms import load_profile
 from adapt.platforms.platform import Submission
-from adapt.platforms.sagemaker.client import status_of
+from adapt.platforms.sagemaker.job_kinds import training_status
 from adapt.spec.job_spec import parse_spec
 from tests.commands import ROOT, call
 from tests.conftest import tiny_values
@@ -110,7 +110,7 @@ def test_states_are_told_in_our_words(
     first: str, second: str, reason: str, state: str, code: int | None
 ) -> None:
     answer = {"TrainingJobName": "j", "TrainingJobStatus": first, "SecondaryStatus": second}
-    status = status_of({**answer, "FailureReason": reason} if reason else answer)
+    status = training_status({**answer, "FailureReason": reason} if reason else answer)
     assert (status.state, status.exit_code) == (state, code)
     assert status.detail == " ".join(f"{second}: {reason}".split()).removesuffix(":")
 
@@ -122,14 +122,14 @@ def test_states_are_told_in_our_words(
 def test_a_limit_that_was_set_is_not_passed_by_restarts(second: str, key: str) -> None:
     """`submit --restart` submits again what is `interrupted`."""
     facts = {"TrainingJobName": "j", "TrainingJobStatus": "Stopped", "SecondaryStatus": second}
-    status = status_of({**facts, "SecondaryStatusTransitions": [{"StatusMessage": "over"}]})
+    status = training_status({**facts, "SecondaryStatusTransitions": [{"StatusMessage": "over"}]})
     assert status.state == "stopped"
     assert status.detail == f"{second}: {key} is over. Fix: submit it again to resume"
 
 
 def test_a_long_reason_is_shortened() -> None:
     facts = {"TrainingJobName": "j", "TrainingJobStatus": "Failed", "SecondaryStatus": "Failed"}
-    assert len(status_of({**facts, "FailureReason": "x" * 1024}).detail) == 300
+    assert len(training_status({**facts, "FailureReason": "x" * 1024}).detail) == 300
 
 
 def write_files(aws: SageMakerDouble, folder: Path) -> None:

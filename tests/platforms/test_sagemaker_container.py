@@ -23,7 +23,7 @@ from adapt.places import find_place
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.local_stack import free_ports
 from adapt.platforms.platform import Submission
-from adapt.platforms.sagemaker.client import status_of
+from adapt.platforms.sagemaker.job_kinds import training_status
 from adapt.platforms.sagemaker.request import METRICS
 from adapt.spec.job_spec import parse_spec
 from tests.commands import ONLY_RANK, ROOT
@@ -247,7 +247,9 @@ def test_a_mistake_in_a_hyperparameter_says_why_too(
     reason = (machine.ml / "output/failure").read_text()[:1024]
     assert reason.startswith("JobError: env:SEGADAPT_SPEC_BASE64: train.stepz: unknown key, ")
     answer = {"TrainingJobName": "j", "TrainingJobStatus": "Failed", "SecondaryStatus": "Failed"}
-    status = status_of({**answer, "FailureReason": f"AlgorithmError: {reason}, exit code: {code}"})
+    status = training_status(
+        {**answer, "FailureReason": f"AlgorithmError: {reason}, exit code: {code}"}
+    )
     assert (status.state, status.exit_code) == ("failed", 2)
     assert "train.stepz: unknown key, got 'stepz'; did you mean 'steps'?" in status.detail
 

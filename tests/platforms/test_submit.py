@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from adapt.platforms.platform import (
     State,
     Submission,
 )
-from adapt.platforms.submit import facts_of, name_of, prepare_job, priced
+from adapt.platforms.submit import prepare_job, priced
 from adapt.spec.job_spec import parse_spec
 from storage.errors import StoreUnavailable
 from tests.commands import ROOT, Ended, call
@@ -174,79 +173,6 @@ def test_gpus_that_the_image_cannot_run_on_are_not_submitted(
     assert ended.code == 2 and "got V100 with 7.0" in ended.err and not platform.requests
 
 
-SHOWN = {
-    "docker": (
-        {
-            "mounts": [
-                {"source": "/disk/town", "target": "/data"},
-                {"source": "v", "target": "/runs"},
-            ]
-        },
-        {
-            "source.uri": "/data/a, which is the engine's /disk/town/a",
-            "checkpoint.uri": "/runs, which is volume v",
-        },
-    ),
-    "kubernetes": (
-        {
-            "volumes": [
-                {"mount_path": "/data", "claim": "towns"},
-                {"mount_path": "/runs", "nfs_server": "nas", "nfs_path": "/r", "read_only": False},
-            ]
-        },
-        {
-            "source.uri": "/data/a, which is claim towns:/a",
-            "checkpoint.uri": "/runs, which is nfs nas:/r",
-        },
-    ),
-    "modelarts": (
-        {
-            "inputs": {"source": "obs://bucket/town"},
-            "outputs": {"checkpoints": "obs://bucket/runs", "model": "obs://bucket/m"},
-            "log_uri": "obs://bucket/log",
-            "cuda": 12,
-            "volumes": [{"kind": "obs", "source": "/bucket/more", "path": "/data"}],
-        },
-        {
-            "source.uri": "obs://bucket/town, in place of the spec's /data/a",
-            "target.uri": "/data/a, which is obs /bucket/more/a",
-            "checkpoint.uri": "obs://bucket/runs/tiny, in place of the spec's /runs",
-            "best weights": "obs://bucket/m/tiny/",
-            "log": "obs://bucket/log",
-        },
-    ),
-    "sagemaker": (
-        {
-            "checkpoint_uri": "s3://bucket/runs",
-            "output_uri": "s3://bucket/m",
-            "channels": {
-                name: {"uri": f"s3://bucket/{name}"} for name in ("source", "target", "validation")
-            },
-        },
-        {
-            "target.uri": "s3://bucket/target, in place of the spec's /data/a",
-            "checkpoint.uri": "s3://bucket/runs/tiny, in place of the spec's /runs",
-            "best weights": "s3://bucket/m/tiny-261129-120000/output/model",
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize("name", SHOWN)
-def test_what_is_shown_is_what_the_job_really_reads_and_writes(name: str) -> None:
-    changes, expected = SHOWN[name]
-    values = yaml.safe_load((ROOT / f"job_specs/platforms/{name}.yaml").read_text())
-    for key in ("inputs", "outputs", "mounts", "volumes"):
-        values.pop(key, None)
-    values = {**values, "gpus": 1, **changes}
-    values["environment"] = {}
-    job = parse_spec(tiny_values("/data/a", "/runs"), "tiny")
-    profile = validate(PLATFORMS[name].profile, values)
-    facts = facts_of(prepare_job(job, profile, now=datetime(2026, 11, 29, 12, tzinfo=UTC)))
-    assert {key: facts.get(key) for key in expected} == expected
-    assert facts["MLflow"] == "a file beside the checkpoints"
-
-
 def test_jobs_of_other_machines_are_reached_by_their_profile(
     platform: Pretend, tmp_path: Path
 ) -> None:
@@ -386,21 +312,6 @@ def test_networks_that_do_not_fit_are_refused_before_anything_is_sent(
     ended = submit(tmp_path, "--yes", "--set", "method.weight_adv=[1, 1, 1]")
     assert ended.code == 2 and "method.weight_adv: expected at most one weight" in ended.err
     assert not platform.requests
-
-
-@pytest.mark.parametrize(
-    ("run", "expected"),
-    [
-        ("advent", "advent-261127-234501"),
-        ("My_Run.2", "my-run-2-261127-234501"),
-        ("2 towns", "job-2-towns-261127-234501"),
-        ("x" * 90, "x" * 26 + "-261127-234501"),
-    ],
-)
-def test_names_are_labels(run: str, expected: str) -> None:
-    assert name_of(run, datetime(2026, 11, 27, 23, 45, 1), 1) == expected
-    again = name_of(run, datetime(2026, 11, 27, 23, 45, 1), 12)
-    assert again.endswith("-r12") and len(again) <= 40
 
 
 def test_the_ranks_of_a_job_do_not_import_platforms() -> None:

@@ -1,6 +1,6 @@
-"""AWS SageMaker training jobs and endpoints: `profile`, `request` and `endpoint_request` (pure,
-checked against AWS's own model by `limits`), and `client` and `endpoints` (with `api`, `logs`,
-`checks`, `errors`), which send them."""
+"""AWS SageMaker: training jobs, processing jobs (for sets) and endpoints. `profile`, `request`,
+`prediction` and `endpoint_request` (pure, checked against AWS's own model by `limits`), and
+`client` and `endpoints` (with `api`, `job_kinds`, `logs`, `checks`, `errors`), which send them."""
 
 from adapt.platforms.endpoint import Serving
 from adapt.platforms.platform import Platform
@@ -13,7 +13,7 @@ from adapt.platforms.sagemaker.endpoint_request import (
     reach,
 )
 from adapt.platforms.sagemaker.endpoints import SageMakerEndpoints
-from adapt.platforms.sagemaker.prediction import prediction_requests
+from adapt.platforms.sagemaker.prediction import prediction_facts, prediction_requests
 from adapt.platforms.sagemaker.profile import SageMakerProfile
 from adapt.platforms.sagemaker.request import GRACE_S, request
 
@@ -26,6 +26,7 @@ SAGEMAKER = Platform(
     grace_s=lambda _profile: GRACE_S,
     restarts=lambda profile: profile.spot,
     predict=prediction_requests,
+    predict_facts=prediction_facts,
     serving=Serving(
         request=endpoint_request,
         connect=SageMakerEndpoints,

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from adapt.errors import JobError
 from storage.errors import StoreUnavailable
 from storage.transient import CODES, is_final, is_transient_status
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
 
 _POLICY = "as docs/platforms/sagemaker.md shows"
 
@@ -71,6 +74,7 @@ _CODES = {
     **dict.fromkeys(("AccessDenied", "AccessDeniedException"), "AccessDenied"),
     "ResourceLimitExceeded": "ResourceLimitExceeded",
     "ResourceInUse": "ResourceInUse",
+    "ResourceNotFound": "Absent",
     **dict.fromkeys(CODES, "Busy"),
 }
 _MESSAGES = {
@@ -79,6 +83,7 @@ _MESSAGES = {
     "No S3 objects found": "NoObjects",
     "Requested image": "Image",
     "Requested resource not found": "Absent",
+    "Could not find requested job": "Absent",
     "Signature expired": "Clock",
     "Signature not yet current": "Clock",
 }
@@ -113,12 +118,27 @@ def aws_errors(what: str, service: str) -> Iterator[None]:
         raise JobError(f"{what}: the request to AWS ({service}) failed: {error}") from error
 
 
+def is_absent(error: "ClientError") -> bool:
+    """Return whether an answer is that there is no such job."""
+    return _why(*_said(error.response)) == "Absent"
+
+
+def _said(response: object) -> tuple[str, str]:
+    """Code and message of an answer."""
+    assert isinstance(response, dict), "botocore's errors hold the answer"
+    error = response.get("Error", {})
+    return str(error.get("Code", "")), str(error.get("Message", ""))
+
+
+def _why(code: str, message: str) -> str | None:
+    return next((why for part, why in _MESSAGES.items() if part in message), _CODES.get(code))
+
+
 def _of_answer(what: str, response: object) -> JobError | StoreUnavailable:
     assert isinstance(response, dict), "botocore's errors hold the answer"
-    code = str(response.get("Error", {}).get("Code", ""))
-    message = str(response.get("Error", {}).get("Message", ""))
+    code, message = _said(response)
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    why = next((why for part, why in _MESSAGES.items() if part in message), _CODES.get(code))
+    why = _why(code, message)
     if why is None and is_transient_status(status):
         why = "Busy"
     if why is None:

@@ -1,4 +1,4 @@
-"""The lines of a training job or an endpoint in CloudWatch: a stream for each machine, a new one
+"""The lines of a job or an endpoint in CloudWatch: a stream for each machine, a new one
 after each restart, merged by time."""
 
 import heapq
@@ -17,7 +17,8 @@ class Streams(NamedTuple):
     dated: bool
 
 
-JOBS = Streams("/aws/sagemaker/TrainingJobs", "{name}/", dated=True)
+TRAINING_JOBS = Streams("/aws/sagemaker/TrainingJobs", "{name}/", dated=True)
+PROCESSING_JOBS = Streams("/aws/sagemaker/ProcessingJobs", "{name}/", dated=True)
 """`NAME/algo-1-1700000000`; without `/` it would match the namesakes `NAME-2/...`."""
 
 ENDPOINTS = Streams("/aws/sagemaker/Endpoints/{name}", "", dated=False)

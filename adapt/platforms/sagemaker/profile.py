@@ -55,7 +55,7 @@ class Vpc(Section):
 
 
 class SageMakerProfile(Profile):
-    """AWS SageMaker training jobs."""
+    """AWS SageMaker: training jobs, and processing jobs of `predict`."""
 
     secrets_go = NO_SECRETS
 
@@ -72,10 +72,13 @@ class SageMakerProfile(Profile):
     spot: bool = Field(
         False,
         description="Spare machines at a lower price, which AWS may take back; it starts the job "
-        "again by itself.",
+        "again by itself. Not of `predict`, whose jobs run on demand.",
     )
     max_hours: float = Field(
-        24, gt=0, le=672, description="Training stops after so long, all restarts together."
+        24,
+        gt=0,
+        le=672,
+        description="A job stops after so long, all restarts together; `predict`: at most 216.",
     )
     max_wait_hours: float | None = Field(
         None, gt=0, description="Limit of a spot job: waiting for machines and training together."

@@ -67,12 +67,20 @@ _KEYS = {
     "CheckpointConfig.S3Uri": "checkpoint_uri",
     "VpcConfig.Subnets": "vpc.subnets",
     "VpcConfig.SecurityGroupIds": "vpc.security_groups",
+    "ProcessingJobName": "name",
+    "AppSpecification.ImageUri": "image",
+    "AppSpecification.ContainerArguments": "command of `predict`",
+    "ProcessingResources.ClusterConfig.InstanceType": "instance_type",
+    "ProcessingResources.ClusterConfig.VolumeSizeInGB": "volume_gb",
+    "ProcessingResources.ClusterConfig.VolumeKmsKeyId": "volume_kms_key",
+    "NetworkConfig.VpcConfig.Subnets": "vpc.subnets",
+    "NetworkConfig.VpcConfig.SecurityGroupIds": "vpc.security_groups",
     "Environment": "environment",
     "Tags": "tags",
     "HyperParameters": "the job spec",
     "InputDataConfig": "channels",
 }
-"""AWS's paths, and the keys of profiles."""
+"""AWS's paths in requests of training and of processing jobs, and the keys of profiles."""
 
 
 def request(submission: Submission, profile: SageMakerProfile) -> Request:
@@ -101,45 +109,51 @@ def _request(submission: Submission, profile: SageMakerProfile) -> Request:
         "Environment": region | submission.environment(profile, GRACE_S),
         "InputDataConfig": [_channel(name, one) for name, one in sorted(profile.channels.items())],
         "CheckpointConfig": _checkpoints(submission.job, profile),
-        **job_parts(profile),
+        **_job_parts(profile),
     }
     return {key: value for key, value in body.items() if value not in ({}, [])}
 
 
-def job_parts(profile: SageMakerProfile) -> Request:
-    """The parts of the body that every kind of job has."""
-    tags = [{"Key": key, "Value": value} for key, value in sorted(profile.tags.items())]
-    body = {
+def _job_parts(profile: SageMakerProfile) -> Request:
+    """The parts of the body that the profile alone decides."""
+    return {
         "RoleArn": profile.role_arn,
         # weights do not become smaller by gzip
-        "OutputDataConfig": _given(
+        "OutputDataConfig": given(
             S3OutputPath=profile.output_uri, KmsKeyId=profile.kms_key, CompressionType="NONE"
         ),
-        "ResourceConfig": _given(
+        "ResourceConfig": given(
             InstanceType=profile.instance_type,
             InstanceCount=profile.nodes,
             VolumeSizeInGB=profile.volume_gb,
             VolumeKmsKeyId=profile.volume_kms_key,
             KeepAlivePeriodInSeconds=profile.keep_alive_s,
         ),
-        "StoppingCondition": _given(
-            MaxRuntimeInSeconds=_seconds(profile.max_hours),
-            MaxWaitTimeInSeconds=_seconds(profile.max_wait_hours),
+        "StoppingCondition": given(
+            MaxRuntimeInSeconds=seconds(profile.max_hours),
+            MaxWaitTimeInSeconds=seconds(profile.max_wait_hours),
         ),
         "EnableManagedSpotTraining": profile.spot,
         "EnableInterContainerTrafficEncryption": profile.encrypt_traffic,
         "VpcConfig": network_of(profile),
-        "RetryStrategy": _given(MaximumRetryAttempts=profile.retries),
-        "Tags": [{**TAG}, *tags],
+        "RetryStrategy": given(MaximumRetryAttempts=profile.retries),
+        "Tags": tags_of(profile),
     }
-    return {key: value for key, value in body.items() if value not in ({}, [])}
 
 
-def _given(**values: Any) -> dict[str, Any]:
+def tags_of(profile: SageMakerProfile) -> list[dict[str, str]]:
+    """The tags of a job: ours, and the profile's."""
+    theirs = [{"Key": key, "Value": value} for key, value in sorted(profile.tags.items())]
+    return [{**TAG}, *theirs]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those of the values that are not None."""
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _seconds(hours: float | None) -> int | None:
+def seconds(hours: float | None) -> int | None:
+    """Whole seconds, at least one; None stays None."""
     return None if hours is None else max(1, round(3600 * hours))
 
 
