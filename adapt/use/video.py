@@ -128,6 +128,8 @@ class VideoReader:
         try:
             for packet in self._container.demux():
                 reach.take(packet)
+                if self._is_file and reach.has_hole:
+                    raise self._damaged(reach, number, "then a part of the file is lost")
                 if packet.stream is not self._stream:
                     continue
                 self._check_whole(packet, reach, number)

@@ -7,9 +7,10 @@ import av
 import pytest
 
 from adapt.errors import DataError
+from adapt.use.container_ends import ends_within_a_unit
 from adapt.use.video import VideoReader
 from tests.use.conftest import files_in, predicted, shares_in
-from tests.use.videos import frames_of, write_video
+from tests.use.videos import frames_of, noise_of, write_video
 
 STEADY = [number / 10 for number in range(20)]
 PAUSES = [0.0, 0.1, 0.2, 0.5, 0.6, 1.2, 1.3, 1.4, 3.0, 3.1, 3.2, 6.0]
@@ -40,7 +41,8 @@ def refused(path: Path, content: bytes) -> str:
     [
         *((f"a.{ending}", "libx264") for ending in ("mp4", "mov", "mkv", "ts", "m2ts", "flv")),
         *(("a.avi", "mpeg4"), ("a.mkv", "mpeg4"), ("a.mpg", "mpeg2video"), ("a.wmv", "wmv2")),
-        *(("a.3gp", "mpeg4"), ("a.webm", "libvpx")),
+        *(("a.3gp", "mpeg4"), ("a.webm", "libvpx"), ("a.ogv", "libvpx"), ("a.mkv", "mjpeg")),
+        *(("a.avi", "mjpeg"), ("a.wmv", "mjpeg")),
     ],
 )
 def test_healthy_videos_are_whole(
@@ -102,6 +104,66 @@ def test_a_hole_is_refused(name: str, codec: str, tmp_path: Path) -> None:
     third = len(content) // 3
     message = refused(path, content[:third] + bytes(third) + content[2 * third :])
     assert f"{name}: corrupt video: expected " in message and ", got " in message
+
+
+def test_a_live_recording_of_windows_media_states_no_size(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.wmv", frames_of(20, (64, 96)), codec="mjpeg")
+    content = bytearray(path.read_bytes())
+    properties = content.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
+    path.write_bytes(content[: len(content) // 2])
+    assert ends_within_a_unit("asf", path)
+    content[properties + 88] |= 1
+    path.write_bytes(content[: len(content) // 2])
+    assert not ends_within_a_unit("asf", path)
+    assert not ends_within_a_unit("matroska", path)
+
+
+LARGE = [("a.mkv", "mjpeg"), ("a.webm", "libvpx"), ("a.wmv", "wmv2"), ("a.avi", "mjpeg")]
+"""Containers behind whose holes FFmpeg goes on, without a word."""
+
+
+@pytest.mark.parametrize(("name", "codec"), LARGE)
+def test_a_hole_that_ffmpeg_passes_over_is_refused(name: str, codec: str, tmp_path: Path) -> None:
+    """Frames of many bytes; where none is lost, many bytes between packets are no damage."""
+    path = write_video(tmp_path / name, noise_of(24), codec=codec, gop=4)
+    assert count(path) == 24
+    content, hole = path.read_bytes(), 200_000
+    for at in (len(content) // 4, len(content) // 2):
+        message = refused(path, content[:at] + bytes(hole) + content[at + hole :])
+        assert f"{name}: corrupt video: expected about 24 frames, got " in message
+        assert "then a part of the file is lost" in message or "it ends early" in message
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe", "frag_keyframe+empty_moov", "dash"])
+def test_a_hole_in_fragments_is_refused(flags: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    content = write_video(path, noise_of(24), gop=4, movflags=flags).read_bytes()
+    assert count(path) == 24
+    at = content.index(b"moof", len(content) // 2)
+    message = refused(path, content[: at - 8] + bytes(1000) + content[at + 992 :])
+    assert "a.mp4: corrupt video: expected " in message
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.ts", "mpeg2video"), ("a.m2ts", "libx264"), ("a.ogv", "libvpx"), ("a.wmv", "mjpeg")],
+)
+def test_a_cut_within_a_unit_is_refused_where_no_length_is_stated(
+    name: str, codec: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    content = write_video(path, frames_of(20, (64, 96)), codec=codec).read_bytes()
+    for part in (0.4, 0.6, 0.8):
+        message = refused(path, content[: int(len(content) * part) | 1])  # units are even
+        assert message.startswith(f"{name}: corrupt video: expected whole frames to its end, got")
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.ogv"])
+def test_what_others_append_is_no_damage(name: str, tmp_path: Path) -> None:
+    codec = {"a.ts": "libx264", "a.ogv": "libvpx"}[name]
+    path = write_video(tmp_path / name, frames_of(20, (64, 96)), codec=codec)
+    path.write_bytes(path.read_bytes() + b"note" * 5)
+    assert count(path) == 20
 
 
 @pytest.mark.slow

@@ -19,6 +19,16 @@ QUARTER_TURN = matrix(0, ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30)
 """As it is, and a quarter turn clockwise."""
 
 
+_PIXELS = {"mjpeg": "yuvj420p"}
+"""Of codecs that refuse the usual ones."""
+
+
+def noise_of(count: int, size_hw: tuple[int, int] = (240, 320)) -> list[np.ndarray]:
+    """Frames that compression leaves large."""
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (*size_hw, 3), np.uint8) for _ in range(count)]
+
+
 def frames_of(count: int, size_hw: tuple[int, int] = (20, 30), seed: int = 0) -> list[np.ndarray]:
     """Frames of few colours in large blocks, which compression changes little."""
     random = np.random.default_rng(seed)
@@ -39,7 +49,10 @@ def write_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=muxing) as container:
         stream = container.add_stream(codec, rate=10)
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = (
+            *frames[0].shape[:2],
+            _PIXELS.get(codec, "yuv420p"),
+        )
         ticks = 1000 if codec == "libx264" else 10
         stream.codec_context.time_base = Fraction(1, ticks)
         stream.codec_context.gop_size = gop or stream.codec_context.gop_size

@@ -69,7 +69,6 @@ _KEYS = {
     "VpcConfig.SecurityGroupIds": "vpc.security_groups",
     "ProcessingJobName": "name",
     "AppSpecification.ImageUri": "image",
-    "AppSpecification.ContainerArguments": "command of `predict`",
     "ProcessingResources.ClusterConfig.InstanceType": "instance_type",
     "ProcessingResources.ClusterConfig.VolumeSizeInGB": "volume_gb",
     "ProcessingResources.ClusterConfig.VolumeKmsKeyId": "volume_kms_key",
