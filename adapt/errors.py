@@ -4,7 +4,8 @@
 Anything else that escapes is a bug in SegAdapt and ends with exit code 1.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 from storage.errors import FixableError
@@ -39,6 +40,17 @@ class Interrupted(Exception):
     there."""
 
     exit_code = 75
+
+
+@contextmanager
+def keys_renamed(beginning: str, instead: str) -> Iterator[None]:
+    """Within it a `JobError` names its keys with another beginning: those of a section that stands
+    elsewhere in the spec than the code expects."""
+    try:
+        yield
+    except JobError as error:
+        problem, fix = (text.replace(beginning, instead) for text in (error.problem, error.fix))
+        raise JobError(problem, fix) from error
 
 
 def known_names(found: object, known: Iterable[str], meant: Sequence[str] = ()) -> str:

@@ -10,7 +10,7 @@ from adapt.batch import Batch
 from adapt.methods import build_method
 from adapt.methods.method import Method, Term
 from adapt.models import build_segmenter
-from tests.networks import tiny_model
+from tests.networks import NEEDED, tiny_model
 
 NUM_CLASSES = 5
 LABEL_PIXELS = torch.tensor([[900, 50, 50, 0, 24], [700, 200, 0, 100, 24], [10, 500, 400, 90, 24]])
@@ -21,7 +21,9 @@ def built_method(
 ) -> Method:
     torch.manual_seed(0)
     values = {**tiny_model(architecture), "norm": "frozen", **(model or {})}
-    method = build_method({"name": name, **options}, build_segmenter(values, NUM_CLASSES))
+    method = build_method(
+        {"name": name, **NEEDED.get(name, {}), **options}, build_segmenter(values, NUM_CLASSES)
+    )
     method.observe_source(LABEL_PIXELS)
     return method.train()
 

@@ -24,12 +24,31 @@ SMALLER: dict[str, dict[str, Any]] = {
 """What makes some architectures smaller, beside a small encoder."""
 
 
+TEACHER: dict[str, Any] = {
+    "architecture": "deeplab_v2",
+    "encoder": "test_resnet",
+    "output_stride": 16,
+    "weights": "none",
+    "norm": "frozen",
+}
+NEEDED: dict[str, dict[str, Any]] = {
+    "distil": {
+        "teacher": {
+            "model": TEACHER,
+            "trained_by": {"name": "dacs", "pseudo_labels": {"threshold": 0.3}},
+        },
+        "pseudo_labels": {"threshold": 0.3},
+    }
+}
+"""Keys without which a method cannot be built: a teacher that learns."""
+
 SURE: dict[str, dict[str, Any]] = {
     "dacs": {"pseudo_labels": {"threshold": 0.3}},
     "daformer": {"pseudo_labels": {"threshold": 0.3}},
     "mic": {"host": {"name": "daformer", "pseudo_labels": {"threshold": 0.3}}},
     "masktwins": {"host": {"name": "daformer", "pseudo_labels": {"quality": "class"}}},
     "vfm_uda": {"pseudo_labels": {"threshold": 0.3}},
+    **NEEDED,
 }
 """Teachers of random networks are sure of some pixels only if little is enough."""
 
@@ -37,7 +56,7 @@ IN_A_JOB: dict[str, dict[str, Any]] = {
     name: {"pseudo_labels": {"run": "before"}}
     for name in ("class_balanced_self_training", "intra_da")
 } | {name: {"block_px": 8} for name in ("mic", "masktwins")}
-IN_A_JOB["vfm_uda"] = {"masks": {"block_px": 8}}
+IN_A_JOB |= {"vfm_uda": {"masks": {"block_px": 8}}, **NEEDED}
 """Keys that a job on tiny images needs of some methods, which a method alone does not."""
 
 

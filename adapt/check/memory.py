@@ -71,7 +71,7 @@ def predicted_bytes(job: JobSpec, num_ranks: int, packed_hw: Sizes = MappingProx
     """
     method = build_without_memory(job)
     sizes = {key: batch_hw(job.trained_parts(key), packed_hw) for key in _domains(job)}
-    labelled = {"source": True, "target": type(method).labels_target()}
+    labelled = {"source": True, "target": METHODS[job.method.name].labels_target()}
 
     def engine() -> Engine:
         return Engine(method, job.train, job.optim, torch.device("cpu"), job.seed)

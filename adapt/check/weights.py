@@ -11,6 +11,7 @@ from adapt.trainer.networks import (
     start_adversaries,
     starts_as_labeller,
 )
+from adapt.trainer.teacher_network import build_teacher
 from adapt.trainer.teachers import build_add_ons
 
 WHAT, LABELLER = "weights", "pseudo-labels"
@@ -33,7 +34,8 @@ def weights_findings(subject: Subject) -> Findings:
     try:
         network = build_network(job, subject.stores)
         add_ons = build_add_ons(job, network, subject.stores)
-        method = build_method(job.method, network, add_ons)
+        teacher = build_teacher(job, subject.stores, subject.place)
+        method = build_method(job.method, network, add_ons, teacher)
         start_adversaries(job, subject.stores, method)
     except FAILURES as error:
         yield red(WHAT, error)

@@ -218,6 +218,7 @@ def stop_on_signals(tell: bool = True) -> Event:
 
 def _say_outcome(job: "JobSpec", place: Place, outcome: "Outcome", as_json: bool) -> None:
     from adapt.evaluation.protocol import chosen_text
+    from adapt.evaluation.quality_gate import gap_of
     from adapt.trainer.tracked_run import tracking_uri
     from storage.uris import without_password
 
@@ -237,3 +238,7 @@ def _say_outcome(job: "JobSpec", place: Place, outcome: "Outcome", as_json: bool
         console.print(f"best checkpoint: {outcome.best.name}, {score} ({chosen})")
         command = f"segadapt download-best {job.name} --out best --tracking-uri {where}"
         console.print(f"fetch it: {command}", highlight=False, soft_wrap=True)
+    gap = gap_of(outcome.metrics, rules.weights, job.method.model_dump())
+    if gap is not None:
+        colour = "green" if gap.kept else "yellow"
+        console.print(f"[{colour}]quality[/{colour}]: {gap.text()}", highlight=False)

@@ -66,7 +66,8 @@ def form_names(kind: Any) -> tuple[str, ...]:
 
 def names_of(section: Any, tag: str) -> tuple[Any, ...]:
     """The values of its tag by which a section of a union is picked."""
-    return get_args(fields_of(section)[tag].annotation)
+    field = fields_of(section).get(tag)  # null, where a union has it, is no section
+    return () if field is None else get_args(field.annotation)
 
 
 def parts_of(kind: Any) -> tuple[list[Any], list[Any]]:

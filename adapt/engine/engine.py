@@ -27,7 +27,8 @@ from adapt.engine.train_config import MEANS, PRECISIONS, TrainConfig
 from adapt.errors import JobError
 from adapt.methods.draws import Draws
 from adapt.methods.method import Method
-from adapt.methods.moving_average import MovingAverage, averages
+from adapt.methods.moving_average import MovingAverage
+from adapt.methods.pinned import with_pinned
 from adapt.models.segmenter import Segmenter
 from adapt.ranks import (
     any_rank,
@@ -61,10 +62,12 @@ class Engine:
         self.method = method.to(device)
         self.average = None if train.ema is None else MovingAverage(train.ema, method.segmenter)
         self.train_config, self.optim_config, self.device = train, optim, device
-        for average in averages(self.modules()):
-            average.share(self.method.segmenter)
-        self.frozen = FROZEN[train.frozen_weights](self.modules())
-        CHECKPOINTING[train.activation_checkpointing](method.segmenter.encoder, self._batch_norm)
+        method.share_fixed()
+        if self.average is not None:
+            self.average.share(method.segmenter)
+        self.frozen = FROZEN[train.frozen_weights](with_pinned(self.modules()))
+        for network in method.learning():
+            CHECKPOINTING[train.activation_checkpointing](network.encoder, self._batch_norm)
         self.optimizers = build_optimizers(optim, method)
         self.step_count = 0
         self.bad_steps: list[tuple[int, tuple[str, ...]]] = []
@@ -114,10 +117,12 @@ class Engine:
         return dict(zip(logged, values.tolist(), strict=True))
 
     def networks(self) -> dict[str, Segmenter]:
-        """`student`, the network that learns, and `ema`, its moving average where there is one."""
-        teacher = self.method.teacher_network()
-        average = teacher if self.average is None else self.average.network
-        return {"student": self.method.segmenter} | ({} if average is None else {"ema": average})
+        """`student`, the network that learns; where there are such, `ema`, its moving average, and
+        `teacher`, another network that teaches it."""
+        own = self.method.teacher_network() if self.average is None else self.average.network
+        others = {"ema": own, "teacher": self.method.teaching_network()}
+        found = {name: one for name, one in others.items() if one is not None}
+        return {"student": self.method.segmenter, **found}
 
     @contextmanager
     def used(self, name: str) -> Iterator[Segmenter]:
@@ -251,9 +256,10 @@ class Engine:
 
     def _clip(self) -> None:
         if self.train_config.clip_norm is not None:
-            networks = nn.ModuleList([self.method.segmenter, self.method.add_ons])
-            parameters = networks.parameters()
-            nn.utils.clip_grad_norm_(parameters, self.train_config.clip_norm)
+            segmenter, *others = self.method.learning()
+            whole = nn.ModuleList([segmenter, self.method.add_ons])
+            for network in (whole, *others):
+                nn.utils.clip_grad_norm_(network.parameters(), self.train_config.clip_norm)
 
 
 def _split(batch: Batch, parts: int) -> list[Batch]:

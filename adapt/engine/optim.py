@@ -34,7 +34,8 @@ ADAMS: dict[str, Callable[..., Optimizer]] = {"current": torch.optim.Adam, "lega
 
 def build_optimizers(config: OptimConfig, method: Method) -> dict[str, Optimizer]:
     """`segmenter`, with a group for each of `method.add_ons`, and one Adam for each of
-    `method.adversaries()`, by the adversary's name.
+    `method.adversaries()`, by the adversary's name; one as the segmenter's for each of
+    `method.learners()`.
 
     Raises `JobError` where `sgd_multiplicity` asks for a program that never ran this encoder.
     """
@@ -44,6 +45,9 @@ def build_optimizers(config: OptimConfig, method: Method) -> dict[str, Optimizer
         head_lr = config.lr * config.head_lr_factor
         group = {"params": learning, "lr": head_lr, "name": name, "multiplicity": 1}
         optimizers["segmenter"].add_param_group(group)
+    for name, (network, factor) in method.learners().items():
+        own = config.model_copy(update={"lr": config.lr * factor})
+        optimizers[name] = OPTIMIZERS[config.name].build(own, network)
     for name, adversary in method.adversaries().items():
         optimizers[name] = ADAMS[config.adam](
             adversary.parameters(), lr=config.adversary_lr, betas=config.adversary_betas

@@ -22,8 +22,8 @@ LabelFree = Literal[
 ]
 """The rows of `LABEL_FREE_SCORES`."""
 
-STUDENT, EMA = "student", "ema"
-"""The network that learns, and its moving average."""
+STUDENT, EMA, TEACHER = "student", "ema", "teacher"
+"""The network that learns, its moving average, and a larger network that teaches it."""
 
 
 class Protocol(NamedTuple):

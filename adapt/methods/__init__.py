@@ -11,6 +11,7 @@ from adapt.methods.advent import AdvEnt
 from adapt.methods.class_balanced_self_training import ClassBalancedSelfTraining
 from adapt.methods.dacs import DACS
 from adapt.methods.daformer import DAFormer
+from adapt.methods.distil import Distil
 from adapt.methods.fcns_in_the_wild import FCNsInTheWild
 from adapt.methods.fda import FDA
 from adapt.methods.intra_da import IntraDA
@@ -35,6 +36,7 @@ METHODS: dict[str, type[Method]] = {
     "mic": MIC,
     "masktwins": MaskTwins,
     "vfm_uda": VFMUDA,
+    "distil": Distil,
     "class_balanced_self_training": ClassBalancedSelfTraining,
     "intra_da": IntraDA,
 }
@@ -57,17 +59,22 @@ def labelling_of(config: Any) -> LabellingConfig | None:
 
 
 def build_method(
-    config: Any, segmenter: Segmenter, add_ons: Mapping[str, AddOn] = MappingProxyType({})
+    config: Any,
+    segmenter: Segmenter,
+    add_ons: Mapping[str, AddOn] = MappingProxyType({}),
+    teacher: Segmenter | None = None,
 ) -> Method:
     """The method whose config this is, around the segmentation network.
 
     `config` may be plain values, such as `{"name": "advent"}`; `add_ons` by the name of their
-    section. Raises `JobError` for values that do
+    section, `teacher` for methods whose config has a network of its own, by default a random one.
+    Raises `JobError` for values that do
     not make a config, and where they need more heads than the network has.
     """
     if not isinstance(config, tuple(row.Config for row in METHODS.values())):
         values = dict(config) if isinstance(config, Mapping) else config
         config = validate(MethodSection, values, "method")
-    method = METHODS[config.name](config, segmenter)
+    given: dict[str, Any] = {} if teacher is None else {"teacher": teacher}
+    method = METHODS[config.name](config, segmenter, **given)
     method.add_ons.update(add_ons)
     return method

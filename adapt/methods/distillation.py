@@ -63,6 +63,11 @@ class DistillationConfig(Section):
         description="SHA-256 that the file at weights_uri must have. Checkpoints keep that of the "
         "tensors in place of them.",
     )
+    accept_license: str | None = Field(
+        None,
+        description="Name of the licence of its weights, where those are gated or for "
+        "non-commercial use alone, as model.accept_license.",
+    )
     size_hw: tuple[Side, Side] = Field(
         (406, 406),
         description="Height and width in pixels to which images are resized for it (VFM-UDA++: "
@@ -88,6 +93,7 @@ class Distillation(AddOn):
 
     def __init__(self, config: DistillationConfig, segmenter: Segmenter, teacher: Encoder) -> None:
         super().__init__()
+        segmenter.require_learning_encoder("distillation")
         self.config = config
         self.teacher = Pinned(teacher, "distillation")
         channels = segmenter.encoder.channels[-1]

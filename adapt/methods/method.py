@@ -18,6 +18,7 @@ from adapt.config.section import Section
 from adapt.errors import JobError
 from adapt.methods.draws import Draws
 from adapt.methods.labeller import Labeller
+from adapt.methods.moving_average import averages
 from adapt.methods.pseudo_labels import PseudoLabels
 from adapt.models.segmenter import Segmenter
 
@@ -114,6 +115,31 @@ class Method(nn.Module, ABC):
     def teacher_network(self) -> Segmenter | None:
         """The network of the method's teacher; None where it has none."""
         return None
+
+    def teaching_network(self) -> Segmenter | None:
+        """A network of another kind that teaches the segmenter, evaluated beside it; None where
+        there is none."""
+        return None
+
+    @property
+    def teacher_is_fixed(self) -> bool:
+        """True where the `teaching_network` never changes."""
+        return False
+
+    def learners(self) -> dict[str, tuple[Segmenter, float]]:
+        """Networks that learn beside the segmenter, by name: each with an optimizer of the
+        segmenter's kind, and its learning rates over the job's."""
+        return {}
+
+    def learning(self) -> list[Segmenter]:
+        """The segmenter, and the networks that learn beside it."""
+        return [self.segmenter, *(network for network, _ in self.learners().values())]
+
+    def share_fixed(self) -> None:
+        """Have moving averages hold their network's parameters in place of equal ones that never
+        move."""
+        for average in averages(self):
+            average.share(self.segmenter)
 
     def adversaries(self) -> dict[str, nn.Module]:
         """Networks that learn against the segmenter, each with its own optimizer, by name."""

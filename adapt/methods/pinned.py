@@ -59,6 +59,11 @@ def pinned_networks(module: nn.Module) -> list[nn.Module]:
     return [one.network for one in module.modules() if isinstance(one, Pinned)]
 
 
+def with_pinned(module: nn.Module) -> nn.ModuleList:
+    """A module and the networks that are held within it."""
+    return nn.ModuleList([module, *pinned_networks(module)])
+
+
 def digest_of(network: nn.Module) -> Tensor:
     """SHA-256 of a network's tensors and their names, (32,) uint8; 0 where they have no values."""
     state = network.state_dict()

@@ -73,6 +73,12 @@ class SegmenterConfig(Section):
     )
 
 
+def without_weights(model: SegmenterConfig) -> SegmenterConfig:
+    """The same network with random weights."""
+    none = {"weights": "none", "weights_uri": None, "start_uri": None}
+    return model.model_copy(update=none)
+
+
 class AuxiliaryConfig(SegmenterConfig):
     """Keys of architectures with auxiliary heads, `aux_names`."""
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from adapt.evaluation.protocol import chosen_text
 from adapt.report import charts
+from adapt.report.beside_teacher import beside_teacher
 from adapt.report.history import TRAIN, VALIDATION
 from adapt.report.run_record import RunRecord
 from adapt.report.texts import NONE, difference, duration, percent
@@ -27,6 +28,7 @@ def of_run(run: RunRecord, baseline: RunRecord | None, price: Price | None) -> d
         "facts": facts(run, price),
         "scores": _scores(run, figures),
         "classes": _classes(run, baseline, figures),
+        "beside": _beside(run, figures),
         "losses": curve_groups([run], LOSS, figures),
         "rates": curve_groups([run], RATE, figures),
         "speeds": curve_groups([run], SPEED, figures),
@@ -40,6 +42,13 @@ def of_run(run: RunRecord, baseline: RunRecord | None, price: Price | None) -> d
         "data": data(run),
         "figures": figures,
     }
+
+
+def _beside(run: RunRecord, figures: list[charts.Figure]) -> dict[str, Any] | None:
+    """The student beside its teacher."""
+    found = beside_teacher(run)
+    drawn = () if found is None else ("curve", "bars")
+    return found and {**found, **{name: add(figures, found[name]) for name in drawn}}
 
 
 def lead(run: RunRecord) -> str:

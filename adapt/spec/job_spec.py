@@ -27,6 +27,7 @@ from adapt.engine.train_config import TrainConfig
 from adapt.errors import JobError, written
 from adapt.evaluation.protocol import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS, labelling_of
+from adapt.methods.distil import teacher_of
 from adapt.methods.distillation import DistillationConfig
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
@@ -63,6 +64,11 @@ BASELINE = "report.baseline"
 TAGS = ("name", "architecture")
 """Keys that pick the row of a table whose keys a section has."""
 """The key of the run that the report compares with."""
+
+TEACHER_URI = "method.teacher.uri"
+"""The key of a trained teacher's weights."""
+
+_REGISTERED = "models:/"
 
 _APART = frozenset("/\\?#")
 """Characters that divide a URI."""
@@ -165,15 +171,24 @@ class JobSpec(Section):
                 found[f"{key}.labelled_keys_uri"] = one.labelled_keys_uri
         if self.validation is not None:
             found["validation.uri"] = self.validation.uri
-        for key in ("weights_uri", "start_uri"):
-            uri = getattr(self.model, key)
-            if uri is not None:
-                found[f"model.{key}"] = uri
+        models = {"model": self.model}
+        teacher = teacher_of(self.method)
+        if teacher is not None:
+            models["method.teacher.model"] = teacher.model
+        for where, model in models.items():
+            for key in ("weights_uri", "start_uri"):
+                uri = getattr(model, key)
+                if uri is not None:
+                    found[f"{where}.{key}"] = uri
         if self.distillation is not None and self.distillation.weights_uri is not None:
             found["distillation.weights_uri"] = self.distillation.weights_uri
         for name, uri in getattr(self.method, "discriminator_uris", {}).items():
             found[f"method.discriminator_uris.{name}"] = uri
-        runs = {LABELLING_RUN: self.labelling_uri(), BASELINE: self.baseline_uri()}
+        runs = {
+            LABELLING_RUN: self.labelling_uri(),
+            TEACHER_URI: self.teacher_uri(),
+            BASELINE: self.baseline_uri(),
+        }
         return found | {key: uri for key, uri in runs.items() if uri is not None}
 
     def baseline_uri(self) -> str | None:
@@ -189,8 +204,20 @@ class JobSpec(Section):
         section = labelling_of(self.method)
         if section is None or section.run is None:
             return None
-        plain = "/" not in section.run and not section.run.lower().endswith(ENDINGS)
-        return join(self.checkpoint.uri, section.run) if plain else section.run
+        return self._of_run(section.run)
+
+    def teacher_uri(self) -> str | None:
+        """The run, checkpoint or file of weights of a trained teacher; None without one, and for a
+        registered model."""
+        section = teacher_of(self.method)
+        if section is None or section.uri is None or section.uri.startswith(_REGISTERED):
+            return None
+        return self._of_run(section.uri)
+
+    def _of_run(self, named: str) -> str:
+        """A plain name is that of a run beside this one."""
+        plain = "/" not in named and not named.lower().endswith(ENDINGS)
+        return join(self.checkpoint.uri, named) if plain else named
 
     def check_environment(self, environment: Mapping[str, str]) -> None:
         """Raise `JobError` where a store's secret is named but not in the environment."""

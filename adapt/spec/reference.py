@@ -135,6 +135,12 @@ def _methods() -> Iterator[Part]:
         if row.labeller is not None:
             stage: Any = row.Config.model_fields["pseudo_labels"].annotation
             yield Part(f"#### `method.pseudo_labels` of {name}", _paragraph(stage), stage)
+        if (
+            "teacher" in row.Config.model_fields
+            and row.Config.model_fields["teacher"].is_required()
+        ):
+            network: Any = row.Config.model_fields["teacher"].annotation
+            yield Part(f"#### `method.teacher` of {name}", _paragraph(network), network)
     for key, section in _PARTS_OF_METHODS.items():
         yield Part(f"### `method.{key}`", _paragraph(section), section)
 

@@ -18,6 +18,7 @@ MAY_CHANGE = (
     "checkpoint",
     "report",
     "evaluate.pictures",
+    "method.max_gap_points",
     "train.activation_checkpointing",
     "train.max_bad_steps",
     "train.stall_minutes",

@@ -21,11 +21,11 @@ from adapt.errors import DataError
 from adapt.labelling.stage import Labels, Stage, find_labels, make_labels, remove_rounds_before
 from adapt.methods import METHODS, labelling_of
 from adapt.models import build_segmenter
+from adapt.models.config import without_weights
 from adapt.models.segmenter import Segmenter
 from adapt.ranks import barrier, share_text
 from adapt.spec.job_spec import JobSpec
 from adapt.trainer.labelling_run import checkpoint_uri
-from adapt.trainer.networks import without_weights
 from adapt.trainer.opening import JobData, Opened, decoding_threads
 from adapt.trainer.score import checkpoint_network
 from storage.stores import Stores

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from adapt.engine.activation_checkpointing import CHECKPOINTING
 from adapt.engine.frozen_weights import FROZEN
 from adapt.engine.optim import build_optimizers
-from adapt.errors import JobError, known_names
+from adapt.errors import JobError, keys_renamed, known_names
 from adapt.methods import build_method, labelling_of
+from adapt.methods.distil import teacher_of
 from adapt.methods.method import Method
+from adapt.methods.pinned import with_pinned
 from adapt.models import ENCODERS, build_segmenter
-from adapt.models.config import SegmenterConfig
+from adapt.models.config import SegmenterConfig, without_weights
 from adapt.models.licences import check_licence
 from adapt.models.segmenter import Segmenter
 from adapt.models.weights import (
@@ -40,11 +42,16 @@ def check_networks(job: JobSpec) -> Method:
     """
     if not starts_as_labeller(job):
         check_licence(job.model)
+    section = teacher_of(job.method)
+    if section is not None and section.uri is None:
+        with keys_renamed("model.", "method.teacher.model."):
+            check_licence(section.model)
     method = build_without_memory(job)
     with torch.device("meta"):
         build_optimizers(job.optim, method)
-    CHECKPOINTING[job.train.activation_checkpointing](method.segmenter.encoder, nullcontext)
-    FROZEN[job.train.frozen_weights](method)
+    for network in method.learning():
+        CHECKPOINTING[job.train.activation_checkpointing](network.encoder, nullcontext)
+    FROZEN[job.train.frozen_weights](with_pinned(method))
     for name in _discriminator_uris(job):
         _adversary(method, name)
     starts_nowhere = job.model.weights_uri is None and job.model.start_uri is None
@@ -57,10 +64,14 @@ def check_networks(job: JobSpec) -> Method:
 def build_without_memory(job: JobSpec) -> Method:
     """The job's method and networks on the meta device, without weights. Raises `JobError`."""
     with torch.device("meta"):
-        bare = job.model.model_copy(update={"weights": "none", "weights_uri": None})
-        segmenter = build_segmenter(bare, job.classes.num_classes)
+        segmenter = build_segmenter(without_weights(job.model), job.classes.num_classes)
         segmenter.set_loss(job.loss)
-        return build_method(job.method, segmenter, build_add_ons(job, segmenter))
+        section, teacher = teacher_of(job.method), None
+        if section is not None:
+            with keys_renamed("model.", "method.teacher.model."):
+                teacher = build_segmenter(without_weights(section.model), job.classes.num_classes)
+            teacher.set_loss(job.loss)
+        return build_method(job.method, segmenter, build_add_ons(job, segmenter), teacher)
 
 
 def starts_as_labeller(job: JobSpec) -> bool:
@@ -81,6 +92,14 @@ def build_network(job: JobSpec, stores: Stores, resumed: bool = False) -> Segmen
             return build_segmenter(without_weights(model), num_classes)
         uri = checkpoint_uri(job, stores)
         return load_network(model, num_classes, stores, uri, LABELLING_RUN)
+    return started_network(model, num_classes, stores)
+
+
+def started_network(model: SegmenterConfig, num_classes: int, stores: Stores) -> Segmenter:
+    """The network of a config with the weights that its section starts from.
+
+    Raises `JobError` where they do not fit, or where their description is of another network.
+    """
     if model.start_uri is not None:
         return load_network(model, num_classes, stores, model.start_uri, "model.start_uri")
     if model.weights_uri is None:
@@ -93,12 +112,6 @@ def build_network(job: JobSpec, stores: Stores, resumed: bool = False) -> Segmen
             lambda tensors: build_segmenter(model, num_classes, tensors),
             "model.weights_uri",
         )
-
-
-def without_weights(model: SegmenterConfig) -> SegmenterConfig:
-    """The same network with random weights."""
-    none = {"weights": "none", "weights_uri": None, "start_uri": None}
-    return model.model_copy(update=none)
 
 
 def load_network(

@@ -32,6 +32,7 @@ from adapt.trainer.reporting import leave_report, open_history
 from adapt.trainer.resume import Checkpoint, resume
 from adapt.trainer.saves import Evaluated, Saves
 from adapt.trainer.shared_stop import shared
+from adapt.trainer.teacher_network import build_teacher
 from adapt.trainer.teachers import build_add_ons
 from adapt.trainer.tracked_run import tracked_run
 from adapt.trainer.trainer import Outcome, Trainer
@@ -172,7 +173,10 @@ def _engine(opened: Opened, device: torch.device, resumed: bool) -> Engine:
     pixels = torch.from_numpy(opened.data.source.label_pixels(job.classes.num_classes))
     network = build_network(job, stores, resumed)
     network.set_loss(job.loss, pixels)
-    method = build_method(job.method, network, build_add_ons(job, network, stores))
+    teacher = build_teacher(job, stores, opened.place)
+    if teacher is not None:
+        teacher.set_loss(job.loss, pixels)
+    method = build_method(job.method, network, build_add_ons(job, network, stores), teacher)
     method.observe_source(pixels)
     start_adversaries(job, stores, method)
     return Engine(method, job.train, job.optim, device, seed=job.seed)

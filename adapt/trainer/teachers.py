@@ -1,21 +1,22 @@
 """The frozen networks that teach a job's own: built, and loaded with the weights that the spec
 names."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from adapt.errors import JobError
+from adapt.errors import keys_renamed
 from adapt.methods.distillation import Distillation, DistillationConfig
 from adapt.methods.method import AddOn
 from adapt.models import ENCODERS, build_encoder
+from adapt.models.config import SegmenterConfig
 from adapt.models.encoders.encoder import UNDILATED_STRIDE, Encoder
 from adapt.models.encoders.timm import timm_knows
 from adapt.models.encoders.vit import is_vit
+from adapt.models.licences import check_licence
 from adapt.models.segmenter import Segmenter
 from adapt.models.weights import load_fitting, read_weights
 from adapt.spec.job_spec import JobSpec
 from adapt.trainer.fetched import fetched
 from storage.stores import Stores
+
+_STATED = {"encoder", "weights", "weights_uri", "accept_license"}
 
 
 def build_add_ons(
@@ -28,7 +29,8 @@ def build_add_ons(
     config = job.distillation
     if config is None:
         return {}
-    with named("model.", "distillation."):
+    with keys_renamed("model.", "distillation."):
+        check_licence(SegmenterConfig(architecture="none", **config.model_dump(include=_STATED)))
         teacher = _frozen_encoder(config.encoder)
         if stores is not None:
             _load_encoder(teacher, config, stores)
@@ -49,13 +51,3 @@ def _load_encoder(encoder: Encoder, config: DistillationConfig, stores: Stores) 
             load_fitting(weights, encoder.load, "model.weights_uri")
     elif config.weights == "imagenet":
         encoder.load(encoder.imagenet_weights())
-
-
-@contextmanager
-def named(key: str, instead: str) -> Iterator[None]:
-    """Within it errors name the key of another section than `model`."""
-    try:
-        yield
-    except JobError as error:
-        problem, fix = (text.replace(key, instead) for text in (error.problem, error.fix))
-        raise JobError(problem, fix) from error

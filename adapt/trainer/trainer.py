@@ -17,7 +17,7 @@ from adapt.engine.engine import Engine
 from adapt.errors import Interrupted
 from adapt.evaluation.evaluate import Evaluation, evaluate
 from adapt.evaluation.metrics import subset_classes
-from adapt.evaluation.protocol import joined_metrics
+from adapt.evaluation.protocol import TEACHER, joined_metrics
 from adapt.models.segmenter import Segmenter
 from adapt.ranks import any_rank
 from adapt.trainer.feeds import Feeds
@@ -55,6 +55,7 @@ class Trainer:
     stop: Event
     beat: Callable[[], None]
     until: int
+    _of_teacher: Evaluation | None = None
 
     def run(self) -> Outcome:
         """Train to the end.
@@ -114,10 +115,7 @@ class Trainer:
     def _evaluate(self) -> None:
         self.engine.share_buffers()
         try:
-            found = {}
-            for name in self.opened.job.evaluate.networks:
-                with self.engine.used(name) as network:
-                    found[name] = self._evaluation(name, network)
+            found = {name: self._found(name) for name in self._evaluated()}
         except Interrupted:
             self.saves.stop(self.evaluated, "stopped while evaluating")
         metrics = joined_metrics((name, one.score.metrics()) for name, one in found.items())
@@ -126,6 +124,21 @@ class Trainer:
         if any_rank(self.saves.is_best(self.evaluated))[0]:
             self.saves.save_best(self.evaluated)
         self.journal.start_stretch()
+
+    def _evaluated(self) -> list[str]:
+        """The networks to evaluate: those of the spec, and the teacher where there is one."""
+        teacher = [name for name in self.engine.networks() if name == TEACHER]
+        return [*self.opened.job.evaluate.networks, *teacher]
+
+    def _found(self, name: str) -> Evaluation:
+        """An evaluation; one for all of a teacher that never changes."""
+        if name == TEACHER and self._of_teacher is not None:
+            return self._of_teacher
+        with self.engine.used(name) as network:
+            found = self._evaluation(name, network)
+        if name == TEACHER and self.engine.method.teacher_is_fixed:
+            self._of_teacher = found
+        return found
 
     def _evaluation(self, name: str, network: Segmenter) -> Evaluation:
         """Evaluate one of `Engine.networks`; the one that counts with pictures."""

@@ -15,6 +15,7 @@ from adapt.engine.train_config import TrainConfig
 from adapt.methods import METHODS, build_method
 from adapt.models import build_segmenter
 from tests.golden_recipe import image, initial, label
+from tests.networks import NEEDED
 
 MODEL = {"architecture": "deeplab_v2", "encoder": "caffe_resnet14", "weights": "none"}
 SCHEDULE_STEPS, LR, BETA1, BETA2, EPS = 250_000, 1e-4, 0.9, 0.99, 1e-8
@@ -71,7 +72,9 @@ def _trained(engine: Engine) -> Iterator[float]:
 
 def test_these_are_the_rows_with_a_discriminator() -> None:
     segmenter = build_segmenter(MODEL)
-    built = {name: build_method({"name": name}, segmenter) for name in METHODS}
+    built = {
+        name: build_method({"name": name, **NEEDED.get(name, {})}, segmenter) for name in METHODS
+    }
     assert {name for name, method in built.items() if method.adversaries()} == set(ADVERSARIAL)
 
 

@@ -24,6 +24,7 @@ from tests.built_methods import (
     target_batch,
     with_gradient,
 )
+from tests.networks import TEACHER
 from tests.tiers import one_in
 
 torch.set_num_threads(1)
@@ -45,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "name": "masktwins",
         "host": {"name": "dacs", "pseudo_labels": {"quality": "class"}},
     },
+    "distil frozen": {"name": "distil", "teacher": {"model": TEACHER, "uri": "trained"}},
     "vfm_uda plus plus": {
         "name": "vfm_uda",
         "masks": None,
@@ -68,6 +70,7 @@ WITHOUT_NUMBERS = (
     "daformer",
     "mic advent",
     "masktwins dacs",
+    "distil frozen",
     "class_balanced_self_training",
     "intra_da",
 )
@@ -164,7 +167,7 @@ def test_bf16_gives_float32_losses_near_full_precision(method: Method) -> None:
 
 
 def test_adversaries_and_segmenter_are_all_that_learns(method: Method) -> None:
-    parts = [method.segmenter, *method.adversaries().values()]
+    parts = [*method.learning(), *method.adversaries().values()]
     owned = [id(p) for part in parts for p in part.parameters()]
     learning = [id(p) for p in method.parameters() if p.requires_grad]
     assert {*learning} <= {*owned} <= {id(p) for p in method.parameters()}
