@@ -17,8 +17,10 @@ from torch import Tensor, multiprocessing
 
 from adapt.batch import IGNORED, Batch
 from adapt.counts import counted_together, shared_count
+from adapt.engine.adamw import AdamWConfig
 from adapt.engine.engine import Engine
 from adapt.engine.flops import step_flops
+from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.sgd import SGDConfig
 from adapt.engine.train_config import TrainConfig
 from adapt.losses import (
@@ -33,6 +35,7 @@ from adapt.methods.distillation import Distillation, DistillationConfig
 from adapt.methods.method import Term
 from adapt.methods.moving_average import MovingAverageConfig
 from adapt.models import build_encoder, build_segmenter
+from adapt.models.adapters.attach import ADAPTERS
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.places import Place
 from adapt.ranks import (
@@ -49,22 +52,28 @@ from adapt.trainer.shared_stop import shared
 from tests.networks import SURE
 
 HW, STEPS, GLOBAL_BATCH = (33, 33), 3, 6
+ADAPTED = {f"dacs, with {kind}": {"kind": kind, "rank": 2} for kind in ADAPTERS}
+"""The values of `model.adapters` of a vision transformer that a method trains."""
 ENDS = timedelta(seconds=60)
 
 
 MODEL = DeepLabV2Config(encoder="test_resnet", output_stride=16, weights="none", norm="frozen")
 DISTILLED = "advent, distilled"
 OVER_A_VIT = "dacs, over a vision transformer"
-CASES = (*METHODS, DISTILLED, OVER_A_VIT)
+CASES = (*METHODS, DISTILLED, OVER_A_VIT, *ADAPTED)
 SIZES = {OVER_A_VIT: (160, 160)}
 """Images of a grid whose table of positions needs no resizing, which timm does in float32."""
 
 
 def engine(case: str) -> Engine:
     torch.manual_seed(3)
-    method = case.partition(",")[0]
-    encoder = "test_vit" if case == OVER_A_VIT else MODEL.encoder
-    segmenter, add_ons = build_segmenter(MODEL.model_copy(update={"encoder": encoder}), 4), {}
+    method, model = case.partition(",")[0], MODEL.model_dump()
+    optim: OptimConfig = SGDConfig()
+    if case in (OVER_A_VIT, *ADAPTED):
+        model |= {"encoder": "test_vit", "adapters": ADAPTED.get(case)}
+    if case in ADAPTED:
+        optim = AdamWConfig(name="adamw", layer_decay=0.8, weight_decay_end=1e-5)
+    segmenter, add_ons = build_segmenter(model, 4), {}
     if case == DISTILLED:
         near = DistillationConfig(encoder="test_resnet", size_hw=(32, 32))
         teacher = build_encoder(near.encoder, 32)
@@ -72,7 +81,7 @@ def engine(case: str) -> Engine:
     built = build_method({"name": method, **SURE.get(method, {})}, segmenter, add_ons)
     built.observe_source(torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]]))
     train = TrainConfig(steps=10, ema=MovingAverageConfig(alpha=0.6))
-    return Engine(built.double(), train, SGDConfig(), torch.device("cpu"))
+    return Engine(built.double(), train, optim, torch.device("cpu"))
 
 
 def batch(

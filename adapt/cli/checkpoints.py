@@ -10,6 +10,7 @@ from rich.table import Table
 from adapt.cli.messages import print_answer
 from adapt.cli.options import (
     AsJson,
+    Base,
     Overrides,
     SpecPath,
     StoresFrom,
@@ -46,6 +47,7 @@ def evaluate(
     spec: SpecPath,
     checkpoints: Checkpoints,
     weights: Weights = None,
+    base: Base = None,
     overrides: Overrides = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Write pictures of predictions to this PNG.")
@@ -64,7 +66,7 @@ def evaluate(
 
     job, place = job_and_place(spec, overrides)
     with progress_bar("evaluating", console) as advance:
-        evaluation = evaluate_checkpoint(job, place, checkpoints, weights, advance)
+        evaluation = evaluate_checkpoint(job, place, checkpoints, weights, advance, base)
     score, names = evaluation.score, job.classes.names
     if pictures is not None:
         evaluation_sheet(evaluation.pictures, job.classes).save(pictures)
@@ -89,6 +91,7 @@ def choose(
             "weights.safetensors. Default: the checkpoints that the run of SPEC keeps.",
         ),
     ] = None,
+    base: Base = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -103,7 +106,7 @@ def choose(
 
     job, place = job_and_place(spec, overrides)
     with progress_bar("predicting", console) as advance:
-        ranked = rank_checkpoints(job, place, checkpoints or (), advance)
+        ranked = rank_checkpoints(job, place, checkpoints or (), advance, base)
     if as_json:
         print_answer([{"checkpoint": uri, "agreement": value} for uri, value in ranked])
         return

@@ -22,7 +22,7 @@ from adapt.cli.export_options import (
     WithLatency,
 )
 from adapt.cli.messages import print_answer
-from adapt.cli.options import AsJson, console, stores_of
+from adapt.cli.options import AsJson, Base, console, stores_of
 from adapt.errors import JobError, counted
 from adapt.export.wanted import DEFAULT_OPSET, check_ending, check_free
 
@@ -48,6 +48,7 @@ def export(
     images: Images = 32,
     latency: WithLatency = False,
     spec: Spec = None,
+    base: Base = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained network as an ONNX graph, a torch.export program, or a folder for the edge.
@@ -61,7 +62,7 @@ def export(
         import adapt
         from adapt.export.export import export_model
 
-        loaded = adapt.load(model, spec=spec, device="cpu")
+        loaded = adapt.load(model, spec=spec, device="cpu", base=base)
         exported = export_model(loaded, to, opset, whole_image, status.update)
     small = _quantised(loaded, exported, calibrate, split, images, spec) if calibrate else None
     timed = _timed(loaded, exported, to, small) if latency else []

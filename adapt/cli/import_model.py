@@ -9,7 +9,7 @@ import typer
 from adapt.cli import completion
 from adapt.cli.messages import print_answer
 from adapt.cli.models import parsed_size
-from adapt.cli.options import AsJson, Overrides, console, label_space, place_here
+from adapt.cli.options import AsJson, Base, Overrides, console, label_space, place_here
 
 if TYPE_CHECKING:
     from adapt.places import Place
@@ -57,6 +57,13 @@ TrackingUri = Annotated[
     str | None, typer.Option(help="MLflow server; default: MLFLOW_TRACKING_URI.")
 ]
 
+Merge = Annotated[
+    bool,
+    typer.Option(
+        "--merge/--keep-adapters", help="Whether adapters become one with the layers beside them."
+    ),
+]
+
 
 @commands.command()
 def import_model(
@@ -69,12 +76,15 @@ def import_model(
     size: Size = None,
     register: Register = None,
     tracking_uri: TrackingUri = None,
+    base: Base = None,
+    merge: Merge = True,
     as_json: AsJson = False,
 ) -> None:
-    """Make one file that states itself of a network that was trained elsewhere.
+    """Make one file that states itself of a network that was trained elsewhere, or in parts.
 
     `load`, `predict`, `serve`, `export` and `deploy` take it without its job spec. Weights of the
     papers' programs, whose tensors have other names, go through `import-checkpoint`.
+    A checkpoint without its base becomes whole, and adapters are merged.
     """
     from adapt.errors import JobError
     from adapt.tracking.imported_models import check_model_name
@@ -106,6 +116,8 @@ def import_model(
                 size_hw=None if size is None else parsed_size(size),
                 stores=stores,
                 tracking_uri=server,
+                base=base,
+                merge=merge,
             )
     version = None
     if register is not None and server is not None:

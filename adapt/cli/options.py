@@ -40,6 +40,14 @@ StoresFrom = Annotated[
         autocompletion=completion.specs,
     ),
 ]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="The encoder's weights that a checkpoint of `checkpoint.trained_only` leaves out, a "
+        "path or a URI; default: where it says that they are.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from adapt.cli.messages import print_answer
-from adapt.cli.options import AsJson, StoresFrom, console, job_and_place, place_here, stores_of
+from adapt.cli.options import (
+    AsJson,
+    Base,
+    StoresFrom,
+    console,
+    job_and_place,
+    place_here,
+    stores_of,
+)
 from adapt.cli.predict_jobs import Sending, submit_slices
 from adapt.cli.predict_options import (
     OF_INPUTS,
@@ -73,6 +81,7 @@ def predict(
     precision: Precision = "fp32",
     tracking_uri: TrackingUri = None,
     spec: StoresFrom = None,
+    base: Base = None,
     as_json: AsJson = False,
     to: To = None,
     slices: Slices = None,
@@ -99,7 +108,7 @@ def predict(
     """
     if checkpoints:
         _refuse(context, (*OF_INPUTS, "to", *OF_PLATFORM), "none beside --checkpoint", "one")
-        _of_split(model, checkpoints, Path(out), weights, overrides, size_hw, colours)
+        _of_split(model, checkpoints, Path(out), weights, base, overrides, size_hw, colours)
         return
     ours = [name for name in OF_SERVER if to is None or name != "overrides"]
     _refuse(context, ours, "--checkpoint beside it", "none")
@@ -118,7 +127,7 @@ def predict(
 
     options = PredictOptions(write, ids, split, part, threads, batch_size, overwrite, frames)
     place, stores = place_here(), stores_of(spec)
-    network = _network(place, stores, model, device, precision, tracking_uri)
+    network = _network(place, stores, model, device, precision, tracking_uri, base)
     _predict(network, inputs, out, stores, place, options, as_json)
 
 
@@ -129,6 +138,7 @@ def _network(
     device: str | None,
     precision: str,
     tracking_uri: str | None,
+    base: str | None,
 ) -> "LoadedModel":
     from adapt.places import PREDICT_SHA256
     from adapt.use.load import load
@@ -140,6 +150,7 @@ def _network(
         stores=stores,
         tracking_uri=tracking_uri,
         sha256=place.environment.get(PREDICT_SHA256) or None,
+        base=base,
     )
 
 
@@ -247,6 +258,7 @@ def _of_split(
     checkpoints: list[str],
     out: Path,
     weights: list[float] | None,
+    base: str | None,
     overrides: list[str] | None,
     size_hw: tuple[int, int] | None,
     colours: bool,
@@ -257,5 +269,7 @@ def _of_split(
 
     job, place = job_and_place(spec, overrides)
     with progress_bar("predicting", console) as advance:
-        count = predict_checkpoint(job, place, checkpoints, weights, out, size_hw, colours, advance)
+        count = predict_checkpoint(
+            job, place, checkpoints, weights, out, size_hw, colours, advance, base
+        )
     console.print(f"{count} predictions in {out}", soft_wrap=True)

@@ -11,12 +11,16 @@ from adapt.cli.messages import print_answer
 from adapt.cli.options import console, job_and_place, place_here
 from adapt.errors import JobError, counted
 from storage.errors import StoreError
+from storage.uris import split_uri
 
 if TYPE_CHECKING:
     from adapt.platforms.platform import Client
     from adapt.platforms.predict_jobs import PreparedPrediction
 
-FORWARDED = ("write", "ids", "split", "overwrite", "batch_size", "threads", "device", "precision")
+FORWARDED = (
+    *("write", "ids", "split", "overwrite", "batch_size", "threads", "device", "precision"),
+    "base",
+)
 """Parameters of `predict` that its jobs get as they were given."""
 
 
@@ -46,6 +50,7 @@ def submit_slices(
     from adapt.platforms.predict_jobs import Asked, facts_of, prepare_prediction
     from storage.stores import Stores
 
+    _check_base(context.params["base"])
     profile, place = load_profile(sending.to, sending.overrides), place_here()
     job = None if spec is None else job_and_place(spec, None)[0]
     stores = Stores({} if job is None else job.stores, place.environment)
@@ -67,6 +72,14 @@ def submit_slices(
         ("stop", f"stop {first}"),
     ):
         console.print(f"{what}: segadapt {command}", highlight=False, soft_wrap=True)
+
+
+def _check_base(base: str | None) -> None:
+    if base is not None and split_uri(base)[0] == "file":
+        raise JobError(
+            f"--base: expected the URI of a store, which the jobs read, got {base!r}",
+            "copy it into a store and name its URI",
+        )
 
 
 def _forwarded(context: typer.Context) -> list[str]:

@@ -1,8 +1,10 @@
 """The command `serve`."""
 
+from typing import Any
+
 import typer
 
-from adapt.cli.options import StoresFrom, console, place_here, stores_of
+from adapt.cli.options import Base, StoresFrom, console, place_here, stores_of
 from adapt.cli.serve_options import (
     BatchSize,
     BatchWait,
@@ -47,6 +49,7 @@ def serve(
     timeout_s: Timeout = 55.0,
     token_file: TokenFile = None,
     spec: StoresFrom = None,
+    base: Base = None,
 ) -> None:
     """Serve a model over HTTP: KServe v2, SageMaker's /invocations, and a page to drop pictures on.
 
@@ -81,8 +84,9 @@ def serve(
         body_s=body_timeout_s,
         answer_s=timeout_s,
     )
+    given: dict[str, Any] = {"device": device, "precision": precision, "base": base}
     server = Server(
-        lambda: load(where, device=device, precision=precision, stores=stores, sha256=sha256),
+        lambda: load(where, stores=stores, sha256=sha256, **given),
         name=name,
         host=host or place.environment.get("SEGADAPT_HOST") or "127.0.0.1",
         port=port,

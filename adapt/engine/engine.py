@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from adapt.batch import Batch
 from adapt.engine.activation_checkpointing import CHECKPOINTING
 from adapt.engine.frozen_weights import FROZEN
-from adapt.engine.optim import build_optimizers, set_lr
+from adapt.engine.optim import build_optimizers, set_lr, set_weight_decay
 from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.sync_batch_norm import SyncBatchNorm
 from adapt.engine.train_config import MEANS, PRECISIONS, TrainConfig
@@ -84,7 +84,9 @@ class Engine:
         self.method.train()
         torch.manual_seed(self._seed_of(self.step_count, rank()))
         buffers = [buffer.clone() for buffer in self.method.buffers()]
-        set_lr(self.optimizers, self.optim_config, self.step_count, self.train_config.steps)
+        now = (self.optim_config, self.step_count, self.train_config.steps)
+        set_lr(self.optimizers, *now)
+        set_weight_decay(self.optimizers, *now)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         parts = self.train_config.accumulate

@@ -31,6 +31,11 @@ class FrozenWeights:
         """Hold them in bf16."""
         _convert(self.parameters, torch.bfloat16)
 
+    def round_to_bf16(self) -> None:
+        """Give them, in float32, the values that bf16 holds."""
+        self.narrow()
+        _convert(self.parameters, torch.float32)
+
     @contextmanager
     def widened(self) -> Iterator[None]:
         """Within it they are in float32, for networks that are used without autocast."""

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from adapt.config.section import one_of
 from adapt.engine.adamw import AdamW
 from adapt.engine.legacy_adam import LegacyAdam
-from adapt.engine.schedule import poly
+from adapt.engine.schedule import cosine, poly
 from adapt.engine.segmenter_optimizer import OptimConfig, SegmenterOptimizer
 from adapt.engine.sgd import SGD
 from adapt.errors import JobError
@@ -55,6 +55,9 @@ def build_optimizers(config: OptimConfig, method: Method) -> dict[str, Optimizer
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
+    if config.weight_decay_end is not None:
+        for group in optimizers["segmenter"].param_groups:
+            group["base_weight_decay"] = group["weight_decay"]
     return optimizers
 
 
@@ -77,6 +80,20 @@ def set_lr(
                 config.warmup,
                 config.warmup_ratio,
             )
+
+
+def set_weight_decay(
+    optimizers: Mapping[str, Optimizer], config: OptimConfig, step: int, total_steps: int
+) -> None:
+    """Give the segmentation network's parameter groups their weight decay for the step after `step`
+    done ones: groups without any keep none."""
+    if config.weight_decay_end is None:
+        return
+    share = cosine(step, schedule_length(config, total_steps))
+    for group in optimizers["segmenter"].param_groups:
+        first = group["base_weight_decay"]
+        if first:
+            group["weight_decay"] = first * share + config.weight_decay_end * (1 - share)
 
 
 def schedule_length(config: OptimConfig, total_steps: int) -> int:

@@ -3,6 +3,7 @@
 With power 1 the poly law is the linear decay of DAFormer, MIC and VFM-UDA.
 """
 
+import math
 from collections.abc import Callable
 
 
@@ -24,6 +25,11 @@ def poly(
     if step < min(warmup_steps, schedule_steps):
         share = WARMUPS[warmup](step, warmup_steps, warmup_ratio, share)
     return base * share
+
+
+def cosine(step: int, schedule_steps: int) -> float:
+    """1 at the start, 0 from `schedule_steps` on, along half a cosine."""
+    return (1 + math.cos(math.pi * min(1.0, step / schedule_steps))) / 2
 
 
 def _even(step: int, length: int, _ratio: float, share: float) -> float:

@@ -6,6 +6,7 @@ row. Adversaries have an Adam each, with keys that every row has.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from adapt.config.section import Section
+from adapt.engine.layer_decay import layer_shares
 from adapt.models.segmenter import Segmenter
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -32,8 +34,22 @@ class OptimConfig(Section):
         ge=0,
         description="Weight decay of the segmentation network, biases too (both papers).",
     )
+    weight_decay_end: float | None = Field(
+        None,
+        ge=0,
+        description="Weight decay at the end of the schedule, reached along a cosine (SoMA: 1e-5 "
+        "from 0.05); null: it stays.",
+    )
     head_lr_factor: float = Field(
         10.0, gt=0, description="Learning rate of the head over the encoder's (both programs)."
+    )
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Learning rate of a block of the encoder over that of the next deeper one; lr "
+        "is the last block's, and patch embedding and positions are one block more (VFM-UDA++: "
+        "0.9, with head_lr_factor 10); null: lr for all.",
     )
     adversary_lr: float = Field(
         1e-4, gt=0, description="Adam's learning rate for each adversary (both papers)."
@@ -90,11 +106,25 @@ def moved_once(config: OptimConfig, segmenter: Segmenter) -> list[dict[str, Any]
 def parameter_groups(
     config: OptimConfig, segmenter: Segmenter, encoder: Mapping[int, list[nn.Parameter]]
 ) -> list[dict[str, Any]]:
-    """Encoder and head; the encoder in one group for each multiplicity."""
+    """Encoder and head; the encoder in one group for each multiplicity and learning rate."""
     groups = [
-        {"params": parameters, "lr": config.lr, "name": "encoder", "multiplicity": multiplicity}
+        {"params": members, "lr": lr, "name": "encoder", "multiplicity": multiplicity}
         for multiplicity, parameters in encoder.items()
+        for lr, members in _by_lr(config, segmenter, parameters)
     ]
     head, head_lr = segmenter.parameter_groups()["head"], config.lr * config.head_lr_factor
     groups.append({"params": head, "lr": head_lr, "name": "head", "multiplicity": 1})
     return [group for group in groups if group["params"]]
+
+
+def _by_lr(
+    config: OptimConfig, segmenter: Segmenter, parameters: list[nn.Parameter]
+) -> list[tuple[float, list[nn.Parameter]]]:
+    """Parameters of the encoder by their learning rate, the fastest first, which is logged."""
+    if config.layer_decay is None:
+        return [(config.lr, parameters)]
+    shares = layer_shares(segmenter.encoder, config.layer_decay)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(config.lr * shares[parameter], []).append(parameter)
+    return sorted(groups.items(), key=itemgetter(0), reverse=True)

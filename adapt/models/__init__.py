@@ -9,6 +9,7 @@ from adapt.batch import IGNORED
 from adapt.config.section import one_of
 from adapt.config.validation import validate
 from adapt.errors import JobError, known_names
+from adapt.models.adapters.attach import attach
 from adapt.models.config import SegmenterConfig
 from adapt.models.decoders.bisenet import BiSeNetDecoder
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Decoder
@@ -81,15 +82,17 @@ def build_segmenter(
     config: SegmenterConfig | Mapping[str, Any],
     num_classes: int = 19,
     encoder_weights: Mapping[str, Tensor] | None = None,
+    start_adapters: bool = True,
 ) -> Segmenter:
     """The segmentation network that the job spec's `model` describes, on the CPU.
 
     `config` may be plain values, such as `{"architecture": "deeplab_v2", "weights": "none"}`.
     `encoder_weights`, what `read_weights` found at `config.weights_uri`, go before
     `config.weights`. With `config.start_uri` the network is left random, for
-    `Segmenter.load_weights`. Raises `JobError` for values that do not make a config, for an unknown
-    architecture or encoder, for more classes than train ids count or none, and where the pretrained
-    weights do not fit or cannot be had.
+    `Segmenter.load_weights`; its adapters are started later then, as without `start_adapters`.
+    Raises `JobError` for values that do not make a config, for an unknown architecture or encoder,
+    for more classes than train ids count or none, where the encoder has no layers for the adapters,
+    and where the pretrained weights do not fit or cannot be had.
     """
     if not isinstance(config, SegmenterConfig):
         values = dict(config) if isinstance(config, Mapping) else config
@@ -109,7 +112,12 @@ def build_segmenter(
     if encoder_weights is not None:
         encoder.load(encoder_weights)
     decoder = cast(Callable[..., Decoder], row)(config, encoder, num_classes)
-    return Segmenter(config, encoder, decoder, num_classes)
+    segmenter = Segmenter(config, encoder, decoder, num_classes)
+    if config.adapters is not None:
+        attach(encoder, config.adapters)
+    if start_adapters and config.start_uri is None:
+        segmenter.start_adapters()
+    return segmenter
 
 
 def build_encoder(

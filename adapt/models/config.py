@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from adapt.config.section import Section
+from adapt.models.adapters.config import AdapterConfig
 
 MAIN_ALONE = {"main": 1.0}
 
@@ -16,7 +17,7 @@ class SegmenterConfig(Section):
     or shapes, or that identify the weights; a file of weights stores them.
     """
 
-    described: ClassVar[tuple[str, ...]] = ("architecture", "encoder")
+    described: ClassVar[tuple[str, ...]] = ("architecture", "encoder", "adapters")
 
     architecture: str = Field(description="A row of ARCHITECTURES.")
     encoder: str = Field(
@@ -70,6 +71,11 @@ class SegmenterConfig(Section):
         "frozen_affine",
         description="The encoder's batch norm. train: ordinary; frozen_affine: gamma and beta "
         "fixed, running statistics updated (the papers' programs); frozen: all fixed (tiny batch).",
+    )
+    adapters: AdapterConfig | None = Field(
+        None,
+        description="Low-rank adapters of a vision transformer, whose own weights are frozen; "
+        "null: none. They learn with frozen_encoder too, which keeps it in evaluation mode.",
     )
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from adapt.batch import PixelFormat, Prediction
 from adapt.errors import JobError
+from adapt.models.adapters import attach
+from adapt.models.base_weights import Base, frozen_names
 from adapt.models.config import MAIN_ALONE, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
@@ -109,6 +111,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.config, self.num_classes = config, num_classes
         self.encoder, self.decoder = encoder, decoder
+        self.base: Base | None = None
         for norm in encoder.norms():
             norm.requires_grad_(NORMS[config.norm].affine_trains)
         if config.frozen_encoder:
@@ -210,12 +213,26 @@ class Segmenter(nn.Module):
                 grouped.setdefault(multiplicities[name], []).append(parameter)
         return grouped
 
+    def start_adapters(self) -> None:
+        """Start the adapters that have no values yet, from the encoder's weights."""
+        attach.start(self.encoder)
+
+    def leave_out(self, base: Base) -> None:
+        """Note the base, the encoder's frozen weights, that checkpoints leave out."""
+        self.base, self.encoder.left_out = base, frozen_names(self.encoder)
+
+    def merge_adapters(self) -> None:
+        """Make it a network without adapters that computes the same, for use after training."""
+        attach.merge(self.encoder)
+        self.config = self.config.model_copy(update={"adapters": None})
+
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Copy a whole network's weights.
+        """Copy a whole network's weights; of one without adapters, from which they may start.
 
         Raises `JobError` for another number of classes, else naming the first keys that misfit.
         """
         self._check_classes(state)
+        state = {**self._adapters_that_wait(state), **state}
         differences = misfit(self.state_dict(), state)
         if differences:
             raise JobError(
@@ -235,6 +252,13 @@ class Segmenter(nn.Module):
         for norm in self.encoder.norms():
             norm.train(mode and NORMS[self.config.norm].statistics_move)
         return self
+
+    def _adapters_that_wait(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of adapters, 0 as before their start, where a state has none of any."""
+        own = attach.own_tensors(self)
+        if own.keys() & state.keys():
+            return {}
+        return {name: torch.zeros_like(tensor) for name, tensor in own.items()}
 
     def _check_classes(self, state: Mapping[str, Tensor]) -> None:
         """A head's tensor that differs in its first size alone was made for other classes."""

@@ -249,8 +249,11 @@ def check_description(
 
 
 def _described(config: SegmenterConfig, num_classes: int) -> dict[str, Any]:
-    """As JSON gives it back, where a tuple is a list."""
+    """As JSON gives it back, where a tuple is a list. Weights without adapters go without them, so
+    that adapters may start from them."""
     fields = config.model_dump(mode="json", include=set(config.described))
+    if config.adapters is None:
+        fields.pop("adapters", None)
     return {**fields, "num_classes": num_classes}
 
 

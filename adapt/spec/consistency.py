@@ -8,6 +8,7 @@ from adapt.errors import JobError, known_names, written
 from adapt.evaluation.metrics import subset_classes
 from adapt.evaluation.protocol import EMA
 from adapt.methods import METHODS, check_size, labelling_of
+from adapt.methods.distil import teacher_of
 from adapt.stream.domains import DOMAINS, check_batch_size, datasets_of
 from storage.config import key_fault
 from storage.stores import READ_ONLY, STORES, settings_fault, uri_fault
@@ -34,6 +35,7 @@ def check_consistency(spec: "JobSpec") -> None:
     if spec.validation is not None and spec.evaluate.needs_labels:
         _check_mapped(spec, "validation", spec.validation.dataset)
     _check_protocol(spec)
+    _check_trained_only(spec)
     _check_stores(spec)
 
 
@@ -67,6 +69,34 @@ def _check_protocol(spec: "JobSpec") -> None:
             f"evaluate.{key}: expected a moving average to evaluate, got none: method "
             f"{spec.method.name} has no teacher",
             fix="add train.ema: {alpha: 0.999}",
+        )
+
+
+def _check_trained_only(spec: "JobSpec") -> None:
+    """Checkpoints leave out only a base that can be had again."""
+    if not spec.checkpoint.trained_only:
+        return
+    key, model = "checkpoint.trained_only: expected", spec.model
+    if model.adapters is None and not model.frozen_encoder:
+        raise Mistake(
+            f"{key} an encoder whose weights are frozen, got one that trains",
+            "add model.adapters or model.frozen_encoder, or leave it out",
+        )
+    if model.start_uri is not None:
+        raise Mistake(
+            f"{key} a base at model.weights_uri or timm's, got model.start_uri, whose file has "
+            "both base and trained weights",
+            "leave it out",
+        )
+    if model.weights == "none" and model.weights_uri is None:
+        raise Mistake(
+            f"{key} a base that can be had again, got random weights",
+            "set model.weights_uri, or model.weights: imagenet",
+        )
+    if labelling_of(spec.method) is not None or teacher_of(spec.method) is not None:
+        raise Mistake(
+            f"{key} a method without a labelling stage or another network, got {spec.method.name}",
+            "leave it out",
         )
 
 

@@ -30,6 +30,7 @@ from adapt.methods.strong_augmentation import StrongAugmentationConfig
 from adapt.methods.teacher import TeacherConfig
 from adapt.methods.vfm_uda import MasksConfig
 from adapt.models import ARCHITECTURES
+from adapt.models.adapters.config import AdapterConfig
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
 from adapt.report.config import ReportConfig
@@ -85,6 +86,7 @@ def parts() -> Iterator[Part]:
     yield Part("### `source.augment`, `target.augment`", _paragraph(AugmentConfig), AugmentConfig)
     yield Part("## `validation`", _paragraph(ValidationConfig), ValidationConfig)
     yield Part("## `model`", _paragraph(SegmenterConfig), SegmenterConfig)
+    yield Part("### `model.adapters`", _paragraph(AdapterConfig), AdapterConfig)
     for name, row in ARCHITECTURES.items():
         text = f"{row.description()}. Beside the keys of every model:"
         yield Part(f"### `model.architecture: {name}`", text, row.Config, SegmenterConfig)

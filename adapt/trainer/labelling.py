@@ -184,7 +184,8 @@ def _network(opened: Opened, state: Mapping[str, Any] | None, number: int) -> tu
 
 def _network_of_state(job: JobSpec, state: Mapping[str, Any]) -> Segmenter:
     """The network that a checkpoint's state has."""
-    segmenter = build_segmenter(without_weights(job.model), job.classes.num_classes)
+    model = without_weights(job.model)
+    segmenter = build_segmenter(model, job.classes.num_classes, start_adapters=False)
     prefix = "segmenter."
     tensors = state["engine"]["method"]
     segmenter.load_state_dict(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adapt.engine.activation_checkpointing import CHECKPOINTING
-from adapt.engine.frozen_weights import FROZEN
+from adapt.engine.frozen_weights import FROZEN, FrozenWeights
 from adapt.engine.optim import build_optimizers
 from adapt.errors import JobError, keys_renamed, known_names
 from adapt.methods import build_method, labelling_of
@@ -17,6 +17,13 @@ from adapt.methods.distil import teacher_of
 from adapt.methods.method import Method
 from adapt.methods.pinned import with_pinned
 from adapt.models import ENCODERS, build_segmenter
+from adapt.models.base_weights import (
+    Base,
+    base_of,
+    frozen_names,
+    read_base,
+    take_out,
+)
 from adapt.models.config import SegmenterConfig, without_weights
 from adapt.models.licences import check_licence
 from adapt.models.segmenter import Segmenter
@@ -32,7 +39,11 @@ from adapt.spec.job_spec import JobSpec
 from adapt.trainer.fetched import fetched
 from adapt.trainer.labelling_run import checkpoint_uri
 from adapt.trainer.teachers import build_add_ons
+from storage.errors import MissingObject
 from storage.stores import Stores
+
+BASE_OPTION = "base"
+GIVE_BASE = "name the file with the weights of the encoder that it was trained on: --base FILE"
 
 
 def check_networks(job: JobSpec) -> Method:
@@ -81,11 +92,20 @@ def starts_as_labeller(job: JobSpec) -> bool:
 
 
 def build_network(job: JobSpec, stores: Stores, resumed: bool = False) -> Segmenter:
-    """The segmentation network with the weights it starts from; `resumed` jobs, which load others,
-    need no run that labels.
+    """The segmentation network with the weights it starts from, its adapters not started; `resumed`
+    jobs, which load others, need no run that labels.
 
-    Raises `JobError` where they do not fit, or where their description is of another network.
+    With `checkpoint.trained_only` it notes its `base`. Raises `JobError` where they do not fit, or
+    where their description is of another network.
     """
+    network = _with_weights(job, stores, resumed)
+    if job.checkpoint.trained_only:
+        narrow = job.train.frozen_weights == "bf16"
+        network.leave_out(base_of(network.encoder, job.model.weights_uri, narrow))
+    return network
+
+
+def _with_weights(job: JobSpec, stores: Stores, resumed: bool) -> Segmenter:
     model, num_classes = job.model, job.classes.num_classes
     if starts_as_labeller(job):
         if resumed:
@@ -96,46 +116,108 @@ def build_network(job: JobSpec, stores: Stores, resumed: bool = False) -> Segmen
 
 
 def started_network(model: SegmenterConfig, num_classes: int, stores: Stores) -> Segmenter:
-    """The network of a config with the weights that its section starts from.
+    """The network of a config with the weights that its section starts from, its adapters not
+    started unless those weights have them.
 
     Raises `JobError` where they do not fit, or where their description is of another network.
     """
     if model.start_uri is not None:
         return load_network(model, num_classes, stores, model.start_uri, "model.start_uri")
     if model.weights_uri is None:
-        return build_segmenter(model, num_classes)
+        return build_segmenter(model, num_classes, start_adapters=False)
     with fetched(stores, model.weights_uri) as path:
         weights = read_weights(path, model.weights_sha256)
         _check_description(model, num_classes, path, "model.weights_uri")
         return load_fitting(
             weights,
-            lambda tensors: build_segmenter(model, num_classes, tensors),
+            lambda tensors: build_segmenter(model, num_classes, tensors, start_adapters=False),
             "model.weights_uri",
         )
 
 
 def load_network(
-    model: SegmenterConfig, num_classes: int, stores: Stores, uri: str, key: str
+    model: SegmenterConfig,
+    num_classes: int,
+    stores: Stores,
+    uri: str,
+    key: str,
+    base: str | None = None,
 ) -> Segmenter:
     """The network of a config with its weights from a file of whole networks, whose key is `key`.
 
-    Raises `JobError` where they do not fit, or where their description is of another network.
+    A file that leaves out its base is completed by the encoder's weights at `base`, else at the
+    config's `weights_uri`, else where its header says. Raises `JobError` where they do not fit, or
+    where their description is of another network.
     """
-    whole = {"weights": "none", "weights_uri": None, "start_uri": uri}
-    segmenter = build_segmenter(model.model_copy(update=whole), num_classes)
     with fetched(stores, uri) as path:
-        return _filled(segmenter, path, key)
+        return network_of_file(model, num_classes, path, key, stores, base)
 
 
-def network_of_file(model: SegmenterConfig, num_classes: int, path: Path, key: str) -> Segmenter:
+def network_of_file(
+    model: SegmenterConfig,
+    num_classes: int,
+    path: Path,
+    key: str,
+    stores: Stores,
+    base: str | None = None,
+) -> Segmenter:
     """The same for a file on the local disk."""
-    return _filled(build_segmenter(without_weights(model), num_classes), path, key)
-
-
-def _filled(segmenter: Segmenter, path: Path, key: str) -> Segmenter:
-    _check_description(segmenter.config, segmenter.num_classes, path, key)
-    load_fitting(read_weights(path, key=key), segmenter.load_weights, key)
+    left_out = read_base(path, key)
+    if base is not None and left_out is None:
+        raise JobError(
+            f"{BASE_OPTION}: expected weights that leave out their base, got those of a whole "
+            f"network ({key})",
+            "leave it out",
+        )
+    if left_out is None:
+        segmenter = build_segmenter(without_weights(model), num_classes, start_adapters=False)
+        _check_description(model, num_classes, path, key)
+        load_fitting(read_weights(path, key=key), segmenter.load_weights, key)
+        return segmenter
+    _check_description(model, num_classes, path, key)
+    segmenter = _on_base(model, num_classes, stores, left_out, base)
+    check_base(left_out, base_of(segmenter.encoder, base), key)
+    given = read_weights(path, key=key)
+    take_out(segmenter, given)
+    if left_out.bf16:
+        FrozenWeights(segmenter).round_to_bf16()
+    own = segmenter.state_dict()
+    frozen = [f"encoder.{name}" for name in frozen_names(segmenter.encoder)]
+    segmenter.load_weights({**{key: own[key] for key in frozen}, **given})
+    segmenter.config = without_weights(model)
     return segmenter
+
+
+def _on_base(
+    model: SegmenterConfig, num_classes: int, stores: Stores, left_out: Base, base: str | None
+) -> Segmenter:
+    """The network with its base's weights alone."""
+    uri = base or model.weights_uri or left_out.weights_uri
+    given = {"weights": "imagenet", "weights_uri": uri, "weights_sha256": None, "start_uri": None}
+    model = model.model_copy(update=given)
+    try:
+        if uri is None:
+            return build_segmenter(model, num_classes, start_adapters=False)
+        with fetched(stores, uri) as path:
+            return load_fitting(
+                read_weights(path, key=BASE_OPTION),
+                lambda tensors: build_segmenter(model, num_classes, tensors, start_adapters=False),
+                BASE_OPTION,
+            )
+    except (JobError, MissingObject) as error:
+        raise JobError(error.problem, GIVE_BASE) from error
+
+
+def check_base(left_out: Base, found: Base, key: str) -> None:
+    """Raise `JobError` where the base is another than the one that the weights at `key` leave
+    out."""
+    if found.sha256 != left_out.sha256:
+        where = left_out.weights_uri or "timm's hub"
+        raise JobError(
+            f"{key}: expected the base that it was trained on, {left_out.encoder} of {where} with "
+            f"sha256 {left_out.sha256[:12]}... of its tensors, got one with {found.sha256[:12]}...",
+            GIVE_BASE,
+        )
 
 
 def start_adversaries(job: JobSpec, stores: Stores, method: Method) -> None:

@@ -21,6 +21,7 @@ from adapt.ranks import barrier, open_ranks
 from adapt.report.history import History
 from adapt.spec.job_spec import JobSpec
 from adapt.tracking.tracker import Tracker
+from adapt.trainer.base_left_out import restart, with_base_of
 from adapt.trainer.feeds import open_feeds
 from adapt.trainer.journal import Journal
 from adapt.trainer.labelling import Watch, labelled, labels_uri, on_new_labels, round_end
@@ -76,7 +77,7 @@ def run_job(
             barrier()
             state = resume(opened.folder, job, place.leader)
             first = stack.enter_context(labelled(opened, state, device, watch))
-            engine = _engine(first, device, resumed=state is not None)
+            engine = _engine(first, device, state)
             evaluated = _load(engine, state, job)
             beat()
             history = open_history(first, device, state)
@@ -166,12 +167,17 @@ def _say_what_is_open(opened: Opened, device: torch.device) -> None:
         log.info("%s for %d steps on %s", what, job.train.steps, device)
 
 
-def _engine(opened: Opened, device: torch.device, resumed: bool) -> Engine:
-    """The job's network, method and optimizers, at their start."""
+def _engine(opened: Opened, device: torch.device, state: Checkpoint | None) -> Engine:
+    """The job's network, method and optimizers, at their start, of which a state may leave out
+    what is frozen."""
     job, stores = opened.job, opened.stores
     torch.manual_seed(job.seed)
     pixels = torch.from_numpy(opened.data.source.label_pixels(job.classes.num_classes))
-    network = build_network(job, stores, resumed)
+    network = build_network(job, stores, resumed=state is not None)
+    if state is None:
+        network.start_adapters()
+    else:
+        restart(network, state["engine"])
     network.set_loss(job.loss, pixels)
     teacher = build_teacher(job, stores, opened.place)
     if teacher is not None:
@@ -185,7 +191,7 @@ def _engine(opened: Opened, device: torch.device, resumed: bool) -> Engine:
 def _load(engine: Engine, state: Checkpoint | None, job: JobSpec) -> Evaluated:
     """Load a checkpoint into the engine, if there is one; its last evaluation."""
     if state is not None:
-        engine.load_state_dict(state["engine"])
+        engine.load_state_dict(with_base_of(engine, state["engine"]))
         log.info("resumed at step %d of %d", engine.step_count, job.train.steps)
     engine.share_all()
     if state is None:

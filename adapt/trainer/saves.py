@@ -18,6 +18,7 @@ from adapt.errors import Interrupted
 from adapt.evaluation.protocol import metric_name
 from adapt.models.weights import NETWORK_WEIGHTS
 from adapt.ranks import any_rank, barrier
+from adapt.trainer.base_left_out import kept_weights, without_base_of
 from adapt.trainer.feeds import Feeds
 from adapt.trainer.journal import Journal
 from adapt.trainer.lineage import header_of, lineage_of
@@ -157,7 +158,7 @@ class Saves:
             return None
         self._last = Moment(self._engine.step_count, evaluated.step, time.monotonic())
         state = {
-            "engine": self._engine.state_dict(),
+            "engine": without_base_of(self._engine),
             **self._feeds.state,
             "evaluated_step": evaluated.step,
             "figures": dict(evaluated.metrics),
@@ -168,13 +169,14 @@ class Saves:
         networks = self._engine.networks()
         pixels = networks[job.evaluate.weights].pixels
         lineage = lineage_of(self._opened, self._engine.step_count)
-        weights = {name: networks[name].state_dict() for name in job.evaluate.networks}
+        base = networks["student"].base
+        weights = {name: kept_weights(networks[name], base) for name in job.evaluate.networks}
         return Snapshot(
             self._last,
             state,
             weights.pop(job.evaluate.weights),
             self._spec_text,
-            header_of(job, pixels, lineage).entries(),
+            header_of(job, pixels, lineage).entries() | ({} if base is None else base.entries()),
             score,
             {NETWORK_WEIGHTS[name]: values for name, values in weights.items()},
             "" if self._history is None else self._history.text(),

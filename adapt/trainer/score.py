@@ -47,16 +47,17 @@ def evaluate_checkpoint(
     checkpoints: str | Sequence[str],
     weights: Sequence[float] | None = None,
     on_image: Callable[[int, int], None] = lambda _done, _total: None,
+    base: str | None = None,
 ) -> Evaluation:
     """Evaluate a checkpoint on the job's validation split, or several as an ensemble: the sum of
     their logits with `weights`, by default equal ones, divided by their sum.
 
     A checkpoint is the URI of a file of weights or of the folder with `weights.safetensors`. Its
     network is that of the spec beside it, `spec.yaml` or the file's name with `.yaml`, else the
-    job's `model`. `on_image` gets the number of images done, and of all. Raises
-    `JobError` where the weights do not fit.
+    job's `model`. `on_image` gets the number of images done, and of all. `base` is as of
+    `load_network`. Raises `JobError` where the weights do not fit.
     """
-    with _networks_and_split(job, place, checkpoints, weights, labelled=True) as opened:
+    with _networks_and_split(job, place, checkpoints, weights, base, labelled=True) as opened:
         members, split, device = opened
         done = count(1)
         evaluation = evaluate(
@@ -83,12 +84,13 @@ def rank_checkpoints(
     place: Place,
     checkpoints: Sequence[str] = (),
     on_image: Callable[[int, int], None] = lambda _done, _total: None,
+    base: str | None = None,
 ) -> list[tuple[str, float]]:
     """Checkpoints by how well each agrees with all of them on the validation split, whose labels
     are not read, the best first: URI and mIoU in [0, 1] (`agreements`).
 
-    `checkpoints` are as in `evaluate_checkpoint`, by default those that the job's run keeps. Raises
-    `JobError` for fewer than two, and where the weights do not fit.
+    `checkpoints` are as in `evaluate_checkpoint`, by default those that the job's run keeps, and
+    so is `base`. Raises `JobError` for fewer than two, and where the weights do not fit.
     """
     uris = list(checkpoints) or _kept(job, place)
     if len(uris) < 2:
@@ -96,7 +98,7 @@ def rank_checkpoints(
             f"checkpoints: expected two or more to choose from, got {len(uris)}",
             "name more, or keep more in a run by checkpoint.keep",
         )
-    with _networks_and_split(job, place, uris, None, labelled=False) as opened:
+    with _networks_and_split(job, place, uris, None, base, labelled=False) as opened:
         members, split, device = opened
         done = count(1)
         found = agreements(
@@ -128,13 +130,14 @@ def predict_checkpoint(
     size_hw: tuple[int, int] | None = None,
     colours: bool = False,
     on_image: Callable[[int, int], None] = lambda _done, _total: None,
+    base: str | None = None,
 ) -> int:
     """Write predictions of the job's validation split, labelled or not, as PNGs; returns their
     number.
 
     Checkpoints are as in `evaluate_checkpoint`, the rest as in `write_predictions`.
     """
-    with _networks_and_split(job, place, checkpoints, weights, labelled=False) as opened:
+    with _networks_and_split(job, place, checkpoints, weights, base, labelled=False) as opened:
         members, split, device = opened
         return write_predictions(
             members,
@@ -156,6 +159,7 @@ def _networks_and_split(
     place: Place,
     checkpoints: str | Sequence[str],
     weights: Sequence[float] | None,
+    base: str | None,
     labelled: bool,
 ) -> Iterator[tuple[list[EnsembleMember], PackedSplit, torch.device]]:
     """The checkpoints' networks on the device, and the validation split, open."""
@@ -169,7 +173,7 @@ def _networks_and_split(
     factors = _shares([1.0] * len(uris) if weights is None else weights, len(uris))
     device = prepare_device(place.local_rank)
     stores = open_stores(job, place)
-    networks = [checkpoint_network(job, stores, uri).to(device) for uri in uris]
+    networks = [checkpoint_network(job, stores, uri, base).to(device) for uri in uris]
     cache = open_cache(job, place)
     if labelled:
         split = open_validation(job, job.validation, stores, cache)
@@ -200,14 +204,17 @@ def _shares(weights: Sequence[float], num_members: int) -> list[float]:
     return [weight / total for weight in scaled]
 
 
-def checkpoint_network(job: JobSpec, stores: Stores, checkpoint: str) -> Segmenter:
-    """The network by the spec beside its weights, where there is one, else by the job's `model`."""
+def checkpoint_network(
+    job: JobSpec, stores: Stores, checkpoint: str, base: str | None = None
+) -> Segmenter:
+    """The network by the spec beside its weights, where there is one, else by the job's `model`;
+    `base` is as of `load_network`."""
     is_file = checkpoint.lower().endswith(ENDINGS)
     uri = checkpoint if is_file else join(checkpoint, WEIGHTS)
     own = _model_beside(job, stores, uri)
     try:
         num_classes = job.classes.num_classes
-        return load_network(own or job.model, num_classes, stores, uri, key=uri)
+        return load_network(own or job.model, num_classes, stores, uri, uri, base)
     except JobError as error:
         if own is not None:
             raise

@@ -24,7 +24,9 @@ def build_teacher(job: JobSpec, stores: Stores, place: Place) -> Segmenter | Non
         return None
     with keys_renamed("model.", "method.teacher.model."):
         if section.uri is None:
-            return started_network(section.model, num_classes, stores)
+            teacher = started_network(section.model, num_classes, stores)
+            teacher.start_adapters()
+            return teacher
         uri = _weights_uri(job, section.uri, stores, place)
         return load_network(section.model, num_classes, stores, uri, TEACHER_URI)
 

@@ -105,25 +105,31 @@ def import_model(
     size_hw: tuple[int, int] | None = None,
     stores: Stores | None = None,
     tracking_uri: str | None = None,
+    base: str | None = None,
+    merge: bool = True,
 ) -> Imported:
     """Write the network at `where` to `out`, a path or URI that ends with .safetensors.
 
     `where`: what `adapt.load` takes, `runs:/ID`, the best checkpoint of a run, or `runs:/ID/PATH`,
     an artifact of one. `spec` describes a network whose file does not, and goes before its header;
-    `classes` and `size_hw` go before both; the lineage is the header's. Raises `JobError`, by
+    `classes` and `size_hw` go before both; the lineage is the header's. `base` and
+    `merge` are as of `adapt.load`: the file has its base. Raises `JobError`, by
     tensors' names where the weights do not fit the network, `DataError` where the sha256 differs
     from the stated one, `StoreError`.
     """
     root, name = _target(os.fspath(out))
     stores = stores or Stores({} if spec is None else spec.stores, os.environ)
     with _opened(where, stores, tracking_uri) as source:
-        segmenter, header = _network(source, spec, classes, stores)
+        segmenter, header = _network(source, spec, classes, stores, base)
         validate(InferenceConfig, dict(header.views), VIEWS)
         stated = read_file_header(source.path, without_password(source.uri))
         origin = {"imported_from": source.origin, "imported_sha256": sha256_of(source.path)}
     before = {} if stated is None else stated.lineage
     lineage = {"version": adapt.__version__, **before, **origin}
-    header = replace(header, lineage=lineage, size_hw=size_hw or header.size_hw)
+    if merge:
+        segmenter.merge_adapters()
+    size_hw = size_hw or header.size_hw
+    header = replace(header, config=segmenter.config, lineage=lineage, size_hw=size_hw)
     entries, tensors = header.entries(), segmenter.state_dict()
     with tempfile.TemporaryDirectory(prefix="segadapt-import-") as folder:
         path = Path(folder) / name
@@ -144,12 +150,16 @@ def _target(out: str) -> tuple[str, str]:
 
 
 def _network(
-    source: Source, spec: JobSpec | NetworkSpec | None, classes: LabelSpace | None, stores: Stores
+    source: Source,
+    spec: JobSpec | NetworkSpec | None,
+    classes: LabelSpace | None,
+    stores: Stores,
+    base: str | None,
 ) -> tuple[Segmenter, FileHeader]:
     if not isinstance(spec, NetworkSpec):
-        return network_of(source.path, source.uri, spec, stores, classes, GIVE_SPEC)
+        return network_of(source.path, source.uri, spec, stores, classes, GIVE_SPEC, base)
     key, num_classes = without_password(source.uri), spec.classes.num_classes
-    segmenter = network_of_file(spec.model, num_classes, source.path, key)
+    segmenter = network_of_file(spec.model, num_classes, source.path, key, stores, base)
     header = FileHeader(spec.model, num_classes, segmenter.pixels, spec.classes, spec.size_hw)
     return segmenter, header.with_classes(classes)
 

@@ -42,6 +42,8 @@ def load(
     stores: Stores | None = None,
     tracking_uri: str | None = None,
     sha256: str | None = None,
+    base: str | None = None,
+    merge: bool = True,
 ) -> LoadedModel:
     """A trained network, ready to predict images.
 
@@ -52,7 +54,9 @@ def load(
     scores are measured, or bf16. `stores`: settings of object stores; by default the spec's, else
     those of the environment. `tracking_uri`: MLflow of `models:/`; by default MLFLOW_TRACKING_URI,
     else ./runs/mlflow.db. `sha256`: that of the file; by default the one that its checkpoint or its
-    version states.
+    version states. `base`: for a file that leaves out its base, the file of the encoder's weights
+    that it was trained on; by default where its header says. `merge`: adapters become one with
+    their layers, which computes the same, to rounding; False keeps them.
 
     Raises `JobError` for what is no such network, `DataError` where the sha256 differs from the
     checkpoint's, `StoreError`.
@@ -65,7 +69,9 @@ def load(
     found = found if sha256 is None else found._replace(sha256=sha256)
     with fetched(stores, found.uri) as path:
         check_digest(path, found)
-        segmenter, header = network_of(path, found.uri, job, stores)
+        segmenter, header = network_of(path, found.uri, job, stores, base=base)
+    if merge:
+        segmenter.merge_adapters()
     return LoadedModel(segmenter, header, stores, device, precision)
 
 
@@ -76,18 +82,19 @@ def network_of(
     stores: Stores,
     classes: LabelSpace | None = None,
     give_spec: str = GIVE_SPEC,
+    base: str | None = None,
 ) -> tuple[Segmenter, FileHeader]:
     """The network of a file from `uri` and its header, or the one that its job spec gives.
 
     `classes` go before the header's. Raises `JobError`, by tensors' names where they do not fit;
-    `give_spec` is the fix where nothing states the network.
+    `give_spec` is the fix where nothing states the network; `base` is as of `load`.
     """
     key = without_password(uri)
     header = None if job is not None else read_file_header(path, key)
     if header is not None:
         header = header.with_classes(classes)
     if header is not None and header.classes is not None:
-        segmenter = network_of_file(header.config, header.num_classes, path, key)
+        segmenter = network_of_file(header.config, header.num_classes, path, key, stores, base)
         _check_pixels(segmenter, header, key)
         return segmenter, header
     job = job or _job_beside(uri, stores)
@@ -98,7 +105,7 @@ def network_of(
             "versions and of other programs",
             give_spec,
         )
-    segmenter = network_of_file(job.model, job.classes.num_classes, path, key)
+    segmenter = network_of_file(job.model, job.classes.num_classes, path, key, stores, base)
     return segmenter, header_of(job, segmenter.pixels, {}).with_classes(classes)
 
 

@@ -41,7 +41,7 @@ class Encoder(nn.Module, ABC):
 
     `channels` and `reductions` (input pixels per output pixel, a side) describe the stages, shallow
     to deep; no stage is reduced by more than `output_stride`. `pixels` is the input its pretrained
-    weights expect.
+    weights expect. `left_out` names the frozen parameters that checkpoints do not have.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Encoder(nn.Module, ABC):
     channels: tuple[int, ...]
     reductions: tuple[int, ...]
     pixels: PixelFormat
+    left_out: frozenset[str] = frozenset()
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

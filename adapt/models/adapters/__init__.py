@@ -1,0 +1,1 @@
+"""Adapters: small trainable matrices beside the frozen layers of a vision transformer."""
