@@ -19,6 +19,7 @@ from torch import Tensor
 
 from adapt.errors import JobError
 from adapt.export.deployed import INPUTS, OUTPUTS, DeployedNetwork
+from adapt.export.position_tables import tables_by_products
 
 METADATA_FILE = "segadapt.json"
 """Name of the metadata in a .pt2 file."""
@@ -38,7 +39,10 @@ def exported_program(network: DeployedNetwork) -> Any:
     images = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     vary = dict.fromkeys(range(len(_DIMENSIONS)), torch.export.Dim.DYNAMIC)
     shapes = {INPUTS[0]: vary, INPUTS[1]: {}}
-    with _errors_of("torch.export", network), quiet(), same_padding(), torch.no_grad():
+    traced_alike = (quiet(), same_padding(), tables_by_products(), torch.no_grad())
+    with _errors_of("torch.export", network), contextlib.ExitStack() as stack:
+        for one in traced_alike:
+            stack.enter_context(one)
         return torch.export.export(
             network, (images, torch.tensor([height, width])), dynamic_shapes=shapes
         )

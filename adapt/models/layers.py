@@ -84,7 +84,15 @@ def enlarged(images: Tensor, side_px: int, multiple_px: int = 1) -> Tensor:
 def _missing(side: int, least: int, multiple: int) -> int:
     """Pixels from a side to the next multiple that is not below `least`."""
     wanted = max(side, least) if least else side
-    return -(-wanted // multiple) * multiple - side
+    return rounded_up(wanted, multiple) * multiple - side
+
+
+def rounded_up(size: int, step: int) -> int:
+    """The quotient of two positive numbers, rounded up.
+
+    By sums alone: ONNX rounds quotients of negative numbers towards 0.
+    """
+    return (size + step - 1) // step
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

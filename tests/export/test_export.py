@@ -204,7 +204,16 @@ def test_same_padding_is_timms(kernel: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("encoder", ["tf_efficientnet_lite0", "resnet18", "convnext_atto"])
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        "tf_efficientnet_lite0",
+        "resnet18",
+        "convnext_atto",
+        "test_vit",
+        "vit_pe_spatial_tiny_patch16_512",
+    ],
+)
 def test_kinds_of_encoders_export(encoder: str) -> None:
     values = {"architecture": "bisenet", "encoder": encoder, "weights": "none"}
     exported = export_model(loaded(build_segmenter({**values, "output_stride": 32}, 19)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adapt.models.encoders.encoder import UNDILATED_STRIDE
 from adapt.models.encoders.vit import ViTEncoder
-from adapt.models.layers import resize
+from adapt.models.layers import resize, rounded_up
 
 STRIDES = (4, 8, 16, UNDILATED_STRIDE)
 PATCH = 16
@@ -36,14 +36,14 @@ class ResizePyramid(ViTEncoder):
         stages = []
         for tokens, stride in zip(super().forward(images), self.reductions, strict=True):
             stage = self._resized(tokens, stride)
-            stages.append(stage[..., : -(-height // stride), : -(-width // stride)])
+            stages.append(stage[..., : rounded_up(height, stride), : rounded_up(width, stride)])
         return tuple(stages)
 
     def _resized(self, tokens: Tensor, stride: int) -> Tensor:
         """Tokens of the padded image -> a map of it at this stride, in its own precision."""
         if stride == self.patch_px:
             return tokens
-        rows, columns = (-(-side * self.patch_px // stride) for side in tokens.shape[-2:])
+        rows, columns = (rounded_up(side * self.patch_px, stride) for side in tokens.shape[-2:])
         return resize(tokens, (rows, columns), align_corners=False).to(tokens.dtype)
 
 
