@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from adapt.check.subject import FAILURES, Findings, Subject, red
 from adapt.platforms import PLATFORMS
+from adapt.platforms.cost import price_of
 from adapt.platforms.platform import Finding, Submission
 from adapt.platforms.submit import name_of
 
@@ -13,6 +14,9 @@ def platform_findings(subject: Subject) -> Findings:
     profile = subject.profile
     if profile is None:
         return
+    price = price_of(subject.job, profile)
+    if price is not None:
+        yield Finding("price", True, price)
     platform = PLATFORMS[profile.platform]
     name = name_of(subject.job.name, datetime.now(UTC), 1)
     try:

@@ -1,6 +1,7 @@
 """The lease of a run: one process at a time writes it.
 
-    RUN/WRITER.json    the writer: host, process, job, and a count that goes up while it lives
+    RUN/WRITER.json    the writer: host, process, job, a count that goes up while it lives, and
+                       the time that the run has taken, which a kill therefore does not lose
 
 No clocks are compared: a process that wants the run watches whether the count goes up. A write of
 the lease replaces exactly what was read before (`Store.swap`), so of several claims one succeeds;
@@ -15,10 +16,12 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from threading import Event, Thread
 from typing import NamedTuple
 
 from adapt.checkpoint.processes import has_ended, process_space, start_ticks
+from adapt.checkpoint.spent import NOTHING, Spent
 from adapt.errors import Interrupted, JobError
 from storage.errors import MissingObject, StoreError
 from storage.store import Store
@@ -62,7 +65,7 @@ class Waits(NamedTuple):
 
 class Writer(NamedTuple):
     """The content of a lease. `job` is the platform's name of the job; `space` and `started` are as
-    in `adapt.checkpoint.processes`."""
+    in `adapt.checkpoint.processes`; `spent` is that of the run until the count."""
 
     owner: str
     host: str
@@ -72,6 +75,7 @@ class Writer(NamedTuple):
     job: str | None = None
     beat: int = 0
     state: str = TRAINING
+    spent: Spent = NOTHING
 
     def __str__(self) -> str:
         return f"host {self.host}, pid {self.pid}"
@@ -86,7 +90,8 @@ def this_process(job: str | None) -> Writer:
 class Lease:
     """The lease of the run at `store`, for the process `me`.
 
-    `stop` is set where the job is asked to end, and by the lease where it is lost.
+    `stop` is set where the job is asked to end, and by the lease where it is lost. `before` is the
+    time that the run had taken when it was claimed; `spent` gives it while this process trains.
     """
 
     def __init__(self, store: Store, me: Writer, stop: Event, waits: Waits) -> None:
@@ -96,6 +101,8 @@ class Lease:
         self._lost: LeaseLost | None = None
         self._released, self._away = Event(), False
         self._beaten_s = time.monotonic()
+        self.before = NOTHING
+        self.spent: Callable[[], Spent] | None = None
         self._thread = Thread(target=self._keep, name="lease", daemon=True)
 
     def claim(self) -> None:
@@ -145,6 +152,8 @@ class Lease:
             return True
         if seen is not None and not self._is_over(_parsed(seen), still_s):
             return False
+        self.before = NOTHING if seen is None else _parsed(seen).spent
+        self._me = self._me._replace(spent=self.before)
         mine = _encoded(self._me)
         if not self._store.swap(LEASE, seen, mine):
             return False
@@ -223,7 +232,8 @@ class Lease:
             self._beat(ENDED)
 
     def _beat(self, state: str) -> None:
-        self._me = self._me._replace(beat=self._me.beat + 1, state=state)
+        spent = self._me.spent if self.spent is None else self.spent()
+        self._me = self._me._replace(beat=self._me.beat + 1, state=state, spent=spent)
         new = _encoded(self._me)
         try:
             if self._store.swap(LEASE, self._bytes, new):
@@ -259,6 +269,7 @@ def _parsed(lease: bytes) -> Writer:
     """The writer that a lease names; one without a name where it is damaged."""
     try:
         values = json.loads(lease)
-        return Writer(**{key: values[key] for key in Writer._fields if key in values})
+        writer = Writer(**{key: values[key] for key in Writer._fields if key in values})
+        return writer._replace(spent=Spent.read(writer.spent))
     except (ValueError, TypeError):
         return Writer("", "unknown", 0)

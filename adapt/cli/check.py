@@ -47,8 +47,10 @@ def check(
         return
     from adapt.check import Subject, exit_code_of, findings
     from adapt.platforms import load_profile
+    from adapt.platforms.submit import priced
 
-    subject = Subject(job, place, None if to is None else load_profile(to))
+    profile = None if to is None else load_profile(to)
+    subject = Subject(job if profile is None else priced(job, profile), place, profile)
     with console.status("checking"):
         found = list(findings(subject))
     code = exit_code_of(found)

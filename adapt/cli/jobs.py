@@ -14,7 +14,15 @@ import typer
 
 from adapt.cli import completion
 from adapt.cli.messages import print_answer
-from adapt.cli.options import SPEC_HELP, AsJson, Overrides, console, place_here
+from adapt.cli.options import (
+    SPEC_HELP,
+    AsJson,
+    MaxCost,
+    Overrides,
+    console,
+    limited,
+    place_here,
+)
 from adapt.errors import Interrupted, JobError
 from adapt.places import Place, with_arguments
 
@@ -54,6 +62,7 @@ def run(
         int | None,
         typer.Option(min=1, help="Ranks on this machine; default: its GPUs."),
     ] = None,
+    max_cost: MaxCost = None,
     as_json: AsJson = False,
 ) -> None:
     """Train: from the newest checkpoint of this run where there is one, else from the start.
@@ -70,7 +79,7 @@ def run(
     from storage.retry import outages_waited_for
 
     with outages_waited_for():
-        job = load_spec(where, [*place.overrides, *(overrides or ())], place.environment)
+        job = load_spec(where, [*place.overrides, *limited(overrides, max_cost)], place.environment)
     context.obj.expect_beats(60 * job.train.stall_minutes)
     if not place.launched:
         _start_ranks(job, place, processes, context.obj)

@@ -1,5 +1,5 @@
 """The live line of a running job: step, losses, samples/s, model FLOPs utilisation, share of time
-waiting for data, time left.
+waiting for data, GPU-hours and cost so far, time left.
 
 On a terminal one line is updated; elsewhere every report is a line of its own, without control
 characters, for log collectors.
@@ -36,14 +36,19 @@ def describe(progress: "JobProgress") -> str:
         fetched = f"fetched {seen.fetched_mb:.0f} MB (hits {seen.hit_rate:.0%}"
         fetched += f", {seen.retries} retries, {seen.hedges} hedges)  "
     mfu = "" if progress.mfu is None else f"mfu {progress.mfu:.1%}  "
-    saved = ""
+    bill, saved = [], ""
+    if progress.bill.gpu_hours:
+        bill.append(f"{progress.bill.gpu_hours:.2f} GPU-hours")
+    if progress.bill.cost is not None:
+        bill.append(f"{progress.bill.cost:.2f} {progress.bill.currency}")
+    spent = f"spent {', '.join(bill)}  " if bill else ""
     if progress.saved is not None:
         age = timedelta(seconds=round(progress.saved.age_s))
         saved = f"saved {progress.saved.step} {age} ago  "
     return (
         f"step {progress.step}/{progress.steps}  {losses}  {progress.samples_per_s:.1f} samples/s  "
         f"{mfu}waiting {progress.wait_share:.0%} ({waits})  "
-        f"{seen.queue_depth:.0f} ready  {fetched}{saved}left {left}"
+        f"{seen.queue_depth:.0f} ready  {fetched}{saved}{spent}left {left}"
     )
 
 

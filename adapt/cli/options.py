@@ -32,6 +32,15 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the spec: train.steps=500."),
 ]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cost",
+        min=0,
+        help="Cost at which the run, restarts included, is saved and ends with 75: "
+        "train.max_cost, in the price's currency.",
+    ),
+]
 StoresFrom = Annotated[
     str | None,
     typer.Option(
@@ -62,6 +71,12 @@ def job_and_place(spec: str, overrides: list[str] | None) -> "tuple[JobSpec, Pla
 
     place = place_here()
     return load_spec(spec, overrides or (), place.environment), place
+
+
+def limited(overrides: list[str] | None, max_cost: float | None) -> list[str]:
+    """Overrides of a spec with that of `--max-cost`."""
+    limit = [] if max_cost is None else [f"train.max_cost={max_cost}"]
+    return [*(overrides or ()), *limit]
 
 
 def stores_of(spec: str | None) -> "Stores":

@@ -17,10 +17,12 @@ from adapt.cli.messages import print_answer
 from adapt.cli.options import (
     PROFILE_HELP,
     AsJson,
+    MaxCost,
     Overrides,
     SpecPath,
     console,
     job_and_place,
+    limited,
     place_here,
 )
 from adapt.errors import JobError
@@ -66,6 +68,7 @@ def submit(
         int,
         typer.Option(min=0, help="With --follow: how often to submit a reclaimed job again."),
     ] = 0,
+    max_cost: MaxCost = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit a job to a platform, after showing what will run where.
@@ -79,17 +82,18 @@ def submit(
         )
     from adapt.check.subject import Subject
     from adapt.platforms import load_profile
-    from adapt.platforms.submit import exit_code_of, facts_of, prepare_job
+    from adapt.platforms.submit import exit_code_of, facts_of, prepare_job, priced
     from adapt.trainer.problems import WITHOUT_SECRETS, refuse_problems
 
-    job, place = job_and_place(spec, overrides)
+    job, place = job_and_place(spec, limited(overrides, max_cost))
     profile = load_profile(to)
+    job = priced(job, profile)
     refuse_problems(job, Subject(job, place, profile).place_of_job, WITHOUT_SECRETS)
     plan = prepare_job(job, profile)
     if dry_run:
         print_request(plan.request)
         return
-    show_facts(facts_of(plan))
+    show_facts(facts_of(plan, restart + 1))
     confirm("submit", "Submit?", yes, "pass --yes to submit or --dry-run to preview")
     client = plan.platform.connect(profile, place.environment)
     for attempt in range(1, restart + 2):

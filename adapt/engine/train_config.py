@@ -73,6 +73,12 @@ class TrainConfig(Section):
         "on. Then the stacks of all ranks are logged and stored, and the job ends with 75. Longer "
         "than the ten minutes for which an unreachable store is retried.",
     )
+    max_cost: float | None = Field(
+        None,
+        gt=0,
+        description="Cost of the run, restarts included, at which it is saved and ends with 75, in "
+        "`report.currency` by `report.price_per_hour`; raised, it continues. null: no limit.",
+    )
     log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
 
     @model_validator(mode="after")

@@ -122,6 +122,11 @@ class Profile(Section):
         """The model of the GPU, as far as it is known."""
         return self.gpu
 
+    def longest_hours(self) -> float | None:
+        """Hours after which the platform ends a job, its own restarts together, where it has such
+        a limit: the key `max_hours` of its profile."""
+        return getattr(self, "max_hours", None)
+
     def promised_gb(self) -> Promised:
         """The sizes that the profile guarantees for a node."""
         return Promised()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from adapt.platforms import PLATFORMS
+from adapt.platforms.cost import price_of
 from adapt.platforms.following import over_outages
 from adapt.platforms.gpus import check_gpus
 from adapt.platforms.platform import (
@@ -74,8 +75,8 @@ def name_of(run: str, now: datetime, attempt: int, reserve: int = 0) -> str:
     return label[: NAME_CHARS - len(tail) - reserve].rstrip("-") + tail
 
 
-def facts_of(plan: PreparedJob) -> dict[str, str]:
-    """The facts to confirm before a job is sent, a line each."""
+def facts_of(plan: PreparedJob, submissions: int = 1) -> dict[str, str]:
+    """The facts to confirm before a job is sent, a line each; it is submitted so often at most."""
     job, profile = plan.submission.job, plan.profile
     each = f"{profile.gpus} GPU{'' if profile.gpus == 1 else 's'}" if profile.gpus else "CPU"
     nodes = f"{profile.nodes} node{'' if profile.nodes == 1 else 's'} x {each}"
@@ -95,10 +96,8 @@ def facts_of(plan: PreparedJob) -> dict[str, str]:
         "grace": f"{plan.platform.grace_s(profile):.0f} s from the platform's stop to its kill",
         "restarts": again,
     }
-    if profile.price_per_hour is not None:
-        price = profile.price_per_hour * profile.nodes
-        facts["price"] = f"{price:.2f} {profile.currency} an hour"
-    return facts
+    price = price_of(job, profile, submissions)
+    return facts if price is None else {**facts, "price": price}
 
 
 def _really(profile: Profile, key: str, uri: str, run: str) -> str:

@@ -55,8 +55,8 @@ def _row(run: RunRecord, first: RunRecord) -> dict[str, Any]:
         "chosen": chosen,
         "value": value,
         "first": sections.score(first)[1] if same else None,
-        "seconds": run.seconds,
-        "gpu_hours": run.gpu_hours,
+        "seconds": run.spent.seconds,
+        "gpu_hours": run.spent.gpu_hours,
         "uri": run.uri,
     }
 

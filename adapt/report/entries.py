@@ -20,6 +20,7 @@ class Session(_Entry):
 
     device: str
     seconds: float
+    unsaved: list[float] = []
     step: int = 0
     nodes: int = 1
     ranks: int = 1

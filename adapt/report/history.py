@@ -16,6 +16,7 @@ from itertools import chain
 from math import isfinite
 from typing import Any
 
+from adapt.checkpoint.spent import NOTHING, Spent
 from adapt.report.entries import check_entry
 
 TRAIN, VALIDATION = "train", "validation"
@@ -89,10 +90,30 @@ class History:
         else:
             self.curves[kind].rows[int(entry["step"])] = entry["values"]
 
-    def start_session(self, facts: Mapping[str, Any], step: int) -> None:
-        """Note a start of the job, at `step` steps done; its seconds count from here."""
-        self.sessions.append({**facts, "step": step, "seconds": 0.0})
-        self._began_s = time.monotonic()
+    def start_session(
+        self,
+        facts: Mapping[str, Any],
+        step: int,
+        began_s: float | None = None,
+        before: Spent = NOTHING,
+    ) -> None:
+        """Note a start of the job, at `step` steps done; its seconds count from `began_s` of
+        `time.monotonic()`, else from here. What the run had taken `before` and no checkpoint has,
+        since its session was killed, is kept as `unsaved`."""
+        unsaved = before.beyond(Spent.of(self.sessions))
+        kept = {"unsaved": [round(one, 1) for one in unsaved]} if any(unsaved) else {}
+        self.sessions.append({**facts, "step": step, "seconds": 0.0, **kept})
+        self._began_s = time.monotonic() if began_s is None else began_s
+
+    def spent(self) -> Spent:
+        """The time of all sessions until now."""
+        if self._began_s is not None:
+            self.sessions[-1]["seconds"] = round(time.monotonic() - self._began_s, 1)
+        return Spent.of(self.sessions)
+
+    def spent_before(self) -> Spent:
+        """The time of the sessions before this one."""
+        return Spent.of([*self.sessions[:-1], {**self.sessions[-1], "seconds": 0.0}])
 
     def log(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Note the metrics of a step."""
@@ -106,8 +127,7 @@ class History:
 
     def text(self) -> str:
         """The file's content as of now."""
-        if self._began_s is not None:
-            self.sessions[-1]["seconds"] = round(time.monotonic() - self._began_s, 1)
+        self.spent()
         return "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in self._entries())
 
     def _entries(self) -> Iterable[dict[str, Any]]:

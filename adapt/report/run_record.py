@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from adapt.checkpoint.run_folder import HISTORY, RESTORE_HISTORY, RunFolder
 from adapt.checkpoint.saved import step_of
+from adapt.checkpoint.spent import Spent
 from adapt.config.strict_yaml import parse_yaml
 from adapt.config.validation import validate
 from adapt.data.label_maps import LABEL_SPACES, LabelSpace
@@ -60,20 +61,10 @@ class RunRecord(NamedTuple):
         return self.history.best or self.history.last
 
     @property
-    def seconds(self) -> float:
-        """Time of all sessions; one that was killed counts until its last checkpoint."""
-        return float(sum(one["seconds"] for one in self.history.sessions))
-
-    @property
-    def gpu_hours(self) -> float:
-        """Time by GPUs of all sessions: a rank has one."""
-        on_gpus = (one for one in self.history.sessions if one["device"] == "cuda")
-        return float(sum(one["seconds"] * one["ranks"] for one in on_gpus)) / 3600
-
-    def price(self, per_hour: float) -> float:
-        """The price by that of a node's hour."""
-        spent = sum(one["seconds"] * one["nodes"] for one in self.history.sessions)
-        return float(spent) / 3600 * per_hour
+    def spent(self) -> Spent:
+        """The time of all sessions. The last one, where it was killed and nothing resumed from its
+        checkpoint, counts until that."""
+        return Spent.of(self.history.sessions)
 
     def shown_iou(self) -> dict[str, float | None]:
         """IoU by class of the evaluation that counts; empty without labels."""

@@ -15,7 +15,7 @@ Fact = tuple[str, str]
 Price = tuple[float, str]
 """Of one node an hour, and its currency."""
 
-LOSS, RATE, SPEED = "train/loss.", "train/lr.", "speed/"
+LOSS, RATE, SPEED, SPENT = "train/loss.", "train/lr.", "speed/", "spent/"
 _IOU = "iou/"
 
 
@@ -32,6 +32,7 @@ def of_run(run: RunRecord, baseline: RunRecord | None, price: Price | None) -> d
         "losses": curve_groups([run], LOSS, figures),
         "rates": curve_groups([run], RATE, figures),
         "speeds": curve_groups([run], SPEED, figures),
+        "spent": curve_groups([run], SPENT, figures),
         "confusion": _confusion(run, figures),
         "legend": legend(run),
         "pictures": _panels(run, "pictures"),
@@ -82,17 +83,17 @@ def score(run: RunRecord) -> tuple[str, float | None, str]:
 def facts(run: RunRecord, price: Price | None) -> list[tuple[str, str, str]]:
     """The cards at the head: title, value, note."""
     name, value, chosen = score(run)
-    sessions = len(run.history.sessions)
+    sessions, spent = len(run.history.sessions), run.spent
     found = [
         (name, percent(value), chosen),
         ("steps", f"{run.step}", f"of {run.steps}"),
-        ("time", duration(run.seconds), "1 session" if sessions == 1 else f"{sessions} sessions"),
-        ("GPU-hours", f"{run.gpu_hours:.2f}", _device(run)),
+        ("time", duration(spent.seconds), "1 session" if sessions == 1 else f"{sessions} sessions"),
+        ("GPU-hours", f"{spent.gpu_hours:.2f}", _device(run)),
     ]
     if price is not None:
         per_hour, currency = price
         note = f"at {per_hour:g} {currency} a node an hour"
-        found.append(("price", f"{run.price(per_hour):.2f} {currency}", note))
+        found.append(("price", f"{spent.cost(per_hour):.2f} {currency}", note))
     return found
 
 

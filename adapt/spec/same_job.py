@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "train.max_bad_steps",
     "train.stall_minutes",
     "train.log_every_steps",
+    "train.max_cost",
 )
 """Keys that may differ between a checkpoint's spec and the spec that resumes it: none changes the
 weights."""

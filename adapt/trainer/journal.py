@@ -18,6 +18,7 @@ from adapt.report.thumbnails import panels
 from adapt.stream.observe import Observed, Observer
 from adapt.tracking.logged_models import TrackedModel
 from adapt.tracking.tracker import Tracker
+from adapt.trainer.budget import Budget
 from adapt.trainer.feeds import Feeds
 from adapt.trainer.lineage import scored_dataset
 from adapt.trainer.opening import Opened
@@ -31,7 +32,7 @@ class Journal:
     """Logs a job's losses, speed and evaluations.
 
     `tracker` and `history` are None on every rank but the leader's; `on_progress` gets the live
-    line's content.
+    line's content. `budget` is what the job has cost.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Journal:
         self._engine, self._feeds, self._on_progress = engine, feeds, on_progress
         self._stores = opened.job.resolved()["stores"]
         self._scored = scored_dataset(opened)
+        self.budget = Budget(opened.job, history)
         self._observer = Observer(feeds.streams, opened.cache)
         self._utilisation = Utilisation(opened.job, engine.device) if opened.place.leader else None
         self.start_stretch()
@@ -72,6 +74,7 @@ class Journal:
         means, streams = self._over_ranks(losses, observed)
         speed = self._stretch.measure(step, self._feeds.samples, self._feeds.wait_s)
         rates = Rates() if self._utilisation is None else self._utilisation.take(speed.spent_s)
+        bill = self.budget.bill()
         self._on_progress(
             JobProgress(
                 step,
@@ -83,6 +86,7 @@ class Journal:
                 observed,
                 durable,
                 rates.mfu,
+                bill,
             )
         )
         if self.tracker is not None:
@@ -91,7 +95,7 @@ class Journal:
                 metrics[f"train/lr.{_dotted(name)}"] = optimizer.param_groups[0]["lr"]
             metrics["speed/samples_per_s"] = speed.samples_per_s
             metrics["speed/data_wait_share"] = speed.wait_share
-            metrics |= rates.metrics()
+            metrics |= rates.metrics() | bill.metrics()
             if durable is not None:
                 metrics["speed/checkpoint_age_s"] = durable.age_s
             self.tracker.log_metrics(metrics | streams, step)

@@ -38,6 +38,19 @@ def _secrets(job: JobSpec, place: Place) -> str:
     return "all variables of `stores` are set" if job.stores else ""
 
 
+def _cost(job: JobSpec, _place: Place) -> str:
+    limit, price, currency = job.train.max_cost, job.report.price_per_hour, job.report.currency
+    if limit is None:
+        return ""
+    if price is None:
+        raise JobError(
+            "train.max_cost: expected a price to count by, got neither report.price_per_hour nor "
+            "a profile's price",
+            fix="set report.price_per_hour, or price_per_hour of the profile",
+        )
+    return f"ends at {limit:g} {currency}, by {price:g} {currency} a node an hour"
+
+
 def _networks(job: JobSpec, _place: Place) -> str:
     method = check_networks(job)
     network = f"{job.model.architecture} on {job.model.encoder}"
@@ -63,7 +76,7 @@ def _parameters(method: Method) -> str:
 
 
 CHECKS: Mapping[str, Callable[[JobSpec, Place], str]] = MappingProxyType(
-    {"batches": _batches, "secrets": _secrets, "networks": _networks}
+    {"batches": _batches, "secrets": _secrets, "cost": _cost, "networks": _networks}
 )
 """Name -> check of a job at a place: returns the good news, raises `JobError`. The quick ones come
 first: building all networks, without memory, takes seconds."""
@@ -72,13 +85,13 @@ ALL = tuple(CHECKS)
 BATCHES = ("batches",)
 """For a prediction that batches which do not fit the ranks make pointless."""
 
-QUICK = ("batches", "secrets")
+QUICK = ("batches", "secrets", "cost")
 """For a supervisor: its ranks check the networks."""
 
 SECRETS = ("secrets",)
 """For a request that knows which variables the job will have."""
 
-WITHOUT_SECRETS = ("batches", "networks")
+WITHOUT_SECRETS = ("batches", "cost", "networks")
 """For `submit`: the job gets its secrets from the platform."""
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from adapt.checkpoint.snapshot import Moment
 from adapt.stream.observe import Observed
+from adapt.trainer.budget import Bill
 
 BAD_SAMPLES = "stream/bad_samples"
 """The metric that counts samples skipped by `stream.on_bad_sample: skip`, over all ranks."""
@@ -18,7 +19,7 @@ class JobProgress(NamedTuple):
 
     `wait_share` in [0, 1] is the time spent waiting for data; `stream` has the details, for this
     rank alone. `saved` is the last checkpoint that this process has stored. `mfu` in [0, 1] is the
-    model FLOPs utilisation, None where it is not known.
+    model FLOPs utilisation, None where it is not known, `bill` what the run has cost.
     """
 
     step: int
@@ -30,6 +31,7 @@ class JobProgress(NamedTuple):
     stream: Observed
     saved: Moment | None
     mfu: float | None = None
+    bill: Bill = Bill()
 
 
 class Stretch:

@@ -13,6 +13,7 @@ from threading import Event, Thread
 import torch
 
 from adapt.checkpoint.run_folder import REPORT
+from adapt.checkpoint.spent import NOTHING
 from adapt.errors import DataError, JobError
 from adapt.report.environment import session_facts
 from adapt.report.history import History
@@ -31,13 +32,27 @@ STOPPED_SHARE = 0.1
 _POLL_S = 0.2
 
 
-def open_history(opened: Opened, device: torch.device, state: Checkpoint | None) -> History | None:
-    """The leader's history, that of the checkpoint continued by this session; None elsewhere."""
+def open_history(
+    opened: Opened,
+    device: torch.device,
+    state: Checkpoint | None,
+    began_s: float | None = None,
+    fresh: bool = False,
+) -> History | None:
+    """The leader's history, that of the checkpoint continued by this session, which began at
+    `began_s` of `time.monotonic()`; None elsewhere.
+
+    The run's lease keeps the time that it has taken, unless it is `fresh`.
+    """
     if not opened.place.leader:
         return None
     history: History = History() if state is None else state[HISTORY_KEY]
     facts = {**session_facts(opened.place, device), "data": data_facts(opened)}
-    history.start_session(facts, 0 if state is None else state["engine"]["step"])
+    lease, step = opened.folder.lease, 0 if state is None else state["engine"]["step"]
+    before = NOTHING if fresh or lease is None else lease.before
+    history.start_session(facts, step, began_s, before)
+    if lease is not None:
+        lease.spent = history.spent
     return history
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import resource
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import timedelta
@@ -22,6 +23,7 @@ from adapt.report.history import History
 from adapt.spec.job_spec import JobSpec
 from adapt.tracking.tracker import Tracker
 from adapt.trainer.base_left_out import restart, with_base_of
+from adapt.trainer.budget import Budget
 from adapt.trainer.feeds import open_feeds
 from adapt.trainer.journal import Journal
 from adapt.trainer.labelling import Watch, labelled, labels_uri, on_new_labels, round_end
@@ -59,6 +61,7 @@ def run_job(
     `beat` is called after every piece of progress, for a watchdog. Raises `JobError`, `StoreError`,
     `DataError`, and `Interrupted` once `stop` is set and all is saved.
     """
+    began_s = time.monotonic()
     refuse_problems(job, place)
     allow_open_files()
     device = prepare_device(place.local_rank)
@@ -80,7 +83,9 @@ def run_job(
             engine = _engine(first, device, state)
             evaluated = _load(engine, state, job)
             beat()
-            history = open_history(first, device, state)
+            history = open_history(first, device, state, began_s, fresh)
+            if engine.step_count < job.train.steps:
+                Budget(job, history).refuse_used_up()
             tracker = stack.enter_context(tracked_run(opened, state, stop, beat))
         running = Running(engine, tracker, history, on_progress, stop, beat)
         outcome = _train_in_rounds(first, running, state, evaluated, watch)

@@ -82,7 +82,13 @@ class Trainer:
             if self.engine.step_count >= self.until:
                 return
             batches = self._next_batches()
-            stop, save = any_rank(batches is None or self.stop.is_set(), self.saves.due())
+            stop, save, used_up = any_rank(
+                batches is None or self.stop.is_set(),
+                self.saves.due(),
+                self.journal.budget.used_up(),
+            )
+            if used_up and not stop:
+                self.saves.stop(self.evaluated, self.journal.budget.how())
             if stop:
                 how = "stopped at" if batches else "stopped waiting for data after"
                 self.saves.stop(self.evaluated, how)

@@ -96,6 +96,15 @@ def test_a_platform_that_does_not_answer(on_double: Callable[..., None], tmp_pat
     assert_red(lines, "double", 3, "does not answer; check the network")
 
 
+def test_the_most_that_the_job_may_cost_is_a_line(
+    on_double: Callable[..., None], tmp_path: Path
+) -> None:
+    on_double(Double())
+    priced = {"price_per_hour": 2.0, "nodes": 3}
+    lines = platform_findings(subject(tmp_path, "packed", "train.max_cost=9", profile=priced))
+    assert_green(lines, "price", "6.00 USD an hour, at most 9.00 USD (train.max_cost)")
+
+
 def test_without_a_profile_no_platform_is_asked(tmp_path: Path) -> None:
     assert list(platform_findings(subject(tmp_path))) == []
 

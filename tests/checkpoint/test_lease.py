@@ -25,6 +25,7 @@ from adapt.checkpoint.lease import (
 from adapt.checkpoint.processes import start_ticks
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.checkpoint.snapshot import Moment, Snapshot
+from adapt.checkpoint.spent import NOTHING, Spent
 from adapt.errors import Interrupted
 from storage.errors import StoreUnavailable
 from storage.local import LocalStore
@@ -104,6 +105,20 @@ def test_a_writer_that_ended_is_followed_at_once(store: LocalStore, lease: Opens
     first.close()
     assert read(store).state == ENDED
     assert took_s(lease("second")) < 0.2 and read(store).host == "second"
+
+
+def test_the_time_of_a_run_goes_from_writer_to_writer(store: LocalStore, lease: Opens) -> None:
+    first = lease("first")
+    first.claim()
+    assert first.before == NOTHING and Spent(*read(store).spent) == NOTHING
+    first.spent = lambda: Spent(10.0, 20.0, 30.0)
+    first.close()
+    second, third = lease("second"), lease("third")
+    second.claim()
+    assert second.before == Spent(*read(store).spent) == Spent(10.0, 20.0, 30.0)
+    second.close()  # killed, or ended, before it knows its own
+    third.claim()
+    assert third.before == Spent(10.0, 20.0, 30.0)
 
 
 def test_a_silent_writer_is_taken_for_dead_after_the_stated_time(

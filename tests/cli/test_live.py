@@ -12,6 +12,7 @@ from adapt.checkpoint.snapshot import Moment
 from adapt.cli.live import LiveLine, describe, progress_bar
 from adapt.cli.messages import lossy_messages
 from adapt.stream.observe import Observed
+from adapt.trainer.budget import Bill
 from adapt.trainer.progress import JobProgress
 
 SEEN = Observed(0.4, 12.3, 2, 5.6, 0.0, 0, 0, 1.0)
@@ -35,6 +36,13 @@ def test_a_report_says_what_was_fetched() -> None:
 def test_a_report_says_the_utilisation_where_it_is_known() -> None:
     said = describe(REPORT._replace(mfu=0.3116))
     assert "8.0 samples/s  mfu 31.2%  waiting 25% (" in said
+
+
+def test_a_report_says_what_the_run_has_cost() -> None:
+    said = describe(REPORT._replace(bill=Bill(1.254, 4.379, "USD")))
+    assert "6 ready  spent 1.25 GPU-hours, 4.38 USD  left" in said
+    assert "ready  spent 1.25 GPU-hours  left" in describe(REPORT._replace(bill=Bill(1.254)))
+    assert "ready  spent 0.02 EUR  left" in describe(REPORT._replace(bill=Bill(0.0, 0.02, "EUR")))
 
 
 def test_a_report_says_how_old_the_last_stored_checkpoint_is() -> None:

@@ -13,6 +13,7 @@ import yaml
 from adapt.config.strict_yaml import parse_yaml
 from adapt.config.validation import validate
 from adapt.platforms import PLATFORMS
+from adapt.platforms.cost import price_of
 from adapt.platforms.platform import (
     Finding,
     JobStatus,
@@ -35,6 +36,12 @@ class PretendProfile(Profile):
 
     platform: Literal["pretend"]
     site: str = "here"
+
+
+class Limited(PretendProfile):
+    """One whose platform ends jobs after a while."""
+
+    max_hours: float | None = None
 
 
 class Pretend:
@@ -131,6 +138,40 @@ def test_the_job_that_is_sent_has_the_price(platform: Pretend) -> None:
     job = parse_spec(tiny_values("data", "runs"), "tiny")
     plan = prepare_job(job, validate(PretendProfile, values))
     assert plan.submission.job.report.price_per_hour == 3.5
+
+
+@pytest.mark.parametrize(
+    ("max_cost", "max_hours", "submissions", "said"),
+    [
+        (None, None, 1, "7.00 EUR an hour, without a limit (--max-cost sets one)"),
+        (50, None, 1, "7.00 EUR an hour, at most 50.00 EUR (train.max_cost)"),
+        (None, 24, 1, "7.00 EUR an hour, at most 168.00 EUR (max_hours 24)"),
+        (None, 1.5, 3, "7.00 EUR an hour, at most 31.50 EUR (max_hours 1.5, 3 times)"),
+        (
+            *(50, 24, 1),
+            "7.00 EUR an hour, at most 50.00 EUR (train.max_cost) and 168.00 EUR (max_hours 24)",
+        ),
+    ],
+)
+def test_the_most_that_a_job_may_cost_is_said(
+    max_cost: float | None, max_hours: float | None, submissions: int, said: str
+) -> None:
+    values = {"platform": "pretend", "image": "i", "price_per_hour": 3.5, "currency": "EUR"}
+    profile = validate(Limited, values | {"nodes": 2, "max_hours": max_hours})
+    tiny = tiny_values("data", "runs")
+    job = parse_spec(tiny | {"train": {**tiny["train"], "max_cost": max_cost}}, "tiny")
+    assert price_of(priced(job, profile), profile, submissions) == said
+    assert price_of(job, validate(PretendProfile, {"platform": "pretend", "image": "i"})) is None
+
+
+def test_a_limit_of_the_cost_is_sent_and_needs_a_price(platform: Pretend, tmp_path: Path) -> None:
+    ended = submit(tmp_path, "--yes", "--max-cost", "12.5")
+    assert ended.code == 0 and "at most 12.50 USD (train.max_cost)" in ended.err
+    plan = yaml.safe_load(submit(tmp_path, "--dry-run", "--max-cost", "12.5").out)
+    assert plan["site"] == "here"
+    (tmp_path / "free.yaml").write_text("{platform: pretend, image: i}")
+    ended = call("submit", "tiny.yaml", "--to", "free.yaml", "--max-cost", "1", folder=tmp_path)
+    assert ended.code == 2 and "train.max_cost: expected a price to count by" in ended.err
 
 
 def test_a_submitted_job_is_reached_by_its_name(platform: Pretend, tmp_path: Path) -> None:

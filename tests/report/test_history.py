@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import time
 from math import nan
 
 import pytest
 
+from adapt.checkpoint.spent import Spent
 from adapt.report import history as module
 from adapt.report.history import TRAIN, VALIDATION, History
 
@@ -73,6 +75,19 @@ def test_sessions_add_up() -> None:
     sessions = History.parsed(again.text()).sessions
     assert [(one["device"], one["step"]) for one in sessions] == [("cpu", 0), ("cuda", 7)]
     assert all(0 <= one["seconds"] < 60 for one in sessions)
+
+
+def test_what_a_killed_session_had_not_saved_is_kept() -> None:
+    history = History()
+    history.start_session({"device": "cpu"}, 0)
+    history.sessions[0]["seconds"], history._began_s = 50.0, None
+    again = History.parsed(history.text())
+    again.start_session({"device": "cpu"}, 3, before=Spent(80.0, 80.0, 0.0))
+    assert again.sessions[1]["unsaved"] == [30.0, 30.0, 0.0]
+    assert 80.0 <= History.parsed(again.text()).spent().seconds < 140
+    calm = History.parsed(history.text())
+    calm.start_session({"device": "cpu"}, 3, time.monotonic() - 10, Spent(50.0, 50.0, 0.0))
+    assert "unsaved" not in calm.sessions[1] and calm.spent().seconds >= 60
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"kind": "other", "step": 1}', '{"a": 1}', "1"])

@@ -102,8 +102,8 @@ def test_another_file_than_a_spec_is_refused(store: Store) -> None:
 def test_hours_and_price_are_those_of_all_sessions() -> None:
     run = made_run()
     run.history.sessions.append({**session(device="cpu", nodes=2), "step": 9, "seconds": 1800.0})
-    assert run.seconds == 7200 and run.gpu_hours == 3.0
-    assert run.price(2.0) == 2.0 * (1.5 + 2 * 0.5)
+    assert run.spent.seconds == 7200 and run.spent.gpu_hours == 3.0
+    assert run.spent.cost(2.0) == 2.0 * (1.5 + 2 * 0.5)
 
 
 def test_the_last_evaluation_is_shown_where_none_counts() -> None:

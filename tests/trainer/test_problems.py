@@ -17,6 +17,7 @@ def broken(values: dict[str, Any]) -> JobSpec:
     secrets = {"access_key_env": "NO_SUCH_KEY", "secret_key_env": "NO_SUCH_SECRET"}
     stores = {"s3": {"endpoint_url": "http://127.0.0.1:9", "region": "r", **secrets}}
     values = {**values, "stores": stores, "source": {**values["source"], "uri": "s3://b/d"}}
+    values = {**values, "train": {**values["train"], "max_cost": 5}}
     return parse_spec({**values, "method": {"name": "advent", "weight_adv": [1, 1, 1]}}, "tiny")
 
 
@@ -37,7 +38,8 @@ def test_all_problems_come_in_one_order_and_the_first_refuses(
     job, there = broken(tiny_job), replace(place, num_ranks=3)
     assert [one.what for one in checked(job, there)] == list(ALL)
     keys = [str(error).split(":")[0] for error in problems(job, there)]
-    assert keys == ["source.batch_size", "stores.s3.access_key_env", "method.weight_adv"]
+    expected = ["source.batch_size", "stores.s3.access_key_env", "train.max_cost"]
+    assert keys == [*expected, "method.weight_adv"]
     for place_, key in ((there, "source.batch_size"), (place, "stores.s3.access_key_env")):
         with pytest.raises(JobError, match=f"^{key}: "):
             refuse_problems(job, place_)
@@ -55,3 +57,14 @@ def test_what_starts_ranks_builds_no_networks(
         refuse_problems(broken(tiny_job), replace(place, num_ranks=3))
     with pytest.raises(AssertionError):
         refuse_problems(job_of(tiny_job), place)
+
+
+def test_a_limit_of_the_cost_needs_a_price(tiny_job: dict[str, Any], place: Place) -> None:
+    (error,) = problems(job_of(tiny_job, "train.max_cost=50"), place, ("cost",))
+    assert str(error) == (
+        "train.max_cost: expected a price to count by, got neither report.price_per_hour nor a "
+        "profile's price. Fix: set report.price_per_hour, or price_per_hour of the profile."
+    )
+    priced = job_of(tiny_job, "train.max_cost=50", "report.price_per_hour=3.5")
+    (line,) = checked(priced, place, ("cost",))
+    assert line.found == "ends at 50 USD, by 3.5 USD a node an hour"
