@@ -100,7 +100,7 @@ class Utilisation:
             return None
         if not self._known:
             self._peak = peak_of(self._device, self._job.train.precision)
-            log.info("a step is %.4g TFLOP on each rank; %s", flops.total / TERA, self._peak_text())
+            log.info("a step is %sFLOP on each rank; %s", si(flops.total), self._peak_text())
         return flops
 
     def _peak_text(self) -> str:
@@ -108,9 +108,17 @@ class Utilisation:
         if self._peak is None:
             name = torch.cuda.get_device_name(self._device)
             return f"mfu is not known: {name} has no peak for {precision} in our table"
-        rates = sorted({self._peak.products / TERA, self._peak.convolutions / TERA})
-        named = " and ".join(f"{rate:.4g}" for rate in rates)
-        return f"its peak in {precision} is {named} TFLOP/s ({self._peak.source})"
+        rates = sorted({self._peak.products, self._peak.convolutions})
+        named = " and ".join(f"{si(rate)}FLOP/s" for rate in rates)
+        return f"its peak in {precision} is {named} ({self._peak.source})"
+
+
+def si(value: float) -> str:
+    """A number with the prefix of its thousands: 2.5e9 -> `2.5 G`."""
+    for factor, prefix in ((TERA, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= factor:
+            return f"{value / factor:.4g} {prefix}"
+    return f"{value:.4g} "
 
 
 def flops_of(job: JobSpec, source: Batch, target: Batch | None) -> Flops:

@@ -13,7 +13,7 @@ from adapt.engine.flops import Flops
 from adapt.engine.peak import Peak
 from adapt.places import Place
 from adapt.trainer import utilisation
-from adapt.trainer.utilisation import MAX_SHAPES, Rates, Utilisation
+from adapt.trainer.utilisation import MAX_SHAPES, Rates, Utilisation, si
 from tests.conftest import tiny_values
 from tests.trainer.jobs import job_of, run
 
@@ -68,8 +68,13 @@ def test_the_step_and_its_peak_are_said_once(
     for _ in range(3):
         meter.count(batch(), batch())
     assert caplog.messages == [
-        "a step is 4 TFLOP on each rank; its peak in fp32 is 0.5 and 1 TFLOP/s (stated)"
+        "a step is 4 TFLOP on each rank; its peak in fp32 is 500 GFLOP/s and 1 TFLOP/s (stated)"
     ]
+
+
+def test_operations_are_said_by_thousands() -> None:
+    said = [si(value) for value in (6.8558727e12, 2.5e9, 390.5e6, 12)]
+    assert said == ["6.856 T", "2.5 G", "390.5 M", "12 "]
 
 
 @pytest.mark.usefixtures("counted")
