@@ -89,8 +89,11 @@ def read_rows() -> list[Row]:
 
 
 def cost(given: argparse.Namespace) -> None:
-    """Parameters, multiply-accumulates and ratios of times; a table goes into a page of docs/."""
-    names = list(ARCHITECTURES)
+    """Parameters, multiply-accumulates and ratios of times; a table goes into a page of docs/.
+
+    Architectures that are not asked for keep what was measured before.
+    """
+    names = list(dict.fromkeys([BASE, *given.architectures]))
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
     small = costs_and_latencies(small_network, names, SMALL_HW, given.rounds)
@@ -99,10 +102,20 @@ def cost(given: argparse.Namespace) -> None:
     images, labels = torch.randn(2, 3, *SMALL_HW), torch.randint(5, (2, *SMALL_HW))
     source, target = Batch(images, labels, ("s",) * 2), Batch(images.flip(-1), None, ("t",) * 2)
     steps = ratios({n: partial(e.step, source, target) for n, e in engines.items()}, given.rounds)
-    measured = {name: Measured(small[name], steps[name], paper[name]) for name in names}
+    found = {name: Measured(small[name], steps[name], paper[name]) for name in names}
+    known = {**read_costs(), **found}
+    measured = {name: known[name] for name in ARCHITECTURES if name in known}
     MEASURED.write_text(json.dumps(measured, indent=1) + "\n")
     write_block(DOCS / "architectures.md", "architecture_costs", cost_table(measured))
     print(cost_table(measured))
+
+
+def read_costs() -> dict[str, Measured]:
+    """What earlier runs measured."""
+    return {
+        name: Measured(Cost(*small), step, Cost(*paper))
+        for name, (small, step, paper) in json.loads(MEASURED.read_text()).items()
+    }
 
 
 def costs_and_latencies(
@@ -167,11 +180,7 @@ def cost_table(measured: Mapping[str, Measured]) -> str:
 
 def table(given: argparse.Namespace) -> None:  # noqa: ARG001 - every command gets them
     """What both commands left in docs/results/, as one table in docs/results.md."""
-    measured = {
-        name: Measured(Cost(*small), step, Cost(*paper))
-        for name, (small, step, paper) in json.loads(MEASURED.read_text()).items()
-    }
-    text = result_table(read_rows(), measured)
+    text = result_table(read_rows(), read_costs())
     write_block(DOCS / "results.md", TASK, text)
     print(text)
 

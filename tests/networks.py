@@ -20,6 +20,8 @@ SHARES = PixelFormat(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 SMALLER: dict[str, dict[str, Any]] = {
     "fc_densenet": {"encoder": "fc_densenet56"},
     "dense_decoder_shortcuts": {"width": 64},
+    "segformer": {"width": 32},
+    "daformer_head": {"width": 32},
 }
 """What makes some architectures smaller, beside a small encoder."""
 
@@ -64,7 +66,9 @@ def tiny_model(architecture: str, encoder: str = "test_resnet") -> dict[str, Any
     """Values of `model` for an architecture over `encoder`, or its own where it has its own."""
     demands = ARCHITECTURES[architecture].demands
     small: dict[str, Any] = {"architecture": architecture, "weights": "none"}
-    if not demands.encoders:
+    if demands.equal_strides:
+        small["encoder"] = "test_vit"
+    elif not demands.encoders:
         pyramid = bool(demands.reductions) or demands.halving
         small |= {"encoder": encoder, "output_stride": 32 if pyramid else 16}
     return {**small, **SMALLER.get(architecture, {})}

@@ -25,6 +25,7 @@ from adapt.models.costs import (
 from adapt.models.demands import Demands, listed
 from adapt.models.encoders.encoder import UNDILATED_STRIDE, Encoder
 from adapt.models.encoders.timm import OUTPUT_STRIDES, known_output_strides
+from adapt.models.licences import terms_of
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def describe_architecture(
         name=config.architecture,
         description=row.description(),
         encoder=config.encoder,
-        output_stride=config.output_stride,
+        output_stride=segmenter.encoder.output_stride,
         parameters=cost.parameters,
         macs=cost.macs,
         heads=dict(zip(decoder.head_names, decoder.head_weights, strict=True)),
@@ -137,6 +138,8 @@ def fitting_encoders(demands: Demands) -> str:
     """Describe the encoders that fit an architecture: `any`, `only NAMES`, `with stages ...`."""
     if demands.encoders:
         return f"only {', '.join(demands.encoders)}"
+    if demands.equal_strides:
+        return "vision transformers of timm"
     needs = []
     if demands.reductions:
         needs.append(f"stages {listed(demands.reductions)}")
@@ -172,7 +175,10 @@ def _default_weights(name: str) -> tuple[str | None, str | None]:
         weights_licence,
     )
 
-    weights = name if name in ENCODERS else default_weights(name)
+    if name in ENCODERS:
+        terms = terms_of(name)
+        return None, None if terms is None else terms.licence
+    weights = default_weights(name)
     return (weights, weights_licence(name)) if "." in weights else (None, None)
 
 

@@ -12,6 +12,7 @@ from adapt.errors import JobError, known_names
 from adapt.models.adapters.attach import attach
 from adapt.models.config import SegmenterConfig
 from adapt.models.decoders.bisenet import BiSeNetDecoder
+from adapt.models.decoders.daformer_head import DAFormerHeadDecoder
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Decoder
 from adapt.models.decoders.deeplab_v3 import DeepLabV3Decoder
 from adapt.models.decoders.deeplab_v3_plus import DeepLabV3PlusDecoder
@@ -24,15 +25,20 @@ from adapt.models.decoders.fc_densenet import FCDenseNetDecoder
 from adapt.models.decoders.frrn import FRRNDecoder
 from adapt.models.decoders.gcn import GCNDecoder
 from adapt.models.decoders.icnet import ICNetDecoder
+from adapt.models.decoders.linear import LinearDecoder
 from adapt.models.decoders.pspnet import PSPNetDecoder
 from adapt.models.decoders.refinenet import RefineNetDecoder
+from adapt.models.decoders.segformer import SegFormerDecoder
 from adapt.models.decoders.unet import UNetDecoder, UNetEncoder
+from adapt.models.decoders.vfm_head import VFMHeadDecoder
 from adapt.models.encoders.caffe_resnet import CaffeResNet
 from adapt.models.encoders.caffe_vgg import CaffeVGG16
-from adapt.models.encoders.encoder import Encoder, no_drop_path
+from adapt.models.encoders.encoder import Encoder
 from adapt.models.encoders.fc_densenet import FCDenseNetEncoder
 from adapt.models.encoders.frrn import FRRNEncoder
 from adapt.models.encoders.icnet import ICNetEncoder
+from adapt.models.encoders.mit import SIZES as MIT_SIZES
+from adapt.models.encoders.mit import MiT
 from adapt.models.encoders.resize_pyramid import ResizePyramid
 from adapt.models.encoders.timm import TimmEncoder, timm_knows, timm_names_like
 from adapt.models.encoders.vit import ViTEncoder, is_vit
@@ -56,6 +62,10 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "dense_decoder_shortcuts": DenseDecoderShortcutsDecoder,
     "bisenet": BiSeNetDecoder,
     "exfuse": ExFuseDecoder,
+    "segformer": SegFormerDecoder,
+    "daformer_head": DAFormerHeadDecoder,
+    "linear": LinearDecoder,
+    "vfm_head": VFMHeadDecoder,
 }
 """By the spec's `model.architecture`."""
 
@@ -74,6 +84,7 @@ ENCODERS: dict[str, Callable[[str, int], Encoder]] = {
     "fc_densenet67": FCDenseNetEncoder,
     "fc_densenet103": FCDenseNetEncoder,
     "icnet_resnet50": ICNetEncoder,
+    **dict.fromkeys(MIT_SIZES, MiT),
 }
 """Encoders of our own, as the papers have them; any other name is timm's."""
 
@@ -129,9 +140,9 @@ def build_encoder(
     """The encoder of this name with random weights: a row of `ENCODERS`, or one of timm's.
 
     `equal_strides`: a vision transformer's own stages, with patches of `output_stride` pixels, by
-    default its own; else they are resized to a pyramid down to it. `drop_path`: stochastic depth of
-    one of timm's. Raises `JobError` for a name that neither has, and for an output stride or
-    stochastic depth that it cannot have.
+    default its own; else they are resized to a pyramid down to it. `drop_path`: stochastic depth,
+    by default the encoder's own. Raises `JobError` for a name that neither has, and for an output
+    stride or stochastic depth that it cannot have.
     """
     if equal_strides and (name in ENCODERS or (timm_knows(name) and not is_vit(name))):
         raise JobError(
@@ -139,10 +150,11 @@ def build_encoder(
             f"{name!r}",
             fix="set model.encoder: vit_base_patch14_dinov2, or choose another architecture",
         )
-    if name in ENCODERS and drop_path is not None:
-        raise no_drop_path(name, drop_path)
     if name in ENCODERS:
-        return ENCODERS[name](name, _stride(output_stride))
+        encoder = ENCODERS[name](name, _stride(output_stride))
+        if drop_path is not None:
+            encoder.set_drop_path(drop_path)
+        return encoder
     if not timm_knows(name):
         raise JobError(
             "model.encoder: expected one of the papers' or a name that timm knows, "

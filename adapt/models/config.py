@@ -64,13 +64,14 @@ class SegmenterConfig(Section):
         ge=0,
         lt=1,
         description="Stochastic depth: chance that the encoder's last block is left out for an "
-        "image in training, falling to 0 at the first (of timm's encoders); null: the encoder's "
-        "own.",
+        "image in training, falling to 0 at the first (of timm's encoders and mit_*); null: the "
+        "encoder's own.",
     )
     norm: Literal["train", "frozen_affine", "frozen"] = Field(
         "frozen_affine",
         description="The encoder's batch norm. train: ordinary; frozen_affine: gamma and beta "
-        "fixed, running statistics updated (the papers' programs); frozen: all fixed (tiny batch).",
+        "fixed, running statistics updated (the papers' programs); frozen: all fixed (tiny batch). "
+        "Layer norms train as all else does.",
     )
     adapters: AdapterConfig | None = Field(
         None,

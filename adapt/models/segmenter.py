@@ -145,7 +145,7 @@ class Segmenter(nn.Module):
         features = self._stages(images)
         heads, extra = self.decoder(images, features)
         padded_hw = (images.shape[-2], images.shape[-1])
-        if padded_hw != given_hw:
+        if self._cuts(padded_hw, given_hw, size_hw):
             heads = [self._cut_back(head, padded_hw, given_hw) for head in heads]
             extra = {
                 name: self._cut_back(one, padded_hw, given_hw) if one.ndim == images.ndim else one
@@ -175,11 +175,27 @@ class Segmenter(nn.Module):
             stages: Stages = self.encoder(images)
         return stages
 
+    def _cuts(
+        self,
+        padded_hw: tuple[int, int],
+        given_hw: tuple[int, int],
+        size_hw: tuple[int, int] | None,
+    ) -> bool:
+        """True for padded images; for a ViT's, of which an exported program cannot know whether it
+        pads them, also where that would change how often logits of another size are resized."""
+        if self.encoder.multiple_px > 1 and torch.compiler.is_exporting():
+            return True
+        resized = size_hw is not None and self.encoder.multiple_px > 1 and size_hw != given_hw
+        return resized or padded_hw != given_hw
+
     def _cut_back(
         self, maps: Tensor, padded_hw: tuple[int, int], given_hw: tuple[int, int]
     ) -> Tensor:
         """Maps of any size of a padded image -> those of the image that was given, at its size."""
         whole = resize(maps, padded_hw, self.align_corners)
+        if torch.compiler.is_exporting():  # views would bind programs to sizes that are cut
+            rows, columns = torch.arange(given_hw[0]), torch.arange(given_hw[1])
+            return whole[:, :, rows][:, :, :, columns]
         return whole[..., : given_hw[0], : given_hw[1]]
 
     def segmentation_losses(self, prediction: Prediction, labels: Tensor) -> WeightedLosses:

@@ -307,6 +307,44 @@ def bisenet_aux() -> Rows:
     return rows
 
 
+MIT_WIDTHS = {"mit_b0": (32, 64, 160, 256), "mit_b5": (64, 128, 320, 512)}
+"""Channels of the stages of MiT."""
+
+
+def segformer(widths: tuple[int, ...], width: int) -> Rows:
+    """Stages are projected before they are enlarged; 1x1 convolutions at 1/4."""
+    rows = _projected(widths, width) + conv_norm(1, 4 * width, width, at(4))
+    return rows + conv_bias(1, width, CLASSES, at(4))
+
+
+def daformer_head(widths: tuple[int, ...]) -> Rows:
+    """A 1x1 beside three separable 3x3, then a 3x3 over all four."""
+    rows = _projected(widths, 256) + conv_norm(1, 1024, 256, at(4))
+    within_channels = [Cost(9 * 1024, 9 * 1024 * at(4)), *norm(1024)]
+    rows += 3 * (within_channels + conv_norm(1, 1024, 256, at(4)))
+    return rows + conv_norm(3, 1024, 256, at(4)) + conv_bias(1, 256, CLASSES, at(4))
+
+
+def _projected(widths: tuple[int, ...], width: int) -> Rows:
+    rows: Rows = []
+    for channels, reduction in zip(widths, RESNET_REDUCTIONS, strict=True):
+        rows += conv_bias(1, channels, width, at(reduction))
+    return rows
+
+
+def linear(width: int, stages: int) -> Rows:
+    """On patches of 16 pixels."""
+    return norm(stages * width) + conv_bias(1, stages * width, CLASSES, at(16))
+
+
+def vfm_head(width: int) -> Rows:
+    """Transposed convolutions from 1/16 and 1/8; a 3x3 and the classes at 1/4."""
+    rows = conv(2, width, width // 2, at(16)) + norm(width // 2)
+    rows += conv(2, width // 2, width // 4, at(8)) + norm(width // 4)
+    rows += conv(3, width // 4, width // 4, at(4)) + norm(width // 4)
+    return rows + conv(1, width // 4, CLASSES, at(4))
+
+
 def exfuse_embedding() -> Rows:
     """Semantic embedding: each higher stage's 3x3 is applied before it is resized."""
     rows: Rows = []

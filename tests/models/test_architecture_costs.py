@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapt.models import build_segmenter
@@ -28,11 +27,14 @@ ENCODER_PARAMETERS = {
     "densenet161": 26_472_000,
     "densenet169": 12_484_480,
     "densenet201": 18_092_928,
+    "vit_tiny_patch16_224": 5_524_416,
+    "mit_b0": 3_319_392,
+    "mit_b5": 81_443_008,
 }
 """Of encoders that many architectures share; a network with one of its own is measured whole."""
 
-NO_MEMORY = FakeTensorMode()
-"""Tensors that say they are on the CPU, as `torch.autocast` wants them; "meta" it refuses."""
+NO_MEMORY = torch.device("meta")
+"""Tensors of shapes alone."""
 
 COUNTED = (torch.ops.aten.convolution, torch.ops.aten.addmm)
 """Convolutions and fully connected layers: products within EncNet's encoding are neither."""
@@ -54,10 +56,15 @@ class Case(NamedTuple):
 
 
 WITH, WITHOUT = {"aux": True}, {"aux": False}
+ALL_STAGES = {"aux": False, "stages": "all"}
 PSPNET, PSPNET_AUX = tables.pspnet(), tables.pspnet() + fcn_head(1024, at(8))
 V2, V2_AUX = tables.deeplab_v2(2048), tables.deeplab_v2(2048) + tables.deeplab_v2(1024)
 V3, V3_AUX = tables.deeplab_v3(8), tables.deeplab_v3(8) + fcn_head(1024, at(8))
 ENCNET, LATERAL = (tables.encnet(lateral) + fcn_head(1024, at(8)) for lateral in (False, True))
+SEGFORMER_B0 = tables.segformer(tables.MIT_WIDTHS["mit_b0"], 256)
+SEGFORMER_B5 = tables.segformer(tables.MIT_WIDTHS["mit_b5"], 768)
+DAFORMER_HEAD = tables.daformer_head(tables.MIT_WIDTHS["mit_b5"])
+DAFORMER_RESNET = tables.daformer_head(tables.RESNET_WIDTHS)
 ENCNET_OPTIONS, LATERAL_OPTIONS = ({"aux": True, "lateral": one} for one in (False, True))
 
 CASES = (
@@ -103,6 +110,13 @@ CASES = (
     Case("encnet", "resnet101s", 8, 54_988_633, ENCNET, ENCNET_OPTIONS),
     Case("encnet", "resnet101s", 8, 62_856_025, LATERAL, LATERAL_OPTIONS),
     Case("bisenet", "resnet18", 32, 13_494_777, tables.bisenet() + tables.bisenet_aux(), WITH),
+    Case("segformer", "mit_b0", 32, 3_719_027, SEGFORMER_B0, WITHOUT),
+    Case("segformer", "mit_b5", 32, 84_607_955, SEGFORMER_B5, WITHOUT),
+    Case("daformer_head", "mit_b5", 32, 85_155_283, DAFORMER_HEAD, WITHOUT),
+    Case("daformer_head", "resnet101", 32, 46_933_331, DAFORMER_RESNET, WITHOUT),
+    Case("linear", "vit_tiny_patch16_224", 16, 5_528_467, tables.linear(192, 1), WITHOUT),
+    Case("linear", "vit_tiny_patch16_224", 16, 5_540_563, tables.linear(192, 4), ALL_STAGES),
+    Case("vfm_head", "vit_tiny_patch16_224", 16, 5_638_608, tables.vfm_head(192), WITHOUT),
 )
 
 
@@ -193,6 +207,7 @@ def _convs_3x3(module: nn.Module) -> Iterator[nn.Conv2d]:
         ("deeplab_v3_plus", "resnet50", 8, [12, 24, 36]),
         ("denseaspp", "densenet121", 8, [3, 6, 12, 18, 24]),
         ("icnet", "icnet_resnet50", 32, [2, 2]),
+        ("daformer_head", "mit_b0", 32, [6, 12, 18]),
     ],
 )
 def test_decoder_dilations_are_the_papers(

@@ -199,7 +199,8 @@ def test_a_bottleneck_resnet_by_hand() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_groups_of_every_architecture_sum_to_the_whole(architecture: str) -> None:
-    own = ARCHITECTURES[architecture].demands.encoders
+    demands = ARCHITECTURES[architecture].demands
+    own = demands.encoders or demands.equal_strides
     small = {} if own else {"encoder": "resnet18", "output_stride": 32}
     segmenter = segmenter_without_memory({"architecture": architecture, **small}, 5)
     cost = segmenter_cost(segmenter, SIZE_HW)

@@ -13,6 +13,7 @@ from adapt.methods.dacs import DACSConfig
 from adapt.methods.daformer import DAFormerConfig
 from adapt.methods.fda import FDAConfig
 from adapt.methods.mic import MICConfig
+from adapt.models.decoders.daformer_head import DAFormerHeadConfig
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from adapt.spec.job_spec import JobSpec, load_spec
 from adapt.stream.augment import AugmentConfig
@@ -83,12 +84,28 @@ def recipe_of_dacs(job: JobSpec) -> None:
 
 def recipe_of_daformer(job: JobSpec) -> None:
     """As MIC's program has it for DeepLabV2 and ResNet-101 (experiment 81)."""
-    model, optim, stream, target = job.model, job.optim, job.stream, job.target
+    model, optim = job.model, job.optim
     assert isinstance(model, DeepLabV2Config) and isinstance(optim, AdamWConfig)
     assert (model.encoder, model.norm, model.output_stride) == ("resnet101c.gluon_in1k", "train", 8)
-    assert (model.aspp_branches, model.aux) == (2, False)
+    assert (model.aspp_branches, model.aux, optim.decay_norms) == (2, False, True)
+    _trains_as_daformer(job)
+
+
+def recipe_of_daformer_on_mit(job: JobSpec) -> None:
+    """As DAFormer's program has it for its own network, all of which but its weights are ours."""
+    model, optim = job.model, job.optim
+    assert isinstance(model, DAFormerHeadConfig) and isinstance(optim, AdamWConfig)
+    assert (model.encoder, model.width, model.aux) == ("mit_b5", 256, False)
+    assert model.weights_uri is not None and optim.decay_norms == "head"
+    _trains_as_daformer(job)
+
+
+def _trains_as_daformer(job: JobSpec) -> None:
+    """Of DAFormer's program, and of MIC's over it."""
+    optim, stream, target = job.optim, job.stream, job.target
+    assert isinstance(optim, AdamWConfig)
     assert (optim.lr, optim.head_lr_factor, optim.weight_decay) == (6e-5, 10, 0.01)
-    assert (optim.power, optim.decay_norms, optim.decay_biases) == (1.0, True, True)
+    assert (optim.power, optim.decay_biases) == (1.0, True)
     assert (optim.warmup, optim.warmup_steps, optim.warmup_ratio) == ("daformer", 1500, 1e-6)
     assert (job.train.steps, job.evaluate.every_steps) == (40_000, 4000)
     assert (job.evaluate.protocol, job.evaluate.weights) == ("last", "student")
@@ -137,6 +154,16 @@ def recipe_of_intra_da(job: JobSpec) -> None:
 
 def recipe_of_mic(job: JobSpec) -> None:
     recipe_of_daformer(job)
+    _masks_as_mic(job)
+
+
+def recipe_of_mic_on_mit(job: JobSpec) -> None:
+    recipe_of_daformer_on_mit(job)
+    _masks_as_mic(job)
+
+
+def _masks_as_mic(job: JobSpec) -> None:
+    """On crops of 512 pixels, whatever the network."""
     assert isinstance(job.method, MICConfig)
     method = job.method
     assert (method.ratio, method.block_px, method.weight) == (0.7, 32, 1.0)
@@ -156,7 +183,9 @@ RECIPES: dict[str, Callable[[JobSpec], None]] = {
     "fda": recipe_of_fda,
     "dacs": recipe_of_dacs,
     "daformer": recipe_of_daformer,
+    "daformer_mit_b5": recipe_of_daformer_on_mit,
     "mic": recipe_of_mic,
+    "mic_mit_b5": recipe_of_mic_on_mit,
     "class_balanced_self_training": recipe_of_cbst,
     "intra_da": recipe_of_intra_da,
 }

@@ -98,6 +98,13 @@ class Encoder(nn.Module, ABC):
             "model.weights: none to start from random ones",
         )
 
+    def set_drop_path(self, chance: float) -> None:
+        """Set the stochastic depth of the last block; it rises from 0 at the first.
+
+        Raises `JobError` for an encoder without.
+        """
+        raise no_drop_path(self.name, chance)
+
     def stage_at(self, reduction: int) -> int:
         """Number of the deepest stage with this reduction, counted from the shallowest, 0.
 
