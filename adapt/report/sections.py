@@ -1,6 +1,7 @@
 """The content of a run's page, section by section, as plain data for the template."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from adapt.evaluation.protocol import chosen_text
@@ -16,6 +17,7 @@ Price = tuple[float, str]
 """Of one node an hour, and its currency."""
 
 LOSS, RATE, SPEED, SPENT = "train/loss.", "train/lr.", "speed/", "spent/"
+MFU = "speed/mfu"
 _IOU = "iou/"
 
 
@@ -90,6 +92,10 @@ def facts(run: RunRecord, price: Price | None) -> list[tuple[str, str, str]]:
         ("time", duration(spent.seconds), "1 session" if sessions == 1 else f"{sessions} sessions"),
         ("GPU-hours", f"{spent.gpu_hours:.2f}", _device(run)),
     ]
+    shares = [value for value in curves_of(run, TRAIN, MFU).get("", {}).values() if value]
+    if shares:
+        note = "median share of the peak while training"
+        found.append(("mfu", percent(median(shares)), note))
     if price is not None:
         per_hour, currency = price
         note = f"at {per_hour:g} {currency} a node an hour"

@@ -131,6 +131,21 @@ def test_matrix_products_are_counted_apart() -> None:
     assert plain.products == 0 and found == Flops(plain.convolutions, 3 * forward)
 
 
+def test_attention_is_two_products_a_block_and_twice_that_backward() -> None:
+    """PyTorch's counter leaves the CPU's fused attention out: there it is arithmetic."""
+    blocks, channels, tokens, images = 6, 64, (64 // 16) ** 2 + 1, 2
+    attention = blocks * 2 * 2 * images * tokens**2 * channels
+    for frozen, passes in ((True, 1), (False, 3)):
+        model = {"encoder": "test_vit", "norm": "train", "frozen_encoder": frozen}
+        with torch.device("meta"):
+            method = built_method("source_only", model=model)
+        real, batch = built_method("source_only", model=model), random_batch(1, True, HW, images)
+        with FlopCounterMode(display=False) as counter:
+            list(back_propagated(real, batch, None))
+        found = step_flops(method, batch, None)
+        assert found.total == counter.get_total_flops() + passes * attention
+
+
 def test_add_ons_are_counted() -> None:
     class Squared(AddOn):
         def losses(self, segmenter: Any, source: Batch, *_: Any) -> Any:

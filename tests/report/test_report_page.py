@@ -14,6 +14,7 @@ import pytest
 
 from adapt.data.label_maps import LabelSpace
 from adapt.report import charts
+from adapt.report.history import TRAIN
 from adapt.report.page import compare_page, run_page
 from adapt.report.run_record import RunRecord
 from tests.report.runs import HOSTILE, made_run, session
@@ -135,6 +136,18 @@ def test_headings_descend_by_one(page: Page) -> None:
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     labelled = [tag for _, tag in page.tags if tag.get("class") == "chart"]
     assert all(tag["role"] == "img" and tag["aria-label"] for tag in labelled)
+
+
+def test_the_utilisation_is_the_median_while_training(run: RunRecord) -> None:
+    assert "median share of the peak" not in Page(run_page(run)).text
+    used = made_run("used")
+    for step, mfu in ((4010, 0.1), (4020, 0.312), (4030, 0.4)):
+        values = {"speed/mfu": mfu, "spent/gpu_hours": step / 4000, "spent/cost": step / 400}
+        used.history.log(TRAIN, step, values)
+    text = Page(run_page(used)).text
+    assert "31.20 %" in text.split("Scores")[0] and "median share of the peak" in text
+    for title in ("Speed and utilisation (mfu)", "GPU-hours and cost", "gpu_hours"):
+        assert title in text
 
 
 def test_a_price_is_that_of_all_nodes(run: RunRecord) -> None:
