@@ -37,11 +37,12 @@ def attach(encoder: Encoder, config: AdapterConfig) -> None:
 def start(network: nn.Module) -> None:
     """Start the adapters that have no values yet, from the weights that their layers have."""
     waiting = [(name, layer) for name, layer in adapted(network) if not layer.started]
-    for number, (name, layer) in enumerate(waiting, start=1):
-        log.debug("adapter %d of %d is started: %s", number, len(waiting), name)
-        layer.start()
     if waiting:
-        log.info("%d adapters are started, of %d numbers", len(waiting), num_trained(network))
+        count = f"{len(waiting)} adapters of {num_trained(network):,} numbers"
+        log.info("%s start from the weights of their layers", count)
+    for number, (name, layer) in enumerate(waiting, start=1):
+        log.debug("adapter %d of %d: %s", number, len(waiting), name)
+        layer.start()
 
 
 def merge(network: nn.Module) -> None:
