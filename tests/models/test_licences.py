@@ -53,13 +53,13 @@ def test_networks_without_such_weights_need_no_word(keys: dict[str, Any]) -> Non
 
 def test_nvidias_weights_need_its_licence() -> None:
     message = (
-        r"model.accept_license: expected 'nvidia-segformer-license' \(NVIDIA's own terms, for non-"
+        r"model.accept_license: expected 'nvidia-segformer' \(NVIDIA's own terms, for non-"
         r"commercial use alone\), the licence of the weights of 'mit_b5', got null.*com/NVlabs"
     )
     config = _config("mit_b5", output_stride=32, weights_uri=FILE)
     with pytest.raises(JobError, match=message):
         check_licence(config)
-    check_licence(config.model_copy(update={"accept_license": "nvidia-segformer-license"}))
+    check_licence(config.model_copy(update={"accept_license": "nvidia-segformer"}))
     check_licence(_config("mit_b5", output_stride=32, weights="none"))
 
 

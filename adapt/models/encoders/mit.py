@@ -30,7 +30,7 @@ STRIDES, HEADS, REDUCTIONS = (4, 2, 2, 2), (1, 2, 5, 8), (8, 4, 2, 1)
 """By stage: of the embedding; of the attention; how much its keys and values are reduced a side."""
 
 MLP_RATIO, DROP_PATH, BLOCK_EPS = 4, 0.1, 1e-6
-LICENCE = "nvidia-segformer-license"
+LICENCE = "nvidia-segformer"
 """Of NVIDIA's weights, which a job has to accept."""
 
 
