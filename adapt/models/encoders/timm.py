@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from adapt.batch import PixelFormat
 from adapt.errors import JobError
+from adapt.models.encoders.dilation import dilate
 from adapt.models.encoders.encoder import (
     UNDILATED_STRIDE,
     WEIGHTS_KEY,
@@ -27,7 +28,8 @@ from adapt.models.encoders.encoder import (
     no_multiplicity,
     wrong_output_stride,
 )
-from adapt.models.layers import spare_single_values
+from adapt.models.encoders.timm_families import family_of
+from adapt.models.layers import enlarged, rounded_up, spare_single_values
 from adapt.models.weights import misfit
 
 USUAL_ENCODERS = ("resnet18", "resnet50", "resnet101", "tf_efficientnet_lite0", "mobilenetv2_100")
@@ -83,6 +85,15 @@ class TimmEncoder(Encoder):
             spare_single_values(norm)
         pretrained = backbone.default_cfg
         self.pixels = PixelFormat(tuple(pretrained["mean"]), tuple(pretrained["std"]), bgr=False)
+        self._channels_last = getattr(backbone, "output_fmt", "") == "NHWC"
+        self._multiple_px = family_of(name).multiple_px
+        if next(backbone.parameters()).is_meta:
+            _check_stages(self)
+
+    @property
+    def multiple_px(self) -> int:
+        """Of most backbones 1: they take any size."""
+        return self._multiple_px
 
     def blocks(self) -> list[nn.Module]:
         """The backbone's blocks."""
@@ -90,7 +101,16 @@ class TimmEncoder(Encoder):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> stages (B, C, h, w), shallow to deep."""
-        return tuple(self.backbone(images))
+        stages = self.backbone(enlarged(images, 0, self.multiple_px))
+        if self._channels_last:
+            stages = [stage.permute(0, 3, 1, 2).contiguous() for stage in stages]
+        if self.multiple_px == 1:
+            return tuple(stages)
+        height, width = images.shape[-2:]
+        return tuple(
+            stage[..., : rounded_up(height, step), : rounded_up(width, step)]
+            for stage, step in zip(stages, self.reductions, strict=True)
+        )
 
     def load(self, state: Mapping[str, Tensor]) -> LoadReport:
         """As the contract says; weights of the backbone's own classifier are left out."""
@@ -166,8 +186,6 @@ def _create_backbone(name: str, output_stride: int, drop_path: float | None) -> 
         raise JobError(
             f"model.encoder: expected an encoder of stages, got {name!r}: {error}"
         ) from error
-    if next(backbone.parameters()).is_meta:
-        _check_stages(name, backbone)
     deepest: int = backbone.feature_info.reduction()[-1]
     if deepest != output_stride:
         reason = next((why for start, why in WHY_UNDILATED.items() if name.startswith(start)), "")
@@ -182,7 +200,7 @@ def _dilated_or_as_it_is(name: str, output_stride: int, options: dict[str, Any])
     pools = next((kind for start, kind in POOLS_TO_REMOVE.items() if name.startswith(start)), None)
     if pools is not None:
         backbone = _cut(name, out_indices=STAGES_WHEN_DILATED, **options)
-        _dilate(backbone, pools, output_stride)
+        dilate(backbone, pools, output_stride)
         return backbone
     with suppress(AssertionError, TypeError, NotImplementedError):  # how timm's families refuse
         return _cut(name, output_stride=output_stride, **options)
@@ -195,35 +213,16 @@ def _cut(name: str, **options: Any) -> Any:
 
     from adapt.models.encoders.pretrained import default_weights
 
+    options = {**family_of(name).options, **options}
     return timm.create_model(default_weights(name), features_only=True, **options)
 
 
-def _dilate(backbone: Any, kind: type[nn.Module], output_stride: int) -> None:
-    """Take out the last pools of this kind; what comes after each reaches twice as far instead.
-
-    A pool becomes an `nn.Identity`, so that every tensor keeps its name.
-    """
-    num_removed = (backbone.feature_info.reduction()[-1] // output_stride).bit_length() - 1
-    pools = [name for name, module in backbone.named_modules() if isinstance(module, kind)]
-    removed = pools[len(pools) - num_removed :]
-    rate = 1
-    for name, module in list(backbone.named_modules()):
-        if name in removed:
-            backbone.set_submodule(name, nn.Identity())
-            rate *= 2
-        elif isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
-            module.dilation = (rate, rate)
-            module.padding = tuple(rate * (size - 1) // 2 for size in module.kernel_size)
-    for stage in backbone.feature_info.info:
-        stage["reduction"] = min(stage["reduction"], output_stride)
-
-
-def _check_stages(name: str, backbone: Any) -> None:
+def _check_stages(encoder: TimmEncoder) -> None:
     """Raise `JobError` unless odd sizes give stages as declared; on the meta device alone."""
-    channels = backbone.feature_info.channels()
+    name, channels = encoder.name, list(encoder.channels)
     try:
         with torch.no_grad():
-            stages = backbone.eval()(torch.empty(1, 3, *PROBE_HW, device="meta"))
+            stages = encoder.eval()(torch.empty(1, 3, *PROBE_HW, device="meta"))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise JobError(
             f"model.encoder: expected an encoder of images of any size, got {name!r}, which "
@@ -234,7 +233,7 @@ def _check_stages(name: str, backbone: Any) -> None:
             f"model.encoder: expected stages of {', '.join(map(str, channels))} channels, got "
             f"{[tuple(stage.shape) for stage in stages]} with {name!r}"
         )
-    backbone.train()
+    encoder.train()
 
 
 def _whole_network_keys(name: str) -> set[str]:

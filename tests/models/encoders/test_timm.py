@@ -316,7 +316,7 @@ def test_pixels_follow_the_tag() -> None:
         ("nasnetalarge", 8, r"expected 32, the only one of .*, got 8: its cells reduce inside"),
         ("pnasnet5large", 16, r"expected 32, the only one of .*, got 16: its cells reduce"),
         ("vit_tiny_patch16_224", 16, r"model.encoder: .* any size, .*refuses 97x161 \(Input"),
-        ("mambaout_femto", 32, r"model.encoder: .* 48, 96, 192, 288 channels, .*\(1, 25, 41, 48"),
+        ("hiera_tiny_224", 32, r"model.encoder: .* any size, .*refuses 97x161"),
     ],
 )
 def test_what_cannot_serve_is_named_without_memory(
@@ -324,3 +324,10 @@ def test_what_cannot_serve_is_named_without_memory(
 ) -> None:
     with pytest.raises(JobError, match=message):
         on_meta(name, output_stride)
+
+
+def test_stages_of_other_channels_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TimmEncoder, "forward", lambda _self, images: (images,))
+    message = r"expected stages of 64, 64, .* channels, got \[\(1, 3, 97, 161\)\] with 'resnet18'"
+    with pytest.raises(JobError, match=message):
+        on_meta("resnet18", 32)
