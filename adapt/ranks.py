@@ -114,6 +114,12 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return total
 
 
+def local_part(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor that ranks hold in parts; any other as it is."""
+    to_local = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()
+
+
 def mean_over_ranks(tensor: Tensor) -> Tensor:
     """The mean of all ranks' tensors, without gradient; alone, the tensor itself."""
     return sum_over_ranks(tensor) / num_ranks() if _together() else tensor.detach()
@@ -156,9 +162,9 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
     """For each flag, whether any rank's is set; all ranks get the same answers."""
     if not _together():
         return flags
-    values = torch.tensor([int(flag) for flag in flags])
-    dist.all_reduce(values, op=dist.ReduceOp.MAX)
-    return tuple(bool(value) for value in values.tolist())
+    unset = torch.tensor([int(not flag) for flag in flags])
+    dist.all_reduce(unset, op=dist.ReduceOp.MIN)
+    return tuple(not value for value in unset.tolist())
 
 
 @_peers_needed

@@ -8,13 +8,14 @@ GPU's: workspaces of those are in `MARGIN_BYTES` and `MARGIN_SHARE`.
 
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,10 +24,12 @@ from torch.utils._pytree import tree_leaves
 from adapt.batch import Batch
 from adapt.engine.agreeing import Agreeing
 from adapt.engine.engine import Engine
+from adapt.engine.parallel import mesh
 from adapt.engine.sync_batch_norm import SyncBatchNorm
 from adapt.errors import JobError
 from adapt.methods import METHODS
 from adapt.methods.pinned import pinned_networks
+from adapt.ranks import local_part
 from adapt.spec.job_spec import JobSpec
 from adapt.stream.domains import Part
 from adapt.trainer.networks import build_without_memory
@@ -86,9 +89,24 @@ def predicted_bytes(job: JobSpec, num_ranks: int, packed_hw: Sizes = MappingProx
         assert source is not None, "every job has a source"
         return source, target
 
+    sharded = job.train.parallel == "fsdp2" and num_ranks > 1
     synced = SyncBatchNorm() if job.train.sync_batch_norm and num_ranks > 1 else nullcontext()
-    with FakeTensorMode(allow_non_fake_inputs=True), Agreeing():
-        return step_peak(engine, batches, synced)
+    others = _others(num_ranks) if sharded else nullcontext()
+    with others, FakeTensorMode(allow_non_fake_inputs=True), Agreeing():
+        return step_peak(engine, batches, nullcontext() if sharded else synced)
+
+
+@contextmanager
+def _others(num_ranks: int) -> Iterator[None]:
+    """Within it this process is one of so many ranks, whose messages go nowhere."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=num_ranks)
+    try:
+        mesh("cpu")
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def step_peak(
@@ -174,19 +192,31 @@ class LiveStorages(TorchDispatchMode):
         for output in tree_leaves(outputs):
             if isinstance(output, Tensor):
                 self._number(output)
+        self._note_resized()
         return outputs
+
+    def _note_resized(self) -> None:
+        """A storage that a sharded network's block has emptied is gone until it is filled again."""
+        if dist.is_initialized():
+            for address, (number, storage) in list(self._here.items()):
+                alive = storage()
+                if alive is not None and alive.nbytes() != self._sizes[number]:
+                    self._gone(address)
+                    self._add(alive)
 
     def _number(self, tensor: Tensor) -> int:
         """Of the tensor's storage, in the order of their coming."""
-        storage = tensor.untyped_storage()
-        address = storage._cdata
-        if address not in self._here:
-            number = len(self._sizes)
-            self._sizes.append(storage.nbytes())
-            self._events.append(number)
-            gone = weakref.ref(storage, lambda _: self._gone(address))
-            self._here[address] = number, gone
-        return self._here[address][0]
+        storage = local_part(tensor).untyped_storage()
+        if storage._cdata not in self._here:
+            self._add(storage)
+        return self._here[storage._cdata][0]
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        address, number = storage._cdata, len(self._sizes)
+        self._sizes.append(storage.nbytes())
+        self._events.append(number)
+        gone = weakref.ref(storage, lambda _: self._gone(address))
+        self._here[address] = number, gone
 
     def _gone(self, address: int) -> None:
         number, _ = self._here.pop(address)

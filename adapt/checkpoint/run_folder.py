@@ -2,6 +2,7 @@
 
     RUN/step-00000500/weights.safetensors   the segmentation network alone, for everybody
     RUN/step-00000500/state.pt              what a resume needs: engine, streams, MLflow run
+    RUN/step-00000500/shards/               what ranks hold in parts, a file each (train.parallel)
     RUN/step-00000500/spec.yaml             the resolved job spec
     RUN/step-00000500/ema.safetensors       a second network, where the job evaluates two
     RUN/step-00000500/history.jsonl.gz      metrics and pictures until then, for the report
@@ -20,7 +21,7 @@ import json
 import logging
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from adapt.checkpoint.checked_files import MANIFEST, CheckedFiles
 from adapt.checkpoint.files import memory_file, sha256_of
 from adapt.checkpoint.lease import LEASE, Lease
 from adapt.checkpoint.saved import Best, Saved
+from adapt.checkpoint.shards import SHARDS
 from adapt.checkpoint.snapshot import Snapshot
 from adapt.errors import DataError
 from adapt.models.file_header import write_weights
@@ -64,7 +66,7 @@ class RunFolder:
 
         Raises `StoreError`.
         """
-        name = self._free_name(snapshot.step)
+        name = snapshot.name or self.free_name(snapshot.step)
         header = dict(snapshot.description)
         writers: dict[str, Callable[[Path], object]] = {
             WEIGHTS: partial(write_weights, snapshot.weights, header),
@@ -74,7 +76,7 @@ class RunFolder:
         }
         if snapshot.history:
             writers[HISTORY] = partial(_write_compressed, snapshot.history)
-        digests = {}
+        digests = dict(snapshot.shards)
         for file, write in writers.items():
             with memory_file(file) as path:
                 write(path)
@@ -88,11 +90,33 @@ class RunFolder:
         self.store.put("LATEST", name.encode())
         return Saved(name, join(self.uri, name, WEIGHTS), digests[WEIGHTS])
 
-    def _free_name(self, step: int) -> str:
-        """A folder without a manifest: a finished save is never written over, since a kill
-        midway would lose it."""
+    def put_shards(self, name: str, files: dict[str, bytes]) -> dict[str, str]:
+        """Write a rank's shards of a checkpoint that is under way -> their sha256 by file. Raises
+        `StoreError`."""
+        digests = {}
+        for file, content in files.items():
+            with memory_file(file) as path:
+                path.write_bytes(content)
+                digests[f"{SHARDS}/{file}"] = sha256_of(path)
+                self._check_lease()
+                self.store.put_file(f"{name}/{SHARDS}/{file}", path)
+        return digests
+
+    def fetch_shards(self, name: str, folder: Path, keep: bool = True) -> None:
+        """Download the shards of a checkpoint, checked; without `keep` each is deleted then. Raises
+        `DataError` or `MissingObject` where one is damaged."""
+        (folder / SHARDS).mkdir()
+        for file in self._files.again(lambda: self._files.digests(name)):
+            if file.startswith(f"{SHARDS}/"):
+                self._files.fetch(name, file, folder)
+                if not keep:
+                    (folder / file).unlink()
+
+    def free_name(self, step: int, used: Collection[str] = ()) -> str:
+        """A folder without a manifest, and none of those used: a finished save is never written
+        over, since a kill midway would lose it."""
         name = f"step-{step:08d}"
-        taken = [other for other in self.names() if other.startswith(name)]
+        taken = [other for other in {*self.names(), *used} if other.startswith(name)]
         times = [int(other[len(name) + 1 :] or 1) for other in taken]
         return f"{name}-{max(times) + 1:02d}" if times else name
 
@@ -104,7 +128,10 @@ class RunFolder:
         """
         for name in reversed(self.names()):
             try:
-                return name, self.load(name)
+                state = self.load(name)
+                with tempfile.TemporaryDirectory(prefix="segadapt-resume-") as folder:
+                    self.fetch_shards(name, Path(folder), keep=False)
+                return name, state
             except (DataError, MissingObject) as error:
                 log.warning("%s/%s: damaged, skipped: %s", self.store.uri, name, error)
         return None

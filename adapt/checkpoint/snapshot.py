@@ -28,7 +28,8 @@ class Snapshot(NamedTuple):
 
     `state` is what a resume needs, `weights` the segmentation network's, `description` the header
     of their file; `score` is set where it is the best so far. `others` are weights of further
-    networks, by file. `history` is the run's, as JSON lines; empty for none.
+    networks, by file. `history` is the run's, as JSON lines; empty for none. `shards` are files
+    that ranks have stored already, in the folder `name`, with their sha256.
     """
 
     moment: Moment
@@ -39,6 +40,8 @@ class Snapshot(NamedTuple):
     score: float | None = None
     others: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({})
     history: str = ""
+    name: str = ""
+    shards: Mapping[str, str] = MappingProxyType({})
 
     @property
     def step(self) -> int:

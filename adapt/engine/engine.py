@@ -9,18 +9,20 @@ here has several of both.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from adapt.batch import Batch
 from adapt.engine.activation_checkpointing import CHECKPOINTING
 from adapt.engine.frozen_weights import FROZEN
 from adapt.engine.optim import build_optimizers, set_lr, set_weight_decay
+from adapt.engine.parallel import PARALLEL
 from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.sync_batch_norm import SyncBatchNorm
 from adapt.engine.train_config import MEANS, PRECISIONS, TrainConfig
@@ -32,8 +34,8 @@ from adapt.methods.pinned import with_pinned
 from adapt.models.segmenter import Segmenter
 from adapt.ranks import (
     any_rank,
-    average_over_ranks,
     gather_keys,
+    local_part,
     mean_over_ranks,
     num_ranks,
     rank,
@@ -62,12 +64,12 @@ class Engine:
         self.method = method.to(device)
         self.average = None if train.ema is None else MovingAverage(train.ema, method.segmenter)
         self.train_config, self.optim_config, self.device = train, optim, device
-        method.share_fixed()
-        if self.average is not None:
-            self.average.share(method.segmenter)
+        self.parallel = PARALLEL[train.parallel]()
+        self.parallel.share_frozen(method, self.average)
         self.frozen = FROZEN[train.frozen_weights](with_pinned(self.modules()))
         for network in method.learning():
             CHECKPOINTING[train.activation_checkpointing](network.encoder, self._batch_norm)
+        self.parallel.shard(self.modules(), device)
         self.optimizers = build_optimizers(optim, method)
         self.step_count = 0
         self.bad_steps: list[tuple[int, tuple[str, ...]]] = []
@@ -96,7 +98,7 @@ class Engine:
         self.method.start_step(draws, [one for one in targets if one is not None])
         with MEANS[self.train_config.accumulate_mean](sources, targets):
             logged = self._back_propagate(sources, targets)
-        average_over_ranks(self._gradients())
+        self.parallel.average(self._gradients())
         if self._all_finite(logged):
             self._clip()
             for optimizer in self.optimizers.values():
@@ -129,8 +131,9 @@ class Engine:
     @contextmanager
     def used(self, name: str) -> Iterator[Segmenter]:
         """One of `networks`, within the context to be used without a step's precision."""
-        with self.frozen.widened():
-            yield self.networks()[name]
+        network = self.networks()[name]
+        with self.frozen.widened(network), self.parallel.whole(network):
+            yield network
 
     def modules(self) -> nn.ModuleList:
         """All networks: the method's, and the `average` where there is one."""
@@ -142,7 +145,8 @@ class Engine:
 
     def share_all(self) -> None:
         """Give every rank the leader's networks, before the first step."""
-        share_from_leader(parameter.data for parameter in self.modules().parameters())
+        parameters = self.modules().parameters()
+        share_from_leader(one.data for one in parameters if local_part(one) is one)
         self.share_buffers()
 
     def state_dict(self) -> dict[str, Any]:
@@ -162,11 +166,11 @@ class Engine:
         Raises `JobError` where it belongs to other networks.
         """
         try:
-            self.method.load_state_dict(state["method"])
+            self._load(self.method, state["method"])
             if self.average is not None:
-                self.average.load_state_dict(state["ema"])
+                self._load(self.average, state["ema"])
             for name, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(state["optimizers"][name])
+                self._load_optimizer(optimizer, state["optimizers"][name])
         except (RuntimeError, ValueError, KeyError) as error:
             raise JobError(
                 "checkpoint.uri: expected a checkpoint of this model and method, got another one "
@@ -176,6 +180,24 @@ class Engine:
         self.step_count = state["step"]
         bad_steps = state.get("bad_steps", [])  # older checkpoints have none
         self.bad_steps = [(step, tuple(keys)) for step, keys in bad_steps]
+
+    def _load(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+        own, fitted = module.state_dict(), self.parallel.fitted
+        module.load_state_dict(
+            {name: fitted(value, own.get(name, value)) for name, value in state.items()}
+        )
+
+    def _load_optimizer(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        """The states of parameters go by the numbers of these."""
+        groups = (group["params"] for group in optimizer.param_groups)
+        own = dict(enumerate(one for group in groups for one in group))
+
+        def fitted(number: int, values: dict[str, Any]) -> dict[str, Any]:
+            like = own.get(number)
+            return {name: self.parallel.fitted(value, like) for name, value in values.items()}
+
+        states = {number: fitted(number, values) for number, values in state["state"].items()}
+        optimizer.load_state_dict({**state, "state": states})
 
     def _back_propagate(
         self, sources: Sequence[Batch], targets: Sequence[Batch | None]
@@ -212,7 +234,8 @@ class Engine:
 
     def _all_finite(self, logged: dict[str, Tensor]) -> bool:
         """True where all ranks' losses and gradients are finite. Waits for the device, once."""
-        values = [*logged.values(), nn.utils.get_total_norm(self._gradients())]
+        own = [local_part(gradient) for gradient in self._gradients()]
+        values = [*logged.values(), nn.utils.get_total_norm(own)]
         finite = torch.stack([value.detach().isfinite() for value in values]).all()
         return not any_rank(not bool(finite))[0]
 

@@ -37,9 +37,11 @@ class FrozenWeights:
         _convert(self.parameters, torch.float32)
 
     @contextmanager
-    def widened(self) -> Iterator[None]:
-        """Within it they are in float32, for networks that are used without autocast."""
-        narrow = [one for one in self.parameters if one.dtype == torch.bfloat16]
+    def widened(self, network: nn.Module) -> Iterator[None]:
+        """Within it those of a network are in float32: it can be used without autocast."""
+        own = {id(one) for one in network.parameters()}
+        held = (one for one in self.parameters if id(one) in own)
+        narrow = [one for one in held if one.dtype == torch.bfloat16]
         _convert(narrow, torch.float32)
         try:
             yield

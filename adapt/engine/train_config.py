@@ -45,6 +45,13 @@ class TrainConfig(Section):
         "half the memory; with precision bf16, which rounds them at every use, the numbers are the "
         "same.",
     )
+    parallel: Literal["average", "fsdp2"] = Field(
+        "average",
+        description="The share of each rank. average: all networks, and gradients are averaged "
+        "once a step; fsdp2: a part of the segmentation network's parameters, gradients and "
+        "optimizer states, of its averages, teachers and fixed encoders (PyTorch's fully_shard); "
+        "adversaries whole.",
+    )
     clip_norm: float | None = Field(
         None,
         gt=0,
@@ -88,6 +95,11 @@ class TrainConfig(Section):
                 f"frozen_weights: expected fp32 with precision {self.precision}, got bf16: steps "
                 "would compute with other weights than fp32's",
                 fix="set train.precision: bf16, or train.frozen_weights: fp32",
+            )
+        if self.frozen_weights == "bf16" and self.parallel == "fsdp2":
+            raise Mistake(
+                "frozen_weights: expected fp32 with parallel fsdp2, which shards them, got bf16",
+                fix="set train.frozen_weights: fp32, or train.parallel: average",
             )
         return self
 

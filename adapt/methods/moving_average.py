@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from adapt.config.section import Section
 from adapt.models.segmenter import Segmenter
+from adapt.ranks import local_part
 
 
 class MovingAverageConfig(Section):
@@ -64,7 +65,7 @@ class MovingAverage(nn.Module):
         tensors: list[Tensor] = [*self.moving(network)]
         if self.statistics:
             tensors += [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-        return tensors
+        return [local_part(tensor) for tensor in tensors]
 
 
 def averages(networks: nn.Module) -> list[MovingAverage]:

@@ -35,6 +35,7 @@ def check_consistency(spec: "JobSpec") -> None:
     if spec.validation is not None and spec.evaluate.needs_labels:
         _check_mapped(spec, "validation", spec.validation.dataset)
     _check_protocol(spec)
+    check_sharded(spec)
     _check_trained_only(spec)
     _check_stores(spec)
 
@@ -98,6 +99,21 @@ def _check_trained_only(spec: "JobSpec") -> None:
             f"{key} a method without a labelling stage or another network, got {spec.method.name}",
             "leave it out",
         )
+
+
+def check_sharded(spec: "JobSpec") -> None:
+    """Raise `Mistake` for what sharded networks do not go with."""
+    found = {
+        "checkpoint.trained_only": (spec.checkpoint.trained_only, "false"),
+        "distillation": (spec.distillation is not None, "null"),
+        "method.name": (spec.method.name == "distil", "a method of one network that learns"),
+    }
+    for key, (there, expected) in found.items():
+        if spec.train.parallel == "fsdp2" and there:
+            raise Mistake(
+                f"{key}: expected {expected} with train.parallel fsdp2, got another value",
+                fix="set train.parallel: average",
+            )
 
 
 def _check_stores(spec: "JobSpec") -> None:

@@ -17,9 +17,10 @@ from adapt.trainer.networks import check_base
 BASE_KEY = "base"
 
 
-def kept_weights(network: Segmenter, base: Base | None) -> dict[str, Tensor]:
-    """The tensors of a network that its file holds: all, or those beside its base."""
-    state = network.state_dict()
+def kept_weights(
+    network: Segmenter, base: Base | None, state: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The tensors of a network's state that its file holds: all, or those beside its base."""
     return state if base is None else without_base(state, network)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -32,7 +33,7 @@ from adapt.trainer.opening import Opened, open_job, stores_awaited
 from adapt.trainer.problems import refuse_problems
 from adapt.trainer.progress import JobProgress
 from adapt.trainer.reporting import leave_report, open_history
-from adapt.trainer.resume import Checkpoint, resume
+from adapt.trainer.resume import Checkpoint, engine_state, resume
 from adapt.trainer.saves import Evaluated, Saves
 from adapt.trainer.shared_stop import shared
 from adapt.trainer.teacher_network import build_teacher
@@ -81,7 +82,7 @@ def run_job(
             state = resume(opened.folder, job, place.leader)
             first = stack.enter_context(labelled(opened, state, device, watch))
             engine = _engine(first, device, state)
-            evaluated = _load(engine, state, job)
+            evaluated = _load(engine, state, opened)
             beat()
             history = open_history(first, device, state, began_s, fresh)
             if engine.step_count < job.train.steps:
@@ -193,11 +194,13 @@ def _engine(opened: Opened, device: torch.device, state: Checkpoint | None) -> E
     return Engine(method, job.train, job.optim, device, seed=job.seed)
 
 
-def _load(engine: Engine, state: Checkpoint | None, job: JobSpec) -> Evaluated:
+def _load(engine: Engine, state: Checkpoint | None, opened: Opened) -> Evaluated:
     """Load a checkpoint into the engine, if there is one; its last evaluation."""
     if state is not None:
-        engine.load_state_dict(with_base_of(engine, state["engine"]))
-        log.info("resumed at step %d of %d", engine.step_count, job.train.steps)
+        make = partial(engine.parallel.empty, engine.device)
+        found = engine_state(opened.folder, state, make)
+        engine.load_state_dict(with_base_of(engine, found))
+        log.info("resumed at step %d of %d", engine.step_count, opened.job.train.steps)
     engine.share_all()
     if state is None:
         return Evaluated()

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from adapt.checkpoint.lease import LeaseLost
 from adapt.checkpoint.saver import Saver
+from adapt.checkpoint.shards import apart
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.engine.engine import Engine
 from adapt.errors import Interrupted
@@ -23,7 +24,9 @@ from adapt.trainer.feeds import Feeds
 from adapt.trainer.journal import Journal
 from adapt.trainer.lineage import header_of, lineage_of
 from adapt.trainer.opening import Opened
+from adapt.trainer.shard_saves import ShardSaves, Stored
 from storage.errors import StoreError
+from storage.shards.fetch import RETRY_TIME_S
 
 SAVING_SHARE = 0.6
 """Of the time between SIGTERM and SIGKILL; the rest is for MLflow and for ending."""
@@ -55,6 +58,7 @@ class Saves:
         self._opened, self._engine, self._feeds = opened, engine, feeds
         self._tracker, self._history, self._beat = journal.tracker, journal.history, beat
         self._spec_text = opened.job.to_yaml()
+        self._shards = ShardSaves(opened.folder, beat)
         self._last = Moment(engine.step_count, evaluated.step, time.monotonic())
         self._best_rank: float | None = None
         self._saver: Saver | None = None
@@ -92,11 +96,16 @@ class Saves:
         """Save, and have the checkpoint marked as the best once it is stored."""
         score = self._score(evaluated)
         self._best_rank = self._rank(evaluated.step, score)
-        self.save(evaluated, score)
+        self.save(evaluated, score, patience_s=RETRY_TIME_S)
 
-    def save(self, evaluated: Evaluated, score: float | None = None) -> None:
-        """Have the leader store a checkpoint in the background; `score` marks it as the best."""
-        snapshot = self._snapshot(evaluated, score)
+    def save(
+        self, evaluated: Evaluated, score: float | None = None, patience_s: float = 0.0
+    ) -> None:
+        """Have the leader store a checkpoint in the background; `score` marks it as the best.
+
+        Shards of ranks are stored first, for `patience_s` where that fails.
+        """
+        snapshot = self._snapshot(evaluated, score, patience_s)
         if self._saver is not None and snapshot is not None:
             self._saver.submit(snapshot)
 
@@ -108,7 +117,7 @@ class Saves:
             if saver is not None:
                 saver.finish(None, timeout_s, self._beat)
             if any_rank(saver is not None and not self._is_stored(saver, evaluated))[0]:
-                snapshot = self._snapshot(evaluated)
+                snapshot = self._snapshot(evaluated, patience_s=max(end_s - time.monotonic(), 1))
                 if saver is not None:
                     saver.finish(snapshot, end_s - time.monotonic(), self._beat)
         finally:
@@ -151,26 +160,38 @@ class Saves:
             return False
         return durable[:2] == (self._engine.step_count, evaluated.step)
 
-    def _snapshot(self, evaluated: Evaluated, score: float | None = None) -> Snapshot | None:
-        """The state as it is now, in memory; None but for the leader."""
+    def _snapshot(
+        self, evaluated: Evaluated, score: float | None = None, patience_s: float = 0.0
+    ) -> Snapshot | None:
+        """The state as it is now, in memory; None but for the leader, and where shards could not be
+        stored. Raises `StoreError` for these after `patience_s`."""
         self._engine.share_buffers()
+        engine, shards = apart(without_base_of(self._engine))
+        step, stored = self._engine.step_count, Stored()
+        if shards:
+            found = self._shards.store(step, shards, patience_s)
+            if found is None:
+                return None
+            stored = found
+        job, networks = self._opened.job, self._engine.networks()
+        base, whole = networks["student"].base, self._engine.parallel.weights
+        weights = {
+            name: kept_weights(networks[name], base, whole(networks[name]))
+            for name in job.evaluate.networks
+        }
         if self._saver is None:
             return None
         self._last = Moment(self._engine.step_count, evaluated.step, time.monotonic())
         state = {
-            "engine": without_base_of(self._engine),
+            "engine": engine,
             **self._feeds.state,
             "evaluated_step": evaluated.step,
             "figures": dict(evaluated.metrics),
             "run_id": "" if self._tracker is None else self._tracker.run_id or "",
             "undelivered": [] if self._tracker is None else self._tracker.undelivered(),
         }
-        job = self._opened.job
-        networks = self._engine.networks()
         pixels = networks[job.evaluate.weights].pixels
         lineage = lineage_of(self._opened, self._engine.step_count)
-        base = networks["student"].base
-        weights = {name: kept_weights(networks[name], base) for name in job.evaluate.networks}
         return Snapshot(
             self._last,
             state,
@@ -180,4 +201,6 @@ class Saves:
             score,
             {NETWORK_WEIGHTS[name]: values for name, values in weights.items()},
             "" if self._history is None else self._history.text(),
+            stored.name,
+            stored.sha256,
         ).copied()

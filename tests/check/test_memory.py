@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from adapt.batch import Batch
+from adapt.check import memory
 from adapt.check.memory import (
     MARGIN_BYTES,
     LiveStorages,
@@ -21,11 +23,13 @@ from adapt.engine.engine import Engine
 from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
 from adapt.models import ARCHITECTURES, build_segmenter
+from adapt.ranks import local_part
 from adapt.spec.job_spec import JobSpec, load_spec, parse_spec
 from adapt.stream.config import DomainConfig
 from adapt.stream.domains import Part
 from tests.conftest import tiny_values
 from tests.networks import IN_A_JOB, tiny_model
+from tests.test_ranks import on_ranks
 
 SPECS = Path(__file__).resolve().parents[2] / "job_specs"
 LARGE_HW = (192, 256)
@@ -55,8 +59,8 @@ def job_of(
     return parse_spec(values, "tiny")
 
 
-def real_peak(job: JobSpec) -> Peak:
-    """The peak of real steps of one rank on random images."""
+def real_peak(job: JobSpec, num_ranks: int = 1) -> Peak:
+    """The peak of real steps of one of several ranks on random images."""
 
     def engine() -> Engine:
         method = build_method(job.method, build_segmenter(job.model, job.classes.num_classes))
@@ -64,10 +68,8 @@ def real_peak(job: JobSpec) -> Peak:
         return Engine(method, job.train, job.optim, torch.device("cpu"))
 
     def batch(domain: DomainConfig, labelled: bool) -> Batch:
-        size, size_hw = (
-            domain.batch_size,
-            batch_hw([Part("source", "source", domain, True, 1.0)], {}),
-        )
+        size = domain.batch_size // num_ranks
+        size_hw = batch_hw([Part("source", "source", domain, True, 1.0)], {})
         labels = torch.randint(0, 4, (size, *size_hw)) if labelled else None
         return Batch(torch.randn(size, 3, *size_hw), labels, ("x",) * size)
 
@@ -92,6 +94,40 @@ def test_the_prediction_is_the_peak_of_a_real_step(
 
 
 @pytest.mark.slow
+class WithoutGloo(LiveStorages):
+    """Does not count the copy of what it reduces that gloo makes inside, and NCCL does not: a
+    storage that is split before anything was seen to make it."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is torch.ops.aten.split.Tensor:
+            storage = local_part(args[0]).untyped_storage()
+            if storage._cdata not in self._here:
+                return function(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(function, types, args, kwargs)
+
+
+def sharded_peak(_rank: int, num_ranks: int) -> Any:
+    memory.LiveStorages = WithoutGloo  # type: ignore[misc]
+    return tuple(real_peak(sharded_job(), num_ranks))
+
+
+def sharded_job() -> JobSpec:
+    return job_of("deeplab_v2", "advent", parallel="fsdp2")
+
+
+@pytest.mark.slow
+def test_the_part_of_a_rank_is_predicted(tmp_path: Path) -> None:
+    predicted = predicted_bytes(sharded_job(), 2)
+    assert not dist.is_initialized()
+    for found in on_ranks(2, tmp_path, sharded_peak):
+        assert predicted == pytest.approx(Peak(*found), rel=0.02, abs=100_000)
+    whole = predicted_bytes(job_of("deeplab_v2", "advent"), 2)
+    assert predicted.parameters < 0.7 * whole.parameters, "discriminators are whole"
+    assert predicted_bytes(sharded_job(), 1) == predicted_bytes(job_of("deeplab_v2", "advent"), 1)
+
+
 def test_easy_images_have_the_size_of_the_target() -> None:
     """IntraDA reads no image of the source, whatever their size."""
     expected = predicted_bytes(job_of("deeplab_v2", "intra_da", (64, 96)), 1)

@@ -38,10 +38,12 @@ def double(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """A prediction by the table above, and what it was asked for."""
     asked: list[dict[str, Any]] = []
 
-    def predicted(job: JobSpec, _num_ranks: int, _sizes: object = None) -> Peak:
+    def predicted(job: JobSpec, num_ranks: int, _sizes: object = None) -> Peak:
         asked.append({key: getattr(job.train, key) for key in SAVED})
+        assert job.source.batch_size % (num_ranks * job.train.accumulate) == 0
         saved = sum(SAVED[key](value) for key, value in asked[-1].items())
-        return Peak(activations=int((20 - saved) * 1e9))
+        parts = num_ranks if job.train.parallel == "fsdp2" else 1
+        return Peak(activations=int((20 - saved) / parts * 1e9))
 
     monkeypatch.setattr(outgrowing, "predicted_bytes", predicted)
     return asked
@@ -66,7 +68,14 @@ def double(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             "train.accumulate: 4 and train.activation_checkpointing: blocks and "
             "train.precision: bf16 and train.frozen_weights: bf16",
         ),
-        ({}, 6.4, None),
+        ({}, 5, "train.parallel: fsdp2 and 4 ranks"),
+        (
+            {},
+            4,
+            "train.activation_checkpointing: blocks and train.precision: bf16 and "
+            "train.parallel: fsdp2 and 4 ranks",
+        ),
+        ({}, 0, None),
     ],
 )
 def test_the_cheapest_option_is_named(train: dict[str, Any], gb: float, text: str | None) -> None:
@@ -82,6 +91,13 @@ def test_parts_are_whole_images_of_each_rank(double: list[dict[str, Any]]) -> No
     double.clear()
     fitting(job(), 4, {}, 0)
     assert {one["accumulate"] for one in double} == {1}
+
+
+def test_ranks_are_not_advised_where_the_job_cannot_share_its_networks() -> None:
+    checkpoint = job().checkpoint.model_copy(update={"trained_only": True})
+    whole = job().model_copy(update={"checkpoint": checkpoint})
+    assert fitting(whole, 1, {}, needed(5)) is None
+    assert fitting(job(), 1, {}, needed(5)) is not None
 
 
 def test_options_that_the_job_cannot_have_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

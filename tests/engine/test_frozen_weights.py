@@ -15,6 +15,7 @@ from adapt.engine.train_config import TrainConfig
 from adapt.errors import JobError
 from adapt.methods import build_method
 from adapt.methods.moving_average import MovingAverage, MovingAverageConfig
+from adapt.methods.pinned import Pinned, with_pinned
 from adapt.models import build_segmenter
 from adapt.models.segmenter import Segmenter
 from tests.networks import SURE
@@ -83,6 +84,18 @@ def test_an_average_of_what_learns_is_not_shared() -> None:
     assert not {id(p) for p in average.parameters()} & {id(p) for p in student.parameters()}
     assert len(average.moving()) == len(list(student.parameters()))
     assert FrozenWeights(nn.ModuleList([average])).parameters == []
+
+
+def test_a_pinned_foundation_encoder_is_held_in_bf16() -> None:
+    one = engine("source_only")
+    foundation = segmenter().encoder
+    one.method.add_module("pinned", Pinned(foundation, "distillation"))
+    frozen = narrowed(with_pinned(one.method))
+    convolutions = [m.weight for m in foundation.modules() if isinstance(m, nn.Conv2d)]
+    assert {id(weight) for weight in convolutions} < {id(held) for held in frozen.parameters}
+    assert {weight.dtype for weight in convolutions} == {torch.bfloat16}
+    with frozen.widened(one.method.segmenter):
+        assert {weight.dtype for weight in convolutions} == {torch.bfloat16}, "it is not used"
 
 
 def test_a_network_is_used_in_float32_and_narrow_again_then() -> None:

@@ -1,0 +1,158 @@
+"""Sharded networks learn as whole ones do, and can be used, saved and loaded as such."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from adapt.batch import Batch
+from adapt.engine.adamw import AdamWConfig
+from adapt.engine.engine import Engine
+from adapt.engine.parallel import large_networks
+from adapt.engine.sgd import SGDConfig
+from adapt.engine.train_config import TrainConfig
+from adapt.errors import JobError
+from adapt.methods import build_method
+from adapt.methods.moving_average import MovingAverageConfig
+from adapt.models import build_segmenter
+from adapt.ranks import local_part
+from adapt.spec.job_spec import parse_spec
+from tests.conftest import tiny_values
+from tests.networks import SURE
+from tests.test_ranks import GLOBAL_BATCH, batch, on_ranks
+
+CASES: dict[str, dict[str, Any]] = {
+    "advent": {
+        "method": "advent",
+        "optim": {"adam": "legacy", "sgd_multiplicity": "official"},
+        "encoder": "caffe_resnet14",
+        "train": {"clip_norm": 0.5},
+    },
+    "daformer": {
+        "method": "daformer",
+        "optim": {"name": "adamw"},
+        "train": {"ema": MovingAverageConfig(alpha=0.6)},
+    },
+    "synced": {
+        "method": "source_only",
+        "norm": "train",
+        "train": {
+            "accumulate": 1,
+            "sync_batch_norm": True,
+            "activation_checkpointing": "blocks",
+        },
+    },
+    "adapted": {
+        "method": "source_only",
+        "encoder": "test_vit",
+        "optim": {"name": "adamw"},
+        "adapters": {"kind": "lora", "rank": 2},
+        "train": {"clip_norm": 0.5, "activation_checkpointing": "blocks"},
+    },
+    "bad": {"method": "dacs", "bad_row": 5, "train": {"clip_norm": 1.0}},
+}
+STEPS = 3
+
+
+def engine(case: str, parallel: str) -> Engine:
+    given = CASES[case]
+    torch.manual_seed(3)
+    encoder = given.get("encoder", "test_resnet")
+    model = {"architecture": "deeplab_v2", "encoder": encoder, "weights": "none"}
+    model |= {"output_stride": 8 if encoder.startswith("caffe") else 16}
+    model |= {"adapters": given["adapters"]} if "adapters" in given else {}
+    segmenter = build_segmenter({**model, "norm": given.get("norm", "frozen")}, 4)
+    segmenter.start_adapters()
+    name = given["method"]
+    method = build_method({"name": name, **SURE.get(name, {})}, segmenter)
+    method.observe_source(torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]]))
+    train = TrainConfig(steps=10, parallel=parallel, **given["train"])
+    optim = given.get("optim", {})
+    config = (AdamWConfig if "name" in optim else SGDConfig)(**optim)
+    return Engine(method.double(), train, config, torch.device("cpu"))
+
+
+def step(one: Engine, number: int, rows: slice, bad_row: int | None = None) -> Any:
+    source = batch(number, rows, bad_row if number == 1 else None)
+    target = batch(100 + number, rows)
+    return one.mean_over_ranks(one.step(source, Batch(target.images, None, target.keys)))
+
+
+def trained(rank: int, num_ranks: int, case: str, parallel: str) -> dict[str, Any]:
+    size = GLOBAL_BATCH // num_ranks
+    rows = slice(rank * size, (rank + 1) * size)
+    one = engine(case, parallel)
+    logged = [step(one, number, rows, CASES[case].get("bad_row")) for number in range(STEPS)]
+    parts = {p.shape: local_part(p).shape for p in one.method.segmenter.parameters()}
+    whole = {}
+    for name in one.networks():
+        with one.used(name) as network, torch.no_grad():
+            for _ in range(1 + rank):  # as evaluations of uneven splits
+                whole[name] = network.eval()(batch(7, slice(0, 1)).images).logits[0]
+    state = {
+        key: getattr(value, "full_tensor", lambda v=value: v)()
+        for key, value in one.modules().state_dict().items()
+    }
+    return {
+        "logged": logged,
+        "weights": state,
+        "whole": whole,
+        "parts": parts,
+        "bad": one.bad_steps,
+        "sharded": len(large_networks(one.modules())),
+    }
+
+
+def all_cases(rank: int, num_ranks: int) -> Any:
+    return {case: trained(rank, num_ranks, case, "fsdp2") for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return on_ranks(2, tmp_path_factory.mktemp("sharded"), all_cases)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("two sharded ranks")
+@pytest.mark.parametrize("case", CASES)
+def test_sharded_ranks_learn_as_one(case: str, on_two_ranks: list[dict[str, Any]]) -> None:
+    expected = trained(0, 1, case, "average")
+    for found in (ranks[case] for ranks in on_two_ranks):
+        for key, value in expected["weights"].items():
+            torch.testing.assert_close(
+                found["weights"][key], value, rtol=1e-10, atol=1e-10, msg=key
+            )
+        for one, several in zip(expected["logged"], found["logged"], strict=True):
+            assert several == pytest.approx(one, rel=1e-10, abs=1e-10, nan_ok=True)
+        for name, logits in expected["whole"].items():
+            torch.testing.assert_close(found["whole"][name], logits, rtol=1e-10, atol=1e-10)
+        assert [number for number, _ in found["bad"]] == [one for one, _ in expected["bad"]]
+        assert all(whole[0] >= 2 * part[0] - 1 for whole, part in found["parts"].items())
+    assert on_two_ranks[0]["daformer"]["sharded"] == 4, "student, teacher, first encoder, average"
+
+
+def test_one_rank_holds_all() -> None:
+    one = engine("daformer", "fsdp2")
+    assert all(local_part(p) is p for p in one.modules().parameters())
+
+
+def test_frozen_weights_in_bf16_are_refused() -> None:
+    values = {"precision": "bf16", "frozen_weights": "bf16", "parallel": "fsdp2"}
+    with pytest.raises(JobError, match=r"^train.frozen_weights: expected fp32 with parallel fsdp2"):
+        TrainConfig.from_values(values, "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"checkpoint": {"uri": "runs", "trained_only": True}}, "checkpoint.trained_only"),
+        ({"distillation": {"encoder": "test_vit"}}, "distillation"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused_by_its_key(change: dict[str, Any], key: str) -> None:
+    values = tiny_values("data", "runs")
+    values["train"] = {**values["train"], "parallel": "fsdp2"}
+    parse_spec(values, "tiny")
+    with pytest.raises(JobError, match=rf"{key}: expected .* with train.parallel fsdp2") as raised:
+        parse_spec({**values, **change}, "tiny")
+    assert "set train.parallel: average" in raised.value.fix

@@ -1,0 +1,115 @@
+"""A job whose ranks hold parts: stopped and resumed bit for bit, with a plain file of weights."""
+
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from adapt.checkpoint.files import sha256_of
+from adapt.checkpoint.run_folder import RunFolder
+from adapt.errors import Interrupted
+from adapt.places import Place
+from adapt.spec.job_spec import JobSpec
+from adapt.trainer import run as run_module
+from adapt.trainer import shard_saves
+from adapt.trainer.progress import JobProgress
+from adapt.trainer.shard_saves import ShardSaves
+from storage.errors import StoreError
+from storage.stores import Stores
+from tests.test_ranks import on_ranks
+from tests.trainer.jobs import job_of, last_weights
+
+
+def run(job: JobSpec, place: Place, stop_at: int | None = None) -> list[Mapping[str, float]]:
+    stop, losses = Event(), []
+
+    def watch(progress: JobProgress) -> None:
+        losses.append(dict(progress.losses))
+        if progress.step == stop_at:
+            stop.set()
+
+    run_module.run_job(job, place, stop, watch)
+    return losses
+
+
+def job(values: dict[str, Any], folder: Path, name: str) -> JobSpec:
+    return job_of(values, f"checkpoint.uri={folder / name}", "stream.threads=1")
+
+
+def calm_and_stopped(rank: int, num_ranks: int, folder: Path, values: dict[str, Any]) -> Any:
+    run_module.open_ranks = lambda *_: nullcontext()  # type: ignore[assignment] # they are open
+    run_module.shared = lambda _stop: nullcontext()  # type: ignore[assignment] # of one run
+    place = Place("local", {}, folder / f"scratch-{rank}", grace_s=120)
+    place = replace(place, rank=rank, num_ranks=num_ranks)
+    calm = run(job(values, folder, "calm"), place)
+    stopped = job(values, folder, "stopped")
+    try:
+        run(stopped, place, stop_at=3)
+    except Interrupted as error:
+        return calm, run(stopped, place), str(error)
+    return calm, [], "nothing stopped it"
+
+
+@pytest.mark.slow
+def test_a_stopped_job_ends_bit_identical(tiny_job: dict[str, Any], tmp_path: Path) -> None:
+    values = {**tiny_job, "tracking": {"experiment": "tests"}}
+    values["method"] = {"name": "dacs", "pseudo_labels": {"threshold": 0.3}}
+    values["model"] |= {"norm": "frozen"}
+    values["train"] = {"steps": 4, "log_every_steps": 1, "parallel": "fsdp2"}
+    values["evaluate"] = {"every_steps": 2, "pictures": 0, "ema": True}
+    values["report"] = {"enabled": False}
+    calm, rest, said = on_ranks(2, tmp_path, calm_and_stopped, tmp_path, values)[0]
+    assert "step 3, everything is saved" in said
+    assert rest == calm[3:] and len(rest) == 1
+    jobs = [job(values, tmp_path, name) for name in ("calm", "stopped")]
+    expected, found = map(last_weights, jobs)
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    last = RunFolder(Stores().open(str(tmp_path / "stopped" / "tiny"))).names()[-1]
+    folder = tmp_path / "stopped" / "tiny" / last
+    digests = json.loads((folder / "manifest.json").read_text())["sha256"]
+    shards = {"shards/.metadata", "shards/__0_0.distcp", "shards/__1_0.distcp"}
+    assert {file for file in digests if file.startswith("shards/")} == shards
+    assert all(sha256_of(folder / file) == digest for file, digest in digests.items())
+
+
+def folder_at(path: Path) -> RunFolder:
+    return RunFolder(Stores().open(str(path)))
+
+
+TENSORS: dict[str, Tensor] = {"/a": torch.arange(4.0)}
+
+
+def test_shards_that_cannot_be_stored_are_a_warning_or_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> dict[str, str]:
+        raise StoreError("runs: the disk is full")
+
+    monkeypatch.setattr(shard_saves, "WAIT_S", 0.01)
+    beats: list[int] = []
+    saves = ShardSaves(folder_at(tmp_path), lambda: beats.append(1))
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(RunFolder, "put_shards", refuse)
+        assert saves.store(5, TENSORS, patience_s=0) is None
+        assert "the shards of step 5 could not be stored, training continues" in caplog.text
+        with pytest.raises(StoreError, match="the disk is full"):
+            saves.store(5, TENSORS, patience_s=0.05)
+    assert beats, "the watchdog hears of the wait"
+    found = saves.store(5, TENSORS, patience_s=0)
+    assert found is not None
+    for file, digest in found.sha256.items():
+        assert sha256_of(tmp_path / found.name / file) == digest
+
+
+def test_two_saves_of_a_step_have_folders_of_their_own(tmp_path: Path) -> None:
+    saves = ShardSaves(folder_at(tmp_path), lambda: None)
+    names = [found.name for _ in range(2) if (found := saves.store(7, TENSORS, 0)) is not None]
+    assert names == ["step-00000007", "step-00000007-02"]
