@@ -166,7 +166,7 @@ CHECKED = (
         "no",
         "GPU memory",
         "1.8 GB of 1.5 GB: activations 0.05, margin 1.53, ...",
-        "raise train.accumulate, lower batch_size or augment.crop_hw, set train.precision: bf16",
+        "lower batch_size or augment.crop_hw, or take a larger GPU",
     ),
 )
 
