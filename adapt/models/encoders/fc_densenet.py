@@ -90,7 +90,7 @@ class FCDenseNetEncoder(PlainEncoder):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> five stacks and the bottleneck's maps, (B, C, h, w)."""
         features, stages = self.stem(images), []
-        *blocks, bottleneck = self.blocks()
+        *blocks, bottleneck = self.blocks
         for block, transition in zip(blocks, self.transitions, strict=True):
             stages.append(torch.cat([features, block(features)], dim=1))
             features = self.pool(transition(stages[-1]))
