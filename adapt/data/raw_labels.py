@@ -194,8 +194,9 @@ def first_channel(path: Path, raw_mode: str | None) -> npt.NDArray[np.uint8]:
 def narrow(ids: npt.NDArray[np.integer], path: Path) -> npt.NDArray[np.uint8]:
     """Ids of any integer type -> uint8. `DataError` where one does not fit."""
     if ids.dtype != np.uint8 and ids.size and not 0 <= ids.min() <= ids.max() <= 255:
+        worst = ids.min() if ids.min() < 0 else ids.max()
         raise DataError(
-            f"{path}: expected ids from 0 to 255 in the label, got {int(ids.max())}",
+            f"{path}: expected ids from 0 to 255 in the label, got {int(worst)}",
             fix=REPLACE_FILE,
         )
     return np.ascontiguousarray(ids, dtype=np.uint8)

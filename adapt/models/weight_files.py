@@ -28,6 +28,7 @@ COPIES = ("module.", "_orig_mod.")
 
 _BESIDE = "tensors outside of these"
 _HEAD_BYTES = 512
+_BLOCK_BYTES = 1 << 20
 _ASK_AGAIN = "download it again"
 _DIRECT = "download the file itself, by its direct link"
 _UNPACK = "unpack it"
@@ -107,6 +108,7 @@ def read_content(path: Path) -> Any:
     _refuse_others(head)
     if zipfile.is_zipfile(path):
         _refuse_other_archives(path)
+        _refuse_damaged_entries(path)
     return _read_pickle(path)
 
 
@@ -230,6 +232,26 @@ def _refuse_other_archives(path: Path) -> None:
         raise NoWeights(f"which is a zip archive of other files ({shown})", _UNPACK)
 
 
+def _refuse_damaged_entries(path: Path) -> None:
+    """Raise `NoWeights` where tensors differ from their checksums, which torch does not compare.
+
+    Files that were written without checksums (`torch.serialization.set_crc32_options`) have none
+    that is right.
+    """
+    bad = []
+    with zipfile.ZipFile(path) as archive:
+        entries = [one.filename for one in archive.infolist() if one.file_size]
+        for name in entries:
+            try:
+                with archive.open(name) as file:
+                    while file.read(_BLOCK_BYTES):
+                        pass
+            except (zipfile.BadZipFile, OSError, EOFError):
+                bad.append(name)
+    if bad and len(bad) < len(entries):
+        raise NoWeights(f"which is damaged ({bad[0]} differs from its checksum)", _ASK_AGAIN)
+
+
 def _read_pickle(path: Path) -> Any:
     """A file of `torch.save`, old or new, in which unknown classes are `Foreign`."""
     foreign: list[str] = []
@@ -266,6 +288,8 @@ def _refusal(text: str) -> tuple[str, str]:
 
 def _damaged(error: Exception) -> NoWeights:
     reason = str(error).partition("\n")[0]
+    if "weights_only" in reason:  # torch's advice to trust the file
+        reason = "no file of torch.save"
     return NoWeights(f"which cannot be read as one ({reason})", _ASK_AGAIN)
 
 

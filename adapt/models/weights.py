@@ -81,7 +81,8 @@ def _check_kinds(tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise `JobError` naming tensors that are no plain arrays of real numbers, by their kind."""
     kinds: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
-        kinds.setdefault(_unusual_kind(tensor), []).append(name)
+        kind = _unusual_kind(tensor) or _whole_numbers(name, tensor)
+        kinds.setdefault(kind, []).append(name)
     kinds.pop("", None)
     for kind, names in kinds.items():
         raise JobError(
@@ -100,6 +101,13 @@ def _unusual_kind(tensor: Tensor) -> str:
     }
     found = next((kind for kind, is_so in checks.items() if is_so), "")
     return found or ("" if _has_numbers(tensor) else f"values of {tensor.dtype}")
+
+
+def _whole_numbers(name: str, tensor: Tensor) -> str:
+    """The kind of weights or biases of whole numbers, as quantized files have them; empty for
+    others, such as counts and tables of indices."""
+    learned = name.rpartition(".")[2] in ("weight", "bias")
+    return f"whole numbers ({tensor.dtype})" if learned and not tensor.is_floating_point() else ""
 
 
 def _has_numbers(tensor: Tensor) -> bool:
@@ -140,7 +148,7 @@ def _check_variances(tensors: Mapping[str, Tensor], where: str) -> None:
     bad = [
         name
         for name, tensor in tensors.items()
-        if name.endswith(_VARIANCE) and tensor.numel() and float(tensor.min()) < 0
+        if name.endswith(_VARIANCE) and tensor.numel() and float(tensor.detach().min()) < 0
     ]
     if bad:
         raise JobError(

@@ -275,6 +275,7 @@ UNUSUAL: dict[str, tuple[Callable[[], Tensor], str]] = {
         "quantized values",
     ),
     "complex": (lambda: torch.ones(2, dtype=torch.complex64), "complex numbers"),
+    "int8": (lambda: torch.ones(2, dtype=torch.int8), "whole numbers (torch.int8)"),
     "bits": (lambda: torch.ones(2, dtype=torch.uint8).view(torch.bits8), "values of torch.bits8"),
 }
 
@@ -322,3 +323,30 @@ def test_what_fits_in_no_way_is_told_as_it_is() -> None:
     with pytest.raises(JobError, match=r"^K: missing: conv.weight, conv.bias; unexpected: a.b.x"):
         load_fitting({"a.b.x": torch.ones(1), "a.b.conv.weight": torch.ones(1)}, load, "K")
     assert_ours(load_fitting(TENSORS, load, "K"))
+
+
+def test_one_flipped_bit_is_damage(tmp_path: Path) -> None:
+    """torch reads such a file without a word."""
+    path = saved(tmp_path / "a.pth", {"w": torch.zeros(1000), "v": torch.ones(1000)})
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes(400)) + 100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(JobError, match=r"a.pth, which is damaged \(.*/data/0 differs from its"):
+        read_weights(path, key="K")
+
+
+def test_files_without_checksums_are_read(tmp_path: Path) -> None:
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = saved(tmp_path / "a.pth", TENSORS)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert read_weights(path, key="K").keys() == TENSORS.keys()
+
+
+def test_torch_s_advice_to_trust_a_file_never_shows(tmp_path: Path) -> None:
+    (tmp_path / "zeros.pth").write_bytes(bytes(5000))
+    with pytest.raises(JobError, match=r"no file of torch\.save") as refused:
+        read_weights(tmp_path / "zeros.pth", key="K")
+    assert "weights_only" not in str(refused.value)

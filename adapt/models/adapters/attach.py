@@ -39,7 +39,7 @@ def start(network: nn.Module) -> None:
     waiting = [(name, layer) for name, layer in adapted(network) if not layer.started]
     if waiting:
         count = f"{len(waiting)} adapters of {num_trained(network):,} numbers"
-        log.info("%s start from the weights of their layers", count)
+        log.info("%s are attached", count)
     for number, (name, layer) in enumerate(waiting, start=1):
         log.debug("adapter %d of %d: %s", number, len(waiting), name)
         layer.start()
