@@ -30,8 +30,8 @@ COUNTED = (
 ENCODERS_LISTED = (
     "Encoders are listed at their largest output stride, and by the weights that they start from. "
     "Those without: caffe_* take files, which import-checkpoint makes, mit_* NVIDIA's, the others "
-    "start at random, as in their papers. Any other backbone of timm that gives stages works too; "
-    "--encoder NAME describes it."
+    "start at random, as in their papers. Any other backbone of timm that gives stages works too, "
+    "and vision transformers, such as vit_base_patch14_dinov2; --encoder NAME describes one."
 )
 
 
