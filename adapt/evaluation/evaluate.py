@@ -8,6 +8,7 @@ or ranks, and no image waits for the host.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -18,11 +19,13 @@ from torch import Tensor
 from adapt.batch import Sample
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import Interrupted
+from adapt.evaluation.consistency import SecondPredictions
 from adapt.evaluation.inference import (
     WHOLE_IMAGE,
     EnsembleMember,
     InferenceConfig,
     class_map,
+    evaluating,
     members_of,
     predictions,
     upload,
@@ -117,6 +120,7 @@ def evaluate(
     views: InferenceConfig = WHOLE_IMAGE,
     subsets: Mapping[str, tuple[int, ...]] = NO_SUBSETS,
     label_free: Sequence[str] = (),
+    average: Segmenter | None = None,
     threads: int = 2,
     num_pictures: int = 0,
     num_worst: int = 0,
@@ -130,23 +134,27 @@ def evaluate(
     predicted anew at the end, since none waits for the device before.
 
     `label_free` names rows of `LABEL_FREE_SCORES`; a split opened without labels has no others.
+    `average` is the network that `teacher_agreement` compares with, on the device too.
     `on_image` is called after each image. Where `stopped` returns true before an image on any rank,
     all ranks raise `Interrupted`. Leaves the networks in the mode they were in.
     """
     members = members_of(segmenters)
     counted = _Counted(members[0].segmenter.num_classes, len(split), label_free, device)
+    others = () if average is None else members_of(average)
+    again = SecondPredictions(members, others, views, device)
     wanted = set(np.linspace(0, len(split) - 1, num_pictures).round().astype(int).tolist())
     pictures = []
     indices = range(rank, len(split), num_ranks)
     seen = predictions(members, split, indices, _size_of, device, views=views, threads=threads)
     early = False
-    with closing(seen):
+    with closing(seen), evaluating([one.segmenter for one in others]):
         for number, sample, logits in seen:
             early = stopped()
             if early:
                 break
             predicted = class_map(logits)
-            counted.add(number, sample.labels, predicted, logits)
+            second = partial(again.logits, number, sample.image, _size_of(number, sample))
+            counted.add(number, sample.labels, predicted, logits, second)
             if number in wanted:
                 pictures.append(_picture(split.key(number), sample, predicted, logits))
             on_image()
@@ -154,12 +162,12 @@ def evaluate(
         raise Interrupted("stopped inside an evaluation")
     score = counted.score(subsets, split.id_table is not None)
     lowest = counted.lowest(num_worst if score.labelled and score.finite else 0)
-    again = predictions(
+    drawn = predictions(
         members, split, lowest if rank == 0 else [], _size_of, device, views=views, threads=threads
     )
     worst = [
         _picture(split.key(number), sample, class_map(logits), logits)
-        for number, sample, logits in again
+        for number, sample, logits in drawn
     ]
     return Evaluation(score, pictures, worst)
 
@@ -175,11 +183,19 @@ class _Counted:
         self._by_image = torch.zeros(images, dtype=torch.float64, device=device)
         self._unusual = torch.zeros((), dtype=torch.int64, device=device)
         self._rows = {name: LABEL_FREE_SCORES[name] for name in label_free}
-        sizes = {row.counts: row.size(classes) for row in self._rows.values()}
+        sizes = {(row.counts, row.beside): row.size(classes) for row in self._rows.values()}
         self._counts = {counts: self._matrix.new_zeros(size) for counts, size in sizes.items()}
 
-    def add(self, number: int, labels: Tensor | None, predicted: Tensor, logits: Tensor) -> None:
-        """Count an image: labels and predicted (H, W) train ids, logits (K, H, W)."""
+    def add(
+        self,
+        number: int,
+        labels: Tensor | None,
+        predicted: Tensor,
+        logits: Tensor,
+        second: Callable[[str], Tensor],
+    ) -> None:
+        """Count an image: labels and predicted (H, W) train ids, logits (K, H, W); `second` makes
+        the second predictions that scores name."""
         self._unusual += ~logits.isfinite().all()
         if labels is not None:
             one = confusion_matrix(
@@ -187,14 +203,14 @@ class _Counted:
             )
             self._matrix += one
             self._by_image[number] = iou(one).nanmean()
-        for counts, summed in self._counts.items():
-            summed += counts(logits)
+        for (counts, beside), summed in self._counts.items():
+            summed += counts(logits, *([] if beside is None else [second(beside)]))
 
     def score(self, subsets: Mapping[str, tuple[int, ...]], labelled: bool) -> Score:
         """The score of all ranks' images."""
         matrix, unusual = sum_over_ranks(self._matrix), sum_over_ranks(self._unusual)
         sums = {counts: sum_over_ranks(one).cpu() for counts, one in self._counts.items()}
-        scores = {name: row.value(sums[row.counts]) for name, row in self._rows.items()}
+        scores = {name: row.value(sums[row.counts, row.beside]) for name, row in self._rows.items()}
         return Score(matrix.cpu(), subsets, not unusual.item(), scores, labelled)
 
     def lowest(self, count: int) -> list[int]:

@@ -1,15 +1,21 @@
 """Scores of predictions that need no labels, to choose a checkpoint where there are none.
 
 A score is counted image by image in whole numbers, so that its value does not depend on how images
-are shared out over ranks; greater is better.
+are shared out over ranks; `lower` says of each which values are better.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil, isnan, log
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from adapt.evaluation.consistency import AVERAGE, MIRRORED, RECOLOURED, class_pairs, consistency
+from adapt.models.segmenter import Segmenter
+
+TEACHER_AGREEMENT = "teacher_agreement"
+"""The score that needs a moving average beside the network."""
 
 _FIXED = 2**20
 """Of a fixed-point number: sums of up to 4e12 pixels fit into 64 bits."""
@@ -23,13 +29,17 @@ _STRIDE, _PRIME = 7919, 1_000_003
 class LabelFreeScore(NamedTuple):
     """A row of `LABEL_FREE_SCORES`.
 
-    `size`: number of classes -> N. `counts`: an image's logits (K, H, W) -> (N,) int64 on their
-    device. `value`: the sum of all images' counts, on the CPU -> the score; NaN without pixels.
+    `size`: number of classes -> N. `counts`: an image's logits (K, H, W), and those of the second
+    prediction `beside` where one is named -> (N,) int64 on their device. `value`: the sum of all
+    images' counts, on the CPU -> the score; NaN without pixels. `lower` values are better, else
+    higher ones.
     """
 
     size: Callable[[int], int]
-    counts: Callable[[Tensor], Tensor]
+    counts: Callable[..., Tensor]
     value: Callable[[Tensor], float]
+    beside: str | None = None
+    lower: bool = False
 
 
 def class_shares(logits: Tensor) -> Tensor:
@@ -100,12 +110,12 @@ def correlation(counts: Tensor) -> float:
 
 
 def mean_entropy(counts: Tensor) -> float:
-    """1 - mean H(p) / ln K, each predicted class weighing alike: high where the network is sure.
+    """Mean H(p) / ln K, each predicted class weighing alike: low where the network is sure.
 
-    A network that is sure of one class everywhere has 1 too: it does not see a collapse.
+    A network that is sure of one class everywhere has 0 too: it does not see a collapse.
     """
     _, entropy = _balanced(counts)
-    return 1 - entropy / log(round(len(counts) ** (1 / 3)))
+    return entropy / log(round(len(counts) ** (1 / 3)))
 
 
 def neighbourhood(logits: Tensor) -> Tensor:
@@ -171,6 +181,10 @@ def _balanced(counts: Tensor) -> tuple[Tensor, float]:
     return moments, entropy if there.any() else float("nan")
 
 
+def _pairs_size(num_classes: int) -> int:
+    return num_classes**2
+
+
 def _moments_size(num_classes: int) -> int:
     return num_classes**3 + 2 * num_classes
 
@@ -181,9 +195,19 @@ LABEL_FREE_SCORES = {
     ),
     "nuclear_norm": LabelFreeScore(_moments_size, class_moments, nuclear_norm),
     "correlation": LabelFreeScore(_moments_size, class_moments, correlation),
-    "mean_entropy": LabelFreeScore(_moments_size, class_moments, mean_entropy),
+    "mean_entropy": LabelFreeScore(_moments_size, class_moments, mean_entropy, lower=True),
     "soft_neighbourhood_density": LabelFreeScore(
         lambda _classes: 2, neighbourhood, soft_neighbourhood_density
     ),
+    "flip_consistency": LabelFreeScore(_pairs_size, class_pairs, consistency, MIRRORED),
+    "colour_consistency": LabelFreeScore(_pairs_size, class_pairs, consistency, RECOLOURED),
+    TEACHER_AGREEMENT: LabelFreeScore(_pairs_size, class_pairs, consistency, AVERAGE),
 }
 """By the spec's `evaluate.label_free` and `evaluate.log_label_free`."""
+
+
+def without_average(names: Sequence[str], average: Segmenter | None) -> tuple[str, ...]:
+    """Those of the scores that can be had: `teacher_agreement` needs the average beside."""
+    return tuple(
+        name for name in names if average is not None or LABEL_FREE_SCORES[name].beside != AVERAGE
+    )

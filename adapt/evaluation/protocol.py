@@ -19,6 +19,9 @@ LabelFree = Literal[
     "correlation",
     "mean_entropy",
     "soft_neighbourhood_density",
+    "flip_consistency",
+    "colour_consistency",
+    "teacher_agreement",
 ]
 """The rows of `LABEL_FREE_SCORES`."""
 
@@ -85,7 +88,9 @@ class EvaluateConfig(InferenceConfig):
         description="The score of best_label_free. information_maximisation: entropy of the mean "
         "prediction less the mean entropy of predictions, over ln K; the others give each "
         "predicted class the same weight: nuclear_norm of the predictions, correlation of classes "
-        "(Corr-C), mean_entropy (1 less it, over ln K), soft_neighbourhood_density (SND).",
+        "(Corr-C), mean_entropy (over ln K; low is better), soft_neighbourhood_density (SND), and "
+        "agreement of classes, as mIoU, with the mirrored image's (flip_consistency), with those "
+        "under other colours (colour_consistency), with the moving average's (teacher_agreement).",
     )
     log_label_free: tuple[LabelFree, ...] = Field(
         (), description="Scores without labels to log at each evaluation, under any protocol."

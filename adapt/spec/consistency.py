@@ -71,6 +71,26 @@ def _check_protocol(spec: "JobSpec") -> None:
             f"{spec.method.name} has no teacher",
             fix="add train.ema: {alpha: 0.999}",
         )
+    _check_compared(spec, averaged)
+
+
+def _check_compared(spec: "JobSpec", averaged: bool) -> None:
+    """Scores that compare two predictions get two that may differ."""
+    for name in spec.evaluate.label_free_scores:
+        chosen = spec.evaluate.score == name
+        key = "evaluate.label_free" if chosen else "evaluate.log_label_free"
+        if name == "teacher_agreement" and not averaged:
+            raise Mistake(
+                f"{key}: expected a score that the method can have, got {name!r}: method "
+                f"{spec.method.name} has no teacher to agree with",
+                fix="name another one, or add train.ema: {alpha: 0.999}",
+            )
+        if name == "flip_consistency" and spec.evaluate.flip:
+            raise Mistake(
+                f"{key}: expected another score with evaluate.flip, got {name!r}: predictions that "
+                "are averaged with the mirrored image's agree with them always",
+                fix="name colour_consistency, or leave evaluate.flip out",
+            )
 
 
 def _check_trained_only(spec: "JobSpec") -> None:

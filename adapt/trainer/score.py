@@ -18,6 +18,7 @@ from adapt.errors import JobError
 from adapt.evaluation.agreement import agreements
 from adapt.evaluation.evaluate import Evaluation, evaluate
 from adapt.evaluation.inference import EnsembleMember
+from adapt.evaluation.label_free import without_average
 from adapt.evaluation.metrics import subset_classes
 from adapt.evaluation.prediction_files import write_predictions
 from adapt.models import ModelSection
@@ -55,7 +56,8 @@ def evaluate_checkpoint(
     A checkpoint is the URI of a file of weights or of the folder with `weights.safetensors`. Its
     network is that of the spec beside it, `spec.yaml` or the file's name with `.yaml`, else the
     job's `model`. `on_image` gets the number of images done, and of all. `base` is as of
-    `load_network`. Raises `JobError` where the weights do not fit.
+    `load_network`. `teacher_agreement` is left out: it is a run's. Raises `JobError` where the
+    weights do not fit.
     """
     with _networks_and_split(job, place, checkpoints, weights, base, labelled=True) as opened:
         members, split, device = opened
@@ -66,7 +68,7 @@ def evaluate_checkpoint(
             device,
             views=job.evaluate,
             subsets=subset_classes(job.evaluate.subsets, job.classes.names),
-            label_free=job.evaluate.label_free_scores,
+            label_free=without_average(job.evaluate.label_free_scores, None),
             threads=decoding_threads(job.stream, place),
             num_pictures=job.evaluate.pictures,
             on_image=lambda: on_image(next(done), len(split)),

@@ -6,7 +6,8 @@ happened.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 from typing import NamedTuple
@@ -16,8 +17,9 @@ from adapt.checkpoint.saved import Best
 from adapt.engine.engine import Engine
 from adapt.errors import Interrupted
 from adapt.evaluation.evaluate import Evaluation, evaluate
+from adapt.evaluation.label_free import TEACHER_AGREEMENT, without_average
 from adapt.evaluation.metrics import subset_classes
-from adapt.evaluation.protocol import TEACHER, joined_metrics
+from adapt.evaluation.protocol import EMA, STUDENT, TEACHER, joined_metrics
 from adapt.models.segmenter import Segmenter
 from adapt.ranks import any_rank
 from adapt.trainer.feeds import Feeds
@@ -140,13 +142,24 @@ class Trainer:
         """An evaluation; one for all of a teacher that never changes."""
         if name == TEACHER and self._of_teacher is not None:
             return self._of_teacher
-        with self.engine.used(name) as network:
-            found = self._evaluation(name, network)
+        with self.engine.used(name) as network, self._beside(name) as average:
+            found = self._evaluation(name, network, average)
         if name == TEACHER and self.engine.method.teacher_is_fixed:
             self._of_teacher = found
         return found
 
-    def _evaluation(self, name: str, network: Segmenter) -> Evaluation:
+    @contextmanager
+    def _beside(self, name: str) -> Iterator[Segmenter | None]:
+        """The moving average that a network's classes are compared with, of the average the
+        student; None where no score asks for it."""
+        other = {STUDENT: EMA, EMA: STUDENT}.get(name)
+        if other is None or TEACHER_AGREEMENT not in self.opened.job.evaluate.label_free_scores:
+            yield None
+            return
+        with self.engine.used(other) as network:
+            yield network
+
+    def _evaluation(self, name: str, network: Segmenter, average: Segmenter | None) -> Evaluation:
         """Evaluate one of `Engine.networks`; the one that counts with pictures."""
         job, place, validation = self.opened.job, self.opened.place, self.opened.data.validation
         assert validation is not None, "no evaluation is due without a validation split"
@@ -157,7 +170,8 @@ class Trainer:
             self.engine.device,
             views=job.evaluate,
             subsets=subset_classes(job.evaluate.subsets, job.classes.names),
-            label_free=job.evaluate.label_free_scores,
+            label_free=without_average(job.evaluate.label_free_scores, average),
+            average=average,
             threads=decoding_threads(job.stream, place),
             num_pictures=job.evaluate.pictures if counts else 0,
             num_worst=job.report.worst if counts and job.report.enabled else 0,

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from adapt.evaluation.label_free import LABEL_FREE_SCORES
 
-EACH = pytest.mark.parametrize("name", LABEL_FREE_SCORES)
+ALONE = [name for name, row in LABEL_FREE_SCORES.items() if row.beside is None]
+"""Scores of one prediction; those of two are in test_consistency.py."""
+EACH = pytest.mark.parametrize("name", ALONE)
 
 
 def score(name: str, *images: Tensor) -> float:
@@ -65,7 +67,7 @@ def test_scores_in_which_each_predicted_class_weighs_alike() -> None:
     correlation = np.trace(moments) / np.linalg.norm(moments) / 5**0.5
     assert score("nuclear_norm", *images) == pytest.approx(nuclear, abs=1e-5)
     assert score("correlation", *images) == pytest.approx(correlation, abs=1e-5)
-    assert score("mean_entropy", *images) == pytest.approx(1 - entropy / np.log(5), abs=1e-5)
+    assert score("mean_entropy", *images) == pytest.approx(entropy / np.log(5), abs=1e-5)
 
 
 def test_the_nuclear_norm_is_that_of_the_matrix_of_predictions() -> None:
@@ -119,9 +121,12 @@ def test_sure_and_varied_predictions_score_best_and_constant_ones_do_not(name: s
         assert perfect * log(127) == pytest.approx(log(8), abs=1e-3)
         assert uniform * log(127) == pytest.approx(log(31)), "32 pixels of the first class"
         return
+    if LABEL_FREE_SCORES[name].lower:
+        assert perfect == constant == pytest.approx(0, abs=1e-6)
+        assert perfect < unsure < uniform == pytest.approx(1)
+        return
     assert perfect == pytest.approx(1, abs=1e-6)
-    assert perfect > max(unsure, uniform)
-    assert perfect > constant or (name == "mean_entropy" and constant == perfect)
+    assert perfect > max(unsure, uniform, constant)
 
 
 def test_what_collapses_or_is_undecided_has_no_information() -> None:

@@ -218,6 +218,23 @@ def test_without_any_label_of_the_target_a_checkpoint_is_chosen(
     assert scored.record(["a", "b"]) == scored.metrics(), "the command prints this"
 
 
+@pytest.mark.slow
+def test_the_student_s_agreement_with_its_average_is_logged_for_both(
+    tiny_job: dict[str, Any], place: Place
+) -> None:
+    names = "[teacher_agreement, flip_consistency]"
+    job = job_of(tiny_job, *EMA, "evaluate.ema=true", f"evaluate.log_label_free={names}")
+    outcome, _ = run(job, place)
+    own = outcome.metrics["teacher_agreement"]
+    assert 0 < own <= 1 and own == outcome.metrics["ema/teacher_agreement"]
+    (tracked,) = tracked_runs(job)
+    assert tracked.data.metrics["validation/teacher_agreement"] == own
+    last = str(Path(job.checkpoint.uri) / "tiny" / folder_of(job).names()[-1])
+    again = evaluate_checkpoint(job, place, last).score.metrics()
+    assert again["flip_consistency"] == outcome.metrics["flip_consistency"]
+    assert "teacher_agreement" not in again, "a file of weights has no average beside it"
+
+
 def test_labels_that_are_all_void_are_as_none(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path
 ) -> None:
