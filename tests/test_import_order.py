@@ -22,6 +22,7 @@ FLOW = [
     "spec",
     "trainer",
     "use",
+    "gap",
     "serve",
     "export",
     "launch",

@@ -16,6 +16,7 @@ from adapt.cli import (
     data,
     endpoints,
     export,
+    gap,
     import_model,
     jobs,
     models,
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 PANELS = {
     "Jobs": (jobs, check, specs, pseudo_labels, report),
-    "Data": (pack, data, cache),
+    "Data": (pack, data, gap, cache),
     "Networks": (models, checkpoints, import_model, predict, export, serve),
     "Platforms and tracking": (platforms, endpoints, tracking),
 }

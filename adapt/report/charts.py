@@ -45,7 +45,7 @@ def curves(lines: Mapping[str, Points], label: str, *, percent: bool = False) ->
         axis |= {"type": "log", "dtick": 1}
     layout = {"xaxis": {"title": {"text": "step"}, "rangemode": "tozero"}, "yaxis": axis}
     height_px = 260 if len(lines) <= 1 else 320 + 8 * len(lines)
-    return _figure(traces, layout, label, height_px)
+    return figure(traces, layout, label, height_px)
 
 
 def class_bars(bars: Mapping[str, Mapping[str, float | None]], label: str) -> Figure:
@@ -73,7 +73,7 @@ def class_bars(bars: Mapping[str, Mapping[str, float | None]], label: str) -> Fi
         "yaxis": {"autorange": "reversed", "automargin": True, "dtick": 1},
     }
     height_px = _BARS_PX + len(classes) * (_BAR_PX + 8 * max(0, len(bars) - 2))
-    return _figure(traces, layout, label, height_px)
+    return figure(traces, layout, label, height_px)
 
 
 def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str], label: str) -> Figure:
@@ -100,7 +100,7 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str], label: str)
         "xaxis": {**side, "title": {"text": "predicted", "standoff": 10}, "tickangle": -90},
         "yaxis": {**side, "title": {"text": "truth", "standoff": 10}, "autorange": "reversed"},
     }
-    return _figure([trace], layout, label, height_px=220 + 22 * len(names))
+    return figure([trace], layout, label, height_px=220 + 22 * len(names))
 
 
 def normalised(matrix: Sequence[Sequence[int]]) -> list[list[float | None]]:
@@ -131,9 +131,10 @@ def _dash(number: int) -> dict[str, str]:
     return {"dash": ("solid", "dash", "dot", "dashdot")[number % 4]}
 
 
-def _figure(
+def figure(
     traces: list[dict[str, Any]], layout: dict[str, Any], label: str, height_px: int
 ) -> Figure:
+    """A chart of traces of Plotly; `label` says what it shows, several traces get a legend."""
     named = len(traces) > 1
     layout = {
         "showlegend": named,

@@ -30,15 +30,16 @@ def run_page(
     spec = run.spec.get("report", {})
     price = spec.get("price_per_hour") if price_per_hour is None else price_per_hour
     paid = None if price is None else (price, currency or spec.get("currency", "USD"))
-    return _page("run.html", sections.of_run(run, baseline, paid))
+    return rendered("run.html", sections.of_run(run, baseline, paid))
 
 
 def compare_page(runs: Sequence[RunRecord]) -> str:
     """One page for several runs; differences are to the first."""
-    return _page("compare.html", compared.of_runs(runs))
+    return rendered("compare.html", compared.of_runs(runs))
 
 
-def _page(template: str, content: dict[str, Any]) -> str:
+def rendered(template: str, content: dict[str, Any]) -> str:
+    """A page from a template of `templates/` and its content, the charts among it."""
     plotly, draw, style = _plotly(), _asset("draw.js"), _asset("style.css")
     return (
         _environment()

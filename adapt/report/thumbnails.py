@@ -31,14 +31,13 @@ def panels(pictures: Sequence[Picture], classes: LabelSpace) -> list[dict[str, A
 
 
 def _panel(picture: Picture, classes: LabelSpace) -> dict[str, Any]:
-    height, width = picture.predicted.shape
-    size = (min(WIDTH_PX, width), max(1, round(height * min(1.0, WIDTH_PX / width))))
+    size = shown_size(*picture.predicted.shape)
     truth = picture.truth
     return {
         "key": picture.key,
         "miou": None if truth is None else _image_miou(truth, picture.predicted, classes),
         "size": size,
-        "image": _photo(picture.image, size),
+        "image": photo(picture.image, size),
         "truth": None if truth is None else _classes(truth, classes, size),
         "prediction": _classes(picture.predicted, classes, size),
         "entropy": _entropy(entropy_map(picture.logits), size),
@@ -52,7 +51,13 @@ def _image_miou(truth: Pixels, predicted: Pixels, classes: LabelSpace) -> float 
     return value if value == value else None
 
 
-def _photo(pixels: Pixels, size: tuple[int, int]) -> str:
+def shown_size(height: int, width: int) -> tuple[int, int]:
+    """Width and height on the page of an image of this height and width."""
+    return min(WIDTH_PX, width), max(1, round(height * min(1.0, WIDTH_PX / width)))
+
+
+def photo(pixels: Pixels, size: tuple[int, int]) -> str:
+    """(H, W, 3) uint8 RGB -> the data URI of a JPEG of this width and height."""
     small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
     return _data_uri(small, "JPEG", quality=_JPEG_QUALITY)
 
