@@ -47,7 +47,7 @@ def gap(
     job, place = job_and_place(spec, overrides)
     with progress_bar("comparing", console) as advance:
         found = diagnose(job, place, model=model, count=count, base=base, on_image=advance)
-    advice = advise(found, spec, model)
+    advice = advise(found, spec)
     _write(gap_page(found, advice, job.name), out)
     if as_json:
         print_answer({"page": str(out), **summary(found, advice)})

@@ -35,10 +35,10 @@ class Advice(NamedTuple):
     steps: tuple[str, ...]
 
 
-def advise(gap: Gap, spec: str, model: str | None = None) -> Advice:
-    """The advice on a gap; `spec` and `model` are named in its commands."""
+def advise(gap: Gap, spec: str) -> Advice:
+    """The advice on a gap; `spec` is named in its commands."""
     fixes = tuple(_fixes(gap))
-    then, sentence, steps = _next(gap, spec, model)
+    then, sentence, steps = _next(gap, spec)
     kind = then
     if fixes:
         things = ", then ".join(one.do for one in fixes)
@@ -122,10 +122,10 @@ def is_close(network: NetworkGap) -> bool:
     return alike and target <= THRESHOLDS["entropy"].value * source
 
 
-def _next(gap: Gap, spec: str, model: str | None) -> tuple[str, str, tuple[str, ...]]:
+def _next(gap: Gap, spec: str) -> tuple[str, str, tuple[str, ...]]:
     """Kind, sentence and commands, data apart."""
     if gap.after is not None:
-        return _after(gap, spec, model)
+        return _after(gap)
     if is_close(gap.before):
         adapters = "with a pretrained transformer and adapters, where the budget has room"
         if is_transformer(gap.encoder):
@@ -142,15 +142,14 @@ def _next(gap: Gap, spec: str, model: str | None) -> tuple[str, str, tuple[str, 
     return ADAPT, text, tuple(steps)
 
 
-def _after(gap: Gap, spec: str, model: str | None) -> tuple[str, str, tuple[str, ...]]:
+def _after(gap: Gap) -> tuple[str, str, tuple[str, ...]]:
     predictions = gap.latest.predictions
     assert predictions is not None, "a trained network predicts"
     if is_close(gap.latest) and predictions.confident[1] >= THRESHOLDS["confident"].value:
         return DONE, "Use the network: the domains look alike to it.", ()
     count = labels_wanted(gap.target.samples)
-    command = f"segadapt suggest {spec} --model {model} --count {count}"
     text = f"Label {count} target images: training has left a gap that labels close best."
-    return LABEL, text, (command, "target.labelled_split or target.labelled_keys_uri")
+    return LABEL, text, ("target.labelled_split or target.labelled_keys_uri",)
 
 
 def _run(spec: str, method: str, gap: Gap) -> str:

@@ -95,12 +95,12 @@ def test_a_network_that_knows_where_classes_are_goes_before_rows_of_detail(gap: 
 def test_after_training_it_is_used_or_images_are_labelled(gap: Gap) -> None:
     trained = with_distance(gap.before, 0.2)._replace(predictions=SURE)
     done = far_apart(gap)._replace(after=trained, model="runs/a")
-    assert advise(done, "a.yaml", "runs/a").kind == DONE
+    assert advise(done, "a.yaml").kind == DONE
     open_still = done._replace(after=with_distance(trained, 1.9))
-    advice = advise(open_still, "a.yaml", "runs/a")
+    advice = advise(open_still, "a.yaml")
     unsure = trained._replace(predictions=SURE._replace(entropy=(0.1, 0.3)))
-    assert advise(done._replace(after=unsure), "a.yaml", "runs/a").kind == LABEL
-    assert advice.kind == LABEL and "--model runs/a --count 20" in advice.steps[0]
+    assert advise(done._replace(after=unsure), "a.yaml").kind == LABEL
+    assert advice.kind == LABEL and "Label 20 target images" in advice.sentence
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_the_page_after_training(gap: Gap) -> None:
     after = with_distance(gap.before, 0.5)._replace(predictions=SURE)
     counts = gap.facts[0].lightness, gap.facts[1].lightness
     trained = gap._replace(after=after, model="runs/a", entropies={"after": counts})
-    page = page_of(trained, advise(trained, "tiny.yaml", "runs/a"))
+    page = page_of(trained, advise(trained, "tiny.yaml"))
     assert "What training has closed" in page.text and "runs/a" in page.text
     assert {"Class shares", "Pixels by entropy, after"} <= set(page.labelled)
 
