@@ -4,10 +4,13 @@ Nothing in a file is executed: `torch.load` runs with `weights_only`, and object
 beside the tensors (options, numpy's scalars, loggers) are read as `Foreign` ones, without effect.
 """
 
+import lzma
 import pickle
 import re
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,26 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89hdf", "an HDF5 file", "save its tensors as .safetensors"),
 )
 """First bytes in lower case, what such a file is, and the fix."""
+_UNREADABLE: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""Errors of readers of damaged bytes: flipped bits lead torch, pickle and zipfile to any of them,
+such as RuntimeError of an entry that says to be encrypted."""
 _TAR = slice(257, 262)
 _STATE_DICT = "save model.state_dict() in the program that it comes from"
 _GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed global")
@@ -103,12 +126,15 @@ def read_content(path: Path) -> Any:
     if is_safetensors(path):
         try:
             return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
+        except _UNREADABLE as error:
             raise _damaged(error) from error
     _refuse_others(head)
-    if zipfile.is_zipfile(path):
-        _refuse_other_archives(path)
-        _refuse_damaged_entries(path)
+    try:
+        if zipfile.is_zipfile(path):
+            _refuse_other_archives(path)
+            _refuse_damaged_entries(path)
+    except _UNREADABLE as error:
+        raise _damaged(error) from error
     return _read_pickle(path)
 
 
@@ -246,7 +272,7 @@ def _refuse_damaged_entries(path: Path) -> None:
                 with archive.open(name) as file:
                     while file.read(_BLOCK_BYTES):
                         pass
-            except (zipfile.BadZipFile, OSError, EOFError):
+            except _UNREADABLE:
                 bad.append(name)
     if bad and len(bad) < len(entries):
         raise NoWeights(f"which is damaged ({bad[0]} differs from its checksum)", _ASK_AGAIN)
@@ -274,7 +300,7 @@ def _read_pickle(path: Path) -> Any:
             if "." not in name or name in foreign:  # a function of Python itself, such as eval
                 raise NoWeights(f"which cannot be read as one (it runs {name})") from error
             foreign.append(name)
-        except (RuntimeError, EOFError, KeyError, AttributeError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             raise _damaged(error) from error
 
 

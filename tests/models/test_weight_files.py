@@ -9,9 +9,11 @@ import tarfile
 import zipfile
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -333,6 +335,39 @@ def test_one_flipped_bit_is_damage(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(JobError, match=r"a.pth, which is damaged \(.*/data/0 differs from its"):
         read_weights(path, key="K")
+
+
+def _stating(content: bytearray, entry: bytes, offset: int, value: int) -> None:
+    """Write a value into a field of the entry's header in the zip's central directory."""
+    name = content.rindex(entry)
+    start = content.rindex(b"PK\x01\x02", 0, name)
+    content[start + offset : start + offset + 2] = value.to_bytes(2, "little")
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"), [(10, 99), (8, 1), (10, 8)], ids=["method", "encrypted", "deflated"]
+)
+def test_entries_that_zip_cannot_read_are_damage(tmp_path: Path, offset: int, value: int) -> None:
+    path = saved(tmp_path / "a.pth", {"w": torch.full((1000,), -1.5), "v": torch.ones(1000)})
+    content = bytearray(path.read_bytes())
+    _stating(content, b"a/data/0", offset, value)
+    path.write_bytes(content)
+    with pytest.raises(JobError, match=r"^K: .* a.pth, which is damaged \(a/data/0 "):
+        read_weights(path, key="K")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_flipped_bytes_anywhere_are_refused_in_words(tmp_path: Path, zipped: bool) -> None:
+    """Or read, where the bytes do not matter, or are values without a checksum."""
+    path = saved(tmp_path / "a.pth", TENSORS, _use_new_zipfile_serialization=zipped)
+    whole, random = path.read_bytes(), Random(5)
+    for _ in range(150):
+        content = bytearray(whole)
+        near = len(whole) - 700 if random.random() < 0.5 else 0  # names, fields, offsets
+        content[random.randrange(near, len(whole))] = random.choice([0, 255, random.randrange(256)])
+        path.write_bytes(content)
+        with suppress(JobError):
+            read_weights(path, key="K")
 
 
 def test_files_without_checksums_are_read(tmp_path: Path) -> None:
