@@ -14,8 +14,9 @@ from adapt.platforms.following import over_outages
 from adapt.platforms.gpus import check_gpus
 from adapt.platforms.model_uri import find_model
 from adapt.platforms.platform import Profile, Request
-from adapt.platforms.reachable import asked_faults, raise_together
+from adapt.platforms.reachable import asked_faults, key_faults, raise_together
 from adapt.use.locate import REGISTERED
+from storage.config import fitting_key, settings_name
 from storage.stores import Stores
 from storage.uris import split_uri, without_password
 
@@ -75,10 +76,27 @@ def prepare_endpoint(
     if not model.startswith(REGISTERED):
         raise_together(asked_faults([("MODEL", model)], profile, stores))
     found = find_model(model, profile, stores, tracking_uri, serving.takes_paths)
+    if not serving.takes_settings:
+        raise_together(_settings_faults(found.uri, profile, stores))
     settings = None if spec is None else packed(spec.to_yaml())
     deployment = Deployment(label, found.uri, model, found.is_file, found.sha256, settings)
     request = serving.request(deployment, profile)
     return PreparedEndpoint(deployment, profile, serving, request, machines)
+
+
+def _settings_faults(uri: str, profile: Profile, stores: Stores) -> list[JobError]:
+    """The settings of the model's store without which the servers would read another one."""
+    faults = key_faults([uri], profile, stores.configs)
+    store = fitting_key(uri, stores.configs)
+    address = None if store is None else stores.configs[store].endpoint_url
+    if store is not None and address is not None:
+        problem = (
+            f"{settings_name(store)}.endpoint_url: expected none, since servers on "
+            f"{profile.platform} get no settings of stores, got {without_password(address)!r}"
+        )
+        fix = "copy the checkpoint's folder into a bucket of the cloud, and deploy without --spec"
+        faults.append(JobError(problem, fix))
+    return faults
 
 
 def endpoint_name(model: str, name: str | None) -> str:

@@ -155,8 +155,9 @@ class Serving:
     `replicas` of a profile are the fewest and the most machines that are paid for; `reach` says who
     can reach the endpoint, `access` what a request has to state. `takes_paths` is true where a path
     of this machine can be mounted. `on_machines` gives the profile with GPUs and price of an
-    endpoint's machines, where those differ from a job's. `after_ready` names what can be made only
-    when the endpoint is ready, "" for nothing.
+    endpoint's machines, where those differ from a job's. `takes_settings` is false where servers
+    get no settings of the model's store. `after_ready` names what can be made only when the
+    endpoint is ready, "" for nothing.
     """
 
     request: Callable[[Deployment, Any], Request]
@@ -165,5 +166,6 @@ class Serving:
     reach: Callable[[Deployment, Any], str]
     access: Callable[[Any], str]
     takes_paths: bool = False
+    takes_settings: bool = True
     on_machines: Callable[[Any], Any] = _as_it_is
     after_ready: Callable[[Any], str] = _nothing

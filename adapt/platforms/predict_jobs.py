@@ -13,7 +13,7 @@ from adapt.platforms.gpus import check_gpus
 from adapt.platforms.model_uri import find_model
 from adapt.platforms.platform import Platform, Profile, Request
 from adapt.platforms.prediction import Prediction
-from adapt.platforms.reachable import IMAGE, asked_faults, raise_together
+from adapt.platforms.reachable import IMAGE, asked_faults, key_faults, raise_together
 from adapt.platforms.submit import name_of
 from adapt.use.locate import REGISTERED
 from storage.stores import Stores
@@ -77,6 +77,7 @@ def prepare_prediction(
     platform = PLATFORMS[profile.platform]
     _check(prediction, profile, platform, stores)
     found = find_model(asked.model, profile, stores, tracking_uri, takes_paths=False)
+    raise_together(key_faults([found.uri], profile, stores.configs))
     prediction = prediction._replace(model=found.uri, sha256=found.sha256)
     return PreparedPrediction(prediction, profile, platform, platform.predict(prediction, profile))
 
@@ -103,7 +104,9 @@ def _check(prediction: Prediction, profile: Profile, platform: Platform, stores:
     is_registered = prediction.asked.startswith(REGISTERED)
     named = [] if is_registered else [("MODEL", prediction.asked)]
     named += [("INPUT", uri) for uri in prediction.inputs]
-    faults += asked_faults([*named, ("--out", prediction.out)], profile, stores)
+    asked = [*named, ("--out", prediction.out)]
+    faults += asked_faults(asked, profile, stores)
+    faults += key_faults([uri for _, uri in asked], profile, stores.configs)
     one = prediction._replace(
         model=f"{IMAGE}/registered" if is_registered else prediction.asked,  # found after these
         inputs=tuple(uri for uri in prediction.inputs if not uri.isdecimal()),

@@ -94,6 +94,23 @@ def asked_faults(
     return faults + [JobError(problem, OWN_FIX) for problem in own]
 
 
+def key_faults(
+    uris: Iterable[str], profile: Profile, configs: Mapping[str, StoreConfig]
+) -> list[JobError]:
+    """A fault for each store of the URIs whose keys are in variables, where the platform's jobs get
+    no secrets."""
+    if profile.takes_secrets:
+        return []
+    used = {fitting_key(uri, configs) for uri in uris} - {None}
+    return [
+        JobError(
+            f"{settings_name(store)}.access_key_env: expected none, got one", profile.secrets_go
+        )
+        for store in sorted(map(str, used))
+        if configs[store].access_key_env is not None
+    ]
+
+
 def raise_together(faults: Collection[JobError]) -> None:
     """Raise one `JobError` with a line for each fault, and the fixes; nothing without faults."""
     fixes = dict.fromkeys(fault.fix for fault in faults if fault.fix)

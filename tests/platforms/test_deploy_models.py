@@ -147,6 +147,26 @@ def test_a_store_of_this_machine_is_refused_by_its_key(
         prepare_endpoint(model, far, stores)
 
 
+@pytest.mark.usefixtures("unpinned")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"endpoint_url": "https://minio.lab"},
+            "endpoint_url: expected none, since servers on sag",
+        ),
+        ({"access_key_env": "A", "secret_key_env": "B"}, "access_key_env: expected none, got one"),
+    ],
+)
+def test_settings_that_sagemaker_s_servers_do_not_get(settings: dict[str, str], said: str) -> None:
+    """They would read another store than `deploy` read here, or none."""
+    far = load_profile(f"{ROOT}/job_specs/platforms/sagemaker.yaml", ())
+    stores = Stores({"s3://towns": StoreConfig(**settings)})
+    with pytest.raises(JobError, match=rf'^stores\["s3://towns"\]\.{said}'):
+        prepare_endpoint("s3://towns/town/w.pt", far, stores)
+    prepare_endpoint("s3://others/town/w.pt", far, stores)
+
+
 @pytest.mark.parametrize(
     ("model", "name"),
     [

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from adapt.errors import JobError
-from adapt.platforms import PLATFORMS
+from adapt.platforms import PLATFORMS, predict_jobs
+from adapt.platforms.model_uri import FoundModel
 from adapt.platforms.predict_jobs import Asked, facts_of, prepare_prediction
 from storage.config import StoreConfig
 from storage.stores import Stores
@@ -217,3 +218,31 @@ def test_the_pods_of_one_job_are_told() -> None:
                   4, "0/1")  # fmt: skip
     shown = facts_of(prepare_prediction(asked, PROFILES["kubernetes"](), Stores({}), now=NOW))
     assert shown["platform"] == "kubernetes, 1 job of 4 pods x 1 GPU"
+
+
+KEYS = StoreConfig(access_key_env="LAB_KEY", secret_key_env="LAB_SECRET")
+
+
+@pytest.mark.usefixtures("unpinned")
+@pytest.mark.parametrize(
+    "changes", [{"model": "s3://lab/w.pt"}, {"inputs": ["s3://lab/a"]}, {"out": "s3://lab/seen"}]
+)
+def test_keys_in_variables_do_not_reach_sagemaker_s_jobs(changes: dict[str, Any]) -> None:
+    """The rule of its training jobs; other stores of the spec do not count."""
+    asked, stores = ASKED._replace(**changes), Stores({"s3://lab": KEYS})
+    said = r'^stores\["s3://lab"\]\.access_key_env: expected none, got one. Fix: let role_arn reach'
+    with pytest.raises(JobError, match=said):
+        prepare_prediction(asked, PROFILES["sagemaker"](), stores)
+    prepare_prediction(ASKED, PROFILES["sagemaker"](), stores)
+    prepare_prediction(asked, PROFILES["kubernetes"](), stores)
+
+
+def test_keys_of_a_registered_model_s_store_do_not_reach_sagemaker_s_jobs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its store is known after the registry alone."""
+    found = FoundModel("s3://lab/town/weights.safetensors", "ab" * 32)
+    monkeypatch.setattr(predict_jobs, "find_model", lambda *_, **__: found)
+    asked = ASKED._replace(model="models:/town@best")
+    with pytest.raises(JobError, match=r'stores\["s3://lab"\]\.access_key_env: expected none'):
+        prepare_prediction(asked, PROFILES["sagemaker"](), Stores({"s3://lab": KEYS}))

@@ -35,6 +35,7 @@ SAGEMAKER = Platform(
         access=access,
         on_machines=on_machines,
         after_ready=after_ready,
+        takes_settings=False,
     ),
 )
 """The row of PLATFORMS."""

@@ -58,6 +58,7 @@ class SageMakerProfile(Profile):
     """AWS SageMaker: training jobs, and processing jobs of `predict`."""
 
     secrets_go = NO_SECRETS
+    takes_secrets = False
 
     platform: Literal["sagemaker"] = Field("sagemaker", description="AWS SageMaker.")
     region: str = Field(description="Region of the job, such as us-east-1.")

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from adapt.errors import JobError
 from adapt.places import CHANNELS
 from adapt.platforms.platform import Request, Submission
-from adapt.platforms.reachable import unreachable
+from adapt.platforms.reachable import key_faults, raise_together, unreachable
 from adapt.platforms.sagemaker.limits import check_request
-from adapt.platforms.sagemaker.profile import NO_SECRETS, Channel, SageMakerProfile
-from storage.config import fitting_key, settings_name
+from adapt.platforms.sagemaker.profile import Channel, SageMakerProfile
 from storage.uris import split_uri
 
 if TYPE_CHECKING:
@@ -89,7 +88,8 @@ def request(submission: Submission, profile: SageMakerProfile) -> Request:
     work there.
     """
     _check_uris(submission.job, profile)
-    _check_secrets(submission.job, profile)
+    opened = _opened(submission.job, profile).values()
+    raise_together(key_faults(opened, profile, submission.job.stores))
     body = _request(submission, profile)
     check_request("sagemaker", "CreateTrainingJob", body, partial(key_of, profile=profile))
     return body
@@ -216,15 +216,6 @@ def _opened(job: "JobSpec", profile: SageMakerProfile) -> dict[str, str]:
     """The URIs that the job itself opens: all that SageMaker does not transfer."""
     brought = profile.replaced()
     return {key: uri for key, uri in job.uris().items() if key not in brought}
-
-
-def _check_secrets(job: "JobSpec", profile: SageMakerProfile) -> None:
-    used = {fitting_key(uri, job.stores) for uri in _opened(job, profile).values()} - {None}
-    for store in sorted(str(key) for key in used):
-        if job.stores[store].access_key_env is not None:
-            raise JobError(
-                f"{settings_name(store)}.access_key_env: expected none, got one", NO_SECRETS
-            )
 
 
 def key_of(path: str, profile: SageMakerProfile) -> str:
