@@ -12,6 +12,7 @@ from adapt.cli.serve_options import (
     Device,
     Host,
     MaxBody,
+    MaxImage,
     MaxPixels,
     Model,
     Name,
@@ -45,6 +46,7 @@ def serve(
     queue: Queue = 16,
     max_body_mb: MaxBody = 16,
     max_pixels: MaxPixels = 1 << 23,
+    max_image_s: MaxImage = 20.0,
     body_timeout_s: BodyTimeout = 30.0,
     timeout_s: Timeout = 55.0,
     token_file: TokenFile = None,
@@ -81,6 +83,7 @@ def serve(
         batch_wait_ms=batch_wait_ms,
         max_body_bytes=max_body_mb * MB,
         max_pixels=max_pixels,
+        image_s=max_image_s,
         body_s=body_timeout_s,
         answer_s=timeout_s,
     )

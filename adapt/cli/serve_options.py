@@ -49,6 +49,14 @@ MaxBody = Annotated[int, typer.Option(min=1, max=256, help="Largest body of a re
 MaxPixels = Annotated[
     int, typer.Option(min=1, max=1 << 28, help="Most pixels of an image; default: 4K.")
 ]
+MaxImage = Annotated[
+    float,
+    typer.Option(
+        min=0.1,
+        help="Most seconds that one image may take on a CPU, whose speed is measured at the start; "
+        "larger images are answered 413.",
+    ),
+]
 BodyTimeout = Annotated[
     float, typer.Option(min=0.1, help="Seconds in which a body arrives; later ones end in 408.")
 ]

@@ -84,8 +84,8 @@ def _add_v2(app: FastAPI, service: Service) -> None:
         header_length = request.headers.get(tensors.HEADER_LENGTH)
         _check_type(request, (JSON, "") if header_length is None else (BINARY, JSON, ""))
         async with service.intake(request) as intake:
-            body, most_px = await intake.body(), service.limits.max_pixels
-            asked = await service.in_thread(tensors.asked, body, header_length, most_px)
+            body, limit = await intake.body(), service.pixel_limit
+            asked = await service.in_thread(tensors.asked, body, header_length, limit)
             results = await intake.segmented(asked.images)
             about = {"model_name": service.name, "model_version": VERSION}
             about |= {} if asked.identity is None else {"id": asked.identity}
@@ -119,7 +119,7 @@ def _metadata(service: Service) -> dict[str, Any]:
         for number, one in enumerate(model.classes.root)
     ]
     limits = {
-        "max_pixels": service.limits.max_pixels,
+        "max_pixels": service.pixel_limit.most,
         "max_body_bytes": service.limits.max_body_bytes,
     }
     return {

@@ -1,11 +1,16 @@
 """The one thread that owns the model: it loads it, warms it up, and computes what is submitted,
 images of one size together.
 
-Whatever goes wrong in a computation ends that request alone: a batch that fails is computed
-again image by image, so that one cannot take the others with it.
+Images are computed in the order of virtual finish times (self-clocked fair queueing, Golestani,
+INFOCOM 1994), their pixels as the work: a request of many or of large images lets others through,
+and comes to its turn itself.
+
+Whatever goes wrong in a computation ends that request alone: a batch that fails is computed again
+image by image, so that one cannot take the others with it.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -20,6 +25,7 @@ from adapt.errors import DataError
 from adapt.serve.limits import Limits
 from adapt.serve.metrics import Metrics
 from adapt.serve.refused import Refused
+from adapt.serve.speed import Speed, Timed
 from adapt.use.model import LoadedModel, PreparedImage
 from adapt.use.segmentation import Segmentation
 
@@ -37,6 +43,8 @@ class Item(NamedTuple):
     """An image that waits."""
 
     image: PreparedImage
+    turn: float
+    """Virtual finish time: the smallest is computed next."""
     arrived_s: float
     result: "Future[Segmentation]"
 
@@ -57,6 +65,8 @@ class Batcher(threading.Thread):
         self._changed = threading.Condition()
         self._stopping = False
         self._batch_size = 1
+        self._turn = 0.0
+        self._speed: Speed | None = None
         self.model: LoadedModel | None = None
         self.failure: BaseException | None = None
         self.image_s = 0.1
@@ -66,13 +76,20 @@ class Batcher(threading.Thread):
         """True from the end of the warm-up to a failure or a stop."""
         return self.model is not None and self.failure is None and not self._stopping
 
-    def submit(self, image: PreparedImage) -> "Future[Segmentation]":
-        """Queue an image; the future of its result, which may be cancelled."""
-        item = Item(image, time.monotonic(), Future())
+    def submit(self, images: Sequence[PreparedImage]) -> "list[Future[Segmentation]]":
+        """Queue the images of one request; the futures of their results, which may be cancelled."""
         with self._changed:
-            self._items.append(item)
+            turn, found = self._turn, []
+            for image in images:
+                turn += _pixels(image)
+                found.append(Item(image, turn, time.monotonic(), Future()))
+            self._items.extend(found)
             self._changed.notify()
-        return item.result
+        return [item.result for item in found]
+
+    def pixels_within(self, seconds: float) -> float:
+        """The most pixels of an image that takes no longer; any number on a GPU."""
+        return math.inf if self._speed is None else self._speed.pixels_within(seconds)
 
     def stop(self) -> None:
         """Ask the thread to end after what is queued."""
@@ -85,7 +102,7 @@ class Batcher(threading.Thread):
         try:
             model = self._load()
             self._batch_size = self._limits.batch_size or _batch_size(model)
-            _warm_up(model, self._batch_size)
+            self._speed = _warm_up(model, self._batch_size, self._limits.max_pixels)
             self.model = model
             self._metrics.ready.set(1)
             log.info("ready: %r, up to %d images a pass", model, self._batch_size)
@@ -97,13 +114,14 @@ class Batcher(threading.Thread):
         self._on_end()
 
     def _next(self) -> list[Item] | None:
-        """The next batch, the oldest image's; None at the stop."""
+        """The next batch, that of the image whose turn it is; None at the stop."""
         with self._changed:
             while not self._items and not self._stopping:
                 self._changed.wait()
             if not self._items:
                 return None
-            first = self._items[0]
+            first = min(self._items, key=lambda one: one.turn)
+            self._turn = first.turn
             while not self._stopping and len(self._like(first)) < self._batch_size:
                 left_s = first.arrived_s + self._limits.batch_wait_ms / 1000 - time.monotonic()
                 if left_s <= 0:
@@ -129,6 +147,9 @@ class Batcher(threading.Thread):
             return
         seconds = time.monotonic() - started_s
         self.image_s = 0.8 * self.image_s + 0.2 * seconds / len(batch)
+        if self._speed is not None:
+            for one in batch:
+                self._speed.saw(Timed(_pixels(one.image), seconds / len(batch)))
         self._metrics.computed(len(batch), seconds)
         for item, result in zip(batch, results, strict=True):
             with suppress(InvalidStateError):
@@ -154,11 +175,26 @@ def _batch_size(model: LoadedModel) -> int:
     return 1 if model.device.type == "cpu" else GPU_BATCH
 
 
-def _warm_up(model: LoadedModel, batch_size: int) -> None:
-    """Compute a batch as large as those to come: no client waits for what is set up once."""
-    size_hw = model.size_hw or WARM_HW
-    image = np.zeros((*size_hw, 3), np.uint8)
-    model.predict([image] * batch_size, batch_size)
+def _warm_up(model: LoadedModel, batch_size: int, max_pixels: int) -> Speed | None:
+    """Compute a batch as large as those to come: no client waits for what is set up once. On a CPU
+    also measure its speed, by an image of the network's size and one of twice the pixels."""
+    height, width = model.size_hw or WARM_HW
+    model.predict([np.zeros((height, width, 3), np.uint8)] * batch_size, batch_size)
+    if model.device.type != "cpu" or 2 * height * width > max_pixels:
+        return None
+    small, large = (_timed(model, height, columns) for columns in (width, 2 * width))
+    return Speed(small, large)
+
+
+def _timed(model: LoadedModel, height: int, width: int) -> Timed:
+    started_s = time.monotonic()
+    model.predict([np.zeros((height, width, 3), np.uint8)])
+    return Timed(height * width, time.monotonic() - started_s)
+
+
+def _pixels(image: PreparedImage) -> int:
+    height, width = image.pixels.shape[:2]
+    return height * width
 
 
 def _refusal(error: Exception) -> Refused:

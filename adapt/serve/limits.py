@@ -1,11 +1,19 @@
 """The limits of a server, so that no client can fill its memory or hold it."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from adapt.errors import JobError
 from adapt.serve.refused import busy
 
 MB = 1 << 20
+
+
+class PixelLimit(NamedTuple):
+    """The most pixels of an image; with `image_s` as many as a CPU computes in so many seconds."""
+
+    most: int
+    image_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -15,8 +23,9 @@ class Limits:
     `queue`: images that are decoded, waiting or computed at the same time, and the most of a
     request. `batch_size`: images of a pass, None for 8 on a GPU and 1 on a CPU; `batch_wait_ms`:
     the longest that an image waits for others of its size. `max_body_bytes`, `max_pixels`: of a
-    request's body and of an image. `body_s`: seconds in which a body arrives; `answer_s`: seconds
-    until an image is computed. `bodies_bytes`: all bodies in memory.
+    request's body and of an image; `image_s`: seconds that an image may take on a CPU, by its
+    pixels and the speed that was measured. `body_s`: seconds in which a body arrives; `answer_s`:
+    seconds until an image is computed. `bodies_bytes`: all bodies in memory.
     """
 
     queue: int = 16
@@ -24,6 +33,7 @@ class Limits:
     batch_wait_ms: float = 5.0
     max_body_bytes: int = 16 * MB
     max_pixels: int = 1 << 23
+    image_s: float = 20.0
     body_s: float = 30.0
     answer_s: float = 55.0
     bodies_bytes: int = 256 * MB

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from adapt.data.packed.codecs import Pixels
 from adapt.errors import JobError
 from adapt.serve.batcher import Batcher
-from adapt.serve.limits import MB, Held, Limits
+from adapt.serve.limits import MB, Held, Limits, PixelLimit
 from adapt.serve.metrics import Metrics
 from adapt.serve.refused import Refused, not_ready
 from adapt.serve.uploads import decoded
@@ -63,6 +63,15 @@ class Service:
         if not self.batcher.ready or self.batcher.model is None:
             raise not_ready(f"{self.name}: expected a model that is ready, got one that loads")
         return self.batcher.model
+
+    @property
+    def pixel_limit(self) -> PixelLimit:
+        """The most pixels of an image, as the server was started, or as its CPU is fast."""
+        limits = self.limits
+        fast = self.batcher.pixels_within(limits.image_s)
+        if fast >= limits.max_pixels:
+            return PixelLimit(limits.max_pixels)
+        return PixelLimit(int(fast), limits.image_s)
 
     @asynccontextmanager
     async def intake(self, request: Request) -> AsyncIterator["Intake"]:
@@ -144,7 +153,7 @@ class Intake:
         self.held_images += len(images)
         read = service.in_thread
         prepared = [await read(self._prepared, *one) for one in enumerate(images)]
-        results = [asyncio.wrap_future(service.batcher.submit(one)) for one in prepared]
+        results = [asyncio.wrap_future(one) for one in service.batcher.submit(prepared)]
         try:
             await self._wait(results)
             return [one.result() for one in results]
@@ -157,7 +166,7 @@ class Intake:
         """Decode and resize; a thread of the pool does it."""
         name = f"image {number}"
         if isinstance(image, bytes):
-            image = decoded(image, self._service.limits.max_pixels, name)
+            image = decoded(image, self._service.pixel_limit, name)
         return self._service.model().prepare(image, name)
 
     async def _wait(self, results: "Sequence[asyncio.Future[Segmentation]]") -> None:

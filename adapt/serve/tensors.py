@@ -17,6 +17,7 @@ import numpy as np
 
 from adapt.data.packed.codecs import Pixels
 from adapt.errors import known_names, written
+from adapt.serve.limits import PixelLimit
 from adapt.serve.refused import Refused
 from adapt.serve.tensor_outputs import INPUT, MAX_JSON_VALUES, OUTPUTS
 from adapt.serve.uploads import check_pixels
@@ -41,12 +42,12 @@ class Asked(NamedTuple):
     identity: str | None
 
 
-def asked(body: bytes, header_length: str | None, most_px: int) -> Asked:
+def asked(body: bytes, header_length: str | None, limit: PixelLimit) -> Asked:
     """Read a request. Raises `Refused` (400, 413)."""
     text, rest = _parts(body, header_length)
     with _ONE_AT_A_TIME:
         values = _object(text)
-        images, rest, batched = _images(values.get("inputs"), rest, most_px)
+        images, rest, batched = _images(values.get("inputs"), rest, limit)
     if rest:
         raise _bad("body", "the binary data of the inputs alone", f"{len(rest)} more bytes")
     identity = values.get("id")
@@ -94,7 +95,7 @@ def _object(text: bytes) -> dict[str, Any]:
     return values
 
 
-def _images(inputs: Any, rest: bytes, most_px: int) -> tuple[list[Any], bytes, bool]:
+def _images(inputs: Any, rest: bytes, limit: PixelLimit) -> tuple[list[Any], bytes, bool]:
     """The images of the one input, the binary data behind it, and whether it is a batch."""
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise _bad("inputs", f"a list of one tensor, {INPUT}", _shown(inputs))
@@ -108,7 +109,7 @@ def _images(inputs: Any, rest: bytes, most_px: int) -> tuple[list[Any], bytes, b
         known = known_names(datatype, _DATATYPES)
         raise Refused(400, f"inputs[0].datatype: expected a known name, {known}", FORMAT)
     data, rest = _data(tensor, rest)
-    images = _DATATYPES[datatype](data, shape, most_px)
+    images = _DATATYPES[datatype](data, shape, limit)
     return images, rest, not (datatype == "UINT8" and len(shape) == 3)
 
 
@@ -127,10 +128,10 @@ def _data(tensor: dict[str, Any], rest: bytes) -> tuple[Any, bytes]:
     return rest[:size], rest[size:]
 
 
-def _of_numbers(data: Any, shape: list[int], most_px: int) -> list[Pixels]:
+def _of_numbers(data: Any, shape: list[int], limit: PixelLimit) -> list[Pixels]:
     if len(shape) not in (3, 4) or shape[-1] != 3:
         raise _bad("inputs[0].shape", "[H, W, 3] or [B, H, W, 3]", _shown(shape))
-    check_pixels(shape[-3], shape[-2], most_px, "inputs[0]")
+    check_pixels(shape[-3], shape[-2], limit, "inputs[0]")
     values = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else _numbers(data)
     count = int(np.prod(shape, dtype=object))
     if values.size != count:
@@ -150,7 +151,7 @@ def _numbers(data: list[Any]) -> Pixels:
     return values.astype(np.uint8)
 
 
-def _of_files(data: Any, shape: list[int], _most_px: int) -> list[bytes]:
+def _of_files(data: Any, shape: list[int], _limit: PixelLimit) -> list[bytes]:
     if isinstance(data, bytes):
         files = _lengthened(data)
     else:
@@ -184,7 +185,7 @@ def _lengthened(data: bytes) -> list[bytes]:
     return files
 
 
-_DATATYPES: dict[str, Callable[[Any, list[int], int], list[Any]]] = {
+_DATATYPES: dict[str, Callable[[Any, list[int], PixelLimit], list[Any]]] = {
     "UINT8": _of_numbers,
     "BYTES": _of_files,
 }

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from adapt.data.packed.codecs import MAX_SIDE_PX, PILLOW_FAILURES, Pixels
 from adapt.data.writing.survey import too_large
 from adapt.errors import DataError
+from adapt.serve.limits import PixelLimit
 from adapt.serve.refused import Refused
 from adapt.use.images import rgb_pixels
 from storage.stores import Stores
@@ -24,21 +25,21 @@ _NEW_FILE = "send a PNG or JPEG file that an image viewer opens"
 _STORES = Stores()
 
 
-def decoded(data: bytes, most_px: int, name: str = "image") -> Pixels:
-    """The pixels of a file. Raises `Refused`: 413 for more than `most_px` pixels, 400 for another
-    file, a broken one, or values without a fixed range."""
+def decoded(data: bytes, limit: PixelLimit, name: str = "image") -> Pixels:
+    """The pixels of a file. Raises `Refused`: 413 for too many pixels, 400 for another file, a
+    broken one, or values without a fixed range."""
     if not data:
         raise Refused(400, f"{name}: expected the bytes of a PNG or JPEG file, got none", _NEW_FILE)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            check_pixels(image.height, image.width, most_px, name)
+            check_pixels(image.height, image.width, limit, name)
             _check_scans(data, str(image.format), name)
             if image.format == "PNG":
                 image.verify()  # the checksums, which decoding ignores
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return rgb_pixels(image, name, _STORES)
     except Image.DecompressionBombError as error:
-        raise _too_many("more", most_px, name) from error
+        raise _too_many("more", limit, name) from error
     except UnidentifiedImageError as error:
         raise Refused(
             400, f"{name}: expected a PNG or JPEG file, got {_kind(data)}", _NEW_FILE
@@ -49,18 +50,22 @@ def decoded(data: bytes, most_px: int, name: str = "image") -> Pixels:
         raise Refused(400, f"{name}: corrupt image: {error}", _NEW_FILE) from error
 
 
-def check_pixels(height: int, width: int, most_px: int, name: str) -> None:
+def check_pixels(height: int, width: int, limit: PixelLimit, name: str) -> None:
     """Raise `Refused` (413) for an image of more pixels than are taken."""
-    if height * width > most_px or too_large((height, width)):
-        raise _too_many(f"{height}x{width} = {height * width}", most_px, name)
+    if height * width > limit.most or too_large((height, width)):
+        raise _too_many(f"{height}x{width} = {height * width}", limit, name)
 
 
-def _too_many(found: str, most_px: int, name: str) -> Refused:
+def _too_many(found: str, limit: PixelLimit, name: str) -> Refused:
+    within, option = "", "--max-pixels"
+    if limit.image_s is not None:
+        within = f", which this CPU computes within {limit.image_s:g} s"
+        option = "--max-image-s"
     return Refused(
         413,
-        f"{name}: expected at most {most_px} pixels, and sides of at most {MAX_SIDE_PX}, got "
-        f"{found}",
-        "send a smaller image, or start the server with a larger --max-pixels",
+        f"{name}: expected at most {limit.most} pixels{within}, and sides of at most "
+        f"{MAX_SIDE_PX}, got {found}",
+        f"send a smaller image, or start the server with a larger {option}",
     )
 
 

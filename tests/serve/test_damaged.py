@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapt.serve.answers import wanted
+from adapt.serve.limits import PixelLimit
 from adapt.serve.refused import Refused
 from adapt.serve.tensors import asked, image_of_json
 from adapt.serve.uploads import decoded
@@ -21,6 +22,7 @@ FILES = [
     encoded(SMALL, "JPEG"),
     encoded(SMALL, "JPEG", progressive=True),
 ]
+MOST = PixelLimit(10_000)
 quick = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 shapes = st.lists(st.sampled_from([-1, 0, 1, 2, 3, 10**9, True, 1.0, "3"]), max_size=5)
@@ -67,7 +69,7 @@ def test_damaged_files_are_refused(file: bytes, changes: list[tuple[int, int]], 
     for position, value in changes:
         damaged[position % len(file)] = value
     length = end % (2 * len(file)) or 1
-    code_of(decoded, bytes(damaged[:length]), 10_000)
+    code_of(decoded, bytes(damaged[:length]), MOST)
 
 
 @quick
@@ -75,16 +77,16 @@ def test_damaged_files_are_refused(file: bytes, changes: list[tuple[int, int]], 
 def test_damaged_tensors_are_refused(values: Any, rest: bytes, length: int | None) -> None:
     text = json.dumps(values).encode()
     whole = str(len(text)) if length is None else str(length)
-    code_of(asked, text + rest, whole, 10_000)
-    code_of(asked, text, None, 10_000)
+    code_of(asked, text + rest, whole, MOST)
+    code_of(asked, text, None, MOST)
     code_of(image_of_json, text)
 
 
 @quick
 @given(st.binary(max_size=60))
 def test_other_bytes_are_refused(content: bytes) -> None:
-    assert code_of(decoded, content, 10_000) == 400
-    code_of(asked, content, None, 10_000)
+    assert code_of(decoded, content, MOST) == 400
+    code_of(asked, content, None, MOST)
     code_of(image_of_json, content)
 
 
@@ -95,7 +97,7 @@ def test_any_accept_has_an_answer(accept: str, picture: str | None) -> None:
 
 
 def test_whole_files_are_read() -> None:
-    assert np.array_equal(decoded(FILES[0], 10_000), SMALL)
-    assert [decoded(file, 10_000).shape for file in FILES] == [(12, 16, 3)] * 4
+    assert np.array_equal(decoded(FILES[0], MOST), SMALL)
+    assert [decoded(file, MOST).shape for file in FILES] == [(12, 16, 3)] * 4
     with pytest.raises(Refused, match="at most 100 pixels"):
-        decoded(FILES[0], 100)
+        decoded(FILES[0], PixelLimit(100))

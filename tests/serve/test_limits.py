@@ -111,6 +111,59 @@ def test_slow_bodies_end_and_hold_no_place() -> None:
         assert server.service.bodies.total == 0
 
 
+def sent_on(server: Server, head: bytes, seconds: float) -> bytes:
+    """The answer that a client finds which sends for so long, whatever comes meanwhile."""
+    with socket.create_connection(server.listener.getsockname(), timeout=20) as connection:
+        connection.sendall(head)
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            connection.sendall(b"x")
+            time.sleep(0.02)
+        return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+
+SLOW = b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\n"
+SLOW += b"content-length: 90000\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "answer"),
+    [
+        (SLOW + b"\r\n", b"HTTP/1.1 408 "),
+        (SLOW.replace(b"/png", b"/tiff") + b"connection: close\r\n\r\n", b"HTTP/1.1 415 "),
+        (b"no HTTP\r\n\r\n", b"HTTP/1.1 400 "),
+    ],
+)
+def test_a_client_that_sends_on_after_the_end_still_gets_its_answer(
+    head: bytes, answer: bytes
+) -> None:
+    """Closed at once, the connection would be reset by its next byte, and the answer be lost."""
+    with running(Pointwise, body_s=0.2) as (client, server):
+        found = sent_on(server, head, 0.8)
+        assert found.startswith(answer) and found.endswith((b"}", b"received.")), found
+        wait_until(lambda: len(server.server_state.connections) <= 1, timeout_s=5)
+        assert client.get("/ping").status_code == 200
+
+
+def test_an_answered_client_that_never_ends_is_dropped_and_delays_no_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with running(Pointwise, body_s=0.2) as (_, server):
+            endless = pool.submit(sent_on, server, SLOW + b"\r\n", 30)
+            wait_until(lambda: any(map(_is_answered, server.server_state.connections)), 10)
+            started_s = time.monotonic()
+        assert time.monotonic() - started_s < 5, "less than the 10 s of the rest of a body"
+        assert isinstance(endless.exception(), ConnectionError)
+    monkeypatch.setattr(LimitedProtocol, "rest_s", 0.3)
+    with running(Pointwise, body_s=0.2) as (_, server), pytest.raises(ConnectionError):
+        sent_on(server, SLOW + b"\r\n", 30)
+
+
+def _is_answered(connection: object) -> bool:
+    return isinstance(connection, LimitedProtocol) and connection._closing.ended
+
+
 @pytest.mark.slow
 def test_a_reader_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LimitedProtocol, "unread_s", 0.5)
@@ -195,4 +248,4 @@ def test_many_small_tensors_of_one_request_are_computed(held: Held) -> None:
         values |= {"data": np.stack([RGB] * 4).ravel().tolist()}
         answer = client.post(INFER, json={"inputs": [values]})
         assert answer.json()["outputs"][0]["shape"] == [4, 60, 100]
-        assert held.passes == [4, 4], "the warm-up, and the four of them together"
+        assert held.passes == [4, 1, 1, 4], "the warm-up, and the four of them together"
