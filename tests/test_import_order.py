@@ -28,6 +28,7 @@ FLOW = [
     "launch",
     "platforms",
     "check",
+    "proposal",
     "cli",
 ]
 """The folders of `adapt/`, in the order in which a job passes them."""

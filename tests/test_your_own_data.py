@@ -74,7 +74,7 @@ def test_the_spec_of_the_page_is_complete_and_every_size_is_made_tiny() -> None:
     assert {"classes", "source", "target", "validation"} <= yaml.safe_load(spec).keys()
     names = [argv[0] for argv in commands()]
     assert names == [
-        *("pack", "pack", "pack", "inspect", "import-checkpoint", "check", "run"),
+        *("init", "pack", "pack", "pack", "inspect", "import-checkpoint", "check", "run"),
         *("download-best", "evaluate", "pack", "predict"),
     ]
 
@@ -95,6 +95,9 @@ def test_the_page_runs_from_folders_to_predictions(tmp_path: Path) -> None:
     with Image.open(tmp_path / "town.png") as sheet:
         colours = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 20)}
         assert {tuple(map(int, one)) for one in COLOURS} <= colours
+    proposed = yaml.safe_load((tmp_path / "proposed" / "town_to_camera.yaml").read_text())
+    assert proposed["classes"] == yaml.safe_load(spec)["classes"]
+    assert proposed["validation"]["split"] == "val"
     assert "road" in ended["evaluate"].out
     assert "6 predictions in seen" in ended["predict"].err
     for number in range(6):

@@ -18,6 +18,7 @@ from adapt.cli import (
     export,
     gap,
     import_model,
+    init,
     jobs,
     models,
     pack,
@@ -38,7 +39,7 @@ app = typer.Typer(
     help="Train segmentation networks for streets without labels. One job spec, any platform.",
 )
 PANELS = {
-    "Jobs": (jobs, check, specs, pseudo_labels, report),
+    "Jobs": (init, jobs, check, specs, pseudo_labels, report),
     "Data": (pack, data, gap, cache),
     "Networks": (models, checkpoints, import_model, predict, export, serve),
     "Platforms and tracking": (platforms, endpoints, tracking),

@@ -107,8 +107,14 @@ SCALING_CODECS = ("ppm", "ppm_plain")
 def read_colours(path: Path, colours: ColourTable) -> npt.NDArray[np.uint8]:
     """A colour label -> (H, W) uint8 ids of its exact colours.
 
-    Raises `UnknownColours` for others, `DataError` naming a file that is undecodable, lossy or
-    transparent.
+    Raises `UnknownColours` for others, `DataError` as `read_colour_pixels`.
+    """
+    return colours.ids_of(read_colour_pixels(path), path)
+
+
+def read_colour_pixels(path: Path) -> npt.NDArray[np.uint8]:
+    """A colour label -> (H, W, 3) uint8 RGB, upright. Raises `DataError` naming a file that is
+    undecodable, lossy or transparent.
     """
     with label_errors(path):
         header = read_header(path)
@@ -117,8 +123,7 @@ def read_colours(path: Path, colours: ColourTable) -> npt.NDArray[np.uint8]:
         with Image.open(path) as image:
             ImageOps.exif_transpose(image, in_place=True)
             refuse_fault(path, transparent_fault(image))
-            pixels = rgb_of(image)
-    return colours.ids_of(pixels, path)
+            return rgb_of(image)
 
 
 def transparent_fault(image: Image.Image) -> str | None:

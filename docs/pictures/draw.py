@@ -1,5 +1,5 @@
 """Draws the pictures of the pages: `python docs/pictures/draw.py` writes packed_split.svg,
-resume.svg, platforms.svg and check.svg beside this file.
+resume.svg, platforms.svg, check.svg and init.svg beside this file.
 """
 
 import io
@@ -180,14 +180,54 @@ def check() -> str:
         style = "green" if mark == "ok" else "bold red"
         table.add_row(Text(mark, style), Text(what), Group(Text(found), *fixes))
     console.print(table)
+    return terminal_svg(console, "segadapt check SPEC", "check")
+
+
+def terminal_svg(console: Console, title: str, name: str) -> str:
+    """What a console recorded, as a picture that loads nothing from elsewhere."""
     no_downloads = re.sub(r"@font-face {{.*?}}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    svg = console.export_svg(
-        title="segadapt check SPEC", code_format=no_downloads, unique_id="check"
-    )
+    svg = console.export_svg(title=title, code_format=no_downloads, unique_id=name)
     return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
 
 
-PICTURES = {"packed_split": packed_split, "resume": resume, "platforms": platforms, "check": check}
+FOUND = (
+    ("road", "(128, 64, 128)", "31.20%"),
+    ("building", "(70, 70, 70)", "42.75%"),
+    ("car", "(0, 0, 142)", "9.05%"),
+    ("(ignored)", "(0, 0, 0)", "17.00%"),
+)
+SAID = (
+    "Source town: RAW/town (layout folders), 400 images of 720x1280 pixels, 400 with labels.",
+    "Target camera: RAW/camera (layout folders), 320 images of 360x640 pixels, 0 with labels; "
+    "other splits: val 80.",
+    "Proposed: deeplab_v2 on resnet101, batches of 2 a rank, crops of 352x512: 8.1 GB of 24.0 GB",
+    "Next, or all of it with `sh proposed/commands.sh`:",
+    "  segadapt pack folders RAW/town proposed/packed/town --name town --size-hw 720 1280 ...",
+    "  segadapt pack folders RAW/camera proposed/packed/camera --name camera ... --unlabelled",
+    "  segadapt check proposed/town_to_camera.yaml",
+    "  segadapt run proposed/town_to_camera.yaml",
+)
+
+
+def init() -> str:
+    """The messages of `segadapt init` on a terminal, shortened."""
+    console = Console(record=True, width=104, file=io.StringIO(), force_terminal=True)
+    table = Table("class", "value in labels", "pixels", title="labels of town")
+    for row in FOUND:
+        table.add_row(*row)
+    console.print(table)
+    for line in SAID:
+        console.print(line, markup=False, highlight=False)
+    return terminal_svg(console, "segadapt init RAW/town RAW/camera --out proposed", "init")
+
+
+PICTURES = {
+    "packed_split": packed_split,
+    "resume": resume,
+    "platforms": platforms,
+    "check": check,
+    "init": init,
+}
 
 
 def main() -> None:
