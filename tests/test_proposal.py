@@ -2,34 +2,44 @@
 images.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
+from adapt.data.colours import RGB
 from adapt.errors import JobError
 from adapt.proposal.classes import ids_of_target, propose, renamed
 from adapt.proposal.held import Held
-from adapt.proposal.label_values import LabelValues, Value
+from adapt.proposal.label_values import LabelValues
 from adapt.proposal.networks import NETWORKS, Network, crop_of
 from adapt.proposal.plan import held_out, packed_hw, scored_part
 from adapt.spec.job_spec import parse_spec
 
 
-def values(pixels: dict[Value, int], **more: object) -> LabelValues:
-    coloured = isinstance(next(iter(pixels)), tuple)
-    found = LabelValues(coloured, pixels, {}, 1, 1)
-    return found._replace(**more)
+def values(
+    pixels: Mapping[Any, int], palette: Mapping[int, RGB] = MappingProxyType({})
+) -> LabelValues:
+    return LabelValues(isinstance(next(iter(pixels)), tuple), pixels, palette, 1, 1)
 
 
 def held(
-    keys: int = 10, labelled: int = 0, size_hw: tuple[int, int] = (720, 1280), **more: object
+    keys: int = 10,
+    labelled: int = 0,
+    size_hw: tuple[int, int] = (720, 1280),
+    others: Mapping[str, int] = MappingProxyType({}),
 ) -> Held:
+    """A camera's images, of which the first have labels; `others` are splits with labels."""
     names = tuple(f"{number:03d}" for number in range(keys))
-    given = {"where": "raw", "name": "camera", "layout": "folders", "splits": {"train": keys}}
     counts = {"train": labelled} if labelled else {}
     return Held(
-        **{**given, **more},  # type: ignore[arg-type]
-        labelled=more.get("labelled_splits", counts),  # type: ignore[arg-type]
+        where="raw",
+        name="camera",
+        layout="folders",
+        splits={"train": keys, **others},
+        labelled={**counts, **others},
         size_hw=size_hw,
         keys=names,
         labelled_keys=names[:labelled],
@@ -128,7 +138,7 @@ def test_labelled_images_are_held_out(keys: int, labelled: int, kept: list[str])
 
 
 def test_a_labelled_split_that_is_not_trained_on_is_scored() -> None:
-    one = held(splits={"train": 10, "val": 3}, labelled_splits={"val": 3})
+    one = held(others={"val": 3})
     scored, packings, lists = scored_part(one, "packed/camera", Path("job"), (72, 128))
     assert scored is not None and (scored.uri, scored.split) == ("packed/camera", "val")
     assert [(p.split, p.size_hw, p.labelled) for p in packings] == [

@@ -168,11 +168,12 @@ def classes_table(held: "Held", proposed: "Proposed") -> Table:
     """The classes with their values and shares of pixels."""
     table = Table("class", "value in labels", "pixels", title=Text(f"labels of {held.name}"))
     for one in proposed.classes:
-        values = ", ".join(map(str, one.values))
-        table.add_row(Text(one.name), values, f"{one.share:.2%}")
+        shown = ", ".join(map(str, one.values))
+        table.add_row(Text(one.name), shown, f"{one.share:.2%}")
     values = held.values
-    for value in proposed.ignored:
-        table.add_row("(ignored)", str(value), f"{values.share(value):.2%}" if values else "")
+    if values is not None:
+        for value in proposed.ignored:
+            table.add_row("(ignored)", str(value), f"{values.share(value):.2%}")
     return table
 
 

@@ -49,7 +49,8 @@ class Proposed(NamedTuple):
 def propose(values: LabelValues, as_dataset: str | None, ignored: Sequence[Value] = ()) -> Proposed:
     """Name the values. `as_dataset` is the dataset whose ids they are, None: by colours alone."""
     known, named_by = known_values(values, as_dataset)
-    left_out = set(ignored) | ({BLACK} - known.keys() if values.coloured else {IGNORED})
+    left_out: set[Value] = {*ignored, BLACK if values.coloured else IGNORED} - known.keys()
+    left_out |= set(ignored)
     if named_by and not values.coloured:  # the dataset's own map leaves the others out
         left_out |= values.pixels.keys() - known.keys()
     found: dict[str, ProposedClass] = {}

@@ -18,7 +18,7 @@ from adapt.data.problems import refuse, shown
 from adapt.data.writing.draft import DEFAULT_ENCODING
 from adapt.data.writing.survey import survey
 from adapt.errors import DataError, JobError, counted
-from adapt.proposal.label_values import LabelValues, count_values, palette_of
+from adapt.proposal.label_values import LabelValues, Value, count_values, palette_of
 from storage.stores import Stores
 from storage.uris import split_uri
 
@@ -96,9 +96,8 @@ def look_packed(uri: str, stores: Stores, needs_labels: bool) -> Held:
             fix="pack it without --unlabelled, or pass the folder with labels as SOURCE",
         )
     labelled = {split: one.num_samples for split, one in manifests.items() if one.labelled}
-    pixels = dict(manifest.id_pixels)
-    for split in labelled:
-        pixels = pixels or dict(manifests[split].id_pixels)
+    counted_in = next((one for one in (train, *labelled) if one in labelled), train)
+    pixels: dict[Value, int] = dict(manifests[counted_in].id_pixels.items())
     values = LabelValues(False, pixels, {}, manifest.num_samples, manifest.num_samples)
     return Held(
         where=uri,
