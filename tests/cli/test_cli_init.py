@@ -110,6 +110,7 @@ def test_packed_datasets_are_not_packed_again(tiny_uri: str, tmp_path: Path) -> 
     run_commands(tmp_path)
 
 
+@pytest.mark.slow
 def test_known_layouts_are_found_with_their_classes(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for folder, ending, mode, colour in (
@@ -163,7 +164,7 @@ def test_labels_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
     ("change", "code", "message"),
     [
         ("no labels", 4, "expected labels of the source beside 2 images, got none. Fix: put them"),
-        ("flat", 4, "expected images/ and labels/, or the layout of a known dataset, got 2 images"),
+        ("flat", 4, "expected images/ and labels/, or the layout of a known dataset, got 4 images"),
         ("one name", 2, "--target-name: expected another name than the source's, got 'town'"),
         ("files there", 2, "--out: expected a new or empty folder, got job with files"),
         ("names", 2, "--names: expected 3 names, one a class, got 2"),
@@ -204,6 +205,7 @@ def test_what_cannot_be_proposed_is_refused(
     refused(init(tmp_path, *more, source=source), code, message)
 
 
+@pytest.mark.slow
 def test_questions_have_defaults_on_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
