@@ -229,7 +229,7 @@ def num_ranks() -> int:
 
 
 def chosen(plan: "Plan", answers: dict[str, Any], memory_gb: float | None) -> "tuple[Choice, str]":
-    """The network for the memory, and that memory in words."""
+    """The network for the memory, and the description of that memory."""
     import torch
 
     from adapt.proposal import texts

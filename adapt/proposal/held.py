@@ -1,4 +1,4 @@
-"""What a folder or a packed dataset holds: its layout, its splits, the sizes of its images, and the
+"""The content of a folder or a packed dataset: its layout, its splits, sizes of its images,
 values in its labels.
 """
 

@@ -161,7 +161,7 @@ def section_comments(choice: Choice, memory: str) -> dict[str, list[str]]:
 
 
 def crop_comment(choice: Choice) -> str:
-    """The crop and the batch in words."""
+    """The description of crop and batch."""
     height, width = choice.crop_hw
     return f"{choice.batch} a rank, crops of {height}x{width} pixels."
 
