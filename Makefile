@@ -41,9 +41,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Pages and schema that are generated from the code.
+# Page, schema and list of networks that are generated from the code.
 docs: $(VENV)/.installed
 	$(BIN)/python -m adapt.spec.reference
+	$(BIN)/python -m adapt.cli.network_counts
 
 # The pages as a site in ./site, every link checked; needs no network.
 site: $(VENV)/.installed

@@ -2,7 +2,8 @@
 waiting for data, GPU-hours and cost so far, time left.
 
 On a terminal one line is updated; elsewhere every report is a line of its own, without control
-characters, for log collectors.
+characters, for log collectors. A bar that a failure ends is erased, so that none stands above the
+message; so is a live line that has no report yet.
 """
 
 import time
@@ -59,6 +60,7 @@ class LiveLine:
     def __init__(self, console: Console, quiet: bool = False) -> None:
         self._console, self._quiet = console, quiet
         self._live: Live | None = None
+        self._reported = False
 
     def __enter__(self) -> Self:
         if self._console.is_terminal and not self._quiet:
@@ -73,10 +75,12 @@ class LiveLine:
         trace: TracebackType | None,
     ) -> None:
         if self._live is not None:
+            self._live.transient = error is not None and not self._reported
             self._live.stop()
 
     def show(self, progress: "JobProgress") -> None:
         """Display a report."""
+        self._reported = True
         if self._live is not None:
             self._live.update(Text(describe(progress)))
         elif not self._quiet:
@@ -84,9 +88,20 @@ class LiveLine:
 
 
 @contextmanager
+def _erased_by_failures(bar: Bar) -> Iterator[Bar]:
+    with bar:
+        try:
+            yield bar
+        except BaseException:
+            bar.live.transient = True
+            raise
+
+
+@contextmanager
 def progress_bar(text: str, console: Console) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar; yields the function that moves it: (done, total)."""
-    with Bar(*Bar.get_default_columns(), MofNCompleteColumn(), console=console) as bar:
+    columns = (*Bar.get_default_columns(), MofNCompleteColumn())
+    with _erased_by_failures(Bar(*columns, console=console)) as bar:
         task = bar.add_task(escape(text), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -100,7 +115,7 @@ def rate_bar(
     started_s = shown_s = time.monotonic()
     shown = console.is_terminal and not quiet
     columns = (*Bar.get_default_columns(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Bar(*columns, console=console, disable=not shown) as bar:
+    with _erased_by_failures(Bar(*columns, console=console, disable=not shown)) as bar:
         task = bar.add_task(escape(text), total=None, rate="")
 
         def show(done: int, total: int, bad: int) -> None:

@@ -13,7 +13,7 @@ from adapt.cli.options import AsJson, console
 from adapt.errors import JobError
 
 if TYPE_CHECKING:
-    from adapt.cli.network_tables import Architecture, EncoderChoice
+    from adapt.cli.network_facts import Architecture, EncoderChoice, Networks
 
 commands = typer.Typer()
 
@@ -30,8 +30,10 @@ COUNTED = (
 ENCODERS_LISTED = (
     "Encoders are listed at their largest output stride, and by the weights that they start from. "
     "Those without: caffe_* take files, which import-checkpoint makes, mit_* NVIDIA's, the others "
-    "start at random, as in their papers. Any other backbone of timm that gives stages works too, "
-    "and vision transformers, such as vit_base_patch14_dinov2; --encoder NAME describes one."
+    "start at random, as in their papers. Vision transformers are listed with their own patches, "
+    "as architectures on equal strides take them; all others take them as a pyramid, at output "
+    "stride 8, 16 or 32. Any other backbone of timm that gives stages works too, and its other "
+    "vision transformers; --encoder NAME describes one."
 )
 
 
@@ -50,9 +52,10 @@ def models(
     output_stride: Annotated[
         int | None,
         typer.Option(
-            metavar="8|16|32",
+            metavar="8|14|16|32",
             help="Input pixels per pixel of the deepest stage, a side; default: the "
-            "architecture's, or the encoder's largest.",
+            "architecture's, or the encoder's largest. Of a vision transformer alone: the side of "
+            "its patches, by default its own; 8 and 32 are pyramids.",
         ),
     ] = None,
     size: Annotated[
@@ -95,49 +98,36 @@ def parsed_size(text: str) -> tuple[int, int]:
 def _list(size_hw: tuple[int, int], num_classes: int, as_json: bool) -> None:
     from adapt.cli.network_tables import architectures_table, encoders_table
 
-    architectures, encoders = _all(size_hw, num_classes)
+    found = _networks(size_hw, num_classes)
     if as_json:
-        answer = {
-            "num_classes": num_classes,
-            "architectures": [asdict(row) for row in architectures],
-        }
-        _answer(size_hw, {**answer, "encoders": [asdict(row) for row in encoders]})
+        _answer(size_hw, {"num_classes": num_classes, **found.as_json()})
         return
     title = f"architectures, {num_classes} classes, {_in_words(size_hw)}"
     _print(
-        architectures_table(architectures, title),
-        encoders_table(encoders, f"encoders, {_in_words(size_hw)}"),
+        architectures_table(found.architectures, title),
+        encoders_table(found.encoders, f"encoders, {_in_words(size_hw)}"),
         notes=(COUNTED, ENCODERS_LISTED),
     )
 
 
-def _all(
-    size_hw: tuple[int, int], num_classes: int
-) -> "tuple[list[Architecture], list[EncoderChoice]]":
-    """Every architecture on its default encoder, and every encoder that is tested."""
-    from adapt.cli.live import progress_bar
-    from adapt.cli.network_tables import describe_architecture, describe_encoder
-    from adapt.models import ARCHITECTURES, ENCODERS
-    from adapt.models.encoders.timm import TESTED_ENCODERS
+def _networks(size_hw: tuple[int, int], num_classes: int) -> "Networks":
+    """From the package's list, where they are of this size and these classes, else counted."""
+    from adapt.cli.network_facts import LISTED_CLASSES, LISTED_HW, listed_networks
 
-    names, architectures, encoders = [*ENCODERS, *TESTED_ENCODERS], [], []
-    total = len(ARCHITECTURES) + len(names)
+    if (size_hw, num_classes) == (LISTED_HW, LISTED_CLASSES):
+        return listed_networks()
+    from adapt.cli.live import progress_bar
+    from adapt.cli.network_counts import count_networks
+
     with progress_bar("counting", console) as advance:
-        for name in ARCHITECTURES:
-            architectures.append(
-                describe_architecture({"architecture": name}, size_hw, num_classes)
-            )
-            advance(len(architectures), total)
-        for name in names:
-            encoders.append(describe_encoder(name, size_hw))
-            advance(len(architectures) + len(encoders), total)
-    return architectures, encoders
+        return count_networks(size_hw, num_classes, advance)
 
 
 def _show_architecture(
     values: dict[str, Any], size_hw: tuple[int, int], num_classes: int, as_json: bool
 ) -> None:
-    from adapt.cli.network_tables import architectures_table, describe_architecture, keys_table
+    from adapt.cli.network_counts import describe_architecture
+    from adapt.cli.network_tables import architectures_table, keys_table
 
     given = {key: value for key, value in values.items() if value is not None}
     found = describe_architecture(given, size_hw, num_classes)
@@ -151,13 +141,16 @@ def _show_architecture(
 def _show_encoder(
     name: str, output_stride: int | None, size_hw: tuple[int, int], as_json: bool
 ) -> None:
-    from adapt.cli.network_tables import describe_encoder, encoders_table
+    from adapt.cli.network_counts import describe_encoder
+    from adapt.cli.network_tables import encoders_table
 
     found = describe_encoder(name, size_hw, output_stride)
     if as_json:
         _answer(size_hw, asdict(found))
         return
-    title = f"{found.name} at output stride {found.output_stride}, {_in_words(size_hw)}"
+    of_pyramid = found.pyramid_strides and found.stages[0] != found.stages[-1]
+    how = f"{'a pyramid at ' if of_pyramid else ''}output stride {found.output_stride}"
+    title = f"{found.name} at {how}, {_in_words(size_hw)}"
     _print(encoders_table([found], title), *_layers(found))
 
 

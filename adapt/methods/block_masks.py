@@ -22,14 +22,17 @@ def block_mask(batch: Batch, block_px: int, ratio: float, draws: Draws) -> Tenso
     return wide[..., :height, :width]
 
 
-def check_block(block_px: int, block_key: str, size_key: str, size_hw: tuple[int, int]) -> None:
+def check_block(
+    block_px: int, block_key: str, size_key: str, size_hw: tuple[int, int], other_fix: str = ""
+) -> None:
     """Raise `JobError` for a block as large as target images, whose size `size_key` sets: it hides
-    all of an image or nothing."""
+    all of an image or nothing. `other_fix` is what else could be done."""
     shorter = min(size_hw)
     if size_key.startswith("target.") and block_px >= shorter:
         problem = (
             f"{block_key}: expected less than the shorter side of target images, "
             f"{counted(shorter, 'pixel')} ({size_key}), got {block_px}"
         )
-        fix = f"write {max(1, shorter // 8)}, or enlarge target images"
-        raise JobError(problem, fix if shorter > 1 else "enlarge target images")
+        fixes = [f"write {max(1, shorter // 8)}"] if shorter > 1 else []
+        fixes += [one for one in (other_fix, "enlarge target images") if one]
+        raise JobError(problem, ", or ".join(fixes))

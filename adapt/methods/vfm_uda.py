@@ -96,7 +96,9 @@ class VFMUDA(SelfTraining):
         """On the target, more than one block must fit each side."""
         super().check_size(config, key, size_hw)
         if config.masks is not None and config.masks.unit == "pixels":
-            check_block(config.masks.block_px, "method.masks.block_px", key, size_hw)
+            block_px, of_patches = config.masks.block_px, "method.masks: {unit: tokens}"
+            fix = f"set {of_patches}, a vision transformer's patches"
+            check_block(block_px, "method.masks.block_px", key, size_hw, fix)
 
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Term]:
         """Self-training's terms, then that of masked images."""

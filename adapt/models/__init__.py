@@ -144,7 +144,8 @@ def build_encoder(
     by default the encoder's own. Raises `JobError` for a name that neither has, and for an output
     stride or stochastic depth that it cannot have.
     """
-    if equal_strides and (name in ENCODERS or (timm_knows(name) and not is_vit(name))):
+    transformer = is_transformer(name)
+    if equal_strides and not transformer and (name in ENCODERS or timm_knows(name)):
         raise JobError(
             f"model.encoder: expected a vision transformer, whose stages are of one stride, got "
             f"{name!r}",
@@ -162,9 +163,14 @@ def build_encoder(
         )
     if equal_strides:
         return ViTEncoder(name, output_stride, drop_path)
-    if is_vit(name):
+    if transformer:
         return ResizePyramid(name, _stride(output_stride), drop_path)
     return TimmEncoder(name, _stride(output_stride), drop_path)
+
+
+def is_transformer(name: str) -> bool:
+    """True for the name of a vision transformer, which gives stages of one stride or a pyramid."""
+    return name not in ENCODERS and timm_knows(name) and is_vit(name)
 
 
 def _stride(output_stride: int | None) -> int:

@@ -63,10 +63,12 @@ def segmenter_without_memory(values: Mapping[str, Any], num_classes: int) -> Seg
         return build_segmenter({**values, "weights": "none"}, num_classes)
 
 
-def encoder_without_memory(name: str, output_stride: int) -> Encoder:
-    """The encoder on the meta device. Raises `JobError` as `build_encoder` does."""
+def encoder_without_memory(
+    name: str, output_stride: int | None, equal_strides: bool = False
+) -> Encoder:
+    """The encoder on the meta device. Arguments and errors are those of `build_encoder`."""
     with torch.device("meta"):
-        return build_encoder(name, output_stride)
+        return build_encoder(name, output_stride, equal_strides)
 
 
 def segmenter_cost(segmenter: Segmenter, size_hw: tuple[int, int]) -> Cost:

@@ -93,6 +93,9 @@ def _check_compared(spec: "JobSpec", averaged: bool) -> None:
             )
 
 
+WHOLE = "set checkpoint.trained_only: false"
+
+
 def _check_trained_only(spec: "JobSpec") -> None:
     """Checkpoints leave out only a base that can be had again."""
     if not spec.checkpoint.trained_only:
@@ -101,23 +104,23 @@ def _check_trained_only(spec: "JobSpec") -> None:
     if model.adapters is None and not model.frozen_encoder:
         raise Mistake(
             f"{key} an encoder whose weights are frozen, got one that trains",
-            "add model.adapters or model.frozen_encoder, or leave it out",
+            f"add model.adapters or model.frozen_encoder, or {WHOLE}",
         )
     if model.start_uri is not None:
         raise Mistake(
             f"{key} a base at model.weights_uri or timm's, got model.start_uri, whose file has "
             "both base and trained weights",
-            "leave it out",
+            WHOLE,
         )
     if model.weights == "none" and model.weights_uri is None:
         raise Mistake(
             f"{key} a base that can be had again, got random weights",
-            "set model.weights_uri, or model.weights: imagenet",
+            f"set model.weights_uri or model.weights: imagenet, or {WHOLE}",
         )
     if labelling_of(spec.method) is not None or teacher_of(spec.method) is not None:
         raise Mistake(
             f"{key} a method without a labelling stage or another network, got {spec.method.name}",
-            "leave it out",
+            WHOLE,
         )
 
 

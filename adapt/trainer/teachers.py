@@ -4,11 +4,9 @@ names."""
 from adapt.errors import keys_renamed
 from adapt.methods.distillation import Distillation, DistillationConfig
 from adapt.methods.method import AddOn
-from adapt.models import ENCODERS, build_encoder
+from adapt.models import build_encoder, is_transformer
 from adapt.models.config import SegmenterConfig
 from adapt.models.encoders.encoder import UNDILATED_STRIDE, Encoder
-from adapt.models.encoders.timm import timm_knows
-from adapt.models.encoders.vit import is_vit
 from adapt.models.licences import check_licence
 from adapt.models.segmenter import Segmenter
 from adapt.models.weights import load_fitting, read_weights
@@ -39,7 +37,7 @@ def build_add_ons(
 
 def _frozen_encoder(name: str) -> Encoder:
     """Of a vision transformer its own stages; other networks as classifiers are trained."""
-    transformer = name not in ENCODERS and timm_knows(name) and is_vit(name)
+    transformer = is_transformer(name)
     return build_encoder(name, None if transformer else UNDILATED_STRIDE, transformer)
 
 

@@ -2,23 +2,41 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapt.cli import network_tables
-from adapt.cli.network_tables import fitting_encoders
+from adapt.cli import network_counts
+from adapt.cli.network_counts import describe_architecture, describe_encoder, fitting_encoders
+from adapt.cli.network_facts import (
+    LISTED_CLASSES,
+    LISTED_HW,
+    Architecture,
+    EncoderChoice,
+    listed_networks,
+)
 from adapt.models import ARCHITECTURES, ENCODERS
 from adapt.models.costs import encoder_without_memory
 from adapt.models.demands import PYRAMID, Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.encoders.timm import TESTED_ENCODERS
-from tests.commands import Ended, call
+from adapt.models.encoders.vit import LISTED_VITS
+from tests.commands import Ended, call, finish, start_python
+from tests.tiers import one_in
 
 pytestmark = pytest.mark.xdist_group("models")  # the tables are counted once
-FEW_ENCODERS = ("resnet18", "pnasnet5large")
+FEW = {
+    "ARCHITECTURES": {name: ARCHITECTURES[name] for name in ("deeplab_v2", "icnet", "bisenet")},
+    "ENCODERS": {name: ENCODERS[name] for name in ("frrn_a", "mit_b0")},
+    "TESTED_ENCODERS": ("resnet18", "pnasnet5large"),
+    "LISTED_VITS": ("vit_pe_spatial_tiny_patch16_512",),
+}
+"""Rows that are counted here: all take minutes."""
+FEW_ENCODERS = [*FEW["ENCODERS"], *FEW["TESTED_ENCODERS"], *FEW["LISTED_VITS"]]
 SIZE = ("--size", "64x128")
+PYRAMID_8 = ("--output-stride", "8")
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +46,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def listings(folder: Path) -> tuple[Ended, Ended]:
-    """The tables and the same as JSON, with a few of timm's encoders alone, each counted once."""
+    """The tables and the same as JSON at another size, of a few rows, each counted once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("adapt.models.encoders.timm.TESTED_ENCODERS", FEW_ENCODERS)
-        for describe in (network_tables.describe_architecture, network_tables.describe_encoder):
-            patch.setattr(network_tables, describe.__name__, once(describe))
+        for name, rows in FEW.items():
+            patch.setattr(network_counts, name, rows)
+        for describe in (describe_architecture, describe_encoder):
+            patch.setattr(network_counts, describe.__name__, once(describe))
         return call("models", *SIZE, folder=folder), call("models", *SIZE, "--json", folder=folder)
 
 
@@ -73,18 +92,17 @@ def cells(text: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_every_architecture_and_encoder_has_its_numbers(
-    listing: Ended, facts: dict[str, Any]
-) -> None:
+def test_counted_networks_have_their_numbers(listing: Ended, facts: dict[str, Any]) -> None:
     rows = cells(listing.out)
-    assert [one["name"] for one in facts["architectures"]] == list(ARCHITECTURES)
-    assert [one["name"] for one in facts["encoders"]] == [*ENCODERS, *FEW_ENCODERS]
+    assert [one["name"] for one in facts["architectures"]] == list(FEW["ARCHITECTURES"])
+    assert [one["name"] for one in facts["encoders"]] == FEW_ENCODERS
     for one in facts["architectures"]:
         costs = [str(one["output_stride"]), *cost_cells(one)]
         head = f"main {one['heads']['main']:g}"
         assert [one["name"], one["encoder"], *costs, head] in rows
     for one in facts["encoders"]:
         strides = ", ".join(map(str, one["output_strides"]))
+        strides += " (pyramid)" if one["pyramid_strides"] else ""
         channels = ", ".join(str(stage["channels"]) for stage in one["stages"])
         words = [one["weights"] or one["name"], one["licence"] or "-", strides]
         assert [*words, *cost_cells(one), channels] in rows
@@ -105,9 +123,11 @@ def test_listed_numbers_are_the_known_ones(listing: Ended, facts: dict[str, Any]
     assert (resnet["parameters"], resnet["output_strides"]) == (11_176_512, [8, 16, 32])
     assert (resnet["weights"], resnet["licence"]) == ("resnet18.tv_in1k", "bsd-3-clause")
     assert encoders["pnasnet5large"]["output_strides"] == [32]
+    vit = encoders["vit_pe_spatial_tiny_patch16_512"]
+    assert (vit["output_strides"], vit["pyramid_strides"]) == ([16], [8, 16, 32])
     assert encoders["frrn_a"]["output_strides"] == [16] and encoders["frrn_a"]["weights"] is None
     assert "Any other backbone of timm" in " ".join(listing.out.split())
-    total = len(ARCHITECTURES) + len(ENCODERS) + len(FEW_ENCODERS)
+    total = len(FEW["ARCHITECTURES"]) + len(FEW_ENCODERS)
     assert f"{total}/{total}" in listing.err
 
 
@@ -188,6 +208,10 @@ def test_strides_are_those_that_timm_encoders_can_have(folder: Path) -> None:
             ["--output-stride", "4", "--encoder", "vgg16"],
             "model.output_stride: expected 8, 16 or 32",
         ),
+        (
+            ["--output-stride", "4", "--encoder", "vit_tiny_patch16_224"],
+            "model.output_stride: expected 8, 14, 16 or 32, got 4",
+        ),
         (["--architecture", "pspnt"], "expected a known name, got 'pspnt'; did you mean 'pspnet'?"),
         (["--encoder", "resnt18"], "got 'resnt18'; did you mean 'resnet18'?"),
         (
@@ -242,24 +266,97 @@ def test_which_encoders_fit_in_words(demands: Demands, words: str) -> None:
     assert fitting_encoders(demands) == words
 
 
+def test_a_vision_transformer_alone_has_its_own_patches(folder: Path) -> None:
+    """As the page's table has it; only patches of another side and pyramids have more numbers."""
+    own = described(folder, "--encoder", "eva02_small_patch14_336")
+    assert own == described(folder, "--encoder", "eva02_small_patch14_336", "--output-stride", "14")
+    assert (own["parameters"], own["output_stride"]) == (21_742_464, 14)
+    assert [stage["reduction"] for stage in own["stages"]] == [14] * 4
+    assert (own["output_strides"], own["pyramid_strides"]) == ([14], [8, 16, 32])
+
+
+@pytest.mark.parametrize(("stride", "reductions"), [(16, [16] * 4), (32, [4, 8, 16, 32])])
+def test_patches_of_another_side_and_pyramids_are_described(
+    stride: int, reductions: list[int], folder: Path
+) -> None:
+    found = described(
+        folder, "--encoder", "eva02_small_patch14_336", "--output-stride", str(stride)
+    )
+    assert [stage["reduction"] for stage in found["stages"]] == reductions
+    more = 3 * 384 * (16**2 - 14**2)
+    assert (found["output_stride"], found["parameters"]) == (stride, 21_742_464 + more)
+
+
+def test_a_pyramid_says_so(folder: Path) -> None:
+    argv = ("models", "--encoder", "vit_tiny_patch16_224", *SIZE)
+    as_it_is, pyramid = (call(*argv, *more, folder=folder).out for more in ((), PYRAMID_8))
+    assert "vit_tiny_patch16_224 at output stride 16," in as_it_is
+    assert "vit_tiny_patch16_224 at a pyramid at output stride 8" in pyramid
+
+
+LISTED = listed_networks()
+
+
+def test_the_list_has_every_row_of_the_tables() -> None:
+    assert [row.name for row in LISTED.architectures] == list(ARCHITECTURES)
+    names = [*ENCODERS, *TESTED_ENCODERS, *LISTED_VITS]
+    assert [row.name for row in LISTED.encoders] == names
+
+
 @pytest.mark.slow
-def test_every_tested_encoder_has_weights_with_a_licence(folder: Path) -> None:
-    ended = call("models", "--json", folder=folder)
-    encoders = {one["name"]: one for one in json.loads(ended.out)["encoders"]}
-    assert list(encoders) == [*ENCODERS, *TESTED_ENCODERS]
+@pytest.mark.parametrize("row", one_in(7, LISTED.architectures), ids=lambda row: row.name)
+def test_listed_architectures_are_those_of_the_code(row: Architecture) -> None:
+    found = describe_architecture({"architecture": row.name}, LISTED_HW, LISTED_CLASSES)
+    assert plain(found) == plain(row), "run `make docs`"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", one_in(11, LISTED.encoders), ids=lambda row: row.name)
+def test_listed_encoders_are_those_of_the_code(row: EncoderChoice) -> None:
+    assert plain(describe_encoder(row.name, LISTED_HW)) == plain(row), "run `make docs`"
+
+
+def plain(row: Any) -> Any:
+    """As JSON has it."""
+    return json.loads(json.dumps(asdict(row)))
+
+
+def test_the_list_is_read_not_counted(folder: Path) -> None:
+    """Without torch and timm, whose import alone takes seconds."""
+    code = (
+        "import sys; sys.argv = ['segadapt', 'models', '--json']; from adapt.cli.main import main; "
+        "code = main(); assert not {'torch', 'timm', 'pydantic'} & set(sys.modules); sys.exit(code)"
+    )
+    ended = finish(start_python("-c", code, folder=folder))
+    assert (ended.code, ended.err) == (0, "")
+    found = json.loads(ended.out)
+    assert found["size_hw"] == list(LISTED_HW)
+    assert found["encoders"] == [plain(row) for row in LISTED.encoders]
+
+
+def test_the_listed_table_has_the_vision_transformers(folder: Path) -> None:
+    ended = call("models", folder=folder)
+    assert (ended.code, ended.err) == (0, "")
+    text = "".join(cell for row in cells(ended.out) for cell in row[:1])
+    assert all(name in text for name in LISTED_VITS)
+
+
+def test_every_tested_encoder_has_weights_with_a_licence() -> None:
+    encoders = {one.name: one for one in LISTED.encoders}
     for name in TESTED_ENCODERS:
-        assert encoders[name]["weights"].startswith(f"{name}.")
-        assert encoders[name]["licence"] in ("apache-2.0", "bsd-3-clause", "mit")
+        weights, licence = encoders[name].weights, encoders[name].licence
+        assert weights is not None and weights.startswith(f"{name}.")
+        assert licence in ("apache-2.0", "bsd-3-clause", "mit")
 
 
 def test_a_tested_encoder_is_built_once_to_be_described(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not once for each output stride: `segadapt models` lists dozens of them."""
     built = []
 
-    def counted(name: str, output_stride: int) -> Encoder:
+    def counted(name: str, output_stride: int | None) -> Encoder:
         built.append(output_stride)
         return encoder_without_memory(name, output_stride)
 
-    monkeypatch.setattr(network_tables, "encoder_without_memory", counted)
-    found = network_tables.describe_encoder("resnet18", (64, 64))
+    monkeypatch.setattr(network_counts, "encoder_without_memory", counted)
+    found = describe_encoder("resnet18", (64, 64))
     assert (built, found.output_strides) == ([32], (8, 16, 32))

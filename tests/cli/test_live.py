@@ -1,15 +1,17 @@
 """The live line and the bar: what they say, and that logs get plain lines."""
 
 import io
+import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from adapt.checkpoint.snapshot import Moment
-from adapt.cli.live import LiveLine, describe, progress_bar
+from adapt.cli.live import LiveLine, describe, progress_bar, rate_bar
 from adapt.cli.messages import lossy_messages
 from adapt.stream.observe import Observed
 from adapt.trainer.budget import Bill
@@ -69,6 +71,52 @@ def test_the_bar_counts() -> None:
     with progress_bar("packing", console) as advance:
         advance(3, 4)
     assert "packing" in console.file.getvalue() and "3/4" in console.file.getvalue()
+
+
+class Screen:
+    """A terminal's console, and what it shows in the end."""
+
+    def __init__(self) -> None:
+        self.console = Console(file=io.StringIO(), width=100, force_terminal=True)
+
+    def lines(self) -> list[str]:
+        """Lines that are left, with what was written over or erased gone: rich goes up a line and
+        erases it."""
+        shown = [""]
+        for part in re.split(r"(\n|\x1b\[1A|\x1b\[2K)", self.console.file.getvalue()):
+            if part == "\n":
+                shown.append("")
+            elif part == "\x1b[1A":
+                shown.pop()
+            elif part == "\x1b[2K":
+                shown[-1] = ""
+            else:
+                shown[-1] += re.sub(r"\x1b\[[\d;?]*[a-zA-Z]|\r", "", part)
+        return [line.strip() for line in shown if line.strip()]
+
+
+@pytest.mark.parametrize("bar", [progress_bar, rate_bar])
+def test_a_bar_that_a_failure_ends_is_gone(bar: Any) -> None:
+    failed, done = Screen(), Screen()
+    with pytest.raises(ValueError), bar("packing", failed.console) as advance:
+        advance(3, 4, *([0] if bar is rate_bar else []))
+        raise ValueError
+    with bar("packing", done.console) as advance:
+        advance(4, 4, *([0] if bar is rate_bar else []))
+    assert failed.lines() == []
+    (left,) = done.lines()
+    assert left.startswith("packing") and "4/4" in left
+
+
+def test_a_live_line_that_a_failure_ends_keeps_its_last_report() -> None:
+    early, late = Screen(), Screen()
+    with pytest.raises(ValueError), LiveLine(early.console):
+        raise ValueError
+    with pytest.raises(ValueError), LiveLine(late.console) as line:
+        line.show(REPORT)
+        raise ValueError
+    assert early.lines() == []
+    assert " ".join(late.lines()).startswith("step 20/100")
 
 
 def test_a_log_that_cannot_be_written_ends_no_job(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,10 @@ def test_blocks_must_be_smaller_than_the_target() -> None:
     config = VFMUDAConfig()
     check_size(config, "source.size_hw", (64, 128))
     check_size(config, "target.size_hw", (65, 128))
-    message = r"method.masks.block_px: expected less than .* 64 pixels .* got 64. Fix: write 8"
+    message = (
+        r"method.masks.block_px: expected less than .* 64 pixels .* got 64. Fix: write 8, or set "
+    )
+    message += r"method.masks: {unit: tokens}, a vision transformer's patches, or enlarge target"
     with pytest.raises(JobError, match=message):
         check_size(config, "target.size_hw", (64, 128))
     check_size(VFMUDAConfig(masks=None), "target.size_hw", (64, 128))

@@ -236,8 +236,9 @@ def test_what_is_left_out_stays_the_same_in_a_run(
 def test_a_base_that_could_not_be_had_again_is_refused(
     values: dict[str, Any], tmp_path: Path, overrides: list[str], message: str
 ) -> None:
-    with pytest.raises(JobError, match=f"^checkpoint.trained_only: {message}"):
+    with pytest.raises(JobError, match=f"^checkpoint.trained_only: {message}") as error:
         trained_only(values, tmp_path, *overrides)
+    assert error.value.fix.endswith("set checkpoint.trained_only: false")
 
 
 def test_training_may_start_from_a_checkpoint_without_its_base(

@@ -21,6 +21,22 @@ from adapt.models.layers import enlarged
 MODULES = ("timm.models.vision_transformer", "timm.models.eva", "timm.models.deit")
 """The files of timm whose networks these are: DINOv2, TIPSv2; DINOv3, PE, EVA-02; DeiT-3."""
 
+LISTED_VITS: tuple[str, ...] = (
+    "vit_tiny_patch16_224",
+    *(
+        f"vit_{size}_patch14_{registers}dinov2"
+        for registers in ("", "reg4_")
+        for size in ("small", "base", "large", "giant")
+    ),
+    *(f"vit_{size}_patch14_reg1_tipsv2" for size in ("base", "large", "so400m")),
+    *(f"vit_pe_spatial_{size}_patch16_512" for size in ("tiny", "small", "base")),
+    "vit_pe_spatial_large_patch14_448",
+    *("eva02_small_patch14_336", "eva02_base_patch14_448", "eva02_large_patch14_448"),
+    "eva02_large_patch14_clip_336",
+    *(f"vit_{size}_patch16_dinov3" for size in ("small", "base", "large", "huge_plus", "7b")),
+)
+"""Those that `segadapt models` lists; timm's others go the same way."""
+
 STAGE_ENDS: dict[int, tuple[int, ...]] = {24: (7, 11, 15, 23)}
 """Last blocks of the stages by the number of blocks, where papers (Rein, SoMA) have other ones
 than quarter points."""
