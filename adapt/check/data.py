@@ -11,7 +11,13 @@ from adapt.errors import DataError
 from adapt.platforms.platform import Finding
 from adapt.spec.job_spec import JobSpec
 from adapt.stream.domains import Part
-from adapt.trainer.opening import absent_classes, open_cache, open_part, open_validation
+from adapt.trainer.opening import (
+    absent_classes,
+    open_cache,
+    open_part,
+    open_validation,
+    with_score,
+)
 from storage.retry import retried
 from storage.shards.cache import ShardCache
 from storage.stores import READ_ONLY
@@ -85,7 +91,11 @@ def _opened(subject: Subject, part: Part | Scored, cache: ShardCache) -> PackedS
 def _of_split(subject: Subject, part: Part | Scored, split: PackedSplit) -> Iterator[Finding]:
     manifest, name = split.manifest, part.name
     samples = f"{manifest.num_samples} samples of {manifest.dataset}"
-    yield Finding(name, True, f"{part.config.uri}/{part.config.split}: {samples}")
+    scored = ""
+    if isinstance(part, Scored) and split.id_table is None:
+        chosen_by = with_score(subject.job, split).evaluate.score
+        scored = f", without labels: checkpoints are chosen by {chosen_by}"
+    yield Finding(name, True, f"{part.config.uri}/{part.config.split}: {samples}{scored}")
     if split.id_table is not None:
         yield _classes(subject, name, part.config, split)
     for what, check in ((f"{name} shards", _shards), (f"{name} sample", _sample)):

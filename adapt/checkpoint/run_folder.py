@@ -31,7 +31,7 @@ import torch
 from adapt.checkpoint.checked_files import MANIFEST, CheckedFiles
 from adapt.checkpoint.files import memory_file, sha256_of
 from adapt.checkpoint.lease import LEASE, Lease
-from adapt.checkpoint.saved import Best, Saved
+from adapt.checkpoint.saved import Best, Saved, step_of
 from adapt.checkpoint.shards import SHARDS
 from adapt.checkpoint.snapshot import Snapshot
 from adapt.errors import DataError
@@ -180,6 +180,15 @@ class RunFolder:
         keys = [info.key for info in self.store.list("step-")]
         return sorted(key.split("/")[0] for key in keys if key.endswith(f"/{MANIFEST}"))
 
+    def of_step(self, step: int) -> Saved | None:
+        """The newest finished save of a step; None where there is none. Raises `DataError` for a
+        damaged manifest."""
+        names = [name for name in self.names() if step_of(name) == step]
+        if not names:
+            return None
+        digests = self._files.again(lambda: self._files.digests(names[-1]))
+        return Saved(names[-1], join(self.uri, names[-1], WEIGHTS), digests[WEIGHTS])
+
     def mark_best(self, saved: Saved, score: float) -> None:
         """Point BEST at a checkpoint."""
         best = Best(saved.name, score, saved.sha256)
@@ -218,9 +227,9 @@ class RunFolder:
                 return None
         return best
 
-    def retain(self, keep: int, newest: str) -> list[str]:
-        """Delete all but the best and the `keep` newest checkpoints up to `newest`; return those
-        that are kept.
+    def retain(self, keep: int, newest: str, spared: Collection[int] = ()) -> list[str]:
+        """Delete all but the best, the `keep` newest checkpoints up to `newest`, and the newest of
+        each step that is `spared`; return those that are kept.
 
         Later ones are damaged ones that a resume skipped: they do not count yet. A manifest
         goes first, files after it.
@@ -228,7 +237,8 @@ class RunFolder:
         self._check_lease()
         best, names = self.best(), self.names()
         old = [name for name in names if name <= newest][:-keep]
-        removed = {name for name in old if best is None or name != best.name}
+        stay = {step_of(name): name for name in names if step_of(name) in spared}.values()
+        removed = {name for name in old if best is None or name != best.name} - set(stay)
         for name in sorted(removed):
             self.store.delete(f"{name}/{MANIFEST}")
             for info in list(self.store.list(f"{name}/")):

@@ -152,9 +152,10 @@ class Saver:
             saved = self._folder.save(snapshot)
             self.durable = snapshot.moment
             if snapshot.score is not None:
-                self._folder.mark_best(saved, snapshot.score)
-                self._on_best(saved, snapshot)
-            kept = self._folder.retain(self._keep, saved.name)
+                best = self._best_of(saved, snapshot)
+                self._folder.mark_best(best, snapshot.score)
+                self._on_best(best, snapshot)
+            kept = self._folder.retain(self._keep, saved.name, snapshot.spared)
             self._on_stored(saved, snapshot, kept)
         except (StoreError, OSError, MemoryError) as error:
             age = "none is stored yet" if self.durable is None else self._age(self.durable)
@@ -168,6 +169,18 @@ class Saver:
         took_s = time.monotonic() - started_s
         log.info("the checkpoint of step %d is stored (%.1f s)", snapshot.step, took_s)
         return None
+
+    def _best_of(self, saved: Saved, snapshot: Snapshot) -> Saved:
+        """The checkpoint that is the best now: this one, or an earlier one."""
+        if snapshot.best_step is None:
+            return saved
+        found = self._folder.of_step(snapshot.best_step)
+        if found is None:
+            raise StoreError(
+                f"{self._folder.store.uri}: expected the checkpoint of step {snapshot.best_step}, "
+                "which is the best, got none"
+            )
+        return found
 
     def _age(self, durable: Moment) -> str:
         minutes = durable.age_s / 60

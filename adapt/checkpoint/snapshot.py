@@ -29,7 +29,9 @@ class Snapshot(NamedTuple):
     `state` is what a resume needs, `weights` the segmentation network's, `description` the header
     of their file; `score` is set where it is the best so far. `others` are weights of further
     networks, by file. `history` is the run's, as JSON lines; empty for none. `shards` are files
-    that ranks have stored already, in the folder `name`, with their sha256.
+    that ranks have stored already, in the folder `name`, with their sha256. Where an earlier
+    checkpoint is the best with this `score`, `best_step` and `best_figures` are its step and its
+    metrics. Of the steps `spared` a checkpoint stays in the store.
     """
 
     moment: Moment
@@ -42,6 +44,9 @@ class Snapshot(NamedTuple):
     history: str = ""
     name: str = ""
     shards: Mapping[str, str] = MappingProxyType({})
+    best_step: int | None = None
+    best_figures: Mapping[str, float] = MappingProxyType({})
+    spared: tuple[int, ...] = ()
 
     @property
     def step(self) -> int:

@@ -135,7 +135,13 @@ def download_best(
             "./runs/mlflow.db."
         ),
     ] = None,
-    metric: Annotated[str, typer.Option(help="Metric that ranks an experiment's runs.")] = "miou",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="Metric that ranks an experiment's runs; default: the one by which they chose "
+            "their checkpoints, miou where they differ."
+        ),
+    ] = None,
     spec: StoresFrom = None,
     as_json: AsJson = False,
 ) -> None:

@@ -234,16 +234,19 @@ def _say_outcome(job: "JobSpec", place: Place, outcome: "Outcome", as_json: bool
     where = without_password(tracking_uri(job, place))
     best = None if outcome.best is None else outcome.best._asdict()
     rules = job.evaluate
-    rule = {"protocol": rules.protocol, "chosen_by": rules.score, "weights": rules.weights}
+    rule = {"protocol": rules.protocol, "chosen_by": outcome.chosen_by, "weights": rules.weights}
+    early = outcome.stopped_early
     answer = {"run": job.name, "step": outcome.step, "best": best, **rule}
+    answer["stopped_early"] = early or None
     answer["figures"] = outcome.metrics
     if as_json:
         print_answer({**answer, "tracking_uri": where})
         return
-    console.print(f"[green]done[/green]: {job.name}, {outcome.step} steps")
+    ended = f" of {job.train.steps}, stopped early: {early}" if early else " steps"
+    console.print(f"[green]done[/green]: {job.name}, {outcome.step}{ended}", highlight=False)
     if outcome.best is not None:
-        score = f"{rules.score} {outcome.best.score:.2%}"
-        chosen = chosen_text(rules.protocol, rules.score, rules.weights)
+        score = f"{outcome.chosen_by} {outcome.best.score:.2%}"
+        chosen = chosen_text(rules.protocol, outcome.chosen_by, rules.weights)
         console.print(f"best checkpoint: {outcome.best.name}, {score} ({chosen})")
         command = f"segadapt download-best {job.name} --out best --tracking-uri {where}"
         console.print(f"fetch it: {command}", highlight=False, soft_wrap=True)

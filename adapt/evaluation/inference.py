@@ -167,7 +167,7 @@ def upload(pixels: Tensor, device: torch.device) -> Tensor:
 
 def decoded(
     split: PackedSplit, indices: Sequence[int], threads: int
-) -> Iterator[tuple[int, Sample]]:
+) -> Generator[tuple[int, Sample]]:
     """Samples in order, a few decoded ahead; their shards are released behind them."""
     shards = split.index.shard[list(indices)].tolist()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:

@@ -14,8 +14,8 @@ from torch import Tensor
 from adapt.evaluation.consistency import AVERAGE, MIRRORED, RECOLOURED, class_pairs, consistency
 from adapt.models.segmenter import Segmenter
 
-TEACHER_AGREEMENT = "teacher_agreement"
-"""The score that needs a moving average beside the network."""
+TEACHER_AGREEMENT, FLIP_CONSISTENCY = "teacher_agreement", "flip_consistency"
+"""The scores that need a moving average beside the network, and predictions of an image alone."""
 
 _FIXED = 2**20
 """Of a fixed-point number: sums of up to 4e12 pixels fit into 64 bits."""
@@ -199,11 +199,11 @@ LABEL_FREE_SCORES = {
     "soft_neighbourhood_density": LabelFreeScore(
         lambda _classes: 2, neighbourhood, soft_neighbourhood_density
     ),
-    "flip_consistency": LabelFreeScore(_pairs_size, class_pairs, consistency, MIRRORED),
+    FLIP_CONSISTENCY: LabelFreeScore(_pairs_size, class_pairs, consistency, MIRRORED),
     "colour_consistency": LabelFreeScore(_pairs_size, class_pairs, consistency, RECOLOURED),
     TEACHER_AGREEMENT: LabelFreeScore(_pairs_size, class_pairs, consistency, AVERAGE),
 }
-"""By the spec's `evaluate.label_free` and `evaluate.log_label_free`."""
+"""By the spec's `evaluate.select_by` and `evaluate.log_label_free`."""
 
 
 def without_average(names: Sequence[str], average: Segmenter | None) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ class Session(_Entry):
     ranks: int = 1
     gpu: str | None = None
     versions: dict[str, str] = {}
+    stopped_early: str | None = None
     data: dict[str, dict[str, Any]] = {}
 
 

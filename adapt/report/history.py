@@ -6,7 +6,8 @@ there twice or missing. MLflow, which may be unreachable, is not asked.
 
     {"kind": "session", ...}      a start of the job: its machine, its data, the seconds it ran
     {"kind": "train", ...}        losses, rates and speed at a step; "validation": scores
-    {"kind": "evaluation", ...}   confusion matrix and pictures, of the best and of the last one
+    {"kind": "evaluation", ...}   confusion matrix and pictures, of the best and of the last one,
+                                  and of those that may be the best next time
 """
 
 import json
@@ -52,7 +53,8 @@ class History:
     """The history of a run, kept by the leader.
 
     `curves`: `train` and `validation`. `sessions`: facts of each start. `best`, `last`: the
-    evaluation that counts and the latest, None before the first.
+    evaluation that counts and the latest, None before the first. `others`: earlier ones by step,
+    that may count again.
     """
 
     def __init__(self) -> None:
@@ -60,6 +62,7 @@ class History:
         self.sessions: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.last: dict[str, Any] | None = None
+        self.others: dict[int, dict[str, Any]] = {}
         self._began_s: float | None = None
 
     @classmethod
@@ -84,6 +87,8 @@ class History:
             marks = entry.pop("marks")
             self.best = entry if "best" in marks else self.best
             self.last = entry if "last" in marks else self.last
+            if not marks:
+                self.others[int(entry["step"])] = entry
         elif kind == "curve":
             curve = self.curves[entry["name"]]
             curve.seen, curve.stride = int(entry["seen"]), int(entry["stride"])
@@ -125,6 +130,26 @@ class History:
         if isfinite(rank) and (self.best is None or rank > self.best["rank"]):
             self.best = self.last
 
+    def choose(self, step: int, kept: Iterable[int], record: Mapping[str, float]) -> None:
+        """Let the evaluation of a step count, which was logged before, with more scores for its
+        `record`; those of the steps `kept` stay, since one of them may count next time."""
+        known = [*self.others.values(), self.best, self.last]
+        by_step = {one["step"]: one for one in known if one is not None}
+        if step in by_step:
+            self.best = by_step[step]
+            self.best["record"] = {**self.best["record"], **record}
+        shown = {one["step"] for one in (self.best, self.last) if one is not None}
+        self.others = {one: by_step[one] for one in kept if one in by_step and one not in shown}
+
+    def stop_early(self, why: str) -> None:
+        """Note that the run is done before its last step."""
+        self.sessions[-1]["stopped_early"] = why
+
+    @property
+    def stopped_early(self) -> str | None:
+        """Why the run was done before its last step; None where it was not."""
+        return self.sessions[-1].get("stopped_early") if self.sessions else None
+
     def text(self) -> str:
         """The file's content as of now."""
         self.spent()
@@ -141,6 +166,8 @@ class History:
                 yield {"kind": name, "step": step, "values": values}
 
     def _evaluations(self) -> Iterable[dict[str, Any]]:
+        for other in self.others.values():
+            yield {"kind": "evaluation", "marks": [], **other}
         if self.best is not None and self.best is not self.last:
             yield {"kind": "evaluation", "marks": ["best"], **self.best}
         if self.last is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from adapt.evaluation.protocol import chosen_text
+from adapt.evaluation.protocol import WITH_LABELS, chosen_text
 from adapt.report import charts
 from adapt.report.beside_teacher import beside_teacher
 from adapt.report.history import TRAIN, VALIDATION
@@ -59,7 +59,9 @@ def lead(run: RunRecord) -> str:
     spec = run.spec
     domains = [_datasets(spec.get(key)) for key in ("source", "target")]
     pair = " to ".join(one for one in domains if one)
-    model, done = spec["model"], "finished" if run.step >= run.steps else "not finished"
+    model, early = spec["model"], run.history.stopped_early
+    done = "finished" if run.step >= run.steps else "not finished"
+    done = done if early is None else f"stopped early: {early}"
     return (
         f"{spec['method']['name']} on {model['architecture']} ({model['encoder']}): {pair}; "
         f"step {run.step} of {run.steps}, {done}."
@@ -74,9 +76,7 @@ def _datasets(section: Any) -> str:
 def score(run: RunRecord) -> tuple[str, float | None, str]:
     """The score that chooses the checkpoint: its name, its value, and how it was chosen."""
     rules, shown = run.spec.get("evaluate", {}), run.shown
-    protocol = rules.get("protocol", "best")
-    label_free = protocol == "best_label_free"
-    name = str(rules.get("label_free") if label_free else rules.get("select_by", "miou"))
+    protocol, name = rules.get("protocol", "best"), str(rules.get("select_by") or WITH_LABELS)
     value = None if shown is None else shown["record"].get(name)
     step = "" if shown is None else f", step {shown['step']}"
     return name, value, f"{chosen_text(protocol, name, run.network)}{step}"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from adapt.config.validation import Mistake
 from adapt.engine.optim import schedule_length
 from adapt.errors import JobError, known_names, written
+from adapt.evaluation.label_free import FLIP_CONSISTENCY, TEACHER_AGREEMENT
 from adapt.evaluation.metrics import subset_classes
 from adapt.evaluation.protocol import EMA
 from adapt.methods import METHODS, check_size, labelling_of
@@ -57,10 +58,15 @@ def _check_labelled_apart(spec: "JobSpec") -> None:
 
 
 def _check_protocol(spec: "JobSpec") -> None:
-    if spec.validation is None and not spec.evaluate.needs_labels:
+    evaluate = spec.evaluate
+    if spec.validation is None and evaluate.select_by is not None and not evaluate.needs_labels:
         raise Mistake(
-            f"evaluate.protocol: expected a validation split for {spec.evaluate.protocol}, got "
-            "none",
+            f"evaluate.select_by: expected a validation split for {evaluate.select_by}, got none",
+            fix="add the section validation; the target's own split will do, labels are not needed",
+        )
+    if spec.validation is None and evaluate.early_stop is not None:
+        raise Mistake(
+            "evaluate.early_stop: expected a validation split to see gains on, got none",
             fix="add the section validation; the target's own split will do, labels are not needed",
         )
     averaged = METHODS[spec.method.name].has_teacher or spec.train.ema is not None
@@ -77,15 +83,15 @@ def _check_protocol(spec: "JobSpec") -> None:
 def _check_compared(spec: "JobSpec", averaged: bool) -> None:
     """Scores that compare two predictions get two that may differ."""
     for name in spec.evaluate.label_free_scores:
-        chosen = spec.evaluate.score == name
-        key = "evaluate.label_free" if chosen else "evaluate.log_label_free"
-        if name == "teacher_agreement" and not averaged:
+        key = "select_by" if spec.evaluate.score == name else "log_label_free"
+        key = f"evaluate.{key}"
+        if name == TEACHER_AGREEMENT and not averaged:
             raise Mistake(
                 f"{key}: expected a score that the method can have, got {name!r}: method "
                 f"{spec.method.name} has no teacher to agree with",
                 fix="name another one, or add train.ema: {alpha: 0.999}",
             )
-        if name == "flip_consistency" and spec.evaluate.flip:
+        if name == FLIP_CONSISTENCY and spec.evaluate.flip:
             raise Mistake(
                 f"{key}: expected another score with evaluate.flip, got {name!r}: predictions that "
                 "are averaged with the mirrored image's agree with them always",

@@ -19,7 +19,7 @@ from adapt.data.label_maps import LABEL_SPACES, SegmentationClass
 from adapt.engine.optim import OPTIMIZERS
 from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.train_config import TrainConfig
-from adapt.evaluation.protocol import EvaluateConfig, ValidationConfig
+from adapt.evaluation.protocol import EarlyStopConfig, EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS
 from adapt.methods.class_prior import ClassPriorConfig
 from adapt.methods.distillation import DistillationConfig
@@ -112,6 +112,7 @@ _PLAIN_SECTIONS: Mapping[str, type[BaseModel]] = {
     "train.ema": MovingAverageConfig,
     "stream": StreamConfig,
     "evaluate": EvaluateConfig,
+    "evaluate.early_stop": EarlyStopConfig,
     "checkpoint": CheckpointConfig,
     "tracking": TrackingConfig,
     "report": ReportConfig,

@@ -21,6 +21,7 @@ MAY_CHANGE = (
     "checkpoint.keep",
     "report",
     "evaluate.pictures",
+    "evaluate.early_stop",
     "method.max_gap_points",
     "train.activation_checkpointing",
     "train.max_bad_steps",

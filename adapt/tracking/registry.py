@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from adapt.evaluation.protocol import AGREEMENT, sign
 from adapt.tracking.logged_models import model_of
 from adapt.tracking.mlflow_errors import code_of
 from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG, BEST_URI_TAG, MlflowRun
@@ -72,13 +73,17 @@ def _make_registered_model(run: MlflowRun, name: str) -> None:
 
 
 def _beats_best(run: MlflowRun, name: str, facts: Mapping[str, str]) -> bool:
-    """Return whether the version with the alias scored less, or has no such score. What has no
-    score itself, as an imported network, does not."""
+    """Return whether the version with the alias scored less, or has no such score; the newest wins
+    where scores compare within a run alone. What has no score itself, as an imported network, does
+    not."""
     aliases = run.client.get_registered_model(name).aliases
     if BEST_ALIAS not in aliases:
         return True
     if BEST_CHOSEN_BY_TAG not in facts:
         return False
     best = run.client.get_model_version(name, str(aliases[BEST_ALIAS])).tags
-    score = legal_name(f"best_checkpoint_{facts.get(BEST_CHOSEN_BY_TAG)}")
-    return score not in best or not float(facts[score]) <= float(best[score])  # NaN counts least
+    by = facts[BEST_CHOSEN_BY_TAG]
+    score = legal_name(f"best_checkpoint_{by}")
+    if score not in best or by == AGREEMENT:
+        return True
+    return not sign(by) * float(facts[score]) <= sign(by) * float(best[score])  # NaN counts least

@@ -191,7 +191,7 @@ class Tracker:
     ) -> None:
         """Name the best checkpoint so far, in tags of the run.
 
-        metrics: its scores; the first is the one it was chosen by, greater is better. rule:
+        metrics: its scores; the first is the one it was chosen by. rule:
         `protocol` and `weights` of the choice. With `register_as`, `finish("FINISHED")` makes a
         model version of it, which gets the alias `best` where no version scored more.
         """

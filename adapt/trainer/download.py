@@ -44,13 +44,13 @@ def download_best(
     out: Path,
     tracking_uri: str,
     place: Place,
-    metric: str = "miou",
+    metric: str | None = None,
     stores: Stores | None = None,
 ) -> Downloaded:
     """Write `weights.safetensors` and `spec.yaml` of the best checkpoint of `wanted` into `out`.
 
-    `wanted` is what `find_run` takes: a run, an experiment, of which the run with the highest
-    `metric` is taken, a submitted job, or a registered model. `stores` default to those of the
+    `wanted` is what `find_run` takes: a run, an experiment, of which the run with the best `metric`
+    is taken, a submitted job, or a registered model. `stores` default to those of the
     run's own spec. Raises `JobError` where MLflow knows no such run, or several of that name,
     `StoreError`, `DataError`. MLflow and the store are asked again where they fail in passing.
     """
@@ -65,7 +65,7 @@ def download_best(
     with file_errors(out / SPEC):
         (out / SPEC).write_text(job.to_yaml())
     chosen_by = tags.get(BEST_CHOSEN_BY_TAG, job.evaluate.score)
-    by = metric if score_tag(metric) in tags else chosen_by
+    by = metric if metric is not None and score_tag(metric) in tags else chosen_by
     return Downloaded(
         out / WEIGHTS,
         out / SPEC,

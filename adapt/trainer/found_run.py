@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 from adapt.checkpoint.run_folder import SPEC
 from adapt.config.strict_yaml import parse_yaml
 from adapt.errors import MAX_SHOWN, JobError, got
+from adapt.evaluation.protocol import AGREEMENT, WITH_LABELS, sign
 from adapt.spec.job_spec import JobSpec, parse_spec
 from adapt.tracking.mlflow_database import require_database
 from adapt.tracking.mlflow_errors import REFUSALS, be_brief, code_of, failures, first_line, fix_of
-from adapt.tracking.mlflow_run import BEST_URI_TAG, JOB_TAG
+from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG, BEST_URI_TAG, JOB_TAG
 from adapt.tracking.names import legal_name
 from adapt.tracking.registry import BEST_ALIAS, VERSION
 from storage.errors import StoreError
@@ -40,7 +41,7 @@ class FoundRun(NamedTuple):
 def find_run(
     wanted: str,
     tracking_uri: str,
-    metric: str = "miou",
+    metric: str | None = None,
     *,
     best: bool = True,
     texts: Sequence[str] = (),
@@ -48,9 +49,11 @@ def find_run(
     """The run that `wanted` names: by id, as an experiment, by job, by name, or as a registered
     model, `NAME` (its best version), `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
-    Of an experiment the run with the highest `metric`. `best`: it needs a best checkpoint. `texts`:
-    artifacts to read, where they are there. Raises `JobError` where MLflow knows none, or several
-    of that name, and `StoreError`. MLflow is asked again where it fails in passing.
+    Of an experiment the run with the best `metric`, by default the score by which its runs chose
+    their checkpoints, miou where they differ. `best`: it needs a best checkpoint. `texts`:
+    artifacts to read, where they are there. Raises `JobError` where MLflow knows none, several of
+    that name, or several whose scores do not compare, and `StoreError`. MLflow is asked again where
+    it fails in passing.
     """
     require_database(tracking_uri)
     be_brief()
@@ -93,7 +96,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _find(
-    client: Any, wanted: str, metric: str, tracking_uri: str, best: bool
+    client: Any, wanted: str, metric: str | None, tracking_uri: str, best: bool
 ) -> tuple[Any, Mapping[str, str]]:
     """The run, and the tags of the registered version that names it."""
     experiments = client.search_experiments()
@@ -122,7 +125,21 @@ def _find(
             f"{wanted}: expected a run with a best checkpoint, got none",
             fix="wait for the first evaluation, which marks one",
         )
-    return max(scored, key=lambda run: _score(run, metric)), {}
+    by = metric or _chosen_by(scored)
+    if by == AGREEMENT and len(scored) > 1:
+        raise JobError(
+            f"{wanted}: expected one run, got {len(scored)} that chose by {AGREEMENT}, which "
+            "compares checkpoints of one run",
+            "name one of them, or choose among their checkpoints: segadapt choose SPEC "
+            "--checkpoint A --checkpoint B",
+        )
+    return max(scored, key=lambda run: _score(run, by)), {}
+
+
+def _chosen_by(runs: Sequence[Any]) -> str:
+    """The score by which all of these runs chose their checkpoints, miou where they differ."""
+    names = {run.data.tags.get(BEST_CHOSEN_BY_TAG, WITH_LABELS) for run in runs}
+    return str(names.pop()) if len(names) == 1 else WITH_LABELS
 
 
 def _registered(client: Any, wanted: str) -> Any:
@@ -144,8 +161,8 @@ def _registered(client: Any, wanted: str) -> Any:
 
 
 def _score(run: Any, metric: str) -> float:
-    """A run's score; a run without a number counts least."""
-    score = float(run.data.tags.get(score_tag(metric), "-inf"))
+    """A run's score, greater is better; a run without a number counts least."""
+    score = sign(metric) * float(run.data.tags.get(score_tag(metric), "nan"))
     return score if score == score else -math.inf
 
 

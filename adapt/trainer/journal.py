@@ -12,7 +12,7 @@ from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.engine.engine import Engine
 from adapt.evaluation.evaluate import Evaluation
 from adapt.evaluation.pictures import evaluation_sheet
-from adapt.evaluation.protocol import metric_name
+from adapt.evaluation.protocol import AGREEMENT, WITH_LABELS, metric_name
 from adapt.report.history import TRAIN, VALIDATION, History
 from adapt.report.thumbnails import panels
 from adapt.stream.observe import Observed, Observer
@@ -23,6 +23,7 @@ from adapt.trainer.feeds import Feeds
 from adapt.trainer.lineage import scored_dataset
 from adapt.trainer.opening import Opened
 from adapt.trainer.progress import BAD_SAMPLES, SUMS, JobProgress, Stretch
+from adapt.trainer.selection import Selection, early_stop_text, spared
 from adapt.trainer.utilisation import Rates, Utilisation
 
 log = logging.getLogger(__name__)
@@ -115,9 +116,13 @@ class Journal:
         return means, {name: means.pop(name) for name in streams}
 
     def log_evaluations(
-        self, found: Mapping[str, Evaluation], metrics: Mapping[str, float]
+        self,
+        found: Mapping[str, Evaluation],
+        metrics: Mapping[str, float],
+        selection: Selection,
     ) -> None:
-        """Log the metrics of all evaluated networks; of each its table and its pictures."""
+        """Log the metrics of all evaluated networks; of each its table and its pictures.
+        selection: the choice after this evaluation."""
         step = self._engine.step_count
         log.info("step %d: %s", step, ", ".join(f"{k} {v:.2%}" for k, v in metrics.items()))
         if self.tracker is None:
@@ -134,18 +139,32 @@ class Journal:
         if self.history is not None:
             self.history.log(VALIDATION, step, tracked)
             self._keep(self.history, found[self._job.evaluate.weights], metrics)
+            if selection.chosen is not None and selection.score is not None:
+                record = {AGREEMENT: selection.score}
+                self.history.choose(selection.chosen, spared(selection), record)
 
     def _keep(self, history: History, evaluation: Evaluation, metrics: Mapping[str, float]) -> None:
         """Keep the evaluation of the network that counts for the report."""
         config, classes, step = self._job.evaluate, self._job.classes, self._engine.step_count
-        score = metrics[metric_name(config.weights, config.score)]
+        score = metrics[config.score_metric]
         entry = {
             "step": step,
             "record": evaluation.score.record(classes.names),
             "pictures": panels(evaluation.pictures, classes) if self._job.report.enabled else [],
             "worst": panels(evaluation.worst, classes),
         }
-        history.log_evaluation(entry, config.rank(step, score) if score == score else nan)
+        ranked = score == score and not config.by_agreement
+        history.log_evaluation(entry, config.rank(step, score) if ranked else nan)
+
+    def log_early_stop(self, selection: Selection) -> None:
+        """Say that the run ends here, and why, in the log, in MLflow and in the report."""
+        step, steps = self._engine.step_count, self._job.train.steps
+        text = early_stop_text(self._job.evaluate.score, selection.waited)
+        log.info("stopped early at step %d of %d: %s", step, steps, text)
+        if self.tracker is not None:
+            self.tracker.log_tags({"segadapt.stopped_early": f"step {step}: {text}"})
+        if self.history is not None:
+            self.history.stop_early(text)
 
     def _of_classes(self, found: Mapping[str, Evaluation]) -> dict[str, float]:
         """The IoU of every class that occurs, by each network that labels were read for."""
@@ -157,13 +176,20 @@ class Journal:
             if iou == iou
         }
 
-    def register(self, saved: Saved, snapshot: Snapshot) -> None:
+    def register_stored(self, saved: Saved, snapshot: Snapshot) -> None:
+        """Register the checkpoint that counts once a snapshot is stored, its own or an earlier one,
+        with the score by which it was chosen now."""
+        own = snapshot.best_step is None
+        figures = snapshot.state["figures"] if own else snapshot.best_figures
+        self.register(saved, figures, snapshot.score)
+
+    def register(self, saved: Saved, figures: Mapping[str, float], score: float | None) -> None:
         """Register a stored checkpoint as the one that counts, with the scores of its weights."""
         if self.tracker is None:
             return
         config = self._job.evaluate
-        metrics: Mapping[str, float] = snapshot.state["figures"]
-        names = {one: metric_name(config.weights, one) for one in (config.score, config.select_by)}
+        metrics = {**figures, **({} if score is None else {config.score_metric: score})}
+        names = {one: metric_name(config.weights, one) for one in (config.score, WITH_LABELS)}
         scores = {one: metrics[name] for one, name in names.items() if name in metrics}
         rule = {"protocol": config.protocol, "weights": config.weights}
         self.tracker.register_best(saved.weights_uri, saved.sha256, scores, rule)

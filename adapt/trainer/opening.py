@@ -16,6 +16,7 @@ from adapt.data.packed.mixture import Mixture
 from adapt.data.packed.packed_split import PackedSplit, SplitConfig
 from adapt.data.text_files import decoded_text
 from adapt.errors import DataError, Interrupted
+from adapt.evaluation.protocol import WITHOUT_LABELS
 from adapt.methods import check_size
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
@@ -59,6 +60,7 @@ def open_job(job: JobSpec, place: Place) -> Iterator[Opened]:
     """
     stores, cache = open_stores(job, place), open_cache(job, place)
     data = open_data(job, stores, cache)
+    job = with_score(job, data.validation)
     try:
         yield Opened(job, place, stores, cache, data, open_run_folder(job, place, stores))
     finally:
@@ -202,19 +204,42 @@ def open_split(
 def open_validation(
     job: JobSpec, section: SplitConfig, stores: Stores, cache: ShardCache
 ) -> PackedSplit:
-    """Open the validation split, with its labels where the protocol needs them or they show some of
-    the job's classes.
+    """Open the validation split, with its labels where `evaluate.select_by` is a score of labels,
+    or names none and there are labels, or they show some of the job's classes.
 
     Raises as `open_split`, and `DataError` where needed labels show none of them.
     """
-    if not job.evaluate.needs_labels:
+    rules = job.evaluate
+    if not rules.needs_labels:
         bare = open_split(job, section, stores, cache, labelled=False)
-        if not _shows_classes(job, section, bare):
+        wanted = rules.select_by is None and bare.manifest.labelled
+        if not wanted and not _shows_classes(job, section, bare):
             return bare
         bare.close()
-    split = open_split(job, section, stores, cache)
+    try:
+        split = open_split(job, section, stores, cache)
+    except DataError as error:
+        bare = open_split(job, section, stores, cache, labelled=False)
+        bare.close()
+        if bare.manifest.labelled:
+            raise
+        raise DataError(
+            f"{bare.uri}: expected labels for evaluate.select_by: {rules.score}, got a split "
+            "packed without",
+            f"choose without labels, evaluate.select_by: {WITHOUT_LABELS}, or pack it again with "
+            "its labels (--overwrite)",
+        ) from error
     absent_classes(job, section, split)
     return split
+
+
+def with_score(job: JobSpec, validation: PackedSplit | None) -> JobSpec:
+    """The job with `evaluate.select_by`, which depends on whether the split, as opened, has labels
+    where the spec leaves it out."""
+    if validation is None:
+        return job
+    settled = job.evaluate.settled(labelled=validation.id_table is not None)
+    return job.model_copy(update={"evaluate": settled})
 
 
 def _shows_classes(job: JobSpec, section: SplitConfig, split: PackedSplit) -> bool:

@@ -35,6 +35,7 @@ from adapt.trainer.progress import JobProgress
 from adapt.trainer.reporting import leave_report, open_history
 from adapt.trainer.resume import Checkpoint, engine_state, resume
 from adapt.trainer.saves import Evaluated, Saves
+from adapt.trainer.selection import Selection
 from adapt.trainer.shared_stop import shared
 from adapt.trainer.teacher_network import build_teacher
 from adapt.trainer.teachers import build_add_ons
@@ -79,13 +80,14 @@ def run_job(
             if fresh and place.leader:
                 opened.folder.clear()
             barrier()
+            job = opened.job  # with the score that chooses on this split
             state = resume(opened.folder, job, place.leader)
             first = stack.enter_context(labelled(opened, state, device, watch))
             engine = _engine(first, device, state)
             evaluated = _load(engine, state, opened)
             beat()
             history = open_history(first, device, state, began_s, fresh)
-            if engine.step_count < job.train.steps:
+            if engine.step_count < job.train.steps and not evaluated.selection.enough(job.evaluate):
                 Budget(job, history).refuse_used_up()
             tracker = stack.enter_context(tracked_run(opened, state, stop, beat))
         running = Running(engine, tracker, history, on_progress, stop, beat)
@@ -118,7 +120,7 @@ def _train_in_rounds(
     later one has the job's data opened for itself."""
     engine, job = running.engine, first.job
     outcome, trainer = _train_round(first, running, state, evaluated)
-    while engine.step_count < job.train.steps:
+    while engine.step_count < job.train.steps and not outcome.stopped_early:
         state = {**trainer.feeds.state, "engine": engine.state_dict()}
         with ExitStack() as stack:
             with stores_awaited(running.stop, running.beat):
@@ -168,6 +170,8 @@ def _say_what_is_open(opened: Opened, device: torch.device) -> None:
         splits = {name: split for name, split in opened.data._asdict().items() if split is not None}
         counts = ", ".join(f"{len(split)} images of {name}" for name, split in splits.items())
         log.info("data: %s", counts)
+        if opened.data.validation is not None and opened.data.validation.id_table is None:
+            log.info("validation has no labels: %s chooses the checkpoint", job.evaluate.score)
         network = f"{job.model.architecture} on {job.model.encoder}"
         what = f"{job.method.name} trains {network}"
         log.info("%s for %d steps on %s", what, job.train.steps, device)
@@ -204,7 +208,8 @@ def _load(engine: Engine, state: Checkpoint | None, opened: Opened) -> Evaluated
     engine.share_all()
     if state is None:
         return Evaluated()
-    return Evaluated(state["evaluated_step"], state["figures"])
+    selection = Selection.parsed(state.get("selection", {}))  # older checkpoints have none
+    return Evaluated(state["evaluated_step"], state["figures"], selection)
 
 
 def _deliver(folder: RunFolder, outcome: Outcome, out: Path) -> None:

@@ -16,7 +16,6 @@ from adapt.checkpoint.shards import apart
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.engine.engine import Engine
 from adapt.errors import Interrupted
-from adapt.evaluation.protocol import metric_name
 from adapt.models.weights import NETWORK_WEIGHTS
 from adapt.ranks import any_rank, barrier
 from adapt.trainer.base_left_out import kept_weights, without_base_of
@@ -24,6 +23,7 @@ from adapt.trainer.feeds import Feeds
 from adapt.trainer.journal import Journal
 from adapt.trainer.lineage import header_of, lineage_of
 from adapt.trainer.opening import Opened
+from adapt.trainer.selection import Selection, spared
 from adapt.trainer.shard_saves import ShardSaves, Stored
 from storage.errors import StoreError
 from storage.shards.fetch import RETRY_TIME_S
@@ -33,10 +33,12 @@ SAVING_SHARE = 0.6
 
 
 class Evaluated(NamedTuple):
-    """The last evaluation: its step (0: none, or to be repeated) and metrics in [0, 1]."""
+    """The last evaluation: its step (0: none, or to be repeated) and metrics in [0, 1], and the
+    choice among all until then."""
 
     step: int = 0
     metrics: Mapping[str, float] = MappingProxyType({})
+    selection: Selection = Selection()
 
 
 class Saves:
@@ -57,6 +59,7 @@ class Saves:
     ) -> None:
         self._opened, self._engine, self._feeds = opened, engine, feeds
         self._tracker, self._history, self._beat = journal.tracker, journal.history, beat
+        self._register = journal.register
         self._spec_text = opened.job.to_yaml()
         self._shards = ShardSaves(opened.folder, beat)
         self._last = Moment(engine.step_count, evaluated.step, time.monotonic())
@@ -66,7 +69,7 @@ class Saves:
             best = opened.folder.verified_best()
             self._best_rank = None if best is None else self._rank(best.step, best.score)
             keep = opened.job.checkpoint.keep
-            self._saver = Saver(opened.folder, keep, journal.register, journal.log_model)
+            self._saver = Saver(opened.folder, keep, journal.register_stored, journal.log_model)
             self._saver.durable = self._last if engine.step_count else None
 
     @property
@@ -86,17 +89,44 @@ class Saves:
 
     def is_best(self, evaluated: Evaluated) -> bool:
         """True on the leader where an evaluation counts more than all before it, by the job's
-        protocol; one whose score is no number never does."""
+        protocol; one whose score is no number never does. By agreement every other one is stored:
+        it is a candidate from now on."""
         score = self._score(evaluated)
         if self._saver is None or not isfinite(score):
             return False
+        if self._opened.job.evaluate.by_agreement:
+            return True
         return self._best_rank is None or self._rank(evaluated.step, score) > self._best_rank
 
     def save_best(self, evaluated: Evaluated) -> None:
-        """Save, and have the checkpoint marked as the best once it is stored."""
-        score = self._score(evaluated)
+        """Save, and have the checkpoint marked as the best once it is stored, or by agreement the
+        one that is chosen now."""
+        score, chosen = self._score(evaluated), evaluated.selection.score
         self._best_rank = self._rank(evaluated.step, score)
-        self.save(evaluated, score, patience_s=RETRY_TIME_S)
+        self.save(evaluated, score if chosen is None else chosen, patience_s=RETRY_TIME_S)
+
+    def wait(self) -> None:
+        """Wait until what was submitted is stored, while the store can be reached again."""
+        try:
+            if self._saver is not None:
+                self._saver.finish(None, RETRY_TIME_S, self._beat)
+        finally:
+            barrier()
+
+    def mark_chosen(self, selection: Selection) -> None:
+        """After a kill between a save and its mark, or a damaged checkpoint: mark the one that the
+        resumed state has chosen."""
+        chosen, folder = selection.of(selection.chosen), self._opened.folder
+        if self._saver is None or chosen is None or selection.score is None:
+            return
+        best = folder.best()
+        if best is not None and (best.step, best.score) == (chosen.step, selection.score):
+            return
+        saved = folder.of_step(chosen.step)
+        if saved is not None:
+            folder.mark_best(saved, selection.score)
+            self._register(saved, chosen.figures, selection.score)
+            folder.verified_best()
 
     def save(
         self, evaluated: Evaluated, score: float | None = None, patience_s: float = 0.0
@@ -147,8 +177,7 @@ class Saves:
             self._saver.close()
 
     def _score(self, evaluated: Evaluated) -> float:
-        config = self._opened.job.evaluate
-        return evaluated.metrics[metric_name(config.weights, config.score)]
+        return evaluated.metrics[self._opened.job.evaluate.score_metric]
 
     def _rank(self, step: int, score: float) -> float:
         return self._opened.job.evaluate.rank(step, score)
@@ -187,9 +216,12 @@ class Saves:
             **self._feeds.state,
             "evaluated_step": evaluated.step,
             "figures": dict(evaluated.metrics),
+            "selection": evaluated.selection.state(),
             "run_id": "" if self._tracker is None else self._tracker.run_id or "",
             "undelivered": [] if self._tracker is None else self._tracker.undelivered(),
         }
+        chosen = evaluated.selection.of(evaluated.selection.chosen)
+        older = chosen if chosen is not None and chosen.step != self._engine.step_count else None
         pixels = networks[job.evaluate.weights].pixels
         lineage = lineage_of(self._opened, self._engine.step_count)
         return Snapshot(
@@ -203,4 +235,7 @@ class Saves:
             "" if self._history is None else self._history.text(),
             stored.name,
             stored.sha256,
+            None if older is None else older.step,
+            {} if older is None else older.figures,
+            tuple(spared(evaluated.selection)),
         ).copied()

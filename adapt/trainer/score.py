@@ -18,7 +18,7 @@ from adapt.errors import JobError
 from adapt.evaluation.agreement import agreements
 from adapt.evaluation.evaluate import Evaluation, evaluate
 from adapt.evaluation.inference import EnsembleMember
-from adapt.evaluation.label_free import without_average
+from adapt.evaluation.label_free import FLIP_CONSISTENCY, LABEL_FREE_SCORES, without_average
 from adapt.evaluation.metrics import subset_classes
 from adapt.evaluation.prediction_files import write_predictions
 from adapt.models import ModelSection
@@ -56,8 +56,9 @@ def evaluate_checkpoint(
     A checkpoint is the URI of a file of weights or of the folder with `weights.safetensors`. Its
     network is that of the spec beside it, `spec.yaml` or the file's name with `.yaml`, else the
     job's `model`. `on_image` gets the number of images done, and of all. `base` is as of
-    `load_network`. `teacher_agreement` is left out: it is a run's. Raises `JobError` where the
-    weights do not fit.
+    `load_network`. Scores without labels are those that the job names, on a split without labels
+    all where it names none; `teacher_agreement` is left out, it is a run's. Raises `JobError` where
+    the weights do not fit.
     """
     with _networks_and_split(job, place, checkpoints, weights, base, labelled=True) as opened:
         members, split, device = opened
@@ -68,7 +69,7 @@ def evaluate_checkpoint(
             device,
             views=job.evaluate,
             subsets=subset_classes(job.evaluate.subsets, job.classes.names),
-            label_free=without_average(job.evaluate.label_free_scores, None),
+            label_free=_scores_of(job, split),
             threads=decoding_threads(job.stream, place),
             num_pictures=job.evaluate.pictures,
             on_image=lambda: on_image(next(done), len(split)),
@@ -79,6 +80,16 @@ def evaluate_checkpoint(
             fix="evaluate another checkpoint",
         )
     return evaluation
+
+
+def _scores_of(job: JobSpec, split: PackedSplit) -> tuple[str, ...]:
+    """The scores without labels of one checkpoint or ensemble."""
+    named = without_average(job.evaluate.label_free_scores, None)
+    if named or split.id_table is not None:
+        return named
+    mirrored = job.evaluate.flip  # then classes agree with the mirrored image's always
+    possible = (one for one in LABEL_FREE_SCORES if not mirrored or one != FLIP_CONSISTENCY)
+    return without_average(tuple(possible), None)
 
 
 def rank_checkpoints(

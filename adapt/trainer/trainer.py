@@ -6,9 +6,10 @@ happened.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import nan
 from threading import Event
 from typing import NamedTuple
 
@@ -22,22 +23,26 @@ from adapt.evaluation.metrics import subset_classes
 from adapt.evaluation.protocol import EMA, STUDENT, TEACHER, joined_metrics
 from adapt.models.segmenter import Segmenter
 from adapt.ranks import any_rank
+from adapt.trainer.candidates import Candidates
 from adapt.trainer.feeds import Feeds
 from adapt.trainer.journal import Journal
 from adapt.trainer.opening import Opened, decoding_threads
 from adapt.trainer.saves import Evaluated, Saves
+from adapt.trainer.selection import Candidate, after_evaluation, early_stop_text
 from storage.shards.fetch import RETRY_TIME_S
 
 log = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
-    """The end of a job: steps done, best checkpoint, and the last validation's metrics in
-    [0, 1]."""
+    """The end of a job: steps done, best checkpoint, the last validation's metrics in [0, 1], the
+    score that chose the best, and why it ended early, "" where it did not."""
 
     step: int
     best: Best | None
     metrics: dict[str, float]
+    chosen_by: str
+    stopped_early: str = ""
 
 
 @dataclass
@@ -64,6 +69,8 @@ class Trainer:
 
         Raises `Interrupted`, with everything saved, when `stop` is set.
         """
+        rules = self.opened.job.evaluate
+        self._candidates = Candidates(self.opened, self.engine.device)
         self._repeat_unmarked_evaluation()
         self._train()
         self.saves.finish(self.evaluated, RETRY_TIME_S)
@@ -71,7 +78,9 @@ class Trainer:
         if bad_samples:
             log.warning("skipped a bad sample %d times; each is named above", bad_samples)
         best = self.opened.folder.best()
-        return Outcome(self.engine.step_count, best, dict(self.evaluated.metrics))
+        found, waited = dict(self.evaluated.metrics), self.evaluated.selection.waited
+        why = early_stop_text(rules.score, waited) if self._enough() else ""
+        return Outcome(self.engine.step_count, best, found, rules.score, why)
 
     def _train(self) -> None:
         train = self.opened.job.train
@@ -81,7 +90,7 @@ class Trainer:
                 self.engine.refuse_standstill()
             if self._evaluation_due():
                 self._evaluate()
-            if self.engine.step_count >= self.until:
+            if self.engine.step_count >= self.until or self._enough():
                 return
             batches = self._next_batches()
             stop, save, used_up = any_rank(
@@ -124,14 +133,47 @@ class Trainer:
         self.engine.share_buffers()
         try:
             found = {name: self._found(name) for name in self._evaluated()}
+            agreed = self._agreed(found)
         except Interrupted:
             self.saves.stop(self.evaluated, "stopped while evaluating")
         metrics = joined_metrics((name, one.score.metrics()) for name, one in found.items())
-        self.evaluated = Evaluated(self.engine.step_count, metrics)
-        self.journal.log_evaluations(found, metrics)
+        self._note(found, metrics, agreed)
         if any_rank(self.saves.is_best(self.evaluated))[0]:
             self.saves.save_best(self.evaluated)
         self.journal.start_stretch()
+
+    def _agreed(self, found: Mapping[str, Evaluation]) -> dict[int, float]:
+        """By step the agreement of the network that counts and of the candidates with all of them
+        together; empty where another score chooses, and where its logits are no numbers."""
+        rules, step = self.opened.job.evaluate, self.engine.step_count
+        if not rules.by_agreement or not found[rules.weights].score.finite:
+            return {}
+        self.saves.wait()
+        earlier = [one.step for one in self.evaluated.selection.candidates if one.step < step]
+        with self.engine.used(rules.weights) as network:
+            return self._candidates.agreement(network, step, earlier, self.beat, self.stop.is_set)
+
+    def _note(
+        self,
+        found: Mapping[str, Evaluation],
+        metrics: dict[str, float],
+        agreed: Mapping[int, float],
+    ) -> None:
+        """Remember and log an evaluation, and whether it ends the run."""
+        job, step = self.opened.job, self.engine.step_count
+        if job.evaluate.by_agreement:
+            metrics[job.evaluate.score_metric] = agreed.get(step, nan)
+        before, keep = self.evaluated.selection, job.checkpoint.keep
+        now = Candidate(step, dict(metrics))
+        selection = after_evaluation(before, job.evaluate, now, agreed, keep)
+        self.evaluated = Evaluated(step, metrics, selection)
+        self.journal.log_evaluations(found, metrics, selection)
+        if self._enough() and step < job.train.steps:
+            self.journal.log_early_stop(selection)
+
+    def _enough(self) -> bool:
+        """`evaluate.early_stop` ends the run here."""
+        return self.evaluated.selection.enough(self.opened.job.evaluate)
 
     def _evaluated(self) -> list[str]:
         """The networks to evaluate: those of the spec, and the teacher where there is one."""
@@ -182,7 +224,11 @@ class Trainer:
         )
 
     def _repeat_unmarked_evaluation(self) -> None:
-        """After a kill between the save of a new best and its mark: evaluate that step again."""
+        """After a kill between the save of a new best and its mark: evaluate that step again; by
+        agreement mark what the state has chosen."""
+        if self.opened.job.evaluate.by_agreement:
+            self.saves.mark_chosen(self.evaluated.selection)
+            return
         fresh = bool(self.evaluated.metrics) and self.evaluated.step == self.engine.step_count
         if any_rank(fresh and self.saves.is_best(self.evaluated))[0]:
             self.evaluated = self.evaluated._replace(step=0)

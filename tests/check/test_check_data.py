@@ -147,9 +147,12 @@ def test_a_validation_split_needs_labels_unless_none_choose(tiny_uri: str, tmp_p
     bare = str(tmp_path / "bare")
     pack("folders", tmp_path / "raw", Stores().open(bare), "train", name="tiny", unlabelled=True)
     unlabelled = (f"validation.uri={bare}", "validation.split=train")
-    by_labels = check_split(subject(tmp_path, tiny_uri, *unlabelled), "validation").findings
-    assert not all(one.ok for one in by_labels)
-    free = "evaluate.protocol=best_label_free"
+    by_labels = subject(tmp_path, tiny_uri, *unlabelled, "evaluate.select_by=miou")
+    assert not all(one.ok for one in check_split(by_labels, "validation").findings)
+    default = check_split(subject(tmp_path, tiny_uri, *unlabelled), "validation").findings
+    assert all(one.ok for one in default)
+    assert "without labels: checkpoints are chosen by ensemble_agreement" in default[0].found
+    free = "evaluate.select_by=nuclear_norm"
     found = check_split(subject(tmp_path, tiny_uri, *unlabelled, free), "validation").findings
     assert all(one.ok for one in found)
     assert [one.what for one in found] == ["validation", "validation shards", "validation sample"]

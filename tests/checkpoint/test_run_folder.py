@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adapt.checkpoint.files import fetch_weights
+from adapt.checkpoint.files import fetch_weights, sha256_of
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.errors import DataError
@@ -139,6 +139,18 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     assert best is not None and (best.name, best.score) == ("step-00000002", 0.5)
     left = {path.name for path in (tmp_path / "run" / "step-00000001").glob("*")}
     assert not left
+
+
+def test_retention_spares_the_newest_checkpoint_of_steps_that_are_named(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    for step in (1, 2, 2, 3, 4):
+        save(run, step)
+    assert run.retain(1, "step-00000004", spared=(2, 9)) == ["step-00000002-02", "step-00000004"]
+    found = run.of_step(2)
+    assert found is not None and found.name == "step-00000002-02"
+    assert found.weights_uri.endswith("run/step-00000002-02/weights.safetensors")
+    assert found.sha256 == sha256_of(tmp_path / "run" / found.name / "weights.safetensors")
+    assert run.of_step(3) is None
 
 
 def test_clearing_leaves_nothing(tmp_path: Path) -> None:

@@ -146,6 +146,25 @@ def test_a_best_that_failed_is_tried_until_it_is_stored_and_marked(
     assert marked == [("step-00000001", 0.5)]
 
 
+def test_an_earlier_checkpoint_is_marked_where_it_is_the_best_now(
+    folder: RunFolder, gate: Gate
+) -> None:
+    marked: list[tuple[str, float | None]] = []
+    one = Saver(folder, 1, lambda saved, stored: marked.append((saved.name, stored.score)), unheard)
+    gate.open.set()
+    for new in (
+        snapshot(1, score=0.5)._replace(spared=(1,)),
+        snapshot(2, score=0.6)._replace(spared=(1, 2)),
+        snapshot(3, score=0.7)._replace(spared=(1, 3), best_step=1),
+    ):
+        one.submit(new)
+        one.finish(None, 30, quiet)
+    assert marked == [("step-00000001", 0.5), ("step-00000002", 0.6), ("step-00000001", 0.7)]
+    best = folder.best()
+    assert best is not None and (best.name, best.score) == ("step-00000001", 0.7)
+    assert folder.names() == ["step-00000001", "step-00000003"]
+
+
 @pytest.mark.parametrize("kind", [StoreUnavailable, SilentStore, WrongAnswer])
 def test_the_last_save_is_tried_until_time_is_up(
     folder: RunFolder, gate: Gate, kind: type[StoreError], monkeypatch: pytest.MonkeyPatch

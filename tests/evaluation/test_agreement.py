@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from adapt.data.packed.packed_split import PackedSplit
+from adapt.errors import Interrupted
+from adapt.evaluation import agreement as module
 from adapt.evaluation.agreement import agreements
 from adapt.evaluation.metrics import confusion_matrix, miou
 from adapt.models.segmenter import Decoder, Segmenter
@@ -77,6 +79,35 @@ def test_it_is_that_of_a_plain_loop(split: PackedSplit) -> None:
     assert found == pytest.approx([miou(matrix) for matrix in matrices])
     assert len(images) == len(split) == 5
     assert [one.training for one in candidates] == [True, True, True]
+
+
+def test_ranks_count_parts_of_it(split: PackedSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counts of three ranks' images, summed, are those of all."""
+    candidates, counted = [varied_network(3, seed=seed) for seed in (5, 6)], []
+    whole = agreements(candidates, split, CPU)
+
+    def kept(counts: Tensor) -> Tensor:
+        counted.append(counts.clone())
+        return counts
+
+    monkeypatch.setattr(module, "sum_over_ranks", kept)
+    for rank in range(3):
+        agreements(candidates, split, CPU, rank=rank, num_ranks=3)
+    summed = sum(counted[::2], torch.zeros(2, 3, 3, dtype=torch.int64))
+    assert [miou(matrix) for matrix in summed] == whole
+
+
+def test_a_stop_ends_it_before_the_next_image(split: PackedSplit) -> None:
+    seen: list[int] = []
+    with pytest.raises(Interrupted, match="stopped while candidates were compared"):
+        agreements(
+            [halves(0, 1)],
+            split,
+            CPU,
+            on_image=lambda: seen.append(1),
+            stopped=lambda: len(seen) == 2,
+        )
+    assert len(seen) == 2
 
 
 def test_logits_that_are_no_numbers_are_no_agreement(split: PackedSplit) -> None:

@@ -146,12 +146,11 @@ def test_without_pixels_it_is_no_number() -> None:
         assert value != value
 
 
-@pytest.mark.parametrize("key", ["label_free", "log_label_free"])
+@pytest.mark.parametrize("key", ["select_by", "log_label_free"])
 def test_what_cannot_be_compared_is_refused(tiny_job: dict[str, Any], key: str) -> None:
     def with_score(name: str, *more: str) -> None:
-        value = name if key == "label_free" else f"[{name}]"
-        free = ["evaluate.protocol=best_label_free"] if key == "label_free" else []
-        job_of(tiny_job, *free, f"evaluate.{key}={value}", *more)
+        value = name if key == "select_by" else f"[{name}]"
+        job_of(tiny_job, f"evaluate.{key}={value}", *more)
 
     teacher = (
         rf"evaluate.{key}: expected a score that the method can have, got 'teacher_agreement': "

@@ -52,6 +52,34 @@ def test_one_evaluation_that_is_best_and_last_is_kept_once() -> None:
     assert again.best == again.last == {"step": 1, "pictures": [{"key": "large"}], "rank": 0.5}
 
 
+def test_an_earlier_evaluation_may_count_again() -> None:
+    """Those that are candidates are kept, also over a restart; others are not."""
+    history = History()
+    for step in (1, 2, 3):
+        history.log_evaluation({"step": step, "record": {"miou": step / 10}}, nan)
+        history.choose(step, range(4), {"agreement": 0.5})
+    history = History.parsed(history.text())
+    history.log_evaluation({"step": 4, "record": {}}, nan)
+    history.choose(2, (2, 3, 4), {"agreement": 0.9})
+    assert history.best is not None and history.last is not None
+    assert history.best["record"] == {"miou": 0.2, "agreement": 0.9}
+    assert (history.last["step"], set(history.others)) == (4, {3})
+    again = History.parsed(history.text())
+    assert (again.best, again.last, again.others) == (history.best, history.last, history.others)
+    assert '"step": 1' not in history.text()
+
+
+def test_why_a_run_ended_early_is_kept() -> None:
+    history = History()
+    history.start_session({"device": "cpu"}, 0)
+    assert history.stopped_early is None
+    history.stop_early("no gain of miou in 3 evaluations")
+    again = History.parsed(history.text())
+    assert again.stopped_early == "no gain of miou in 3 evaluations"
+    again.start_session({"device": "cpu"}, 5)
+    assert again.stopped_early is None, "a session with more patience goes on"
+
+
 def test_long_curves_are_thinned_alike_with_and_without_a_restart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -214,6 +214,21 @@ def test_of_two_runs_chosen_by_an_awkward_metric_the_better_has_the_alias(
     assert best.source == "s3://bucket/awkward-1"
 
 
+@pytest.mark.parametrize(
+    ("name", "winner"), [("mean_entropy", "second"), ("ensemble_agreement", "third")]
+)
+def test_the_alias_follows_the_direction_of_the_score(
+    name: str, winner: str, sqlite_uri: str, tmp_path: Path
+) -> None:
+    """Less entropy is better; agreement compares within a run, so the newest run has the alias."""
+    for run, score in (("first", 0.3), ("second", 0.2), ("third", 0.25)):
+        tracker = open_tracker(sqlite_uri, tmp_path, f"{name}-{run}", register_as=f"{name}-net")
+        tracker.register_best(f"s3://bucket/{run}", "ab" * 32, {name: score, "miou": 0.5})
+        assert tracker.finish("FINISHED", DELIVERY_S)
+    best = MlflowClient(sqlite_uri).get_model_version_by_alias(f"{name}-net", "best")
+    assert best.source == f"s3://bucket/{winner}"
+
+
 def test_what_the_server_refuses_does_not_stop_the_rest(
     mlflow_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ from adapt.errors import DataError, JobError
 from adapt.places import Place
 from adapt.tracking.tracker import BEST_SHA256_TAG, BEST_URI_TAG
 from adapt.trainer.download import download_best
+from adapt.trainer.found_run import find_run
 from storage.errors import StoreError
 from storage.shards.fetch import Fetcher
 from storage.stores import Stores
@@ -175,6 +176,32 @@ def test_a_run_of_any_name_is_found(
     uri = new_database(tmp_path / "runs")
     finished(str(tmp_path / "store"), Stores(), uri, tiny_job, name)
     assert download_best(name, tmp_path / "here", uri, place).run_name == name
+
+
+def test_of_an_experiment_the_run_is_taken_that_is_best_by_its_own_score(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    uri = new_database(tmp_path / "runs")
+    client = MlflowClient(uri)
+
+    def tag(score: str, values: dict[str, str]) -> None:
+        for name, value in values.items():
+            found = find_run(name, uri)
+            client.set_tag(found.run_id, "best_checkpoint_chosen_by", score)
+            client.set_tag(found.run_id, f"best_checkpoint_{score}", value)
+
+    for name in ("less", "more"):
+        finished(str(tmp_path / name), Stores(), uri, tiny_job, name)
+    tag("mean_entropy", {"less": "0.1", "more": "0.4"})
+    assert find_run("download", uri).name == "less"
+    tag("nuclear_norm", {"less": "0.1", "more": "0.4"})
+    assert find_run("download", uri).name == "more"
+    got = download_best("download", tmp_path / "got", uri, place)
+    assert (got.metric, got.score) == ("nuclear_norm", 0.4)
+    tag("ensemble_agreement", {"less": "0.1", "more": "0.4"})
+    with pytest.raises(JobError, match=r"expected one run, got 2 that chose by ensemble_agreement"):
+        find_run("download", uri)
+    assert find_run("download", uri, "mean_entropy").name == "less"
 
 
 def test_an_unknown_run_is_answered_with_what_there_is(

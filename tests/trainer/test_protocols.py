@@ -13,20 +13,23 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from adapt.checkpoint.run_folder import RunFolder
+from adapt.config.strict_yaml import parse_yaml
 from adapt.data.writing.pack import pack
 from adapt.errors import DataError, Interrupted
 from adapt.places import Place
+from adapt.report.run_record import read_run
+from adapt.report.sections import lead
 from adapt.spec.job_spec import JobSpec
 from adapt.tracking.mlflow_database import embedded_tracking_uri
 from adapt.trainer.download import download_best
-from adapt.trainer.score import evaluate_checkpoint
+from adapt.trainer.score import evaluate_checkpoint, rank_checkpoints
 from storage.errors import StoreError
 from storage.stores import Stores
 from tests.conftest import small_method, write_raw_folders
 from tests.trainer.jobs import job_of, run
 
 EMA = ("train.ema={alpha: 0.5}", "evaluate.every_steps=2", "method={name: source_only}")
-LABEL_FREE = "evaluate.protocol=best_label_free"
+LABEL_FREE = "evaluate.select_by=information_maximisation"
 
 
 def folder_of(job: JobSpec) -> RunFolder:
@@ -209,13 +212,81 @@ def test_without_any_label_of_the_target_a_checkpoint_is_chosen(
     uri = embedded_tracking_uri(tmp_path / "runs")
     for metric in ("miou", name):  # there is none of the first
         fetched = download_best("tiny", tmp_path / metric, uri, place, metric=metric)
-        assert (fetched.protocol, fetched.chosen_by) == ("best_label_free", name)
+        assert (fetched.protocol, fetched.chosen_by) == ("best", name)
         assert (fetched.metric, fetched.score) == (name, outcome.best.score)
     job = job_of(tiny_job, *rules, *EMA)
     scored = evaluate_checkpoint(job, place, str(tmp_path / "miou")).score
     assert scored.metrics().keys() == both
     assert scored.metrics()[name] == pytest.approx(outcome.best.score)
     assert scored.record(["a", "b"]) == scored.metrics(), "the command prints this"
+
+
+@pytest.mark.slow
+def test_without_labels_the_checkpoint_that_agrees_most_with_all_counts(
+    tiny_job: dict[str, Any], place: Place, unlabelled_uri: str, tmp_path: Path
+) -> None:
+    """Stopped in between, and by a kill before the last mark."""
+    split = (f"validation.uri={unlabelled_uri}", "validation.split=train")
+    job = job_of(tiny_job, *split, *EMA[1:], "checkpoint.keep=3")
+    with pytest.raises(Interrupted):
+        run(job, place, 3)
+    outcome, _ = run(job, place)
+    folder = folder_of(job)
+    saved = [folder.of_step(step) for step in (2, 4, 6)]
+    names = {one.name for one in saved if one is not None}
+    uris = [f"{folder.uri}/{name}" for name in sorted(names)]
+    ranked = rank_checkpoints(job, place, uris)
+    best = outcome.best
+    assert best is not None and outcome.chosen_by == "ensemble_agreement" and len(names) == 3
+    assert (f"{folder.uri}/{best.name}", best.score) == ranked[0]
+    own = dict(ranked)[f"{folder.uri}/{sorted(names)[-1]}"]
+    assert outcome.metrics == {"ensemble_agreement": own}
+    history = read_run(folder.store).history
+    assert history.best is not None and history.best["step"] == best.step
+    assert history.best["record"]["ensemble_agreement"] == best.score
+    (tracked,) = tracked_runs(job)
+    assert tracked.data.tags["best_checkpoint_chosen_by"] == "ensemble_agreement"
+    assert tracked.data.tags["best_checkpoint_uri"].endswith(f"{best.name}/weights.safetensors")
+    assert float(tracked.data.tags["best_checkpoint_ensemble_agreement"]) == best.score
+    assert parse_yaml(folder.spec_text(best.name), "")["evaluate"]["select_by"] == (
+        "ensemble_agreement"
+    )
+    other = next(name for name in sorted(names) if name != best.name)
+    folder.mark_best(folder.of_step(int(other.split("-")[1])), 0.1)  # as before the last mark
+    again, seen = run(job, place)
+    assert not seen and again.best == best
+
+
+@pytest.mark.slow
+def test_a_run_that_gains_no_more_ends_as_done(
+    tiny_job: dict[str, Any], place: Place, falling: list[int]
+) -> None:
+    rules = ("evaluate.early_stop={patience: 2}", *EMA[1:], "train.steps=10")
+    job = job_of(tiny_job, *rules)
+    with pytest.raises(Interrupted):
+        run(job, place, 5)
+    outcome, _ = run(job, place)
+    assert (outcome.step, outcome.stopped_early) == (6, "no gain of miou in 2 evaluations")
+    assert outcome.best is not None and outcome.best.step == 2 and falling == [3]
+    record = read_run(folder_of(job).store)
+    assert "step 6 of 10, stopped early: no gain of miou in 2 evaluations." in lead(record)
+    again, seen = run(job, place)
+    assert again == outcome and not seen and falling == [3], "it is done at once"
+    longer = job_of(tiny_job, "evaluate.early_stop={patience: 3}", *rules[1:])
+    outcome, _ = run(longer, place)
+    assert (outcome.step, outcome.stopped_early) == (8, "no gain of miou in 3 evaluations")
+
+
+def test_a_score_of_labels_needs_labels(
+    tiny_job: dict[str, Any], place: Place, unlabelled_uri: str
+) -> None:
+    split = (f"validation.uri={unlabelled_uri}", "validation.split=train")
+    message = (
+        "expected labels for evaluate.select_by: pixel_accuracy, got a split packed without. "
+        "Fix: choose without labels, evaluate.select_by: ensemble_agreement"
+    )
+    with pytest.raises(DataError, match=message):
+        run(job_of(tiny_job, *split, "evaluate.select_by=pixel_accuracy"), place)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from adapt.data.writing.pack import pack
 from adapt.errors import DataError, JobError
 from adapt.evaluation.evaluate import Evaluation, Score, evaluate
 from adapt.evaluation.inference import EnsembleMember, InferenceConfig, class_map, predict
+from adapt.evaluation.label_free import LABEL_FREE_SCORES
 from adapt.models import build_segmenter
 from adapt.models.segmenter import Segmenter
 from adapt.places import Place
@@ -198,6 +199,9 @@ def test_predictions_are_the_dataset_s_ids_and_need_no_labels(
         logits = predict(members, split.read(1).image, TINY_HW, CPU, job.evaluate)
     with Image.open(tmp_path / "out" / f"{split.key(1)}.png") as image:
         np.testing.assert_array_equal(np.array(image), 10 * class_map(logits).numpy())
+    found = evaluate_checkpoint(job, place, checkpoints[0]).score.metrics()
+    left_out = {"teacher_agreement", "flip_consistency"}
+    assert set(found) == set(LABEL_FREE_SCORES) - left_out, "all that the job can have"
     split.close()
 
 
