@@ -23,6 +23,7 @@ FLOW = [
     "trainer",
     "use",
     "gap",
+    "suggest",
     "serve",
     "export",
     "launch",

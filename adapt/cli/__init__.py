@@ -28,6 +28,7 @@ from adapt.cli import (
     report,
     serve,
     specs,
+    suggest,
     tracking,
 )
 from adapt.cli.command import prepare
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 PANELS = {
     "Jobs": (init, jobs, check, specs, pseudo_labels, report),
-    "Data": (pack, data, gap, cache),
+    "Data": (pack, data, gap, suggest, cache),
     "Networks": (models, checkpoints, import_model, predict, export, serve),
     "Platforms and tracking": (platforms, endpoints, tracking),
 }

@@ -29,9 +29,10 @@ def shipped(incomplete: str) -> list[str]:
 
 def datasets(incomplete: str) -> list[str]:
     """Layouts of raw datasets that begin so."""
+    from adapt.data.annotations.formats import ANNOTATIONS
     from adapt.data.datasets import DATASETS
 
-    return beginning(DATASETS, incomplete)
+    return beginning([*DATASETS, *ANNOTATIONS], incomplete)
 
 
 def label_spaces(incomplete: str) -> list[str]:

@@ -75,6 +75,7 @@ def pack(
     Every file is checked before the first shard is written. Run the same command again to resume
     after a stop.
     """
+    from adapt.data.annotations.formats import as_folders
     from adapt.data.problems import Notes
     from adapt.data.writing.draft import PlanSettings
     from adapt.data.writing.plan import Slice
@@ -92,9 +93,9 @@ def pack(
         label_space=mapped_space(label_space(classes), name, dataset),
     )
     one_slice, notes, store = Slice.parse(part), Notes(), stores_of(spec).open(uri)
-    with problems_shown(as_json, notes):
+    with problems_shown(as_json, notes), as_folders(dataset, raw_dir, split) as (layout, folder):
         manifest = pack_shown(
-            dataset, raw_dir, store, split, one_slice, notes, settings, workers, overwrite
+            layout, folder, store, split, one_slice, notes, settings, workers, overwrite
         )
     only = None if manifest.index_sha256 else part
     print_packed(uri, split, manifest, as_json, only=only, notes=notes)

@@ -10,7 +10,8 @@ from adapt.cli import completion
 Dataset = Annotated[
     str,
     typer.Argument(
-        help="Layout of RAW_DIR: gta5, cityscapes, synthia, camvid or folders.",
+        help="Layout of RAW_DIR: gta5, cityscapes, synthia, camvid or folders; or an annotated "
+        "export: cvat, label_studio, coco, coco_panoptic, annotated_png.",
         autocompletion=completion.datasets,
     ),
 ]

@@ -125,7 +125,7 @@ def is_close(network: NetworkGap) -> bool:
 def _next(gap: Gap, spec: str) -> tuple[str, str, tuple[str, ...]]:
     """Kind, sentence and commands, data apart."""
     if gap.after is not None:
-        return _after(gap)
+        return _after(gap, spec)
     if is_close(gap.before):
         adapters = "with a pretrained transformer and adapters, where the budget has room"
         if is_transformer(gap.encoder):
@@ -142,14 +142,15 @@ def _next(gap: Gap, spec: str) -> tuple[str, str, tuple[str, ...]]:
     return ADAPT, text, tuple(steps)
 
 
-def _after(gap: Gap) -> tuple[str, str, tuple[str, ...]]:
+def _after(gap: Gap, spec: str) -> tuple[str, str, tuple[str, ...]]:
     predictions = gap.latest.predictions
     assert predictions is not None, "a trained network predicts"
     if is_close(gap.latest) and predictions.confident[1] >= THRESHOLDS["confident"].value:
         return DONE, "Use the network: the domains look alike to it.", ()
     count = labels_wanted(gap.target.samples)
     text = f"Label {count} target images: training has left a gap that labels close best."
-    return LABEL, text, ("target.labelled_split or target.labelled_keys_uri",)
+    command = f"segadapt suggest {spec} --model {gap.model} --count {count}"
+    return LABEL, text, (command, "then set target.labelled_split")
 
 
 def _run(spec: str, method: str, gap: Gap) -> str:

@@ -100,7 +100,7 @@ def test_after_training_it_is_used_or_images_are_labelled(gap: Gap) -> None:
     advice = advise(open_still, "a.yaml")
     unsure = trained._replace(predictions=SURE._replace(entropy=(0.1, 0.3)))
     assert advise(done._replace(after=unsure), "a.yaml").kind == LABEL
-    assert advice.kind == LABEL and "Label 20 target images" in advice.sentence
+    assert advice.kind == LABEL and "--model runs/a --count 20" in advice.steps[0]
 
 
 @pytest.mark.parametrize(
