@@ -135,9 +135,10 @@ def results_of(name: str) -> Path:
 def write(name: str) -> None:
     """Write a task's table and picture into docs, from its points."""
     points = [Point(**one) for one in json.loads(results_of(name).read_text())]
-    text = table(points)
-    write_block(PAGE, name, text)
-    (DOCS / "pictures" / f"selection_{name}.svg").write_text(bars(points))
+    text, picture = table(points), f"pictures/selection_{name}.svg"
+    (DOCS / picture).write_text(bars(points))
+    shown = f"![Rank correlation and points lost of each score]({picture})"
+    write_block(PAGE, name, f"{text}\n{shown}\n")
     print(f"{name}\n{text}")
 
 

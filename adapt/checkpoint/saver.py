@@ -70,16 +70,21 @@ class Saver:
             self._changed.notify_all()
 
     def finish(
-        self, snapshot: Snapshot | None, timeout_s: float, beat: Callable[[], None]
+        self,
+        snapshot: Snapshot | None,
+        timeout_s: float,
+        beat: Callable[[], None],
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Moment | None:
-        """Store what waits, then `snapshot`; return what is stored after at most `timeout_s`.
+        """Store what waits, then `snapshot`; return what is stored after at most `timeout_s`, or
+        once `stopped` returns true while what was there before is stored.
 
         Calls `beat` about once a second. Waits for an unreachable store, not for one that refuses
         for lack of space or rights. Raises `StoreError`, the last upload's, where the last
         snapshot is not stored.
         """
         deadline_s = time.monotonic() + timeout_s
-        self._wait_until_idle(deadline_s, beat)
+        self._wait_until_idle(deadline_s, beat, stopped)
         if snapshot is not None and not self._has(snapshot):
             retry = replace(
                 RETRY,
@@ -113,10 +118,15 @@ class Saver:
     def _has(self, snapshot: Snapshot) -> bool:
         return self.durable == snapshot.moment and self._error is None
 
-    def _wait_until_idle(self, deadline_s: float, beat: Callable[[], None]) -> None:
+    def _wait_until_idle(
+        self,
+        deadline_s: float,
+        beat: Callable[[], None],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
         with self._changed:
             while self.busy and self._thread.is_alive() and time.monotonic() < deadline_s:
-                if self._flying is None and self._refused():
+                if stopped() or (self._flying is None and self._refused()):
                     break
                 beat()
                 self._changed.wait(min(_BEAT_S, max(0.0, deadline_s - time.monotonic())))

@@ -105,13 +105,13 @@ class Saves:
         self._best_rank = self._rank(evaluated.step, score)
         self.save(evaluated, score if chosen is None else chosen, patience_s=RETRY_TIME_S)
 
-    def wait(self) -> None:
-        """Wait until what was submitted is stored, while the store can be reached again."""
-        try:
-            if self._saver is not None:
-                self._saver.finish(None, RETRY_TIME_S, self._beat)
-        finally:
-            barrier()
+    def wait(self, stopped: Callable[[], bool]) -> None:
+        """Wait until what was submitted is stored, as long as an unreachable store is retried.
+        Raises `Interrupted` on all ranks where `stopped` returns true on any."""
+        if self._saver is not None:
+            self._saver.finish(None, RETRY_TIME_S, self._beat, stopped)
+        if any_rank(stopped())[0]:
+            raise Interrupted("stopped while a checkpoint was stored")
 
     def mark_chosen(self, selection: Selection) -> None:
         """After a kill between a save and its mark, or a damaged checkpoint: mark the one that the

@@ -69,18 +69,19 @@ class Trainer:
 
         Raises `Interrupted`, with everything saved, when `stop` is set.
         """
-        rules = self.opened.job.evaluate
         self._candidates = Candidates(self.opened, self.engine.device)
         self._repeat_unmarked_evaluation()
+        self._say_if_enough()
         self._train()
         self.saves.finish(self.evaluated, RETRY_TIME_S)
         bad_samples = self.feeds.bad_samples
         if bad_samples:
             log.warning("skipped a bad sample %d times; each is named above", bad_samples)
         best = self.opened.folder.best()
-        found, waited = dict(self.evaluated.metrics), self.evaluated.selection.waited
-        why = early_stop_text(rules.score, waited) if self._enough() else ""
-        return Outcome(self.engine.step_count, best, found, rules.score, why)
+        score, found = self.opened.job.evaluate.score, dict(self.evaluated.metrics)
+        waited = self.evaluated.selection.waited
+        why = early_stop_text(score, waited) if self._ends_early() else ""
+        return Outcome(self.engine.step_count, best, found, score, why)
 
     def _train(self) -> None:
         train = self.opened.job.train
@@ -90,7 +91,7 @@ class Trainer:
                 self.engine.refuse_standstill()
             if self._evaluation_due():
                 self._evaluate()
-            if self.engine.step_count >= self.until or self._enough():
+            if self.engine.step_count >= self.until or self._ends_early():
                 return
             batches = self._next_batches()
             stop, save, used_up = any_rank(
@@ -148,7 +149,7 @@ class Trainer:
         rules, step = self.opened.job.evaluate, self.engine.step_count
         if not rules.by_agreement or not found[rules.weights].score.finite:
             return {}
-        self.saves.wait()
+        self.saves.wait(self.stop.is_set)
         earlier = [one.step for one in self.evaluated.selection.candidates if one.step < step]
         with self.engine.used(rules.weights) as network:
             return self._candidates.agreement(network, step, earlier, self.beat, self.stop.is_set)
@@ -168,12 +169,19 @@ class Trainer:
         selection = after_evaluation(before, job.evaluate, now, agreed, keep)
         self.evaluated = Evaluated(step, metrics, selection)
         self.journal.log_evaluations(found, metrics, selection)
-        if self._enough() and step < job.train.steps:
-            self.journal.log_early_stop(selection)
+        self._say_if_enough()
 
-    def _enough(self) -> bool:
-        """`evaluate.early_stop` ends the run here."""
-        return self.evaluated.selection.enough(self.opened.job.evaluate)
+    def _ends_early(self) -> bool:
+        """`evaluate.early_stop` ends the run here, before its last step."""
+        job = self.opened.job
+        enough = self.evaluated.selection.enough(job.evaluate)
+        return enough and self.engine.step_count < job.train.steps
+
+    def _say_if_enough(self) -> None:
+        """Before the last save, so that its history has it; and where a run that is done is
+        started again."""
+        if self._ends_early():
+            self.journal.log_early_stop(self.evaluated.selection)
 
     def _evaluated(self) -> list[str]:
         """The networks to evaluate: those of the spec, and the teacher where there is one."""

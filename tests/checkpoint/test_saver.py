@@ -165,6 +165,22 @@ def test_an_earlier_checkpoint_is_marked_where_it_is_the_best_now(
     assert folder.names() == ["step-00000001", "step-00000003"]
 
 
+def test_a_stop_ends_the_wait_for_a_save_under_way(folder: RunFolder, gate: Gate) -> None:
+    one, asked = saver(folder), []
+
+    def stopped() -> bool:
+        asked.append(1)
+        return len(asked) > 1
+
+    one.submit(snapshot(1))
+    began_s = time.monotonic()
+    assert one.finish(None, 60, quiet, stopped) is None and one.busy
+    assert time.monotonic() - began_s < 30
+    gate.open.set()
+    one.finish(None, 30, quiet)
+    assert not one.busy
+
+
 @pytest.mark.parametrize("kind", [StoreUnavailable, SilentStore, WrongAnswer])
 def test_the_last_save_is_tried_until_time_is_up(
     folder: RunFolder, gate: Gate, kind: type[StoreError], monkeypatch: pytest.MonkeyPatch

@@ -272,6 +272,8 @@ def test_a_run_that_gains_no_more_ends_as_done(
     assert "step 6 of 10, stopped early: no gain of miou in 2 evaluations." in lead(record)
     again, seen = run(job, place)
     assert again == outcome and not seen and falling == [3], "it is done at once"
+    page = (Path(job.checkpoint.uri) / "tiny" / "report.html").read_text()
+    assert "stopped early: no gain of miou" in page
     longer = job_of(tiny_job, "evaluate.early_stop={patience: 3}", *rules[1:])
     outcome, _ = run(longer, place)
     assert (outcome.step, outcome.stopped_early) == (8, "no gain of miou in 3 evaluations")
