@@ -14,6 +14,7 @@ from adapt.cli import (
     check,
     checkpoints,
     data,
+    data_versions,
     endpoints,
     export,
     gap,
@@ -41,7 +42,7 @@ app = typer.Typer(
 )
 PANELS = {
     "Jobs": (init, jobs, check, specs, pseudo_labels, report),
-    "Data": (pack, data, gap, suggest, cache),
+    "Data": (pack, data, data_versions, gap, suggest, cache),
     "Networks": (models, checkpoints, import_model, predict, export, serve),
     "Platforms and tracking": (platforms, endpoints, tracking),
 }

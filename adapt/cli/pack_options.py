@@ -10,13 +10,14 @@ from adapt.cli import completion
 Dataset = Annotated[
     str,
     typer.Argument(
-        help="Layout of RAW_DIR: gta5, cityscapes, synthia, camvid or folders; or an annotated "
-        "export: cvat, label_studio, coco, coco_panoptic, annotated_png.",
+        help="Layout of RAW_DIR, as gta5, cityscapes or folders (docs/datasets.md lists all); or an "
+        "annotated export: cvat, label_studio, coco, coco_panoptic, annotated_png.",
         autocompletion=completion.datasets,
     ),
 ]
 RawDir = Annotated[
-    Path, typer.Argument(metavar="RAW_DIR", help="The dataset as it was downloaded.")
+    Path,
+    typer.Argument(metavar="RAW_DIR", help="The dataset as it was downloaded, in folders or zips."),
 ]
 Destination = Annotated[
     str,

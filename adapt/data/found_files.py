@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adapt.data.archives import ArchivePath, Entry
 from adapt.data.problems import Problem, shown
 from adapt.data.raw_images import IMAGE_SUFFIXES
 from adapt.data.split_lists import Files, without_suffix
@@ -49,20 +50,22 @@ class Walk:
     def files(self) -> Iterator[Path]:
         """Regular files, folder by folder."""
         above = self.found.folder.resolve().parents
-        yield from self._below(self.found.folder, tuple(identity_of(one.stat()) for one in above))
+        yield from self._below(
+            self.found.folder, tuple(identity_of(one.stat()) for one in above if one.exists())
+        )
 
     def _below(self, folder: Path, above: "tuple[Identity, ...]") -> Iterator[Path]:
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            entries = sorted(entries_of(folder), key=lambda entry: entry.name)
             chain = (*above, identity_of(folder.stat()))
         except OSError as error:
             self._fault(folder, f"cannot be read: {error.strerror}")
             return
         for entry in entries:
-            yield from self._entry(entry, Path(folder, entry.name), chain)
+            yield from self._entry(entry, folder / entry.name, chain)
 
     def _entry(
-        self, entry: os.DirEntry[str], path: Path, chain: "tuple[Identity, ...]"
+        self, entry: "os.DirEntry[str] | Entry", path: Path, chain: "tuple[Identity, ...]"
     ) -> Iterator[Path]:
         if entry.name.startswith(".") or entry.name in HIDDEN:
             self.found.left_out["hidden files or folders, such as .DS_Store and ._a.png"] += 1
@@ -81,6 +84,11 @@ class Walk:
     def _fault(self, path: Path, text: str) -> None:
         key = key_of(path.relative_to(self.found.folder), path.suffix)
         self.found.problems.append(Problem(shown(path), text, key))
+
+
+def entries_of(folder: Path) -> "Iterable[os.DirEntry[str] | Entry]":
+    """The entries of a folder, on the disk or in an archive."""
+    return folder.scan() if isinstance(folder, ArchivePath) else os.scandir(folder)
 
 
 Identity = tuple[int, int]

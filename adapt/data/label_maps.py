@@ -11,6 +11,7 @@ Shards keep the dataset's own ids, so one packing serves every label space; the 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from pydantic_core import CoreSchema
 
 from adapt.batch import IGNORED
 from adapt.config.section import Section
+from adapt.data.street_ids import CITYSCAPES_IDS, STREET_IDS
 from adapt.errors import JobError, known_names
 
 Id = Annotated[int, Field(ge=0, le=255, strict=True)]
@@ -155,9 +157,16 @@ def check_owners(classes: Sequence[SegmentationClass], dataset: str) -> None:
 ClassRow = tuple[str, tuple[int, int, int], dict[str, int]]
 
 
-def label_space(rows: Sequence[ClassRow], shared_ids: Mapping[str, str]) -> LabelSpace:
+OtherIds = Mapping[str, Mapping[str, tuple[int, ...]]]
+"""dataset -> {class: its ids}"""
+NO_OTHERS: OtherIds = MappingProxyType({})
+
+
+def label_space(
+    rows: Sequence[ClassRow], shared_ids: Mapping[str, str], others: OtherIds = NO_OTHERS
+) -> LabelSpace:
     """Rows of (name, colour, {dataset: id}) -> LabelSpace; `shared_ids` gives a dataset another
-    one's ids.
+    one's ids, `others` those of more datasets by class.
     """
     classes = []
     for name, colour, ids in rows:
@@ -165,6 +174,7 @@ def label_space(rows: Sequence[ClassRow], shared_ids: Mapping[str, str]) -> Labe
             dataset: (identity,) for dataset, identity in ids.items()
         }
         known |= {dataset: known[other] for dataset, other in shared_ids.items() if other in known}
+        known |= {dataset: table[name] for dataset, table in others.items() if name in table}
         classes.append(SegmentationClass(name=name, colour=colour, ids=known))
     return LabelSpace(tuple(classes))
 
@@ -209,14 +219,26 @@ CAMVID_ROWS: tuple[ClassRow, ...] = (
 )
 """SegNet's 11 classes of CamVid."""
 
+LOVEDA_ROWS: tuple[ClassRow, ...] = (
+    ("background", (255, 255, 255), {"loveda": 1}),
+    ("building", (255, 0, 0), {"loveda": 2}),
+    ("road", (255, 255, 0), {"loveda": 3}),
+    ("water", (0, 0, 255), {"loveda": 4}),
+    ("barren", (159, 129, 183), {"loveda": 5}),
+    ("forest", (0, 255, 0), {"loveda": 6}),
+    ("agricultural", (255, 195, 128), {"loveda": 7}),
+)
+"""LoveDA's classes; id 0 is no data."""
+
 NOT_IN_SYNTHIA = ("terrain", "truck", "train")
 
 LABEL_SPACES: dict[str, LabelSpace] = {}
-LABEL_SPACES["cityscapes19"] = label_space(CITYSCAPES_ROWS, {"gta5": "cityscapes"})
+LABEL_SPACES["cityscapes19"] = label_space(CITYSCAPES_ROWS, CITYSCAPES_IDS, STREET_IDS)
 LABEL_SPACES["cityscapes16"] = label_space(
-    [row for row in CITYSCAPES_ROWS if row[0] not in NOT_IN_SYNTHIA], {"gta5": "cityscapes"}
+    [row for row in CITYSCAPES_ROWS if row[0] not in NOT_IN_SYNTHIA], CITYSCAPES_IDS, STREET_IDS
 )
 LABEL_SPACES["camvid11"] = label_space(CAMVID_ROWS, {})
+LABEL_SPACES["loveda7"] = label_space(LOVEDA_ROWS, {})
 
 
 def train_ids_of(

@@ -3,8 +3,10 @@ out. Each takes the raw folder and the split, and returns the files, their fault
 out.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from adapt.data.found_files import (
     FoundFiles,
@@ -155,3 +157,51 @@ def find_listed_folders(folder: str) -> Find:
         return picked(raw_dir, split, found) if listed else found
 
     return find
+
+
+SPLIT = "SPLIT"
+"""Stands for the split in a pattern."""
+IMG = "IMG"
+AS_NAMED: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+
+def find_matching(*patterns: str, splits: Mapping[str, tuple[str, ...]] = AS_NAMED) -> Find:
+    """Files of the first pattern whose folder is there, such as `gt/*/SPLIT/*/*_gt_labelIds.png`.
+
+    A star fits a part of one name, IMG png or jpg; the parts that stars fit, joined by `_`, are
+    the key. SPLIT is the split's name, or the alternatives that `splits` gives for it.
+    """
+
+    def find(raw_dir: Path, split: str) -> FoundFiles:
+        names = splits.get(split, (split,))
+        found = [find_pattern(raw_dir, one, names) for one in patterns]
+        return next((one for one in found if one.any), found[0])
+
+    return find
+
+
+def find_pattern(raw_dir: Path, pattern: str, names: Sequence[str]) -> FoundFiles:
+    """The files of one pattern, whose folders before the first star are fixed, and its split where
+    it has one name.
+    """
+    parts = (pattern.replace(SPLIT, names[0]) if len(names) == 1 else pattern).split("/")
+    fixed = next(n for n, part in enumerate(parts) if "*" in part or part == SPLIT)
+    rest = "/".join(parts[fixed:])
+    found = FoundFiles(folder=raw_dir.joinpath(*parts[:fixed]))
+    if not is_folder(found):
+        return found
+    alternatives = "|".join(map(re.escape, names))
+    text = (
+        re.escape(rest)
+        .replace(r"\*", "([^/]*)")
+        .replace(SPLIT, f"(?:{alternatives})")
+        .replace(IMG, "(?:png|jpg)")
+    )
+    keys: dict[Path, str] = {}
+    for path in Walk(found).files():
+        match = re.fullmatch(text, path.relative_to(found.folder).as_posix())
+        if match:
+            keys[path] = key_of(Path("_".join(match.groups())), "")
+        else:
+            found.left_out[f"files that are not {rest.replace(SPLIT, names[0])}"] += 1
+    return keyed(found, keys, keys.__getitem__)

@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
+from adapt.data.archives import readable
 from adapt.data.packed.codecs import PILLOW_FAILURES, Pixels, is_deep_grey, rgb_of
 from adapt.data.problems import REPLACE_FILE
 from adapt.errors import DataError
@@ -92,7 +93,7 @@ class ImageHeader(NamedTuple):
 
 def read_header(path: Path) -> ImageHeader:
     """The header alone. Raises one of `PILLOW_FAILURES`."""
-    with Image.open(path) as image:
+    with Image.open(readable(path)) as image:
         return header_of(image)
 
 
@@ -168,7 +169,7 @@ def read_image(path: Path) -> Pixels:
     """
     try:
         verify(path)
-        with Image.open(path) as image:
+        with Image.open(readable(path)) as image:
             deep = is_deep_grey(image) or "16" in raw_mode_of(image)
             ImageOps.exif_transpose(image, in_place=True)
             pixels = rgb_of(image)
@@ -194,7 +195,7 @@ def verify(path: Path) -> None:
     """Check the checksums of a PNG, which no decoder does: a download that stopped and left zeros
     decodes to other pixels. Raises one of `PILLOW_FAILURES`.
     """
-    with Image.open(path) as image:
+    with Image.open(readable(path)) as image:
         if image.format == "PNG":
             image.verify()
 

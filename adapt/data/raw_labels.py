@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from adapt.data.archives import readable
 from adapt.data.colours import ColourTable
 from adapt.data.packed.codecs import PILLOW_FAILURES, rgb_of
 from adapt.data.problems import REPLACE_FILE
@@ -84,7 +85,7 @@ def read_ids(path: Path) -> npt.NDArray[np.uint8]:
         header = read_header(path)
         refuse_fault(path, lossy_fault(path, header) or stored_fault(header))
         verify(path)
-        with Image.open(path) as image:
+        with Image.open(readable(path)) as image:
             return narrow(stored_ids(image), path)
 
 
@@ -120,7 +121,7 @@ def read_colour_pixels(path: Path) -> npt.NDArray[np.uint8]:
         header = read_header(path)
         refuse_fault(path, lossy_fault(path, header) or colour_fault(header))
         verify(path)
-        with Image.open(path) as image:
+        with Image.open(readable(path)) as image:
             ImageOps.exif_transpose(image, in_place=True)
             refuse_fault(path, transparent_fault(image))
             return rgb_of(image)
@@ -186,11 +187,24 @@ def read_synthia_ids(path: Path) -> npt.NDArray[np.uint8]:
     return narrow(high.astype(np.uint16) * 256 + low, path)
 
 
+def read_red_ids(path: Path) -> npt.NDArray[np.uint8]:
+    """CARLA's semantic camera, saved as it is: RGB or RGBA of 8 bits, the tag in the red channel;
+    or single-channel ids -> (H, W) uint8.
+    """
+    with label_errors(path):
+        header = read_header(path)
+        refuse_fault(path, lossy_fault(path, header))
+        if header.mode not in ("RGB", "RGBA") or header.deep:
+            return read_ids(path)
+        verify(path)
+        return first_channel(path, None)
+
+
 def first_channel(path: Path, raw_mode: str | None) -> npt.NDArray[np.uint8]:
     """The first channel of an RGB image -> (H, W) uint8, decoded with another raw mode where one is
     given.
     """
-    with Image.open(path) as image:
+    with Image.open(readable(path)) as image:
         if raw_mode:
             image.tile = [tile._replace(args=raw_mode) for tile in image.tile]
         return np.ascontiguousarray(np.asarray(image)[..., 0])

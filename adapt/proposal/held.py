@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median_low
 
+from adapt.data.archives import with_archives
 from adapt.data.datasets import DATASETS, RawLayout, RawSample, known_layout
 from adapt.data.found_files import FoundFiles, image_files
 from adapt.data.label_maps import LABEL_SPACES
@@ -68,7 +69,7 @@ def look(
     `JobError` for an unknown layout."""
     if split_uri(where)[0] != "file" or list(Path(where).glob("*/manifest.json")):
         return look_packed(where, stores, needs_labels)
-    raw_dir = Path(where)
+    raw_dir = with_archives(Path(where))
     if not raw_dir.is_dir():
         raise DataError(
             f"{where}: expected a folder of images or a packed dataset, got none",
@@ -193,7 +194,7 @@ def layout_of(raw_dir: Path) -> str:
     labelled = [name for name, (_, pairs) in found.items() if pairs]
     own = found[FOLDERS][0]
     special = [name for name in labelled if name != FOLDERS]
-    if own:
+    if found[FOLDERS][1]:  # the files are the same
         special = [name for name in special if is_shown(raw_dir, name)]
     if special:
         return max(special, key=lambda name: found[name][1])

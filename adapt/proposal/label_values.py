@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from adapt.batch import IGNORED
+from adapt.data.archives import readable
 from adapt.data.colours import RGB, code_of
 from adapt.data.datasets import RawLayout
 from adapt.data.raw_images import read_header
@@ -114,7 +115,7 @@ def refuse_blended(pixels: Mapping[Value, int], path: Path, coloured: bool) -> N
 def palette_of(path: Path) -> dict[int, RGB]:
     """The colours of a palette file by id; none for other files, and for a palette of greys, which
     writers add by themselves."""
-    with label_errors(path), Image.open(path) as image:
+    with label_errors(path), Image.open(readable(path)) as image:
         table = image.getpalette("RGB") if image.mode == "P" else None
     colours = np.array(table or [], np.uint8).reshape(-1, 3)
     if (colours == colours[:, :1]).all():

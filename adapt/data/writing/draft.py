@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
 
+from adapt.data.archives import with_archives
 from adapt.data.colours import ColourTable
 from adapt.data.datasets import RawLayout, RawSamples, known_layout
 from adapt.data.label_maps import LabelSpace
@@ -84,6 +85,7 @@ def draft_plan(dataset: str, raw_dir: Path, split: str, **settings: Unpack[PlanS
 
     Raises `JobError` for wrong settings, `DataError` where nothing is found.
     """
+    raw_dir = with_archives(raw_dir)
     layout, encoding = checked_settings(dataset, raw_dir, split, settings)
     samples, problems, notes = found_samples(layout, raw_dir, split, settings)
     surveyed = survey(samples, encoding)

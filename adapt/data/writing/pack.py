@@ -26,6 +26,7 @@ from adapt.data.packed import codecs
 from adapt.data.packed.encodings import PackedImage, refuse_changed
 from adapt.data.packed.manifest import Manifest, ShardInfo
 from adapt.data.packed.split_files import read_manifest
+from adapt.data.packed.versions import keep_replaced
 from adapt.data.problems import Notes
 from adapt.data.workers import SampleCounter, stopping, watch
 from adapt.data.writing.draft import Draft, PlanSettings, draft_plan
@@ -126,6 +127,7 @@ def pack(
     records = earlier_records(work, there)
     draft.refuse_faults(to_pack(draft, work, records), threads, on_check)
     if "manifest.json" in there:
+        keep_replaced(store, split)
         store.delete(f"{split}/manifest.json")
     packed = pack_shards(work, records, threads, on_progress)
     if part != WHOLE:
