@@ -134,7 +134,7 @@ class ArchivePath(type(Path())):  # type: ignore[misc]
         member = self._member()
         there = member is not None or self.inner in self.archives.folders
         if self._real or not there:
-            return super().stat(**options)  # type: ignore[no-any-return]
+            return super().stat(**options)
         number = hash(self.inner) & 0x7FFFFFFF
         if member is None:
             return os.stat_result((stat.S_IFDIR, number, -1, 1, 0, 0, 0, 0, 0, 0))
@@ -145,7 +145,7 @@ class ArchivePath(type(Path())):  # type: ignore[misc]
         """Open a file; one of an archive for reading bytes."""
         member = self._member()
         if member is None:
-            return super().open(mode, *arguments, **options)  # type: ignore[no-any-return]
+            return super().open(mode, *arguments, **options)
         assert mode == "rb", "files of archives are read as bytes"
         return io.BytesIO(self.archives.read(member, self))
 

@@ -19,7 +19,7 @@ CLASSES = (
     *("vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train"),
     *("motorcycle", "bicycle"),
 )
-TRAIN_IDS = {name: (number,) for number, name in enumerate(CLASSES)}
+TRAIN_IDS: dict[str, tuple[int, ...]] = {name: (number,) for number, name in enumerate(CLASSES)}
 """Cityscapes' train ids (0 is road)."""
 
 STREET_IDS: dict[str, dict[str, tuple[int, ...]]] = {

@@ -54,9 +54,9 @@ class Difference:
         return not (keys or self.settings)
 
 
-def keep(store: Store, split: str, tag: str = "", note: str = "") -> Version:
+def keep(store: Store, split: str, tag: str = "", note: str = "", first_note: str = "") -> Version:
     """Keep the version that is there, with a tag that moves to it from any other, and a note that
-    replaces its own. Raises as `read_manifest`, `JobError` for a tag that could be an id.
+    replaces its own; `first_note` is for a version that has none. Raises as `read_manifest`, `JobError` for a tag that could be an id.
     """
     check_tag(tag)
     manifest, index = read_manifest(store, split)
@@ -71,7 +71,7 @@ def keep(store: Store, split: str, tag: str = "", note: str = "") -> Version:
         there=True,
         kept_at=(before and before.kept_at) or datetime.now(UTC).isoformat(timespec="seconds"),
         tags=tuple(dict.fromkeys([*(before.tags if before else ()), *([tag] if tag else [])])),
-        note=note or (before.note if before else ""),
+        note=note or (before.note if before else "") or first_note,
         manifest=manifest,
     )
     store.put(f"{split}/{FOLDER}/{identity[:ID_CHARS]}.npz", index.to_bytes())
@@ -165,7 +165,7 @@ def index_of(store: Store, split: str, one: Version) -> Index:
 def keep_replaced(store: Store, split: str) -> None:
     """Keep the version that `pack --overwrite` is about to replace; a damaged one is not kept."""
     try:
-        keep(store, split, note="replaced by pack --overwrite")
+        keep(store, split, first_note="replaced by pack --overwrite")
     except FixableError:
         return
 
