@@ -56,7 +56,9 @@ class Difference:
 
 def keep(store: Store, split: str, tag: str = "", note: str = "", first_note: str = "") -> Version:
     """Keep the version that is there, with a tag that moves to it from any other, and a note that
-    replaces its own; `first_note` is for a version that has none. Raises as `read_manifest`, `JobError` for a tag that could be an id.
+    replaces its own; `first_note` is for a version that has none.
+
+    Raises as `read_manifest`, `JobError` for a tag that could be an id.
     """
     check_tag(tag)
     manifest, index = read_manifest(store, split)
