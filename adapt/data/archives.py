@@ -201,6 +201,7 @@ def with_archives(raw_dir: Path) -> Path:
     paths = archives_of(raw_dir)
     if not paths:
         return raw_dir
+    raw_dir = raw_dir if raw_dir.parts else raw_dir.absolute()  # paths below "." do not show it
     archives = Archives(str(raw_dir), paths)
     kind = type("ArchivePath", (ArchivePath,), {"archives": archives})
     found: Path = kind(raw_dir)

@@ -107,6 +107,14 @@ def test_what_is_no_archive_and_two_of_one_name_are_refused(tmp_path: Path) -> N
         with_archives(tmp_path)
 
 
+def test_archives_in_this_folder(
+    make_raw: MakeRaw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zipped(make_raw("kitti"), tmp_path / "zips")
+    monkeypatch.chdir(tmp_path / "zips")
+    assert len(DATASETS["kitti"].pairs(Path(), "train")) == 3
+
+
 def test_names_that_climb_out_are_left_out(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("../images/x.png", b"")
