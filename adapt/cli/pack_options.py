@@ -10,8 +10,8 @@ from adapt.cli import completion
 Dataset = Annotated[
     str,
     typer.Argument(
-        help="Layout of RAW_DIR, as gta5, cityscapes or folders (docs/datasets.md lists all); or an "
-        "annotated export: cvat, label_studio, coco, coco_panoptic, annotated_png.",
+        help="Layout of RAW_DIR, as gta5 or folders (docs/datasets.md lists all); or an annotated "
+        "export: cvat, label_studio, coco, coco_panoptic, annotated_png.",
         autocompletion=completion.datasets,
     ),
 ]
