@@ -226,5 +226,5 @@ def beside(first: Path, text: str) -> Path:
 
 
 def readable(path: Path) -> Path | IO[bytes]:
-    """What Pillow opens: the path of a file on the disk, the bytes of one in an archive."""
+    """The argument for Pillow: the path of a file on the disk, the bytes of one in an archive."""
     return path.open("rb") if isinstance(path, ArchivePath) else path

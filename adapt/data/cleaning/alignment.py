@@ -1,4 +1,4 @@
-"""Whether a label lies on its image: edges of the image are sought at the borders of the label.
+"""The fit of a label on its image: edges of the image are sought at the borders of the label.
 
 The mean gradient of the image on the label's borders is computed for all shifts together, by a
 Fourier correlation, for the label as it is and mirrored. A label that fits has its peak at no

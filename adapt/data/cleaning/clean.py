@@ -42,7 +42,7 @@ class Limits(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was measured of one sample; `fault` where it cannot be read, and nothing else then."""
+    """The measures of one sample; `fault` where it cannot be read, and nothing else then."""
 
     key: str
     fault: str = ""

@@ -176,7 +176,7 @@ Side = tuple[Manifest, Index]
 
 
 def difference(before: Side, after: Side) -> Difference:
-    """What differs between two versions, or two packed splits of one dataset, by their indexes
+    """Compare two versions, or two packed splits of one dataset, by their indexes
     alone: of a relabelled key, the image has as many bytes and the label other pixels."""
     rows = [rows_of(*side) for side in (before, after)]
     first, second = rows
