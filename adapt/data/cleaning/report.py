@@ -1,4 +1,4 @@
-"""The files of `data clean`: a list for `pack --skip-file`, and a contact sheet of what it names."""
+"""The files of `data clean`: a list for `pack --skip-file`, a contact sheet of what it names."""
 
 from collections.abc import Mapping, Sequence
 
