@@ -53,7 +53,8 @@ def checked_key(key: str, uri: str) -> str:
     if climbs or temporary or "\\" in key or "\0" in key:
         raise StoreError(
             f"{uri}: expected a key of names joined by single '/', relative to the store's root, "
-            f"without '..', '.', '\\' and names that start with {TEMPORARY_PREFIX!r}, got {key!r}"
+            f"without '..', '.', '\\' and names that start with {TEMPORARY_PREFIX!r}, got {key!r}",
+            "name what lies below that root",
         )
     return key
 

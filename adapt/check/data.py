@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from adapt.check.subject import FAILURES, Subject, red
+from adapt.data.packed.codecs import REPACK
 from adapt.data.packed.packed_split import PackedSplit, SplitConfig
 from adapt.data.packed.verify import Split, image_fault, label_fault, members_of, xxh3_of_parts
 from adapt.errors import DataError
@@ -24,7 +25,6 @@ from storage.stores import READ_ONLY
 from storage.uris import split_uri
 
 ATTEMPTS = 5
-REPAIR = "copy the objects there again, or pack the split again (--overwrite)"
 
 
 class Scored(NamedTuple):
@@ -124,13 +124,13 @@ def _shards(split: PackedSplit) -> str:
         raise DataError(
             f"{split.store.uri}: expected {len(expected)} shards, got all but {len(missing)}, the "
             f"first of which is {missing[0]}",
-            fix=REPAIR,
+            fix=REPACK,
         )
     for key, size_bytes in expected.items():
         if listed[key] != size_bytes:
             raise DataError(
                 f"{split.store.uri}/{key}: expected {size_bytes} bytes, got {listed[key]}",
-                fix=REPAIR,
+                fix=REPACK,
             )
     return f"all {len(expected)} are there, {sum(expected.values()) / 1e6:.1f} MB"
 
@@ -157,11 +157,11 @@ def _sample(split: PackedSplit) -> str:
     ]
     name = split.name(0)
     if labelled and xxh3_of_parts(parts) != int(split.index.xxh3[0]):
-        raise DataError(f"{name}: expected the packed bytes, got others (xxh3)", fix=REPAIR)
+        raise DataError(f"{name}: expected the packed bytes, got others (xxh3)", fix=REPACK)
     checks = zip((image_fault, label_fault), parts, strict=False)
     for fault in (check(whole, 0, data, name) for check, data in checks):
         if fault is not None:
-            raise DataError(fault, fix=REPAIR)
+            raise DataError(fault, fix=REPACK)
     return f"{split.key(0)} decodes"
 
 

@@ -20,6 +20,7 @@ from adapt.cli.options import (
     place_here,
     stores_of,
 )
+from adapt.errors import keys_renamed
 from storage.uris import without_password
 
 commands = typer.Typer()
@@ -28,9 +29,9 @@ Checkpoints = Annotated[
     list[str],
     typer.Option(
         "--checkpoint",
-        help="A file of weights, or the folder of weights.safetensors: a path or a URI. "
-        "Several are an ensemble. Each network is that of the spec beside its weights "
-        "(spec.yaml, or NAME.yaml beside NAME.pth), else of SPEC.",
+        help="A file of weights, or the folder of weights.safetensors, or of a run (its best, else "
+        "its last): a path or a URI. Several are an ensemble. Each network is that of the spec "
+        "beside its weights (spec.yaml, or NAME.yaml beside NAME.pth), else of SPEC.",
     ),
 ]
 Weights = Annotated[
@@ -65,7 +66,7 @@ def evaluate(
     from adapt.trainer.score import evaluate_checkpoint
 
     job, place = job_and_place(spec, overrides)
-    with progress_bar("evaluating", console) as advance:
+    with progress_bar("evaluating", console) as advance, keys_renamed("weights:", "--weight:"):
         evaluation = evaluate_checkpoint(job, place, checkpoints, weights, advance, base)
     score, names = evaluation.score, job.classes.names
     if pictures is not None:

@@ -144,5 +144,9 @@ def _send(
 def _spools_in(place: Place, folder: Path | None) -> list[Path]:
     """The spools in a folder, or in the place's. Raises `JobError` where the folder is missing."""
     if folder is not None and not folder.is_dir():
-        raise JobError(f"{folder}: expected a spool or a folder of spools, got neither")
+        raise JobError(
+            f"{folder}: expected a spool or a folder of spools, got neither",
+            "give the path that the job's last warning names, or none for the spools of this "
+            "machine's jobs",
+        )
     return sorted((folder or place.scratch_dir / "tracking").glob("*.jsonl"))

@@ -91,6 +91,9 @@ def _mistake(whole: Any, error: Any, under: str, values: Any) -> tuple[str, str]
             return f"{path}: expected {expected(kind)}, {got(found, () if fix else known)}", fix
         case "json_invalid":
             return f"{path or 'values'}: expected plain values, got {error['ctx']['error']}", ""
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            fix = _of_range(around, path.rpartition(".")[2])
+            return f"{path}: expected {expected(kind)}, got {written(found)}", fix
     return f"{path}: expected {expected(kind)}, got {written(found)}", fix_of(kind, found)
 
 
@@ -121,6 +124,15 @@ def fix_of(kind: Any, found: Any) -> str:
     notes = parts_of(kind)[1]
     optional = any(isinstance(one, FieldInfo) and not one.is_required() for one in notes)
     return "give it a value, or remove the key" if optional else "give it a value"
+
+
+def _of_range(around: Any, key: str) -> str:
+    """The fix of a number that is too small or too large."""
+    field = fields_of(around).get(key)
+    if field is None or field.is_required():
+        return "write one in that range"
+    default = written(field.get_default(call_default_factory=True))
+    return f"write one in that range, or remove the key for {default}"
 
 
 def _descend(kind: Any, loc: Iterable[str | int], under: str, values: Any) -> _Spot:

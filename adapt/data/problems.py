@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adapt.data.colours import UnknownColour
-from adapt.errors import MAX_SHOWN, DataError, counted
+from adapt.errors import MAX_CHARACTERS, MAX_SHOWN, DataError, counted
 
 REPLACE_FILE = "replace the file, or leave the sample out with --skip KEY"
 FIX_FILES = (
@@ -36,6 +36,12 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.text}"
+
+
+def shown_name(text: str) -> str:
+    """A line of a file as messages show it: as `shown`, in quotes; of a long one the beginning."""
+    start = shown(text[: MAX_CHARACTERS + 1])
+    return f"{start[:MAX_CHARACTERS]!r}..." if len(start) > MAX_CHARACTERS else repr(start)
 
 
 def shown(path: Path | str) -> str:

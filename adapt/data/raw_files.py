@@ -17,7 +17,7 @@ from adapt.data.found_files import (
     keyed,
     named_key,
 )
-from adapt.data.problems import Problem, shown
+from adapt.data.problems import Problem, shown, shown_name
 from adapt.data.split_lists import FileNames, ambiguous, read_names, readings
 from adapt.errors import MAX_SHOWN, JobError
 
@@ -43,11 +43,11 @@ def picked(raw_dir: Path, split: str, found: FoundFiles) -> FoundFiles:
             keys |= fits
         elif fits:
             both = ambiguous(fits, found.files, found.folder)
-            fault = f"expected the name of one image, got {text!a}, which fits {both}"
+            fault = f"expected the name of one image, got {shown_name(text)}, which fits {both}"
             found.problems.append(Problem(f"{shown(path)}, line {line}", fault))
         elif named_key(text) not in bad:  # else named already
             hint = names.near(text) if len(found.problems) < MAX_SHOWN else ""
-            fault = f"expected an image of the raw folder, got {shown(text)!r}{hint}"
+            fault = f"expected an image of the raw folder, got {shown_name(text)}{hint}"
             found.problems.append(Problem(f"{shown(path)}, line {line}", fault))
     if not listed:
         found.problems.append(Problem(shown(path), "expected names of images, got an empty list"))

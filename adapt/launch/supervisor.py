@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from adapt.checkpoint.lease import LeaseLost, RunInUse
 from adapt.checkpoint.processes import is_alive
-from adapt.errors import Interrupted, JobError
+from adapt.errors import DataError, Interrupted, JobError
 from adapt.launch.first_node import wait_for_first_node
 from adapt.launch.job_copy import read_job
 from adapt.launch.rank_status import (
@@ -96,7 +96,7 @@ def still_busy() -> bool:
 
 def end_run(folder: Path, place: Place, verdict: Verdict) -> None:
     """End the job's MLflow run with the verdict, if store and server are reachable, and unless
-    another job trains the run."""
+    another job trains the run, or the job is refused before it had one."""
     job = read_job(folder)
     others = {RunInUse.__name__, LeaseLost.__name__}
     if job is None or any(status.kind in others for status in read_statuses(folder)):
@@ -105,8 +105,10 @@ def end_run(folder: Path, place: Place, verdict: Verdict) -> None:
 
     interrupted = verdict.exit_code == Interrupted.exit_code
     status: Status = "KILLED" if interrupted else "FAILED"
+    refused = verdict.exit_code in (JobError.exit_code, DataError.exit_code)
+    why = f"{verdict.kind}: {verdict.message}"
     try:
-        end_tracked_run(job, place, status, f"{verdict.kind}: {verdict.message}")
+        end_tracked_run(job, place, status, why, only_known=refused)
     except (StoreError, JobError, OSError) as error:
         log.warning("the end of the job is not reported to MLflow: %s", error)
 

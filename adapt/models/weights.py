@@ -17,9 +17,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from adapt.errors import JobError
+from adapt.errors import MAX_SHOWN, JobError
 from adapt.models.config import SegmenterConfig
 from adapt.models.weight_files import (
+    ENDINGS,
     NoWeights,
     is_safetensors,
     read_content,
@@ -52,18 +53,31 @@ def read_weights(
     should be, and for tensors with values that are no numbers, or that no training gives.
     """
     if not path.is_file():
-        raise JobError(f"{key}: expected a file, got none at {path}")
+        raise _no_file(path, key)
     if sha256 is not None:
         _check_digest(path, sha256)
     with _refused_as(path, key):
         tensors = tensors_in(read_content(path))
     if not tensors:
-        raise JobError(f"{key}: expected tensors by name, got none in {path.name}")
+        raise JobError(
+            f"{key}: expected tensors by name, got none in {path.name}",
+            "save model.state_dict() in the program that it comes from",
+        )
     where = key if key.endswith(path.name) else f"{key}: {path.name}"
     _check_kinds(tensors, where)
     check_finite(tensors, where, _TAKE_ANOTHER)
     _check_variances(tensors, where)
     return tensors
+
+
+def _no_file(path: Path, key: str) -> JobError:
+    """The error of a path at which no file is, with the files of weights beside or in it."""
+    if not path.is_dir():
+        return JobError(f"{key}: expected a file, got none at {path}", "check the path")
+    files = sorted(one.name for one in path.iterdir() if one.name.lower().endswith(ENDINGS))
+    listed = ", ".join(files[:MAX_SHOWN])
+    fix = f"name a file in it: {listed}" if files else "name a file of weights; none is in it"
+    return JobError(f"{key}: expected a file, got the folder {path}", fix)
 
 
 @contextmanager

@@ -171,7 +171,10 @@ def needed_number(environment: Mapping[str, str], name: str) -> int:
     """A variable as a number. Raises `JobError` where it is not one."""
     found = number(environment, name)
     if found is None:
-        raise JobError(f"{name}: expected a number, got {environment.get(name)!r}")
+        raise JobError(
+            f"{name}: expected a whole number, got {environment.get(name)!r}",
+            fix="write digits alone, or unset the variable",
+        )
     return found
 
 

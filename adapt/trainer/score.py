@@ -1,5 +1,6 @@
 """Scores and predictions of one checkpoint, or of an ensemble, on a job's validation split."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from adapt.checkpoint.located import located
 from adapt.checkpoint.run_folder import SPEC
 from adapt.config.strict_yaml import parse_yaml
 from adapt.config.validation import validate
@@ -41,6 +43,8 @@ from storage.errors import MissingObject
 from storage.stores import Stores
 from storage.uris import join
 
+log = logging.getLogger(__name__)
+
 
 def evaluate_checkpoint(
     job: JobSpec,
@@ -53,12 +57,12 @@ def evaluate_checkpoint(
     """Evaluate a checkpoint on the job's validation split, or several as an ensemble: the sum of
     their logits with `weights`, by default equal ones, divided by their sum.
 
-    A checkpoint is the URI of a file of weights or of the folder with `weights.safetensors`. Its
-    network is that of the spec beside it, `spec.yaml` or the file's name with `.yaml`, else the
-    job's `model`. `on_image` gets the number of images done, and of all. `base` is as of
-    `load_network`. Scores without labels are those that the job names, on a split without labels
-    all where it names none; `teacher_agreement` is left out, it is a run's. Raises `JobError` where
-    the weights do not fit.
+    A checkpoint is the URI of a file of weights, of the folder with `weights.safetensors`, or of a
+    run's folder, whose best it is, else the last. Its network is that of the spec beside it,
+    `spec.yaml` or the file's name with `.yaml`, else the job's `model`. `on_image` gets the number
+    of images done, and of all. `base` is as of `load_network`. Scores without labels are those that
+    the job names, on a split without labels all where it names none; `teacher_agreement` is left
+    out, it is a run's. Raises `JobError` where the weights do not fit.
     """
     with _networks_and_split(job, place, checkpoints, weights, base, labelled=True) as opened:
         members, split, device = opened
@@ -206,11 +210,15 @@ def _shares(weights: Sequence[float], num_members: int) -> list[float]:
     """
     if len(weights) != num_members:
         raise JobError(
-            f"weights: expected a number for each checkpoint, got {len(weights)} for {num_members}"
+            f"weights: expected a number for each checkpoint, got {len(weights)} for {num_members}",
+            fix="give as many as checkpoints, in their order, or none for equal ones",
         )
     if not all(isfinite(weight) and weight > 0 for weight in weights):
         listed = ", ".join(f"{weight:g}" for weight in weights)
-        raise JobError(f"weights: expected positive numbers, got {listed}")
+        raise JobError(
+            f"weights: expected positive numbers, got {listed}",
+            fix="give each checkpoint a number above 0; leave out one that shall not count",
+        )
     _, exponent = frexp(max(weights))
     scaled = [ldexp(weight, -exponent) for weight in weights]  # a sum of 1e308 would overflow
     total = fsum(scaled)
@@ -222,8 +230,9 @@ def checkpoint_network(
 ) -> Segmenter:
     """The network by the spec beside its weights, where there is one, else by the job's `model`;
     `base` is as of `load_network`."""
-    is_file = checkpoint.lower().endswith(ENDINGS)
-    uri = checkpoint if is_file else join(checkpoint, WEIGHTS)
+    uri = located(checkpoint, stores).uri
+    if uri not in (checkpoint, join(checkpoint, WEIGHTS)):
+        log.info("%s: the checkpoint is %s", checkpoint, uri)
     own = _model_beside(job, stores, uri)
     try:
         num_classes = job.classes.num_classes

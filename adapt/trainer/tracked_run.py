@@ -130,15 +130,18 @@ def _is_embedded(job: JobSpec, place: Place) -> bool:
     return embedded_folder(tracking_uri(job, place)) is not None
 
 
-def end_tracked_run(job: JobSpec, place: Place, status: Status, why: str) -> None:
+def end_tracked_run(
+    job: JobSpec, place: Place, status: Status, why: str, *, only_known: bool = False
+) -> None:
     """End the MLflow run of a job whose ranks could not; metrics that MLflow does not receive stay
     for `sync-metrics`.
 
-    A node that does not know the run, since the run's folder is its own, leaves it alone. Raises
+    A node that does not know the run, since the run's folder is its own, leaves it alone, and with
+    `only_known` so does the first one: a job that is refused at its start has no run. Raises
     `StoreError`, `JobError`.
     """
     folder = open_run_folder(job, place)
-    key = known_job_key(folder) if place.node else job_key(folder)
+    key = known_job_key(folder) if place.node or only_known else job_key(folder)
     failed_s = EMBEDDED_FLUSH_S if _is_embedded(job, place) else TRACKER_FLUSH_S
     timeout_s = place.grace_s / 6 if status == "KILLED" else failed_s
     if key is not None:

@@ -37,6 +37,9 @@ def figure_of(finished: Path, checkpoint: object) -> float:
 def test_evaluate_gives_the_recorded_figure(finished: Path) -> None:
     best = json.loads((finished / "answer.json").read_text())["best"]
     assert figure_of(finished, f"runs/tiny/{best['name']}") == best["score"]
+    assert figure_of(finished, "runs/tiny") == best["score"], "a run's folder is its best"
+    ended = call("evaluate", "tiny.yaml", "--checkpoint", "runs", folder=finished)
+    refused(ended, 2, "runs: expected a file of weights or the folder of a checkpoint or of a run")
     checkpoint = ("--checkpoint", f"runs/tiny/{best['name']}/weights.safetensors")
     shown = call("evaluate", "tiny.yaml", *checkpoint, "--pictures", "p.png", folder=finished)
     assert shown.code == 0 and "band 3" in shown.out and (finished / "p.png").is_file()
@@ -49,7 +52,12 @@ def test_an_ensemble_of_one_twice_is_itself(finished: Path) -> None:
     ended = call("evaluate", "tiny.yaml", *twice, "--json", folder=finished)
     assert json.loads(ended.out)["miou"] == best["score"], ended.err
     weighed = call("evaluate", "tiny.yaml", *twice, "--weight", "0.3", folder=finished)
-    refused(weighed, 2, "weights: expected a number for each checkpoint, got 1 for 2")
+    refused(weighed, 2, "--weight: expected a number for each checkpoint, got 1 for 2. Fix: give")
+    for text in ("nan", "0", "-1", "inf"):
+        ended = call("evaluate", "tiny.yaml", *twice, *("--weight", text) * 2, folder=finished)
+        refused(
+            ended, 2, f"--weight: expected positive numbers, got {text}, {text}. Fix: give each"
+        )
 
 
 @pytest.mark.slow

@@ -89,6 +89,34 @@ def test_verify_names_what_is_wrong(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("argv", [["verify"], ["inspect"], ["inspect", "--split", "val"]])
+def test_a_split_s_own_folder_is_called_that(argv: list[str], tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 2, seed=1)
+    pack(tmp_path)
+    ended = call(argv[0], "packed/train/", *argv[1:], folder=tmp_path)
+    refused(ended, 4, "expected the folder of a packed dataset, got that of its split 'train'")
+    assert ended.err.rstrip().endswith(
+        f"Fix: write file://{tmp_path}/packed, and train as the split."
+    )
+
+
+def test_a_split_that_is_no_name_is_refused_with_a_fix(tmp_path: Path) -> None:
+    for command in ("verify", "inspect"):
+        refused(call(command, "x", "--split", "../val", folder=tmp_path), 3, "Fix: name what lies")
+
+
+def test_run_and_verify_have_one_sentence_for_damage(tmp_path: Path) -> None:
+    write_raw_folders(tmp_path / "raw", 2, seed=1)
+    pack(tmp_path)
+    index = tmp_path / "packed" / "train" / "index.npz"
+    index.write_bytes(index.read_bytes()[::-1])
+    for command in ("verify", "inspect"):  # `inspect` opens it as `run` does
+        ended = call(command, "packed", folder=tmp_path)
+        refused(
+            ended, 4, "Fix: copy the objects there again, or pack the split again (--overwrite)."
+        )
+
+
 @pytest.mark.parametrize("sheet", ["sheet", "sheet.jpg", "a/.png", "packed", "sheet.png.txt"])
 def test_a_contact_sheet_that_is_no_png_is_refused(sheet: str, tmp_path: Path) -> None:
     ended = call("inspect", "packed", "--sheet", sheet, folder=tmp_path)

@@ -264,6 +264,7 @@ def test_no_password_is_in_a_spool_and_that_of_the_environment_is_used(tmp_path:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     ended = call("sync-metrics", tmp_path / "typo", folder=tmp_path)
     assert ended.code == 2 and "expected a spool or a folder of spools, got neither" in ended.err
+    assert "Fix: give the path that the job's last warning names" in ended.err
 
 
 def test_a_spool_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class Whole(Section):
         ({"count": "500"}, "count: expected a positive integer, got '500'. Fix: write 500."),
         ({"many": "2M"}, "many: expected a positive integer, got '2M'. Fix: write 2000000."),
         ({"word": "500"}, "word: expected a text that matches ^[a-z]+$, got '500'"),
-        ({"count": 0}, "count: expected a positive integer, got 0"),
+        ({"count": 0}, "count: expected a positive integer, got 0. Fix: write one in that range"),
         (
             {"count": None},
             "count: expected a positive integer, got null. Fix: give it a value, or ",
@@ -86,7 +86,7 @@ class Whole(Section):
         ({"width": 96}, "width: expected an integer >= 64 and divisible by 64, got 96"),
         ({"short": "abc"}, "short: expected a text with a length of at most 2, got 'abc'"),
         ({"pair": [0.5]}, "pair.1: missing, expected a number >= 0 and < 1"),
-        ({"pair": [0.5, 2]}, "pair.1: expected a number >= 0 and < 1, got 2"),
+        ({"pair": [0.5, 2]}, "pair.1: expected a number >= 0 and < 1, got 2. Fix: wri"),
         ({"pair": [0.5, float("nan")]}, "pair.1: expected a number >= 0 and < 1, got nan"),
         ({"pair": [0, 0, 0]}, "pair: expected a list of 2 or null, got [0, 0, 0]"),
         ({"pair": 3}, "pair: expected a list of 2 or null, got 3"),
@@ -138,7 +138,7 @@ def test_the_choices_of_a_key_stand_in_its_message_once() -> None:
 
 
 def test_a_mistake_below_a_key_has_it_in_its_path() -> None:
-    with pytest.raises(JobError, match=r"^whole\.count: expected a positive integer, got 0$"):
+    with pytest.raises(JobError, match=r"^whole\.count: expected a positive integer, got 0\. Fix"):
         Whole.from_values({"count": 0}, "whole")
     with pytest.raises(JobError, match=r"^whole: expected plain values, got Object of type set"):
         Whole.from_values({"count": {0}}, "whole")
@@ -153,7 +153,8 @@ def test_the_fix_of_one_mistake_is_an_attribute_and_several_have_a_line_each() -
         validate(Whole, {"count": "10k", "even": 1, "onn": True})
     assert str(several.value).splitlines()[:2] == [
         "count: expected a positive integer, got '10k'. Fix: write 10000.",
-        "even: expected an integer >= 2 and <= 8, got 1",
+        "even: expected an integer >= 2 and <= 8, got 1. Fix: write one in that range, or remove "
+        "the key for 2.",
     ]
     assert several.value.fix == ""
 

@@ -178,6 +178,28 @@ def test_a_label_must_lie_as_the_upright_image(turned: bool, store: Store, tmp_p
         packed_image(store, tmp_path, "exact")
 
 
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_label_of_an_image_that_exif_turns_in_its_place_says_how_it_lies(
+    orientation: int, own: bool, store: Store, tmp_path: Path
+) -> None:
+    """Nothing else shows whether it is of the rows or of the picture: the sizes are the same."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    saved(tmp_path, "a.jpg", Image.fromarray(COLOURS), exif=exif)
+    (tmp_path / "labels").mkdir()
+    label = Image.fromarray(np.zeros(GREYS.shape, np.uint8))
+    label.save(tmp_path / "labels" / "a.png", **({"exif": exif} if own else {}))
+    if own or orientation == 1:
+        assert packed_image(store, tmp_path, "exact")[0].shape == COLOURS.shape
+        return
+    message = rf"labels/a.png: its image has the EXIF orientation {orientation}, which keeps the s"
+    with pytest.raises(
+        BadFiles, match=rf"(?s){message}.*Fix: .*mogrify -auto-orient FILE.*exiftool"
+    ):
+        packed_image(store, tmp_path, "exact")
+
+
 @pytest.mark.parametrize(
     ("mode", "statement"),
     [("LA", "alpha"), ("RGBA", "alpha"), ("CMYK", "CMYK"), ("P", ""), ("1", "")],

@@ -115,6 +115,13 @@ def test_train_without_a_list_states_that_it_holds_the_images_of_others(
     assert not DATASETS["folders"].find(tmp_path / "raw", "train").notes.included
 
 
+def test_of_a_long_line_the_beginning_is_shown(listed: Listed) -> None:
+    for line in ("x" * 5000, "\x01" * 3000, "a.png" + " " * 3000 + "b"):
+        for problem in listed(line).problems:
+            assert len(problem.text) < 1000, problem.text
+    assert "xxx'... " in f"{listed('x' * 5000).problems[0].text} "
+
+
 def test_all_bad_lines_are_named(listed: Listed) -> None:
     assert len(listed("".join(f"x{number}.png\n" for number in range(30))).problems) == 30
 

@@ -76,11 +76,20 @@ def test_a_run_that_another_job_trains_is_left_alone(
     told: int,
 ) -> None:
     ended: list[object] = []
-    monkeypatch.setattr(tracked_run, "end_tracked_run", lambda *given: ended.append(given))
+    monkeypatch.setattr(tracked_run, "end_tracked_run", lambda *given, **_: ended.append(given))
     write_job(tmp_path, parse_spec(tiny_job, "tiny"))
     (tmp_path / "rank-0.json").write_text(json.dumps(RankStatus(0, 1, 0.0, code, kind)))
     end_run(tmp_path, Place("local", {}, tmp_path), Verdict(code, "Interrupted", "why"))
     assert len(ended) == told
+
+
+@pytest.mark.parametrize(("code", "kind"), [(2, "JobError"), (4, "DataError")])
+def test_a_job_that_is_refused_before_it_has_a_run_does_not_wait_for_mlflow(
+    tiny_job: dict[str, Any], tmp_path: Path, code: int, kind: str
+) -> None:
+    write_job(tmp_path, parse_spec(tiny_job, "tiny"))
+    end_run(tmp_path, Place("local", {}, tmp_path / "scratch"), Verdict(code, kind, "why"))
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "scratch").exists()
 
 
 @pytest.mark.slow

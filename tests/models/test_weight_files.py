@@ -327,6 +327,18 @@ def test_what_fits_in_no_way_is_told_as_it_is() -> None:
     assert_ours(load_fitting(TENSORS, load, "K"))
 
 
+def test_what_holds_no_weights_has_a_fix(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"^K: expected a file, got the folder .*none is in it\.$"):
+        read_weights(tmp_path, key="K")
+    path = saved(tmp_path / "a.pth", {})
+    with pytest.raises(JobError, match=r"got none in a.pth\. Fix: save model.state_dict\(\)"):
+        read_weights(path, key="K")
+    with pytest.raises(JobError, match=r"got the folder .*\. Fix: name a file in it: a.pth\.$"):
+        read_weights(tmp_path, key="K")
+    with pytest.raises(JobError, match=r"got none at .*b.pth\. Fix: check the path\.$"):
+        read_weights(tmp_path / "b.pth", key="K")
+
+
 def test_one_flipped_bit_is_damage(tmp_path: Path) -> None:
     """torch reads such a file without a word."""
     path = saved(tmp_path / "a.pth", {"w": torch.zeros(1000), "v": torch.ones(1000)})

@@ -182,8 +182,10 @@ def test_hyperparameters_that_are_none_are_refused(text: str, said: str, tmp_pat
 
 
 def test_a_grace_that_is_no_number_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="SEGADAPT_GRACE_S: expected a number, got '90s'"):
-        find_place({"SEGADAPT_GRACE_S": "90s"}, tmp_path)
+    for text in ("90s", "nan", "-1", "1.5"):
+        message = f"SEGADAPT_GRACE_S: expected a whole number, got '{text}'. Fix: write digits"
+        with pytest.raises(JobError, match=message):
+            find_place({"SEGADAPT_GRACE_S": text}, tmp_path)
 
 
 def test_a_printed_place_shows_no_key(tmp_path: Path) -> None:
@@ -240,7 +242,7 @@ def test_a_volcano_job_needs_a_task_named_worker(tmp_path: Path) -> None:
 
 
 def test_a_number_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="JOB_COMPLETION_INDEX: expected a number, got 'x'"):
+    with pytest.raises(JobError, match="JOB_COMPLETION_INDEX: expected a whole number, got 'x'"):
         find_place({"JOB_COMPLETION_INDEX": "x"}, tmp_path)
 
 

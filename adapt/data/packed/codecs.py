@@ -26,7 +26,10 @@ from adapt.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 
-REPACK = "pack the split again (--overwrite)"
+PACK_AGAIN = "pack the split again (--overwrite)"
+"""Of a split that is as it was written, by another version."""
+REPACK = f"copy the objects there again, or {PACK_AGAIN}"
+"""Of damaged objects: the first is safe, the second replaces all of them."""
 
 MAX_SIDE_PX = 32_768
 """No camera's pictures are larger; codecs count pixels in 32 bits."""

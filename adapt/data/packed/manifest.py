@@ -27,7 +27,7 @@ from pydantic import (
 from adapt.batch import IGNORED
 from adapt.config.section import Section
 from adapt.data.label_maps import LabelSpace
-from adapt.data.packed.codecs import MAX_SIDE_PX, REPACK
+from adapt.data.packed.codecs import MAX_SIDE_PX, PACK_AGAIN, REPACK
 from adapt.data.packed.encodings import ENCODINGS, EncodingName, ImageEncoding
 from adapt.errors import DataError, written
 
@@ -191,7 +191,7 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
         if version != FORMAT_VERSION:
             raise DataError(
                 f"{uri}: expected format_version {FORMAT_VERSION}, got {written(version)}",
-                fix=REPACK,
+                fix=PACK_AGAIN,
             )
         manifest = Manifest.model_validate(content)
     except ValidationError as error:

@@ -88,7 +88,7 @@ def _read(store: Store, split: str) -> tuple[Manifest, Index]:
         if manifest.split != split:
             raise DataError(
                 f"{uri}: split: expected {split!r}, the folder it lies in, got {manifest.split!r}",
-                fix=f"move it to a folder of that name, or {REPACK}",
+                fix=f"move it to a folder of that name, {REPACK}",
             )
     uri = f"{store.uri}/{split}/index.npz"
     most_bytes = min(MAX_INDEX_BYTES, (64 << 20) + MAX_ROW_BYTES * manifest.num_samples)
@@ -125,6 +125,22 @@ def packed_splits(store: Store) -> list[str]:
     return [entry.key.removesuffix(ending) for entry in store.list() if entry.key.endswith(ending)]
 
 
+def refuse_own_folder(store: Store) -> None:
+    """Raise `DataError` where the store's root is the folder of a split itself, not the dataset's
+    around it."""
+    try:
+        is_split = store.exists("manifest.json")
+    except StoreError:
+        return
+    dataset, _, split = store.uri.rstrip("/").rpartition("/")
+    if is_split and not dataset.endswith(("/", ":")):
+        raise DataError(
+            f"{store.uri}: expected the folder of a packed dataset, got that of its split "
+            f"{split!r}",
+            fix=f"write {dataset}, and {split} as the split",
+        )
+
+
 def read_object(store: Store, split: str, file_name: str, max_bytes: int) -> bytes:
     """One object of a split. `DataError` where it is missing, with the splits that are there, and
     where it is larger than any that `pack` writes.
@@ -132,6 +148,7 @@ def read_object(store: Store, split: str, file_name: str, max_bytes: int) -> byt
     try:
         return retried(lambda: _bounded(store, f"{split}/{file_name}", max_bytes), ATTEMPTS)
     except MissingObject as error:
+        refuse_own_folder(store)
         raise DataError(
             f"{store.uri}/{split}/{file_name}: expected the file, got none"
             f"{_other_splits(store, split)}",

@@ -21,7 +21,7 @@ import xxhash
 from adapt.data.packed.codecs import REPACK, decode_image, decode_label
 from adapt.data.packed.index import Index
 from adapt.data.packed.manifest import Manifest
-from adapt.data.packed.split_files import packed_splits, read_manifest
+from adapt.data.packed.split_files import packed_splits, read_manifest, refuse_own_folder
 from adapt.data.workers import SampleCounter, stopping, watch
 from adapt.errors import MAX_SHOWN, DataError, counted
 from storage.errors import MissingObject
@@ -61,7 +61,7 @@ class Verification:
         raise DataError(
             f"{self.uri}: {counted(len(self.faults), 'fault')} in {', '.join(self.splits)}:\n  "
             f"{shown}{tail}",
-            fix=f"copy the objects there again, or {REPACK}",
+            fix=REPACK,
         )
 
 
@@ -105,6 +105,7 @@ def verify(
     """
     names = [split] if split is not None else packed_splits(store)
     if not names:
+        refuse_own_folder(store)
         raise DataError(f"{store.uri}: expected a packed split, got none", fix="pack one first")
     faults, opened = open_splits(store, names)
     shards = [(one, number) for one in opened for number in range(len(one.manifest.shards))]

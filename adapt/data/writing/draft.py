@@ -25,10 +25,13 @@ from adapt.data.writing.survey import (
     survey,
     too_large,
 )
-from adapt.errors import DataError, JobError, known_names
+from adapt.errors import DataError, JobError, known_names, written
 
 SHARD_BYTES = 64_000_000
 DEFAULT_ENCODING = "exact"
+NAME = r"[^\W_][\w.-]*"
+MAX_NAME = 100
+"""Form and length of a dataset's name: it stands in specs, manifests, metrics and messages."""
 
 
 class PlanSettings(TypedDict, total=False):
@@ -119,6 +122,7 @@ def checked_settings(
     encoding_name, size_hw = settings.get("encoding", DEFAULT_ENCODING), settings.get("size_hw")
     check_settings(split, encoding_name, size_hw, settings.get("shard_bytes", SHARD_BYTES))
     layout, label_space = known_layout(dataset), settings.get("label_space")
+    check_name(settings.get("name"))
     check_raw_dir(dataset, layout, raw_dir, split)
     if label_space:
         label_space.table(settings.get("name") or dataset)  # refuses a dataset that it does not map
@@ -152,7 +156,11 @@ def check_settings(
 ) -> None:
     """`JobError` for settings that no packing can have."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
-        raise JobError(f"--split: expected letters, digits, '_' and '-', got {split!r}")
+        name = re.sub(r"[^A-Za-z0-9_-]+", "_", split).strip("_") or "train"
+        raise JobError(
+            f"--split: expected a name of letters, digits, '_' and '-', got {written(split)}",
+            fix=f"name it {name!r}, and its list {name}.txt",
+        )
     if encoding not in ENCODINGS:
         raise JobError(f"encoding: expected a known name, {known_names(encoding, ENCODINGS)}")
     if size_hw is not None and (len(size_hw) != 2 or min(size_hw) < 1):
@@ -163,6 +171,16 @@ def check_settings(
     if not 1 <= shard_bytes <= MAX_SHARD_BYTES:
         expected = "a positive size" if shard_bytes < 1 else f"at most {MAX_SHARD_BYTES // 10**6}"
         raise JobError(f"--shard-mb: expected {expected}, got {shard_bytes} bytes")
+
+
+def check_name(name: str | None) -> None:
+    """`JobError` for a name that a dataset cannot have."""
+    if name is not None and not (re.fullmatch(NAME, name) and len(name) <= MAX_NAME):
+        raise JobError(
+            f"--name: expected at most {MAX_NAME} letters, digits, '_', '-' and '.', of which the "
+            f"first is a letter or a digit, got {written(name)}",
+            fix="name it as the ids of its classes in the job spec do, such as my_town",
+        )
 
 
 def check_raw_dir(dataset: str, layout: RawLayout, raw_dir: Path, split: str) -> None:

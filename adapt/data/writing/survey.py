@@ -50,7 +50,9 @@ class Surveyed(NamedTuple):
         """The faults as problems."""
         pairs = ((self.sample.image_path, self.image), (self.sample.label_path, self.label))
         return [
-            Problem(shown(path), fault, self.sample.key) for path, fault in pairs if path and fault
+            Problem(shown(path), fault, self.sample.key, SETTLE if "which keeps" in fault else "")
+            for path, fault in pairs
+            if path and fault
         ]
 
 
@@ -104,7 +106,8 @@ def checked_header(
 def size_fault(image: ImageHeader, label: ImageHeader) -> str | None:
     """The fault of a label of another size than its upright image."""
     if label.size_hw == image.size_hw:
-        return None
+        unsure = image.orientation != label.orientation == 1 and image.size_hw == image.stored_hw
+        return UNSURE.format(image.orientation) if unsure else None
     turned = label.size_hw == image.stored_hw
     hint = ", which its EXIF orientation turns, while the label lies as the stored rows"
     return (
@@ -113,6 +116,14 @@ def size_fault(image: ImageHeader, label: ImageHeader) -> str | None:
     )
 
 
+UNSURE = (
+    "its image has the EXIF orientation {}, which keeps the size, and the label has none: it may "
+    "lie upright, as viewers show the image, or as the stored rows"
+)
+SETTLE = (
+    "where labels lie upright, turn the images' pixels too (mogrify -auto-orient FILE); where they "
+    "lie as the stored rows, remove the orientation (exiftool -Orientation= FILE)"
+)
 ReadLabel = Callable[[Path], object]
 
 

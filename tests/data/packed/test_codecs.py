@@ -81,9 +81,7 @@ def test_another_size_than_expected_is_refused_unread(suffix: str) -> None:
     images = noise(16, 8)
     data = png(images) if suffix == "png" else codecs.encode_image(images, suffix)
     broken = data[:-30] if suffix != "jpg" else data[:640]
-    message = (
-        r"k: expected an image of \[8, 16\] pixels .*, got \[16, 8\]\. Fix: pack the split again"
-    )
+    message = r"k: expected an image of \[8, 16\] pixels .*, got \[16, 8\]\. Fix: copy the objects"
     with pytest.raises(DataError, match=message):
         codecs.decode_image(broken, suffix, "k", size_hw=(8, 16))
 

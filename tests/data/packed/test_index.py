@@ -114,7 +114,7 @@ def test_images_larger_than_any_camera_s_are_refused(
     heights, widths = index.height_px.copy(), index.width_px.copy()
     heights[2], widths[2] = height_px, width_px
     rewrite(packed, height_px=heights, width_px=widths)
-    message = rf"index.npz: sample {index.keys[2]}: .* got {height_px}x{width_px}\. Fix: pack the"
+    message = rf"index.npz: sample {index.keys[2]}: .* got {height_px}x{width_px}\. Fix: copy the"
     with pytest.raises(DataError, match=message):
         read_manifest(packed, "train")
 
@@ -212,7 +212,7 @@ def test_hostile_arrays_are_refused_with_bounded_memory(case: str, packed: Store
 def refused_in_little_memory(store: Store, message: str) -> None:
     tracemalloc.start()
     with pytest.raises(
-        DataError, match=rf"train/index.npz: .*{message}.*\. Fix: pack the split again"
+        DataError, match=rf"train/index.npz: .*{message}.*\. Fix: copy the objects there again"
     ):
         read_manifest(store, "train")
     peak_bytes = tracemalloc.get_traced_memory()[1]

@@ -203,6 +203,30 @@ def test_the_name_and_unlabelled_reach_the_manifest(make_raw: MakeRaw, store: St
     assert not index.label_length_bytes.any() and index.id_pixels.shape == (3, 0)
 
 
+@pytest.mark.parametrize("name", ["a b/..", "..", ".hidden", "a/b", "a\nb", "", "x" * 101, "-a"])
+def test_names_that_no_dataset_has_are_refused(name: str, make_raw: MakeRaw, store: Store) -> None:
+    with pytest.raises(JobError, match=r"--name: expected .*letters, digits, .*Fix: name it as"):
+        pack("folders", make_raw("folders"), store, "train", name=name)
+    assert objects(store) == {}
+
+
+@pytest.mark.parametrize("name", ["my_town-2.1", "città", "街景"])
+def test_names_have_letters_of_any_alphabet(name: str, make_raw: MakeRaw, store: Store) -> None:
+    assert pack("folders", make_raw("folders"), store, "train", name=name).dataset == name
+
+
+@pytest.mark.parametrize(
+    ("split", "fix"), [("../val", "val"), ("my val", "my_val"), ("/", "train")]
+)
+def test_splits_that_are_no_names_get_one(
+    split: str, fix: str, make_raw: MakeRaw, store: Store
+) -> None:
+    with pytest.raises(
+        JobError, match=rf"--split: .* Fix: name it '{fix}', and its list {fix}.txt"
+    ):
+        pack("folders", make_raw("folders"), store, split)
+
+
 def test_unknown_ids_are_named(make_raw: MakeRaw, store: Store) -> None:
     raw_dir = make_raw("camvid")
     Image.new("L", (32, 18), 77).save(raw_dir / "trainannot" / "00001.png")
