@@ -30,7 +30,7 @@ from tests.conftest import tiny_values
 from tests.report.test_report_page import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-SURE = PredictionGap((0.1, 0.2), (0.9, 0.8), 0.01, 0.02, (0.25,) * 4, (0.25,) * 4, (0.25,) * 4)
+SURE = PredictionGap((0.1, 0.12), (0.9, 0.8), 0.01, 0.02, (0.25,) * 4, (0.25,) * 4, (0.25,) * 4)
 
 
 def job_of(tiny_uri: str, **changes: Any) -> JobSpec:

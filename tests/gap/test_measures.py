@@ -5,7 +5,7 @@ from math import nan
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -79,6 +79,7 @@ def test_divergences_by_hand() -> None:
     assert np.isnan(jensen_shannon(torch.zeros(2), torch.ones(2)))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=2, max_size=9))
 def test_a_divergence_is_symmetric_and_between_0_and_1(pairs: list[tuple[int, int]]) -> None:
     one, other = torch.tensor(pairs, dtype=torch.float64).T

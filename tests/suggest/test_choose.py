@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapt.errors import JobError
@@ -51,6 +51,7 @@ def test_random_follows_its_seed() -> None:
     assert at_random(features, even, 5, 3, []) != at_random(features, even, 5, 4, [])
 
 
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 12), st.integers(1, 15), st.integers(0, 99))
 def test_every_choice_gives_as_many_different_images_as_there_are(
     images: int, count: int, seed: int

@@ -7,7 +7,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -163,6 +163,7 @@ def test_the_short_form_of_run_lengths_by_hand() -> None:
     assert long_form("5552" + "O") == [5, 5, 5, 7, 4]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=9))
 def test_masks_come_back(rows: list[list[bool]]) -> None:
     mask = np.array(rows)
