@@ -11,39 +11,27 @@ it was: facts that are stored are not gathered again, shards that are stored not
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.manifest import Manifest
-from adapt.data.packed.packed_split import PackedSplit
 from adapt.data.packed.split_files import read_manifest
 from adapt.data.writing.merge import merge
 from adapt.errors import DataError, Interrupted, JobError
-from adapt.evaluation.inference import (
-    EnsembleMember,
-    InferenceConfig,
-    Predicted,
-    decoded,
-    predictions,
-)
-from adapt.labelling.split import LabelledSample, SplitWriter, as_pixels, plan_split
-from adapt.methods.labeller import Facts, Labeller
+from adapt.evaluation.inference import InferenceConfig
+from adapt.labelling.passes import Stage, Stopped, predicted, with_labels, without_labels
+from adapt.labelling.split import SplitWriter, plan_split
+from adapt.methods.labeller import Facts
 from adapt.models.segmenter import Segmenter
 from adapt.ranks import any_rank, barrier, share_text, sum_over_ranks
 from storage.errors import MissingObject
 from storage.store import Store
 
 log = logging.getLogger(__name__)
-
-REPORTS = 4
-"""Lines of the log for each pass."""
-
-Made = Generator[LabelledSample]
 
 
 class Labels(NamedTuple):
@@ -54,26 +42,6 @@ class Labels(NamedTuple):
     weights_uri: str
     facts: Facts
     splits: Mapping[str, str]
-
-
-class Stage(NamedTuple):
-    """The parts of a labelling beside the network.
-
-    `store` is rooted at the labels' folder. `on_image` gets the images of a pass that this rank has
-    done, and has to do; `stopped` ends the stage early.
-    """
-
-    store: Store
-    target: PackedSplit
-    labeller: Labeller
-    classes: LabelSpace
-    views: InferenceConfig
-    device: torch.device
-    threads: int = 2
-    rank: int = 0
-    num_ranks: int = 1
-    on_image: Callable[[int, int], None] = lambda _done, _total: None
-    stopped: Callable[[], bool] = lambda: False
 
 
 def digest_of(stage: Stage, segmenter: Segmenter) -> str:
@@ -179,7 +147,7 @@ def _observed(stage: Stage, segmenter: Segmenter) -> Facts:
     shard_of = stage.target.index.shard
     samples = np.flatnonzero(shard_of % stage.num_ranks == stage.rank).tolist()
     unusual = torch.zeros((), dtype=torch.int64, device=stage.device)
-    with suppress(_Stopped), closing(_predicted(stage, segmenter, samples, "observed")) as seen:
+    with suppress(Stopped), closing(predicted(stage, segmenter, samples, "observed")) as seen:
         for number, _, logits in seen:
             unusual += ~logits.isfinite().all()
             stage.labeller.observe(number, logits)
@@ -202,11 +170,11 @@ def _write(stage: Stage, segmenter: Segmenter, domain: str, labels: Labels, dige
     plan = plan_split(stage.target, split, part.samples, classes, digest)
     writer = SplitWriter(stage.store, plan, stage.rank, stage.num_ranks)
     made = (
-        _with_labels(stage, segmenter, writer.samples, labels)
+        with_labels(stage, segmenter, writer.samples, labels.facts)
         if labelled
-        else (_without_labels(stage, writer.samples))
+        else without_labels(stage, writer.samples)
     )
-    with suppress(_Stopped), closing(made):
+    with suppress(Stopped), closing(made):
         writer.write(stage.target, made)
     _raise_if_stopped(stage)
     if stage.rank == 0:
@@ -236,62 +204,6 @@ def labelled_shares(manifest: Manifest, num_classes: int) -> list[float]:
     """Share of a split's pixels whose label is each class, in [0, 1]."""
     total = sum(manifest.id_pixels.values())
     return [manifest.id_pixels.get(one, 0) / total for one in range(num_classes)]
-
-
-def _with_labels(
-    stage: Stage, segmenter: Segmenter, samples: Sequence[int], labels: Labels
-) -> Made:
-    with closing(_predicted(stage, segmenter, samples, "labelled")) as seen:
-        for number, sample, logits in seen:
-            made = stage.labeller.labels(labels.facts, logits)
-            yield LabelledSample(number, as_pixels(sample.image), made.cpu().numpy())
-
-
-def _without_labels(stage: Stage, samples: Sequence[int]) -> Made:
-    progress = _Progress(stage, len(samples), "copied")
-    for number, sample in decoded(stage.target, samples, stage.threads):
-        progress.advance()
-        yield LabelledSample(number, as_pixels(sample.image), None)
-
-
-def _predicted(
-    stage: Stage, segmenter: Segmenter, samples: Sequence[int], done: str
-) -> Generator[Predicted]:
-    """Predictions at the images' size. Raises `_Stopped` before the next image."""
-    progress = _Progress(stage, len(samples), done)
-    seen = predictions(
-        (EnsembleMember(segmenter),),
-        stage.target,
-        samples,
-        lambda _number, sample: (sample.image.shape[-2], sample.image.shape[-1]),
-        stage.device,
-        views=stage.views,
-        threads=stage.threads,
-    )
-    with closing(seen):
-        for one in seen:
-            progress.advance()
-            yield one
-
-
-class _Stopped(Exception):
-    """This rank ends a pass early; never leaves this file."""
-
-
-class _Progress:
-    """A pass of one rank over its images, `done` as the log calls them."""
-
-    def __init__(self, stage: Stage, total: int, done: str) -> None:
-        self._stage, self._total, self._done, self._count = stage, total, done, 0
-
-    def advance(self) -> None:
-        """Count an image. Raises `_Stopped` where the stage is to end."""
-        if self._stage.stopped():
-            raise _Stopped
-        self._count += 1
-        self._stage.on_image(self._count, self._total)
-        if self._count * REPORTS // self._total > (self._count - 1) * REPORTS // self._total:
-            log.info("pseudo-labels: %s %d of %d images", self._done, self._count, self._total)
 
 
 def _raise_if_stopped(stage: Stage) -> None:

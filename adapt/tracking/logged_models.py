@@ -5,7 +5,7 @@ kilobytes by which `mlflow.pyfunc` fetches them (adapt/tracking/pyfunc_model.py)
 checkpoint which is removed from the store is removed too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,12 +50,23 @@ class TrackedModel(NamedTuple):
 def send_models(run: MlflowRun, entries: list[Entry]) -> None:
     """Make the run's LoggedModels those of the checkpoints that are kept by the newest entry. One
     that a checkpoint restored is older than what was sent: it says nothing of later models."""
+    if not run.is_past(entries[-1]):
+        _send(run, lambda: _make_equal(run, entries))
+
+
+def add_model(run: MlflowRun, model: TrackedModel) -> None:
+    """Make one more LoggedModel of the run; others stay, since versions may be of them."""
+    _send(run, lambda: _make_ready(run, model, _models(run).get(model.name)))
+
+
+def _send(run: MlflowRun, send: Callable[[], None]) -> None:
+    """Call `send` where the server has LoggedModels; the first time that it lacks them, say so."""
     from mlflow.exceptions import MlflowException
 
-    if run.lacks_models or run.is_past(entries[-1]):
+    if run.lacks_models:
         return
     try:
-        _make_equal(run, entries)
+        send()
     except MlflowException as error:
         if not _is_lack(error):
             raise
@@ -86,16 +97,17 @@ def _make_equal(run: MlflowRun, entries: list[Entry]) -> None:
     kept, models = set(newest["kept"]), _models(run)
     for entry in entries:
         model = TrackedModel(**entry["model"])
-        known = models.get(model.name)
-        if model.name in kept and (known is None or not _is_ready(known)):
-            _log_model(run, model, known)
+        if model.name in kept:
+            _make_ready(run, model, models.get(model.name))
     for name, known in models.items():
         if name not in kept and name <= newest["model"]["name"]:
             run.client.delete_logged_model(known.model_id)
 
 
-def _log_model(run: MlflowRun, model: TrackedModel, begun: "LoggedModel | None") -> None:
+def _make_ready(run: MlflowRun, model: TrackedModel, begun: "LoggedModel | None") -> None:
     """Make a LoggedModel, or complete one that a kill left: it is ready when all of it is there."""
+    if begun is not None and _is_ready(begun):
+        return
     logged = begun or run.client.create_logged_model(
         run.experiment_id,
         model.name,

@@ -18,7 +18,8 @@ from adapt.checkpoint.saved import step_of
 from adapt.data.packed.mixture import Mixture
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import DataError
-from adapt.labelling.stage import Labels, Stage, find_labels, make_labels, remove_rounds_before
+from adapt.labelling.passes import Stage
+from adapt.labelling.stage import Labels, find_labels, make_labels, remove_rounds_before
 from adapt.methods import METHODS, labelling_of
 from adapt.models import build_segmenter
 from adapt.models.config import without_weights

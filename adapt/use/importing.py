@@ -122,9 +122,8 @@ def import_model(
     with _opened(where, stores, tracking_uri) as source:
         segmenter, header = _network(source, spec, classes, stores, base)
         validate(InferenceConfig, dict(header.views), VIEWS)
-        stated = read_file_header(source.path, without_password(source.uri))
+        before = header.lineage if spec is None else _stated_lineage(source)
         origin = {"imported_from": source.origin, "imported_sha256": sha256_of(source.path)}
-    before = {} if stated is None else stated.lineage
     lineage = {"version": adapt.__version__, **before, **origin}
     if merge:
         segmenter.merge_adapters()
@@ -145,7 +144,10 @@ def _target(out: str) -> tuple[str, str]:
     """The root and the name of the file to write."""
     root, _, name = out.rpartition("/")
     if not name.endswith(ENDING) or name == ENDING:
-        raise JobError(f"--out: expected a path or URI that ends with {ENDING}, got {out!r}")
+        raise JobError(
+            f"--out: expected a path or URI that ends with {ENDING}, got {out!r}",
+            f"name it as town{ENDING}",
+        )
     return root or ("/" if out.startswith("/") else "."), name
 
 
@@ -162,6 +164,12 @@ def _network(
     segmenter = network_of_file(spec.model, num_classes, source.path, key, stores, base)
     header = FileHeader(spec.model, num_classes, segmenter.pixels, spec.classes, spec.size_hw)
     return segmenter, header.with_classes(classes)
+
+
+def _stated_lineage(source: Source) -> Mapping[str, Any]:
+    """The lineage of a file beside whose header a spec stands, which goes before the rest of it."""
+    header = read_file_header(source.path, without_password(source.uri))
+    return {} if header is None else header.lineage
 
 
 @contextmanager

@@ -30,7 +30,10 @@ from storage.uris import without_password
 if TYPE_CHECKING:
     import torch
 
-GIVE_SPEC = "give the job spec of the network: adapt.load(WHERE, spec=SPEC)"
+GIVE_SPEC = (
+    "make a file that states itself: segadapt import-model WHERE --spec SPEC --out OURS.safetensors"
+    "; Python also takes adapt.load(WHERE, spec=SPEC)"
+)
 
 
 def load(
@@ -106,7 +109,8 @@ def network_of(
             give_spec,
         )
     segmenter = network_of_file(job.model, job.classes.num_classes, path, key, stores, base)
-    return segmenter, header_of(job, segmenter.pixels, {}).with_classes(classes)
+    lineage = {} if header is None else dict(header.lineage)
+    return segmenter, header_of(job, segmenter.pixels, lineage).with_classes(classes)
 
 
 def _job_beside(uri: str, stores: Stores) -> JobSpec | None:

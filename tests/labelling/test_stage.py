@@ -16,9 +16,9 @@ from adapt.data.packed.split_files import read_manifest
 from adapt.data.packed.verify import verify
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.evaluation.inference import WHOLE_IMAGE, EnsembleMember, predict
+from adapt.labelling.passes import Stage
 from adapt.labelling.stage import (
     Labels,
-    Stage,
     digest_of,
     find_labels,
     make_labels,

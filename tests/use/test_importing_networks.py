@@ -150,7 +150,9 @@ def test_what_does_not_fit_is_named(theirs: Path) -> None:
     with pytest.raises(JobError, match="classes: expected 19, as the network has, got 16"):
         import_model(first.uri, out, classes=LABEL_SPACES["cityscapes16"])
     for wrong in ("ours.pth", ".safetensors", "folder/"):
-        with pytest.raises(JobError, match=r"--out: expected a path or URI that ends with \.safe"):
+        with pytest.raises(
+            JobError, match=r"--out: expected a path or URI that ends with \.safe.*name it as town"
+        ):
             import_model(first.uri, wrong)
 
 
@@ -189,6 +191,25 @@ def test_it_is_registered_once_and_never_before_a_scored_one(theirs: Path, mlflo
     other = import_model(done.uri, theirs.with_name("other.safetensors"), size_hw=(8, 8))
     assert register_import(tracked(other), "of-others", mlflow_uri) == "3"
     assert client.get_model_version_by_alias("of-others", "best").version == "2"
+
+
+@pytest.mark.slow
+def test_the_same_file_elsewhere_leaves_the_first_version_as_it_was(theirs: Path) -> None:
+    """Its LoggedModel stays, by which `mlflow.pyfunc` loads it, in whatever order names sort."""
+    server = new_database(theirs.parent / "mlflow")
+    first, client = imported(theirs), MlflowClient(server)
+    content, uris = Path(first.uri).read_bytes(), [first.uri]
+    for name in ("zoo/later.safetensors", "zoo/ours.safetensors", "a/ours.safetensors"):
+        (theirs.parent / name).parent.mkdir(exist_ok=True)
+        (theirs.parent / name).write_bytes(content)
+        uris.append(str(theirs.parent / name))
+    for number, uri in enumerate(uris, start=1):
+        model = tracked(first)._replace(name=Path(uri).stem, uri=uri)
+        assert register_import(model, "moved", server) == str(number)
+    versions = [client.get_model_version("moved", str(number + 1)) for number in range(len(uris))]
+    models = [client.get_logged_model(str(version.model_id)) for version in versions]
+    assert [model.params["uri"] for model in models] == uris
+    assert all(model.status == "READY" for model in models)
 
 
 def test_names_of_models_are_checked() -> None:

@@ -98,7 +98,7 @@ def test_an_older_file_needs_its_spec(
 ) -> None:
     old = without_header(weights, tmp_path)
     assert read_file_header(old, "FILE") is None
-    with pytest.raises(JobError, match=r"header that states the network, got none.*spec=SPEC"):
+    with pytest.raises(JobError, match=r"states the network, got none.*import-model .*spec=SPEC"):
         adapt.load(old)
     values = {**tiny_job, "classes": "cityscapes19", "model": {**MODEL, "weights": "none"}}
     values["source"]["dataset"] = values["target"]["dataset"] = "cityscapes"
