@@ -207,9 +207,11 @@ def test_the_same_file_elsewhere_leaves_the_first_version_as_it_was(theirs: Path
         model = tracked(first)._replace(name=Path(uri).stem, uri=uri)
         assert register_import(model, "moved", server) == str(number)
     versions = [client.get_model_version("moved", str(number + 1)) for number in range(len(uris))]
-    models = [client.get_logged_model(str(version.model_id)) for version in versions]
-    assert [model.params["uri"] for model in models] == uris
-    assert all(model.status == "READY" for model in models)
+    (run,) = {version.run_id for version in versions}
+    experiment = client.get_run(str(run)).info.experiment_id
+    models = {one.artifact_location: one for one in client.search_logged_models([experiment])}
+    assert [models[str(version.source)].params["uri"] for version in versions] == uris
+    assert all(model.status == "READY" for model in models.values())
 
 
 def test_names_of_models_are_checked() -> None:
