@@ -1,4 +1,4 @@
-"""A rank's passes over the target's images, each with its progress and an early end."""
+"""One rank's predictions of the target's images, with its progress and an early end."""
 
 import logging
 from collections.abc import Callable, Generator, Sequence
