@@ -29,7 +29,7 @@ from adapt.places import Place, with_arguments
 if TYPE_CHECKING:
     from adapt.launch.rank_status import WorkerStatus
     from adapt.spec.job_spec import JobSpec
-    from adapt.trainer.trainer import Outcome
+    from adapt.trainer.outcome import Outcome
 
 commands = typer.Typer()
 

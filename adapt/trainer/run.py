@@ -30,6 +30,7 @@ from adapt.trainer.journal import Journal
 from adapt.trainer.labelling import Watch, labelled, labels_uri, on_new_labels, round_end
 from adapt.trainer.networks import build_network, start_adversaries
 from adapt.trainer.opening import Opened, open_job, stores_awaited
+from adapt.trainer.outcome import Outcome
 from adapt.trainer.problems import refuse_problems
 from adapt.trainer.progress import JobProgress
 from adapt.trainer.reporting import leave_report, open_history
@@ -40,7 +41,7 @@ from adapt.trainer.shared_stop import shared
 from adapt.trainer.teacher_network import build_teacher
 from adapt.trainer.teachers import build_add_ons
 from adapt.trainer.tracked_run import tracked_run
-from adapt.trainer.trainer import Outcome, Trainer
+from adapt.trainer.trainer import Trainer
 from adapt.trainer.writer import sole_writer
 from storage.shards.fetch import RETRY_TIME_S
 

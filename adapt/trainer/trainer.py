@@ -6,43 +6,27 @@ happened.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import nan
 from threading import Event
-from typing import NamedTuple
 
 from adapt.batch import Batch
-from adapt.checkpoint.saved import Best
 from adapt.engine.engine import Engine
 from adapt.errors import Interrupted
-from adapt.evaluation.evaluate import Evaluation, evaluate
-from adapt.evaluation.label_free import TEACHER_AGREEMENT, without_average
-from adapt.evaluation.metrics import subset_classes
-from adapt.evaluation.protocol import EMA, STUDENT, TEACHER, joined_metrics
-from adapt.models.segmenter import Segmenter
+from adapt.evaluation.evaluate import Evaluation
+from adapt.evaluation.protocol import joined_metrics
 from adapt.ranks import any_rank
-from adapt.trainer.candidates import Candidates
+from adapt.trainer.evaluator import Evaluator
 from adapt.trainer.feeds import Feeds
 from adapt.trainer.journal import Journal
-from adapt.trainer.opening import Opened, decoding_threads
+from adapt.trainer.opening import Opened
+from adapt.trainer.outcome import Outcome
 from adapt.trainer.saves import Evaluated, Saves
 from adapt.trainer.selection import Candidate, after_evaluation, early_stop_text
 from storage.shards.fetch import RETRY_TIME_S
 
 log = logging.getLogger(__name__)
-
-
-class Outcome(NamedTuple):
-    """The end of a job: steps done, best checkpoint, the last validation's metrics in [0, 1], the
-    score that chose the best, and why it ended early, "" where it did not."""
-
-    step: int
-    best: Best | None
-    metrics: dict[str, float]
-    chosen_by: str
-    stopped_early: str = ""
 
 
 @dataclass
@@ -62,14 +46,15 @@ class Trainer:
     stop: Event
     beat: Callable[[], None]
     until: int
-    _of_teacher: Evaluation | None = None
+
+    def __post_init__(self) -> None:
+        self._evaluator = Evaluator(self.opened, self.engine, self.beat, self.stop.is_set)
 
     def run(self) -> Outcome:
         """Train to the end.
 
         Raises `Interrupted`, with everything saved, when `stop` is set.
         """
-        self._candidates = Candidates(self.opened, self.engine.device)
         self._repeat_unmarked_evaluation()
         self._say_if_enough()
         self._train()
@@ -133,7 +118,7 @@ class Trainer:
     def _evaluate(self) -> None:
         self.engine.share_buffers()
         try:
-            found = {name: self._found(name) for name in self._evaluated()}
+            found = self._evaluator.evaluate()
             agreed = self._agreed(found)
         except Interrupted:
             self.saves.stop(self.evaluated, "stopped while evaluating")
@@ -144,15 +129,13 @@ class Trainer:
         self.journal.start_stretch()
 
     def _agreed(self, found: Mapping[str, Evaluation]) -> dict[int, float]:
-        """By step the agreement of the network that counts and of the candidates with all of them
-        together; empty where another score chooses, and where its logits are no numbers."""
-        rules, step = self.opened.job.evaluate, self.engine.step_count
+        """`Evaluator.agreement`; empty where another score chooses, and where the logits of the
+        network that counts are no numbers."""
+        rules = self.opened.job.evaluate
         if not rules.by_agreement or not found[rules.weights].score.finite:
             return {}
         self.saves.wait(self.stop.is_set)
-        earlier = [one.step for one in self.evaluated.selection.candidates if one.step < step]
-        with self.engine.used(rules.weights) as network:
-            return self._candidates.agreement(network, step, earlier, self.beat, self.stop.is_set)
+        return self._evaluator.agreement(self.evaluated.selection)
 
     def _note(
         self,
@@ -182,54 +165,6 @@ class Trainer:
         started again."""
         if self._ends_early():
             self.journal.log_early_stop(self.evaluated.selection)
-
-    def _evaluated(self) -> list[str]:
-        """The networks to evaluate: those of the spec, and the teacher where there is one."""
-        teacher = [name for name in self.engine.networks() if name == TEACHER]
-        return [*self.opened.job.evaluate.networks, *teacher]
-
-    def _found(self, name: str) -> Evaluation:
-        """An evaluation; one for all of a teacher that never changes."""
-        if name == TEACHER and self._of_teacher is not None:
-            return self._of_teacher
-        with self.engine.used(name) as network, self._beside(name) as average:
-            found = self._evaluation(name, network, average)
-        if name == TEACHER and self.engine.method.teacher_is_fixed:
-            self._of_teacher = found
-        return found
-
-    @contextmanager
-    def _beside(self, name: str) -> Iterator[Segmenter | None]:
-        """The moving average that a network's classes are compared with, of the average the
-        student; None where no score asks for it."""
-        other = {STUDENT: EMA, EMA: STUDENT}.get(name)
-        if other is None or TEACHER_AGREEMENT not in self.opened.job.evaluate.label_free_scores:
-            yield None
-            return
-        with self.engine.used(other) as network:
-            yield network
-
-    def _evaluation(self, name: str, network: Segmenter, average: Segmenter | None) -> Evaluation:
-        """Evaluate one of `Engine.networks`; the one that counts with pictures."""
-        job, place, validation = self.opened.job, self.opened.place, self.opened.data.validation
-        assert validation is not None, "no evaluation is due without a validation split"
-        counts = name == job.evaluate.weights
-        return evaluate(
-            network,
-            validation,
-            self.engine.device,
-            views=job.evaluate,
-            subsets=subset_classes(job.evaluate.subsets, job.classes.names),
-            label_free=without_average(job.evaluate.label_free_scores, average),
-            average=average,
-            threads=decoding_threads(job.stream, place),
-            num_pictures=job.evaluate.pictures if counts else 0,
-            num_worst=job.report.worst if counts and job.report.enabled else 0,
-            rank=place.rank,
-            num_ranks=place.num_ranks,
-            on_image=self.beat,
-            stopped=self.stop.is_set,
-        )
 
     def _repeat_unmarked_evaluation(self) -> None:
         """After a kill between the save of a new best and its mark: evaluate that step again; by

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from adapt.config.strict_yaml import packed
 from adapt.spec.job_spec import JobSpec
-from adapt.trainer.trainer import Outcome
+from adapt.trainer.outcome import Outcome
 from storage.retry import outages_waited_for
 from tests.cli.conftest import SECONDS, refused, write_spec
 from tests.commands import ROOT, call, finish, start, start_python

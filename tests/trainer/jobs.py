@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from adapt.config.strict_yaml import with_overrides
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.trainer.outcome import Outcome
 from adapt.trainer.progress import JobProgress
 from adapt.trainer.run import run_job
-from adapt.trainer.trainer import Outcome
 
 
 def job_of(values: dict[str, Any], *overrides: str) -> JobSpec:

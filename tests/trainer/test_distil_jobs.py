@@ -21,7 +21,7 @@ from adapt.tracking.mlflow_run import BEST_URI_TAG
 from adapt.trainer import teacher_network
 from adapt.trainer.found_run import FoundRun
 from adapt.trainer.networks import check_networks
-from adapt.trainer.trainer import Outcome
+from adapt.trainer.outcome import Outcome
 from storage.stores import Stores
 from tests.networks import TEACHER, tiny_model
 from tests.trainer.jobs import job_of, run
