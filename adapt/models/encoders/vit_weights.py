@@ -1,4 +1,5 @@
-"""Weights of vision transformers under the names of timm and of the families' own files.
+"""Weights of vision transformers under the names of timm, of the families' own files, and of the
+hub's.
 
 timm's converters know the names of DINOv2, DINOv3, TIPSv2, PE and EVA-02, and resize tables of
 positions bicubically. Patch kernels are resized before, bicubically too as in Rein and SoMA; timm
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from adapt.errors import JobError
 from adapt.models.encoders.encoder import WEIGHTS_KEY
+from adapt.models.encoders.hub_names import in_own_names
 from adapt.models.weights import misfit
 
 PATCH_KERNELS = ("patch_embed.proj.weight", "conv1.weight")
@@ -51,6 +53,7 @@ def converted(state: Mapping[str, Tensor], backbone: Any, name: str) -> Converte
     Raises `JobError` for those of another network, naming the first keys.
     """
     own, patch_hw = backbone.state_dict(), backbone.patch_embed.patch_size
+    state = in_own_names(state)
     resized = {key: _resized(key, tensor, patch_hw) for key, tensor in state.items()}
     _check_biases(resized, backbone, name)
     converter = sys.modules[type(backbone).__module__]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adapt.errors import JobError
 from adapt.models import build_segmenter
+from adapt.models.encoders.hub_names import in_own_names
 from adapt.models.encoders.resize_pyramid import ResizePyramid
 from adapt.models.encoders.vit import ViTEncoder
 from adapt.models.weights import read_weights
@@ -185,6 +186,86 @@ def test_files_of_each_family_compute_what_timm_does(family: str, tmp_path: Path
         stages = encoder(images)
     assert torch.equal(stages[-1].flatten(2).transpose(1, 2), tokens)
     assert tokens.std() > 0.01
+
+
+HUB_NAMES = {
+    "cls_token": "embeddings.cls_token",
+    "mask_token": "embeddings.mask_token",
+    "pos_embed": "embeddings.position_embeddings",
+    "register_tokens": "embeddings.register_tokens",
+    "storage_tokens": "embeddings.register_tokens",
+}
+
+
+def hub_file(state: State, version: int) -> State:
+    """A file of DINOv2's or DINOv3's own names as transformers' Dinov2Model, DINOv3ViTModel or
+    their versions with registers save it: a list of all names but those that they compute."""
+    first = version == 2
+    conv = "embeddings.patch_embeddings." + ("projection." if first else "")
+    blocks, norm = ("encoder.layer.", "layernorm.") if first else ("layer.", "norm.")
+    parts = [f"attention.{one}" for one in ("query", "key", "value")]
+    parts = parts if first else ["q_proj", "k_proj", "v_proj"]
+    inner = {
+        "attn.proj.": "attention.output.dense." if first else "attention.o_proj.",
+        "mlp.fc1.": "mlp.fc1." if first else "mlp.up_proj.",
+        "mlp.fc2.": "mlp.fc2." if first else "mlp.down_proj.",
+        "ls1.gamma": "layer_scale1.lambda1",
+        "ls2.gamma": "layer_scale2.lambda1",
+    }
+    made: State = {}
+    for key, tensor in state.items():
+        if key.startswith(("rope_embed", "norm.")) or key.endswith("bias_mask"):
+            made |= {norm + key.removeprefix("norm."): tensor} if key.startswith("norm.") else {}
+        elif key.startswith("patch_embed.proj."):
+            made[conv + key.removeprefix("patch_embed.proj.")] = tensor
+        elif key.startswith("blocks."):
+            _, number, rest = key.split(".", 2)
+            start = f"{blocks}{number}."
+            if rest.startswith("attn.qkv."):
+                end = rest.removeprefix("attn.qkv.")
+                named = zip(parts, tensor.chunk(3), strict=True)
+                made |= {f"{start}attention.{part}.{end}": one.clone() for part, one in named}
+            else:
+                beginning = next((one for one in inner if rest.startswith(one)), "")
+                made[start + inner.get(beginning, "") + rest.removeprefix(beginning)] = tensor
+        else:
+            made[HUB_NAMES[key]] = tensor
+    return {key: one for key, one in made.items() if not key.endswith("k_proj.bias")}
+
+
+@pytest.mark.parametrize("prefix", ["", "dinov2."])
+@pytest.mark.parametrize(
+    "family", ["dinov2", "dinov2_registers", "dinov2_smaller_table", "dinov3", "dinov3_biases"]
+)
+def test_the_hub_s_names_are_the_same_weights(family: str, prefix: str) -> None:
+    name, state, options = FILES[family]
+    hub = {f"{prefix}{key}": one for key, one in hub_file(state, int(family[5])).items()}
+    assert set(hub) & set(state) <= {"norm.weight", "norm.bias"}, "names are others"
+    encoders = []
+    for file in (state, hub):
+        torch.manual_seed(0)
+        encoders.append(ViTEncoder(name, **options))
+        encoders[-1].load(file)
+    expected, found = (one.state_dict() for one in encoders)
+    assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+
+
+def test_the_hub_s_names_of_gated_layers() -> None:
+    """Of DINOv2 giant two in one, of DINOv3 huge+ and 7B each by itself."""
+    ones = torch.ones(2, 2)
+    start = {"embeddings.cls_token": ones}
+    second = start | {"embeddings.position_embeddings": ones}
+    second |= {f"encoder.layer.3.mlp.{one}.weight": ones for one in ("weights_in", "weights_out")}
+    assert set(in_own_names(second)) >= {"blocks.3.mlp.w12.weight", "blocks.3.mlp.w3.weight"}
+    third = {f"layer.3.mlp.{one}_proj.bias": ones for one in ("gate", "up", "down")}
+    named = {f"blocks.3.mlp.w{one}.bias" for one in (1, 2, 3)}
+    assert set(in_own_names(start | third)) == {"cls_token", *named}
+
+
+def test_a_stranger_in_a_hub_s_file_is_named() -> None:
+    stranger = {**hub_file(dinov2_file(), 2), "encoder.layer.0.stranger": torch.zeros(2)}
+    with pytest.raises(JobError, match=r"unexpected: blocks.0.stranger"):
+        ViTEncoder("vit_small_patch14_dinov2", **SMALL).load(stranger)
 
 
 @pytest.mark.parametrize("family", FILES)
