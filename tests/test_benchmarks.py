@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -10,6 +12,7 @@ from benchmarks import architectures
 from benchmarks.architectures import Cost, Measured, cost_table, ratios, result_table
 from benchmarks.methods import run_all
 from benchmarks.methods_table import Row, spread, table
+from benchmarks.packaged_vit import encoder_weights
 from benchmarks.serving import Timed, check_equal, measured, png_of, row
 
 
@@ -90,6 +93,40 @@ def test_every_architecture_has_its_small_and_its_papers_network() -> None:
     assert specs == set(ARCHITECTURES)
     untrained = {"segformer", "daformer_head", "linear", "vfm_head"}
     assert specs - untrained == {row.name for row in architectures.read_rows()}
+
+
+def test_a_packaged_encoder_is_found_by_the_nodes_that_read_it() -> None:
+    """Exporting turns linear layers' weights and names them by number."""
+    weight, table = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((1, 5, 3), np.float32)
+    held = {
+        "backbone.embeddings.cls_token": table[:, :1],
+        "decoder.final_conv.bias": table,
+        "onnx::MatMul_7": weight,
+        "onnx::MatMul_8": weight,
+        "onnx::Reshape_3": table[:, 1:] * 2,
+        "onnx::Concat_4": table[:, :1],
+    }
+    nodes = [
+        ("MatMul", "/backbone/encoder/layer.0/mlp/fc1/MatMul", "onnx::MatMul_7"),
+        ("MatMul", "/decoder/MatMul", "onnx::MatMul_8"),
+        ("Reshape", "/backbone/embeddings/Reshape_1", "onnx::Reshape_3"),
+        ("Concat", "/backbone/embeddings/Concat_6", "onnx::Concat_4"),
+    ]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(kind, ["x", read], [name], name=name) for kind, name, read in nodes],
+        "exported",
+        [],
+        [],
+        [onnx.numpy_helper.from_array(array, name) for name, array in held.items()],
+    )
+    found = encoder_weights(graph)
+    assert set(found) == {
+        "embeddings.cls_token",
+        "embeddings.position_embeddings",
+        "encoder.layer.0.mlp.fc1.weight",
+    }
+    assert found["encoder.layer.0.mlp.fc1.weight"].tolist() == weight.T.tolist()
+    assert found["embeddings.position_embeddings"][0, :, 0].tolist() == [1, 2, 2, 2, 2]
 
 
 def test_serving_is_compared_round_by_round() -> None:

@@ -132,16 +132,18 @@ def _check_trained_only(spec: "JobSpec") -> None:
 
 def check_sharded(spec: "JobSpec") -> None:
     """Raise `Mistake` for what sharded networks do not go with."""
+    distils, single = spec.method.name == "distil", "a method of one network that learns"
     found = {
-        "checkpoint.trained_only": (spec.checkpoint.trained_only, "false"),
-        "distillation": (spec.distillation is not None, "null"),
-        "method.name": (spec.method.name == "distil", "a method of one network that learns"),
+        "checkpoint.trained_only": (spec.checkpoint.trained_only, "false", WHOLE),
+        "distillation": (spec.distillation is not None, "null", "leave out distillation"),
+        "method.name": (distils, single, "train the teacher sharded in a job of its own"),
     }
-    for key, (there, expected) in found.items():
+    for key, (there, expected, otherwise) in found.items():
         if spec.train.parallel == "fsdp2" and there:
             raise Mistake(
                 f"{key}: expected {expected} with train.parallel fsdp2, got another value",
-                fix="set train.parallel: average",
+                fix="set train.parallel: average, with train.activation_checkpointing: blocks "
+                f"where a step does not fit, or {otherwise}",
             )
 
 

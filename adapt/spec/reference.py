@@ -206,7 +206,9 @@ _OPENING = dedent("""\
     **Resolved spec.** The spec with its overrides and all defaults filled in is saved as
     `spec.yaml` beside every checkpoint and in MLflow. It is itself a valid job spec. A run that is
     resumed must have the same one, but for keys that end in `.uri` or `.labelled_keys_uri`,
-    `train.steps` where `optim.schedule_steps` is set, and
+    `train.steps` where `optim.schedule_steps` is set, `distillation.weights_uri`,
+    `model.weights_uri` where the file is known by `model.weights_sha256` or
+    `checkpoint.trained_only`, and
     {may_change}.
 
     **Secrets** never stand in a spec: `stores` names the environment variables that hold them.

@@ -42,7 +42,7 @@ def check_same_job(saved: JobSpec, now: JobSpec, weights_uri: str = "its weights
     """
     _check_schedule(saved, now, weights_uri)
     before, after = _flat(saved.resolved()), _flat(now.resolved())
-    free = (*MAY_CHANGE, "train.steps", "optim.schedule_steps")
+    free = (*MAY_CHANGE, *_moved(saved, now), "train.steps", "optim.schedule_steps")
     for key in sorted(before.keys() | after.keys()):
         kept = any(key == name or key.startswith(f"{name}.") for name in free)
         if (
@@ -55,6 +55,14 @@ def check_same_job(saved: JobSpec, now: JobSpec, weights_uri: str = "its weights
                 f"got {written(after.get(key))}",
                 fix="change it back, rename the run, or start over with --fresh",
             )
+
+
+def _moved(saved: JobSpec, now: JobSpec) -> tuple[str, ...]:
+    """Addresses of weights that may change, since others than the run's are refused by their sha256
+    when they are read."""
+    stated = [job.model.weights_sha256 for job in (saved, now)]
+    proven = now.checkpoint.trained_only or (stated[0] is not None and stated[0] == stated[1])
+    return ("distillation.weights_uri", *(["model.weights_uri"] if proven else []))
 
 
 def _check_schedule(saved: JobSpec, now: JobSpec, weights_uri: str) -> None:

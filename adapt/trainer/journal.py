@@ -47,6 +47,7 @@ class Journal:
     ) -> None:
         self.tracker, self.history = tracker, history
         self._job, self._num_ranks = opened.job, opened.place.num_ranks
+        self._leader = opened.place.leader
         self._engine, self._feeds, self._on_progress = engine, feeds, on_progress
         self._stores = opened.job.resolved()["stores"]
         self._scored = scored_dataset(opened)
@@ -124,7 +125,8 @@ class Journal:
         """Log the metrics of all evaluated networks; of each its table and its pictures.
         selection: the choice after this evaluation."""
         step = self._engine.step_count
-        log.info("step %d: %s", step, ", ".join(f"{k} {v:.2%}" for k, v in metrics.items()))
+        if self._leader:
+            log.info("step %d: %s", step, ", ".join(f"{k} {v:.2%}" for k, v in metrics.items()))
         if self.tracker is None:
             return
         tracked = {**metrics, **self._of_classes(found)}

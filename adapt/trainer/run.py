@@ -190,7 +190,7 @@ def _engine(opened: Opened, device: torch.device, state: Checkpoint | None) -> E
     else:
         restart(network, state["engine"])
     network.set_loss(job.loss, pixels)
-    teacher = build_teacher(job, stores, opened.place)
+    teacher = build_teacher(job, stores, opened.place, resumed=state is not None)
     if teacher is not None:
         teacher.set_loss(job.loss, pixels)
     method = build_method(job.method, network, build_add_ons(job, network, stores), teacher)

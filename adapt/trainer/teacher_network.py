@@ -14,8 +14,11 @@ from adapt.trainer.tracked_run import tracking_uri
 from storage.stores import Stores
 
 
-def build_teacher(job: JobSpec, stores: Stores, place: Place) -> Segmenter | None:
-    """The teacher of the job's method; None where it has none.
+def build_teacher(
+    job: JobSpec, stores: Stores, place: Place, resumed: bool = False
+) -> Segmenter | None:
+    """The teacher of the job's method; None where it has none. The adapters of one that learns are
+    started, but in `resumed` jobs, whose checkpoint has them.
 
     Raises `JobError` where there are no weights, or others than of this network and these classes.
     """
@@ -25,7 +28,8 @@ def build_teacher(job: JobSpec, stores: Stores, place: Place) -> Segmenter | Non
     with keys_renamed("model.", "method.teacher.model."):
         if section.uri is None:
             teacher = started_network(section.model, num_classes, stores)
-            teacher.start_adapters()
+            if not resumed:
+                teacher.start_adapters()
             return teacher
         uri = _weights_uri(job, section.uri, stores, place)
         return load_network(section.model, num_classes, stores, uri, TEACHER_URI)

@@ -326,6 +326,23 @@ def test_what_matters_may_not_change_in_a_resumed_run(tiny_job: dict[str, Any]) 
             check_same_job(saved, changed(tiny_job, key))
 
 
+def test_a_file_of_weights_may_move_where_its_sha256_is_known(tiny_job: dict[str, Any]) -> None:
+    one, other = "model.weights_uri=one.pth", "model.weights_uri=other.pth"
+    known, another = (f"model.weights_sha256={digit * 64}" for digit in "ab")
+    check_same_job(changed(tiny_job, one, known), changed(tiny_job, other, known))
+    kept = ("checkpoint.trained_only=true", "model.frozen_encoder=true")
+    check_same_job(changed(tiny_job, one, *kept), changed(tiny_job, other, *kept))
+    for before, after in (
+        ((one,), (other,)),
+        ((one, known), (other, another)),
+        ((one,), (other, known)),
+    ):
+        with pytest.raises(
+            JobError, match=r"^model.weights_(uri|sha256): expected .*, the value of"
+        ):
+            check_same_job(changed(tiny_job, *before), changed(tiny_job, *after))
+
+
 @pytest.mark.parametrize("steps", [4, 9, 100])
 def test_the_length_of_a_run_may_change_where_its_schedule_stays(
     tiny_job: dict[str, Any], steps: int

@@ -15,6 +15,7 @@ from adapt.cli.jobs import _say_outcome
 from adapt.errors import JobError
 from adapt.evaluation.quality_gate import gap_of
 from adapt.models import build_segmenter
+from adapt.models.segmenter import Segmenter
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
 from adapt.tracking.mlflow_run import BEST_URI_TAG
@@ -129,6 +130,21 @@ def test_the_gap_is_that_of_one_evaluation(
     gap = gap_of(metrics, "student", {"max_gap_points": most})
     assert gap is not None
     assert re.search(text, gap.text())
+
+
+def test_a_resumed_teacher_that_learns_is_not_decomposed_again(
+    tiny_job: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint has its adapters, and what SoMA took out of its weights."""
+    started: list[Segmenter] = []
+    monkeypatch.setattr(Segmenter, "start_adapters", lambda self: started.append(self))
+    adapters = {"kind": "soma", "rank": 2}
+    model = {"architecture": "linear", "encoder": "test_vit", "weights": "none"}
+    taught = {"model": {**model, "adapters": adapters}, "trained_by": {"name": "dacs"}}
+    job = distil(tiny_job, taught)
+    for resumed, times in ((True, 0), (False, 1)):
+        assert teacher_network.build_teacher(job, Stores(), place, resumed) is not None
+        assert len(started) == times
 
 
 def test_without_two_scores_there_is_no_gap() -> None:

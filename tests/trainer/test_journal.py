@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
 from adapt.stream.observe import Observed
 from adapt.tracking.mlflow_database import embedded_tracking_uri
+from adapt.trainer.journal import Journal
 from storage.stores import Stores
 from tests.stream.bad_splits import overwrite
 from tests.trainer.jobs import job_of, run
@@ -109,3 +111,15 @@ def metric(job: JobSpec, name: str) -> float:
     (experiment,) = client.search_experiments(filter_string="name = 'tests'")
     runs = client.search_runs([experiment.experiment_id], f"run_name = '{job.name}'")
     return float(runs[0].data.metrics[name])
+
+
+@pytest.mark.parametrize("leader", [True, False])
+def test_the_leader_alone_logs_an_evaluation(
+    leader: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = SimpleNamespace(step_count=3)
+    journal: Any = SimpleNamespace(_engine=engine, _leader=leader, tracker=None)
+    with caplog.at_level(logging.INFO):
+        selection: Any = None  # for the tracker alone
+        Journal.log_evaluations(journal, {}, {"miou": 0.25}, selection)
+    assert caplog.messages == (["step 3: miou 25.00%"] if leader else [])

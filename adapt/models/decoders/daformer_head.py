@@ -13,8 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapt.models.config import AuxiliaryConfig, SegmenterConfig
-from adapt.models.decoders.segformer import SHALLOWEST, StageProjections
+from adapt.models.config import SegmenterConfig
+from adapt.models.decoders.segformer import (
+    SHALLOWEST,
+    StageProjections,
+    TransformerStagesConfig,
+)
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
 from adapt.models.layers import BatchNorm, FCNHead, conv_bn_relu
@@ -23,22 +27,13 @@ from adapt.models.segmenter import Decoder, Heads, Stages
 WIDTH, RATES = 256, (6, 12, 18)
 
 
-class DAFormerHeadConfig(AuxiliaryConfig):
+class DAFormerHeadConfig(TransformerStagesConfig):
     """DAFormer's head's own choices."""
 
     architecture: Literal["daformer_head"] = Field(
         "daformer_head", description="Stages joined by separable dilated convolutions (CVPR 2022)."
     )
-    encoder: str = Field(
-        "mit_b5",
-        description="The paper's mit_b5, whose weights come from weights_uri, or any backbone with "
-        "a stage at 1/4.",
-    )
-    output_stride: Literal[8, 16, 32] = Field(32, description="MiT has 32 alone.")
     width: int = Field(WIDTH, ge=1, description="Channels of the head (the paper: 256).")
-    aux: bool = Field(
-        True, description="An auxiliary head on the last stage but one: our addition."
-    )
 
 
 class ContextFusion(nn.Module):

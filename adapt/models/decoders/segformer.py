@@ -24,25 +24,30 @@ WIDTHS, USUAL_WIDTH = {"mit_b0": 256, "mit_b1": 256}, 768
 """Channels of the head by encoder, as in the paper."""
 
 
-class SegFormerConfig(AuxiliaryConfig):
+class TransformerStagesConfig(AuxiliaryConfig):
+    """Keys of architectures whose papers join the stages of MiT."""
+
+    encoder: str = Field(
+        "mit_b5",
+        description="mit_b0 to mit_b5, the papers', whose weights come from weights_uri, or a "
+        "backbone with a stage at 1/4.",
+    )
+    output_stride: Literal[8, 16, 32] = Field(32, description="MiT has 32 alone.")
+    aux: bool = Field(
+        True, description="An auxiliary head on the last stage but one: our addition."
+    )
+
+
+class SegFormerConfig(TransformerStagesConfig):
     """SegFormer's own choices."""
 
     architecture: Literal["segformer"] = Field(
         "segformer", description="Transformer stages joined by 1x1 convolutions (NeurIPS 2021)."
     )
-    encoder: str = Field(
-        "mit_b5",
-        description="mit_b0 to mit_b5, the paper's, whose weights come from weights_uri, or a "
-        "backbone with a stage at 1/4.",
-    )
-    output_stride: Literal[8, 16, 32] = Field(32, description="MiT has 32 alone.")
     width: int | None = Field(
         None,
         ge=1,
         description="Channels of the head; null: the paper's, 256 on mit_b0 and mit_b1, else 768.",
-    )
-    aux: bool = Field(
-        True, description="An auxiliary head on the last stage but one: our addition."
     )
 
 
