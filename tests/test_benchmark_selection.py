@@ -1,12 +1,15 @@
 """What `benchmarks/selection.py` computes of checkpoints: rank correlation, regret, its table."""
 
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from adapt.evaluation.label_free import LABEL_FREE_SCORES
+from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
+from benchmarks import selection
 from benchmarks.methods import kept_for_selection
 from benchmarks.selection_table import (
     AGREEMENT,
@@ -22,7 +25,7 @@ from benchmarks.selection_table import (
     results,
     table,
 )
-from tests.trainer.jobs import job_of
+from tests.trainer.jobs import job_of, run
 
 
 def point(step: int, miou: float, run: str = "dacs-1", **scores: float | None) -> Point:
@@ -83,3 +86,26 @@ def test_runs_for_selection_log_everything_and_keep_every_evaluation(
     assert kept.train.ema is not None, "advent has no teacher"
     taught = job_of({**tiny_job, "method": {"name": "dacs"}})
     assert not any("train.ema" in one for one in kept_for_selection(taught))
+
+
+@pytest.mark.slow
+def test_the_checkpoints_of_a_run_are_read_with_all_their_scores(
+    tiny_job: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place("local", {}, tmp_path / "scratch", grace_s=120)
+    rules = ("evaluate.every_steps=3", "method={name: source_only}")
+    job = job_of(tiny_job, *rules, *kept_for_selection(job_of(tiny_job, *rules)))
+    outcome, _ = run(job, place)
+    monkeypatch.setattr(selection, "job_of", lambda *_: job)
+    monkeypatch.setattr(selection, "find_place", lambda _: place)
+    task: Any = None
+    assert selection.ended(task, "source_only", 1)
+    found = selection.points_of(task, "source_only", 1)
+    points = selection.with_agreement(task, [found])
+    assert [one.step for one in points] == [3, 6]
+    assert points[1].miou == pytest.approx(outcome.metrics["miou"], rel=1e-6)
+    for one in points:
+        assert set(one.scores) == {AGREEMENT, *LABEL_FREE_SCORES}
+        assert all(value is not None and 0 <= value <= 1 for value in one.scores.values())
+        assert one.among[AGREEMENT] == one.scores[AGREEMENT], "there is but one run"
+    assert AGREEMENT in table(points)
