@@ -40,7 +40,7 @@ def clean(
     alignment: Annotated[
         float,
         typer.Option(min=0, help="Deviations by which a label fits better shifted or mirrored."),
-    ] = 3,
+    ] = 1.5,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Proposals on the sheet.")] = 60,
     as_json: AsJson = False,
 ) -> None:

@@ -144,3 +144,25 @@ def test_sharpness_is_the_variance_of_the_laplacian() -> None:
     stripes[:, ::2] = 100
     assert sharpness(Image.fromarray(stripes)) == pytest.approx(np.log1p(200.0**2))
     assert sharpness(Image.new("L", (512, 64), 7)) == 0
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder", "split"), [("camvid", "camvid", "val"), ("folders", "airsim", "train")]
+)
+def test_real_labels_fit_and_moved_ones_do_not(
+    dataset: str, folder: str, split: str, shared_dir: Path
+) -> None:
+    """Shifted by 4 % of the width, or mirrored; a few of those pass, no true one is proposed."""
+    layout, limit = DATASETS[dataset], Limits().alignment
+    found = []
+    for one in layout.pairs(shared_dir / "data" / folder, split)[::40]:
+        assert one.label_path is not None
+        image, labels = image_of(one), layout.read_label(one.label_path)
+        moved = (labels, np.roll(labels, image.width // 25, 1), labels[:, ::-1].copy())
+        fits = [alignment(image, some) for some in moved]
+        assert all(fits)
+        true, shifted, mirrored = (fit for fit in fits if fit)
+        found.append(shifted.best - shifted.here > limit)
+        found.append(mirrored.mirrored - mirrored.here > limit)
+        assert max(true.best, true.mirrored) - true.here < limit
+    assert np.mean(found) >= 0.8

@@ -38,7 +38,7 @@ class Limits(NamedTuple):
     dark: float = 16.0
     blurred: float = 4.0
     classes: float = 6.0
-    alignment: float = 3.0
+    alignment: float = 1.5
 
 
 class Measured(NamedTuple):
