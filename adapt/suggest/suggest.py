@@ -123,7 +123,7 @@ def _check_folder(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()):
         raise JobError(f"{out}: expected an empty folder, got files", "name another with --out")
     try:
-        (out / IMAGES).mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JobError(f"{out}: expected a folder to write, got: {error.strerror}") from error
 
@@ -160,6 +160,8 @@ def _write(
 ) -> None:
     """Images, pre-labels, sheet, table and keys."""
     out = found.out
+    for part in (IMAGES, PRELABELS, EXPORT):
+        (out / part).mkdir()
     annotated: list[Annotated] = []
     panels: list[Image.Image] = []
     seen = predictions(
@@ -182,10 +184,8 @@ def _write(
             panels.append(
                 prediction_panel(pixels, None, labels, entropy, space.colours, names, name)
             )
-    (out / PRELABELS).mkdir()
     for row in ANNOTATIONS.values():
         row.write(out / PRELABELS, classes, annotated)
-    (out / EXPORT).mkdir()
     (out / TABLE).write_text(classes.text())
     (out / KEYS).write_text("".join(f"{one.key}\n" for one in found.images))
     panel_grid(panels).save(out / SHEET)

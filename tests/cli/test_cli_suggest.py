@@ -49,5 +49,8 @@ def test_jobs_that_nothing_can_be_suggested_for(finished: Path) -> None:
     model = ("--model", "runs/tiny", "--out", "none")
     untargeted = call("suggest", "tiny.yaml", *model, "--set", "target=null", folder=finished)
     refused(untargeted, 2, "target: expected one dataset to choose images of, got none")
+    for _ in range(2):  # a try that fails leaves nothing that stops the next one
+        missing = call("suggest", "tiny.yaml", "--model", "no", "--out", "none", folder=finished)
+        refused(missing, 2, "no: expected a file of weights or the folder of a checkpoint")
     wrong = call("suggest", "tiny.yaml", *model, "--by", "luck", folder=finished)
     refused(wrong, 2, "--by: expected a way to choose, got 'luck'")
