@@ -19,7 +19,7 @@ from tests import mlflow_tables, processes
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
-pytest_plugins = ["tests.servers", "tests.docker_engine"]
+pytest_plugins = ["tests.servers", "tests.docker_engine", "tests.slurm_cluster"]
 
 
 def pytest_configure() -> None:

@@ -31,7 +31,15 @@ def confirm(command: str, question: str, yes: bool, fix: str = "pass --yes") -> 
 
 
 def print_request(request: object) -> None:
-    """Print a request as YAML on stdout."""
+    """Print a request as YAML on stdout, a script in it line by line."""
     import yaml
 
-    typer.echo(yaml.safe_dump(request, sort_keys=False, allow_unicode=True), nl=False)
+    class Readable(yaml.SafeDumper):
+        """Texts of several lines as literal blocks."""
+
+        def represent_text(self, text: str) -> yaml.ScalarNode:
+            style = "|" if "\n" in text else None
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Readable.add_representer(str, Readable.represent_text)
+    typer.echo(yaml.dump(request, Dumper=Readable, sort_keys=False, allow_unicode=True), nl=False)

@@ -43,6 +43,7 @@ from adapt.places.sagemaker import (
     SPEC_VARIABLES,
     sagemaker,
 )
+from adapt.places.slurm import slurm
 
 __all__ = [
     "BY_HAND_FILE",
@@ -86,6 +87,7 @@ PLACES: dict[str, Callable[[Mapping[str, str], Path], Place | None]] = {
     "volcano": volcano,
     "indexed_job": indexed_job,
     "pod": pod,
+    "slurm": slurm,
     "docker": docker,
     "local": local,
 }

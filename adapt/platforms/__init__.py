@@ -18,6 +18,7 @@ from adapt.platforms.kubernetes import KUBERNETES
 from adapt.platforms.modelarts import MODELARTS
 from adapt.platforms.platform import Platform, Profile
 from adapt.platforms.sagemaker import SAGEMAKER
+from adapt.platforms.slurm import SLURM
 from adapt.spec.shipped import find_file
 
 PLATFORMS: dict[str, Platform] = {
@@ -25,6 +26,7 @@ PLATFORMS: dict[str, Platform] = {
     "docker": DOCKER,
     "modelarts": MODELARTS,
     "kubernetes": KUBERNETES,
+    "slurm": SLURM,
 }
 """By the profile's `platform`."""
 

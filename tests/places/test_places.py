@@ -76,6 +76,13 @@ SAMPLES = {
         {"num_nodes": 2, "node": 1, "master_addr": "j-0.j", "master_port": 29500},
     ),
     "pod": Sample(POD, {"num_nodes": 1, "node": 0}),
+    "slurm": Sample(
+        {"SLURM_JOB_ID": "31007", "SLURM_NODEID": "1", "SLURM_GPUS_ON_NODE": "4"}
+        | {"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2"}
+        | {"SLURM_STEP_NODELIST": "gpu[07,09]", "SLURM_NNODES": "3"},
+        {"num_nodes": 2, "node": 1, "processes": 4, "master_addr": "gpu07", "job": "31007"}
+        | {"master_port": 16_007, "interrupted_code": 75},
+    ),
     "docker": Sample({}, {"num_nodes": 1, "grace_s": 10}, {".dockerenv": ""}),
     "local": Sample({}, {"num_nodes": 1, "node": 0, "grace_s": 30, "job": None, "spec": None}),
 }

@@ -36,6 +36,7 @@ PROFILES = {
     "docker": lambda: profile("docker", "gpus=2", "network=null"),
     "kubernetes": lambda: profile("kubernetes", "gpus=1"),
     "sagemaker": lambda: profile("sagemaker"),
+    "slurm": lambda: profile("slurm"),
     "modelarts": lambda: profile_of(MODELARTS, secrets=["OBS_ACCESS_KEY"], nodes=1, cuda=12),
 }
 

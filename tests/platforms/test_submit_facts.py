@@ -53,6 +53,18 @@ SHOWN = {
             "log": "obs://bucket/log",
         },
     ),
+    "slurm": (
+        {
+            "mounts": [
+                {"source": "/shared/town", "target": "/data"},
+                {"source": "/shared/runs", "target": "/runs"},
+            ]
+        },
+        {
+            "source.uri": "/data/a, which is the nodes' /shared/town/a",
+            "checkpoint.uri": "/runs, which is the nodes' /shared/runs",
+        },
+    ),
     "sagemaker": (
         {
             "checkpoint_uri": "s3://bucket/runs",
