@@ -25,7 +25,7 @@ from adapt.platforms.slurm.script import MARK
 from adapt.platforms.slurm.shell import Shell
 
 POLL_S, FAR_POLL_S = 2.0, 10.0
-"""Between two looks at a log; the second over ssh."""
+"""Between two fetches of a log; the second over ssh."""
 SETTLE_S = 30.0
 """Time in which a job that queues itself again can be stopped."""
 
@@ -157,7 +157,7 @@ class SlurmClient:
         return [found[number] for number in sorted(found, key=int, reverse=True)]
 
     def check(self, request: Request) -> Iterator[Finding]:
-        """What the cluster lacks; see `slurm.checks`."""
+        """The cluster, the profile against it, and sbatch's own test; see `slurm.checks`."""
         return findings(self._shell, self._profile, request, self._environment)
 
     def _secret(self, name: str) -> str:

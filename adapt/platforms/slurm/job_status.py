@@ -1,6 +1,6 @@
-"""What Slurm says of a batch job -> its status: from `scontrol show job`, after the controller has
-forgotten it (MinJobAge, 5 minutes) from `sacct`, and without accounting from the file that its
-script left."""
+"""The description of a batch job by Slurm -> its status: from `scontrol show job`; after the
+controller has forgotten it (MinJobAge, 5 minutes) from `sacct`, and without accounting from the
+file that its script left."""
 
 import re
 from collections.abc import Mapping
@@ -92,10 +92,10 @@ def of_script(job: str, code: int) -> JobStatus:
     return _ended(job, code) if code else JobStatus(job, "done", "", 0)
 
 
-def or_memory(status: JobStatus, told: bool) -> JobStatus:
-    """The status, with the cause of a SIGKILL where the job's log `told` of memory: Slurm's
+def or_memory(status: JobStatus, says_memory: bool) -> JobStatus:
+    """The status, with the cause of a SIGKILL where the job's log `says_memory`: Slurm's
     own state says so of the batch step alone, and not under JobAcctGatherParams=OverMemoryKill."""
-    if not told or status.exit_code != _SIGKILL:
+    if not says_memory or status.exit_code != _SIGKILL:
         return status
     return status._replace(state="failed", detail=_MEMORY)
 

@@ -47,14 +47,14 @@ class SlurmProfile(Profile):
         "nodes see, with SegAdapt installed."
     )
     runtime: Literal["apptainer", "pyxis", "venv"] = Field(
-        "apptainer", description="How nodes run the job: by apptainer, by pyxis and enroot, or in a"
+        "apptainer", description="Runtime on the nodes: apptainer, pyxis with enroot, or venv, a"
         " virtual environment without a container."
     )  # fmt: skip
     login: Annotated[str, matching(r"[A-Za-z0-9][^\s]*", "USER@HOST or a host's name")] | None = (
         Field(
             None,
-            description="Where the commands of Slurm run: USER@HOST, a login node that ssh reaches "
-            "without a question; none: on this machine.",
+            description="Machine with the commands of Slurm: USER@HOST, a login node that ssh "
+            "reaches without a question; none: this machine.",
         )
     )
     folder: Annotated[str, _ABSOLUTE] = Field(
@@ -90,7 +90,7 @@ class SlurmProfile(Profile):
         "saves and is queued again.",
     )
     restarts: int = Field(
-        10, ge=0, description="How often a job that ended with 75 is queued again."
+        10, ge=0, description="Restarts of a job that ended with 75, which queue it again."
     )
     mounts: list[Bind] = Field([], description="Folders of the nodes inside the container.")
     setup: list[str] = Field(
@@ -159,7 +159,9 @@ class SlurmProfile(Profile):
                     fix=_INSTEAD.get(name, "remove it"),
                 )
             if value is not None and re.search(r"[\s'\"\\]", value):
-                raise ValueError(f"{name}: expected a value without spaces and quotes")
+                raise ValueError(
+                    f"{name}: expected a value without spaces and quotes, got {value!r}"
+                )
         return options
 
     @field_validator("setup")

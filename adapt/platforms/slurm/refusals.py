@@ -1,4 +1,4 @@
-"""What sbatch refuses, as errors with their fix."""
+"""Refusals of sbatch, as errors with their fix."""
 
 import re
 from typing import NamedTuple

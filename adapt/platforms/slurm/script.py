@@ -23,15 +23,15 @@ MARK = "segadapt"
 _STOP = """\
 ends={folder}/$SLURM_JOB_ID
 rm -f "$ends".end "$ends".node*
-told= ranks=
-stop() {{ told=1; [ -z "$ranks" ] || {signal}; }}
+asked= ranks=
+stop() {{ asked=1; [ -z "$ranks" ] || {signal}; }}
 trap stop TERM
 """
 
 _WAIT = """\
 ranks=$!
-[ -z "$told" ] || stop
-while wait "$ranks"; code=$?; [ -n "$told" ]; do told=; done
+[ -z "$asked" ] || stop
+while wait "$ranks"; code=$?; [ -n "$asked" ]; do asked=; done
 """
 
 _NODES = """\

@@ -19,7 +19,7 @@ _SSH_FAILED, _NOT_FOUND = 255, 127
 
 
 class Answer(NamedTuple):
-    """What a program wrote, and its exit code."""
+    """The output of a program, and its exit code."""
 
     code: int
     output: bytes

@@ -25,13 +25,13 @@ export SEGADAPT_GRACE_S=120
 export SEGADAPT_SPEC_BASE64=SPEC
 ends=/shared/logs/$SLURM_JOB_ID
 rm -f "$ends".end "$ends".node*
-told= ranks=
-stop() { told=1; [ -z "$ranks" ] || kill -TERM "$ranks"; }
+asked= ranks=
+stop() { asked=1; [ -z "$ranks" ] || kill -TERM "$ranks"; }
 trap stop TERM
 apptainer exec --nv --no-home --pwd /opt/segadapt --bind=/shared/data:/data:ro --bind=/shared/runs:/runs /shared/segadapt.sif python /opt/segadapt/entrypoint.py run &
 ranks=$!
-[ -z "$told" ] || stop
-while wait "$ranks"; code=$?; [ -n "$told" ]; do told=; done
+[ -z "$asked" ] || stop
+while wait "$ranks"; code=$?; [ -n "$asked" ]; do asked=; done
 echo "$code" > "$ends".end
 if [ "$code" = 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ] \
     && scontrol requeue Incomplete "$SLURM_JOB_ID" 2>/dev/null; then

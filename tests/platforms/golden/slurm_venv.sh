@@ -17,14 +17,14 @@ export SEGADAPT_GRACE_S=120
 export SEGADAPT_SPEC_BASE64=SPEC
 ends=/shared/logs/$SLURM_JOB_ID
 rm -f "$ends".end "$ends".node*
-told= ranks=
-stop() { told=1; [ -z "$ranks" ] || scancel --signal=TERM "$SLURM_JOB_ID"; }
+asked= ranks=
+stop() { asked=1; [ -z "$ranks" ] || scancel --signal=TERM "$SLURM_JOB_ID"; }
 trap stop TERM
 srun --wait=0 --ntasks-per-node=1 \
     sh -c 'trap : TERM; "$@"; code=$?; echo $code > "$0.node$SLURM_NODEID"; exit $code' "$ends" /shared/venv/bin/python -m adapt run &
 ranks=$!
-[ -z "$told" ] || stop
-while wait "$ranks"; code=$?; [ -n "$told" ]; do told=; done
+[ -z "$asked" ] || stop
+while wait "$ranks"; code=$?; [ -n "$asked" ]; do asked=; done
 for file in "$ends".node*; do  # 0 and 75 of others do not hide a node's failure
     one=$(cat "$file" 2>/dev/null)
     case $one in ''|0|75) ;; *) code=$one; break ;; esac
