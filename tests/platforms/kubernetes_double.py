@@ -34,6 +34,8 @@ RESOURCES = {
     "batch.volcano.sh/v1alpha1": ("jobs",),
     "bus.volcano.sh/v1alpha1": ("commands",),
     "scheduling.volcano.sh/v1beta1": ("queues",),
+    "kueue.x-k8s.io/v1beta1": ("localqueues", "workloads", "workloadpriorityclasses"),
+    "node.k8s.io/v1": ("runtimeclasses",),
 }
 PATH = re.compile(
     r"/(?:api/(?P<core>v1)|apis/(?P<version>[^/]+/[^/]+))(?:/namespaces/(?P<namespace>[^/]+)"

@@ -22,6 +22,7 @@ CUSTOM = {
     ("kubeflow.org/v1", "PyTorchJob"): ("pytorchjob.yaml", None),
     ("batch.volcano.sh/v1alpha1", "Job"): ("volcano.yaml", "job"),
     ("bus.volcano.sh/v1alpha1", "Command"): ("volcano.yaml", "command"),
+    ("kueue.x-k8s.io/v1beta1", "Workload"): ("kueue.yaml", None),
     ("serving.kserve.io/v1beta1", "InferenceService"): ("inferenceservice.yaml", None),
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from adapt.errors import JobError
 from adapt.platforms.gpus import check_gpus
+from adapt.platforms.kubernetes import kueue
 from adapt.platforms.kubernetes.api import ApiServer
 from adapt.platforms.kubernetes.kinds import KINDS, Kind, Needed, collection
 from adapt.platforms.kubernetes.profile import KubernetesProfile
@@ -29,6 +30,8 @@ def findings(api: ApiServer, profile: KubernetesProfile, request: Request) -> It
         yield from _rights(api, profile, kind)
         for what, path, fix in _named(profile):
             yield from _exists(api, what, path, fix)
+        for one in kueue.named(profile):
+            yield _in_kueue(api, one)
         if profile.gpus:
             yield from _gpus(api, profile)
         yield from _dry_run(api, request)
@@ -93,6 +96,9 @@ def _needed(profile: KubernetesProfile, kind: Kind) -> list[tuple[str, str, str,
     ]
     if kind.service and profile.nodes > 1:
         rights += [(verb, "", "services", "") for verb in ("create", "patch")]
+    if profile.kueue is not None:
+        group = kueue.VERSIONS[0].partition("/")[0]
+        rights += [(verb, group, "workloads", "") for verb in ("list", "patch")]
     if kind.commands:
         rights.append(("create", kind.commands, "commands", ""))
     return rights
@@ -111,6 +117,14 @@ def _named(profile: KubernetesProfile) -> Iterator[Needed]:
     for name in dict.fromkeys(volume.claim for volume in profile.volumes if volume.claim):
         fix = "create the claim, or name another in `volumes`"
         yield Needed(f"claim {name}", f"{own}/persistentvolumeclaims/{name}", fix)
+    if profile.pods.cache_claim:
+        name = profile.pods.cache_claim
+        fix = "create the claim, or name another `pods.cache_claim`"
+        yield Needed(f"claim {name}", f"{own}/persistentvolumeclaims/{name}", fix)
+    if profile.pods.runtime_class:
+        name = profile.pods.runtime_class
+        fix = "name one that kubectl get runtimeclasses lists"
+        yield Needed(f"runtime class {name}", f"/apis/node.k8s.io/v1/runtimeclasses/{name}", fix)
     if profile.priority_class:
         name = profile.priority_class
         path = f"/apis/scheduling.k8s.io/v1/priorityclasses/{name}"
@@ -127,6 +141,17 @@ def _exists(api: ApiServer, what: str, path: str, fix: str) -> Iterator[Finding]
         yield Finding(what, there, answer, "" if there else fix)
     else:
         yield Finding(what, True, "there")
+
+
+def _in_kueue(api: ApiServer, named: kueue.Named) -> Finding:
+    """An object of any version of Kueue's API."""
+    found = [_read(api, path) for path in named.paths]
+    refused = [one for one in found if isinstance(one, ServerRefused)]
+    if len(refused) < len(found):
+        return Finding(named.what, True, "there")
+    if any(one.code == 403 for one in refused):
+        return Finding(named.what, True, "not visible with these credentials")
+    return Finding(named.what, False, "there is none", named.fix)
 
 
 def _read(api: ApiServer, path: str, **query: str) -> Any:

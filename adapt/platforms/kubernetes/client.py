@@ -11,6 +11,7 @@ from adapt.platforms.kubernetes.checks import findings
 from adapt.platforms.kubernetes.job_status import Object, status_of
 from adapt.platforms.kubernetes.jobs import Manifest
 from adapt.platforms.kubernetes.kinds import COMMANDS, KINDS, Kind, collection, path_of
+from adapt.platforms.kubernetes.kueue import QUEUE, waits_for, workload_of
 from adapt.platforms.kubernetes.logs import follow_logs, read_logs
 from adapt.platforms.kubernetes.pod import MANAGED_BY, STOPPED
 from adapt.platforms.kubernetes.profile import KubernetesProfile
@@ -38,7 +39,16 @@ class KubernetesClient:
         status = status_of(self._kind, found, pods, ())
         if status.state != "waiting":
             return status
+        if self._kind.phase(found).name == "suspended" and QUEUE in _labels(found):
+            return status._replace(detail=self._in_queue(found) or status.detail)
         return status_of(self._kind, found, pods, self._warnings(job))
+
+    def _in_queue(self, job: Manifest) -> str:
+        try:
+            workload = workload_of(self._api, self._profile.namespace, job)
+        except ServerRefused:  # many roles may not read them, and they only explain
+            return ""
+        return waits_for(workload[1]) if workload else ""
 
     def logs(self, job: str, follow: bool) -> Iterator[str]:
         """The lines of all pods of a job, those of several nodes with `[node N]` before them."""
@@ -58,12 +68,19 @@ class KubernetesClient:
             return True, pods  # deleted while it was followed
 
     def stop(self, job: str) -> None:
-        """Suspend a job: its pods get SIGTERM and their grace, its object stays."""
+        """Suspend a job: its pods get SIGTERM and their grace, its object stays. Of a job in a
+        queue Kueue does so."""
         found = self._job(job)
         ended = status_of(self._kind, found, self._pods(job), ()).state in ENDED
         if ended or self._kind.phase(found).name == "stopping":
             return
         mark = {"metadata": {"annotations": {STOPPED: "true"}}}
+        if QUEUE in _labels(found):
+            workload = workload_of(self._api, self._profile.namespace, found)
+            if workload is not None:
+                self._api.merge(self._path(job), mark)
+                self._api.merge(workload[0], {"spec": {"active": False}})
+                return
         self._api.merge(self._path(job), {**mark, **self._kind.suspend})
         if not self._kind.suspend:
             self._command(abort_command(found))
@@ -186,6 +203,10 @@ def _reference(job: Manifest) -> dict[str, Any]:
         "name": place["name"],
         "uid": place["uid"],
     }
+
+
+def _labels(job: Object) -> dict[str, str]:
+    return job["metadata"].get("labels") or {}
 
 
 def _created(job: Object) -> str:

@@ -14,10 +14,12 @@ from adapt.platforms.kubernetes.pod import (
     metadata,
     mounts,
     placement,
+    pod_metadata,
     processes,
     resources,
     secret_environment,
     template,
+    together,
     volumes,
 )
 from adapt.platforms.kubernetes.profile import KubernetesProfile
@@ -75,16 +77,18 @@ def trainjob(submission: Submission, profile: KubernetesProfile) -> Manifest:
     """
     patch = {
         **placement(profile),
+        **together(submission, profile),
         "volumes": volumes(submission, profile),
         "containers": [
             {
                 "name": "node",
                 "volumeMounts": mounts(profile),
-                "securityContext": container_security(),
+                "securityContext": container_security(profile.pods.ipc_lock),
             }
         ],
     }
-    node = {"name": "node", "template": {"spec": {"template": {"spec": patch}}}}
+    pod = {"metadata": pod_metadata(submission, profile), "spec": patch}
+    node = {"name": "node", "template": {"spec": {"template": pod}}}
     runtime_spec = {"template": {"spec": {"replicatedJobs": [node]}}}
     spec = {
         "runtimeRef": {

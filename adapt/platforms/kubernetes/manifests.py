@@ -9,6 +9,7 @@ import re
 from adapt.errors import JobError
 from adapt.platforms.kubernetes.jobs import Manifest
 from adapt.platforms.kubernetes.kinds import KINDS
+from adapt.platforms.kubernetes.kueue import queued
 from adapt.platforms.kubernetes.pod import INSTANCE, SPEC_FILE, metadata
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.platform import Request, Submission
@@ -33,7 +34,7 @@ def request(submission: Submission, profile: KubernetesProfile) -> Request:
     items = [
         _config_map(submission, profile),
         *([_service(submission, profile)] if kind.service and profile.nodes > 1 else []),
-        kind.build(submission, profile),
+        queued(kind.build(submission, profile), kind.suspend, profile),
     ]
     return {"apiVersion": "v1", "kind": "List", "items": items}
 

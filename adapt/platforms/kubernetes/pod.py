@@ -7,6 +7,12 @@ Security Standard accepts it. The spec is a file of a ConfigMap; secrets come fr
 from typing import Any
 
 from adapt.errors import DataError, JobError
+from adapt.platforms.kubernetes.pod_settings import (
+    affinity,
+    container_fields,
+    pod_fields,
+    scratch_volume,
+)
 from adapt.platforms.kubernetes.profile import KubernetesProfile, PodVolume, Toleration
 from adapt.platforms.platform import Submission
 
@@ -48,9 +54,16 @@ def metadata(submission: Submission, profile: KubernetesProfile) -> dict[str, An
     return {
         "name": submission.name,
         "namespace": profile.namespace,
-        "labels": labels(submission),
-        "annotations": {RUN: submission.job.name},
+        "labels": {**profile.pods.labels, **labels(submission)},
+        "annotations": {**profile.pods.annotations, RUN: submission.job.name},
     }
+
+
+def pod_metadata(submission: Submission, profile: KubernetesProfile) -> dict[str, Any]:
+    """The metadata of the pods: without a sidecar, which would outlive the job."""
+    of_object = metadata(submission, profile)
+    notes = {**of_object["annotations"], "sidecar.istio.io/inject": "false"}
+    return {"labels": of_object["labels"], "annotations": notes}
 
 
 def template(
@@ -58,12 +71,11 @@ def template(
 ) -> dict[str, Any]:
     """A pod template whose container is called `container`; `more` are fields of the pod."""
     return {
-        "metadata": {
-            "labels": labels(submission),
-            "annotations": {RUN: submission.job.name, "sidecar.istio.io/inject": "false"},
-        },
+        "metadata": pod_metadata(submission, profile),
         "spec": {
             **placement(profile),
+            **pod_fields(profile),
+            **together(submission, profile),
             **({"priorityClassName": profile.priority_class} if profile.priority_class else {}),
             "automountServiceAccountToken": profile.service_account is not None,
             "enableServiceLinks": False,
@@ -72,6 +84,7 @@ def template(
                 {
                     "name": container,
                     "image": profile.image,
+                    **container_fields(profile),
                     "args": ["run"],
                     "env": environment(submission, profile),
                     **(
@@ -80,7 +93,7 @@ def template(
                         else {}
                     ),
                     "resources": resources(profile),
-                    "securityContext": container_security(),
+                    "securityContext": container_security(profile.pods.ipc_lock),
                     "volumeMounts": mounts(profile),
                 }
             ],
@@ -104,6 +117,7 @@ def placement(profile: KubernetesProfile) -> dict[str, Any]:
             "runAsUser": 1000,
             "runAsGroup": 100,
             "fsGroup": 100,
+            "fsGroupChangePolicy": profile.pods.fs_group_change,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
@@ -123,10 +137,21 @@ def volumes(submission: Submission, profile: KubernetesProfile) -> list[dict[str
     return [
         {"name": "spec", "configMap": {"name": submission.name}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": mega(profile.shm_gb)}},
-        {"name": "scratch", "emptyDir": {"sizeLimit": mega(profile.scratch_gb)}},
-        {"name": "tmp", "emptyDir": {}},
+        scratch_volume(profile, mega(profile.scratch_gb)),
+        tmp_volume(profile),
         *data_volumes(profile),
     ]
+
+
+def tmp_volume(profile: KubernetesProfile) -> dict[str, Any]:
+    """/tmp on the node's disk."""
+    limit = profile.pods.tmp_gb
+    return {"name": "tmp", "emptyDir": {} if limit is None else {"sizeLimit": mega(limit)}}
+
+
+def together(submission: Submission, profile: KubernetesProfile) -> dict[str, Any]:
+    """All pods of a submission where nodes share `pods.together_by`."""
+    return affinity(profile, {INSTANCE: submission.name})
 
 
 def data_volumes(profile: KubernetesProfile) -> list[dict[str, Any]]:
@@ -164,12 +189,13 @@ def data_mounts(profile: KubernetesProfile) -> list[dict[str, Any]]:
     ]
 
 
-def container_security() -> dict[str, Any]:
-    """Without rights that training does not need."""
+def container_security(ipc_lock: bool = False) -> dict[str, Any]:
+    """Without rights that training does not need; RDMA locks memory."""
+    more = {"add": ["IPC_LOCK"]} if ipc_lock else {}
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
+        "capabilities": {"drop": ["ALL"], **more},
     }
 
 
@@ -178,9 +204,14 @@ def resources(profile: KubernetesProfile) -> dict[str, Any]:
     fixed = {"memory": mega(profile.memory_gb)}
     if profile.gpus:
         fixed[profile.gpu_resource] = str(profile.gpus)
+    fixed |= {name: str(amount) for name, amount in profile.pods.resources.items()}
     cores = f"{round(profile.cpu * 1000)}m"
-    disk = {"ephemeral-storage": mega(profile.scratch_gb)}
-    return {"limits": fixed, "requests": {"cpu": cores, **disk, **fixed}}
+    disk, limit = {"ephemeral-storage": mega(profile.scratch_gb)}, {}
+    if profile.pods.ephemeral_gb is not None:
+        limit = {"ephemeral-storage": mega(profile.pods.ephemeral_gb)}
+    if profile.pods.cache_claim:
+        disk = limit  # /cache is not on the node
+    return {"limits": {**limit, **fixed}, "requests": {"cpu": cores, **disk, **fixed}}
 
 
 def processes(profile: KubernetesProfile) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 from adapt.errors import JobError
 from adapt.platforms.endpoint import SPEC_VARIABLE
 from adapt.platforms.kubernetes.jobs import Manifest
+from adapt.platforms.kubernetes.kinds import KINDS
+from adapt.platforms.kubernetes.kueue import queued
 from adapt.platforms.kubernetes.pod import (
     INSTANCE,
     MANAGED_BY,
@@ -19,6 +21,12 @@ from adapt.platforms.kubernetes.pod import (
     mega,
     placement,
     resources,
+    tmp_volume,
+)
+from adapt.platforms.kubernetes.pod_settings import (
+    container_fields,
+    pod_fields,
+    scratch_volume,
 )
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.platform import Request
@@ -41,14 +49,16 @@ def prediction_requests(prediction: Prediction, profile: KubernetesProfile) -> d
     whole = len(prediction.slices) == prediction.num_slices
     name = prediction.name if whole else prediction.name_of(prediction.slices[0])
     job = _job(name, prediction, profile, None if whole else prediction.slices[0])
+    job = queued(job, KINDS["indexed_job"].suspend, profile)
     return {name: {"apiVersion": "v1", "kind": "List", "items": [job]}}
 
 
 def _job(
     name: str, prediction: Prediction, profile: KubernetesProfile, number: int | None
 ) -> Manifest:
-    labels = {"app.kubernetes.io/name": "segadapt", INSTANCE: name, MANAGED_BY: "segadapt"}
-    notes = {RUN: prediction.name}
+    own = {"app.kubernetes.io/name": "segadapt", INSTANCE: name, MANAGED_BY: "segadapt"}
+    labels = {**profile.pods.labels, **own}
+    notes = {**profile.pods.annotations, RUN: prediction.name}
     never_again = {"containerName": "main", "operator": "In", "values": NEVER_AGAIN}
     disrupted = {"type": "DisruptionTarget", "status": "True"}
     deadline = profile.max_hours and {"activeDeadlineSeconds": round(3600 * profile.max_hours)}
@@ -92,12 +102,13 @@ def _pod(prediction: Prediction, profile: KubernetesProfile, number: int | None)
     container = {
         "name": "main",
         "image": profile.image,
+        **container_fields(profile),
         # Kubernetes expands $(NAME) in arguments too
         "args": [word.replace("$", "$$") for word in prediction.arguments(number)],
         "env": _variables(prediction, profile),
         **source,
         "resources": resources(profile),
-        "securityContext": container_security(),
+        "securityContext": container_security(profile.pods.ipc_lock),
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},
             {"name": "scratch", "mountPath": "/cache"},
@@ -107,6 +118,7 @@ def _pod(prediction: Prediction, profile: KubernetesProfile, number: int | None)
     }
     return {
         **placement(profile),
+        **pod_fields(profile),
         **priority,
         "automountServiceAccountToken": profile.service_account is not None,
         "enableServiceLinks": False,
@@ -114,8 +126,8 @@ def _pod(prediction: Prediction, profile: KubernetesProfile, number: int | None)
         "containers": [container],
         "volumes": [
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": mega(profile.shm_gb)}},
-            {"name": "scratch", "emptyDir": {"sizeLimit": mega(profile.scratch_gb)}},
-            {"name": "tmp", "emptyDir": {}},
+            scratch_volume(profile, mega(profile.scratch_gb)),
+            tmp_volume(profile),
             *data_volumes(profile),
         ],
     }

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
+from adapt.platforms.kubernetes.kueue import Kueue
 from adapt.platforms.kubernetes.names import (
     LabelKey,
     LabelName,
@@ -18,6 +19,7 @@ from adapt.platforms.kubernetes.names import (
     MountPath,
     ObjectName,
 )
+from adapt.platforms.kubernetes.pod_settings import TRAINJOB_LACKS, PodSettings
 from adapt.platforms.kubernetes.serve import KubernetesServe
 from adapt.platforms.mounts import below
 from adapt.platforms.platform import Profile, Promised
@@ -38,7 +40,10 @@ _NOT_FOR: dict[str, dict[str, str]] = {
         "keep_hours": "its runtime sets how long ended jobs stay (ttlSecondsAfterFinished)",
         "priority_class": "its runtime sets it",
     },
-    "volcano": {"max_hours": "a Volcano job has no deadline"},
+    "volcano": {
+        "max_hours": "a Volcano job has no deadline",
+        "kueue": "Volcano has queues of its own (`queue`)",
+    },
 }
 
 
@@ -140,6 +145,10 @@ class KubernetesProfile(Profile):
     tolerations: list[Toleration] = Field([], description="Taints that the pods tolerate.")
     priority_class: ObjectName | None = Field(None, description="PriorityClass of the pods.")
     volumes: list[PodVolume] = Field([], description="File systems that every pod mounts.")
+    kueue: Kueue | None = Field(
+        None, description="A queue of Kueue, which starts all pods of a job or none; none = none."
+    )
+    pods: PodSettings = Field(PodSettings(), description="More settings of the pods.")
     grace_s: int = Field(
         120, ge=30, description="Time between SIGTERM and SIGKILL (terminationGracePeriodSeconds)."
     )
@@ -171,8 +180,9 @@ class KubernetesProfile(Profile):
         return below(path, sources)
 
     def promised_gb(self) -> Promised:
-        """/dev/shm and /cache."""
-        return Promised(shm=self.shm_gb, disk=self.scratch_gb)
+        """/dev/shm and /cache, unless that is a claim."""
+        disk = None if self.pods.cache_claim else self.scratch_gb
+        return Promised(shm=self.shm_gb, disk=disk)
 
     @field_validator("image")
     @classmethod
@@ -206,6 +216,7 @@ class KubernetesProfile(Profile):
                     f"{key}: expected none with `kind: {self.kind}`, got one: {why}",
                     fix="remove it",
                 )
+        self._check_pods()
         if self.shm_gb >= self.memory_gb:
             raise ValueError(
                 f"shm_gb: expected less than memory_gb ({self.memory_gb:g}), which it is part of, "
@@ -215,6 +226,23 @@ class KubernetesProfile(Profile):
         if len(set(paths)) < len(paths):
             raise ValueError(f"volumes: expected different mount_paths, got {paths}")
         return self
+
+    def _check_pods(self) -> None:
+        for key in TRAINJOB_LACKS if self.kind == "trainjob" else ():
+            if getattr(self.pods, key) is not None:
+                raise Mistake(
+                    f"pods.{key}: expected none with `kind: trainjob`, got one, which its "
+                    "runtime sets",
+                    fix="remove it",
+                )
+        if self.gpu_resource in self.pods.resources:
+            raise Mistake(f"pods.resources: expected others, got {self.gpu_resource}", "set gpus")
+        most, scratch_gb = self.pods.ephemeral_gb, self.scratch_gb
+        if most is not None and most < scratch_gb and not self.pods.cache_claim:
+            raise ValueError(
+                f"pods.ephemeral_gb: expected scratch_gb ({scratch_gb:g}) or more, which it "
+                f"contains, got {most:g}"
+            )
 
     def _sets(self, key: str) -> bool:
         """Return whether a key has another value than its default."""
