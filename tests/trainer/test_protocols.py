@@ -43,9 +43,9 @@ def saved(job: JobSpec, name: str, file: str) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def falling(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Evaluations whose mIoU falls from one to the next; their number so far."""
-    from adapt.trainer import trainer
+    from adapt.trainer import evaluator
 
-    evaluate, calls = trainer.evaluate, [0]
+    evaluate, calls = evaluator.evaluate, [0]
 
     def worse(*given: Any, **named: Any) -> Any:
         calls[0] += 1
@@ -53,7 +53,7 @@ def falling(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         found = evaluate(*given, **named)
         return found._replace(score=found.score._replace(matrix=matrix.to(torch.int64)))
 
-    monkeypatch.setattr(trainer, "evaluate", worse)
+    monkeypatch.setattr(evaluator, "evaluate", worse)
     tracked = "adapt.trainer.journal.Journal.log_evaluations"
     monkeypatch.setattr(tracked, lambda *_given: None)  # tables of two classes do not fit
     yield calls

@@ -91,18 +91,18 @@ def test_a_stop_whose_save_fails_says_what_is_stored(
 def test_a_stop_inside_an_evaluation_repeats_it(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapt.trainer import trainer
+    from adapt.trainer import evaluator
 
     calm = job_of(tiny_job, f"checkpoint.uri={tmp_path / 'calm'}")
     expected, _ = run(calm, place)
     job = job_of(tiny_job)
-    evaluate, stop = trainer.evaluate, Event()
+    evaluate, stop = evaluator.evaluate, Event()
 
     def stopping(*args: Any, **kwargs: Any) -> Any:
         stop.set()
         return evaluate(*args, **kwargs)
 
-    monkeypatch.setattr(trainer, "evaluate", stopping)
+    monkeypatch.setattr(evaluator, "evaluate", stopping)
     with pytest.raises(Interrupted, match="stopped while evaluating step 3"):
         run_job(job, place, stop)
     monkeypatch.undo()
@@ -134,15 +134,15 @@ def test_a_kill_between_a_new_best_and_its_mark_loses_no_best(
 def test_a_score_that_is_no_number_is_never_the_best(
     tiny_job: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapt.trainer import trainer
+    from adapt.trainer import evaluator
 
-    evaluate, finite = trainer.evaluate, iter([False, True, False])
+    evaluate, finite = evaluator.evaluate, iter([False, True, False])
 
     def evaluated(*given: Any, **named: Any) -> Any:
         found = evaluate(*given, **named)
         return found._replace(score=found.score._replace(finite=next(finite)))
 
-    monkeypatch.setattr(trainer, "evaluate", evaluated)
+    monkeypatch.setattr(evaluator, "evaluate", evaluated)
     job = job_of(tiny_job, "evaluate.every_steps=2", "evaluate.pictures=0")
     outcome, _ = run(job, place)
     assert outcome.best is not None and 0 <= outcome.best.score <= 1
