@@ -67,7 +67,9 @@ def decode_image(
     """
     if suffix not in IMAGE_CODECS:
         known = ", ".join(IMAGE_CODECS)
-        raise DataError(f"{name}: expected an image suffix of {known}, got {suffix!r}", fix=REPACK)
+        raise DataError(
+            f"{name}: expected an image suffix of {known}, got {suffix!r}", fix=PACK_AGAIN
+        )
     codec = IMAGE_CODECS[suffix]
     try:
         check_size(codec.size_hw(data), size_hw, name)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
 
+from adapt.config.secrets import refuse_secrets
 from adapt.data.archives import with_archives
 from adapt.data.colours import ColourTable
 from adapt.data.datasets import RawLayout, RawSamples, known_layout
@@ -174,7 +175,8 @@ def check_settings(
 
 
 def check_name(name: str | None) -> None:
-    """`JobError` for a name that a dataset cannot have."""
+    """`JobError` for a name that a dataset cannot have: manifests and metrics would show a key."""
+    refuse_secrets({"--name": name or ""})
     if name is not None and not (re.fullmatch(NAME, name) and len(name) <= MAX_NAME):
         raise JobError(
             f"--name: expected at most {MAX_NAME} letters, digits, '_', '-' and '.', of which the "

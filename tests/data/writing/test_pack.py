@@ -210,6 +210,11 @@ def test_names_that_no_dataset_has_are_refused(name: str, make_raw: MakeRaw, sto
     assert objects(store) == {}
 
 
+def test_a_name_that_looks_like_a_key_is_refused(make_raw: MakeRaw, store: Store) -> None:
+    with pytest.raises(JobError, match=r"^--name: expected no secret, got what looks like an AWS"):
+        pack("folders", make_raw("folders"), store, "train", name="AKIAIOSFODNN7EXAMPLE")
+
+
 @pytest.mark.parametrize("name", ["my_town-2.1", "città", "街景"])
 def test_names_have_letters_of_any_alphabet(name: str, make_raw: MakeRaw, store: Store) -> None:
     assert pack("folders", make_raw("folders"), store, "train", name=name).dataset == name
