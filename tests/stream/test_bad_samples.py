@@ -156,7 +156,7 @@ def test_a_label_of_another_size_than_its_image_is_named(tmp_path: Path, store: 
     pack("folders", tmp_path / "raw", store, "train", name="tiny", encoding="original")
     stream = stream_of(store, tmp_path, on_bad_sample="error", size_hw=(24, 32))
     with pytest.raises(
-        DataError, match=r"\d+: expected a label of \[24, 32\] .*got \[48, 64\]\. Fix: copy the"
+        DataError, match=r"\d+: expected a label of \[24, 32\] .*got \[48, 64\]\. Fix: pack the sp"
     ):
         next(stream)
     stream.close()
