@@ -202,7 +202,7 @@ def test_a_job_takes_what_the_platform_says(
 
     def trained(job: JobSpec, *_given: object) -> Outcome:
         seen.append(job)
-        return Outcome(job.train.steps, None, {})
+        return Outcome(job.train.steps, None, {}, "miou")
 
     monkeypatch.setattr("adapt.trainer.run.run_job", trained)
     platform = {"MA_VJ_NAME": "v", "checkpoints": "/out/checkpoints", "source": "/in/source"}

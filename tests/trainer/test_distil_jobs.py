@@ -58,7 +58,7 @@ def test_the_student_is_what_is_kept_and_the_teacher_what_it_is_compared_with(
     assert "taught/main" in seen[-1].losses
     page = (folder / "report.html").read_text()
     assert "Student and teacher" in page and "At step 2 the student" in page
-    _say_outcome(job, place, Outcome(2, None, {"miou": 0.5, "teacher/miou": 0.6}), False)
+    _say_outcome(job, place, Outcome(2, None, {"miou": 0.5, "teacher/miou": 0.6}, "miou"), False)
     said = " ".join(capsys.readouterr().err.split())
     assert "10.00 points below its teacher's, 60.00%: more than method.max_gap_points, 0" in said
 
