@@ -30,6 +30,7 @@ FLOW = [
     "platforms",
     "check",
     "proposal",
+    "sweep",
     "cli",
 ]
 """The folders of `adapt/`, in the order in which a job passes them."""

@@ -227,12 +227,13 @@ def test_every_tested_version_is_in_its_range() -> None:
 
 
 def test_what_a_job_needs_is_what_the_wheel_asks_for() -> None:
-    """The image has every store, export and serve; a wheel has those of Google and Azure, export
-    and serve as extras."""
+    """The image has every store, export, sweep and serve; a wheel has those of Google and Azure,
+    export, sweep and serve as extras."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     needed = {Requirement(line).name for line in lines if not line.startswith("#")}
     extras = PROJECT["optional-dependencies"]
-    of_the_image = [line for name in ("gs", "az", "export", "serve") for line in extras[name]]
+    names = ("gs", "az", "export", "sweep", "serve")
+    of_the_image = [line for name in names for line in extras[name]]
     lines = [*PROJECT["dependencies"], *of_the_image]
     asked = {Requirement(line).name for line in lines}
     assert {canonicalize_name(one) for one in asked} == {canonicalize_name(one) for one in needed}

@@ -30,6 +30,7 @@ from adapt.cli import (
     serve,
     specs,
     suggest,
+    sweep,
     tracking,
 )
 from adapt.cli.command import prepare
@@ -41,7 +42,7 @@ app = typer.Typer(
     help="Train segmentation networks for streets without labels. One job spec, any platform.",
 )
 PANELS = {
-    "Jobs": (init, jobs, check, specs, pseudo_labels, report),
+    "Jobs": (init, jobs, check, sweep, specs, pseudo_labels, report),
     "Data": (pack, data, data_versions, gap, suggest, cache),
     "Networks": (models, checkpoints, import_model, predict, export, serve),
     "Platforms and tracking": (platforms, endpoints, tracking),

@@ -266,16 +266,28 @@ def load_spec(
     The run is named after the file unless the spec says otherwise. Raises `JobError`, `StoreError`.
     """
     where, overrides = find_file(where), [*overrides]
-    values = read_yaml(where, environment)
-    for override in overrides:
-        values = with_overrides(with_classes(values), [override])
-    name = Path(str(where).removeprefix(IN_VARIABLE).partition("?")[0]).stem
+    values = read_values(where, overrides, environment)
     try:
-        return parse_spec(values, default_name=name)
+        return parse_spec(values, default_name=run_name(where))
     except JobError as error:
         between = "\n" if "\n" in error.problem else " "
         fix = error.fix or _whole_section(error.problem, overrides)
         raise JobError(f"{where}:{between}{error.problem}", fix) from error
+
+
+def read_values(
+    where: Path | str, overrides: Iterable[str], environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """The plain values of a job spec with overrides, not checked yet. Raises as `load_spec`."""
+    values: dict[str, Any] = read_yaml(find_file(where), environment)
+    for override in overrides:
+        values = with_overrides(with_classes(values), [override])
+    return values
+
+
+def run_name(where: Path | str) -> str:
+    """The name of a run whose spec has none: that of the spec's file."""
+    return Path(str(where).removeprefix(IN_VARIABLE).partition("?")[0]).stem
 
 
 def _whole_section(problem: str, overrides: Iterable[str]) -> str:

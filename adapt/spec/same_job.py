@@ -1,5 +1,6 @@
 """The keys of a spec that may change when a job resumes from a checkpoint."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from adapt.engine.optim import schedule_length
@@ -41,20 +42,26 @@ def check_same_job(saved: JobSpec, now: JobSpec, weights_uri: str = "its weights
     checkpoint's, for messages.
     """
     _check_schedule(saved, now, weights_uri)
-    before, after = _flat(saved.resolved()), _flat(now.resolved())
     free = (*MAY_CHANGE, *_moved(saved, now), "train.steps", "optim.schedule_steps")
+    for key, before, after in changed_keys(saved.resolved(), now.resolved(), free):
+        raise JobError(
+            f"{key}: expected {written(before)}, the value of the run's checkpoint, "
+            f"got {written(after)}",
+            fix="change it back, rename the run, or start over with --fresh",
+        )
+
+
+def changed_keys(
+    saved: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = MAY_CHANGE
+) -> Iterator[tuple[str, Any, Any]]:
+    """The keys of two resolved specs whose values differ and matter, with both: all but the `free`
+    ones and where the same data lie."""
+    before, after = _flat(saved), _flat(now)
     for key in sorted(before.keys() | after.keys()):
         kept = any(key == name or key.startswith(f"{name}.") for name in free)
-        if (
-            not kept
-            and not key.endswith((".uri", ".labelled_keys_uri"))
-            and before.get(key) != after.get(key)
-        ):
-            raise JobError(
-                f"{key}: expected {written(before.get(key))}, the value of the run's checkpoint, "
-                f"got {written(after.get(key))}",
-                fix="change it back, rename the run, or start over with --fresh",
-            )
+        moved = key.endswith((".uri", ".labelled_keys_uri"))
+        if not kept and not moved and before.get(key) != after.get(key):
+            yield key, before.get(key), after.get(key)
 
 
 def _moved(saved: JobSpec, now: JobSpec) -> tuple[str, ...]:

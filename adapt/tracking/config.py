@@ -30,6 +30,13 @@ class TrackingConfig(Section):
         description="Registered model that gets a version for the best checkpoint, and the alias "
         "`best` for the best version; null: none.",
     )
+    parent_run: str | None = Field(
+        None,
+        pattern="^[0-9A-Za-z_-]+$",
+        max_length=64,
+        description="Id of the MLflow run below which this one is listed, as a sweep's; null: "
+        "none.",
+    )
     spool_dir: Path | None = Field(
         None,
         description="Folder that buffers entries for MLflow; null: the job's scratch folder.",

@@ -16,7 +16,7 @@ from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
 from adapt.stream.domains import DOMAINS
 from adapt.tracking.mlflow_database import embedded_folder, embedded_tracking_uri
-from adapt.tracking.mlflow_run import JOB_TAG
+from adapt.tracking.mlflow_run import JOB_TAG, PARENT_TAG
 from adapt.tracking.tracker import Status, Tracker
 from adapt.trainer.environment import ENVIRONMENT, environment
 from adapt.trainer.lineage import tracked_datasets
@@ -74,7 +74,7 @@ def open_tracker(
         run_id=kept.get("run_id") or None,
         resume_step=None if checkpoint is None else checkpoint["engine"]["step"],
         restored=kept.get("undelivered", ()),
-        first_tags={"mlflow.note.content": _description(job)},
+        first_tags={"mlflow.note.content": _description(job), **_parent(job)},
     )
 
 
@@ -146,6 +146,12 @@ def end_tracked_run(
     timeout_s = place.grace_s / 6 if status == "KILLED" else failed_s
     if key is not None:
         open_tracker(job, place, key).finish(status, timeout_s, why)
+
+
+def _parent(job: JobSpec) -> dict[str, str]:
+    """The tag by which MLflow lists the run below another."""
+    parent = job.tracking.parent_run
+    return {} if parent is None else {PARENT_TAG: parent}
 
 
 def _description(job: JobSpec) -> str:
