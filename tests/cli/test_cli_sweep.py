@@ -102,7 +102,7 @@ def test_a_sweep_that_is_killed_and_stopped_ends_as_a_calm_one(
     answer = json.loads(ended.out)
     check_study(tmp_path, answer)
     check_mlflow(tmp_path, answer)
-    job = load_spec(answer["best_spec"])
+    job = load_spec(tmp_path / answer["best_spec"])
     assert job.name == "tiny-best" and (tmp_path / "runs/tiny-sweep/sweep.html").is_file()
     other = call(*command, "--set", "seed=7", folder=tmp_path)
     refused(other, 2, "seed: expected 1234, the value of the study tiny-sweep, got 7")
