@@ -20,9 +20,7 @@ SPACE = {
     "optim.lr": {"low": 1e-4, "high": 1e-2, "log": True},
     "model.norm": {"choices": ["frozen_affine", "frozen"]},
 }
-PLAIN = ("--sampler", "random", "--pruner", "none", "--trials", "3")
-
-
+PLAIN = ("--sampler", "random", "--pruner", "none")
 BY_AGREEMENT = ("--set", "evaluate.select_by=ensemble_agreement")
 
 
@@ -78,16 +76,33 @@ def wait_for_save(run: Path, process: Any, timeout_s: float = 900) -> None:
         time.sleep(0.1)
 
 
+def short_job(uri: str, steps: int) -> dict[str, Any]:
+    values = tiny_values(uri, "runs") | {"method": {"name": "source_only"}}
+    values["train"] = {"steps": steps, "log_every_steps": steps}
+    values["evaluate"] = {"every_steps": 10, "pictures": 0}
+    values["report"] = {"enabled": False}
+    return values
+
+
 @pytest.mark.slow
+def test_a_sweep_leaves_a_study_tracked_runs_and_the_best_spec(
+    tiny_uri: str, space: Path, tmp_path: Path
+) -> None:
+    spec = write_spec(short_job(tiny_uri, 10), tmp_path)
+    command = ("sweep", spec, "--space", space, *PLAIN, "--trials", "1")
+    ended = finish(start(*command, "--json", folder=tmp_path), 600)
+    assert ended.code == 0, ended.err
+    check_study(tmp_path, json.loads(ended.out), trials=1, scored=[10])
+    check_mlflow(tmp_path, json.loads(ended.out), trials=1)
+
+
+@pytest.mark.nightly
 def test_a_sweep_that_is_killed_and_stopped_ends_as_a_calm_one(
     tiny_uri: str, tmp_path: Path
 ) -> None:
-    values = tiny_values(tiny_uri, "runs") | {"method": {"name": "source_only"}}
-    values["train"] = {"steps": 40, "log_every_steps": 20}
-    values["evaluate"] = {"every_steps": 10, "pictures": 0}
-    values["report"] = {"enabled": False}
+    values = short_job(tiny_uri, 40)
     spec, space = write_spec(values, tmp_path), write_space(tmp_path, SPACE)
-    command = ("sweep", spec, "--space", space, *PLAIN)
+    command = ("sweep", spec, "--space", space, *PLAIN, "--trials", "3")
     killed = start(*command, folder=tmp_path)
     wait_for_save(tmp_path / "runs/tiny-t0000", killed)
     killed.kill()
@@ -100,35 +115,35 @@ def test_a_sweep_that_is_killed_and_stopped_ends_as_a_calm_one(
     ended = finish(start(*command, "--json", folder=tmp_path), 900)
     assert ended.code == 0, ended.err
     answer = json.loads(ended.out)
-    check_study(tmp_path, answer)
-    check_mlflow(tmp_path, answer)
+    check_study(tmp_path, answer, trials=3, scored=[10, 20, 30, 40])
+    check_mlflow(tmp_path, answer, trials=3)
     job = load_spec(tmp_path / answer["best_spec"])
     assert job.name == "tiny-best" and (tmp_path / "runs/tiny-sweep/sweep.html").is_file()
     other = call(*command, "--set", "seed=7", folder=tmp_path)
     refused(other, 2, "seed: expected 1234, the value of the study tiny-sweep, got 7")
 
 
-def check_study(folder: Path, answer: dict[str, Any]) -> None:
+def check_study(folder: Path, answer: dict[str, Any], trials: int, scored: list[int]) -> None:
     study = optuna.load_study(
         study_name="tiny-sweep", storage=f"sqlite:///{folder}/runs/tiny-sweep/study.db"
     )
-    assert [one.state.name for one in study.trials] == ["COMPLETE"] * 3
-    assert [sorted(one.intermediate_values) for one in study.trials] == [[10, 20, 30, 40]] * 3
+    assert [one.state.name for one in study.trials] == ["COMPLETE"] * trials
+    assert [sorted(one.intermediate_values) for one in study.trials] == [scored] * trials
     for one in study.trials:
         best = json.loads((folder / f"runs/tiny-t{one.number:04d}/BEST.json").read_text())
         assert one.value == best["score"]
     assert answer["best"] == f"tiny-t{study.best_trial.number:04d}"
     rows = {row["run"]: row["score"] for row in answer["trials"]}
-    assert len(rows) == 3 and rows[answer["best"]] == max(rows.values())
+    assert len(rows) == trials and rows[answer["best"]] == max(rows.values())
 
 
-def check_mlflow(folder: Path, answer: dict[str, Any]) -> None:
+def check_mlflow(folder: Path, answer: dict[str, Any], trials: int) -> None:
     client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
     (experiment,) = [one for one in client.search_experiments() if one.name == "tests"]
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     parent = runs.pop("tiny-sweep")
     assert parent.info.status == "FINISHED"
-    assert sorted(runs) == [f"tiny-t{number:04d}" for number in range(3)]
+    assert sorted(runs) == [f"tiny-t{number:04d}" for number in range(trials)]
     tags = {name: run.data.tags for name, run in runs.items()}
     assert {one["mlflow.parentRunId"] for one in tags.values()} == {parent.info.run_id}
     best = [name for name, one in tags.items() if one["segadapt.sweep_best"] == "true"]
