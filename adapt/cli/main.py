@@ -15,6 +15,7 @@ from typing import NamedTuple
 from adapt.cli import app, say_error
 from adapt.cli.messages import lossy_messages
 from adapt.cli.options import console
+from adapt.config.secrets import without_secrets
 from adapt.errors import DataError, Interrupted, JobError
 from adapt.launch.rank_status import WorkerStatus
 from adapt.launch.verdict import write_failure
@@ -55,6 +56,11 @@ class Failed(NamedTuple):
     message: str = ""
     traceback_text: str = ""
 
+    def shown(self) -> "Failed":
+        """Without the secrets that a value of the user's may contain."""
+        texts = map(without_secrets, (self.message, self.traceback_text))
+        return Failed(self.exit_code, self.kind, *texts)
+
 
 def main() -> int:
     """Run one command and return its exit code, which a rank also leaves for the supervisor."""
@@ -66,8 +72,9 @@ def _main() -> int:
     try:
         place = find_place(os.environ)
     except JobError as error:  # the platform contradicts itself
-        say_error(str(error), kind=type(error).__name__)
-        write_failure(failure_file(os.environ), type(error).__name__, str(error))
+        message = without_secrets(str(error))
+        say_error(message, kind=type(error).__name__)
+        write_failure(failure_file(os.environ), type(error).__name__, message)
         return error.exit_code
     status = WorkerStatus(place.status_dir, place.rank, place.local_ranks)
     if place.status_dir is not None:
@@ -85,9 +92,9 @@ def _ended(place: Place, status: WorkerStatus) -> Failed:
     except SystemExit as ended:  # typer's own end: done, wrong usage (2) or Ctrl-C (130)
         return Failed(_code_of(ended))
     except Exception as error:  # noqa: BLE001 - the one broad catch: a bug ends with 1
-        failed = _failure(error, place)
+        failed = _failure(error, place).shown()
         if failed.kind == "Bug":
-            traceback.print_exc()
+            print(failed.traceback_text, file=sys.stderr, end="")
         if place.leader or not isinstance(error, Interrupted):  # all ranks stop at the same step
             say_error(failed.message, kind=failed.kind)
         return failed

@@ -13,9 +13,10 @@ from typing import Any
 
 from adapt.errors import JobError
 
+_PRIVATE = "a private key"
 _KINDS = {
     "an AWS access key": re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{12,}"),
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    _PRIVATE: re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "the key of a storage account": re.compile(
         r"(?i:AccountKey|SharedAccessSignature)=[^;\s]{8}|[A-Za-z0-9+/]{86}=="
     ),
@@ -29,6 +30,7 @@ _KINDS = {
 path may have as many."""
 
 _LOGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/@\s?#]*:[^/@\s?#]*@")
+_NO_END = re.compile(r"[^\s'\";,)\]]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OBS_KEY = re.compile(r"(?=(?:.*[0-9]){2})[A-Z0-9]{20}")
 _RANDOM_BITS, _RANDOM_CHANGES = 4.4, 12
@@ -63,13 +65,28 @@ def refuse_secrets(values: Any) -> None:
             )
 
 
+def without_secrets(text: str) -> str:
+    """A message with the kind of each secret in the secret's place; what follows a secret without a
+    blank is left out with it, after a private key's first line all."""
+    text = _LOGIN.sub("[user and password]@", text)
+    for start, secret, kind in sorted(_found(text), reverse=True):
+        rest = text[start + len(secret) :]
+        tail = len(rest) if kind == _PRIVATE else _NO_END.match(rest).end()  # type: ignore[union-attr]
+        text = f"{text[:start]}[{kind}]{rest[tail:]}"
+    return text
+
+
 def _kind(text: str) -> str | None:
     """The kind of secret that a text contains, if any."""
+    return next((kind for _, _, kind in _found(text)), None)
+
+
+def _found(text: str) -> Iterator[tuple[int, str, str]]:
+    """Where each secret in a text begins, its beginning, and its kind."""
     for kind, form in _KINDS.items():
         for match in form.finditer(text):
             if kind != "a secret key" or _is_random(match[0]):
-                return kind
-    return None
+                yield match.start(), match[0], kind
 
 
 def _is_random(text: str) -> bool:

@@ -348,3 +348,11 @@ def test_passwords_of_servers_are_not_printed(
     ended = call("run", spec, "--json", folder=tmp_path, environment=environment)
     assert ended.code == 0 and json.loads(ended.out)["tracking_uri"] == "http://***@127.0.0.1:1"
     assert "hunter2" not in ended.out + ended.err
+
+
+def test_a_key_in_the_place_of_a_name_is_not_printed(tmp_path: Path) -> None:
+    key = "AK" + "IAIOSFODNN7EXAMPLE"
+    for argv in (("run",), ("verify", f"{key}/train"), ("predict", key, key, "--out", "seen")):
+        ended = call(*argv, folder=tmp_path, environment={"SEGADAPT_SPEC": key})
+        assert ended.code != 0 and "[an AWS access key]" in ended.err, ended.err
+        assert key not in ended.err + ended.out

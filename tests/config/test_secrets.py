@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from adapt.config.secrets import refuse_secrets
+from adapt.config.secrets import refuse_secrets, without_secrets
 from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.spec.job_spec import parse_spec
@@ -56,6 +56,24 @@ def test_a_secret_is_refused_wherever_it_stands(kind: str, secret: str) -> None:
         assert secret not in str(caught.value) and "environment variable" in caught.value.fix
     with pytest.raises(JobError, match=r"^stores: expected no secret"):
         refuse_secrets({"stores": {secret: {}}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "secret"), [(kind, one) for kind, several in SECRETS.items() for one in several]
+)
+def test_messages_show_the_kind_of_a_secret_alone(kind: str, secret: str) -> None:
+    shown = without_secrets(f"s3://a/'{secret}': expected a file, got none. Fix: write it.")
+    assert f"[{kind}]" in shown and shown.startswith("s3://a/'")
+    assert not any(
+        part in shown for part in (secret, secret[-6:], secret.split("=")[-1][8:] or "?")
+    )
+    assert "Fix: write it." in shown or kind == "a private key"
+    assert without_secrets(shown) == shown
+
+
+def test_messages_show_no_user_and_password() -> None:
+    shown = without_secrets("s3://me:hush@host/data: expected a bucket, got none")
+    assert shown == "[user and password]@host/data: expected a bucket, got none"
 
 
 @pytest.mark.parametrize(
