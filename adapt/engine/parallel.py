@@ -24,7 +24,6 @@ from adapt.ranks import (
     local_part,
     num_ranks,
     share_from_leader,
-    sum_over_ranks,
 )
 
 
@@ -43,10 +42,6 @@ class Averaging:
     def average(self, gradients: Sequence[Tensor]) -> None:
         """Overwrite gradients with their means over ranks."""
         average_over_ranks(gradients)
-
-    def clip(self, network: nn.Module, norm: float) -> None:
-        """Scale a network's gradients so that their norm is at most this."""
-        nn.utils.clip_grad_norm_(network.parameters(), norm)
 
     @contextmanager
     def whole(self, network: nn.Module) -> Iterator[None]:  # noqa: ARG002 - of rows with parts
@@ -95,17 +90,6 @@ class FullySharded(Averaging):
     def average(self, gradients: Sequence[Tensor]) -> None:
         """Those of sharded parameters are averages since the backward pass."""
         super().average([one for one in gradients if local_part(one) is one])
-
-    def clip(self, network: nn.Module, norm: float) -> None:
-        """The norm is that of all ranks' parts."""
-        if num_ranks() == 1:
-            super().clip(network, norm)
-            return
-        given: list[Tensor] = [p.grad for p in network.parameters() if p.grad is not None]
-        gradients = [local_part(one) for one in given]
-        own = nn.utils.get_total_norm(gradients)
-        scale = (norm / (sum_over_ranks(own.square()).sqrt() + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, scale)
 
     @contextmanager
     def whole(self, network: nn.Module) -> Iterator[None]:
