@@ -15,7 +15,8 @@ from adapt.errors import JobError
 from adapt.sweep.options import TRIALS, Limits, Pruner, Sampler, Search
 
 if TYPE_CHECKING:
-    from adapt.sweep.plan import Plan, Result
+    from adapt.sweep.plan import Plan
+    from adapt.sweep.run_plan import Result
 
 commands = typer.Typer()
 
@@ -105,7 +106,7 @@ def sweep(
     """
     from adapt.platforms import load_profile
 
-    planning = _planning()
+    planning, running = _with_optuna()
     plan = planning.prepare(
         spec,
         space,
@@ -124,18 +125,18 @@ def sweep(
     if to is not None:
         _confirm(planning.facts(plan), yes)
     stop, terminated = _stops()
-    result = planning.run_plan(plan, stop, terminated.is_set, _say)
+    result = running.run_plan(plan, stop, terminated.is_set, _say)
     _show_result(plan, result, as_json)
 
 
-def _load() -> Any:
-    from adapt.sweep import plan
+def _load() -> tuple[Any, Any]:
+    from adapt.sweep import plan, run_plan
 
-    return plan
+    return plan, run_plan
 
 
-def _planning() -> Any:
-    """The module that needs Optuna. Raises `JobError` without it."""
+def _with_optuna() -> tuple[Any, Any]:
+    """The modules that plan and run, which need Optuna. Raises `JobError` without it."""
     try:
         return _load()
     except ModuleNotFoundError as error:

@@ -8,9 +8,9 @@ from optuna.trial import FrozenTrial
 
 from adapt.checkpoint.spent import Spent
 from adapt.spec.job_spec import JobSpec
+from adapt.sweep.live import BEST_STEP, WHY, outcome, spent_of
 from adapt.sweep.space import Dimension, Space
 from adapt.sweep.study import REFUSED
-from adapt.sweep.sweep import BEST_STEP, WHY, outcome, spent_of
 from adapt.sweep.trial_job import Base, trial_name
 
 

@@ -15,14 +15,25 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from adapt.checkpoint.spent import Spent
 from adapt.errors import Interrupted, JobError, counted
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
 from adapt.sweep import study as studies
+from adapt.sweep.live import (
+    AS,
+    BEST_STEP,
+    PRUNED_AT,
+    SPENT,
+    WHY,
+    Live,
+    Notes,
+    outcome,
+    shown_values,
+    spent_of,
+)
 from adapt.sweep.options import Limits, Search
 from adapt.sweep.progress import Progress, Watched
-from adapt.sweep.runner import Ending, Runner, RunningTrial
+from adapt.sweep.runner import Ending, Runner
 from adapt.sweep.space import Space
 from adapt.sweep.study import REFUSED, SECONDS
 from adapt.sweep.trial_job import Base, trial_name
@@ -31,42 +42,12 @@ from storage.errors import StoreError
 
 log = logging.getLogger(__name__)
 
-PRUNED_AT, AS, WHY, SPENT, BEST_STEP = "pruned_at", "as", "why", "spent", "best_step"
-"""Notes of a trial: the step at which it was ended, the earlier trial of the same point, the reason
-of a failure, the time taken, the step of its best checkpoint."""
 REFUSALS_IN_A_ROW, FAILURES_IN_A_ROW, RESTARTS = 50, 3, 3
 CENT = 0.01
 STOP_S = 600.0
 """Longest wait for trials that were asked to save; those of a platform end later by themselves."""
 KEEP_S = 10.0
 """Of the sweep's hours so much is lost by a kill."""
-
-
-class Notes(dict[str, Any]):
-    """A trial's notes, kept in the study as they are made."""
-
-    def __init__(self, trial: optuna.Trial) -> None:
-        super().__init__(trial.user_attrs)
-        self._trial = trial
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
-        self._trial.set_user_attr(key, value)
-
-
-@dataclass
-class Live:
-    """A trial under way in a slot."""
-
-    number: int
-    trial: optuna.Trial
-    notes: Notes
-    job: JobSpec
-    slot: int
-    running: RunningTrial
-    watched: Watched
-    progress: Progress
-    told: set[int]
 
 
 @dataclass
@@ -187,7 +168,7 @@ class Sweep:
         self._refusals = 0
         slot = min(set(range(self.runner.slots)) - {one.slot for one in self._live})
         told = set(self._trials()[trial.number].intermediate_values)
-        shown = ", ".join(f"{name}={value}" for name, value in _short(drawn).items())
+        shown = ", ".join(f"{name}={value}" for name, value in shown_values(drawn).items())
         self.say(f"{job.name}: {shown}")
         watched = Watched(self.runner.folder(job), job.evaluate)
         running = self.runner.start(job, slot, notes)
@@ -329,32 +310,3 @@ class Sweep:
                 self._note(one)
             time.sleep(min(self.runner.poll_s, 0.2))
         self._live = []
-
-
-def spent_of(trial: FrozenTrial) -> Spent:
-    """The time that a trial has taken, as noted last."""
-    return Spent.read(trial.user_attrs.get(SPENT))
-
-
-def outcome(trial: FrozenTrial) -> str:
-    """A trial's result in a few words: `complete, 47.12%`, `pruned at step 60`."""
-    notes = trial.user_attrs
-    if REFUSED in notes:
-        return "refused"
-    if AS in notes:
-        return f"as t{notes[AS]:04d}, {trial.value:.2%}"
-    match trial.state:
-        case TrialState.COMPLETE:
-            return f"complete, {trial.value:.2%}"
-        case TrialState.PRUNED:
-            return f"pruned at step {notes.get(PRUNED_AT, 0)}"
-        case TrialState.FAIL:
-            return "failed"
-    return "not finished"
-
-
-def _short(drawn: dict[str, Any]) -> dict[str, str]:
-    return {
-        name: f"{value:.4g}" if isinstance(value, float) else str(value)
-        for name, value in drawn.items()
-    }

@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
+from adapt.sweep.live import outcome, spent_of
 from adapt.sweep.space import Space
-from adapt.sweep.sweep import outcome, spent_of
 from adapt.sweep.trial_job import trial_name
 from adapt.tracking.mlflow_database import embedded_folder
 from adapt.tracking.mlflow_errors import be_brief, failures, first_line

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from adapt.sweep.space import Space, read_space
+from adapt.sweep.space import Space
+from adapt.sweep.space_file import read_space
 from adapt.sweep.trial_job import Base
 from tests.conftest import tiny_values
 

@@ -19,7 +19,7 @@ from adapt.sweep.options import Limits, Search
 from adapt.sweep.progress import Progress
 from adapt.sweep.result import best_spec, rows
 from adapt.sweep.runner import Ending
-from adapt.sweep.space import read_space
+from adapt.sweep.space_file import read_space
 from adapt.sweep.sweep import Sweep
 from adapt.sweep.trial_job import Base
 from tests.conftest import tiny_values

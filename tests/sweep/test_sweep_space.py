@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapt.errors import JobError
-from adapt.sweep.space import FIXED, Space, read_space
+from adapt.sweep.space import Space
+from adapt.sweep.space_file import FIXED, read_space
 from adapt.sweep.trial_job import Base, check_space
 from tests.sweep.conftest import SPACE
 

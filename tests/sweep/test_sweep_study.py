@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 from adapt.errors import JobError
 from adapt.sweep import study as studies
 from adapt.sweep.options import Search
-from adapt.sweep.space import Space, read_space
+from adapt.sweep.space import Space
+from adapt.sweep.space_file import read_space
 from adapt.sweep.trial_job import Base
 from tests.sweep.conftest import SPACE
 
