@@ -322,6 +322,7 @@ def plain(row: Any) -> Any:
     return json.loads(json.dumps(asdict(row)))
 
 
+@pytest.mark.cold_start
 def test_the_list_is_read_not_counted(folder: Path) -> None:
     """Without torch and timm, whose import alone takes seconds."""
     code = (
