@@ -35,9 +35,9 @@ def maps(library: str) -> Callable[[int], bool]:
 
 
 def interrupted(program: str, moment: Callable[[int], bool], folder: Path) -> tuple[int, str]:
-    """Exit code and stderr of `models` after Ctrl-C at a moment."""
+    """Exit code and stderr of `models --encoder resnet18` after Ctrl-C at a moment."""
     with subprocess.Popen(
-        [sys.executable, *PROGRAMS[program], "models"],
+        [sys.executable, *PROGRAMS[program], "models", "--encoder", "resnet18"],
         cwd=folder,
         env=environment_of(folder, {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}),
         stdout=subprocess.DEVNULL,

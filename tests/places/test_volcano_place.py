@@ -48,7 +48,7 @@ BY_TASKS = {name: text for name, text in PLUGIN.items() if name.startswith("VC_"
             "tasks: expected one master, .* got p-master-0.p,p-master-1.p. Fix: set replicas: 1",
         ),
         (BY_TASKS | {"VC_TASK_INDEX": "0"}, "tasks: expected one task, got master, worker. Fix: g"),
-        (POD | VOLCANO | {"VC_TASK_INDEX": ""}, "VC_TASK_INDEX: expected a number"),
+        (POD | VOLCANO | {"VC_TASK_INDEX": ""}, "VC_TASK_INDEX: expected a whole number"),
         (
             {name: text for name, text in (POD | VOLCANO).items() if name != "VC_TASK_INDEX"},
             "VC_TASK_INDEX: expected the number of this pod, got nothing. Fix: add the plugin env",

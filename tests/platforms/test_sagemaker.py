@@ -160,7 +160,7 @@ NO_SECRETS = r"let role_arn reach S3, .*: SageMaker has no secrets for jobs, and
             r"keep_alive_s: expected none with spot, whose machines are not kept, got 60. Fix: "
             r"remove it or set spot: false\.",
         ),
-        ({"max_hours": 673}, r"max_hours: expected a number > 0 and <= 672, got 673"),
+        ({"max_hours": 673}, r"max_hours: expected a number > 0 and <= 672, got 673\. Fix: .*"),
         (
             {"channels": {"target": {"uri": "s3://b/x", "mode": "Pipe"}}},
             r"channels.target.mode: .*",

@@ -41,7 +41,8 @@ def test_the_platform_keeps_the_best_weights_and_its_job_is_named(
     assert outcome.best is not None
     kept = (out / "weights.safetensors").read_bytes()
     assert hashlib.sha256(kept).hexdigest() == outcome.best.sha256
-    assert load_spec(out / "spec.yaml") == job
+    chosen_by = job.evaluate.model_copy(update={"select_by": "miou"})
+    assert load_spec(out / "spec.yaml") == job.model_copy(update={"evaluate": chosen_by})
     report = (out / "report.html").read_bytes()
     assert report == (Path(job.checkpoint.uri) / "tiny" / "report.html").read_bytes()
     client = MlflowClient(embedded_tracking_uri(Path(job.checkpoint.uri)))

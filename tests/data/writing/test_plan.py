@@ -52,7 +52,7 @@ def test_size_mismatches_and_broken_headers_are_listed_together(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "../val"}, "--split: expected letters, digits"),
+        ({"split": "../val"}, "--split: expected a name of letters, digits"),
         ({"split": "test"}, "--split: expected a split of gta5, got 'test'"),
         (
             {"encoding": "exakt"},

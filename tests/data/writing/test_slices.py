@@ -117,7 +117,8 @@ def test_overwrite_replaces_a_merged_split_slice_by_slice(
     for number in (0, 1):
         pack_slice(number, overwrite=True)
     merge(store, "train")
-    assert objects(store) == whole
+    kept = {key: content for key, content in objects(store).items() if "/versions/" not in key}
+    assert kept == whole
 
 
 def test_missing_shards_are_named_with_their_slice(pack_slice: PackSlice, store: Store) -> None:
