@@ -30,6 +30,7 @@ from adapt.stream.domains import Part
 from tests.conftest import tiny_values
 from tests.networks import IN_A_JOB, tiny_model
 from tests.test_ranks import on_ranks
+from tests.tiers import one_in
 
 SPECS = Path(__file__).resolve().parents[2] / "job_specs"
 LARGE_HW = (192, 256)
@@ -143,7 +144,7 @@ def test_easy_images_have_the_size_of_the_target() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(ARCHITECTURES)))
+@pytest.mark.parametrize("number", one_in(3, range(len(ARCHITECTURES))))
 def test_every_network_and_method_is_predicted(number: int) -> None:
     names = list(METHODS)
     job = job_of(list(ARCHITECTURES)[number], names[number % len(names)], (64, 96))

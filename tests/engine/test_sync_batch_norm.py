@@ -15,6 +15,7 @@ from adapt.methods import build_method
 from adapt.models import build_segmenter
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
 from tests.test_ranks import GLOBAL_BATCH, batch, on_ranks
+from tests.tiers import one_in
 
 STEPS = 2
 
@@ -38,7 +39,7 @@ def share_of_the_work(rank: int, num_ranks: int, encoder: str, synced: bool) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("encoder", "num_ranks"), [("resnet18", 2), ("resnet18", 3), ("efficientnet_b0", 2)]
+    ("encoder", "num_ranks"), one_in(3, [("resnet18", 3), ("resnet18", 2), ("efficientnet_b0", 2)])
 )
 def test_ranks_normalise_as_one(encoder: str, num_ranks: int, tmp_path: Path) -> None:
     expected = train(encoder, slice(None), synced=False)
