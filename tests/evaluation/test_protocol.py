@@ -129,7 +129,10 @@ def test_a_teacher_or_an_own_average_can_be_evaluated(tiny_job: dict[str, Any]) 
 
 def test_without_labels_the_classes_need_no_ids_for_the_split(tiny_job: dict[str, Any]) -> None:
     other = "validation={dataset: other, uri: there, split: train}"
-    for free in ("null", "correlation", "ensemble_agreement"):
+    for free in ("correlation", "ensemble_agreement"):
         assert job_of(tiny_job, other, f"evaluate.select_by={free}").validation is not None
-    with pytest.raises(JobError, match=r"validation.dataset: .*other"):
-        job_of(tiny_job, other, "evaluate.select_by=miou")
+    target = "target.dataset=other"
+    assert job_of(tiny_job, other, target).evaluate.select_by is None
+    for labelled in ([], [target, "evaluate.select_by=miou"]):
+        with pytest.raises(JobError, match=r"validation.dataset: .*other"):
+            job_of(tiny_job, other, *labelled)
