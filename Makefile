@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # Many tests wait for servers and processes: one worker more than cores, four at most.
 WORKERS := $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup
+FUZZER := -s -m fuzz tests/data/packed/test_fuzz.py
 
 .PHONY: demo test nightly fuzz fast lint docs site lock stack chaos bench clean
 
@@ -15,7 +16,7 @@ demo: $(VENV)/.installed
 # others); what it says is shown at the end. Whatever ends this ends it too.
 test: $(VENV)/.installed
 	@said=$$(mktemp) || exit 1; \
-	FUZZ_S=$${FUZZ_S:-60} $(BIN)/python -m pytest -s -m fuzz >"$$said" 2>&1 & fuzzer=$$!; \
+	FUZZ_S=$${FUZZ_S:-60} $(BIN)/python -m pytest $(FUZZER) >"$$said" 2>&1 & fuzzer=$$!; \
 	trap 'kill $$fuzzer 2>/dev/null; rm -f "$$said"' EXIT; \
 	trap 'exit 130' INT; trap 'exit 143' TERM HUP; \
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not fuzz and not nightly"; others=$$?; \
@@ -31,7 +32,7 @@ nightly: $(VENV)/.installed
 	$(MAKE) chaos
 
 fuzz: $(VENV)/.installed
-	$(BIN)/python -m pytest -s -m fuzz
+	$(BIN)/python -m pytest $(FUZZER)
 
 fast: $(VENV)/.installed
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not fuzz and not nightly"

@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing
+from torch import Tensor
 
 from adapt.batch import IGNORED, Batch
 from adapt.counts import counted_together, shared_count
@@ -49,12 +48,13 @@ from adapt.ranks import (
 )
 from adapt.ranks import num_ranks as current_ranks
 from adapt.trainer.shared_stop import shared
+from tests.conftest import small_method
 from tests.networks import SURE
+from tests.rank_processes import ENDS, on_ranks, start_ranks
 
 HW, STEPS, GLOBAL_BATCH = (33, 33), 3, 6
 ADAPTED = {f"dacs, with {kind}": {"kind": kind, "rank": 2} for kind in ADAPTERS}
 """The values of `model.adapters` of a vision transformer that a method trains."""
-ENDS = timedelta(seconds=60)
 
 
 MODEL = DeepLabV2Config(encoder="test_resnet", output_stride=16, weights="none", norm="frozen")
@@ -78,7 +78,7 @@ def engine(case: str) -> Engine:
         near = DistillationConfig(encoder="test_resnet", size_hw=(32, 32))
         teacher = build_encoder(near.encoder, 32)
         add_ons = {"distillation": Distillation(near, segmenter, teacher)}
-    built = build_method({"name": method, **SURE.get(method, {})}, segmenter, add_ons)
+    built = build_method({**small_method(method), **SURE.get(method, {})}, segmenter, add_ons)
     built.observe_source(torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]]))
     train = TrainConfig(steps=10, ema=MovingAverageConfig(alpha=0.6))
     return Engine(built.double(), train, optim, torch.device("cpu"))
@@ -107,21 +107,6 @@ def train(method: str, rows: slice, bad_row: int | None = None) -> dict[str, Any
         logged.append(one.mean_over_ranks(one.step(source, target)))
     bad = [(step, sorted(keys)) for step, keys in one.bad_steps]
     return {"logged": logged, "weights": one.modules().state_dict(), "bad": bad}
-
-
-def as_rank(rank: int, num_ranks: int, folder: Path, work: Any, *given: Any) -> None:
-    """One rank's process; what `work` returns is stored for the test."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/meet", ENDS, rank=rank, world_size=num_ranks)
-    torch.save(work(rank, num_ranks, *given), folder / f"rank-{rank}.pt")
-    barrier()
-    dist.destroy_process_group()
-    os._exit(0)  # torch's threads sometimes abort the interpreter's own end; the result is stored
-
-
-def on_ranks(num_ranks: int, folder: Path, work: Any, *given: Any) -> list[Any]:
-    multiprocessing.spawn(as_rank, (num_ranks, folder, work, *given), nprocs=num_ranks)
-    return [torch.load(folder / f"rank-{rank}.pt") for rank in range(num_ranks)]
 
 
 def share_of_the_work(rank: int, num_ranks: int, method: str, bad_row: int | None) -> Any:
@@ -326,11 +311,8 @@ def lose_the_other(rank: int, num_ranks: int) -> str:
 @pytest.mark.slow
 def test_a_rank_that_is_gone_is_noticed(tmp_path: Path) -> None:
     started_s = time.monotonic()
-    processes = multiprocessing.start_processes(
-        as_rank, (2, tmp_path, lose_the_other), nprocs=2, join=False, start_method="spawn"
-    )
-    for process in processes.processes:
-        process.join(50)
+    for process in start_ranks(2, tmp_path, lose_the_other):
+        process.wait(timeout=50)
     assert time.monotonic() - started_s < 50
     said = torch.load(tmp_path / "rank-0.pt")
     assert "another rank is gone" in said and "last stored checkpoint" in said

@@ -21,7 +21,8 @@ from adapt.checkpoint.snapshot import in_memory
 from adapt.errors import DataError
 from adapt.ranks import barrier, local_part, rank
 from tests.engine.test_parallel import engine, step
-from tests.test_ranks import GLOBAL_BATCH, on_ranks
+from tests.rank_processes import on_ranks
+from tests.test_ranks import GLOBAL_BATCH
 
 CASE = "daformer"
 

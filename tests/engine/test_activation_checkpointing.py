@@ -17,7 +17,8 @@ from adapt.methods import build_method
 from adapt.models import build_encoder, build_segmenter
 from adapt.models.encoders.encoder import Encoder
 from tests.networks import SURE, Untouched
-from tests.test_ranks import GLOBAL_BATCH, batch, on_ranks
+from tests.rank_processes import on_ranks
+from tests.test_ranks import GLOBAL_BATCH, batch
 
 torch.set_num_threads(1)
 HW = (64, 64)

@@ -19,7 +19,8 @@ from adapt.ranks import local_part
 from adapt.spec.job_spec import parse_spec
 from tests.conftest import tiny_values
 from tests.networks import SURE
-from tests.test_ranks import GLOBAL_BATCH, batch, on_ranks
+from tests.rank_processes import on_ranks
+from tests.test_ranks import GLOBAL_BATCH, batch
 
 CASES: dict[str, dict[str, Any]] = {
     "advent": {

@@ -14,7 +14,8 @@ from adapt.engine.train_config import TrainConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
-from tests.test_ranks import GLOBAL_BATCH, batch, on_ranks
+from tests.rank_processes import on_ranks
+from tests.test_ranks import GLOBAL_BATCH, batch
 from tests.tiers import one_in
 
 STEPS = 2

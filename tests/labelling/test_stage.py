@@ -33,7 +33,7 @@ from storage.local import LocalStore
 from storage.shards.cache import ShardCache
 from tests.conftest import TINY_CLASSES
 from tests.networks import varied_network
-from tests.test_ranks import on_ranks
+from tests.rank_processes import on_ranks
 
 CPU = torch.device("cpu")
 LABELLERS: dict[str, tuple[type[Labeller], Any]] = {

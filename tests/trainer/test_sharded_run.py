@@ -24,7 +24,7 @@ from adapt.trainer.progress import JobProgress
 from adapt.trainer.shard_saves import ShardSaves
 from storage.errors import StoreError
 from storage.stores import Stores
-from tests.test_ranks import on_ranks
+from tests.rank_processes import on_ranks
 from tests.trainer.jobs import job_of, last_weights
 
 
