@@ -284,6 +284,14 @@ def test_a_job_that_the_controller_forgot_is_told_by_its_own_file(tmp_path: Path
         client.status("tiny-1; ls")
 
 
+def test_the_log_is_asked_for_the_cause_once_the_job_has_ended(tmp_path: Path) -> None:
+    """A job may be killed while its status is read."""
+    killed = "echo JobId=7 JobState=FAILED ExitCode=0:9 Comment=segadapt"
+    said = f"echo slurmstepd: error: Job 7 exceeded memory limit >> {tmp_path}/7.log; {killed}"
+    client = SLURM.connect(profile(folder=str(tmp_path)), tools(tmp_path, scontrol=said))
+    assert client.status("7").detail.startswith("out of memory. Fix: raise memory_gb")
+
+
 def test_a_log_is_read_from_where_it_was_left(tmp_path: Path) -> None:
     said = "echo JobId=7 JobState=RUNNING Comment=segadapt"
     client = SLURM.connect(profile(folder=str(tmp_path)), tools(tmp_path, scontrol=said))

@@ -181,7 +181,7 @@ def test_a_job_without_memory_is_told_so_with_the_fix(stack: Stack) -> None:
     job = stack.client.submit(stack.program(HUNGRY, memory_gb=0.1))
     status = stack.ended(job)
     assert status.state == "failed", stack.log(job)
-    assert "out of memory" in status.detail and "raise memory_gb" in status.detail, status
+    assert status.detail.startswith("out of memory. Fix: raise memory_gb of the profile"), status
 
 
 def test_what_a_cluster_lacks_is_named(stack: Stack) -> None:

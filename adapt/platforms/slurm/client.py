@@ -44,13 +44,16 @@ SEGADAPT_END
 """
 
 _SHOW = """\
+said=$(scontrol -o show job {job} 2>&1) && echo "$said" || case $said in
+*'Invalid job id'*)
+    sacct -X -n -P -D -j {job} -o State,ExitCode 2>/dev/null | tail -n 1 | sed 's/^/sacct=/'
+    test -r {end} && sed 's/^/end=/' {end} ;;
+*) echo "$said" >&2; exit 1 ;;
+esac
 tail -c 4000 {log} 2>/dev/null | grep -Eqi 'exceeded (job )?memory limit|oom.kill' && echo oom=1
-said=$(scontrol -o show job {job} 2>&1) && {{ echo "$said"; exit 0; }}
-case $said in *'Invalid job id'*) ;; *) echo "$said" >&2; exit 1 ;; esac
-sacct -X -n -P -D -j {job} -o State,ExitCode 2>/dev/null | tail -n 1 | sed 's/^/sacct=/'
-test -r {end} && sed 's/^/end=/' {end}
 exit 0
 """
+"""The log is read after the state: Slurm writes why it kills a job before it does."""
 
 _STOP = """\
 scontrol update JobId={job} Requeue=0
