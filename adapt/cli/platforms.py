@@ -4,7 +4,6 @@ Platforms are imported where they are used: the ranks of a job import this modul
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -170,27 +169,18 @@ def stop(job: JobName, to: MaybeProfile = None) -> None:
 
 def _send(plan: "PreparedJob", client: "Client", as_json: bool) -> str:
     """Send a prepared job, record it, and print the next commands; the platform's name of it."""
-    from adapt.platforms.records import SubmittedJob, add_record, records_path
+    from adapt.platforms.records import record_job
 
-    name, job = client.submit(plan.request), plan.submission.job
-    profile, environment = plan.profile, place_here().environment
-    record = SubmittedJob(
-        name,
-        plan.submission.name,
-        job.name,
-        profile.platform,
-        profile.model_dump(mode="json"),
-        job.tracking.uri or profile.environment.get("MLFLOW_TRACKING_URI"),
-        f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-    )
-    add_record(records_path(environment), record)
+    name, (ours, job) = client.submit(plan.request), plan.submission
+    environment = place_here().environment
+    record_job(environment, name, ours, job.name, plan.profile, plan.tracking_uri)
     if as_json:
-        print_answer({"job": record.name, "platform_job": name, "run": job.name})
-    console.print(f"[green]submitted[/green]: {record.name}", highlight=False)
+        print_answer({"job": ours, "platform_job": name, "run": job.name})
+    console.print(f"[green]submitted[/green]: {ours}", highlight=False)
     for what, command in (
-        ("follow", f"logs {record.name} -f"),
-        ("stop", f"stop {record.name}"),
-        ("fetch the best", f"download-best {record.name} --out best"),
+        ("follow", f"logs {ours} -f"),
+        ("stop", f"stop {ours}"),
+        ("fetch the best", f"download-best {ours} --out best"),
     ):
         line = f"{what}: segadapt {command}"
         console.print(line, highlight=False, soft_wrap=True)

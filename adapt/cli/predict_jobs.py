@@ -1,7 +1,6 @@
 """`predict --to`: a set as jobs of a platform, a slice each."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
@@ -95,9 +94,9 @@ def _forwarded(context: typer.Context) -> list[str]:
 
 def _send_all(plan: "PreparedPrediction", client: "Client") -> list[dict[str, str]]:
     """Send and record the jobs; their names."""
-    from adapt.platforms.records import SubmittedJob, add_record, records_path
+    from adapt.platforms.records import record_job
 
-    path, profile = records_path(place_here().environment), plan.profile
+    environment = place_here().environment
     sent: list[dict[str, str]] = []
     for name, request in plan.requests.items():
         try:
@@ -107,10 +106,7 @@ def _send_all(plan: "PreparedPrediction", client: "Client") -> list[dict[str, st
                 done = f"{len(sent)} of {counted(len(plan.requests), 'job')}"
                 console.print(f"{done} were submitted; --slice I/N submits one more")
             raise
-        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        plain = profile.model_dump(mode="json")
-        run = plan.prediction.name
-        add_record(path, SubmittedJob(job, name, run, profile.platform, plain, None, now))
+        record_job(environment, job, name, plan.prediction.name, plan.profile)
         console.print(f"[green]submitted[/green]: {name}", highlight=False)
         sent.append({"job": name, "platform_job": job})
     return sent

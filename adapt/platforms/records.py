@@ -5,10 +5,14 @@ A record has no secret: profiles only name those. Jobs of other machines are rea
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapt.errors import JobError, known_names
+
+if TYPE_CHECKING:
+    from adapt.platforms.platform import Profile
 
 
 class SubmittedJob(NamedTuple):
@@ -30,8 +34,23 @@ def records_path(environment: Mapping[str, str]) -> Path:
     return (Path(state) if state else home / ".local/state") / "segadapt" / "jobs.jsonl"
 
 
-def add_record(path: Path, record: SubmittedJob) -> None:
-    """Append a record. Raises `JobError` where the file cannot be written."""
+def record_job(
+    environment: Mapping[str, str],
+    job: str,
+    name: str,
+    run: str,
+    profile: "Profile",
+    tracking_uri: str | None = None,
+) -> None:
+    """Record a job that the platform of `profile` has taken now; names as in `SubmittedJob`. Raises
+    `JobError` where the file cannot be written."""
+    plain = profile.model_dump(mode="json")
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    record = SubmittedJob(job, name, run, profile.platform, plain, tracking_uri, now)
+    _add(records_path(environment), record)
+
+
+def _add(path: Path, record: SubmittedJob) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:

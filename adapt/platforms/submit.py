@@ -40,6 +40,12 @@ class PreparedJob(NamedTuple):
     platform: Platform
     request: Request
 
+    @property
+    def tracking_uri(self) -> str | None:
+        """The MLflow server that the job logs to; None without one."""
+        named = self.submission.job.tracking.uri
+        return named or self.profile.environment.get("MLFLOW_TRACKING_URI")
+
 
 def prepare_job(
     job: "JobSpec", profile: Profile, attempt: int = 1, now: datetime | None = None
@@ -80,7 +86,7 @@ def facts_of(plan: PreparedJob, submissions: int = 1) -> dict[str, str]:
     job, profile = plan.submission.job, plan.profile
     each = f"{profile.gpus} GPU{'' if profile.gpus == 1 else 's'}" if profile.gpus else "CPU"
     nodes = f"{profile.nodes} node{'' if profile.nodes == 1 else 's'} x {each}"
-    tracking = job.tracking.uri or profile.environment.get("MLFLOW_TRACKING_URI")
+    tracking = plan.tracking_uri
     again = "submit --follow --restart N submits a reclaimed job again"
     if plan.platform.restarts(profile):
         again = f"by the platform; after its last attempt, {again}"

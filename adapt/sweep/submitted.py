@@ -12,7 +12,7 @@ from adapt.errors import JobError
 from adapt.places import Place
 from adapt.platforms import PLATFORMS
 from adapt.platforms.platform import ENDED, Client, JobStatus, Profile
-from adapt.platforms.records import SubmittedJob, add_record, records_path
+from adapt.platforms.records import record_job
 from adapt.platforms.submit import PreparedJob, prepare_job
 from adapt.spec.job_spec import JobSpec
 from adapt.sweep.runner import Ending, RunningTrial
@@ -47,7 +47,8 @@ class PlatformRunner:
         notes[LABEL], notes[ATTEMPT] = plan.submission.name, attempt
         notes[JOB] = ""
         notes[JOB] = name = self._client.submit(plan.request)
-        self._record(plan, name)
+        run, environment = plan.submission.job.name, self._place.environment
+        record_job(environment, name, plan.submission.name, run, self._profile, plan.tracking_uri)
         return SubmittedTrial(self._client, name)
 
     def folder(self, job: JobSpec) -> RunFolder:
@@ -76,20 +77,6 @@ class PlatformRunner:
             plan = prepare_job(job, self._profile, attempt, datetime.now(UTC))
         self._labels.add(plan.submission.name)
         return plan
-
-    def _record(self, plan: PreparedJob, name: str) -> None:
-        """Note the job as `submit` does, for `status`, `logs` and `stop`."""
-        profile, job = self._profile, plan.submission.job
-        record = SubmittedJob(
-            name,
-            plan.submission.name,
-            job.name,
-            profile.platform,
-            profile.model_dump(mode="json"),
-            job.tracking.uri or profile.environment.get("MLFLOW_TRACKING_URI"),
-            f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        )
-        add_record(records_path(self._place.environment), record)
 
 
 class SubmittedTrial:
