@@ -164,7 +164,7 @@ def _train(job: "JobSpec", place: Place, fresh: bool, status: "WorkerStatus") ->
     # the supervisor reports a stop itself
     stop = stop_on_signals(tell=place.leader and place.status_dir is None)
     with LiveLine(console, quiet=not place.leader) as line:
-        return run_job(job, place, stop, line.show, fresh, status.beat)
+        return run_job(job, place, stop, line.show, fresh, status.beat, status.begin)
 
 
 @commands.command()

@@ -39,7 +39,8 @@ class RankStatus(NamedTuple):
     """A rank's process, and, once `exit_code` is not None, how it ended.
 
     `time_s` is when it started or ended (`time.time()`); `kind` names the failure, or is empty. It
-    has stalled after `stall_s` without a heartbeat; `local_ranks` run on its node.
+    has stalled after `stall_s` without a heartbeat; `local_ranks` run on its node. `begun` is True
+    once its job has passed every check, and continues the run.
     """
 
     rank: int
@@ -51,6 +52,7 @@ class RankStatus(NamedTuple):
     traceback_text: str = ""
     stall_s: float = START_STALL_S
     local_ranks: int = 1
+    begun: bool = False
 
 
 class WorkerStatus:
@@ -58,7 +60,7 @@ class WorkerStatus:
 
     def __init__(self, folder: Path | None, rank: int, local_ranks: int = 1) -> None:
         self._folder, self._rank, self._local_ranks = folder, rank, local_ranks
-        self._stall_s = START_STALL_S
+        self._stall_s, self._begun = START_STALL_S, False
         self._beaten_s = -BEAT_EVERY_S
         self._stacks: IO[str] | None = None
         if folder is not None:
@@ -70,6 +72,12 @@ class WorkerStatus:
     def expect_beats(self, stall_s: float) -> None:
         """From now on this rank has stalled after `stall_s` seconds without a heartbeat."""
         self._stall_s = stall_s
+        if self._folder is not None:
+            self._write()
+
+    def begin(self) -> None:
+        """From now on this rank's job continues the run: nothing refuses it any more."""
+        self._begun = True
         if self._folder is not None:
             self._write()
 
@@ -114,8 +122,13 @@ class WorkerStatus:
         traceback_text: str = "",
     ) -> None:
         assert self._folder is not None
-        facts = (exit_code, kind, message, traceback_text, self._stall_s, self._local_ranks)
-        status = RankStatus(self._rank, os.getpid(), time.time(), *facts)
+        status = RankStatus(
+            self._rank,
+            os.getpid(),
+            time.time(),
+            *(exit_code, kind, message, traceback_text),
+            *(self._stall_s, self._local_ranks, self._begun),
+        )
         path = self._folder / f"rank-{self._rank}.json"
         path.with_suffix(".new").write_text(json.dumps(status))
         path.with_suffix(".new").replace(path)

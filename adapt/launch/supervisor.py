@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 STACKS_S, STOP_S = 3.0, 5.0
 """Time in which stalled ranks may write their stacks, and then end by themselves."""
+REFUSALS = (JobError.exit_code, StoreError.exit_code, DataError.exit_code)
 BACKGROUND = "may outlast the grace"
 KILL_S = 1.0
 """Time after its ranks in which the supervisor's child may end after a stop."""
@@ -96,19 +97,22 @@ def still_busy() -> bool:
 
 def end_run(folder: Path, place: Place, verdict: Verdict) -> None:
     """End the job's MLflow run with the verdict, if store and server are reachable, and unless
-    another job trains the run, or the job is refused before it had one."""
-    job = read_job(folder)
+    another job trains the run, or this start was refused before it continued the run: what the
+    earlier ones made of it stays."""
+    job, statuses = read_job(folder), read_statuses(folder)
     others = {RunInUse.__name__, LeaseLost.__name__}
-    if job is None or any(status.kind in others for status in read_statuses(folder)):
+    if job is None or any(status.kind in others for status in statuses):
+        return
+    begun = any(status.begun for status in statuses)
+    if verdict.exit_code in REFUSALS and not begun:
         return
     from adapt.trainer.tracked_run import end_tracked_run
 
     interrupted = verdict.exit_code == Interrupted.exit_code
     status: Status = "KILLED" if interrupted else "FAILED"
-    refused = verdict.exit_code in (JobError.exit_code, DataError.exit_code)
     why = f"{verdict.kind}: {verdict.message}"
     try:
-        end_tracked_run(job, place, status, why, only_known=refused)
+        end_tracked_run(job, place, status, why, begun=begun)
     except (StoreError, JobError, OSError) as error:
         log.warning("the end of the job is not reported to MLflow: %s", error)
 

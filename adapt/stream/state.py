@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from adapt.data.packed.mixture import Mixture
+from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import JobError, written
+from adapt.stream.config import StreamConfig
 
 FIXES = {
     "dataset_id": "use the dataset that it was trained on (tag segadapt.* in MLflow)",
@@ -13,6 +16,21 @@ FIXES = {
     "window_shards": "set stream.window_shards back",
 }
 """Everything that decides the samples of a run, and how to have it back."""
+
+
+def state_of(
+    split: PackedSplit | Mixture, seed: int, batch_size: int, config: StreamConfig, draw: int
+) -> dict[str, Any]:
+    """The state of a domain's stream, with `draw` as the next one: plain values, under 300 bytes of
+    JSON."""
+    return {
+        "dataset_id": split.dataset_id,
+        "seed": seed,
+        "batch_size": batch_size,
+        "sampling": config.sampling,
+        "window_shards": config.window_shards,
+        "draw": draw,
+    }
 
 
 def check_state(state: Mapping[str, Any], now: Mapping[str, Any], key: str) -> None:

@@ -25,6 +25,7 @@ from adapt.stream.host_batch import Decoded, HostBatch
 from adapt.stream.malloc import keep_freed_memory
 from adapt.stream.orders import ORDERS
 from adapt.stream.orders.order import Drawing
+from adapt.stream.state import state_of
 
 log = logging.getLogger(__name__)
 
@@ -113,16 +114,8 @@ class Stream:
         )
 
     def state(self, draw: int) -> dict[str, Any]:
-        """The state for a checkpoint, with `draw` as the next one: plain values, under 300 bytes of
-        JSON."""
-        return {
-            "dataset_id": self.split.dataset_id,
-            "seed": self.order.seed,
-            "batch_size": self.batch_size,
-            "sampling": self.config.sampling,
-            "window_shards": self.config.window_shards,
-            "draw": draw,
-        }
+        """The state for a checkpoint, with `draw` as the next one: see `state_of`."""
+        return state_of(self.split, self.order.seed, self.batch_size, self.config, draw)
 
     def close(self) -> None:
         """Drop what was planned and end the threads."""

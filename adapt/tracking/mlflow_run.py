@@ -71,7 +71,7 @@ class MlflowRun:
         self.warn = warn
         self._late = late
         self.lacks_models = False
-        self._ended_ms = 0
+        self._ended_ms, self._kept = 0, False
         self._created = False
         self.experiment_id = ""
         self.params: dict[str, str] = {}
@@ -103,7 +103,8 @@ class MlflowRun:
                 tags={**self._start.get("first_tags", {}), JOB_KEY_TAG: self._start["job_key"]},
                 run_name=self._start["run_name"][:_MAX_NAME_CHARS],
             )
-        elif not self._late:
+        self._kept = not self._start.get("begun", True) and run.info.status == "FINISHED"
+        if not (self._created or self._late or self._kept):
             self.client.update_run(run.info.run_id, status="RUNNING")
         self.experiment_id = str(run.info.experiment_id)
         self._ended_ms = run.info.end_time or 0
@@ -200,5 +201,5 @@ class MlflowRun:
 
     def is_past(self, entry: Entry) -> bool:
         """Return whether the run has ended since this entry was written, in a later start
-        elsewhere."""
-        return self._late and bool(entry["time_ms"] < self._ended_ms)
+        elsewhere, or had ended well before a start that did not continue it."""
+        return self._kept or (self._late and bool(entry["time_ms"] < self._ended_ms))

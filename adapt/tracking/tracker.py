@@ -72,14 +72,16 @@ class Tracker:
         resume_step: int | None = None,
         restored: Sequence[str] = (),
         first_tags: Mapping[str, str] = MappingProxyType({}),
+        begun: bool = True,
     ) -> None:
         """Open the job's spool in `config.spool_dir`, else `spool_dir`, and start to deliver it.
 
         uri: the resolved tracking URI. job_key: what identifies the job over its restarts.
         run_id: the run named by the checkpoint from which training resumes, at `resume_step`.
         restored: the result of `undelivered` for that checkpoint. first_tags: those that a new run
-        gets, and that its readers may change. Raises `JobError` where the
-        folder cannot be written, or where a running job has this spool.
+        gets, and that its readers may change. begun: False for a start that ended before it
+        continued the run, which stays as it is where it has ended well. Raises `JobError` where
+        the folder cannot be written, or where a running job has this spool.
         """
         folder = config.spool_dir or spool_dir
         name = f"{re.sub(r'[^A-Za-z0-9-]', '_', job_key)[:60]}-{digest(job_key)}.jsonl"
@@ -97,6 +99,7 @@ class Tracker:
             "resume_step": resume_step,
             "uri": without_user(absolute(uri)),
             "first_tags": {key: clean_text(value) for key, value in first_tags.items()},
+            "begun": begun,
         }
         self._delivery = Delivery(self._spool, config.experiment, uri, start, run_id)
         self._append("start", **start)

@@ -1,6 +1,6 @@
 """The job's two streams on the device, and how far training has come in each."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import Event
 from typing import Any
@@ -9,9 +9,12 @@ from adapt.batch import Batch
 from adapt.engine.engine import Engine
 from adapt.engine.optim import schedule_length
 from adapt.methods import METHODS
+from adapt.spec.job_spec import JobSpec
 from adapt.stream.domains import DOMAINS
 from adapt.stream.feed import Feed
-from adapt.stream.state import check_state
+from adapt.stream.orders import ORDERS
+from adapt.stream.orders.order import Drawing
+from adapt.stream.state import check_state, state_of
 from adapt.stream.stream import Stream
 from adapt.trainer.opening import Opened, decoding_threads
 
@@ -63,16 +66,32 @@ def open_feeds(
 
     Raises `JobError` where the state is of other data or another order.
     """
-    domains = DOMAINS if METHODS[opened.job.method.name].needs_target else DOMAINS[:1]
     with ExitStack() as stack:
         feeds = []
-        for domain in domains:
+        for domain in _domains(opened.job):
             saved = None if state is None else state[domain]
             stream = _stream(opened, domain, saved, engine.device.type == "cuda", stop)
             stack.callback(stream.close)
             feeds.append(Feed(stream, engine.method.segmenter.pixels, engine.device))
         stack.callback(opened.cache.close)  # before the streams, whose threads may wait for it
         yield Feeds(feeds[0], feeds[1] if len(feeds) > 1 else None, opened.labels)
+
+
+def check_feeds(opened: Opened, state: Mapping[str, Any] | None) -> None:
+    """Raise as `open_feeds` will, before anything is there that a refused job would have to end."""
+    job = opened.job
+    for domain in _domains(job):
+        split, batch_size = getattr(opened.data, domain), job.batch_size(domain)
+        drawing = Drawing(split, job.seed, DOMAINS.index(domain))
+        ORDERS[job.stream.sampling].build(drawing, job.stream)
+        if state is not None:
+            now = state_of(split, job.seed, batch_size, job.stream, 0)
+            check_state(state[domain], now, domain)
+
+
+def _domains(job: JobSpec) -> Sequence[str]:
+    """Those that the job's method trains on."""
+    return DOMAINS if METHODS[job.method.name].needs_target else DOMAINS[:1]
 
 
 def _stream(

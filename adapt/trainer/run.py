@@ -25,7 +25,7 @@ from adapt.spec.job_spec import JobSpec
 from adapt.tracking.tracker import Tracker
 from adapt.trainer.base_left_out import restart, with_base_of
 from adapt.trainer.budget import Budget
-from adapt.trainer.feeds import open_feeds
+from adapt.trainer.feeds import check_feeds, open_feeds
 from adapt.trainer.journal import Journal
 from adapt.trainer.labelling import Watch, labelled, labels_uri, on_new_labels, round_end
 from adapt.trainer.networks import build_network, start_adversaries
@@ -58,10 +58,12 @@ def run_job(
     on_progress: Callable[[JobProgress], None] = lambda _progress: None,
     fresh: bool = False,
     beat: Callable[[], None] = lambda: None,
+    begin: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Train from the newest checkpoint, or from the start, to the end of the job.
 
-    `beat` is called after every piece of progress, for a watchdog. Raises `JobError`, `StoreError`,
+    `beat` is called after every piece of progress, for a watchdog; `begin` once, after every check:
+    what ends the job before leaves its MLflow run as it is. Raises `JobError`, `StoreError`,
     `DataError`, and `Interrupted` once `stop` is set and all is saved.
     """
     began_s = time.monotonic()
@@ -90,7 +92,9 @@ def run_job(
             history = open_history(first, device, state, began_s, fresh)
             if engine.step_count < job.train.steps and not evaluated.selection.enough(job.evaluate):
                 Budget(job, history).refuse_used_up()
+            check_feeds(first, None if state is None else on_new_labels(state, first))
             tracker = stack.enter_context(tracked_run(opened, state, stop, beat))
+            begin()
         running = Running(engine, tracker, history, on_progress, stop, beat)
         outcome = _train_in_rounds(first, running, state, evaluated, watch)
         leave_report(opened, history, tracker, stop, beat)

@@ -60,10 +60,15 @@ def known_job_key(folder: RunFolder) -> str | None:
 
 
 def open_tracker(
-    job: JobSpec, place: Place, key: str, checkpoint: Checkpoint | None = None
+    job: JobSpec,
+    place: Place,
+    key: str,
+    checkpoint: Checkpoint | None = None,
+    *,
+    begun: bool = True,
 ) -> Tracker:
     """The tracker of a job's one MLflow run, identified by `key`; a checkpoint adds the run's id
-    and the metrics that were not delivered."""
+    and the metrics that were not delivered. `begun` as in `end_tracked_run`."""
     kept = checkpoint or {}
     return Tracker(
         job.tracking,
@@ -75,6 +80,7 @@ def open_tracker(
         resume_step=None if checkpoint is None else checkpoint["engine"]["step"],
         restored=kept.get("undelivered", ()),
         first_tags={"mlflow.note.content": _description(job), **_parent(job)},
+        begun=begun,
     )
 
 
@@ -131,21 +137,21 @@ def _is_embedded(job: JobSpec, place: Place) -> bool:
 
 
 def end_tracked_run(
-    job: JobSpec, place: Place, status: Status, why: str, *, only_known: bool = False
+    job: JobSpec, place: Place, status: Status, why: str, *, begun: bool = True
 ) -> None:
     """End the MLflow run of a job whose ranks could not; metrics that MLflow does not receive stay
     for `sync-metrics`.
 
-    A node that does not know the run, since the run's folder is its own, leaves it alone, and with
-    `only_known` so does the first one: a job that is refused at its start has no run. Raises
+    A node that does not know the run, since the run's folder is its own, leaves it alone. A start
+    that had not `begun` to continue the run leaves one alone that has ended well. Raises
     `StoreError`, `JobError`.
     """
     folder = open_run_folder(job, place)
-    key = known_job_key(folder) if place.node or only_known else job_key(folder)
+    key = known_job_key(folder) if place.node else job_key(folder)
     failed_s = EMBEDDED_FLUSH_S if _is_embedded(job, place) else TRACKER_FLUSH_S
     timeout_s = place.grace_s / 6 if status == "KILLED" else failed_s
     if key is not None:
-        open_tracker(job, place, key).finish(status, timeout_s, why)
+        open_tracker(job, place, key, begun=begun).finish(status, timeout_s, why)
 
 
 def _parent(job: JobSpec) -> dict[str, str]:

@@ -78,18 +78,73 @@ def test_a_run_that_another_job_trains_is_left_alone(
     ended: list[object] = []
     monkeypatch.setattr(tracked_run, "end_tracked_run", lambda *given, **_: ended.append(given))
     write_job(tmp_path, parse_spec(tiny_job, "tiny"))
-    (tmp_path / "rank-0.json").write_text(json.dumps(RankStatus(0, 1, 0.0, code, kind)))
+    rank = RankStatus(0, 1, 0.0, code, kind, begun=True)
+    (tmp_path / "rank-0.json").write_text(json.dumps(rank))
     end_run(tmp_path, Place("local", {}, tmp_path), Verdict(code, "Interrupted", "why"))
     assert len(ended) == told
 
 
-@pytest.mark.parametrize(("code", "kind"), [(2, "JobError"), (4, "DataError")])
-def test_a_job_that_is_refused_before_it_has_a_run_does_not_wait_for_mlflow(
-    tiny_job: dict[str, Any], tmp_path: Path, code: int, kind: str
+REFUSALS = [(2, "JobError"), (3, "StoreError"), (4, "DataError")]
+
+
+@pytest.mark.parametrize(("code", "kind"), REFUSALS)
+@pytest.mark.parametrize("known", [False, True])
+def test_a_start_that_is_refused_leaves_mlflow_alone_and_does_not_wait_for_it(
+    tiny_job: dict[str, Any], tmp_path: Path, code: int, kind: str, known: bool
 ) -> None:
     write_job(tmp_path, parse_spec(tiny_job, "tiny"))
+    (tmp_path / "rank-0.json").write_text(json.dumps(RankStatus(0, 1, 0.0, code, kind)))
+    if known:
+        (tmp_path / "runs/tiny").mkdir(parents=True)
+        (tmp_path / "runs/tiny/JOB").write_text("key")
     end_run(tmp_path, Place("local", {}, tmp_path / "scratch"), Verdict(code, kind, "why"))
-    assert not (tmp_path / "runs").exists() and not (tmp_path / "scratch").exists()
+    assert not (tmp_path / "runs/mlflow.db").exists() and not (tmp_path / "scratch").exists()
+
+
+def test_a_start_that_died_before_it_continued_a_run_leaves_one_that_ended_well(
+    tiny_job: dict[str, Any], tmp_path: Path
+) -> None:
+    job = parse_spec(tiny_job, "tiny")
+    place = Place("local", {}, tmp_path / "scratch")
+    write_job(tmp_path, job)
+    (tmp_path / "runs/tiny").mkdir(parents=True)
+    (tmp_path / "runs/tiny/JOB").write_text("key")
+    died = Verdict(137, "Killed", "rank 0 died of SIGKILL")
+    assert tracked_run.open_tracker(job, place, "key").finish("FINISHED", 120)
+    end_run(tmp_path, place, died)
+    assert ended_as(tmp_path / "runs/mlflow.db") == ("FINISHED", None)
+    rank = RankStatus(0, 1, 0.0, begun=True)
+    (tmp_path / "rank-0.json").write_text(json.dumps(rank))
+    end_run(tmp_path, place, died)
+    why = "Killed: rank 0 died of SIGKILL"
+    assert ended_as(tmp_path / "runs/mlflow.db") == ("FAILED", why)
+    (tmp_path / "rank-0.json").unlink()
+    end_run(tmp_path, place, died._replace(kind="Bug"))
+    assert ended_as(tmp_path / "runs/mlflow.db") == ("FAILED", f"Bug{why[6:]}")
+
+
+def ended_as(database: Path) -> tuple[str, str | None]:
+    """The status of the only run, and why it failed."""
+    client = MlflowClient(f"sqlite:///{database}")
+    (experiment,) = client.search_experiments(filter_string="name = 'tests'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    return run.info.status, run.data.tags.get("segadapt.error")
+
+
+@pytest.mark.nightly
+@pytest.mark.cold_start
+def test_a_restart_that_is_refused_leaves_a_finished_run_as_it_is(
+    tiny_uri: str, tmp_path: Path
+) -> None:
+    values = tiny_values(tiny_uri, "runs")
+    values["train"]["steps"] = 2
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+    ended = finish(start("run", "tiny.yaml", folder=tmp_path))
+    assert ended.code == 0, ended.err
+    refused = finish(start("run", "tiny.yaml", "--set", "seed=7", folder=tmp_path))
+    assert refused.code == 2 and "JobError seed: expected " in refused.err, refused.err
+    assert "MLflow" not in refused.err
+    assert ended_as(tmp_path / "runs/mlflow.db") == ("FINISHED", None)
 
 
 @pytest.mark.slow
@@ -174,10 +229,10 @@ def test_only_nodes_that_see_the_run_tell_mlflow_how_it_ended(
     end_run(tmp_path, place, Verdict(1, "Bug", "of a node whose folder is its own"))
     assert not (runs / "mlflow.db").exists() and not (runs / "tiny/JOB").exists()
     for node in (0, 1):
-        verdict = Verdict(3, "StoreError", f"of node {node}")
+        verdict = Verdict(1, "Bug", f"of node {node}")
         end_run(tmp_path, replace(place, node=node), verdict)
     client = MlflowClient(f"sqlite:///{runs}/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'tests'")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FAILED"
-    assert run.data.tags["segadapt.error"] == "StoreError: of node 1"
+    assert run.data.tags["segadapt.error"] == "Bug: of node 1"

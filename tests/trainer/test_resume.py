@@ -3,6 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from adapt.checkpoint.snapshot import Moment, Snapshot
 from adapt.data.writing.pack import pack
 from adapt.errors import Interrupted, JobError
 from adapt.places import Place
+from adapt.trainer.run import run_job
 from storage.stores import Stores
 from tests.conftest import small_method, write_raw_folders
 from tests.trainer.jobs import job_of, last_weights, run
@@ -30,8 +32,15 @@ def test_other_samples_than_the_checkpoint_s_are_refused_by_name(
         run(job_of(tiny_job, f"source.uri={tmp_path / 'moved'}"), place, stop_at=3)
     write_raw_folders(tmp_path / "raw", 22, seed=5)
     pack("folders", tmp_path / "raw", Stores().open(str(tmp_path / "packed")), "train", name="tiny")
+    begun: list[str] = []
     with pytest.raises(JobError, match=r"target: expected dataset_id '[0-9a-f]{64}', .* got '"):
-        run(job_of(tiny_job, f"target.uri={tmp_path / 'packed'}"), place)
+        run_job(
+            job_of(tiny_job, f"target.uri={tmp_path / 'packed'}"),
+            place,
+            Event(),
+            begin=lambda: begun.append("the run in MLflow"),
+        )
+    assert not begun, "a refused start leaves the run as it is"
     for change, message in [
         ("seed=7", "^seed: "),
         ("source.batch_size=4", r"^source\.batch_size: "),
