@@ -87,10 +87,10 @@ class Saves:
             return True
         return self._last.age_s / 60 >= config.every_minutes
 
-    def is_best(self, evaluated: Evaluated) -> bool:
-        """True on the leader where an evaluation counts more than all before it, by the job's
-        protocol; one whose score is no number never does. By agreement every other one is stored:
-        it is a candidate from now on."""
+    def is_candidate(self, evaluated: Evaluated) -> bool:
+        """True on the leader where the checkpoint of an evaluation may be the one that counts: by
+        agreement each, among all that are kept, else one that is better than all before it by the
+        job's protocol. One whose score is no number never is."""
         score = self._score(evaluated)
         if self._saver is None or not isfinite(score):
             return False
@@ -98,7 +98,7 @@ class Saves:
             return True
         return self._best_rank is None or self._rank(evaluated.step, score) > self._best_rank
 
-    def save_best(self, evaluated: Evaluated) -> None:
+    def save_candidate(self, evaluated: Evaluated) -> None:
         """Save, and have the checkpoint marked as the best once it is stored, or by agreement the
         one that is chosen now."""
         score, chosen = self._score(evaluated), evaluated.selection.score

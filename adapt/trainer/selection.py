@@ -71,44 +71,21 @@ def after_evaluation(
     """
     if now.step == before.step:
         return before
-    return _counted(before, rules, now, agreed, keep)._replace(step=now.step)
-
-
-def _counted(
-    before: Selection,
-    rules: EvaluateConfig,
-    now: Candidate,
-    agreed: Mapping[int, float],
-    keep: int,
-) -> Selection:
-    if rules.by_agreement:
-        return _among(before, rules, now, agreed, keep)
-    goodness = sign(rules.score) * now.figures[rules.score_metric]
-    least = -inf if before.gained is None else before.gained + _min_delta(rules)
-    if isfinite(goodness) and goodness > least:
-        return before._replace(gained=goodness, waited=0)
-    return before._replace(waited=before.waited + 1)
-
-
-def _among(
-    before: Selection,
-    rules: EvaluateConfig,
-    now: Candidate,
-    agreed: Mapping[int, float],
-    keep: int,
-) -> Selection:
-    if not agreed:
-        return before._replace(waited=before.waited + 1)
-    chosen = max(agreed, key=lambda step: (rules.rank(step, agreed[step]), step))
-    others = max((value for step, value in agreed.items() if step != now.step), default=-inf)
-    gains = agreed[now.step] > others + _min_delta(rules)
-    there = [*(one for one in before.candidates if one.step in agreed), now]
-    kept = tuple(one for one in there if one in there[-keep:] or one.step == chosen)
-    return Selection(kept, chosen, agreed[chosen], None, 0 if gains else before.waited + 1)
-
-
-def _min_delta(rules: EvaluateConfig) -> float:
-    return 0.0 if rules.early_stop is None else rules.early_stop.min_delta
+    min_delta = 0.0 if rules.early_stop is None else rules.early_stop.min_delta
+    after, gains = before, False
+    if agreed:
+        chosen = max(agreed, key=lambda step: (rules.rank(step, agreed[step]), step))
+        there = [*(one for one in before.candidates if one.step in agreed), now]
+        kept = tuple(one for one in there if one in there[-keep:] or one.step == chosen)
+        after = Selection(kept, chosen, agreed[chosen])
+        others = max((value for step, value in agreed.items() if step != now.step), default=-inf)
+        gains = agreed[now.step] > others + min_delta
+    elif not rules.by_agreement:
+        goodness = sign(rules.score) * now.figures[rules.score_metric]
+        least = -inf if before.gained is None else before.gained + min_delta
+        gains = isfinite(goodness) and goodness > least
+        after = before._replace(gained=goodness) if gains else before
+    return after._replace(step=now.step, waited=0 if gains else before.waited + 1)
 
 
 def spared(selection: Selection) -> Iterable[int]:

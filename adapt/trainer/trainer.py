@@ -124,8 +124,8 @@ class Trainer:
             self.saves.stop(self.evaluated, "stopped while evaluating")
         metrics = joined_metrics((name, one.score.metrics()) for name, one in found.items())
         self._note(found, metrics, agreed)
-        if any_rank(self.saves.is_best(self.evaluated))[0]:
-            self.saves.save_best(self.evaluated)
+        if any_rank(self.saves.is_candidate(self.evaluated))[0]:
+            self.saves.save_candidate(self.evaluated)
         self.journal.start_stretch()
 
     def _agreed(self, found: Mapping[str, Evaluation]) -> dict[int, float]:
@@ -173,5 +173,5 @@ class Trainer:
             self.saves.mark_chosen(self.evaluated.selection)
             return
         fresh = bool(self.evaluated.metrics) and self.evaluated.step == self.engine.step_count
-        if any_rank(fresh and self.saves.is_best(self.evaluated))[0]:
+        if any_rank(fresh and self.saves.is_candidate(self.evaluated))[0]:
             self.evaluated = self.evaluated._replace(step=0)
