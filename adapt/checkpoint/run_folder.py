@@ -36,7 +36,8 @@ from adapt.checkpoint.shards import SHARDS
 from adapt.checkpoint.snapshot import Snapshot
 from adapt.errors import DataError
 from adapt.models.file_header import write_weights
-from adapt.models.weight_files import NoWeights, read_content
+from adapt.models.no_weights import NoWeights
+from adapt.models.weight_files import read_content
 from adapt.models.weights import STATE, WEIGHTS
 from storage.errors import MissingObject
 from storage.store import Store

@@ -4,23 +4,26 @@ Nothing in a file is executed: `torch.load` runs with `weights_only`, and object
 beside the tensors (options, numpy's scalars, loggers) are read as `Foreign` ones, without effect.
 """
 
-import lzma
 import pickle
 import re
-import struct
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from storage.errors import FixableError
+from adapt.models.no_weights import (
+    STATE_DICT,
+    UNREADABLE,
+    NoWeights,
+    damaged,
+    first_bytes,
+    refuse_others,
+    refused,
+)
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".pth.tar", ".pt.tar", ".bin")
 """Endings of files of weights, in lower case, where a URI may also name a folder."""
@@ -30,49 +33,6 @@ COPIES = ("module.", "_orig_mod.")
 """Beginnings of names that PyTorch's own wrappers add."""
 
 _BESIDE = "tensors outside of these"
-_HEAD_BYTES = 512
-_BLOCK_BYTES = 1 << 20
-_ASK_AGAIN = "download it again"
-_DIRECT = "download the file itself, by its direct link"
-_UNPACK = "unpack it"
-_XML = "an XML document, as a store answers errors"
-_OTHERS: tuple[tuple[bytes, str, str], ...] = (
-    (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself (git lfs pull)"),
-    (b"<?xml", _XML, _DIRECT),
-    (b"<error", _XML, _DIRECT),
-    (b"<", "a web page", _DIRECT),
-    (b"{", "a JSON document", _DIRECT),
-    (b"\x1f\x8b", "a gzip archive", _UNPACK),
-    (b"bzh", "a bzip2 archive", _UNPACK),
-    (b"\xfd7zxz", "an xz archive", _UNPACK),
-    (b"7z\xbc\xaf", "a 7z archive", _UNPACK),
-    (b"rar!", "a rar archive", _UNPACK),
-    (b"(\xb5/\xfd", "a zstandard archive", _UNPACK),
-    (b"\x89hdf", "an HDF5 file", "save its tensors as .safetensors"),
-)
-"""First bytes in lower case, what such a file is, and the fix."""
-_UNREADABLE: tuple[type[Exception], ...] = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-    lzma.LZMAError,
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""Errors of readers of damaged bytes: flipped bits lead torch, pickle and zipfile to any of them,
-such as RuntimeError of an entry that says to be encrypted."""
-_TAR = slice(257, 262)
-_STATE_DICT = "save model.state_dict() in the program that it comes from"
 _GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed global")
 _MOST_FOREIGN = 500
 _TYPES = [
@@ -90,10 +50,6 @@ _TYPES = [
     "tuple",
 ]
 """Python's own types in the state of objects such as schedulers: read as `Foreign` ones too."""
-
-
-class NoWeights(FixableError):
-    """A file holds no weights; the problem says what it is instead."""
 
 
 class Foreign(list[Any]):
@@ -122,19 +78,12 @@ def _plain_dict(*_default: object) -> dict[Any, Any]:
 
 def read_content(path: Path) -> Any:
     """The content of a file of tensors. Raises `NoWeights`."""
-    head = _first_bytes(path, _HEAD_BYTES)
     if is_safetensors(path):
         try:
             return load_file(path)
-        except _UNREADABLE as error:
-            raise _damaged(error) from error
-    _refuse_others(head)
-    try:
-        if zipfile.is_zipfile(path):
-            _refuse_other_archives(path)
-            _refuse_damaged_entries(path)
-    except _UNREADABLE as error:
-        raise _damaged(error) from error
+        except UNREADABLE as error:
+            raise damaged(error) from error
+    refuse_others(path)
     return _read_pickle(path)
 
 
@@ -145,16 +94,8 @@ def is_safetensors(path: Path) -> bool:
     """
     if not path.is_file():
         return False
-    head = _first_bytes(path, 9)
+    head = first_bytes(path, 9)
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
-
-
-def _first_bytes(path: Path, count: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(count)
-    except OSError as error:
-        raise NoWeights(f"which cannot be read ({error.strerror})", "check the file") from error
 
 
 def tensors_in(content: Any) -> dict[str, Tensor]:
@@ -163,7 +104,7 @@ def tensors_in(content: Any) -> dict[str, Tensor]:
     Raises `NoWeights` where there is none, or several.
     """
     if isinstance(content, Foreign):
-        raise NoWeights("which is a whole pickled model", _STATE_DICT)
+        raise NoWeights("which is a whole pickled model", STATE_DICT)
     while isinstance(content, Mapping):
         own = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         networks = {str(key): one for key, one in content.items() if _holds_tensors(one)}
@@ -232,52 +173,6 @@ def _count(value: Mapping[str, Any]) -> int:
     )
 
 
-def _refuse_others(head: bytes) -> None:
-    """Raise `NoWeights` for a file that begins as those of other kinds."""
-    if not head:
-        raise NoWeights("which is empty", _ASK_AGAIN)
-    if head[_TAR] == b"ustar":
-        raise NoWeights("which is a tar archive", _UNPACK)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # text of 16 bits a character
-        head = head[2:].replace(b"\0", b"")
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for beginning, what, fix in _OTHERS:
-        if start.startswith(beginning):
-            raise NoWeights(f"which is {what}", fix)
-
-
-def _refuse_other_archives(path: Path) -> None:
-    """Raise `NoWeights` for a zip archive that `torch.save` has not written."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    files = {name.rpartition("/")[2] for name in names}
-    if "constants.pkl" in files:
-        raise NoWeights("which is a TorchScript program", _STATE_DICT)
-    if "data.pkl" not in files:
-        shown = ", ".join(names[:3])
-        raise NoWeights(f"which is a zip archive of other files ({shown})", _UNPACK)
-
-
-def _refuse_damaged_entries(path: Path) -> None:
-    """Raise `NoWeights` where tensors differ from their checksums, which torch does not compare.
-
-    Files that were written without checksums (`torch.serialization.set_crc32_options`) have none
-    that is right.
-    """
-    bad = []
-    with zipfile.ZipFile(path) as archive:
-        entries = [one.filename for one in archive.infolist() if one.file_size]
-        for name in entries:
-            try:
-                with archive.open(name) as file:
-                    while file.read(_BLOCK_BYTES):
-                        pass
-            except _UNREADABLE:
-                bad.append(name)
-    if bad and len(bad) < len(entries):
-        raise NoWeights(f"which is damaged ({bad[0]} differs from its checksum)", _ASK_AGAIN)
-
-
 def _read_pickle(path: Path) -> Any:
     """A file of `torch.save`, old or new, in which unknown classes are `Foreign`."""
     foreign: list[str] = []
@@ -295,28 +190,13 @@ def _read_pickle(path: Path) -> Any:
         except pickle.UnpicklingError as error:
             unknown = _GLOBAL.search(str(error))
             if unknown is None or len(foreign) == _MOST_FOREIGN or unknown[1] in foreign:
-                raise NoWeights(*_refusal(str(error))) from error
+                raise refused(str(error)) from error
             name = f"builtins.{unknown[1]}" if unknown[1] in _TYPES else unknown[1]
             if "." not in name or name in foreign:  # a function of Python itself, such as eval
                 raise NoWeights(f"which cannot be read as one (it runs {name})") from error
             foreign.append(name)
-        except _UNREADABLE as error:
-            raise _damaged(error) from error
-
-
-def _refusal(text: str) -> tuple[str, str]:
-    """Problem and fix of a refused pickle, without torch's advice to trust the file."""
-    blocked = re.search(r"GLOBAL (\S+) whose module", text)
-    if blocked:
-        return f"which cannot be read as one (it runs {blocked[1]})", ""
-    return "which cannot be read as one (a pickle of other objects, or damaged)", _ASK_AGAIN
-
-
-def _damaged(error: Exception) -> NoWeights:
-    reason = str(error).partition("\n")[0]
-    if "weights_only" in reason:  # torch's advice to trust the file
-        reason = "no file of torch.save"
-    return NoWeights(f"which cannot be read as one ({reason})", _ASK_AGAIN)
+        except UNREADABLE as error:
+            raise damaged(error) from error
 
 
 def without_common_prefix(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:

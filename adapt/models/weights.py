@@ -19,9 +19,9 @@ from torch import Tensor
 
 from adapt.errors import MAX_SHOWN, JobError
 from adapt.models.config import SegmenterConfig
+from adapt.models.no_weights import NoWeights
 from adapt.models.weight_files import (
     ENDINGS,
-    NoWeights,
     is_safetensors,
     read_content,
     tensors_in,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from adapt.errors import JobError
+from adapt.models.no_weights import NoWeights
 from adapt.models.official.names import (
     DISCRIMINATOR_FILES,
     Style,
@@ -14,7 +15,7 @@ from adapt.models.official.names import (
     official_heads,
     official_name,
 )
-from adapt.models.weight_files import NoWeights, read_content
+from adapt.models.weight_files import read_content
 from adapt.models.weights import STATE, WEIGHTS, read_description, read_weights
 
 
