@@ -19,30 +19,28 @@ from adapt.errors import Interrupted, JobError, counted
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
 from adapt.sweep import study as studies
+from adapt.sweep.endings import Endings
 from adapt.sweep.live import (
     AS,
     BEST_STEP,
     PRUNED_AT,
     SPENT,
-    WHY,
     Live,
     Notes,
-    outcome,
     shown_values,
     spent_of,
 )
 from adapt.sweep.options import Limits, Search
 from adapt.sweep.progress import Progress, Watched
-from adapt.sweep.runner import Ending, Runner
+from adapt.sweep.runner import Runner
 from adapt.sweep.space import Space
-from adapt.sweep.study import REFUSED, SECONDS
-from adapt.sweep.trial_job import Base, trial_name
+from adapt.sweep.study import SECONDS
+from adapt.sweep.trial_job import Base
 from adapt.trainer.problems import ALL, refuse_problems
 from storage.errors import StoreError
 
 log = logging.getLogger(__name__)
 
-REFUSALS_IN_A_ROW, FAILURES_IN_A_ROW, RESTARTS = 50, 3, 3
 CENT = 0.01
 STOP_S = 600.0
 """Longest wait for trials that were asked to save; those of a platform end later by themselves."""
@@ -80,8 +78,7 @@ class Sweep:
         fail in a row, `StoreError`.
         """
         self._live: list[Live] = []
-        self._restarts: dict[int, int] = {}
-        self._failures = self._refusals = 0
+        self._endings = Endings(self.base.name, self.study, self.say, self.on_end, self.stop)
         self._began_s = self._kept_s = time.monotonic()
         self._before_s = float(self.study.user_attrs.get(SECONDS, 0.0))
         self._left = [one.number for one in self._trials() if one.state == TrialState.RUNNING]
@@ -153,19 +150,19 @@ class Sweep:
         """Start a trial, unless its result is known."""
         notes = Notes(trial)
         if PRUNED_AT in notes:
-            self._end(trial, notes, TrialState.PRUNED)
+            self._endings.end(trial, notes, TrialState.PRUNED)
             return
         twin = self._twin(trial.number, drawn)
         if twin is not None:
             notes[AS] = twin.number
-            self._end(trial, notes, twin.state, twin.value)
+            self._endings.end(trial, notes, twin.state, twin.value)
             return
         try:
             job = self._job(trial.number, values)
         except JobError as error:
-            self._refuse(trial, notes, error)
+            self._endings.refuse(trial, notes, error)
             return
-        self._refusals = 0
+        self._endings.refusals = 0
         slot = min(set(range(self.runner.slots)) - {one.slot for one in self._live})
         told = set(self._trials()[trial.number].intermediate_values)
         shown = ", ".join(f"{name}={value}" for name, value in shown_values(drawn).items())
@@ -198,17 +195,6 @@ class Sweep:
             None,
         )
 
-    def _refuse(self, trial: optuna.Trial, notes: Notes, error: JobError) -> None:
-        notes[REFUSED] = error.problem
-        self._end(trial, notes, TrialState.FAIL)
-        self._refusals += 1
-        if self._refusals >= REFUSALS_IN_A_ROW:
-            raise JobError(
-                f"space: expected points that the spec takes, got {self._refusals} in a row that "
-                f"it refuses: {error.problem}",
-                "narrow the ranges, or make keys depend on one another with `when`",
-            ) from error
-
     def _watch(self, one: Live) -> None:
         """Take a trial's new scores; end it where it falls behind, or note its end."""
         ending = one.running.ended()
@@ -217,17 +203,8 @@ class Sweep:
             return
         self._live.remove(one)
         self._note(one)
-        if PRUNED_AT in one.notes:
-            self._end(one.trial, one.notes, TrialState.PRUNED)
-        elif ending.state == "interrupted" and not self._is_paid_up(one):
-            self._restart(one, ending)
-        elif ending.state == "failed":
-            self._fail(one, ending.why)
-        elif one.progress.score is None:
-            self._fail(one, f"no {one.job.evaluate.score} is a number")
-        else:
-            self._failures = 0
-            self._end(one.trial, one.notes, TrialState.COMPLETE, one.progress.score)
+        if self._endings.resumes(one, ending, self._is_paid_up(one)):
+            self._left.insert(0, one.number)
 
     def _read(self, one: Live) -> None:
         try:
@@ -259,41 +236,6 @@ class Sweep:
         if most is None or self._limit() is not None:
             return False
         return one.progress.spent.cost(self.price_per_hour or 0.0) >= most - CENT / 2
-
-    def _restart(self, one: Live, ending: Ending) -> None:
-        """A trial that ended for reasons of its machine resumes; the sweep's own stop leaves it."""
-        if self.stop.is_set():
-            return
-        times = self._restarts[one.number] = self._restarts.get(one.number, 0) + 1
-        if times > RESTARTS:
-            self._fail(one, f"interrupted {times} times: {ending.why or 'see its log'}")
-        else:
-            self._left.insert(0, one.number)
-
-    def _fail(self, one: Live, why: str) -> None:
-        one.notes[WHY] = why
-        self._end(one.trial, one.notes, TrialState.FAIL)
-        self._failures += 1
-        if self._failures >= FAILURES_IN_A_ROW:
-            raise JobError(
-                f"{self.base.name}: expected trials that train, got {self._failures} failures in a "
-                f"row: {why}",
-                f"see {one.notes.get('log', f'`segadapt logs` of {one.job.name}')}",
-            )
-
-    def _end(
-        self,
-        trial: optuna.Trial,
-        notes: Notes,
-        state: TrialState,
-        score: float | None = None,
-    ) -> None:
-        """Note the result in the study, and say it."""
-        ended = self.study.tell(trial, score, state)
-        name = trial_name(self.base.name, trial.number)
-        reason = notes.get(REFUSED) or notes.get(WHY)
-        self.say(f"{name}: {outcome(ended)}" + (f" [{reason}]" if reason else ""))
-        self.on_end(ended)
 
     def _stop_all(self) -> None:
         """Have all trials save and end, and wait for that; none of them is finished by it."""

@@ -280,7 +280,7 @@ def test_points_that_the_spec_refuses_cost_no_trial(
     sweep.run()
     assert states(sweep) == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]
     assert [row.result for row in rows(sweep.study.trials, "tiny")].count("refused") == 2
-    monkeypatch.setattr("adapt.sweep.sweep.REFUSALS_IN_A_ROW", 2)
+    monkeypatch.setattr("adapt.sweep.endings.REFUSALS_IN_A_ROW", 2)
 
     def refuse_all(job: JobSpec, *_rest: object) -> None:
         raise JobError("model: expected others")
