@@ -9,7 +9,7 @@ from adapt.evaluation.label_free import FLIP_CONSISTENCY, TEACHER_AGREEMENT
 from adapt.evaluation.metrics import subset_classes
 from adapt.evaluation.protocol import EMA
 from adapt.methods import METHODS, check_size, labelling_of
-from adapt.methods.distil import teacher_of
+from adapt.methods.teacher_network import teacher_of
 from adapt.stream.domains import DOMAINS, check_batch_size, datasets_of
 from storage.config import key_fault
 from storage.stores import READ_ONLY, STORES, settings_fault, uri_fault

@@ -27,8 +27,8 @@ from adapt.engine.train_config import TrainConfig
 from adapt.errors import JobError, written
 from adapt.evaluation.protocol import EvaluateConfig, ValidationConfig
 from adapt.methods import METHODS, labelling_of
-from adapt.methods.distil import teacher_of
 from adapt.methods.distillation import DistillationConfig
+from adapt.methods.teacher_network import teacher_of
 from adapt.models.config import SegmenterConfig
 from adapt.models.pixel_loss import LossConfig
 from adapt.models.weight_files import ENDINGS

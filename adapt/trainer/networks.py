@@ -13,9 +13,9 @@ from adapt.engine.frozen_weights import FROZEN, FrozenWeights
 from adapt.engine.optim import build_optimizers
 from adapt.errors import JobError, keys_renamed, known_names
 from adapt.methods import build_method, labelling_of
-from adapt.methods.distil import teacher_of
 from adapt.methods.method import Method
 from adapt.methods.pinned import with_pinned
+from adapt.methods.teacher_network import teacher_of
 from adapt.models import ENCODERS, build_segmenter
 from adapt.models.base_weights import (
     Base,

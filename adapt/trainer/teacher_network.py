@@ -2,7 +2,7 @@
 MLflow, or with those that its training in the job starts from."""
 
 from adapt.errors import JobError, keys_renamed
-from adapt.methods.distil import teacher_of
+from adapt.methods.teacher_network import teacher_of
 from adapt.models.segmenter import Segmenter
 from adapt.places import Place
 from adapt.spec.job_spec import TEACHER_URI, JobSpec

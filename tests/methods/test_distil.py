@@ -14,7 +14,8 @@ from adapt.engine.sgd import SGDConfig
 from adapt.engine.train_config import TrainConfig
 from adapt.errors import JobError
 from adapt.methods import build_method, check_size
-from adapt.methods.distil import Distil, DistilConfig, TeacherNetworkConfig, divergence
+from adapt.methods.distil import Distil, DistilConfig, divergence
+from adapt.methods.teacher_network import TeacherNetworkConfig
 from adapt.models import ModelSection
 from adapt.models.segmenter import Segmenter
 from tests.methods.test_self_training import DECAY, LR, MOMENTUM, batch, steps
