@@ -25,6 +25,16 @@ class Batch(NamedTuple):
     labels: "Tensor | None"
     keys: tuple[str, ...]
 
+    def parts(self, count: int) -> "list[Batch]":
+        """The samples in order, in parts of one size."""
+        size = len(self.keys) // count
+        rows = [slice(part * size, (part + 1) * size) for part in range(count)]
+        labels = self.labels
+        return [
+            Batch(self.images[own], None if labels is None else labels[own], self.keys[own])
+            for own in rows
+        ]
+
 
 class Prediction(NamedTuple):
     """The output of a segmentation network.

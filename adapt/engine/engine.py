@@ -8,7 +8,6 @@ than in DistributedDataParallel's hooks, which expect one backward a forward and
 here has several of both.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -20,6 +19,7 @@ from torch.optim import Optimizer
 
 from adapt.batch import Batch
 from adapt.engine.activation_checkpointing import CHECKPOINTING
+from adapt.engine.bad_steps import BadStep, refuse_step
 from adapt.engine.frozen_weights import FROZEN
 from adapt.engine.optim import build_optimizers, set_lr, set_weight_decay
 from adapt.engine.parallel import PARALLEL
@@ -41,8 +41,6 @@ from adapt.ranks import (
     rank,
     share_from_leader,
 )
-
-log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -72,7 +70,7 @@ class Engine:
         self.parallel.shard(self.modules(), device)
         self.optimizers = build_optimizers(optim, method)
         self.step_count = 0
-        self.bad_steps: list[tuple[int, tuple[str, ...]]] = []
+        self.bad_steps: list[BadStep] = []
         self._seed = seed
 
     def step(self, source: Batch, target: Batch | None) -> dict[str, Tensor]:
@@ -92,8 +90,8 @@ class Engine:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         parts = self.train_config.accumulate
-        sources = _split(source, parts)
-        targets = [None] * parts if target is None else _split(target, parts)
+        sources = source.parts(parts)
+        targets = [None] * parts if target is None else target.parts(parts)
         draws = Draws(self._seed_of(self.step_count))
         self.method.start_step(draws, [one for one in targets if one is not None])
         with MEANS[self.train_config.accumulate_mean](sources, targets):
@@ -245,34 +243,9 @@ class Engine:
         """Count a step that moves nothing, and name its samples; `buffers` are put back."""
         for buffer, before in zip(self.method.buffers(), buffers, strict=True):
             buffer.copy_(before)
-        keys = gather_keys(keys)
-        self.bad_steps.append((self.step_count, keys))
+        self.bad_steps.append((self.step_count, gather_keys(keys)))
         self.step_count += 1
-        wrong = [name for name, value in logged.items() if not bool(value.isfinite())]
-        log.warning(
-            "step %d is refused, %s not finite (bad step %d of at most %d); its samples: %s",
-            self.step_count,
-            f"{', '.join(wrong)} is" if wrong else "a gradient, or another rank's loss, is",
-            len(self.bad_steps),
-            self.train_config.max_bad_steps,
-            ", ".join(keys),
-        )
-        if len(self.bad_steps) > self.train_config.max_bad_steps:
-            listed = "\n".join(f"  step {step + 1}: {', '.join(k)}" for step, k in self.bad_steps)
-            raise JobError(
-                f"train.max_bad_steps: expected at most {self.train_config.max_bad_steps} steps "
-                f"whose loss or gradient is not finite, got {len(self.bad_steps)}:\n{listed}",
-                fix="lower optim.lr, set train.clip_norm, or check these samples",
-            )
-
-    def refuse_standstill(self) -> None:
-        """Raise `JobError` where steps were made and each of them was refused."""
-        if self.step_count and len(self.bad_steps) == self.step_count:
-            raise JobError(
-                f"train: expected steps that move the networks, got {self.step_count} of which the "
-                "loss or gradient was never finite: nothing was learned",
-                fix="lower optim.lr, set train.clip_norm, or check the weights that it starts from",
-            )
+        refuse_step(self.bad_steps, logged, self.train_config.max_bad_steps)
 
     def _seed_of(self, *place: int) -> int:
         """A resumed job draws what it would have drawn, and each rank its own dropout."""
@@ -285,13 +258,3 @@ class Engine:
             whole = nn.ModuleList([segmenter, self.method.add_ons])
             for network in (whole, *others):
                 nn.utils.clip_grad_norm_(network.parameters(), self.train_config.clip_norm)
-
-
-def _split(batch: Batch, parts: int) -> list[Batch]:
-    size = len(batch.keys) // parts
-    return [_slice(batch, slice(part * size, (part + 1) * size)) for part in range(parts)]
-
-
-def _slice(batch: Batch, rows: slice) -> Batch:
-    labels = None if batch.labels is None else batch.labels[rows]
-    return Batch(batch.images[rows], labels, batch.keys[rows])

@@ -12,6 +12,7 @@ from math import nan
 from threading import Event
 
 from adapt.batch import Batch
+from adapt.engine.bad_steps import refuse_standstill
 from adapt.engine.engine import Engine
 from adapt.errors import Interrupted
 from adapt.evaluation.evaluate import Evaluation
@@ -73,7 +74,7 @@ class Trainer:
         self.journal.start_stretch()
         while True:
             if self.engine.step_count >= train.steps:
-                self.engine.refuse_standstill()
+                refuse_standstill(self.engine.bad_steps, self.engine.step_count)
             if self._evaluation_due():
                 self._evaluate()
             if self.engine.step_count >= self.until or self._ends_early():
