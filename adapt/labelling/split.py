@@ -22,7 +22,6 @@ from adapt.data.packed.codecs import encode_image, encode_label
 from adapt.data.packed.encodings import PackedImage
 from adapt.data.packed.manifest import PackedLabelSpace
 from adapt.data.packed.packed_split import PackedSplit
-from adapt.data.writing.pack import append_sample, library_versions, pixels_by_id, store_shard
 from adapt.data.writing.plan import PlanSummary
 from adapt.data.writing.shard_records import (
     SampleRecord,
@@ -30,6 +29,12 @@ from adapt.data.writing.shard_records import (
     earlier_record,
     objects_of,
     shard_name,
+)
+from adapt.data.writing.shard_work import (
+    append_sample,
+    library_versions,
+    pixels_by_id,
+    store_shard,
 )
 from storage.shards.shards import ShardWriter
 from storage.store import Store
