@@ -7,6 +7,8 @@ normalised for the network that reads them; labels are train ids.
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
 
@@ -61,3 +63,13 @@ class Sample(NamedTuple):
 
     image: "Tensor"
     labels: "Tensor | None"
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """The image's height and width."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def pixels(self) -> "npt.NDArray[np.uint8]":
+        """The image as (H, W, 3) uint8 RGB, a row after the other in memory."""
+        pixels: npt.NDArray[np.uint8] = self.image.permute(1, 2, 0).contiguous().numpy()
+        return pixels

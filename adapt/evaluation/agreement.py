@@ -59,7 +59,7 @@ def agreements(
             early = stopped()
             if early:
                 break
-            size_hw = (sample.image.shape[-2], sample.image.shape[-1])
+            size_hw = sample.image_hw
             maps, probabilities = [], []
             for number, segmenter in enumerate(candidates):
                 logits = predict([EnsembleMember(segmenter)], sample.image, size_hw, device, views)

@@ -234,7 +234,7 @@ def _size_of(_index: int, sample: Sample) -> tuple[int, int]:
 def _picture(key: str, sample: Sample, predicted: Tensor, logits: Tensor) -> Picture:
     return Picture(
         key,
-        sample.image.permute(1, 2, 0).numpy(),
+        sample.pixels(),
         None if sample.labels is None else sample.labels.numpy(),
         predicted.to(torch.uint8).cpu().numpy(),
         logits.cpu().numpy(),

@@ -86,6 +86,11 @@ class Predicted(NamedTuple):
 SizeOf = Callable[[int, Sample], tuple[int, int]]
 
 
+def image_size(_number: int, sample: Sample) -> tuple[int, int]:
+    """That of the image, for `predictions`."""
+    return sample.image_hw
+
+
 def members_of(segmenters: Segmenter | Sequence[EnsembleMember]) -> tuple[EnsembleMember, ...]:
     """One network is an ensemble of one."""
     return tuple(segmenters) if isinstance(segmenters, Sequence) else (EnsembleMember(segmenters),)

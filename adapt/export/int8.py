@@ -99,7 +99,7 @@ def score(run: Run, samples: Iterator[Sample], num_classes: int) -> float:
     for sample in samples:
         assert sample.labels is not None, "opened with labels"
         height, width = sample.labels.shape
-        class_map, *_ = run(_pixels(sample), (height, width))
+        class_map, *_ = run(sample.pixels()[None], (height, width))
         matrix += confusion_matrix(sample.labels, torch.from_numpy(class_map[0]), num_classes)
     return miou(matrix)
 
@@ -133,11 +133,6 @@ def _shared_out(length: int, count: int, uri: str) -> tuple[list[int], list[int]
     return spread[0::2], spread[1::2]
 
 
-def _pixels(sample: Sample) -> np.ndarray:
-    """(1, H, W, 3) uint8."""
-    return np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())[None]
-
-
 class _Reader:
     """Images in the form in which onnxruntime calibrates."""
 
@@ -149,7 +144,7 @@ class _Reader:
         sample = next(self._samples, None)
         if sample is None:
             return None
-        pixels = _pixels(sample)
+        pixels = sample.pixels()[None]
         size_hw = np.array(pixels.shape[1:3], np.int64)
         return dict(zip(INPUTS, (pixels, size_hw), strict=True))
 

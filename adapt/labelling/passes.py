@@ -14,9 +14,10 @@ from adapt.evaluation.inference import (
     InferenceConfig,
     Predicted,
     decoded,
+    image_size,
     predictions,
 )
-from adapt.labelling.split import LabelledSample, as_pixels
+from adapt.labelling.split import LabelledSample
 from adapt.methods.labeller import Facts, Labeller
 from adapt.models.segmenter import Segmenter
 from storage.store import Store
@@ -54,7 +55,7 @@ def with_labels(stage: Stage, segmenter: Segmenter, samples: Sequence[int], fact
     with closing(predicted(stage, segmenter, samples, "labelled")) as seen:
         for number, sample, logits in seen:
             made = stage.labeller.labels(facts, logits)
-            yield LabelledSample(number, as_pixels(sample.image), made.cpu().numpy())
+            yield LabelledSample(number, sample.pixels(), made.cpu().numpy())
 
 
 def without_labels(stage: Stage, samples: Sequence[int]) -> Made:
@@ -62,7 +63,7 @@ def without_labels(stage: Stage, samples: Sequence[int]) -> Made:
     progress = _Progress(stage, len(samples), "copied")
     for number, sample in decoded(stage.target, samples, stage.threads):
         progress.advance()
-        yield LabelledSample(number, as_pixels(sample.image), None)
+        yield LabelledSample(number, sample.pixels(), None)
 
 
 def predicted(
@@ -74,7 +75,7 @@ def predicted(
         (EnsembleMember(segmenter),),
         stage.target,
         samples,
-        lambda _number, sample: (sample.image.shape[-2], sample.image.shape[-1]),
+        image_size,
         stage.device,
         views=stage.views,
         threads=stage.threads,

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.codecs import encode_image, encode_label
@@ -135,9 +134,3 @@ def _append(writer: ShardWriter, key: str, sample: LabelledSample) -> SampleReco
         return append_sample(writer, key, image, b"", {})
     encoded, id_pixels = encode_label(sample.labels), pixels_by_id(sample.labels)
     return append_sample(writer, key, image, encoded, id_pixels)
-
-
-def as_pixels(image: Tensor) -> npt.NDArray[np.uint8]:
-    """(3, H, W) uint8 -> (H, W, 3)."""
-    pixels: npt.NDArray[np.uint8] = image.permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(pixels)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -20,7 +19,7 @@ from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.engine.device import prepare_device
 from adapt.errors import DataError, JobError
-from adapt.evaluation.inference import EnsembleMember, class_map, predictions
+from adapt.evaluation.inference import EnsembleMember, class_map, image_size, predictions
 from adapt.evaluation.pictures import entropy_map, panel_grid, prediction_panel
 from adapt.evaluation.prediction_files import ids_of_classes
 from adapt.models.segmenter import Segmenter
@@ -168,13 +167,13 @@ def _write(
         (EnsembleMember(network),),
         split,
         picked,
-        lambda _number, sample: (sample.image.shape[-2], sample.image.shape[-1]),
+        image_size,
         device,
         threads=threads,
     )
     for number, sample, logits in seen:
-        name, pixels = f"{split.key(number)}.png", sample.image.permute(1, 2, 0).numpy()
-        Image.fromarray(np.ascontiguousarray(pixels)).save(out / IMAGES / name)
+        name, pixels = f"{split.key(number)}.png", sample.pixels()
+        Image.fromarray(pixels).save(out / IMAGES / name)
         labels = class_map(logits).to(torch.uint8).cpu().numpy()
         annotated.append(Annotated(name, labels))
         if len(panels) < SHOWN:

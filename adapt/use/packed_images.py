@@ -61,8 +61,7 @@ class PackedImages:
 
     def _read(self, number: int) -> Pixels:
         self._move_to(self._shards[number])
-        pixels: Pixels = self._split.read(number).image.permute(1, 2, 0).numpy()
-        return pixels
+        return self._split.read(number).pixels()
 
     def _move_to(self, shard: int) -> None:
         """Fetch this shard and the next; release those that no thread reads any more."""
