@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import adapt.data.packed.packed_split as reading
 from adapt.batch import Batch
@@ -20,7 +19,7 @@ from adapt.trainer.opening import open_job
 from storage.stores import open_store
 from tests.conftest import small_method, write_raw_folders
 from tests.stream.bad_splits import overwrite, rewrite
-from tests.trainer.jobs import job_of, last_weights, run
+from tests.trainer.jobs import assert_same_weights, job_of, run, stopped_and_calm
 
 LABELLED = ["003", "011", "017"]
 """Of the target's 22."""
@@ -60,14 +59,13 @@ def test_the_other_labels_are_never_opened(
     few: dict[str, Any], place: Place, tmp_path: Path, method: str
 ) -> None:
     values = {**few, "method": small_method(method)}
-    _, expected = run(job_of(values, f"checkpoint.uri={tmp_path / 'plain'}"), place)
-    weights = last_weights(job_of(values, f"checkpoint.uri={tmp_path / 'plain'}"))
+    plain = job_of(values, f"checkpoint.uri={tmp_path / 'plain'}")
+    _, expected = run(plain, place)
     spoil(values["target"]["uri"], LABELLED)
     spoiled = job_of(values, f"checkpoint.uri={tmp_path / 'spoiled'}")
     _, seen = run(spoiled, place)
     assert [one.losses for one in seen] == [one.losses for one in expected]
-    for key, value in last_weights(spoiled).items():
-        assert torch.equal(value, weights[key]), key
+    assert_same_weights(plain, spoiled)
     with pytest.raises(DataError, match=r": 004: "):
         run(job_of(values, "target.labelled_keys=['004']", "name=other"), place)
 
@@ -155,16 +153,7 @@ def test_a_stopped_job_ends_bit_identical(
     few: dict[str, Any], place: Place, tmp_path: Path
 ) -> None:
     values = {**few, "method": {"name": "dacs"}}
-    calm = job_of(values, f"checkpoint.uri={tmp_path / 'calm'}")
-    _, expected = run(calm, place)
-    job = job_of(values, f"checkpoint.uri={tmp_path / 'stopped'}")
-    for stop_at in (1, 3):
-        with pytest.raises(Interrupted):
-            run(job, place, stop_at)
-    _, seen = run(job, place)
-    assert [one.losses for one in seen] == [one.losses for one in expected[3:]]
-    for key, value in last_weights(calm).items():
-        assert torch.equal(value, last_weights(job)[key]), key
+    job, _ = stopped_and_calm(values, place, tmp_path, stops=(1, 3))
     other = with_target(
         {**values, "checkpoint": {"uri": job.checkpoint.uri}}, labelled_keys=["004"]
     )

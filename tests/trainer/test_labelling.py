@@ -18,7 +18,7 @@ from adapt.trainer.labelling import round_at, round_end
 from adapt.trainer.run import run_job
 from storage.local import LocalStore
 from tests.conftest import tiny_values
-from tests.trainer.jobs import job_of, last_weights, run
+from tests.trainer.jobs import assert_same_weights, job_of, last_weights, run
 
 CBST = {"name": "class_balanced_self_training", "rounds": 2, "pseudo_labels": {"run": "before"}}
 INTRA_DA = {"name": "intra_da", "weight_adv": [0.01], "pseudo_labels": {"run": "before"}}
@@ -53,11 +53,6 @@ def manifests(job: JobSpec) -> dict[str, bytes]:
     return {name: content for name, content in found.items() if name.startswith(last)}
 
 
-def assert_same_end(one: JobSpec, other: JobSpec) -> None:
-    found, expected = last_weights(other), last_weights(one)
-    assert all(torch.equal(found[key], value) for key, value in expected.items())
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [CBST, INTRA_DA], ids=lambda one: one["name"])
 def test_a_job_that_stops_at_any_step_ends_with_the_same_weights(
@@ -71,7 +66,7 @@ def test_a_job_that_stops_at_any_step_ends_with_the_same_weights(
             run(stormy, place, stop_at=step)
     outcome, _ = run(stormy, place)
     assert outcome.step == 6
-    assert_same_end(calm, stormy)
+    assert_same_weights(calm, stormy)
     assert manifests(calm) == manifests(stormy)
 
 
@@ -141,7 +136,7 @@ def test_a_kill_between_rounds_continues_with_the_next_round_s_labels(
     for folder in labels.glob("round-1-*-all"):
         (folder / "manifest.json").unlink()
     run(stormy, place)
-    assert_same_end(calm, stormy)
+    assert_same_weights(calm, stormy)
     assert manifests(stormy) == expected
 
 

@@ -26,7 +26,7 @@ from adapt.trainer.score import evaluate_checkpoint, rank_checkpoints
 from storage.errors import StoreError
 from storage.stores import Stores
 from tests.conftest import small_method, write_raw_folders
-from tests.trainer.jobs import job_of, run
+from tests.trainer.jobs import job_of, last_folder, run, stopped_and_calm
 
 EMA = ("train.ema={alpha: 0.5}", "evaluate.every_steps=2", "method={name: source_only}")
 LABEL_FREE = "evaluate.select_by=information_maximisation"
@@ -169,17 +169,8 @@ def test_an_average_that_was_stopped_anywhere_ends_bit_identical(
         values["method"] |= {"host": {"name": "source_only"}, "block_px": 16}
     rules = ["evaluate.weights=ema", "evaluate.every_steps=2", "evaluate.protocol=last"]
     rules += ["train.ema={alpha: 0.5}"] if method == "source_only" else []
-    calm = job_of(values, *rules, f"checkpoint.uri={tmp_path / 'calm'}")
-    expected, _ = run(calm, place)
-    job = job_of(values, *rules)
-    for stop_at in (1, 3, 4):
-        with pytest.raises(Interrupted):
-            run(job, place, stop_at)
-    outcome, _ = run(job, place)
-    assert outcome.metrics == expected.metrics
-    for file in ("weights.safetensors", "student.safetensors"):
-        one, other = (saved(each, folder_of(each).names()[-1], file) for each in (calm, job))
-        assert all(torch.equal(value, other[key]) for key, value in one.items())
+    job, _ = stopped_and_calm(values, place, tmp_path, *rules, stops=(1, 3, 4))
+    assert (last_folder(job) / "student.safetensors").is_file()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from adapt.places import Place
 from adapt.trainer.run import run_job
 from storage.stores import Stores
 from tests.conftest import small_method, write_raw_folders
-from tests.trainer.jobs import job_of, last_weights, run
+from tests.trainer.jobs import assert_same_weights, job_of, run, stopped_and_calm
 
 
 @pytest.mark.slow
@@ -56,16 +56,7 @@ def test_a_job_stopped_anywhere_ends_bit_identical(
     tiny_job: dict[str, Any], place: Place, tmp_path: Path, method: str, stops: tuple[int, ...]
 ) -> None:
     values = {**tiny_job, "method": small_method(method)}
-    calm = job_of(values, f"checkpoint.uri={tmp_path / 'calm'}")
-    _, expected = run(calm, place)
-    job = job_of(values, f"checkpoint.uri={tmp_path / 'stopped'}", "stream.threads=1")
-    for stop_at in stops:
-        with pytest.raises(Interrupted, match=f"step {stop_at}, everything is saved"):
-            run(job, place, stop_at)
-    _, seen = run(job, place)
-    assert [p.losses for p in seen] == [p.losses for p in expected[stops[-1] :]]
-    for key, value in last_weights(calm).items():
-        assert torch.equal(value, last_weights(job)[key]), key
+    stopped_and_calm(values, place, tmp_path, stops=stops)
 
 
 @pytest.mark.slow
@@ -82,8 +73,7 @@ def test_a_damaged_checkpoint_costs_only_its_steps(
     with caplog.at_level(logging.WARNING):
         _, seen = run(job, place)
     assert "step-00000004: damaged, skipped" in caplog.text and seen[0].step == 4
-    for key, value in last_weights(calm).items():
-        assert torch.equal(value, last_weights(job)[key]), key
+    assert_same_weights(calm, job)
 
 
 @pytest.mark.slow
@@ -106,8 +96,7 @@ def test_a_run_is_prolonged_where_its_schedule_permits(
     run(job, place)
     outcome, seen = run(job_of(job.resolved(), "train.steps=4"), place)
     assert outcome.step == 4 and [p.losses for p in seen] == [p.losses for p in expected[2:]]
-    for key, value in last_weights(calm).items():
-        assert torch.equal(value, last_weights(job)[key]), key
+    assert_same_weights(calm, job)
 
 
 def test_weights_that_are_no_numbers_resume_nothing(

@@ -8,7 +8,6 @@ from threading import Event, Timer
 from typing import Any
 
 import pytest
-import torch
 
 from adapt.batch import Sample
 from adapt.checkpoint.run_folder import RunFolder
@@ -23,7 +22,7 @@ from adapt.stream.stream import Stream
 from adapt.trainer.run import run_job
 from storage.errors import StoreError
 from storage.stores import Stores
-from tests.trainer.jobs import job_of, last_weights, run
+from tests.trainer.jobs import assert_same_weights, job_of, run
 
 
 @pytest.mark.slow
@@ -54,8 +53,7 @@ def test_a_stop_while_data_does_not_come_saves_the_last_step(
         with pytest.raises(Interrupted, match="waiting for data after step 4, everything is saved"):
             run_job(job, place, stop)
     run(job, place)
-    for key, value in last_weights(calm).items():
-        assert torch.equal(value, last_weights(job)[key]), key
+    assert_same_weights(calm, job)
 
 
 @pytest.mark.slow

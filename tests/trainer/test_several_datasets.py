@@ -6,20 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from adapt.check import Subject
 from adapt.check.data import check_split, parts_of
 from adapt.data.packed.mixture import Mixture
 from adapt.data.writing.pack import pack
-from adapt.errors import DataError, Interrupted
+from adapt.errors import DataError
 from adapt.places import Place
 from adapt.trainer.opening import open_job
 from storage.stores import open_store
 from tests.check.subjects import assert_green, assert_red
 from tests.conftest import TINY_CLASSES, small_method, write_raw_folders
-from tests.trainer.jobs import job_of, last_weights, run
+from tests.trainer.jobs import job_of, stopped_and_calm
 
 
 @pytest.fixture
@@ -65,15 +64,7 @@ def test_a_stopped_job_ends_bit_identical(
 ) -> None:
     rare = {"sampling": "rare_classes", "rare_class_min_pixels": 100}
     values = {**several, "method": small_method(method), "stream": rare}
-    calm = job_of(values, f"checkpoint.uri={tmp_path / 'calm'}")
-    _, expected = run(calm, place)
-    job = job_of(values, f"checkpoint.uri={tmp_path / 'stopped'}")
-    with pytest.raises(Interrupted):
-        run(job, place, stop_at=2)
-    _, seen = run(job, place)
-    assert [one.losses for one in seen] == [one.losses for one in expected[2:]]
-    for key, value in last_weights(calm).items():
-        assert torch.equal(value, last_weights(job)[key]), key
+    stopped_and_calm(values, place, tmp_path, stops=(2,))
 
 
 def test_check_names_the_dataset_that_has_a_fault(several: dict[str, Any], place: Place) -> None:

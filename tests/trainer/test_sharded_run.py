@@ -25,7 +25,7 @@ from adapt.trainer.shard_saves import ShardSaves
 from storage.errors import StoreError
 from storage.stores import Stores
 from tests.rank_processes import on_ranks
-from tests.trainer.jobs import job_of, last_weights
+from tests.trainer.jobs import assert_same_weights, job_of
 
 
 def run(job: JobSpec, place: Place, stop_at: int | None = None) -> list[Mapping[str, float]]:
@@ -69,9 +69,7 @@ def test_a_stopped_job_ends_bit_identical(tiny_job: dict[str, Any], tmp_path: Pa
     calm, rest, said = on_ranks(2, tmp_path, calm_and_stopped, tmp_path, values)[0]
     assert "step 3, everything is saved" in said
     assert rest == calm[3:] and len(rest) == 1
-    jobs = [job(values, tmp_path, name) for name in ("calm", "stopped")]
-    expected, found = map(last_weights, jobs)
-    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert_same_weights(*(job(values, tmp_path, name) for name in ("calm", "stopped")))
     last = RunFolder(Stores().open(str(tmp_path / "stopped" / "tiny"))).names()[-1]
     folder = tmp_path / "stopped" / "tiny" / last
     digests = json.loads((folder / "manifest.json").read_text())["sha256"]

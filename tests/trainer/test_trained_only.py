@@ -26,7 +26,7 @@ from adapt.use.model import LoadedModel
 from storage.stores import Stores
 from tests.conftest import small_method, tiny_values
 from tests.networks import SURE
-from tests.trainer.jobs import job_of, last_weights, run
+from tests.trainer.jobs import job_of, last_weights, run, stopped_and_calm
 
 torch.set_num_threads(1)
 IMAGE = (np.arange(64 * 96 * 3) % 251).reshape(64, 96, 3).astype(np.uint8)
@@ -197,16 +197,8 @@ def test_a_job_with_adapters_resumes_bit_for_bit(
     values["optim"] = {"name": "adamw", "lr": 1e-3, "layer_decay": 0.8, "weight_decay_end": 1e-5}
     given = (f"model.adapters.kind={kind}", f"checkpoint.trained_only={str(small).lower()}")
     given = (*given, "evaluate.weights=ema", "validation=null", *(BF16 if small else ()))
-    calm = job_of(values, *given, f"checkpoint.uri={tmp_path / 'calm'}")
-    _, expected = run(calm, place)
-    job = job_of(values, *given, f"checkpoint.uri={tmp_path / 'stopped'}")
-    with pytest.raises(Interrupted):
-        run(job, place, stop_at=2)
-    _, seen = run(job, place)
-    assert [p.losses for p in seen] == [p.losses for p in expected[2:]]
-    for key, value in last_weights(calm).items():
-        assert torch.equal(value, last_weights(job)[key]), key
-    states = [torch.load(last(one) / "state.pt")["engine"] for one in (calm, job)]
+    both = stopped_and_calm(values, place, tmp_path, *given, stops=(2,))
+    states = [torch.load(last(one) / "state.pt")["engine"] for one in both]
     for one, other in zip(*map(tree_leaves, states), strict=True):
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
