@@ -106,8 +106,23 @@ def find_place(environment: Mapping[str, str], root: Path | None = None) -> Plac
         place = recognise(environment, root)
         if place is not None:
             place = _as_users_say(place)
-            return _with_ranks(place, environment) if place.launched else place
+            if place.launched:
+                return _with_ranks(place, environment)
+            _check_node(place)
+            return place
     raise AssertionError("the last row recognises everything")
+
+
+def _check_node(place: Place) -> None:
+    """Raise `JobError` where a node's number is none of its job's: the others wait for it, or it
+    for them, until they give up."""
+    if place.node >= place.num_nodes:
+        raise JobError(
+            f"node: expected a number below {place.num_nodes}, the nodes of this job, got "
+            f"{place.node}",
+            fix="number the nodes from 0, and state how many there are on each (PET_NNODES, "
+            "WORLD_SIZE or VC_WORKER_NUM)",
+        )
 
 
 def _root(environment: Mapping[str, str]) -> Path:

@@ -17,6 +17,7 @@ from adapt.places.place import (
     needed_number,
     number,
     number_of_nodes,
+    number_of_this_node,
     refuse_other_launchers,
     scratch_below,
 )
@@ -42,9 +43,8 @@ def pytorchjob(environment: Mapping[str, str], root: Path) -> Place | None:
     """Kubeflow's training operator v1; without a Master replica RANK alone numbers the pods."""
     if not {HOST, "PET_NNODES", "MASTER_ADDR", "RANK"} <= environment.keys():
         return None
-    nodes = _torchrun_nodes(environment)
-    if "PET_NODE_RANK" not in environment:
-        nodes["node"] = needed_number(environment, "RANK")
+    numbered = "PET_NODE_RANK" if "PET_NODE_RANK" in environment else "RANK"
+    nodes = _torchrun_nodes(environment, numbered)
     if nodes["master_addr"] is None:
         nodes["master_addr"] = environment["MASTER_ADDR"]
     nodes["interrupted_code"] = RETRIED_CODE
@@ -129,13 +129,13 @@ def _names(hosts: str) -> list[str]:
 
 
 def indexed_job(environment: Mapping[str, str], root: Path) -> Place | None:
-    """A pod of an Indexed Job; our manifest adds PET_NNODES and PET_MASTER_ADDR."""
+    """A pod of an Indexed Job; our manifest adds PET_NNODES and PET_MASTER_ADDR, without which the
+    pod is a job of its own."""
     if "JOB_COMPLETION_INDEX" not in environment:
         return None
-    nodes = _torchrun_nodes(environment) | {
-        "node": needed_number(environment, "JOB_COMPLETION_INDEX")
-    }
-    return _pod("indexed_job", environment, root, **nodes)
+    several = bool(environment.get("PET_NNODES"))
+    numbered = "JOB_COMPLETION_INDEX" if several else "PET_NODE_RANK"
+    return _pod("indexed_job", environment, root, **_torchrun_nodes(environment, numbered))
 
 
 def pod(environment: Mapping[str, str], root: Path) -> Place | None:
@@ -146,10 +146,13 @@ def pod(environment: Mapping[str, str], root: Path) -> Place | None:
     return _pod("pod", environment, root, **_torchrun_nodes(environment))
 
 
-def _torchrun_nodes(environment: Mapping[str, str]) -> dict[str, object]:
+def _torchrun_nodes(
+    environment: Mapping[str, str], numbered: str = "PET_NODE_RANK"
+) -> dict[str, object]:
+    """PET_NNODES, and this node's number from the variable `numbered`."""
     return {
         "num_nodes": number_of_nodes(environment) or 1,
-        "node": number(environment, "PET_NODE_RANK") or 0,
+        "node": number_of_this_node(environment, numbered),
         "processes": number(environment, "PET_NPROC_PER_NODE"),
         "master_addr": environment.get("PET_MASTER_ADDR") or None,
         "master_port": number(environment, "PET_MASTER_PORT") or Place.master_port,

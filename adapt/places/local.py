@@ -8,6 +8,7 @@ from adapt.places.place import (
     Place,
     number,
     number_of_nodes,
+    number_of_this_node,
     refuse_other_launchers,
     scratch_below,
 )
@@ -21,7 +22,7 @@ def local(environment: Mapping[str, str], root: Path) -> Place | None:
         environment,
         scratch_below(root),
         num_nodes=number_of_nodes(environment) or 1,
-        node=number(environment, "PET_NODE_RANK") or 0,
+        node=number_of_this_node(environment),
         processes=number(environment, "PET_NPROC_PER_NODE"),
         master_addr=environment.get("PET_MASTER_ADDR") or None,
         master_port=number(environment, "PET_MASTER_PORT") or Place.master_port,

@@ -179,12 +179,31 @@ def needed_number(environment: Mapping[str, str], name: str) -> int:
 
 
 def number_of_nodes(environment: Mapping[str, str]) -> int | None:
-    """`PET_NNODES`, which may be a range of one. Raises `JobError` for another range."""
-    least, _, most = environment.get("PET_NNODES", "").partition(":")
+    """`PET_NNODES`, which may be a range of one; None where it is absent. Raises `JobError` for
+    another range, and for what is no number: each node would train alone."""
+    text = environment.get("PET_NNODES", "").strip()
+    if not text:
+        return None
+    least, _, most = text.partition(":")
     if most and least != most:
         raise JobError(
             f"PET_NNODES: expected a number of nodes, got the range {least}:{most}, with which "
             "each node would train alone",
             fix="ask the platform for a fixed number of nodes",
         )
-    return number({"PET_NNODES": least}, "PET_NNODES")
+    found = number({"PET_NNODES": least}, "PET_NNODES")
+    if not found:
+        raise JobError(
+            f"PET_NNODES: expected a number of nodes, got {text!r}",
+            fix="write digits alone, 1 or more, or unset the variable",
+        )
+    return found
+
+
+def number_of_this_node(environment: Mapping[str, str], variable: str = "PET_NODE_RANK") -> int:
+    """This node's number from `variable`; 0 where PET_NNODES states no other node, or torch's
+    launcher numbers them. Raises `JobError` where there is none: each node would be the first."""
+    alone = (number_of_nodes(environment) or 1) == 1
+    if is_launched(environment) or (alone and not environment.get(variable)):
+        return 0
+    return needed_number(environment, variable)

@@ -33,17 +33,25 @@ def slurm(environment: Mapping[str, str], root: Path) -> Place | None:
         refuse_other_launchers(environment)
     own = environment.get("SLURM_TMPDIR")
     nodes, first = _nodes(environment)
+    nodes = number_of_nodes(environment) or nodes
     return Place(
         "slurm",
         environment,
         Path(own) / "segadapt" if own else scratch_below(root),
-        num_nodes=number_of_nodes(environment) or nodes,
-        node=_first_number(environment, "PET_NODE_RANK", "SLURM_NODEID") or 0,
+        num_nodes=nodes,
+        node=_node(environment) if nodes > 1 and not is_launched(environment) else 0,
         processes=_first_number(environment, "PET_NPROC_PER_NODE", "SLURM_GPUS_ON_NODE"),
         master_addr=environment.get("PET_MASTER_ADDR") or first,
         master_port=number(environment, "PET_MASTER_PORT") or _port(environment),
         job=environment["SLURM_JOB_ID"],
     )
+
+
+def _node(environment: Mapping[str, str]) -> int:
+    """This node's number in the step. Raises `JobError` where there is none: each would be the
+    first."""
+    by_hand = bool(environment.get("PET_NODE_RANK"))
+    return needed_number(environment, "PET_NODE_RANK" if by_hand else "SLURM_NODEID")
 
 
 def _nodes(environment: Mapping[str, str]) -> tuple[int, str | None]:

@@ -250,7 +250,7 @@ def test_a_volcano_job_needs_a_task_named_worker(tmp_path: Path) -> None:
 
 def test_a_number_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="JOB_COMPLETION_INDEX: expected a whole number, got 'x'"):
-        find_place({"JOB_COMPLETION_INDEX": "x"}, tmp_path)
+        find_place({"JOB_COMPLETION_INDEX": "x", "PET_NNODES": "2"}, tmp_path)
 
 
 def test_appended_arguments_are_overrides(tmp_path: Path) -> None:
@@ -293,6 +293,45 @@ def test_ranges_of_nodes_are_refused(tmp_path: Path) -> None:
     assert find_place(PET | {"PET_NNODES": "2:2"}, tmp_path).num_nodes == 2
     with pytest.raises(JobError, match=r"PET_NNODES: expected a number of nodes, got .* 1:4"):
         find_place(PET | {"PET_NNODES": "1:4"}, tmp_path)
+
+
+WORKERS = POD | {"VC_WORKER_HOSTS": "a,b", "VC_WORKER_NUM": "2"}
+PLUGIN = {"VC_MASTER_HOSTS": "a", "VC_WORKER_HOSTS": "b", "MASTER_ADDR": "a", "WORLD_SIZE": "2"}
+STEP = {"SLURM_JOB_ID": "1", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (PET | {"PET_NODE_RANK": "2"}, "node: expected a number below 2, the nodes of this job"),
+        (POD | PET | {"PET_NODE_RANK": "2"}, "node: expected a number below 2"),
+        (WORKERS | {"VC_TASK_INDEX": "2"}, "node: expected a number below 2"),
+        (POD | PLUGIN | {"RANK": "2"}, "node: expected a number below 2"),
+        (POD | PET | {"JOB_COMPLETION_INDEX": "2", "PET_NODE_RANK": ""}, "PET_NODE_RANK: expected"),
+        (STEP | {"SLURM_NODEID": "2"}, "node: expected a number below 2"),
+        (STEP, "SLURM_NODEID: expected a whole number, got None"),
+        (PET | {"PET_NODE_RANK": "-1"}, "PET_NODE_RANK: expected a whole number, got '-1'"),
+        (POD | PET | {"PET_NODE_RANK": "one"}, "PET_NODE_RANK: expected a whole number, got 'one'"),
+        ({"PET_NNODES": "2", "PET_MASTER_ADDR": "a"}, "PET_NODE_RANK: expected .* got None"),
+        (PET | {"PET_NNODES": "0"}, "PET_NNODES: expected a number of nodes, got '0'"),
+        (POD | PET | {"PET_NNODES": "two"}, "PET_NNODES: expected a number of nodes, got 'two'"),
+    ],
+)
+def test_a_node_without_a_number_among_its_job_s_is_refused(
+    given: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    """It took itself for the first one and trained alone, or the nodes waited for each other."""
+    with pytest.raises(JobError, match=said):
+        find_place(given, tmp_path)
+
+
+def test_torchs_launcher_and_indexes_without_nodes_need_no_number(tmp_path: Path) -> None:
+    launched = dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK"), "0") | {"PET_NNODES": "2"}
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"), "2")
+    place = find_place(launched | sizes | {"TORCHELASTIC_RUN_ID": "x"}, tmp_path)
+    assert (place.node, place.num_nodes) == (0, 2)
+    place = find_place(POD | {"JOB_COMPLETION_INDEX": "3"}, tmp_path)
+    assert (place.node, place.num_nodes) == (0, 1), "four jobs, each with a spec of its own"
 
 
 def test_the_supervisors_child_and_its_ranks_have_a_status_folder(tmp_path: Path) -> None:
