@@ -27,7 +27,7 @@ VERSION = "1"
 
 def build_app(service: Service, needs_token: bool) -> FastAPI:
     """The application of a service."""
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _unknown)
     app.add_exception_handler(ClientDisconnect, _gone)
@@ -139,6 +139,14 @@ def _check_name(service: Service, name: str) -> None:
 
 def _check_type(request: Request, known: tuple[str, ...]) -> str:
     """The content type of a request, without its parameters. Raises `Refused` (415)."""
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise Refused(
+            415,
+            f"content-encoding: expected none, got {coding[:100]!r}",
+            "send the body as it is, uncompressed",
+            {"accept-encoding": "identity"},
+        )
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in known:
         names = [one for one in known if one]

@@ -6,6 +6,8 @@ import asyncio
 import hmac
 import logging
 import time
+from collections.abc import Callable
+from urllib.parse import unquote, urlsplit
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,16 +26,19 @@ _MOST_CHARACTERS = 200
 
 
 class Gate:
-    """ASGI application around the routes. `token`: None for a server that is open."""
+    """ASGI application around the routes. `token`: None for a server that is open; `crowded`:
+    whether it has more connections than it serves."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, token: str | None) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, token: str | None, crowded: Callable[[], bool]
+    ) -> None:
+        self._app, self._metrics, self._crowded = app, metrics, crowded
         self._token = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         assert scope["type"] == "http", "neither web sockets nor lifespan"
-        started_s, code = time.monotonic(), CLIENT_GONE
+        started_s, code, routed = time.monotonic(), CLIENT_GONE, _routed(scope)
 
         async def noted(message: Message) -> None:
             nonlocal code
@@ -42,15 +47,23 @@ class Gate:
             await send(message)
 
         try:
-            self._check_token(Request(scope))
-            await self._app(scope, receive, noted)
+            self._check_room()
+            self._check_token(Request(routed))
+            await self._app(routed, receive, noted)
         except Refused as refused:
             await refused.response()(scope, receive, noted)
         except asyncio.CancelledError:  # the grace of a stop is over
             if code == CLIENT_GONE:
                 await not_ready("the server stops").response()(scope, receive, noted)
         finally:
-            self._count(scope, code, time.monotonic() - started_s)
+            route = getattr(routed.get("route"), "path", "other")
+            self._count(scope, route, code, time.monotonic() - started_s)
+
+    def _check_room(self) -> None:
+        if self._crowded():
+            refused = not_ready("connections: expected fewer at the same time, got too many")
+            refused.headers["connection"] = "close"
+            raise refused
 
     def _check_token(self, request: Request) -> None:
         if self._token is None or request.scope["path"] in OPEN:
@@ -66,8 +79,7 @@ class Gate:
                 {"www-authenticate": "Bearer"},
             )
 
-    def _count(self, scope: Scope, code: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")
+    def _count(self, scope: Scope, route: str, code: int, seconds: float) -> None:
         self._metrics.answered(route, code, seconds)
         path = scope["raw_path"].decode("ascii", "replace")[:_MOST_CHARACTERS]
         client = (scope.get("client") or ("-",))[0]
@@ -81,3 +93,15 @@ class Gate:
             code,
             1000 * seconds,
         )
+
+
+def _routed(scope: Scope) -> Scope:
+    """The request as the routes know it: HEAD as GET, whose body the protocol leaves out, and the
+    path alone of a whole address (RFC 9112, 3.2.2)."""
+    routed = dict(scope)
+    if scope["method"] == "HEAD":
+        routed["method"] = "GET"
+    if scope["raw_path"].startswith((b"http://", b"https://")):
+        raw = urlsplit(scope["raw_path"].decode("ascii", "replace")).path or "/"
+        routed |= {"path": unquote(raw), "raw_path": raw.encode()}
+    return routed

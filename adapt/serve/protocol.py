@@ -8,6 +8,7 @@ alone, and what the client sends is read and dropped for a moment (RFC 9112, 9.6
 """
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -84,6 +85,26 @@ class LimitedProtocol(H11Protocol):
             self.transport.close()
         else:
             super().shutdown()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, in the form of all other refusals; behind an answer that is sent
+        already, end the connection."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
+        problem = f"request: expected HTTP/1.1, got other bytes ({msg})"
+        body = json.dumps({"error": problem, "fix": "speak HTTP/1.1, without TLS"}).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+        answer = h11.Response(
+            status_code=400, headers=[*headers, ("connection", "close")], reason=b"Bad Request"
+        )
+        for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade that is not known is passed over (RFC 9110, 7.8), without advice to install
+        what this server does not want."""
 
     def _client_sends(self) -> bool:
         """Within a body, or something that is no HTTP."""

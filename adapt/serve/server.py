@@ -50,7 +50,8 @@ class Server(uvicorn.Server):
     ) -> None:
         self.service = Service(name, limits or Limits(), load, self.stop)
         self.listener = _listener(host, port)
-        app = Gate(build_app(self.service, token is not None), self.service.metrics, token)
+        routes = build_app(self.service, token is not None)
+        app = Gate(routes, self.service.metrics, token, self._is_crowded)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -62,10 +63,12 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
                 timeout_graceful_shutdown=GRACE_SHARE * grace_s,  # type: ignore[arg-type]
             )
         )
+
+    def _is_crowded(self) -> bool:
+        return len(self.server_state.connections) >= MAX_CONNECTIONS
 
     @property
     def url(self) -> str:

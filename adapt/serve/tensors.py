@@ -167,7 +167,11 @@ def _of_base64(text: Any, key: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _bad(key, "a PNG or JPEG file as base64", f"another text ({error})") from error
+        raise Refused(
+            400,
+            f"{key}: expected a PNG or JPEG file as base64, got another text ({error})",
+            "send the base64 of the file alone, in one line and without `data:...,` before it",
+        ) from error
 
 
 def _lengthened(data: bytes) -> list[bytes]:

@@ -1,6 +1,7 @@
 """Every endpoint, its answers and its refusals, by a real server."""
 
 import base64
+import gzip
 import json
 import struct
 from typing import Any
@@ -168,6 +169,7 @@ def ident(value: object) -> str:
     return str(value)[:40] if isinstance(value, str) else type(value).__name__
 
 
+GZIP = {"content-encoding": "gzip"}
 BROKEN = encoded()[:-40]
 WRONG_SUM = encoded().replace(b"IDAT", b"IDAT", 1)[:-30] + b"\0" + encoded()[-29:]
 DEEP = b"[" * 100_000
@@ -195,6 +197,7 @@ DEEP = b"[" * 100_000
         (b'{"a": 1}', {"content-type": "application/json"}, 400, "got the keys ['a']"),
         (b'{"image": 3}', {"content-type": "application/json"}, 400, "as base64, got int"),
         (b'{"image": "%"}', {"content-type": "application/json"}, 400, "as base64, got another"),
+        (gzip.compress(encoded()), PNG | GZIP, 415, "content-encoding: expected none, got 'gzip'"),
     ],
     ids=ident,
 )
@@ -329,6 +332,25 @@ def test_unknown_paths_methods_models_and_types_are_refused(client: httpx.Client
     refused(client.post("/v2/models/town/infer", json={}), 404, "known: segadapt")
     answer = client.post(INFER, content=b"{}", headers=PNG)
     refused(answer, 415, "content-type: expected application/json, got 'image/png'")
+    refused(client.get("/ping/"), 404, "got '/ping/'")
+
+
+def test_head_is_get_without_a_body(client: httpx.Client) -> None:
+    """RFC 9110, 9.3.2; probes of load balancers ask so."""
+    for path in ("/", "/ping", "/v2/models/segadapt"):
+        answer, whole = client.head(path), client.get(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-length"] == whole.headers["content-length"]
+    assert client.head("/invocations").status_code == 405
+
+
+def test_a_data_url_is_told_from_base64(client: httpx.Client) -> None:
+    text = base64.b64encode(encoded()).decode()
+    identity = {"content-encoding": "identity"}
+    assert client.post("/invocations", json={"image": text}, headers=identity).is_success
+    answer = client.post("/invocations", json={"image": f"data:image/png;base64,{text}"})
+    found = refused(answer, 400, "image: expected a PNG or JPEG file as base64, got another text")
+    assert "without `data:...,` before it" in found["fix"]
 
 
 def test_metrics_count_requests_and_batches(client: httpx.Client) -> None:
