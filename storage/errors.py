@@ -43,6 +43,10 @@ class WrongAnswer(StoreError):
     few more attempts may get the right one; waiting is not known to help."""
 
 
+class NoCredentials(StoreError):
+    """There are no credentials for the store on this machine."""
+
+
 class ShortObject(StoreError):
     """The object ends before the requested bytes."""
 

@@ -10,6 +10,7 @@ from adapt.platforms.platform import Profile
 from adapt.platforms.reachable import asked_faults, raise_together
 from adapt.tracking.mlflow_database import embedded_tracking_uri
 from adapt.use.locate import REGISTERED, located, registered
+from storage.errors import NoCredentials
 from storage.stores import Stores
 from storage.uris import split_uri
 
@@ -43,7 +44,10 @@ def find_model(
         return mounted._replace(sha256=sha256 or mounted.sha256)
     if scheme == "file" and not takes_paths:
         return FoundModel(path)
-    found = located(uri, stores)
+    try:
+        found = located(uri, stores)
+    except NoCredentials as error:
+        raise NoCredentials(error.problem, profile.keys_here or error.fix) from error
     scheme, where = split_uri(found.uri)
     if scheme != "file":
         return FoundModel(found.uri, sha256 or found.sha256)

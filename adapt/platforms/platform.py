@@ -86,6 +86,9 @@ class Profile(Section):
     secrets_go: ClassVar[str] = "name it in `secrets`: its value is taken from where you submit"
     """The fix in the message that refuses a secret."""
 
+    keys_here: ClassVar[str] = ""
+    """The fix where this machine has no keys for a model's store, and jobs take none."""
+
     takes_secrets: ClassVar[bool] = True
     """False where jobs get no variable with a secret, so that stores' keys cannot reach them."""
 

@@ -37,8 +37,10 @@ def require_database(uri: str, *, or_its_folder: bool = False) -> None:
     asked. or_its_folder: a file may still be missing where its folder is there.
     """
     if embedded_folder(uri) is None:
+        _refuse_path(uri)
         return
-    file, fix = _file_of(uri), "name the MLflow server or its database file with --tracking-uri"
+    file = _file_of(uri)
+    fix = "name the MLflow server, or sqlite:///PATH of its database file, with --tracking-uri"
     if or_its_folder and file.parent.is_dir() and not file.exists():
         return
     if not file.is_file():
@@ -52,6 +54,15 @@ def require_database(uri: str, *, or_its_folder: bool = False) -> None:
         raise JobError(f"{file}: expected MLflow's database file, got: {error}", fix) from error
     if not {name for (name,) in rows} >= _TABLES:
         raise JobError(f"{file}: expected MLflow's database file, got another one", fix)
+
+
+def _refuse_path(uri: str) -> None:
+    """Refuse the bare path of a file, which MLflow takes for a folder of its old form."""
+    if "://" not in uri and Path(uri).is_file():
+        raise JobError(
+            f"{uri}: expected the URI of an MLflow server or of its database file, got a path",
+            f"write sqlite:///{Path(uri).resolve()}",
+        )
 
 
 def make_database(uri: str) -> None:

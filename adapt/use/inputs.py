@@ -52,6 +52,8 @@ def find_items(inputs: Iterable[str], search: Search) -> list[Item]:
     """
     found: dict[str, Item] = {}
     for text in inputs:
+        if not text.strip():
+            raise JobError(f"INPUT: expected {_TAKEN}, got none", "write `.` for this folder")
         kind = next(one for one in INPUT_KINDS.values() if one.fits(text, search))
         items = list(kind.items(text, search))
         if not items:
@@ -126,11 +128,16 @@ def _file(text: str, search: Search) -> Iterator[Item]:
 
 def _folder(text: str, search: Search) -> Iterable[Item]:
     if split_uri(text)[0] == "file" and not Path(_path(text)).is_dir():
-        raise JobError(
-            f"{shown(text)}: expected {_TAKEN}, got no file and no folder of this name",
-            "check the path",
-        )
+        raise JobError(f"{shown(text)}: expected {_TAKEN}, got {_other(text)}", "check the path")
     return _below(text, search)
+
+
+def _other(text: str) -> str:
+    """What a path is that is neither a file nor a folder."""
+    path = Path(_path(text))
+    if path.is_symlink() and not path.exists():
+        return "a link to what is not there"
+    return "a device, pipe or socket" if path.exists() else "no file and no folder of this name"
 
 
 def _below(root: str, search: Search, wanted: re.Pattern[str] = ANY) -> Iterator[Item]:

@@ -104,9 +104,11 @@ def predict_set(
     search = Search(stores, out, options.split, place.shards_dir, Counter(), [])
     items = find_items(inputs, search)
     _check_items(items, options)
-    work.record.agree(_settings(model, options, work.wanted), options.overwrite)
+    settings = _settings(model, options, work.wanted)
+    work.record.agree(settings, options.overwrite)
     with open_ranks(place, torch.device("cpu"), _PATIENT) if place.launched else nullcontext():
         summary = _of_all(Predictor(work).run(shared.of_items(items), options.overwrite))
+    work.record.check_agreed(settings)
     if place.leader:
         work.record.write_shares(model.classes.names)
     if shared.number == 0:  # one slice names the faults of folders
@@ -123,10 +125,10 @@ def _work(
     options: PredictOptions,
     shared: Shared,
 ) -> Work:
-    if split_uri(out)[0] in READ_ONLY:
+    if not out.strip() or split_uri(out)[0] in READ_ONLY:
+        found = without_password(out) if out.strip() else "none"
         raise JobError(
-            f"--out: expected a folder or a store that can be written, got {without_password(out)}",
-            "name a folder",
+            f"--out: expected a folder or a store that can be written, got {found}", "name a folder"
         )
     store, wanted = stores.open(out), Wanted.parse(options.write, options.ids_of, model.classes)
     cores = len(os.sched_getaffinity(0)) // place.local_ranks

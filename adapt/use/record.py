@@ -63,18 +63,36 @@ class Record:
     def agree(self, settings: Mapping[str, Any], overwrite: bool) -> None:
         """Store the settings of the predictions; those that are there must be the same, unless
         they are to be overwritten. Raises `JobError` by the setting's name."""
-        there = self._settings()
-        for key in {} if overwrite else settings:
-            if key in there and there[key] != settings[key]:
-                raise JobError(
-                    f"--out: expected a folder of predictions with {key} {settings[key]}, got "
-                    f"{there[key]} in {self._store.uri}",
-                    "name another folder, or write them anew with --overwrite",
-                )
+        while not self._agree_once(settings, overwrite):  # another command stored its own
+            pass
+
+    def _agree_once(self, settings: Mapping[str, Any], overwrite: bool) -> bool:
+        before = self._stored()
+        there = self._settings(before)
+        differing = [key for key in settings if there.get(key, settings[key]) != settings[key]]
+        for key in [] if overwrite else differing[:1]:
+            raise JobError(
+                f"--out: expected a folder of predictions with {key} {settings[key]}, got "
+                f"{there[key]} in {self._store.uri}",
+                "name another folder, or write them anew with --overwrite",
+            )
         if overwrite and there and there != {**there, **settings}:
             self._forget()
             there = {}
-        self._store.put(SETTINGS, json.dumps({**there, **settings}, indent=1).encode())
+        after = json.dumps({**there, **settings}, indent=1).encode()
+        return self._store.swap(SETTINGS, before, after) or self._stored() == after
+
+    def check_agreed(self, settings: Mapping[str, Any]) -> None:
+        """Raise `JobError` where another command has replaced the settings since `agree`: the
+        folder has predictions of both."""
+        there = self._settings(self._stored())
+        for key in settings:
+            if there.get(key) != settings[key]:
+                raise JobError(
+                    f"--out: expected {self._store.uri} to this command alone, got predictions of "
+                    f"another one meanwhile, with {key} {there.get(key)}",
+                    "run the one that you want again with --overwrite, and nothing beside it",
+                )
 
     def done(self) -> dict[str, Done]:
         """The items that have rows, by name."""
@@ -131,11 +149,15 @@ class Record:
         for number, key in enumerate(parts):
             writer.writerows(row for row in self._read(key) if latest[row[0]] == number)
 
-    def _settings(self) -> dict[str, Any]:
+    def _stored(self) -> bytes | None:
         try:
-            found = json.loads(self._store.get(SETTINGS))
+            return self._store.get(SETTINGS)
         except MissingObject:
-            return {}
+            return None
+
+    def _settings(self, stored: bytes | None) -> dict[str, Any]:
+        try:
+            found = {} if stored is None else json.loads(stored)
         except ValueError as error:
             where = join(self._store.uri, SETTINGS)
             raise JobError(f"{where}: expected JSON, got {error}", "remove it") from error

@@ -23,6 +23,7 @@ from urllib3.exceptions import HTTPError
 from storage.errors import (
     ChangedObject,
     MissingObject,
+    NoCredentials,
     ShortObject,
     SilentStore,
     StoreError,
@@ -62,7 +63,8 @@ class S3Errors:
         except WebPage as page:
             raise self.explained(uri, refusals.WEB_PAGE, page.kind, page) from page
         except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
-            raise self.explained(uri, refusals.NO_CREDENTIALS, error=error) from error
+            none = self.explained(uri, refusals.NO_CREDENTIALS, NoCredentials, error)
+            raise none from error
         except (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError) as error:
             raise self._of_silence(uri, error) from error
         except ResponseParserError as error:  # its text is the whole answer

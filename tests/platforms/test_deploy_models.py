@@ -11,11 +11,13 @@ from adapt.config.validation import validate
 from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile, model_uri
 from adapt.platforms.deploy import endpoint_name, prepare_endpoint
+from adapt.platforms.predict_jobs import Asked, prepare_prediction
 from adapt.use.locate import Located
 from storage.config import StoreConfig
 from storage.errors import StoreError
 from storage.stores import Stores
 from tests.commands import ROOT
+from tests.platforms.sagemaker_jobs import without_keys
 from tests.storage.web_server import Answer, WebServer
 
 
@@ -165,6 +167,37 @@ def test_settings_that_sagemaker_s_servers_do_not_get(settings: dict[str, str], 
     with pytest.raises(JobError, match=rf'^stores\["s3://towns"\]\.{said}'):
         prepare_endpoint("s3://towns/town/w.pt", far, stores)
     prepare_endpoint("s3://others/town/w.pt", far, stores)
+
+
+@pytest.mark.parametrize(
+    ("platform", "fix"),
+    [
+        (
+            "sagemaker",
+            "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, on this machine, "
+            "which looks the model up; on SageMaker role_arn reads it",
+        ),
+        (
+            "kubernetes",
+            "set those, or name the variables with the keys in stores.s3.access_key_env and "
+            ".secret_key_env",
+        ),
+    ],
+)
+def test_without_keys_here_the_fix_is_one_that_the_platform_takes(
+    platform: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_keys(monkeypatch, tmp_path)
+    gpus = ["gpus=1"] if platform == "kubernetes" else []
+    far = load_profile(f"{ROOT}/job_specs/platforms/{platform}.yaml", gpus)
+    asked = Asked("s3://towns/town", ["s3://towns/photos"], "s3://towns/seen", [], 2, "0/1")
+    for prepare in (
+        lambda stores: prepare_endpoint("s3://towns/town", far, stores),
+        lambda stores: prepare_prediction(asked, far, stores),
+    ):
+        with pytest.raises(StoreError, match="no credentials") as caught:
+            prepare(Stores({}))
+        assert caught.value.fix == fix
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,9 @@ def test_only_a_database_of_mlflow_is_taken_and_none_is_made(tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
     make_database(embedded_tracking_uri(tmp_path))
     require_database(embedded_tracking_uri(tmp_path) + "?timeout=5")
+    with pytest.raises(JobError, match=r"mlflow.db: expected the URI of .*, got a path. Fix: write "
+                       rf"sqlite:///{tmp_path}/mlflow.db"):  # fmt: skip
+        require_database(str(tmp_path / "mlflow.db"))
 
 
 def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Inputs by kind: which items they are, their names, their order, and what is refused."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -96,6 +97,8 @@ def test_a_packed_split_by_its_folder(tiny_uri: str) -> None:
     ("text", "error", "message"),
     [
         ("absent", JobError, "absent: expected a picture, .* got no file and no folder"),
+        ("link.png", JobError, "link.png: expected a picture, .* got a link to what is not there"),
+        ("pipe.png", JobError, "pipe.png: expected a picture, .* got a device, pipe or socket"),
         ("absent/*.png", DataError, "expected images or videos, got none"),
         ("empty", DataError, r"expected images or videos, got none, but .*\(.txt\) \(1\)"),
     ],
@@ -105,8 +108,16 @@ def test_what_is_not_there_is_refused(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.txt").touch()
+    (tmp_path / "link.png").symlink_to("nowhere.png")
+    os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(error, match=message):
         found(tmp_path / text)
+
+
+def test_an_empty_name_is_no_folder() -> None:
+    """As of a variable of the shell that is not set: not the folder that the shell is in."""
+    with pytest.raises(JobError, match=r"INPUT: expected a picture, .* got none. Fix: write `.`"):
+        found("")
 
 
 def test_outputs_are_no_inputs(photos: Path) -> None:

@@ -12,6 +12,7 @@ from adapt.errors import DataError, JobError
 from adapt.places import Place
 from adapt.use import work as module
 from adapt.use.model import LoadedModel
+from adapt.use.record import Record
 from adapt.use.work import Progress, Writes
 from storage.errors import StoreError, StoreUnavailable
 from storage.local import LocalStore
@@ -84,6 +85,8 @@ def test_wrong_options_are_refused_before_anything_is_written(
 def test_a_store_that_cannot_be_written_is_refused(photos: Path) -> None:
     with pytest.raises(JobError, match="--out: expected a folder or a store that can be written"):
         predicted([photos], "https://host/out")
+    with pytest.raises(JobError, match=r"--out: expected .*, got none. Fix: name a folder"):
+        predicted([photos], "")
 
 
 def test_slices_and_ranks_partition_the_set(photos: Path, tmp_path: Path) -> None:
@@ -117,6 +120,33 @@ def test_what_is_written_whole_is_skipped(photos: Path, tmp_path: Path) -> None:
     assert (more.images, more.skipped) == (9, 0), "ids are wanted too"
     again = predicted([photos], out, overwrite=True)
     assert again.images == 9 and len(shares_in(out)) == 9
+
+
+def test_commands_of_two_networks_at_once_are_not_mixed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find a folder without settings: the second to store its own is refused. One that is
+    overwritten while it works says so."""
+    out, other = tmp_path / "out", network(seed=6)
+    stored = Record._stored
+
+    def late(record: Record) -> bytes | None:
+        found = stored(record)
+        monkeypatch.undo()
+        predicted([photos / "a"], out, model=other)
+        return found
+
+    monkeypatch.setattr(Record, "_stored", late)
+    with pytest.raises(JobError, match=r"--out: expected a folder of predictions with model .*got"):
+        predicted([photos], out)
+
+    def overwritten(_progress: Progress) -> None:
+        if not (tmp_path / "once").exists():
+            (tmp_path / "once").touch()
+            predicted([photos / "a"], out, overwrite=True)
+
+    with pytest.raises(JobError, match=r"--out: expected .* to this command alone, got .* model "):
+        predicted([photos], out, model=other, on_progress=overwritten)
 
 
 def test_another_network_s_predictions_are_not_mixed(photos: Path, tmp_path: Path) -> None:

@@ -58,6 +58,10 @@ class SageMakerProfile(Profile):
     """AWS SageMaker: training jobs, and processing jobs of `predict`."""
 
     secrets_go = NO_SECRETS
+    keys_here = (
+        "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, on this machine, which "
+        "looks the model up; on SageMaker role_arn reads it"
+    )
     takes_secrets = False
 
     platform: Literal["sagemaker"] = Field("sagemaker", description="AWS SageMaker.")
