@@ -103,7 +103,7 @@ class LimitedProtocol(H11Protocol):
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """An upgrade that is not known is passed over (RFC 9110, 7.8), without advice to install
+        """An upgrade that is not known is ignored (RFC 9110, 7.8), without advice to install
         what this server does not want."""
 
     def _client_sends(self) -> bool:
