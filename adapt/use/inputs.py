@@ -133,7 +133,7 @@ def _folder(text: str, search: Search) -> Iterable[Item]:
 
 
 def _other(text: str) -> str:
-    """What a path is that is neither a file nor a folder."""
+    """The word for a path of neither a file nor a folder."""
     path = Path(_path(text))
     if path.is_symlink() and not path.exists():
         return "a link to what is not there"
