@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Many tests wait for servers and processes: one worker more than cores, four at most.
 WORKERS := $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
-SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 FUZZER := -s -m fuzz tests/data/packed/test_fuzz.py
 
 .PHONY: demo test nightly fuzz fast lint docs site lock stack chaos bench clean

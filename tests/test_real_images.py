@@ -65,7 +65,7 @@ def test_airsim_to_camvid_from_raw_folders_to_the_downloaded_best(
     train(command, "start")
     start = tmp_path / "start"
     command("download-best", "start", "--out", start)
-    for method in ("source_only", "advent", "adaptsegnet"):
+    for method in ("source_only", "advent"):
         weights = start / "weights.safetensors"
         answer = train(command, method, f"model.start_uri={weights}")
         best = tmp_path / method

@@ -15,6 +15,7 @@ from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
 from adapt.models import build_segmenter
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
+from tests.conftest import small_method
 from tests.networks import NEEDED
 
 HW = (64, 64)
@@ -22,8 +23,9 @@ HW = (64, 64)
 
 def engine(method: str = "advent", **train: Any) -> Engine:
     torch.manual_seed(3)
-    config = DeepLabV2Config(encoder="resnet18", output_stride=16, weights="none", norm="frozen")
-    built = build_method({"name": method, **NEEDED.get(method, {})}, build_segmenter(config, 4))
+    config = DeepLabV2Config(encoder="test_resnet", output_stride=16, weights="none", norm="frozen")
+    values = {**small_method(method), **NEEDED.get(method, {})}
+    built = build_method(values, build_segmenter(config, 4))
     built.observe_source(torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]]))
     return Engine(built, TrainConfig(steps=10, **train), SGDConfig(), torch.device("cpu"))
 

@@ -17,7 +17,7 @@ from adapt.methods.moving_average import MovingAverageConfig
 from adapt.models import build_segmenter
 from adapt.ranks import local_part
 from adapt.spec.job_spec import parse_spec
-from tests.conftest import tiny_values
+from tests.conftest import small_method, tiny_values
 from tests.networks import SURE
 from tests.rank_processes import on_ranks
 from tests.test_ranks import GLOBAL_BATCH, batch
@@ -65,7 +65,7 @@ def engine(case: str, parallel: str) -> Engine:
     segmenter = build_segmenter({**model, "norm": given.get("norm", "frozen")}, 4)
     segmenter.start_adapters()
     name = given["method"]
-    method = build_method({"name": name, **SURE.get(name, {})}, segmenter)
+    method = build_method({**small_method(name), **SURE.get(name, {})}, segmenter)
     method.observe_source(torch.tensor([[40, 30, 20, 10], [10, 0, 50, 40]]))
     train = TrainConfig(steps=10, parallel=parallel, **given["train"])
     optim = given.get("optim", {})

@@ -27,6 +27,7 @@ from tests.chaos import descendants
 from tests.commands import finish, start
 from tests.conftest import tiny_values
 from tests.launch.rank_scripts import wait_until
+from tests.tiers import one_in
 
 
 def test_telling_mlflow_of_a_stop_ends_within_the_grace(
@@ -149,7 +150,7 @@ def test_a_restart_that_is_refused_leaves_a_finished_run_as_it_is(
 
 @pytest.mark.slow
 @pytest.mark.cold_start
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", one_in(2, [0, 1]))
 def test_a_killed_rank_is_a_failed_run_in_mlflow(
     victim: int, tiny_uri: str, tmp_path: Path
 ) -> None:
