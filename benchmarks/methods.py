@@ -17,7 +17,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,6 +214,13 @@ def write_block(page: Path, name: str, text: str) -> None:
     page.write_text(f"{before}<!-- {name} -->\n{text}<!-- end {name} -->{after}")
 
 
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Rows as a file, complete at any moment."""
+    text = json.dumps([row._asdict() for row in rows], indent=1)
+    path.with_suffix(".part").write_text(text + "\n")
+    path.with_suffix(".part").replace(path)
+
+
 def parser_of(description: str | None) -> argparse.ArgumentParser:
     """The options that say which runs a benchmark needs."""
     parser = argparse.ArgumentParser(
@@ -251,10 +258,14 @@ def main() -> None:
     methods = methods_of(given)
     with open_task(given.task, given.out, given.sets, given.for_selection) as task:
         TASKS[given.task](task, given.raw.resolve())
-        rows = run_all(task, methods, given.seeds, given.jobs)
-        docs = ROOT / "docs"
-        rows_json = json.dumps([row._asdict() for row in rows], indent=1)
-        (docs / "results" / f"{given.task}.json").write_text(rows_json + "\n")
+        docs, kept = ROOT / "docs", list[Row]()
+
+        def keep(row: Row) -> None:
+            kept.append(row)
+            write_rows(docs / "results" / f"{given.task}.json", kept)
+
+        rows = run_all(task, methods, given.seeds, given.jobs, keep)
+        write_rows(docs / "results" / f"{given.task}.json", rows)
         write_block(docs / "results.md", given.task, table(rows))
         print(table(rows))
         written = picture(task, ["start", *methods], given.seeds[0])
