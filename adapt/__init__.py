@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from adapt.methods import build_method
     from adapt.models import build_segmenter
     from adapt.places import find_place
-    from adapt.spec.job_spec import load_spec
+    from adapt.spec.loading import load_spec
     from adapt.trainer.run import run_job
     from adapt.trainer.score import evaluate_checkpoint
     from adapt.use.load import load
@@ -35,7 +35,7 @@ _MODULES = {
     "evaluate_checkpoint": "adapt.trainer.score",
     "find_place": "adapt.places",
     "load": "adapt.use.load",
-    "load_spec": "adapt.spec.job_spec",
+    "load_spec": "adapt.spec.loading",
     "run_job": "adapt.trainer.run",
 }
 

@@ -31,7 +31,7 @@ from adapt.methods import build_method  # noqa: E402
 from adapt.models import ARCHITECTURES, build_segmenter  # noqa: E402
 from adapt.models.costs import segmenter_cost  # noqa: E402
 from adapt.models.segmenter import Segmenter, SegmenterConfig  # noqa: E402
-from adapt.spec.job_spec import load_spec  # noqa: E402
+from adapt.spec.loading import load_spec  # noqa: E402
 from benchmarks.methods import Task, open_task, picture, run_all, write_block  # noqa: E402
 from benchmarks.methods_data import pack_airsim_to_camvid  # noqa: E402
 from benchmarks.methods_table import Row  # noqa: E402

@@ -17,7 +17,8 @@ sys.path.insert(0, str(ROOT))  # for `python benchmarks/gap.py`
 
 from adapt.gap.diagnose import Gap, diagnose  # noqa: E402 - needs the path above
 from adapt.places import find_place  # noqa: E402
-from adapt.spec.job_spec import JobSpec, parse_spec  # noqa: E402
+from adapt.spec.job_spec import JobSpec  # noqa: E402
+from adapt.spec.loading import parse_spec  # noqa: E402
 
 HEAD = (
     "| pair | colour | lightness | sharpness | texture | detail | spectra | low | A-distance | "

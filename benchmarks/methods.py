@@ -34,7 +34,8 @@ from adapt.evaluation.pictures import prediction_grid  # noqa: E402
 from adapt.evaluation.protocol import chosen_text  # noqa: E402
 from adapt.methods import METHODS, labelling_of  # noqa: E402
 from adapt.platforms.local_stack import mlflow_server, seaweedfs  # noqa: E402
-from adapt.spec.job_spec import JobSpec, load_spec  # noqa: E402
+from adapt.spec.job_spec import JobSpec  # noqa: E402
+from adapt.spec.loading import load_spec  # noqa: E402
 from benchmarks.methods_data import TASKS  # noqa: E402
 from benchmarks.methods_table import Row, table  # noqa: E402
 

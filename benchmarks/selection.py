@@ -27,7 +27,8 @@ from adapt.evaluation.label_free import LABEL_FREE_SCORES  # noqa: E402
 from adapt.places import find_place  # noqa: E402
 from adapt.report.history import VALIDATION  # noqa: E402
 from adapt.report.run_record import read_run  # noqa: E402
-from adapt.spec.job_spec import JobSpec, load_spec  # noqa: E402
+from adapt.spec.job_spec import JobSpec  # noqa: E402
+from adapt.spec.loading import load_spec  # noqa: E402
 from adapt.trainer.opening import open_run_folder  # noqa: E402
 from adapt.trainer.score import rank_checkpoints  # noqa: E402
 from benchmarks.methods import (  # noqa: E402

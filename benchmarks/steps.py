@@ -31,7 +31,7 @@ from adapt.engine.train_config import TrainConfig
 from adapt.methods import build_method
 from adapt.models import build_segmenter
 from adapt.models.encoders.encoder import Encoder
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 
 NUM_CLASSES = 19
 VARIANTS: dict[str, dict[str, Any]] = {

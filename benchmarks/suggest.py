@@ -25,7 +25,8 @@ sys.path.insert(0, str(ROOT))  # for `python benchmarks/suggest.py`
 
 from adapt.models.weights import WEIGHTS  # noqa: E402 - needs the path above
 from adapt.places import Place, find_place  # noqa: E402
-from adapt.spec.job_spec import JobSpec, load_spec, parse_spec  # noqa: E402
+from adapt.spec.job_spec import JobSpec  # noqa: E402
+from adapt.spec.loading import load_spec, parse_spec  # noqa: E402
 from adapt.suggest.suggest import suggest  # noqa: E402
 from adapt.trainer.opening import open_run_folder  # noqa: E402
 from adapt.trainer.run import run_job  # noqa: E402

@@ -23,7 +23,8 @@ from adapt.methods import METHODS
 from adapt.models import ARCHITECTURES, build_segmenter
 from adapt.models.file_header import FileHeader, write_weights
 from adapt.platforms import load_profile
-from adapt.spec.job_spec import JobSpec, json_schema, load_spec
+from adapt.spec.job_spec import JobSpec, json_schema
+from adapt.spec.loading import load_spec
 from adapt.spec.reference import PAGE, SCHEMA, main, parts, reference
 from adapt.spec.shipped import shipped_names, shipped_path
 from storage.stores import STORES

@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import adapt
-from adapt.spec.job_spec import load_spec, parse_spec
+from adapt.spec.loading import load_spec, parse_spec
 from adapt.spec.shipped import shipped_names
 from tests.commands import ROOT, environment_of
 from tests.conftest import tiny_values

@@ -16,7 +16,7 @@ from adapt.proposal.held import Held
 from adapt.proposal.label_values import LabelValues
 from adapt.proposal.networks import NETWORKS, Network, crop_of
 from adapt.proposal.plan import held_out, packed_hw, scored_part
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 
 
 def values(

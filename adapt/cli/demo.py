@@ -28,7 +28,8 @@ from adapt.evaluation.evaluate import Evaluation
 from adapt.evaluation.pictures import comparison_sheet
 from adapt.models.weights import WEIGHTS
 from adapt.places import Place
-from adapt.spec.job_spec import JobSpec, load_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import load_spec
 from adapt.spec.shipped import shipped_dir
 from adapt.tracking.mlflow_database import embedded_tracking_uri
 from adapt.tracking.mlflow_run import page

@@ -234,7 +234,8 @@ def chosen(plan: "Plan", answers: dict[str, Any], memory_gb: float | None) -> "t
 
     from adapt.proposal import texts
     from adapt.proposal.networks import Network, proposed_network
-    from adapt.spec.job_spec import JobSpec, parse_spec
+    from adapt.spec.job_spec import JobSpec
+    from adapt.spec.loading import parse_spec
 
     def job_of(network: Network, batch: int, crop_hw: tuple[int, int]) -> JobSpec:
         values = texts.values_of(plan, network, batch, crop_hw, answers)

@@ -75,7 +75,7 @@ def run(
         _check_fresh(place)
     if not place.supervised:
         raise typer.Exit(_supervise(place))
-    from adapt.spec.job_spec import load_spec
+    from adapt.spec.loading import load_spec
     from storage.retry import outages_waited_for
 
     with outages_waited_for():

@@ -67,7 +67,7 @@ def place_here() -> Place:
 
 def job_and_place(spec: str, overrides: list[str] | None) -> "tuple[JobSpec, Place]":
     """The job of a spec, and the place of this process."""
-    from adapt.spec.job_spec import load_spec
+    from adapt.spec.loading import load_spec
 
     place = place_here()
     return load_spec(spec, overrides or (), place.environment), place

@@ -27,6 +27,6 @@ def read_job(folder: Path) -> "JobSpec | None":
         values = json.loads((folder / JOB_FILE).read_text())
     except (OSError, ValueError):  # half a file is what a full disk leaves
         return None
-    from adapt.spec.job_spec import parse_spec
+    from adapt.spec.loading import parse_spec
 
     return parse_spec(values, values["name"])

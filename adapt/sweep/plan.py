@@ -8,7 +8,8 @@ from adapt.errors import JobError
 from adapt.places import Place
 from adapt.platforms.platform import Profile
 from adapt.platforms.submit import priced
-from adapt.spec.job_spec import JobSpec, load_spec, read_values
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import load_spec, read_values
 from adapt.sweep import study as studies
 from adapt.sweep.options import TRIALS, Limits, Search
 from adapt.sweep.space import Drawn, Space

@@ -33,7 +33,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from adapt.errors import JobError, written
 from adapt.evaluation.protocol import sign
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 from adapt.spec.same_job import changed_keys
 from adapt.sweep.options import Search
 from adapt.sweep.space import Dimension, Drawn, Space

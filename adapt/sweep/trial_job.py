@@ -7,7 +7,8 @@ from typing import Any
 
 from adapt.config.strict_yaml import with_overrides
 from adapt.errors import JobError, written
-from adapt.spec.job_spec import TAGS, JobSpec, parse_spec, with_classes
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import TAGS, parse_spec, with_classes
 from adapt.sweep.space import Dimension, Space
 from adapt.trainer.networks import check_networks
 

@@ -12,7 +12,8 @@ from adapt.checkpoint.run_folder import SPEC
 from adapt.config.strict_yaml import parse_yaml
 from adapt.errors import MAX_SHOWN, JobError, got
 from adapt.evaluation.protocol import AGREEMENT, WITH_LABELS, sign
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 from adapt.tracking.mlflow_database import require_database
 from adapt.tracking.mlflow_errors import REFUSALS, be_brief, code_of, failures, first_line, fix_of
 from adapt.tracking.mlflow_run import BEST_CHOSEN_BY_TAG, BEST_URI_TAG, JOB_TAG

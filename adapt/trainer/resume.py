@@ -14,7 +14,8 @@ from adapt.errors import DataError
 from adapt.models.weights import STATE, WEIGHTS, check_finite
 from adapt.ranks import local_part, share_text
 from adapt.report.history import History
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 from adapt.spec.same_job import check_same_job
 from storage.errors import MissingObject
 

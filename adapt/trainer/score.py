@@ -29,7 +29,8 @@ from adapt.models.segmenter import Segmenter
 from adapt.models.weight_files import ENDINGS
 from adapt.models.weights import NETWORK_WEIGHTS, WEIGHTS
 from adapt.places import Place
-from adapt.spec.job_spec import JobSpec, with_classes
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import with_classes
 from adapt.trainer.networks import load_network
 from adapt.trainer.opening import (
     decoding_threads,

@@ -27,7 +27,8 @@ from adapt.evaluation.inference import InferenceConfig
 from adapt.models.config import SegmenterConfig
 from adapt.models.file_header import VIEWS, FileHeader, read_file_header, write_weights
 from adapt.models.segmenter import Segmenter
-from adapt.spec.job_spec import JobSpec, parse_spec, with_classes
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec, with_classes
 from adapt.spec.shipped import find_file
 from adapt.tracking.mlflow_database import require_database
 from adapt.tracking.mlflow_errors import be_brief

@@ -16,7 +16,8 @@ from adapt.errors import DataError, JobError
 from adapt.models.file_header import FileHeader, read_file_header
 from adapt.models.segmenter import Segmenter
 from adapt.places import Place, find_place
-from adapt.spec.job_spec import JobSpec, load_spec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import load_spec, parse_spec
 from adapt.tracking.mlflow_database import embedded_tracking_uri
 from adapt.trainer.fetched import fetched
 from adapt.trainer.lineage import header_of

@@ -14,7 +14,7 @@ from adapt.platforms.platform import (
     Finding,
     Profile,
 )
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from tests.conftest import tiny_values
 
 PROFILE = {"platform": "double", "image": "segadapt:1"}

@@ -24,7 +24,8 @@ from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
 from adapt.models import ARCHITECTURES, build_segmenter
 from adapt.ranks import local_part
-from adapt.spec.job_spec import JobSpec, load_spec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import load_spec, parse_spec
 from adapt.stream.config import DomainConfig
 from adapt.stream.domains import Part
 from tests.conftest import tiny_values

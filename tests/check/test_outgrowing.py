@@ -8,7 +8,8 @@ from adapt.check import outgrowing
 from adapt.check.memory import MARGIN_BYTES, Peak, predicted_bytes
 from adapt.check.outgrowing import fitting
 from adapt.errors import JobError
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 from tests.check.test_memory import job_of
 from tests.conftest import tiny_values
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from adapt.spec.job_spec import load_spec
+from adapt.spec.loading import load_spec
 from tests.cli.conftest import refused
 from tests.commands import Ended, call
 from tests.conftest import write_raw_folders

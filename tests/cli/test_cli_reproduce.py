@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adapt.spec.job_spec import load_spec
+from adapt.spec.loading import load_spec
 from tests.cli.conftest import refused
 from tests.commands import call
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from adapt.spec.job_spec import load_spec
+from adapt.spec.loading import load_spec
 from tests.cli.conftest import refused, write_spec
 from tests.commands import call, finish, start
 from tests.conftest import tiny_values

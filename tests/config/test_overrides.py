@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from adapt.config.strict_yaml import parse_yaml, with_overrides
 from adapt.errors import JobError
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 
 MANY = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -7,7 +7,7 @@ import pytest
 from adapt.config.secrets import refuse_secrets, without_secrets
 from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 
 AWS = "AK" + "IAIOSFODNN7EXAMPLE"
 SECRETS = {

@@ -14,7 +14,7 @@ from adapt.errors import JobError
 from adapt.methods import MethodSection, build_method
 from adapt.models import ModelSection, build_segmenter
 from adapt.platforms import load_profile
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

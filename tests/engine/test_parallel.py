@@ -16,7 +16,7 @@ from adapt.methods import build_method
 from adapt.methods.moving_average import MovingAverageConfig
 from adapt.models import build_segmenter
 from adapt.ranks import local_part
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from tests.conftest import small_method, tiny_values
 from tests.networks import SURE
 from tests.rank_processes import on_ranks

@@ -25,7 +25,8 @@ from adapt.gap.page import closed_rows, gap_page
 from adapt.gap.summary import summary
 from adapt.gap.thresholds import THRESHOLDS
 from adapt.places import find_place
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 from tests.conftest import tiny_values
 from tests.report.test_report_page import Page
 

@@ -44,7 +44,7 @@ from adapt.places import find_place
 place = dataclasses.replace(find_place(os.environ), failure_file=pathlib.Path("failure"))
 with status_folder() as folder:
     if pathlib.Path("tiny.yaml").exists():
-        from adapt.spec.job_spec import load_spec
+        from adapt.spec.loading import load_spec
         write_job(folder, load_spec(pathlib.Path("tiny.yaml"), ()))
     def keep(text):
         keep_stacks(folder, place, text)

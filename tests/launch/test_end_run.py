@@ -21,7 +21,7 @@ from adapt.launch.rank_status import RankStatus
 from adapt.launch.supervisor import end_run, launch
 from adapt.launch.verdict import Verdict
 from adapt.places import Place
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from adapt.trainer import tracked_run
 from tests.chaos import descendants
 from tests.commands import finish, start

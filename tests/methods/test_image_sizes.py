@@ -10,7 +10,7 @@ from adapt.check.data import check_split
 from adapt.errors import JobError
 from adapt.methods import METHODS, adversaries
 from adapt.places import Place
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from adapt.trainer.opening import open_cache, open_data, open_stores
 from tests.conftest import tiny_values
 from tests.networks import IN_A_JOB

@@ -16,7 +16,7 @@ from adapt.errors import JobError
 from adapt.losses import balanced_weights, cross_entropy, hardest_cross_entropy
 from adapt.models import ARCHITECTURES, build_segmenter
 from adapt.models.pixel_loss import LossConfig
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from tests.conftest import tiny_values
 from tests.networks import tiny_model
 

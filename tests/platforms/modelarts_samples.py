@@ -5,7 +5,8 @@ from typing import Any
 from adapt.config.validation import validate
 from adapt.platforms.modelarts import ModelArtsProfile
 from adapt.platforms.platform import Submission
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 from tests.conftest import tiny_values
 
 SMALL = {

@@ -8,7 +8,7 @@ import pytest
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.platform import Submission
 from adapt.platforms.sagemaker.client import SageMakerClient
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from tests.commands import ROOT
 from tests.conftest import tiny_values
 from tests.platforms.aws_server import KEY

@@ -15,7 +15,7 @@ from adapt.platforms import PLATFORMS, deploy, model_uri
 from adapt.platforms.deploy import facts_of, prepare_endpoint
 from adapt.platforms.endpoint import Deployment, EndpointStatus, Serving
 from adapt.platforms.platform import Platform, Profile, Request
-from adapt.spec.job_spec import load_spec
+from adapt.spec.loading import load_spec
 from adapt.use.locate import Located
 from storage.errors import StoreUnavailable
 from storage.stores import Stores

@@ -20,7 +20,7 @@ from adapt.platforms.docker.errors import refusal_of
 from adapt.platforms.docker.job_status import status_of
 from adapt.platforms.docker.profile import DockerProfile
 from adapt.platforms.platform import Submission
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from storage.errors import StoreUnavailable
 from tests.conftest import tiny_values
 

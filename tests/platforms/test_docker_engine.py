@@ -20,7 +20,7 @@ from adapt.platforms.docker.client import DockerClient
 from adapt.platforms.docker.profile import DockerProfile
 from adapt.platforms.local_stack import S3Server
 from adapt.platforms.platform import JobStatus, Request, Submission
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from adapt.trainer.download import download_best
 from tests.commands import Ended, call
 from tests.conftest import pack_tiny, tiny_values

@@ -14,7 +14,8 @@ from adapt.platforms import PLATFORMS
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.local_stack import free_ports
 from adapt.platforms.platform import Submission
-from adapt.spec.job_spec import JobSpec, load_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import load_spec
 from tests.commands import ROOT, Ended, finish
 from tests.conftest import tiny_values
 from tests.platforms.kubernetes_schemas import pod_templates

@@ -12,7 +12,7 @@ from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.modelarts.request import request
 from adapt.platforms.platform import Request
-from adapt.spec.job_spec import load_spec, parse_spec
+from adapt.spec.loading import load_spec, parse_spec
 from tests.commands import ROOT
 from tests.conftest import tiny_values
 from tests.platforms.modelarts_double import check_job, check_types

@@ -20,7 +20,7 @@ from adapt.places import find_place
 from adapt.platforms.local_stack import free_ports
 from adapt.platforms.modelarts import request
 from adapt.platforms.platform import Request, Submission
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from tests.commands import FORGOTTEN, ROOT, finish
 from tests.conftest import tiny_values
 from tests.platforms.modelarts_samples import profile_of

@@ -10,7 +10,8 @@ from adapt.config.strict_yaml import packed
 from adapt.errors import JobError
 from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.platform import Profile, Submission
-from adapt.spec.job_spec import JobSpec, load_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import load_spec
 from tests.commands import ROOT
 
 PROFILES = sorted((ROOT / "job_specs/platforms").glob("*.yaml"))

@@ -6,7 +6,8 @@ import pytest
 
 from adapt.platforms.platform import Profile
 from adapt.platforms.reachable import asked_faults, unreachable
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 from storage.config import StoreConfig
 from storage.stores import Stores
 from tests.conftest import tiny_values

@@ -20,7 +20,8 @@ from adapt.platforms import PLATFORMS, load_profile
 from adapt.platforms.platform import Submission
 from adapt.platforms.sagemaker.errors import PROBLEMS
 from adapt.platforms.sagemaker.request import METRICS
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 from tests.cli.test_live import REPORT
 from tests.commands import ROOT
 from tests.conftest import tiny_values

@@ -9,7 +9,7 @@ from adapt.errors import JobError
 from adapt.platforms import load_profile
 from adapt.platforms.platform import Submission
 from adapt.platforms.sagemaker.job_kinds import training_status
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from tests.commands import ROOT, call
 from tests.conftest import tiny_values
 from tests.platforms.sagemaker_double import RUNS, SageMakerDouble

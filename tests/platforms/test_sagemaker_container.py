@@ -25,7 +25,7 @@ from adapt.platforms.local_stack import free_ports
 from adapt.platforms.platform import Submission
 from adapt.platforms.sagemaker.job_kinds import training_status
 from adapt.platforms.sagemaker.request import METRICS
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from tests.commands import ONLY_RANK, ROOT
 from tests.conftest import tiny_values
 from tests.processes import Process

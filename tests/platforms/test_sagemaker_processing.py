@@ -15,7 +15,7 @@ from adapt.platforms import PLATFORMS
 from adapt.platforms.platform import Request
 from adapt.platforms.predict_jobs import facts_of, prepare_prediction
 from adapt.platforms.sagemaker.job_kinds import processing_status
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from storage.stores import Stores
 from tests.commands import call, finish, start
 from tests.conftest import tiny_values

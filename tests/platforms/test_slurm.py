@@ -18,7 +18,7 @@ from adapt.platforms.slurm.job_status import STATES, facts_of, of_accounting, of
 from adapt.platforms.slurm.profile import SlurmProfile
 from adapt.platforms.slurm.refusals import refusal_of
 from adapt.platforms.slurm.shell import Shell
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from storage.errors import StoreUnavailable
 from tests.conftest import tiny_values
 from tests.platforms.predict_samples import LINKED, SET

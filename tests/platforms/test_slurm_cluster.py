@@ -19,7 +19,7 @@ from adapt.platforms.platform import Finding, JobStatus, Request, Submission
 from adapt.platforms.slurm import client as slurm_client
 from adapt.platforms.slurm.client import SlurmClient
 from adapt.platforms.slurm.profile import SlurmProfile
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from tests.commands import ROOT, call
 from tests.conftest import tiny_values
 from tests.slurm_cluster import SlurmCluster

@@ -24,7 +24,7 @@ from adapt.platforms.platform import (
     Submission,
 )
 from adapt.platforms.submit import prepare_job, priced
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from storage.errors import StoreUnavailable
 from tests.commands import ROOT, Ended, call
 from tests.conftest import tiny_values

@@ -8,7 +8,7 @@ import yaml
 from adapt.config.validation import validate
 from adapt.platforms import PLATFORMS
 from adapt.platforms.submit import facts_of, name_of, prepare_job
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from tests.commands import ROOT
 from tests.conftest import tiny_values
 

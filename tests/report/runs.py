@@ -10,7 +10,7 @@ from adapt.evaluation.evaluate import Picture, Score
 from adapt.report.history import TRAIN, VALIDATION, History
 from adapt.report.run_record import RunRecord
 from adapt.report.thumbnails import panels
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"
 """A name that would run a script where it is not escaped."""

@@ -19,7 +19,7 @@ from adapt.platforms.endpoint import Deployment
 from adapt.platforms.local_stack import S3Server
 from adapt.serve.server import Server
 from adapt.serve.token import token_of
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from storage.stores import Stores
 from tests.check.subjects import store_values
 from tests.cli.conftest import refused as ended_with

@@ -7,7 +7,8 @@ import yaml
 
 from adapt.config.strict_yaml import with_overrides
 from adapt.errors import JobError
-from adapt.spec.job_spec import JobSpec, load_spec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import load_spec, parse_spec
 from adapt.spec.same_job import check_same_job
 
 

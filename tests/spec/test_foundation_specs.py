@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapt.check.memory import predicted_bytes
-from adapt.spec.job_spec import load_spec
+from adapt.spec.loading import load_spec
 from adapt.trainer.networks import check_networks
 
 ROOT = Path(__file__).resolve().parents[2]

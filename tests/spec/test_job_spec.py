@@ -11,7 +11,8 @@ import yaml
 from adapt.config.strict_yaml import packed, parse_yaml, with_overrides
 from adapt.errors import JobError
 from adapt.platforms.local_stack import S3Server
-from adapt.spec.job_spec import JobSpec, json_schema, load_spec, parse_spec
+from adapt.spec.job_spec import JobSpec, json_schema
+from adapt.spec.loading import load_spec, parse_spec
 from adapt.spec.same_job import check_same_job
 from storage.errors import MissingObject
 from storage.stores import Stores

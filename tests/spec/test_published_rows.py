@@ -15,7 +15,8 @@ from adapt.methods.fda import FDAConfig
 from adapt.methods.mic import MICConfig
 from adapt.models.decoders.daformer_head import DAFormerHeadConfig
 from adapt.models.decoders.deeplab_v2 import DeepLabV2Config
-from adapt.spec.job_spec import JobSpec, load_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import load_spec
 from adapt.stream.augment import AugmentConfig
 from adapt.trainer.networks import check_networks
 

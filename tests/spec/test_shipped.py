@@ -7,7 +7,7 @@ import pytest
 
 from adapt.errors import JobError
 from adapt.platforms import load_profile
-from adapt.spec.job_spec import load_spec
+from adapt.spec.loading import load_spec
 from adapt.spec.shipped import copy_shipped, find_file, shipped_dir, shipped_names, shipped_path
 from tests.commands import ROOT, call
 

@@ -9,7 +9,7 @@ import pytest
 
 from adapt.errors import JobError
 from adapt.platforms.local_stack import S3Server
-from adapt.spec.job_spec import load_spec
+from adapt.spec.loading import load_spec
 from storage.config import StoreConfig
 from storage.errors import StoreError
 from storage.stores import Stores, open_store

@@ -304,7 +304,7 @@ def test_a_point_that_is_known_is_not_trained_again(make: Callable[..., Sweep]) 
 def test_the_best_spec_is_complete_and_says_what_was_searched(
     make: Callable[..., Sweep], tmp_path: Path
 ) -> None:
-    from adapt.spec.job_spec import load_spec
+    from adapt.spec.loading import load_spec
 
     sweep = make(World())
     sweep.run()

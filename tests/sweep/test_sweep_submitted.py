@@ -13,7 +13,7 @@ from adapt.platforms import PLATFORMS
 from adapt.platforms.docker.profile import DockerProfile
 from adapt.platforms.platform import JobStatus, Platform
 from adapt.platforms.records import find_record, records_path
-from adapt.spec.job_spec import parse_spec
+from adapt.spec.loading import parse_spec
 from adapt.sweep.submitted import PlatformRunner, seen_from_here
 from storage.errors import StoreUnavailable
 from tests.conftest import tiny_values

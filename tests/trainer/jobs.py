@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from adapt.config.strict_yaml import with_overrides
 from adapt.errors import Interrupted
 from adapt.places import Place
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 from adapt.trainer.outcome import Outcome
 from adapt.trainer.progress import JobProgress
 from adapt.trainer.run import run_job

@@ -7,7 +7,8 @@ import pytest
 
 from adapt.errors import JobError
 from adapt.places import Place
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 from adapt.trainer.problems import ALL, QUICK, checked, problems, refuse_problems
 from tests.trainer.jobs import job_of
 

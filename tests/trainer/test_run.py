@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from adapt.places import Place
-from adapt.spec.job_spec import load_spec
+from adapt.spec.loading import load_spec
 from adapt.tracking.mlflow_database import embedded_tracking_uri
 from adapt.trainer.run import allow_open_files
 from adapt.trainer.score import evaluate_checkpoint

@@ -20,7 +20,8 @@ from adapt.evaluation.label_free import LABEL_FREE_SCORES
 from adapt.models import build_segmenter
 from adapt.models.segmenter import Segmenter
 from adapt.places import Place
-from adapt.spec.job_spec import JobSpec, parse_spec
+from adapt.spec.job_spec import JobSpec
+from adapt.spec.loading import parse_spec
 from adapt.trainer import score
 from adapt.trainer.opening import open_job
 from adapt.trainer.score import evaluate_checkpoint, predict_checkpoint

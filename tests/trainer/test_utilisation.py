@@ -141,7 +141,7 @@ def test_a_job_shows_its_mfu_and_keeps_it_for_the_report(
 def test_a_resnet_101_is_what_its_arithmetic_says() -> None:
     """AdvEnt on GTA5 -> Cityscapes: forward passes of 1.25 and 0.91 TFLOP and the
     discriminators', three times for those that learn."""
-    from adapt.spec.job_spec import load_spec
+    from adapt.spec.loading import load_spec
 
     job = load_spec("gta5_to_cityscapes/advent")
     images = (torch.empty(1, 3, *hw, device="meta") for hw in ((720, 1280), (512, 1024)))

@@ -148,7 +148,7 @@ def _check_value(where: str, name: str, value: str, profile: ModelArtsProfile) -
 
 def _check_stores(job: "JobSpec", profile: ModelArtsProfile, variables: Mapping[str, Any]) -> None:
     """Raise `JobError` where the job could not reach its data or would lose its checkpoints."""
-    from adapt.spec.job_spec import parse_spec
+    from adapt.spec.loading import parse_spec
     from adapt.trainer.problems import SECRETS, problems
 
     given = dict.fromkeys(variables, "given")
