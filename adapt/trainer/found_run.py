@@ -215,4 +215,13 @@ def _spec_of(text: str | None, run: Any) -> JobSpec:
             "imported network",
             "name its weights, or models:/NAME@best, to predict, serve, export or import-model",
         )
-    return parse_spec(parse_yaml(text, "the run's spec.yaml"), run.info.run_name)
+    try:
+        return parse_spec(parse_yaml(text, "the run's spec.yaml"), run.info.run_name)
+    except JobError as error:
+        best = run.data.tags.get(BEST_URI_TAG, "by its URI")
+        raise JobError(
+            f"{run.info.run_name}: expected a job spec of this version of SegAdapt, got the run's "
+            f"{SPEC} with {error.problem}",
+            f"name its checkpoint, {best}, to predict, serve, export or import-model; use the "
+            "version that trained it for the rest",
+        ) from error

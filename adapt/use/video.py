@@ -142,6 +142,8 @@ class VideoReader:
             raise self._damaged(reach, number, f"then {error.strerror or error}") from error
         if number and self._is_file and reach.ends_early(number):
             raise self._damaged(reach, number, "it ends early")
+        if number and self._is_file and reach.has_broken_units():
+            raise self._damaged(reach, number, "a part of the file is damaged")
 
     def _check_whole(self, found: Any, reach: Reach, number: int) -> None:
         """Refuse a packet or a frame with damage; a camera continues after one."""

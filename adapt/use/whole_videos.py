@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.use.container_ends import ends_within_a_unit
+from adapt.use.container_units import has_broken_units
 
 _NUMBERED, _TICKED = "mov", "avi"
 """Containers that state the number of frames, and one that states that of its ticks, by FFmpeg's
@@ -90,6 +91,10 @@ class Reach:
         slack_s = max(self._slack_s, _SLACK_FRAMES / float(self._rate), self._gap_s)
         short = self._own_s + slack_s < self._own_end_s
         return short or self._any_s + slack_s < self._all_end_s
+
+    def has_broken_units(self) -> bool:
+        """Return whether the file has a hole, or damage by its own checksums, however small."""
+        return has_broken_units(self._form, Path(self._path))
 
     def _leaves_fragments(self, num_frames: int) -> bool:
         """Return whether an MP4 of fragments, of which only the first are stated, continues behind

@@ -169,6 +169,20 @@ def test_a_registered_model_names_its_version_of_the_run(
         download_best("town-net", tmp_path / "none", uri, place)
 
 
+def test_a_run_of_another_version_s_spec_names_its_checkpoint(
+    tiny_job: dict[str, Any], place: Place, tmp_path: Path
+) -> None:
+    uri = new_database(tmp_path / "runs")
+    name = finished(str(tmp_path / "store"), Stores(), uri, tiny_job)
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("download").experiment_id])
+    client.log_text(run.info.run_id, "evaluate: {label_free: entropy}\n", "spec.yaml")
+    with pytest.raises(JobError, match="job spec of this version.*label_free") as caught:
+        download_best(name, tmp_path / "best", uri, place)
+    assert str(caught.value).startswith(f"{name}: expected ")
+    assert f"name its checkpoint, {run.data.tags[BEST_URI_TAG]}, to predict" in caught.value.fix
+
+
 @pytest.mark.parametrize("name", ["driver's best", 'a "quoted" one', "100 % [x]"])
 def test_a_run_of_any_name_is_found(
     name: str, tiny_job: dict[str, Any], place: Place, tmp_path: Path

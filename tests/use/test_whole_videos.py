@@ -8,6 +8,7 @@ import pytest
 
 from adapt.errors import DataError
 from adapt.use.container_ends import ends_within_a_unit
+from adapt.use.container_units import has_broken_units
 from adapt.use.video import VideoReader
 from tests.use.conftest import files_in, predicted, shares_in
 from tests.use.videos import frames_of, noise_of, write_video
@@ -132,6 +133,54 @@ def test_a_hole_that_ffmpeg_passes_over_is_refused(name: str, codec: str, tmp_pa
         message = refused(path, content[:at] + bytes(hole) + content[at + hole :])
         assert f"{name}: corrupt video: expected about 24 frames, got " in message
         assert "then a part of the file is lost" in message or "it ends early" in message
+
+
+SMALL: list[tuple[str, str, dict[str, str], int]] = [
+    ("a.mkv", "mjpeg", {}, 64),
+    ("a.mkv", "mpeg4", {"live": "1"}, 64),
+    ("a.mkv", "mjpeg", {"write_crc32": "0"}, 4096),
+    ("a.webm", "libvpx", {"live": "1"}, 4096),
+    ("a.flv", "flv", {}, 4096),
+    ("a.wmv", "mjpeg", {}, 4096),
+]
+"""Containers, and the bytes of a hole that shows: any within a checksum, else a unit's."""
+
+
+@pytest.mark.parametrize(("name", "codec", "muxing", "hole"), SMALL)
+def test_small_holes_and_cuts_are_refused(
+    name: str, codec: str, muxing: dict[str, str], hole: int, tmp_path: Path
+) -> None:
+    path = write_video(tmp_path / name, frames_of(20, (64, 96)), codec=codec, gop=5, **muxing)
+    assert count(path) == 20
+    content = path.read_bytes()
+    for at in range(len(content) // 4, len(content) - hole, len(content) // 4):
+        message = refused(path, content[:at] + bytes(hole) + content[at + hole :])
+        assert message.startswith(f"{name}: corrupt video: expected ")
+    if not name.endswith(".wmv"):
+        for part in (0.5, 0.8):
+            assert "corrupt video" in refused(path, content[: int(len(content) * part)])
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "dash"])
+def test_a_fragment_whose_header_is_lost_or_that_is_cut_is_refused(
+    flags: str, tmp_path: Path
+) -> None:
+    """Also the last one, of few bytes, and all but what others append."""
+    path = write_video(tmp_path / "a.mp4", frames_of(40), gop=5, movflags=flags)
+    content = path.read_bytes()
+    starts = [at for at in range(len(content)) if content.startswith(b"moof", at)]
+    for at in (starts[2], starts[-2]):
+        assert has_broken_units("mov", with_hole(path, content, at - 4, 12))
+        refused(path, path.read_bytes())
+    path.write_bytes(content[: starts[-1] + 200])
+    assert has_broken_units("mov", path)
+    path.write_bytes(content + b"note" * 5)
+    assert count(path) == 40
+
+
+def with_hole(path: Path, content: bytes, at: int, length: int) -> Path:
+    path.write_bytes(content[:at] + bytes(length) + content[at + length :])
+    return path
 
 
 @pytest.mark.parametrize("flags", ["frag_keyframe", "frag_keyframe+empty_moov", "dash"])
