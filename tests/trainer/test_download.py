@@ -177,7 +177,7 @@ def test_a_run_of_another_version_s_spec_names_its_checkpoint(
     client = MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name("download").experiment_id])
     client.log_text(run.info.run_id, "evaluate: {label_free: entropy}\n", "spec.yaml")
-    with pytest.raises(JobError, match="job spec of this version.*label_free") as caught:
+    with pytest.raises(JobError, match=r"(?s)job spec of this version.*label_free") as caught:
         download_best(name, tmp_path / "best", uri, place)
     assert str(caught.value).startswith(f"{name}: expected ")
     assert f"name its checkpoint, {run.data.tags[BEST_URI_TAG]}, to predict" in caught.value.fix
