@@ -23,6 +23,7 @@ def platform(tmp_path: Path, s3_uri: str, s3_server: S3Server, mlflow_uri: str) 
     return Platform(tmp_path, s3_uri, s3_server, mlflow_uri)
 
 
+@pytest.mark.slow
 def test_a_job_over_a_bucket_and_an_mlflow_server(platform: Platform) -> None:
     for split, count in (("train", 8), ("val", 3)):
         write_raw_folders(platform.folder / "raw" / split, count, seed=count)

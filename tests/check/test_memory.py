@@ -130,6 +130,7 @@ def test_the_part_of_a_rank_is_predicted(tmp_path: Path) -> None:
     assert predicted_bytes(sharded_job(), 1) == predicted_bytes(job_of("deeplab_v2", "advent"), 1)
 
 
+@pytest.mark.slow
 def test_easy_images_have_the_size_of_the_target() -> None:
     """IntraDA reads no image of the source, whatever their size."""
     expected = predicted_bytes(job_of("deeplab_v2", "intra_da", (64, 96)), 1)
@@ -206,6 +207,7 @@ def test_ranks_accumulation_and_synchronised_norms_are_counted() -> None:
     assert activations(2, sync_batch_norm=True) > 1.1 * halved
 
 
+@pytest.mark.slow
 def test_blocks_that_compute_again_keep_less() -> None:
     def peak(**train: Any) -> Peak:
         return predicted_bytes(job_of("bisenet", "source_only", (256, 384), **train), 1)

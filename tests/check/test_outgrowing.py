@@ -112,6 +112,7 @@ def test_options_that_the_job_cannot_have_are_left_out(monkeypatch: pytest.Monke
     assert found is not None and found.option.text() == "train.precision: bf16"
 
 
+@pytest.mark.slow
 def test_what_is_advised_is_what_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgrowing, "predicted_bytes", predicted_bytes)
     values = job_of("bisenet", "source_only", (256, 384), accumulate=2)

@@ -75,6 +75,7 @@ def test_a_checkpoint_is_chosen_without_labels(finished: Path) -> None:
     refused(one, 2, "checkpoints: expected two or more to choose from, got 1", "checkpoint.keep")
 
 
+@pytest.mark.slow
 def test_predict_writes_ids_and_colours(finished: Path) -> None:
     best = json.loads((finished / "answer.json").read_text())["best"]
     wanted = ("--checkpoint", f"runs/tiny/{best['name']}", "--out", "seen", "--colours")

@@ -126,6 +126,7 @@ def test_modules_in_the_folder_of_a_job_are_not_imported(spec: Path, tmp_path: P
     refused(ended, 2, "train.stepz: unknown key")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [

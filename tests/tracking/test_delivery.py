@@ -220,6 +220,7 @@ def test_one_warning_names_the_cure(
     assert tracker.pending == 3
 
 
+@pytest.mark.slow
 def test_deleted_experiment_is_explained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = MlflowClient(tracking_uri=uri)

@@ -71,6 +71,7 @@ def test_a_run_ends_at_its_cost_saved_and_goes_on_where_it_is_raised(
     run(job, place)  # there is nothing left to train, so nothing to refuse
 
 
+@pytest.mark.slow
 def test_the_time_of_a_killed_session_counts(tiny_job: dict[str, Any], place: Place) -> None:
     """The lease says it: the session has no checkpoint. `--fresh` starts at nothing."""
     job = job_of(tiny_job, PRICE)

@@ -95,6 +95,7 @@ def test_check_names_a_teacher_that_does_not_fit(
     assert not found.ok and message in found.found
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_teacher_is_predicted(tiny_job: dict[str, Any]) -> None:
     frozen = predicted_bytes(distil(tiny_job, {"uri": "large"}), 1)
     learning = predicted_bytes(distil(tiny_job, {"trained_by": {"name": "dacs"}}), 1)

@@ -278,5 +278,6 @@ def test_what_must_not_be_would_be_seen(kind: str, ended: str, guard: Guard) -> 
     assert guard(kind, "k", limit_s=1).ended == ended
 
 
+@pytest.mark.slow
 def test_a_hog_would_be_seen(guard: Guard) -> None:
     assert guard("hog", "k").grown_bytes > MOST_BYTES

@@ -86,6 +86,7 @@ def test_heads_read_all_stages_from_a_quarter_on(encoder: str, output_stride: in
         assert [level for level, one in enumerate(gradients) if one is not None] == expected
 
 
+@pytest.mark.slow
 def test_memory_over_transformers_is_predicted() -> None:
     job = job_of("daformer_head", "source_only", (64, 96))
     model = job.model.model_copy(update={"encoder": "mit_b0", "width": 16})
