@@ -89,7 +89,8 @@ class Tracker:
             self._spool = Spool(folder.absolute() / name, f"run {run_name}")
         except OSError as error:
             raise JobError(
-                f"tracking.spool_dir: expected a writable folder, got {folder}: {error}"
+                f"tracking.spool_dir: expected a writable folder, got {folder}: {error}",
+                fix="name another, or leave the key out for the scratch folder",
             ) from error
         self._config, self._uri = config, uri
         start = {

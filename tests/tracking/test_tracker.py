@@ -323,7 +323,7 @@ def test_a_clock_that_jumps_changes_only_times(
 def test_unwritable_spool_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        JobError, match=r"tracking.spool_dir: expected a writable folder, got .*file"
+        JobError, match=r"tracking.spool_dir: expected a writable folder, got .*file.* Fix: name"
     ):
         open_tracker("sqlite:///x.db", tmp_path / "file", "any")
 
