@@ -58,22 +58,26 @@ def pack_town_to_idd_lite(task: "Task", raw: Path) -> None:
     idd, uri = raw / "idd_lite", "s3://segadapt/idd_lite"
     named = ("--name", "idd_lite")
     task.call("pack", "folders", str(idd / "train"), uri, *named, "--size-hw", *TOWN_HW)
-    train, val = (
-        sorted(path.stem for path in (idd / part / "images").iterdir()) for part in ("train", "val")
-    )
+    names = {
+        part: sorted(path.name for path in (idd / part / "images").iterdir())
+        for part in ("train", "val")
+    }
     server = StoreConfig(
         endpoint_url=task.environment["AWS_ENDPOINT_URL_S3"],
         access_key_env="AWS_ACCESS_KEY_ID",
         secret_key_env="AWS_SECRET_ACCESS_KEY",
     )
     store = Stores({"s3": server}, task.environment).open(uri)
-    store.put("sixteenth.txt", "\n".join(train[::16]).encode())
-    half = len(val) // 2
-    for split, others in (("val", val[half:]), ("test", val[:half])):
-        left_out = task.out / f"{split}_leaves_out.txt"
-        left_out.write_text("\n".join(others) + "\n")
-        kept = ("--split", split, "--original", "--skip-file", str(left_out))
-        task.call("pack", "folders", str(idd / "val"), uri, *named, *kept)
+    store.put("sixteenth.txt", "\n".join(Path(name).stem for name in names["train"][::16]).encode())
+    halves = task.out / "idd_lite_val"
+    halves.mkdir(exist_ok=True)
+    for part in ("images", "labels"):
+        (halves / part).unlink(missing_ok=True)
+        (halves / part).symlink_to(idd / "val" / part)
+    half = len(names["val"]) // 2
+    for split, listed in (("val", names["val"][:half]), ("test", names["val"][half:])):
+        (halves / f"{split}.txt").write_text("\n".join(listed) + "\n")
+        task.call("pack", "folders", str(halves), uri, *named, "--split", split, "--original")
 
 
 def pack_toy_town(task: "Task", _raw: Path) -> None:
