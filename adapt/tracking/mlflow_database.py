@@ -40,7 +40,8 @@ def require_database(uri: str, *, or_its_folder: bool = False) -> None:
         _refuse_path(uri)
         return
     file = _file_of(uri)
-    fix = "name the MLflow server, or sqlite:///PATH of its database file, with --tracking-uri"
+    fix = "name the MLflow server, or sqlite:///PATH of its database file, with --tracking-uri "
+    fix += "(in Python tracking_uri=)"
     if or_its_folder and file.parent.is_dir() and not file.exists():
         return
     if not file.is_file():

@@ -29,6 +29,8 @@ from storage.uris import split_uri, without_password
 ImageLike = str | os.PathLike[str] | NDArray[Any] | Image.Image
 """A path, a URI, an array or a Pillow image."""
 
+_OTHER_VALUES = "give one image of 8 or 16 bits a channel"
+_WHOLE = "give a picture that an image viewer opens"
 _HIGH_BYTE = 8
 _TAKEN = "a path, a URI, a NumPy array, a Pillow image or a list of them"
 _TO_RGB: dict[int, Callable[[Pixels], Pixels]] = {
@@ -54,6 +56,8 @@ def rgb_pixels(image: ImageLike, name: str, stores: Stores) -> Pixels:
     if isinstance(image, np.ndarray):
         return _of_array(image, name)
     fix = "call .permute(1, 2, 0).cpu().numpy()" if hasattr(image, "permute") else ""
+    if isinstance(image, bytes | bytearray):
+        fix = "open the file's bytes with Pillow: Image.open(io.BytesIO(BYTES))"
     raise JobError(f"{name}: expected {_TAKEN}, got {type(image).__name__}", fix)
 
 
@@ -82,7 +86,8 @@ def _of_file(path: Path, name: str) -> Pixels:
         raise DataError(f"{name}: expected an image, got no file")
     _, fault = checked_header(path, ImageHeader.fault)
     if fault is not None:
-        raise DataError(f"{name}: {fault}", "give an image of 8 or 16 bits a channel")
+        fix = _OTHER_VALUES if fault.startswith("expected") else _WHOLE
+        raise DataError(f"{name}: {fault}", fix)
     try:
         return read_image(path)
     except DataError as error:
@@ -96,7 +101,7 @@ def _of_pillow(image: Image.Image, name: str) -> Pixels:
         _check_size(header.size_hw, name)
         fault = header.fault()
         if fault is not None:
-            raise DataError(f"{name}: {fault}", "give an image of 8 or 16 bits a channel")
+            raise DataError(f"{name}: {fault}", _OTHER_VALUES)
         upright = ImageOps.exif_transpose(image)
         upright.format = image.format  # by which a deep PPM is known
         pixels = rgb_of(upright)

@@ -95,6 +95,7 @@ def test_greys_of_all_depths_are_one(model: LoadedModel, tmp_path: Path) -> None
         (np.zeros((40000, 2), np.uint8), "got an image of 40000x2 pixels"),
         (RGB.astype(np.uint16), "nearly black in 8 bits"),
         (torch.zeros(3, 4, 4), r"got Tensor. Fix: call .permute\(1, 2, 0\)"),
+        (b"\x89PNG", r"got bytes. Fix: open the file's bytes with Pillow"),
         (3, "expected a path, a URI, a NumPy array, a Pillow image or a list of them, got int"),
         (Image.fromarray(RGB[..., 0].astype(np.float32)), "no fixed range"),
         ("absent.png", "absent.png: expected an image, got no file"),
@@ -111,7 +112,9 @@ def test_what_is_no_image_is_refused_in_words(image: Any, message: str, model: L
 
 def test_a_bad_image_of_a_list_is_named(model: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"<html>")
-    with pytest.raises(DataError, match=r"bad.png: corrupt image: a web page"):
+    with pytest.raises(
+        DataError, match=r"bad.png: corrupt image: a web page.* Fix: give a picture"
+    ):
         model.predict([RGB, tmp_path / "bad.png"])
     with pytest.raises(JobError, match=r"image 1: .*got float64"):
         model.predict([RGB, RGB / 2])
