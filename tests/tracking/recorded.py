@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from mlflow import MlflowClient
@@ -20,8 +21,12 @@ DELIVERY_S = 60.0
 
 
 def new_database(folder: Path) -> str:
-    """The tracking URI of a new database file, `mlflow.db` in the folder."""
-    uri = f"sqlite:///{folder}/mlflow.db"
+    """The tracking URI of a new database file, `mlflow.db` in a folder below this one.
+
+    MLflow keeps files open by their names, and pytest gives the folder of a test that has passed to
+    another one whose name begins alike: no two have one name.
+    """
+    uri = f"sqlite:///{folder}/{uuid4().hex}/mlflow.db"
     make_database(uri)
     _forget_open_files()
     return uri
