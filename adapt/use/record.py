@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from adapt.errors import JobError
+from adapt.errors import DataError, JobError
 from adapt.use.segmentation import Segmentation
 from storage.errors import MissingObject
 from storage.store import Store
@@ -28,6 +28,8 @@ SHARES = "shares.csv"
 SETTINGS = ".segadapt/settings.json"
 _ROWS = ".segadapt/rows"
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+_FEWEST = 5
+"""Values of a row: name, frame, time, a class, entropy."""
 _LEAST_S, _MOST_SHARE = 5.0, 0.05
 """Parts are stored this many seconds apart, or after this share of the time so far."""
 
@@ -175,10 +177,23 @@ class Record:
         return f"{self._folder}/{time.time_ns():020d}.csv"
 
     def _read(self, key: str) -> Iterator[Row]:
+        """The rows of a part. Raises `DataError` for a damaged one, as after a loss of power."""
         with _temporary() as path:
             self._store.get_file(key, path)
             with path.open(**_TEXT) as file:
-                yield from csv.reader(file)
+                try:
+                    for row in csv.reader(file):
+                        if len(row) < _FEWEST:
+                            raise self._damaged(key, f"{len(row)} values")
+                        yield row
+                except csv.Error as error:
+                    raise self._damaged(key, str(error)) from error
+
+    def _damaged(self, key: str, found: str) -> DataError:
+        return DataError(
+            f"{join(self._store.uri, key)}: expected rows of predictions, got {found}",
+            "remove it, and its images are predicted again",
+        )
 
 
 def _time_of(key: str) -> str:

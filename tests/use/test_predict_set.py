@@ -122,6 +122,21 @@ def test_what_is_written_whole_is_skipped(photos: Path, tmp_path: Path) -> None:
     assert again.images == 9 and len(shares_in(out)) == 9
 
 
+@pytest.mark.parametrize("content", [b"\0" * 99, b"\n\n", b"a,,\n", b"a" * 200_000])
+def test_damaged_rows_are_named_and_their_images_predicted_again(
+    content: bytes, photos: Path, tmp_path: Path
+) -> None:
+    """As after a loss of power."""
+    out = tmp_path / "out"
+    predicted([photos], out)
+    (part,) = (out / ".segadapt" / "rows").rglob("*.csv")
+    part.write_bytes(content)
+    with pytest.raises(DataError, match=r"\.csv: expected rows of predictions, got .* Fix: remove"):
+        predicted([photos], out)
+    part.unlink()
+    assert predicted([photos], out).images == 8 == len(shares_in(out))
+
+
 def test_commands_of_two_networks_at_once_are_not_mixed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
