@@ -1,4 +1,4 @@
-"""Kubernetes: Kubeflow's TrainJob and PyTorchJob, Volcano, Indexed Jobs, plain pods.
+"""Kubernetes: Kubeflow's TrainJob and PyTorchJob, Volcano, Indexed Jobs (a JobSet's too), pods.
 
 Nodes are pods. RANK and WORLD_SIZE, which PyTorchJob and Volcano set, count pods and are no ranks.
 A pod does not know how long it has between SIGTERM and its end: our manifests set

@@ -30,6 +30,7 @@ RESOURCES = {
     "scheduling.k8s.io/v1": ("priorityclasses",),
     "authorization.k8s.io/v1": ("selfsubjectaccessreviews",),
     "trainer.kubeflow.org/v1alpha1": ("trainjobs", "trainingruntimes", "clustertrainingruntimes"),
+    "jobset.x-k8s.io/v1alpha2": ("jobsets",),
     "kubeflow.org/v1": ("pytorchjobs",),
     "batch.volcano.sh/v1alpha1": ("jobs",),
     "bus.volcano.sh/v1alpha1": ("commands",),

@@ -14,6 +14,7 @@ from tests.platforms.test_kubernetes_manifests import job, profile
 
 JOBS = {
     "indexed_job": ("batch/v1", "jobs"),
+    "jobset": ("jobset.x-k8s.io/v1alpha2", "jobsets"),
     "trainjob": ("trainer.kubeflow.org/v1alpha1", "trainjobs"),
     "pytorchjob": ("kubeflow.org/v1", "pytorchjobs"),
     "volcano": ("batch.volcano.sh/v1alpha1", "jobs"),

@@ -1,5 +1,5 @@
 """What an API server makes of an object: kubernetes-validate's schemas for what is built in, those
-of `crds/` for Kubeflow, Volcano and KServe, and the rules between fields that no schema has."""
+of `crds/` for what is installed, and the rules between fields that no schema has."""
 
 import json
 import re
@@ -23,6 +23,7 @@ CUSTOM = {
     ("batch.volcano.sh/v1alpha1", "Job"): ("volcano.yaml", "job"),
     ("bus.volcano.sh/v1alpha1", "Command"): ("volcano.yaml", "command"),
     ("kueue.x-k8s.io/v1beta1", "Workload"): ("kueue.yaml", None),
+    ("jobset.x-k8s.io/v1alpha2", "JobSet"): ("jobset.yaml", None),
     ("serving.kserve.io/v1beta1", "InferenceService"): ("inferenceservice.yaml", None),
 }
 
@@ -83,6 +84,8 @@ def pod_templates(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"spec": {**pod, "containers": [whole]}}
     elif "pytorchReplicaSpecs" in spec:
         yield from (one["template"] for one in spec["pytorchReplicaSpecs"].values())
+    elif "replicatedJobs" in spec:
+        yield from (one["template"]["spec"]["template"] for one in spec["replicatedJobs"])
     elif "tasks" in spec:
         yield from (task["template"] for task in spec["tasks"])
     elif "predictor" in spec:
@@ -105,6 +108,8 @@ def _between_fields(manifest: dict[str, Any]) -> Iterator[SchemaFault]:
                 )
     if manifest["kind"] == "InferenceService":
         yield from _inference_service(manifest)
+    if manifest["kind"] == "JobSet":
+        yield from _job_set(manifest)
     if manifest["apiVersion"] == "batch/v1" and "podFailurePolicy" in manifest["spec"]:
         yield from _pod_failure_policy(manifest["spec"])
     for template in pod_templates(manifest):
@@ -132,6 +137,25 @@ def _inference_service(manifest: dict[str, Any]) -> Iterator[SchemaFault]:
         yield SchemaFault("spec.predictor.minReplicas", message)
     if [one["name"] for one in predictor["containers"]] != ["kserve-container"]:
         yield SchemaFault("spec.predictor.containers", "expected one, kserve-container")
+
+
+def _job_set(manifest: dict[str, Any]) -> Iterator[SchemaFault]:
+    """The rules of JobSet's webhook (0.10)."""
+    jobs = manifest.get("spec", {}).get("replicatedJobs", [])
+    for one in jobs:
+        job = one["template"]["spec"]
+        last = f"{one['replicas'] - 1}-{job['completions'] - 1}"
+        longest = f"{manifest['metadata']['name']}-{one['name']}-{last}-abcde"
+        if len(longest) > 63 or not re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", longest):
+            yield SchemaFault("metadata.name", f"pod names will exceed 63 characters: {longest}")
+        yield from _pod_failure_policy(job)
+    policy = manifest.get("spec", {}).get("failurePolicy", {})
+    names = [rule["name"] for rule in policy.get("rules", [])]
+    if len(set(names)) < len(names):
+        yield SchemaFault("spec.failurePolicy", "rule names are not unique")
+    for rule in policy.get("rules", []):
+        if not {*rule.get("targetReplicatedJobs", [])} <= {one["name"] for one in jobs}:
+            yield SchemaFault("spec.failurePolicy", "does not appear in .spec.ReplicatedJobs")
 
 
 def _pod_failure_policy(spec: dict[str, Any]) -> Iterator[SchemaFault]:

@@ -13,7 +13,7 @@ from tests.platforms.predict_samples import SET
 from tests.platforms.test_kubernetes_manifests import profile
 
 KUEUE = {"queue": "gpus", "priority": "high"}
-KINDS = ["indexed_job", "trainjob", "pytorchjob"]
+KINDS = ["indexed_job", "jobset", "trainjob", "pytorchjob"]
 KUEUE_API = "kueue.x-k8s.io/v1beta1"
 
 
@@ -42,13 +42,15 @@ def queue(cluster: Cluster, kind: str, message: str) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_is_created_suspended_in_its_queue(kind: str) -> None:
-    job = asked(kind=kind, nodes=2, kueue=KUEUE, max_hours=5)["items"][-1]
+    wants: dict[str, Any] = {"kind": kind, "nodes": 2}
+    wants |= {} if kind == "jobset" else {"max_hours": 5}
+    job = asked(**wants, kueue=KUEUE)["items"][-1]
     labels = job["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == "gpus"
     assert labels["kueue.x-k8s.io/priority-class"] == "high"
     for version in (VERSIONS[0], VERSIONS[-1]):
         assert faults(job, version) == []
-    plain = asked(kind=kind, nodes=2, max_hours=5)["items"][-1]
+    plain = asked(**wants)["items"][-1]
     spec = job["spec"]["runPolicy"] if kind == "pytorchjob" else job["spec"]
     assert spec.pop("suspend") is True
     assert job["spec"] == plain["spec"], "nothing else changes"

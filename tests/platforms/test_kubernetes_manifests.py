@@ -22,7 +22,7 @@ from tests.platforms.kubernetes_schemas import CUSTOM, VERSIONS, faults, pod_tem
 GOLDEN = Path(__file__).parent / "golden"
 PROFILES = sorted((ROOT / "job_specs/platforms").glob("kubernetes*.yaml"))
 EACH = pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
-KINDS = ["indexed_job", "trainjob", "pytorchjob", "volcano"]
+KINDS = ["indexed_job", "jobset", "trainjob", "pytorchjob", "volcano"]
 ROW = PLATFORMS["kubernetes"]
 STORES = {"s3": {"access_key_env": "LAB_KEY", "secret_key_env": "LAB_SECRET"}}
 
@@ -130,7 +130,7 @@ def test_gpus_are_asked_for_and_their_taint_is_tolerated(kind: str) -> None:
 
 
 def test_secrets_go_by_name() -> None:
-    for kind in ("indexed_job", "pytorchjob", "volcano"):
+    for kind in ("indexed_job", "jobset", "pytorchjob", "volcano"):
         (container,) = pod_of(request(kind=kind, secret="keys"))["containers"]
         assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
     submission = Submission("tiny-1", job(stores=STORES))
@@ -173,6 +173,7 @@ def test_what_another_attempt_cannot_mend_is_not_tried_again() -> None:
 
 def test_who_starts_an_interrupted_job_again() -> None:
     assert ROW.restarts(profile()) and not ROW.restarts(profile(restarts=0))
+    assert ROW.restarts(profile(kind="jobset"))
     assert ROW.restarts(profile(kind="volcano")) and not ROW.restarts(profile(kind="pytorchjob"))
     assert not ROW.restarts(profile(kind="trainjob")) and ROW.grace_s(profile(grace_s=77)) == 77
 
@@ -200,7 +201,10 @@ def test_a_profile_can_be_read_back_from_the_record_of_a_job(path: Path) -> None
 
 EQUAL = {"key": "spot", "operator": "Equal"}
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"kind": "statefulset"}, "kind: expected indexed_job, trainjob, pytorchjob or volcano"),
+    (
+        {"kind": "statefulset"},
+        "kind: expected indexed_job, jobset, trainjob, pytorchjob or volcano",
+    ),
     ({"namespace": "My_Lab"}, "namespace: expected lower-case letters.*'My_Lab'"),
     ({"namespace": "a" * 64}, "namespace: expected .* at most 63 characters"),
     ({"secret": "Keys"}, "secret: expected the name of an object.*'Keys'"),
@@ -234,6 +238,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"kind": "volcano", "max_hours": 1},
         "max_hours: expected none with `kind: volcano`, got one: .* no deadline",
+    ),
+    (
+        {"kind": "jobset", "max_hours": 1},
+        "max_hours: expected none with `kind: jobset`, got one: .* no deadline",
     ),
     ({"volumes": [{"mount_path": "/data"}]}, "volumes.0: expected `claim`, or `nfs_server` and"),
     (

@@ -36,6 +36,8 @@ def metadata_of_pods(asked: Any) -> Any:
         (patch,) = spec["runtimePatches"]
         (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
         return node["template"]["spec"]["template"]["metadata"]
+    if "replicatedJobs" in spec:
+        return spec["replicatedJobs"][0]["template"]["spec"]["template"]["metadata"]
     for key in ("template", "tasks", "pytorchReplicaSpecs"):
         found = spec.get(key)
         if key == "tasks" and found:

@@ -30,7 +30,7 @@ def test_a_job_waits_runs_and_is_done(kind: str, cluster: Cluster, at: Connect) 
         thing["status"] = {"state": {"phase": "Running"}}
     assert client.status("tiny-1") == JobStatus("tiny-1", "running", *_volcano(kind, "Running"))
     cluster.end_pod("tiny-1-a", 0)
-    words = {"pytorchjob": "Succeeded", "volcano": "Completed"}
+    words = {"jobset": "Completed", "pytorchjob": "Succeeded", "volcano": "Completed"}
     conditions(thing, words.get(kind, "Complete"))
     if kind == "volcano":
         thing["status"] = {"state": {"phase": "Completed"}}

@@ -1,4 +1,4 @@
-"""Kubernetes clusters: Indexed Jobs, Kubeflow's TrainJobs and PyTorchJobs, Volcano.
+"""Kubernetes clusters: Indexed Jobs, JobSets, Kubeflow's TrainJobs and PyTorchJobs, Volcano.
 
 `profile`, `manifests` (the pure request, with `pod` and `kinds`), and `client` (with `api`,
 `refusals`, `job_status`, `logs`, `checks`), which talks to the API server.

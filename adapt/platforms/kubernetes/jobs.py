@@ -30,44 +30,100 @@ Manifest = dict[str, Any]
 
 def indexed_job(submission: Submission, profile: KubernetesProfile) -> Manifest:
     """A Job whose pods are numbered and find the first by its name in a headless Service."""
+    name = submission.name
+    subdomain = {"subdomain": name} if profile.nodes > 1 else {}
+    spec = {
+        **_numbered(profile),
+        # where one pod is lost the others end too, and each counts
+        "backoffLimit": profile.retries * profile.nodes,
+        **_pod_failures("Ignore"),
+        **_deadline(profile),
+        "ttlSecondsAfterFinished": round(3600 * profile.keep_hours),
+        "template": _numbered_pod(submission, profile, f"{name}-0.{name}", **subdomain),
+    }
+    return _object("batch/v1", "Job", submission, profile, spec)
+
+
+def jobset(submission: Submission, profile: KubernetesProfile) -> Manifest:
+    """A JobSet of one Indexed Job, whose pods it names itself.
+
+    The first pod that fails ends the Job, and the set makes it anew when all its pods are gone:
+    two attempts never write to the same run. A Job says by a message alone which of its rules
+    ended it.
+    """
+    name = submission.name
+    rules = [
+        {
+            "name": "disrupted",
+            "action": "RestartJobSetAndIgnoreMaxRestarts",
+            "onJobFailureReasons": ["PodFailurePolicy"],
+            "onJobFailureMessagePatterns": ["has condition DisruptionTarget"],
+        },
+        {
+            "name": "never_again",
+            "action": "FailJobSet",
+            "onJobFailureReasons": ["PodFailurePolicy"],
+        },
+    ]
+    job = {
+        **_numbered(profile),
+        "backoffLimit": 0,
+        **_pod_failures("FailJob"),
+        "template": _numbered_pod(submission, profile, f"{name}-node-0-0.{name}"),
+    }
+    spec = {
+        "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
+        "failurePolicy": {
+            "maxRestarts": profile.retries,
+            "restartStrategy": "BlockingRecreate",
+            "rules": rules,
+        },
+        "ttlSecondsAfterFinished": round(3600 * profile.keep_hours),
+        "replicatedJobs": [{"name": "node", "replicas": 1, "template": {"spec": job}}],
+    }
+    return _object("jobset.x-k8s.io/v1alpha2", "JobSet", submission, profile, spec)
+
+
+def _numbered(profile: KubernetesProfile) -> Manifest:
+    """A pod for each node."""
+    return {
+        "completionMode": "Indexed",
+        "completions": profile.nodes,
+        "parallelism": profile.nodes,
+    }
+
+
+def _numbered_pod(
+    submission: Submission, profile: KubernetesProfile, first: str, **more: str
+) -> Manifest:
+    """Its pods, the first of several under the host name `first`."""
     nodes = {
         "PET_NNODES": str(profile.nodes),
         "PET_NPROC_PER_NODE": str(processes(profile)),
+        **({"PET_MASTER_ADDR": first} if profile.nodes > 1 else {}),
     }
-    subdomain = {}
-    if profile.nodes > 1:
-        nodes["PET_MASTER_ADDR"] = f"{submission.name}-0.{submission.name}"
-        subdomain = {"subdomain": submission.name}
     pod = template(
         submission,
         profile,
         "main",
-        **subdomain,
+        **more,
         restartPolicy="Never",
         volumes=volumes(submission, profile),
     )
     pod["spec"]["containers"][0]["env"] = environment(submission, profile, **nodes)
+    return pod
+
+
+def _pod_failures(disrupted: str) -> Manifest:
+    """The action for pods whose node went, and the end for what another attempt ends with too."""
     never_again = {"containerName": "main", "operator": "In", "values": NEVER_AGAIN}
-    disrupted = {"type": "DisruptionTarget", "status": "True"}
-    spec = {
-        "completionMode": "Indexed",
-        "completions": profile.nodes,
-        "parallelism": profile.nodes,
-        # where one pod is lost the others end too, and each counts
-        "backoffLimit": profile.retries * profile.nodes,
-        "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {
-            "rules": [
-                {"action": "Ignore", "onPodConditions": [disrupted]},
-                # 1.28 to 1.30 want the empty list
-                {"action": "FailJob", "onExitCodes": never_again, "onPodConditions": []},
-            ]
-        },
-        **_deadline(profile),
-        "ttlSecondsAfterFinished": round(3600 * profile.keep_hours),
-        "template": pod,
-    }
-    return _object("batch/v1", "Job", submission, profile, spec)
+    condition = {"type": "DisruptionTarget", "status": "True"}
+    rules = [
+        {"action": disrupted, "onPodConditions": [condition]},
+        # 1.28 to 1.30 want the empty list
+        {"action": "FailJob", "onExitCodes": never_again, "onPodConditions": []},
+    ]
+    return {"podReplacementPolicy": "Failed", "podFailurePolicy": {"rules": rules}}
 
 
 def trainjob(submission: Submission, profile: KubernetesProfile) -> Manifest:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from adapt.platforms.kubernetes.jobs import (
     Manifest,
     indexed_job,
+    jobset,
     pytorchjob,
     trainjob,
     volcano,
@@ -43,7 +44,8 @@ class Kind(NamedTuple):
     `needed` are objects of the cluster. `commands` is the group of commands that stop it. With
     `service` several nodes meet through a Service of ours. `restarts` is true where every
     interruption is retried: a TrainJob's runtime may do so, which is not known here, and a
-    PyTorchJob fails where a node is reclaimed.
+    PyTorchJob fails where a node is reclaimed. `longest_name` leaves room in labels of 63
+    characters: pods and hosts are named after their job, with a suffix.
     """
 
     kind: str
@@ -61,6 +63,7 @@ class Kind(NamedTuple):
     commands: str = ""
     service: bool = False
     restarts: bool = False
+    longest_name: int = 50
 
     @property
     def api_version(self) -> str:
@@ -69,11 +72,12 @@ class Kind(NamedTuple):
 
 
 def phase_of_conditions(job: Manifest) -> JobPhase:
-    """Job, TrainJob and PyTorchJob have conditions; an end counts more than the others."""
+    """All but Volcano's jobs have conditions; an end counts more than the others."""
     conditions = job.get("status", {}).get("conditions") or []
     found = {one["type"]: one for one in conditions if one.get("status") == "True"}
     ends: list[tuple[str, Literal["done", "failed", "suspended"]]] = [
         ("Complete", "done"),
+        ("Completed", "done"),
         ("Succeeded", "done"),
         ("Failed", "failed"),
         ("Suspended", "suspended"),
@@ -145,6 +149,22 @@ KINDS: dict[KindName, Kind] = {
         phase=phase_of_conditions,
         suspend={"spec": {"suspend": True}},
         needed=_runtime,
+        longest_name=45,
+    ),
+    "jobset": Kind(
+        kind="JobSet",
+        group="jobset.x-k8s.io",
+        version="v1alpha2",
+        plural="jobsets",
+        needs="JobSet 0.10 or later",
+        job_label="jobset.sigs.k8s.io/jobset-name",
+        node_label="batch.kubernetes.io/job-completion-index",
+        container="main",
+        build=jobset,
+        phase=phase_of_conditions,
+        suspend={"spec": {"suspend": True}},
+        restarts=True,
+        longest_name=45,
     ),
     "pytorchjob": Kind(
         kind="PyTorchJob",

@@ -15,22 +15,18 @@ from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.platform import Request, Submission
 from adapt.platforms.reachable import CHECKPOINTS, unreachable
 
-LONGEST_NAME = 50
-"""Pods and hosts are named after their job with a suffix, in labels of 63 characters."""
-
 
 def request(submission: Submission, profile: KubernetesProfile) -> Request:
     """The manifests. Raises `JobError` for a name that the API server would refuse, and for paths
     that the pods do not have or that are lost with them."""
-    name = submission.name
-    if len(name) > LONGEST_NAME or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
+    name, kind = submission.name, KINDS[profile.kind]
+    if len(name) > kind.longest_name or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
         raise JobError(
             f"name: expected lower-case letters, digits and `-`, a letter first, at most "
-            f"{LONGEST_NAME} characters, got {name!r}",
+            f"{kind.longest_name} characters, got {name!r}",
             fix="rename the job spec",
         )
     _check_uris(submission, profile)
-    kind = KINDS[profile.kind]
     items = [
         _config_map(submission, profile),
         *([_service(submission, profile)] if kind.service and profile.nodes > 1 else []),

@@ -24,7 +24,7 @@ from adapt.platforms.kubernetes.serve import KubernetesServe
 from adapt.platforms.mounts import below
 from adapt.platforms.platform import Profile, Promised
 
-KindName = Literal["indexed_job", "trainjob", "pytorchjob", "volcano"]
+KindName = Literal["indexed_job", "jobset", "trainjob", "pytorchjob", "volcano"]
 
 RESERVED_PATHS = ("/dev/shm", "/tmp", "/cache", "/etc/segadapt")
 """Mounts that every pod of ours has."""
@@ -40,6 +40,7 @@ _NOT_FOR: dict[str, dict[str, str]] = {
         "keep_hours": "its runtime sets how long ended jobs stay (ttlSecondsAfterFinished)",
         "priority_class": "its runtime sets it",
     },
+    "jobset": {"max_hours": "a JobSet has no deadline"},
     "volcano": {
         "max_hours": "a Volcano job has no deadline",
         "kueue": "Volcano has queues of its own (`queue`)",
@@ -107,8 +108,9 @@ class KubernetesProfile(Profile):
     platform: Literal["kubernetes"] = Field(description="This platform.")
     kind: KindName = Field(
         "indexed_job",
-        description="indexed_job needs nothing installed; trainjob is Kubeflow Trainer 2.3 or "
-        "later, pytorchjob Kubeflow's training operator 1, volcano the Volcano scheduler.",
+        description="indexed_job needs nothing installed; jobset is JobSet 0.10 or later, trainjob "
+        "Kubeflow Trainer 2.3 or later, pytorchjob Kubeflow's training operator 1, volcano the "
+        "Volcano scheduler.",
     )
     namespace: LabelName = Field("default", description="Namespace of the job's objects.")
     context: str | None = Field(
