@@ -36,6 +36,7 @@ RESOURCES = {
     "bus.volcano.sh/v1alpha1": ("commands",),
     "scheduling.volcano.sh/v1beta1": ("queues",),
     "kueue.x-k8s.io/v1beta1": ("localqueues", "workloads", "workloadpriorityclasses"),
+    "scheduling.x-k8s.io/v1alpha1": ("podgroups",),
     "node.k8s.io/v1": ("runtimeclasses",),
 }
 PATH = re.compile(

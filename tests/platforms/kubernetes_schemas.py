@@ -24,6 +24,7 @@ CUSTOM = {
     ("bus.volcano.sh/v1alpha1", "Command"): ("volcano.yaml", "command"),
     ("kueue.x-k8s.io/v1beta1", "Workload"): ("kueue.yaml", None),
     ("jobset.x-k8s.io/v1alpha2", "JobSet"): ("jobset.yaml", None),
+    ("scheduling.x-k8s.io/v1alpha1", "PodGroup"): ("podgroup.yaml", None),
     ("serving.kserve.io/v1beta1", "InferenceService"): ("inferenceservice.yaml", None),
 }
 

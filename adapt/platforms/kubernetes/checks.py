@@ -8,7 +8,7 @@ from typing import Any
 
 from adapt.errors import JobError
 from adapt.platforms.gpus import check_gpus
-from adapt.platforms.kubernetes import kueue
+from adapt.platforms.kubernetes import coscheduling, kueue
 from adapt.platforms.kubernetes.api import ApiServer
 from adapt.platforms.kubernetes.kinds import KINDS, Kind, Needed, collection
 from adapt.platforms.kubernetes.profile import KubernetesProfile
@@ -26,6 +26,8 @@ def findings(api: ApiServer, profile: KubernetesProfile, request: Request) -> It
         version = api.get("/version")
         yield Finding("API server", True, f"{api.host}, {version.get('gitVersion')}")
         yield from _kind(api, kind)
+        if profile.coscheduling is not None:
+            yield _pod_groups(api)
         yield from _namespace(api, profile)
         yield from _rights(api, profile, kind)
         for what, path, fix in _named(profile):
@@ -42,18 +44,27 @@ def findings(api: ApiServer, profile: KubernetesProfile, request: Request) -> It
 
 
 def _kind(api: ApiServer, kind: Kind) -> Iterator[Finding]:
-    what = f"kind {kind.kind}"
+    fix = f"install {kind.needs}, or take `kind: indexed_job`, which needs nothing installed"
+    yield _known(api, kind.api_version, kind.kind, kind.plural, fix)
+
+
+def _pod_groups(api: ApiServer) -> Finding:
+    version = f"{coscheduling.GROUP}/{coscheduling.VERSION}"
+    fix = "install the scheduler plugins with Coscheduling, or remove `coscheduling`"
+    return _known(api, version, "PodGroup", "podgroups", fix)
+
+
+def _known(api: ApiServer, version: str, kind: str, plural: str, fix: str) -> Finding:
+    """A kind of object that the cluster has, or its fix."""
     try:
-        known = api.get(f"/apis/{kind.api_version}")["resources"]
+        known = api.get(f"/apis/{version}")["resources"]
     except ServerRefused as error:
         if error.code != 404:
             raise
         known = []
-    if any(one["name"] == kind.plural for one in known):
-        yield Finding(what, True, kind.api_version)
-    else:
-        fix = f"install {kind.needs}, or take `kind: indexed_job`, which needs nothing installed"
-        yield Finding(what, False, f"no matches for {kind.api_version} {kind.kind}", fix)
+    if any(one["name"] == plural for one in known):
+        return Finding(f"kind {kind}", True, version)
+    return Finding(f"kind {kind}", False, f"no matches for {version} {kind}", fix)
 
 
 def _namespace(api: ApiServer, profile: KubernetesProfile) -> Iterator[Finding]:
@@ -96,6 +107,8 @@ def _needed(profile: KubernetesProfile, kind: Kind) -> list[tuple[str, str, str,
     ]
     if kind.service and profile.nodes > 1:
         rights += [(verb, "", "services", "") for verb in ("create", "patch")]
+    if profile.coscheduling is not None:
+        rights += [(verb, coscheduling.GROUP, "podgroups", "") for verb in ("create", "patch")]
     if profile.kueue is not None:
         group = kueue.VERSIONS[0].partition("/")[0]
         rights += [(verb, group, "workloads", "") for verb in ("list", "patch")]

@@ -8,6 +8,7 @@ stays for `status`; a job that is deleted leaves nothing to read.
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
+from adapt.platforms.kubernetes import coscheduling
 from adapt.platforms.kubernetes.jobs import (
     Manifest,
     indexed_job,
@@ -206,6 +207,7 @@ _PLURALS = {
     ("serving.kserve.io/v1beta1", "InferenceService"): "inferenceservices",
     ("autoscaling/v2", "HorizontalPodAutoscaler"): "horizontalpodautoscalers",
     (COMMANDS, "Command"): "commands",
+    (f"{coscheduling.GROUP}/{coscheduling.VERSION}", "PodGroup"): "podgroups",
     **{(kind.api_version, kind.kind): kind.plural for kind in KINDS.values()},
 }
 

@@ -1,12 +1,13 @@
 """The manifests of a submission: a `List`, which `kubectl apply -f` takes as well.
 
 First the objects that the job needs (its spec in a ConfigMap, the Service of an Indexed Job of
-several nodes), then the job itself.
+several nodes, its PodGroup), then the job itself.
 """
 
 import re
 
 from adapt.errors import JobError
+from adapt.platforms.kubernetes.coscheduling import pod_groups
 from adapt.platforms.kubernetes.jobs import Manifest
 from adapt.platforms.kubernetes.kinds import KINDS
 from adapt.platforms.kubernetes.kueue import queued
@@ -30,6 +31,7 @@ def request(submission: Submission, profile: KubernetesProfile) -> Request:
     items = [
         _config_map(submission, profile),
         *([_service(submission, profile)] if kind.service and profile.nodes > 1 else []),
+        *pod_groups(metadata(submission, profile), profile),
         queued(kind.build(submission, profile), kind.suspend, profile),
     ]
     return {"apiVersion": "v1", "kind": "List", "items": items}

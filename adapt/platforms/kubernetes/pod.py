@@ -7,6 +7,7 @@ Security Standard accepts it. The spec is a file of a ConfigMap; secrets come fr
 from typing import Any
 
 from adapt.errors import DataError, JobError
+from adapt.platforms.kubernetes.coscheduling import group_label, scheduler
 from adapt.platforms.kubernetes.pod_settings import (
     affinity,
     container_fields,
@@ -63,7 +64,8 @@ def pod_metadata(submission: Submission, profile: KubernetesProfile) -> dict[str
     """The metadata of the pods: without a sidecar, which would outlive the job."""
     of_object = metadata(submission, profile)
     notes = {**of_object["annotations"], "sidecar.istio.io/inject": "false"}
-    return {"labels": of_object["labels"], "annotations": notes}
+    labelled = {**of_object["labels"], **group_label(submission.name, profile)}
+    return {"labels": labelled, "annotations": notes}
 
 
 def template(
@@ -75,6 +77,7 @@ def template(
         "spec": {
             **placement(profile),
             **pod_fields(profile),
+            **scheduler(profile),
             **together(submission, profile),
             **({"priorityClassName": profile.priority_class} if profile.priority_class else {}),
             "automountServiceAccountToken": profile.service_account is not None,

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
+from adapt.platforms.kubernetes.coscheduling import Coscheduling
 from adapt.platforms.kubernetes.kueue import Kueue
 from adapt.platforms.kubernetes.names import (
     LabelKey,
@@ -39,11 +40,13 @@ _NOT_FOR: dict[str, dict[str, str]] = {
         "restarts": "its runtime sets the restarts (failurePolicy.maxRestarts)",
         "keep_hours": "its runtime sets how long ended jobs stay (ttlSecondsAfterFinished)",
         "priority_class": "its runtime sets it",
+        "coscheduling": "its runtime sets it (podGroupPolicy)",
     },
     "jobset": {"max_hours": "a JobSet has no deadline"},
     "volcano": {
         "max_hours": "a Volcano job has no deadline",
         "kueue": "Volcano has queues of its own (`queue`)",
+        "coscheduling": "Volcano starts all pods or none itself",
     },
 }
 
@@ -149,6 +152,9 @@ class KubernetesProfile(Profile):
     volumes: list[PodVolume] = Field([], description="File systems that every pod mounts.")
     kueue: Kueue | None = Field(
         None, description="A queue of Kueue, which starts all pods of a job or none; none = none."
+    )
+    coscheduling: Coscheduling | None = Field(
+        None, description="A scheduler that starts all pods of a job or none; none = none."
     )
     pods: PodSettings = Field(PodSettings(), description="More settings of the pods.")
     grace_s: int = Field(
