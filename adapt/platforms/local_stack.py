@@ -6,6 +6,7 @@ SeaweedFS is killed, since SIGTERM takes it 15 s: all that it has acknowledged i
 
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -120,12 +121,25 @@ def mlflow_server(folder: Path, s3: S3Server | None = None) -> Iterator[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface without a listener at this moment, all different."""
+    """Ports of the loopback interface without a listener at this moment, all different.
+
+    They are below those that systems give to connections, which could take one before its server
+    does. Raises `RuntimeError` where too few are free.
+    """
+    found = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
+        for port in _RANDOM.sample(_SERVERS_PORTS, len(_SERVERS_PORTS)):
+            one = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind((HOST, port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise RuntimeError(f"{HOST}: expected {count} free ports, got {len(found)}")
+
+
+_SERVERS_PORTS, _RANDOM = range(20_000, 32_000), random.SystemRandom()
+"""Other processes must draw others, whatever seeds they set."""
 
 
 _SEAWEEDFS_PORTS = tuple(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -154,3 +155,11 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_free_ports_are_none_that_connections_are_given() -> None:
+    ports = free_ports(50)
+    assert len(set(ports)) == 50 and max(ports) < 32_768
+    with socket.socket() as taken:
+        taken.bind((local_stack.HOST, ports[0]))
+        assert ports[0] not in free_ports(len(local_stack._SERVERS_PORTS) // 2)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+import adapt.serve
 from adapt.config.strict_yaml import packed
 from adapt.errors import JobError
 from adapt.places import model_to_serve
@@ -145,6 +146,7 @@ def test_no_model_no_port_and_no_packages_are_refused(
     ended_with(ended, 2, f"may listen on, got 127.0.0.1:{port} (", "give another --port")
     ended = call("serve", weights, "--host", "no.such.host.invalid", folder=tmp_path)
     ended_with(ended, 2, "host, port: expected an address")
+    monkeypatch.setattr(adapt, "serve", adapt.serve)  # which importing it again replaces
     for name in [one for one in sys.modules if one.startswith("adapt.serve")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)

@@ -63,7 +63,8 @@ def test_a_job_that_lost_its_lease_leaves_the_run_to_the_other(
         seen.append(progress.step)
         if progress.step == 3:
             values = {"owner": "x", "host": "other", "pid": 7, "space": "another machine"}
-            store.put(LEASE, json.dumps(values).encode())
+            while not store.swap(LEASE, store.get(LEASE), json.dumps(values).encode()):
+                pass  # as another job takes it: never between a look and a write of this one's
             before.update({info.key: store.get(info.key) for info in store.list()})
 
     before: dict[str, bytes] = {}
