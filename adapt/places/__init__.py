@@ -1,9 +1,10 @@
 """Where this process runs: environment and files -> `Place`.
 
 A platform is a row of PLACES, a pure function `(environment, root) -> Place | None`; the first
-that knows itself wins, so the order matters: ModelArts runs on Volcano, and Kubeflow's pods are
-pods of Indexed Jobs. Process ranks come from torchrun alone (RANK, WORLD_SIZE beside
-TORCHELASTIC_RUN_ID), since several platforms set variables of the same names that count pods.
+that knows itself wins, so the order matters: ModelArts runs on Volcano, SkyPilot on Kubernetes and
+Slurm, and Kubeflow's pods are pods of Indexed Jobs. Process ranks come from torchrun alone (RANK,
+WORLD_SIZE beside TORCHELASTIC_RUN_ID), since several platforms set variables of the same names that
+count pods.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,7 @@ from adapt.places.sagemaker import (
     SPEC_VARIABLES,
     sagemaker,
 )
+from adapt.places.sky import sky
 from adapt.places.slurm import slurm
 
 __all__ = [
@@ -82,6 +84,7 @@ _SHOWN = {SAGEMAKER_PROCESSING: SAGEMAKER_MESSAGE, SAGEMAKER_HOSTS: SAGEMAKER_FA
 PLACES: dict[str, Callable[[Mapping[str, str], Path], Place | None]] = {
     "sagemaker": sagemaker,
     "modelarts": modelarts,
+    "sky": sky,
     "trainjob": trainjob,
     "pytorchjob": pytorchjob,
     "volcano": volcano,

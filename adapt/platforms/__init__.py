@@ -18,6 +18,7 @@ from adapt.platforms.kubernetes import KUBERNETES
 from adapt.platforms.modelarts import MODELARTS
 from adapt.platforms.platform import Platform, Profile
 from adapt.platforms.sagemaker import SAGEMAKER
+from adapt.platforms.sky import SKY
 from adapt.platforms.slurm import SLURM
 from adapt.spec.shipped import find_file
 
@@ -27,6 +28,7 @@ PLATFORMS: dict[str, Platform] = {
     "modelarts": MODELARTS,
     "kubernetes": KUBERNETES,
     "slurm": SLURM,
+    "sky": SKY,
 }
 """By the profile's `platform`."""
 

@@ -49,6 +49,13 @@ SAMPLES = {
         | {"MA_JOB_DIR": "/job", "MA_NUM_HOSTS": "2", "MA_NUM_GPUS": "8", "MA_VJ_NAME": "v"},
         {"num_nodes": 2, "node": 1, "processes": 8, "master_addr": "job-worker-0.job", "job": "v"},
     ),
+    "sky": Sample(
+        POD
+        | {"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NUM_GPUS_PER_NODE": "4"}
+        | {"SKYPILOT_NODE_IPS": "10.0.0.4\n10.0.0.5", "SKYPILOT_TASK_ID": "sky-managed-1_town_7-0"},
+        {"num_nodes": 2, "node": 1, "processes": 4, "master_addr": "10.0.0.4", "grace_s": 30}
+        | {"job": "sky-managed-1_town_7-0", "interrupted_code": 75, "failure_file": None},
+    ),
     "trainjob": Sample(
         POD
         | {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_NPROC_PER_NODE": "auto"}
@@ -297,6 +304,7 @@ def test_ranges_of_nodes_are_refused(tmp_path: Path) -> None:
 
 WORKERS = POD | {"VC_WORKER_HOSTS": "a,b", "VC_WORKER_NUM": "2"}
 PLUGIN = {"VC_MASTER_HOSTS": "a", "VC_WORKER_HOSTS": "b", "MASTER_ADDR": "a", "WORLD_SIZE": "2"}
+SKY = {"SKYPILOT_NODE_RANK": "0", "SKYPILOT_NUM_NODES": "2"}
 STEP = {"SLURM_JOB_ID": "1", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2"}
 
 
@@ -310,6 +318,9 @@ STEP = {"SLURM_JOB_ID": "1", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS"
         (POD | PET | {"JOB_COMPLETION_INDEX": "2", "PET_NODE_RANK": ""}, "PET_NODE_RANK: expected"),
         (STEP | {"SLURM_NODEID": "2"}, "node: expected a number below 2"),
         (STEP, "SLURM_NODEID: expected a whole number, got None"),
+        (SKY | {"SKYPILOT_NODE_RANK": "2"}, "node: expected a number below 2"),
+        (SKY | {"SKYPILOT_NODE_RANK": "a"}, "SKYPILOT_NODE_RANK: expected a whole number, got 'a'"),
+        (SKY | {"RANK": "0", "WORLD_SIZE": "8", "MASTER_ADDR": "a"}, "WORLD_SIZE: expected torch"),
         (PET | {"PET_NODE_RANK": "-1"}, "PET_NODE_RANK: expected a whole number, got '-1'"),
         (POD | PET | {"PET_NODE_RANK": "one"}, "PET_NODE_RANK: expected a whole number, got 'one'"),
         ({"PET_NNODES": "2", "PET_MASTER_ADDR": "a"}, "PET_NODE_RANK: expected .* got None"),

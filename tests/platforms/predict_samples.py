@@ -37,6 +37,7 @@ PROFILES = {
     "kubernetes": lambda: profile("kubernetes", "gpus=1"),
     "sagemaker": lambda: profile("sagemaker"),
     "slurm": lambda: profile("slurm"),
+    "sky": lambda: profile("sky"),
     "modelarts": lambda: profile_of(MODELARTS, secrets=["OBS_ACCESS_KEY"], nodes=1, cuda=12),
 }
 

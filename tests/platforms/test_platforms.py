@@ -25,7 +25,7 @@ def job() -> JobSpec:
 
 def test_every_platform_has_a_shipped_profile_and_a_page() -> None:
     shipped = {load_profile(path).platform for path in PROFILES}
-    known = {"docker", "kubernetes", "modelarts", "sagemaker", "slurm"}
+    known = {"docker", "kubernetes", "modelarts", "sagemaker", "sky", "slurm"}
     assert shipped == PLATFORMS.keys() == known
     for name in PLATFORMS:
         assert (ROOT / "docs/platforms" / f"{name}.md").exists()

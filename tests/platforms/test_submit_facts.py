@@ -65,6 +65,15 @@ SHOWN = {
             "checkpoint.uri": "/runs, which is the nodes' /shared/runs",
         },
     ),
+    "sky": (
+        {"price_per_hour": 2.0, "max_hours": 10},
+        {
+            "restarts": "by the platform; after its last attempt, submit --follow --restart N "
+            "submits a reclaimed job again",
+            "price": "2.00 USD an hour, at most 20.00 USD (max_hours 10)",
+            "grace": "120 s from the platform's stop to its kill",
+        },
+    ),
     "sagemaker": (
         {
             "checkpoint_uri": "s3://bucket/runs",
@@ -90,7 +99,9 @@ def test_what_is_shown_is_what_the_job_really_reads_and_writes(name: str) -> Non
         values.pop(key, None)
     values = {**values, "gpus": 1, **changes}
     values["environment"] = {}
-    job = parse_spec(tiny_values("/data/a", "/runs"), "tiny")
+    streams = name == "sky"
+    read, written = ("s3://b/a", "s3://b/runs") if streams else ("/data/a", "/runs")
+    job = parse_spec(tiny_values(read, written), "tiny")
     profile = validate(PLATFORMS[name].profile, values)
     facts = facts_of(prepare_job(job, profile, now=datetime(2026, 11, 29, 12, tzinfo=UTC)))
     assert {key: facts.get(key) for key in expected} == expected
