@@ -47,7 +47,7 @@ def _of_machines(sky: Sky, task: Path) -> Finding:
 
 
 def chosen_in(table: str) -> str | None:
-    """The machine that SkyPilot's table marks as chosen, in words, with its price an hour."""
+    """The machine that SkyPilot's table marks as chosen, with its price an hour."""
     for line in table.splitlines():
         if "✔" in line:
             return " ".join(line.replace("✔", "").split())

@@ -16,8 +16,8 @@ class JobLog:
 
     def new_lines(self, follow: bool) -> Iterator[str]:
         """The lines after those that were given before; with `follow` until SkyPilot ends the
-        stream. A stream begins with the start of the job that runs now, so lines are passed over
-        only as long as they are known."""
+        stream. A stream begins with the start of the job that runs now, so lines are skipped only
+        as long as they are known."""
         known = Counter(self._shown)
         words = ["--follow"] if follow else ["--no-follow"]
         for line in self._sky.lines("jobs", "logs", *words, "--tail", "0", self._number):

@@ -45,7 +45,7 @@ OUR_CONFIG = {
 
 
 class SkyProfile(Profile):
-    """What SkyPilot is asked for, on whichever cloud has it."""
+    """The machines of a job, on whichever cloud has them."""
 
     platform: Literal["sky"] = Field(description="sky: a managed job of SkyPilot.")
     image: str = Field(
@@ -75,8 +75,8 @@ class SkyProfile(Profile):
     spot: bool = Field(True, description="Rent spot machines, which a cloud may reclaim.")
     recovery: Literal["EAGER_NEXT_REGION", "FAILOVER"] | None = Field(
         None,
-        description="Where a reclaimed job is started again: EAGER_NEXT_REGION elsewhere at once, "
-        "FAILOVER in the same region first; none: SkyPilot's default, the former.",
+        description="Place of a reclaimed job's next start: EAGER_NEXT_REGION another region, "
+        "FAILOVER the same region first; none: SkyPilot's default, the former.",
     )
     labels: dict[str, str] = Field({}, description="Labels, or tags, of the machines.")
     priority: int | None = Field(

@@ -1,4 +1,4 @@
-"""What SkyPilot refuses, as errors with their fix."""
+"""Refusals of SkyPilot, as errors with their fix."""
 
 import re
 from typing import NamedTuple
