@@ -146,8 +146,8 @@ def test_ctrl_c_while_a_job_starts_is_one_line_and_75(
     wait_until(lambda: bool(children(terminal)), timeout_s=60)
     terminal.press_ctrl_c()
     assert terminal.end() == 75, terminal.seen
-    (line,) = lines_of(terminal)
-    assert line == "SIGINT: saving at the next step, then stopping (exit code 75)"
+    line = "SIGINT: saving at the next step, then stopping (exit code 75)"
+    assert lines_of(terminal) == [line], terminal.seen
 
 
 def test_ctrl_c_before_there_is_a_job_is_one_line_and_130(tmp_path: Path) -> None:

@@ -8,10 +8,6 @@ from uuid import uuid4
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
-from mlflow.tracking._model_registry import utils as registry
-from mlflow.tracking._tracking_service import utils as tracking
 
 from adapt.tracking.config import TrackingConfig
 from adapt.tracking.mlflow_database import make_database
@@ -28,17 +24,7 @@ def new_database(folder: Path) -> str:
     """
     uri = f"sqlite:///{folder}/{uuid4().hex}/mlflow.db"
     make_database(uri)
-    _forget_open_files()
     return uri
-
-
-def _forget_open_files() -> None:
-    """MLflow keeps each file open by its URI. pytest removes the folder of a test that passed, and
-    may give the next one the same name: MLflow would write to the file that is gone."""
-    tracking._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
-    registry._get_store_registry()._get_store_with_resolved_uri.cache_clear()
-    for store in (TrackingStore, RegistryStore):
-        store._engine_map.clear()
 
 
 def open_tracker(uri: str, folder: Path, job_key: str, **more: Any) -> Tracker:

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from adapt.tracking.delivery import Delivery
+from adapt.tracking.mlflow_database import make_database
 from adapt.tracking.mlflow_errors import failures
 from adapt.tracking.names import legal_name, legal_path
 from adapt.tracking.spool import Spool
@@ -133,8 +134,8 @@ def test_a_replaced_database_is_opened_again(
     uri = new_database(tmp_path / "runs")
     tracker = open_tracker(uri, tmp_path / "spool", "replaced")
     wait_until_delivered(tracker)
-    (tmp_path / "runs" / "mlflow.db").unlink()
-    new_database(tmp_path / "runs")
+    Path(uri.removeprefix("sqlite:///")).unlink()
+    make_database(uri)
     tracker.log_metrics({"loss": 1.0}, 1)
     assert tracker.finish("FINISHED", DELIVERY_S)
     assert history(uri, only_run(uri, "replaced"), "loss") == [(1, 1.0)]
