@@ -23,7 +23,7 @@ class Stop:
     """
 
     def __init__(self, grace_s: float = math.inf) -> None:
-        self.asked, self._grace_s = False, grace_s
+        self.asked, self._grace_s, self._owner = False, grace_s, os.getpid()
         self._first_s, self._since_s = 0.0, math.inf
         self._process: subprocess.Popen[bytes] | None = None
         signal.signal(signal.SIGTERM, self._ask)
@@ -50,6 +50,8 @@ class Stop:
         return max(0.0, grace_s - END_S - self.age_s()) if self.asked else None
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            return  # a child that is not another program yet; this one's owner is asked too
         name, now_s, again = signal.Signals(number).name, time.monotonic(), self.asked
         overdue = again and number == signal.SIGINT and now_s - self._first_s > self._grace_s
         if not again:

@@ -137,6 +137,18 @@ def test_ctrl_c_again_after_the_grace_ends_what_hangs(signals_kept: None) -> Non
     assert not stop.by_hand and stop.age_s() >= 0.05
 
 
+def test_a_child_that_is_no_other_program_yet_says_nothing(
+    signals_kept: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C reaches it too, before it has a session of its own."""
+    stop = Stop()
+    child = subprocess.Popen(
+        [sys.executable, "-c", "pass"], preexec_fn=lambda: os.kill(os.getpid(), signal.SIGINT)
+    )
+    assert child.wait() == 0 and not stop.asked
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_ctrl_c_while_a_job_starts_is_one_line_and_75(
