@@ -14,6 +14,7 @@ from adapt.config.section import Section
 from adapt.config.validation import Mistake
 from adapt.places import GRACE, MODEL, MODEL_SHA256
 from adapt.platforms.platform import Profile, Request
+from adapt.platforms.spec_variable import SHORTER_SPEC, SPEC_VARIABLE, spec_variable
 from storage.uris import split_uri
 
 EndpointState = Literal["starting", "ready", "failed", "stopped", "unknown"]
@@ -29,7 +30,7 @@ MODEL_FOLDER = "/opt/ml/model"
 
 TOKEN = "SEGADAPT_TOKEN"
 """The server's variable with the token that requests state."""
-SPEC_VARIABLE, SPEC_OPTION = "SEGADAPT_SPEC_BASE64", "SEGADAPT_OPTION_SPEC"
+SPEC_OPTION = "SEGADAPT_OPTION_SPEC"
 """A job spec in base64, and the variable of the server's `--spec`, which names it."""
 
 
@@ -101,10 +102,12 @@ class Deployment(NamedTuple):
         return {**hidden, **profile.environment, **own}
 
     def store_settings(self) -> dict[str, str]:
-        """The variables that give the server the settings of the model's store, if any."""
+        """The variables that give the server the settings of the model's store, if any. Raises
+        `JobError` where the spec is too long for one."""
         if self.spec is None or self.is_path:
             return {}
-        return {SPEC_VARIABLE: self.spec, SPEC_OPTION: f"env:{SPEC_VARIABLE}"}
+        own = spec_variable("--spec", self.spec, SHORTER_SPEC)
+        return {**own, SPEC_OPTION: f"env:{SPEC_VARIABLE}"}
 
 
 class EndpointStatus(NamedTuple):

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from adapt.errors import JobError
 from adapt.places import GRACE, PREDICT_SHA256
-from adapt.platforms.endpoint import SPEC_VARIABLE
 from adapt.platforms.platform import Profile
 from adapt.platforms.reachable import ALIASES, IMAGE, READ, STORED, expected_uri, is_there
+from adapt.platforms.spec_variable import LONGEST_SPEC, SHORTER_SPEC, SPEC_VARIABLE, spec_variable
 from storage.uris import split_uri, without_password
 
 PROGRAM = ("python", f"{IMAGE}/entrypoint.py")
@@ -54,6 +54,12 @@ class Prediction(NamedTuple):
         digest = {} if self.sha256 is None else {PREDICT_SHA256: self.sha256}
         return {**hidden, **profile.environment, GRACE: f"{grace_s:.0f}", **digest}
 
+    def spec_variable(self, longest: int = LONGEST_SPEC) -> dict[str, str]:
+        """The variable of the spec, if there is one. Raises `JobError` where it is too long."""
+        if self.spec is None:
+            return {}
+        return spec_variable("--spec", self.spec, SHORTER_SPEC, longest)
+
 
 def check_uris(
     prediction: Prediction,
@@ -87,4 +93,13 @@ def check_one_gpu(profile: Profile) -> None:
         raise JobError(
             f"gpus: expected 0 or 1, since a slice uses one GPU, got {profile.gpus}",
             "take a machine with one GPU (--set), and more slices",
+        )
+
+
+def check_one_node(profile: Profile) -> None:
+    """Raise `JobError` for nodes that would be idle."""
+    if profile.nodes > 1:
+        raise JobError(
+            f"nodes: expected 1, since a slice is one process, got {profile.nodes}",
+            "set nodes=1 (--set), and take more slices",
         )

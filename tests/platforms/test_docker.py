@@ -147,8 +147,8 @@ def test_what_an_engine_would_refuse_is_refused_by_its_key(
 
 
 def test_a_spec_that_no_variable_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Submission, "spec_base64", lambda self: "x" * 131_072)
-    with pytest.raises(JobError, match=r"SPEC: expected at most 131072 .*classes take most"):
+    monkeypatch.setattr(Submission, "spec_base64", lambda self: "x" * 131_051)
+    with pytest.raises(JobError, match=r"SPEC: expected at most 131050 .*classes take most"):
         body_of()
 
 

@@ -203,8 +203,11 @@ def test_keys_that_the_jobs_of_a_platform_do_not_get() -> None:
 def test_a_spec_that_is_too_long_for_its_variable() -> None:
     with pytest.raises(JobError, match="--spec: expected at most 4096 characters in base64, got"):
         requests_of("modelarts", SET._replace(spec="x" * 5000))
-    with pytest.raises(JobError, match="--spec: expected at most 131072 characters in base64"):
+    with pytest.raises(JobError, match="--spec: expected at most 131050 characters in base64"):
         requests_of("docker", SET._replace(spec="x" * 140_000))
+    with pytest.raises(JobError, match="--spec: expected at most 131050 characters in base64"):
+        requests_of("kubernetes", SET._replace(spec="x" * 131_051))
+    requests_of("kubernetes", SET._replace(spec="x" * 131_050))
 
 
 def test_an_argument_that_is_too_long_for_sagemaker() -> None:

@@ -141,7 +141,7 @@ def test_a_slice_is_a_process_of_one_node_and_one_gpu() -> None:
     SLURM.predict(local, profile(mounts=ONE_NODE["mounts"]))
     with pytest.raises(JobError, match=r"--out: expected .* a path below /runs"):
         SLURM.predict(local._replace(out="/data/b"), profile(mounts=ONE_NODE["mounts"]))
-    with pytest.raises(JobError, match="--spec: expected at most 131072 characters"):
+    with pytest.raises(JobError, match="--spec: expected at most 131050 characters"):
         SLURM.predict(SET._replace(spec="x" * 140_000), profile())
 
 

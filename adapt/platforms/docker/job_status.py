@@ -3,19 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from adapt.errors import Interrupted
+from adapt.platforms.exit_codes import MEMORY_FIX, ended_with
 from adapt.platforms.platform import JobStatus
 
-MEMORY_FIX = (
-    "raise memory_gb of the profile, or lower stream.memory_gb, stream.decoded_mb, stream.threads, "
-    "or batch_size of source and target"
-)
 MACHINE_FIX = (
     "set memory_gb of the profile below the machine's memory, take a machine with more, or lower "
     "stream.memory_gb, stream.decoded_mb, stream.threads, or batch_size of source and target"
 )
-_SIGTERM, _SIGKILL = 128 + 15, 128 + 9
-_MEANINGS = {1: "a bug", 2: "job spec", 3: "storage", 4: "data"}
 
 
 def status_of(job: str, attributes: Mapping[str, Any]) -> JobStatus:
@@ -26,15 +20,14 @@ def status_of(job: str, attributes: Mapping[str, Any]) -> JobStatus:
     if state["Status"] in ("running", "paused", "restarting"):
         return JobStatus(job, "running", _running_detail(state))
     code = int(state["ExitCode"])
-    if code == 0:
-        return JobStatus(job, "done", "", 0)
-    if code == Interrupted.exit_code:
-        return JobStatus(job, "interrupted", "saved; submit it again to resume", code)
+    ended = ended_with(job, code)
+    if ended.state in ("done", "interrupted"):
+        return ended
     if state["OOMKilled"]:
-        return JobStatus(job, "failed", _memory_detail(attributes["HostConfig"]["Memory"]), code)
-    if code == _SIGTERM:
-        return JobStatus(job, "stopped", "stopped before it began", code)
-    return JobStatus(job, "failed", _failed_detail(code, str(state.get("Error") or "")), code)
+        detail = _memory_detail(attributes["HostConfig"]["Memory"])
+        return JobStatus(job, "failed", detail, code)
+    error = str(state.get("Error") or "")
+    return ended._replace(detail=error) if error and ended.state == "failed" else ended
 
 
 def _running_detail(state: Mapping[str, Any]) -> str:
@@ -49,14 +42,3 @@ def _memory_detail(limit_bytes: int) -> str:
     if not limit_bytes:
         return f"the machine itself was out of memory. Fix: {MACHINE_FIX}"
     return f"out of memory ({limit_bytes / 10**9:g} GB). Fix: {MEMORY_FIX}"
-
-
-def _failed_detail(code: int, error: str) -> str:
-    if error:
-        return error
-    if code == _SIGKILL:
-        return (
-            "killed: out of memory, out of grace, or by hand. Fix: submit it again, which resumes "
-            "from its last checkpoint; raise memory_gb or grace_s of the profile"
-        )
-    return f"{_MEANINGS.get(code, 'see docs/reliability.md')}; see the end of its log"

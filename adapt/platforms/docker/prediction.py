@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from adapt.errors import JobError
 from adapt.platforms.docker.client import JOB_LABEL
 from adapt.platforms.docker.profile import DockerProfile
-from adapt.platforms.docker.request import VARIABLE_BYTES, host_config
-from adapt.platforms.endpoint import SPEC_VARIABLE
+from adapt.platforms.docker.request import host_config
 from adapt.platforms.platform import Request
 from adapt.platforms.prediction import Prediction, check_uris
 
@@ -17,7 +15,7 @@ def prediction_requests(prediction: Prediction, profile: DockerProfile) -> dict[
     read = [mount.target for mount in profile.mounts]
     written = [mount.target for mount in profile.mounts if not mount.read_only]
     check_uris(prediction, "mounts of the profile", read, written)
-    variables = prediction.environment(profile, profile.grace_s) | _spec(prediction)
+    variables = prediction.environment(profile, profile.grace_s) | prediction.spec_variable()
     return {
         prediction.name_of(number): {
             "name": prediction.name_of(number),
@@ -38,18 +36,6 @@ def prediction_requests(prediction: Prediction, profile: DockerProfile) -> dict[
         }
         for number in prediction.slices
     }
-
-
-def _spec(prediction: Prediction) -> dict[str, str]:
-    if prediction.spec is None:
-        return {}
-    if len(prediction.spec) + len(f"{SPEC_VARIABLE}=") >= VARIABLE_BYTES:
-        raise JobError(
-            f"--spec: expected at most {VARIABLE_BYTES} characters in base64, got "
-            f"{len(prediction.spec)}",
-            "name one with the stores alone and short classes",
-        )
-    return {SPEC_VARIABLE: prediction.spec}
 
 
 def _own_gpu(profile: DockerProfile, number: int) -> dict[str, Any]:

@@ -7,12 +7,10 @@ from adapt.platforms.docker.client import JOB_LABEL
 from adapt.platforms.docker.profile import DockerProfile, Mount
 from adapt.platforms.platform import Request, Submission
 from adapt.platforms.reachable import CHECKPOINTS, unreachable
+from adapt.platforms.spec_variable import spec_variable
 
 if TYPE_CHECKING:
     from adapt.spec.job_spec import JobSpec
-
-VARIABLE_BYTES = 131_072
-"""Linux's limit for one variable of a process, its name and its end included."""
 
 
 def request(submission: Submission, profile: DockerProfile) -> Request:
@@ -48,18 +46,13 @@ def _check_paths(job: "JobSpec", profile: DockerProfile) -> None:
 
 
 def _variables(submission: Submission, profile: DockerProfile) -> dict[str, str]:
-    spec = submission.spec_base64()
-    if len(spec) + len("SEGADAPT_SPEC_BASE64=") >= VARIABLE_BYTES:
-        raise JobError(
-            f"SPEC: expected at most {VARIABLE_BYTES} characters in base64, got {len(spec)}",
-            fix="shorten it (classes take most), or put it into a store: docker run IMAGE run URI",
-        )
+    fix = "shorten it (classes take most), or put it into a store: docker run IMAGE run URI"
     hidden = {} if profile.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
     return {
         **hidden,
         "PET_NPROC_PER_NODE": str(max(1, profile.gpus)),
         **submission.environment(profile, profile.grace_s),
-        "SEGADAPT_SPEC_BASE64": spec,
+        **spec_variable("SPEC", submission.spec_base64(), fix),
     }
 
 

@@ -6,7 +6,6 @@ A slice that ends for good (bad files: 4) ends alone; Kubernetes 1.29 or later h
 from typing import Any
 
 from adapt.errors import JobError
-from adapt.platforms.endpoint import SPEC_VARIABLE
 from adapt.platforms.kubernetes.jobs import Manifest
 from adapt.platforms.kubernetes.kinds import KINDS
 from adapt.platforms.kubernetes.kueue import queued
@@ -137,5 +136,5 @@ def _variables(prediction: Prediction, profile: KubernetesProfile) -> list[dict[
     """PET_NNODES is how a pod of an Indexed Job knows how many there are."""
     plain = prediction.environment(profile, profile.grace_s)
     plain |= {"PET_NNODES": str(len(prediction.slices))}
-    plain |= {} if prediction.spec is None else {SPEC_VARIABLE: prediction.spec}
+    plain |= prediction.spec_variable()
     return [{"name": name, "value": text.replace("$", "$$")} for name, text in plain.items()]

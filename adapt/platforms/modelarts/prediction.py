@@ -4,7 +4,6 @@ import shlex
 from typing import Any
 
 from adapt.errors import JobError
-from adapt.platforms.endpoint import SPEC_VARIABLE
 from adapt.platforms.modelarts.profile import ModelArtsProfile
 from adapt.platforms.modelarts.request import (
     MAX_VALUE,
@@ -59,13 +58,7 @@ def prediction_requests(prediction: Prediction, profile: ModelArtsProfile) -> di
 def _variables(prediction: Prediction, profile: ModelArtsProfile) -> dict[str, Any]:
     plain = prediction.environment(profile, profile.grace_s)
     check_variables(plain, profile)
-    if prediction.spec is not None and len(prediction.spec) > MAX_VALUE:
-        raise JobError(
-            f"--spec: expected at most {MAX_VALUE} characters in base64, got "
-            f"{len(prediction.spec)}",
-            "name one with the stores alone and short classes",
-        )
-    spec = {} if prediction.spec is None else {SPEC_VARIABLE: prediction.spec}
+    spec = prediction.spec_variable(MAX_VALUE)
     return {**plain, **spec, **{name: {"from_environment": name} for name in profile.secrets}}
 
 

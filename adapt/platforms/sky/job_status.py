@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapt.errors import Interrupted
+from adapt.platforms.exit_codes import SIGKILL, ended_with
 from adapt.platforms.platform import JobStatus, State
 from adapt.platforms.sky.script import OVER
 
@@ -38,9 +39,7 @@ _DETAILS = {
     "FAILED_CONTROLLER": "SkyPilot's jobs controller failed. Fix: see `sky jobs logs --controller`,"
     " and that `sky status` has no machine left, then submit it again to resume",
 }
-_MEANINGS = {1: "a bug", 2: "job spec", 3: "storage", 4: "data"}
-_KILLED = 128 + 9
-_OTHERS = (0, Interrupted.exit_code, _KILLED)
+_OTHERS = (0, Interrupted.exit_code, SIGKILL)
 """Codes of nodes that ended because another failed."""
 
 
@@ -70,18 +69,9 @@ def _failed(job: str, code: int | None, reason: str) -> JobStatus:
     if code == OVER:
         detail = "max_hours of the profile are over, saved; submit it again to resume"
         return JobStatus(job, "interrupted", detail, Interrupted.exit_code)
-    if code == Interrupted.exit_code:
-        return JobStatus(job, "interrupted", "saved; submit it again to resume", code)
-    if code == _KILLED:
-        detail = (
-            "killed: out of memory, out of grace, or by hand. Fix: submit it again, which resumes "
-            "from its last checkpoint; raise memory_gb of the profile"
-        )
-        return JobStatus(job, "failed", detail, code)
     if code is None:
         return JobStatus(job, "failed", f"see the end of its log [{reason or 'no reason'}]")
-    meaning = _MEANINGS.get(code, "see docs/reliability.md")
-    return JobStatus(job, "failed", f"{meaning}; see the end of its log", code)
+    return ended_with(job, code, "memory_gb")
 
 
 def _again(record: Mapping[str, Any]) -> str:

@@ -8,14 +8,13 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from adapt.errors import Interrupted, JobError
-from adapt.platforms.docker.request import VARIABLE_BYTES
-from adapt.platforms.endpoint import SPEC_VARIABLE
 from adapt.platforms.gpus import check_gpus
 from adapt.platforms.platform import Request, Submission
-from adapt.platforms.prediction import Prediction, check_one_gpu, check_uris
+from adapt.platforms.prediction import Prediction, check_one_gpu, check_one_node, check_uris
 from adapt.platforms.reachable import unreachable
 from adapt.platforms.sky.profile import SkyProfile, gibibytes
 from adapt.platforms.sky.script import HOOK, run_script
+from adapt.platforms.spec_variable import spec_variable
 
 if TYPE_CHECKING:
     from adapt.spec.job_spec import JobSpec
@@ -28,9 +27,8 @@ def request(submission: Submission, profile: SkyProfile) -> Request:
     """The task. Raises `JobError` where the job spec is too long for a variable, or names paths,
     which the machines do not have, and for GPUs that the image cannot run on."""
     _check_paths(submission.job, profile)
-    spec = submission.spec_base64()
-    _check_length("SPEC", spec, "shorten it: classes take most")
-    variables = {**submission.environment(profile, profile.grace_s), SPEC_VARIABLE: spec}
+    spec = spec_variable("SPEC", submission.spec_base64(), "shorten it: classes take most")
+    variables = submission.environment(profile, profile.grace_s) | spec
     return _task(submission.name, profile, variables, ["run"])
 
 
@@ -39,15 +37,8 @@ def prediction_requests(prediction: Prediction, profile: SkyProfile) -> dict[str
     the machines do not have, and for nodes or GPUs that a slice would not use."""
     check_uris(prediction, "stores", [], [])
     check_one_gpu(profile)
-    if profile.nodes > 1:
-        raise JobError(
-            f"nodes: expected 1, since a slice is one process, got {profile.nodes}",
-            "set nodes=1 (--set), and take more slices",
-        )
-    variables = prediction.environment(profile, profile.grace_s)
-    if prediction.spec is not None:
-        _check_length("--spec", prediction.spec, "name one with the stores alone, short classes")
-        variables[SPEC_VARIABLE] = prediction.spec
+    check_one_node(profile)
+    variables = prediction.environment(profile, profile.grace_s) | prediction.spec_variable()
     names = {number: prediction.name_of(number) for number in prediction.slices}
     return {
         name: _task(name, profile, variables, prediction.arguments(number))
@@ -107,10 +98,3 @@ def _check_paths(job: "JobSpec", profile: SkyProfile) -> None:
     lines = unreachable(job, profile, {})
     if lines:
         raise JobError("\n".join(lines), "copy it into a store and name its URI")
-
-
-def _check_length(key: str, spec: str, fix: str) -> None:
-    if len(spec) + len(f"{SPEC_VARIABLE}=") >= VARIABLE_BYTES:
-        raise JobError(
-            f"{key}: expected at most {VARIABLE_BYTES} characters in base64, got {len(spec)}", fix
-        )

@@ -9,13 +9,13 @@ from shlex import quote
 
 from adapt.errors import JobError
 from adapt.platforms import following
+from adapt.platforms.exit_codes import ended_with
 from adapt.platforms.platform import ENDED, Finding, JobStatus, Request
 from adapt.platforms.slurm.checks import findings
 from adapt.platforms.slurm.job_status import (
     facts_of,
     of_accounting,
     of_controller,
-    of_script,
     or_memory,
 )
 from adapt.platforms.slurm.logs import JobLog
@@ -114,7 +114,7 @@ class SlurmClient:
         if found.get("sacct"):
             return or_memory(of_accounting(job, found["sacct"]), "oom" in found)
         if found.get("end", "").isdigit():
-            return or_memory(of_script(job, int(found["end"])), "oom" in found)
+            return or_memory(ended_with(job, int(found["end"])), "oom" in found)
         raise JobError(
             f"JOB: the cluster knows no job {job}, and it left nothing in {self._profile.folder}",
             "take a number from `jobs --to PROFILE`; without accounting Slurm forgets jobs",
@@ -154,7 +154,7 @@ class SlurmClient:
             if line.startswith("end="):
                 number, _, code = line.removeprefix("end=").partition(" ")
                 if number not in found and number.isdigit() and code.isdigit():
-                    found[number] = of_script(number, int(code))
+                    found[number] = ended_with(number, int(code))
             elif "JobState" in (facts := facts_of(line)):
                 found[facts["JobId"]] = of_controller(facts)
         return [found[number] for number in sorted(found, key=int, reverse=True)]

@@ -6,12 +6,9 @@ import re
 from collections.abc import Mapping
 
 from adapt.errors import Interrupted
+from adapt.platforms.exit_codes import MEMORY_FIX, SIGKILL, ended_with
 from adapt.platforms.platform import JobStatus, State
 
-MEMORY_FIX = (
-    "raise memory_gb of the profile, or lower stream.memory_gb, stream.decoded_mb, "
-    "stream.threads, or batch_size of source and target"
-)
 _MEMORY = f"out of memory. Fix: {MEMORY_FIX}"
 
 STATES: dict[str, State] = {
@@ -62,9 +59,6 @@ _REASONS = {
 }
 """Beginnings of Slurm's reasons for waiting."""
 
-_MEANINGS = {1: "a bug", 2: "job spec", 3: "storage", 4: "data"}
-_SIGTERM, _SIGKILL = 128 + 15, 128 + 9
-
 
 def facts_of(line: str) -> dict[str, str]:
     """The fields of a line of `scontrol -o show job`; of a name that occurs twice the first."""
@@ -87,15 +81,10 @@ def of_accounting(job: str, line: str) -> JobStatus:
     return _status(job, state.split()[0].rstrip("+"), code)
 
 
-def of_script(job: str, code: int) -> JobStatus:
-    """The status from the exit code that the job's script left."""
-    return _ended(job, code) if code else JobStatus(job, "done", "", 0)
-
-
 def or_memory(status: JobStatus, says_memory: bool) -> JobStatus:
     """The status, with the cause of a SIGKILL where the job's log `says_memory`: Slurm's
     own state says so of the batch step alone, and not under JobAcctGatherParams=OverMemoryKill."""
-    if not says_memory or status.exit_code != _SIGKILL:
+    if not says_memory or status.exit_code != SIGKILL:
         return status
     return status._replace(state="failed", detail=_MEMORY)
 
@@ -111,9 +100,9 @@ def _status(
         return JobStatus(job, state, ", ".join(filter(None, [detail, again])))
     code = _code(code_text)
     if word == "OUT_OF_MEMORY":
-        return JobStatus(job, state, _MEMORY, code or _SIGKILL)
+        return JobStatus(job, state, _MEMORY, code or SIGKILL)
     if word == "FAILED":
-        return _ended(job, code)
+        return ended_with(job, code)
     if state == "interrupted":
         return JobStatus(job, state, _RECLAIMED[word])
     if state == "stopped" and code == Interrupted.exit_code:
@@ -121,23 +110,6 @@ def _status(
     if state == "done":
         return JobStatus(job, state, again, 0)
     return JobStatus(job, state, "" if state == "stopped" else word)
-
-
-def _ended(job: str, code: int) -> JobStatus:
-    if code == Interrupted.exit_code:
-        return JobStatus(job, "interrupted", "saved; submit it again to resume", code)
-    if code == _SIGTERM:
-        return JobStatus(job, "stopped", "stopped before it began", code)
-    if code == _SIGKILL:
-        detail = (
-            "killed: out of memory, out of grace, or by hand. Fix: submit it again, which resumes "
-            "from its last checkpoint; raise memory_gb or grace_s of the profile"
-        )
-        return JobStatus(job, "failed", detail, code)
-    return JobStatus(
-        job, "failed", f"{_MEANINGS.get(code, 'see docs/reliability.md')}; see the end of its log",
-        code,
-    )  # fmt: skip
 
 
 def _waits_for(reason: str) -> str:

@@ -3,13 +3,12 @@
 from typing import TYPE_CHECKING
 
 from adapt.errors import JobError
-from adapt.platforms.docker.request import VARIABLE_BYTES
-from adapt.platforms.endpoint import SPEC_VARIABLE
 from adapt.platforms.platform import Request, Submission
-from adapt.platforms.prediction import Prediction, check_one_gpu, check_uris
+from adapt.platforms.prediction import Prediction, check_one_gpu, check_one_node, check_uris
 from adapt.platforms.reachable import CHECKPOINTS, unreachable
 from adapt.platforms.slurm.profile import SlurmProfile
 from adapt.platforms.slurm.script import batch_script
+from adapt.platforms.spec_variable import spec_variable
 
 if TYPE_CHECKING:
     from adapt.spec.job_spec import JobSpec
@@ -23,13 +22,12 @@ def request(submission: Submission, profile: SlurmProfile) -> Request:
     gets from sbatch's environment. Raises `JobError` where the job spec is too long for a
     variable, or names paths that the nodes do not have."""
     _check_paths(submission.job, profile)
-    spec = submission.spec_base64()
-    _check_length("SPEC", spec, "shorten it: classes take most")
+    spec = spec_variable("SPEC", submission.spec_base64(), "shorten it: classes take most")
     variables = {
         **({} if profile.gpus else HIDDEN),
         "PET_NPROC_PER_NODE": str(max(1, profile.gpus)),
         **submission.environment(profile, profile.grace_s),
-        SPEC_VARIABLE: spec,
+        **spec,
     }
     return _request(submission.name, profile, batch_script(submission.name, profile, variables,
                                                            ["run"]))  # fmt: skip
@@ -40,15 +38,8 @@ def prediction_requests(prediction: Prediction, profile: SlurmProfile) -> dict[s
     for URIs that the nodes do not have, and for nodes or GPUs that a slice would not use."""
     check_uris(prediction, "mounts of the profile", profile.readable(), profile.writable())
     check_one_gpu(profile)
-    if profile.nodes > 1:
-        raise JobError(
-            f"nodes: expected 1, since a slice is one process, got {profile.nodes}",
-            "set nodes=1 (--set), and take more slices",
-        )
-    variables = prediction.environment(profile, profile.grace_s)
-    if prediction.spec is not None:
-        _check_length("--spec", prediction.spec, "name one with the stores alone, short classes")
-        variables[SPEC_VARIABLE] = prediction.spec
+    check_one_node(profile)
+    variables = prediction.environment(profile, profile.grace_s) | prediction.spec_variable()
     hidden = {} if profile.gpus else HIDDEN
     made = {}
     for number in prediction.slices:
@@ -73,10 +64,3 @@ def _check_paths(job: "JobSpec", profile: SlurmProfile) -> None:
     lines = unreachable(job, profile, offers, profile.readable(), profile.writable())
     if lines:
         raise JobError("\n".join(lines))
-
-
-def _check_length(key: str, spec: str, fix: str) -> None:
-    if len(spec) + len(f"{SPEC_VARIABLE}=") >= VARIABLE_BYTES:
-        raise JobError(
-            f"{key}: expected at most {VARIABLE_BYTES} characters in base64, got {len(spec)}", fix
-        )
