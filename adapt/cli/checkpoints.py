@@ -1,7 +1,8 @@
 """Commands about checkpoints: evaluate, choose, download-best, import- and export-checkpoint."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -23,6 +24,10 @@ from adapt.cli.options import (
 from adapt.errors import keys_renamed
 from storage.uris import without_password
 
+if TYPE_CHECKING:
+    from adapt.places import Place
+    from adapt.spec.job_spec import JobSpec
+
 commands = typer.Typer()
 
 Checkpoints = Annotated[
@@ -30,8 +35,9 @@ Checkpoints = Annotated[
     typer.Option(
         "--checkpoint",
         help="A file of weights, or the folder of weights.safetensors, or of a run (its best, else "
-        "its last): a path or a URI. Several are an ensemble. Each network is that of the spec "
-        "beside its weights (spec.yaml, or NAME.yaml beside NAME.pth), else of SPEC.",
+        "its last): a path or a URI; or models:/NAME@best. Several are an ensemble. Each network "
+        "is that of the spec beside its weights (spec.yaml, or NAME.yaml beside NAME.pth), else of "
+        "SPEC.",
     ),
 ]
 Weights = Annotated[
@@ -66,8 +72,9 @@ def evaluate(
     from adapt.trainer.score import evaluate_checkpoint
 
     job, place = job_and_place(spec, overrides)
+    uris = _weights_of(checkpoints, job, place)
     with progress_bar("evaluating", console) as advance, keys_renamed("weights:", "--weight:"):
-        evaluation = evaluate_checkpoint(job, place, checkpoints, weights, advance, base)
+        evaluation = evaluate_checkpoint(job, place, uris, weights, advance, base)
     score, names = evaluation.score, job.classes.names
     if pictures is not None:
         evaluation_sheet(evaluation.pictures, job.classes).save(pictures)
@@ -81,6 +88,20 @@ def evaluate(
             Console().print(f"{job.name}: {name} {percent(value):.2f} %, without labels")
 
 
+def _weights_of(checkpoints: Sequence[str], job: "JobSpec", place: "Place") -> list[str]:
+    """Checkpoints as URIs; those of registered models are asked for at the job's MLflow."""
+    from adapt.trainer.opening import open_stores
+    from adapt.trainer.tracked_run import tracking_uri
+    from adapt.use.locate import REGISTERED, model_at
+
+    def weights_of(name: str) -> str:
+        if not name.startswith(REGISTERED):
+            return name
+        return model_at(name, open_stores(job, place), tracking_uri(job, place)).uri
+
+    return [weights_of(name) for name in checkpoints]
+
+
 @commands.command()
 def choose(
     spec: SpecPath,
@@ -88,8 +109,9 @@ def choose(
         list[str] | None,
         typer.Option(
             "--checkpoint",
-            help="A candidate, two or more: a file of weights, or the folder of "
-            "weights.safetensors. Default: the checkpoints that the run of SPEC keeps.",
+            help="A candidate, two or more: a file of weights, the folder of "
+            "weights.safetensors, or models:/NAME/3. Default: the checkpoints that the run of SPEC "
+            "keeps.",
         ),
     ] = None,
     base: Base = None,
@@ -106,8 +128,9 @@ def choose(
     from adapt.trainer.score import rank_checkpoints
 
     job, place = job_and_place(spec, overrides)
+    uris = _weights_of(checkpoints or (), job, place)
     with progress_bar("predicting", console) as advance:
-        ranked = rank_checkpoints(job, place, checkpoints or (), advance, base)
+        ranked = rank_checkpoints(job, place, uris, advance, base)
     if as_json:
         print_answer([{"checkpoint": uri, "agreement": value} for uri, value in ranked])
         return

@@ -14,9 +14,9 @@ Trained = Annotated[
     str | None,
     typer.Option(
         "--model",
-        metavar="RUN|FILE",
+        metavar="MODEL",
         help="A trained network, to show what has closed: the folder of a run or of a checkpoint, "
-        "or a file of weights.",
+        "a file of weights, or models:/NAME@best.",
     ),
 ]
 

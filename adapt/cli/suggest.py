@@ -19,9 +19,9 @@ def suggest(
         str,
         typer.Option(
             "--model",
-            metavar="RUN|FILE",
+            metavar="MODEL",
             help="The network that chooses and pre-labels: the folder of a run or of a "
-            "checkpoint, or a file of weights.",
+            "checkpoint, a file of weights, or models:/NAME@best.",
         ),
     ],
     count: Annotated[int, typer.Option(min=1, help="Number of images to label.")] = 100,

@@ -33,7 +33,8 @@ from adapt.spec.job_spec import JobSpec
 from adapt.trainer.networks import started_network
 from adapt.trainer.opening import decoding_threads, open_cache, open_stores
 from adapt.trainer.score import checkpoint_network
-from adapt.use.locate import located
+from adapt.trainer.tracked_run import tracking_uri
+from adapt.use.locate import model_at
 from storage.stores import Stores
 from storage.uris import without_password
 
@@ -110,8 +111,9 @@ def diagnose(
     """Compare the domains of a job by `count` images each, on the GPU where there is one.
 
     `model` is a trained network to compare with the one that training starts from: the folder of a
-    run or of a checkpoint, or a file of weights; `base` is as of `load_network`. `on_image` gets
-    the number of images done, and of all. Raises `JobError`, `DataError`, `StoreError`.
+    run or of a checkpoint, a file of weights, or `models:/NAME@best` of the job's MLflow; `base` is
+    as of `load_network`. `on_image` gets the number of images done, and of all. Raises `JobError`,
+    `DataError`, `StoreError`.
     """
     if job.target is None:
         raise JobError(
@@ -120,7 +122,8 @@ def diagnose(
         )
     device = prepare_device(place.local_rank)
     stores, threads = open_stores(job, place), decoding_threads(job.stream, place)
-    networks = _networks(job, stores, model, base, device)
+    uri = None if model is None else model_at(model, stores, tracking_uri(job, place)).uri
+    networks = _networks(job, stores, uri, base, device)
     with ExitStack() as stack, evaluating([one for one, _ in networks]):
         cache = open_cache(job, place)
         stack.callback(cache.close)
@@ -163,15 +166,15 @@ class _Observed:
 
 
 def _networks(
-    job: JobSpec, stores: Stores, model: str | None, base: str | None, device: torch.device
+    job: JobSpec, stores: Stores, uri: str | None, base: str | None, device: torch.device
 ) -> list[tuple[Segmenter, bool]]:
-    """The network that training starts from, and the trained one, each with whether its head is
-    trained."""
+    """The network that training starts from, and the trained one of the weights at `uri`, each with
+    whether its head is trained."""
     start = started_network(job.model, job.classes.num_classes, stores)
     start.start_adapters()
     found = [(start, job.model.start_uri is not None)]
-    if model is not None:
-        found.append((checkpoint_network(job, stores, located(model, stores).uri, base), True))
+    if uri is not None:
+        found.append((checkpoint_network(job, stores, uri, base), True))
     return [(network.to(device).requires_grad_(False), predicts) for network, predicts in found]
 
 

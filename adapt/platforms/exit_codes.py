@@ -1,4 +1,4 @@
-"""What the exit code of a job means, for platforms that show it as it was."""
+"""Exit codes of jobs, for platforms that show them as they were."""
 
 from adapt.errors import Interrupted
 from adapt.platforms.platform import JobStatus

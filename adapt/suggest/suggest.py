@@ -36,7 +36,8 @@ from adapt.trainer.opening import (
     open_stores,
 )
 from adapt.trainer.score import checkpoint_network
-from adapt.use.locate import located
+from adapt.trainer.tracked_run import tracking_uri
+from adapt.use.locate import model_at
 from storage.stores import Stores
 
 KEYS, SHEET, PRELABELS, RECORD = "keys.txt", "sheet.png", "prelabels", "suggestion.json"
@@ -88,16 +89,17 @@ def suggest(
     _check_folder(out)
     classes = _class_table(job.classes, target.dataset)
     device, stores = prepare_device(place.local_rank), open_stores(job, place)
-    network = checkpoint_network(job, stores, located(model, stores).uri, base).to(device)
+    weights = model_at(model, stores, tracking_uri(job, place)).uri
+    network = checkpoint_network(job, stores, weights, base).to(device)
     cache, threads = open_cache(job, place), decoding_threads(job.stream, place)
     split = open_split(job, target, stores, cache, labelled=False)
     try:
         pool = read_pool(network, split, device, threads, on_image)
-        weights = image_weights(pool.entropy, pool.class_shares)
+        merits = image_weights(pool.entropy, pool.class_shares)
         chosen = _labelled(target, split, stores)
-        picked = choose(standard(pool.features), weights, count, seed, chosen)
+        picked = choose(standard(pool.features), merits, count, seed, chosen)
         images = tuple(
-            Suggested(split.key(one), pool.entropy[one].item(), weights[one].item())
+            Suggested(split.key(one), pool.entropy[one].item(), merits[one].item())
             for one in picked
         )
         found = Suggestion(out, target.dataset, target.split, len(split), by, images)

@@ -37,7 +37,7 @@ from adapt.trainer.fetched import fetched
 from adapt.trainer.found_run import asked
 from adapt.trainer.networks import network_of_file
 from adapt.use.load import check_digest, network_of
-from adapt.use.locate import REGISTERED, Located, located, registered
+from adapt.use.locate import REGISTERED, Located, located, model_at
 from storage.config import StoreConfig
 from storage.stores import Stores
 from storage.uris import split_uri, without_password
@@ -194,13 +194,10 @@ def _opened(
 
 
 def _located(text: str, run_id: str, stores: Stores, tracking_uri: str | None) -> Located:
-    if text.startswith((REGISTERED, RUN)):
-        server = _server(tracking_uri, text)
-        if text.startswith(RUN):
-            return _best_of(run_id, server)
-        version = registered(text, server)
-        file = located(version.uri, stores)
-        return file if version.sha256 is None else Located(file.uri, version.sha256)
+    if text.startswith(RUN):
+        return _best_of(run_id, _server(tracking_uri, text))
+    if text.startswith(REGISTERED):
+        return model_at(text, stores, _server(tracking_uri, text))
     return located(text, stores)
 
 

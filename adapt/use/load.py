@@ -15,7 +15,7 @@ from adapt.data.label_maps import LabelSpace
 from adapt.errors import DataError, JobError
 from adapt.models.file_header import FileHeader, read_file_header
 from adapt.models.segmenter import Segmenter
-from adapt.places import Place, find_place
+from adapt.places import find_place
 from adapt.spec.job_spec import JobSpec
 from adapt.spec.loading import load_spec, parse_spec
 from adapt.tracking.mlflow_database import embedded_tracking_uri
@@ -23,7 +23,7 @@ from adapt.trainer.fetched import fetched
 from adapt.trainer.lineage import header_of
 from adapt.trainer.networks import network_of_file
 from adapt.trainer.score import spec_beside
-from adapt.use.locate import REGISTERED, Located, located, registered
+from adapt.use.locate import Located, model_at
 from adapt.use.model import LoadedModel
 from storage.stores import Stores
 from storage.uris import without_password
@@ -69,7 +69,8 @@ def load(
     job = spec if spec is None or isinstance(spec, JobSpec) else load_spec(os.fspath(spec))
     if stores is None:
         stores = Stores({} if job is None else job.stores, place.environment)
-    found = _found(os.fspath(where), stores, place, tracking_uri)
+    server = tracking_uri or place.tracking_uri or embedded_tracking_uri(Path("runs"))
+    found = model_at(os.fspath(where), stores, server)
     found = found if sha256 is None else found._replace(sha256=sha256)
     with fetched(stores, found.uri) as path:
         check_digest(path, found)
@@ -134,15 +135,6 @@ def _check_pixels(segmenter: Segmenter, header: FileHeader, key: str) -> None:
             f"{tuple(segmenter.pixels)}",
             "use the version of segadapt that wrote the file",
         )
-
-
-def _found(where: str, stores: Stores, place: Place, tracking_uri: str | None) -> Located:
-    if not where.startswith(REGISTERED):
-        return located(where, stores)
-    server = tracking_uri or place.tracking_uri or embedded_tracking_uri(Path("runs"))
-    version = registered(where, server)
-    file = located(version.uri, stores)
-    return file if version.sha256 is None else Located(file.uri, version.sha256)
 
 
 def check_digest(path: Path, file: Located) -> None:

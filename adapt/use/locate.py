@@ -11,6 +11,7 @@ from adapt.tracking.mlflow_database import require_database
 from adapt.tracking.mlflow_errors import REFUSALS, be_brief, code_of, failures, first_line, fix_of
 from adapt.tracking.registry import VERSION
 from adapt.tracking.tracker import BEST_SHA256_TAG, BEST_URI_TAG
+from storage.stores import Stores
 from storage.uris import without_password
 
 REGISTERED = "models:/"
@@ -48,6 +49,16 @@ def registered(uri: str, tracking_uri: str) -> Located:
             "another program's, import the file that `mlflow artifacts download` fetches",
         )
     return Located(source, version.tags.get(BEST_SHA256_TAG))
+
+
+def model_at(where: str, stores: Stores, tracking_uri: str) -> Located:
+    """The weights that a user names: of a version of a registered model by MLflow at
+    `tracking_uri`, else as `located`, which states what is raised."""
+    if not where.startswith(REGISTERED):
+        return located(where, stores)
+    version = registered(where, tracking_uri)
+    file = located(version.uri, stores)
+    return file if version.sha256 is None else Located(file.uri, version.sha256)
 
 
 def _asked(ask: Callable[[], Any], tracking_uri: str) -> Any:

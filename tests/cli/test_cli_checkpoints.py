@@ -12,6 +12,7 @@ from adapt.models import build_segmenter
 from adapt.models.official.names import MULTI_LEVEL_HEADS, official_name
 from tests.cli.conftest import SECONDS, refused
 from tests.commands import call
+from tests.tracking.recorded import new_database
 
 
 @pytest.mark.slow
@@ -172,3 +173,38 @@ def test_weights_that_do_not_fit(finished: Path, spec: Path, tmp_path: Path) -> 
     (tmp_path / "other.safetensors").write_bytes(b"no weights")
     ended = call("evaluate", spec, "--checkpoint", "other.safetensors", folder=tmp_path)
     refused(ended, 2, "other.safetensors", "cannot be read")
+
+
+@pytest.mark.slow
+def test_a_registered_model_is_evaluated_compared_and_suggests(finished: Path) -> None:
+    server = {"MLFLOW_TRACKING_URI": new_database(finished / "registry")}
+    asked = ("runs/tiny", "--out", "theirs.safetensors", "--register", "registered tiny")
+    imported = call("import-model", *asked, folder=finished, environment=server)
+    assert imported.code == 0, imported.err
+    registered = "models:/registered tiny@best"
+    figures = [
+        call(
+            "evaluate",
+            "tiny.yaml",
+            "--checkpoint",
+            one,
+            "--json",
+            folder=finished,
+            environment=server,
+        )
+        for one in ("runs/tiny", registered)
+    ]
+    assert figures[0].code == 0 and figures[0].out == figures[1].out, figures[1].err
+    both = ("--checkpoint", registered, "--checkpoint", "runs/tiny")
+    chosen = call("choose", "tiny.yaml", *both, folder=finished, environment=server)
+    assert chosen.code == 0 and "chosen: " in chosen.err, chosen.err
+    wanted = ("--model", registered, "--count", "2", "--out", "by_registered")
+    suggested = call("suggest", "tiny.yaml", *wanted, folder=finished, environment=server)
+    assert suggested.code == 0, suggested.err
+    gap = ("--model", registered, "--count", "12", "--set", "target.batch_size=2", "--json")
+    compared = call("gap", "tiny.yaml", *gap, folder=finished, environment=server)
+    assert compared.code == 0 and json.loads(compared.out)["model"] == registered, compared.err
+    missing = call(
+        "gap", "tiny.yaml", "--model", "models:/no@best", folder=finished, environment=server
+    )
+    refused(missing, 2, "models:/no@best: expected a registered model of MLflow")
