@@ -69,7 +69,7 @@ def test_two_ranks_train_as_one(method: str, tiny_uri: str, tmp_path: Path) -> N
         folder.mkdir()
         (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
     command = ("run", "tiny.yaml", "--json")
-    process = start(*command, "--processes", 2, folder=folders[2])
+    process = start(*command, "--processes", 2, "--profile", folder=folders[2])
     one, two = call(*command, folder=folders[1]), finish(process)
     assert one.code == 0 and two.code == 0, one.err + two.err
 
@@ -83,8 +83,14 @@ def test_two_ranks_train_as_one(method: str, tiny_uri: str, tmp_path: Path) -> N
     asked = ("--checkpoint", last_checkpoint(folders[2]), "--json")
     evaluated = json.loads(call("evaluate", "tiny.yaml", *asked, folder=folders[1]).out)
     assert {key: evaluated[key] for key in answers[1]["figures"]} == answers[1]["figures"]
-    (record,) = folders[2].glob("runs/mlartifacts/*/artifacts/evaluations/step-00000006.json")
+    (artifacts,) = folders[2].glob("runs/mlartifacts/*/artifacts")
+    record = artifacts / "evaluations" / "step-00000006.json"
     assert json.loads(record.read_text())["matrix"] == evaluated["matrix"]
+    for folder in (artifacts / "profile", folders[2] / "runs" / "tiny" / "profile"):
+        names = sorted(file.name for file in folder.iterdir())
+        assert names == ["step-00000001.html", "step-00000001.trace.json.gz"]
+        page = (folder / names[0]).read_text()
+        assert "the leader of 2 ranks" in page and "communication" in page
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ FLOW = [
     "checkpoint",
     "tracking",
     "report",
+    "profiling",
     "spec",
     "trainer",
     "use",

@@ -9,6 +9,7 @@
     RUN/step-00000500/manifest.json         sha256 of the others; written after them
     RUN/LATEST, RUN/BEST.json               written after the manifest
     RUN/report.html                         the report, at the end of the run
+    RUN/profile/step-00000010.html          the profile of some steps, and their trace beside it
     RUN/WRITER.json                         the process that writes the run (adapt.checkpoint.lease)
 
 A crash leaves at worst a folder without manifest, which no reader opens. A step that is saved again
@@ -175,6 +176,11 @@ class RunFolder:
         """Write the run's report, in place of an earlier one. Raises `StoreError`."""
         self._check_lease()
         self.store.put(REPORT, page)
+
+    def put_profile(self, name: str, content: bytes) -> None:
+        """Write a file of a profile, in place of an earlier one. Raises `StoreError`."""
+        self._check_lease()
+        self.store.put(name, content)
 
     def names(self) -> list[str]:
         """The folders of finished saves, oldest first."""

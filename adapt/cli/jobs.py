@@ -19,9 +19,10 @@ from adapt.cli.options import (
     AsJson,
     MaxCost,
     Overrides,
+    Profiled,
     console,
-    limited,
     place_here,
+    with_options,
 )
 from adapt.errors import Interrupted, JobError
 from adapt.places import Place, with_arguments
@@ -63,6 +64,7 @@ def run(
         typer.Option(min=1, help="Ranks on this machine; default: its GPUs."),
     ] = None,
     max_cost: MaxCost = None,
+    profiled: Profiled = False,
     as_json: AsJson = False,
 ) -> None:
     """Train: from the newest checkpoint of this run where there is one, else from the start.
@@ -79,7 +81,8 @@ def run(
     from storage.retry import outages_waited_for
 
     with outages_waited_for():
-        job = load_spec(where, [*place.overrides, *limited(overrides, max_cost)], place.environment)
+        own = with_options(overrides, max_cost, profiled)
+        job = load_spec(where, [*place.overrides, *own], place.environment)
     context.obj.expect_beats(60 * job.train.stall_minutes)
     if not place.launched:
         _start_ranks(job, place, processes, context.obj)

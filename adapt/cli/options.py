@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 console = Console(stderr=True)
 
+PROFILE_STEPS = 5
 PROFILE_HELP = "Profile of the platform: a YAML file, or a name that `specs` lists."
 
 SPEC_HELP = "Job spec: a YAML file, its URI, env:VARIABLE, or a name that `specs` lists."
@@ -39,6 +40,14 @@ MaxCost = Annotated[
         min=0,
         help="Cost at which the run, restarts included, is saved and ends with 75: "
         "train.max_cost, in the price's currency.",
+    ),
+]
+Profiled = Annotated[
+    bool,
+    typer.Option(
+        "--profile",
+        help=f"Profile {PROFILE_STEPS} steps after ten others, into the run's folder and MLflow: "
+        f"train.profile_steps={PROFILE_STEPS}.",
     ),
 ]
 StoresFrom = Annotated[
@@ -73,10 +82,11 @@ def job_and_place(spec: str, overrides: list[str] | None) -> "tuple[JobSpec, Pla
     return load_spec(spec, overrides or (), place.environment), place
 
 
-def limited(overrides: list[str] | None, max_cost: float | None) -> list[str]:
-    """Overrides of a spec with that of `--max-cost`."""
+def with_options(overrides: list[str] | None, max_cost: float | None, profiled: bool) -> list[str]:
+    """Overrides of a spec with those of `--max-cost` and, before all others, `--profile`."""
+    profile = [f"train.profile_steps={PROFILE_STEPS}"] if profiled else []
     limit = [] if max_cost is None else [f"train.max_cost={max_cost}"]
-    return [*(overrides or ()), *limit]
+    return [*profile, *(overrides or ()), *limit]
 
 
 def stores_of(spec: str | None) -> "Stores":

@@ -18,11 +18,12 @@ from adapt.cli.options import (
     AsJson,
     MaxCost,
     Overrides,
+    Profiled,
     SpecPath,
     console,
     job_and_place,
-    limited,
     place_here,
+    with_options,
 )
 from adapt.errors import JobError
 from storage.errors import StoreError
@@ -68,6 +69,7 @@ def submit(
         typer.Option(min=0, help="With --follow: how often to submit a reclaimed job again."),
     ] = 0,
     max_cost: MaxCost = None,
+    profiled: Profiled = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit a job to a platform, after showing what will run where.
@@ -84,7 +86,7 @@ def submit(
     from adapt.platforms.submit import exit_code_of, facts_of, prepare_job, priced
     from adapt.trainer.problems import WITHOUT_SECRETS, refuse_problems
 
-    job, place = job_and_place(spec, limited(overrides, max_cost))
+    job, place = job_and_place(spec, with_options(overrides, max_cost, profiled))
     profile = load_profile(to)
     job = priced(job, profile)
     refuse_problems(job, Subject(job, place, profile).place_of_job, WITHOUT_SECRETS)

@@ -86,6 +86,14 @@ class TrainConfig(Section):
         description="Cost of the run, restarts included, at which it is saved and ends with 75, in "
         "`report.currency` by `report.price_per_hour`; raised, it continues. null: no limit.",
     )
+    profile_steps: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Steps that PyTorch's profiler traces, after ten others, on the leader: the "
+        "trace and a page of where the time goes are left in the run's `profile/` and in MLflow "
+        "(`--profile`: 5). Every start of the run traces anew. 0: none, and nothing is measured.",
+    )
     log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
 
     @model_validator(mode="after")

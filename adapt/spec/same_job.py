@@ -29,6 +29,7 @@ MAY_CHANGE = (
     "train.stall_minutes",
     "train.log_every_steps",
     "train.max_cost",
+    "train.profile_steps",
 )
 """Keys that may differ between a checkpoint's spec and the spec that resumes it: none changes the
 weights."""

@@ -15,6 +15,7 @@ import torch
 from adapt.checkpoint.run_folder import REPORT
 from adapt.checkpoint.spent import NOTHING
 from adapt.errors import DataError, JobError
+from adapt.places import Place
 from adapt.report.environment import session_facts
 from adapt.report.history import History
 from adapt.report.page import run_page
@@ -84,14 +85,7 @@ def leave_report(
         return
     writer = _Writer(opened, history)
     writer.start()
-    deadline_s = time.monotonic() + REPORT_S
-    while writer.is_alive() and time.monotonic() < deadline_s:
-        beat()
-        writer.join(_POLL_S)
-        if stop.is_set():
-            left_s = STOPPED_SHARE * opened.place.stop_s
-            deadline_s = min(deadline_s, time.monotonic() + left_s)
-            stop = Event()
+    waited_for(writer, opened.place, stop, beat)
     again = f"segadapt report {opened.folder.uri}"
     if writer.page is None:
         why = writer.failure or "it took too long or has a fault"
@@ -104,6 +98,18 @@ def leave_report(
         log.warning("the report is in MLflow alone: %s. Fix: run `%s`", writer.failure, again)
     else:
         log.info("the report is %s/%s", opened.folder.uri, REPORT)
+
+
+def waited_for(writer: Thread, place: Place, stop: Event, beat: Callable[[], None]) -> None:
+    """Wait for a thread that writes a page, at most a minute, or a tenth of what a stop leaves."""
+    deadline_s = time.monotonic() + REPORT_S
+    while writer.is_alive() and time.monotonic() < deadline_s:
+        beat()
+        writer.join(_POLL_S)
+        if stop.is_set():
+            left_s = STOPPED_SHARE * place.stop_s
+            deadline_s = min(deadline_s, time.monotonic() + left_s)
+            stop = Event()
 
 
 def _keep(page: bytes, model_dir: Path | None) -> None:

@@ -3,13 +3,13 @@
 import logging
 import resource
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -44,6 +44,9 @@ from adapt.trainer.tracked_run import tracked_run
 from adapt.trainer.trainer import Trainer
 from adapt.trainer.writer import sole_writer
 from storage.shards.fetch import RETRY_TIME_S
+
+if TYPE_CHECKING:
+    from adapt.trainer.profiler import Profiler
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +98,11 @@ def run_job(
             check_feeds(first, None if state is None else on_new_labels(state, first))
             tracker = stack.enter_context(tracked_run(opened, state, stop, beat))
             begin()
-        running = Running(engine, tracker, history, on_progress, stop, beat)
+        profiler = stack.enter_context(_profiler(opened, engine, tracker, began_s))
+        running = Running(engine, tracker, history, on_progress, stop, beat, profiler)
         outcome = _train_in_rounds(first, running, state, evaluated, watch)
+        if profiler is not None:
+            profiler.finish(stop, beat)
         leave_report(opened, history, tracker, stop, beat)
         if place.leader and place.model_dir is not None:
             _deliver(opened.folder, outcome, place.model_dir)
@@ -112,6 +118,21 @@ class Running(NamedTuple):
     on_progress: Callable[[JobProgress], None]
     stop: Event
     beat: Callable[[], None]
+    profiler: "Profiler | None"
+
+
+@contextmanager
+def _profiler(
+    opened: Opened, engine: Engine, tracker: Tracker | None, began_s: float
+) -> "Iterator[Profiler | None]":
+    """The leader's profiler, of a job that has one."""
+    if not opened.job.train.profile_steps or not opened.place.leader:
+        yield None
+        return
+    from adapt.trainer.profiler import Profiler
+
+    with closing(Profiler(opened, engine, tracker, began_s)) as profiler:
+        yield profiler
 
 
 def _train_in_rounds(
@@ -140,7 +161,7 @@ def _train_round(
     opened: Opened, running: Running, state: Checkpoint | None, evaluated: Evaluated
 ) -> tuple[Outcome, Trainer]:
     """Train on the data that are open, to the end of the round."""
-    engine, tracker, history, on_progress, stop, beat = running
+    engine, tracker, history, on_progress, stop, beat, profiler = running
     state = None if state is None else on_new_labels(state, opened)
     if tracker is not None and opened.labels is not None:
         tracker.log_tags({"segadapt.pseudo_labels": labels_uri(opened)})
@@ -151,8 +172,15 @@ def _train_round(
             saves = Saves(opened, engine, feeds, journal, evaluated, beat)
             stack.enter_context(closing(saves))
         until = round_end(opened.job, engine.step_count)
-        trainer = Trainer(opened, engine, feeds, journal, saves, evaluated, stop, beat, until)
+        parts = (opened, engine, feeds, journal, saves, evaluated, stop, beat, until)
+        trainer = Trainer(*parts) if profiler is None else _profiled(*parts, profiler)
         return trainer.run(), trainer
+
+
+def _profiled(*parts: Any) -> Trainer:
+    from adapt.trainer.profiled import ProfiledTrainer
+
+    return ProfiledTrainer(*parts)
 
 
 def allow_open_files() -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from math import nan
 from threading import Event
 
+from torch import Tensor
+
 from adapt.batch import Batch
 from adapt.engine.bad_steps import refuse_standstill
 from adapt.engine.engine import Engine
@@ -59,7 +61,7 @@ class Trainer:
         self._repeat_unmarked_evaluation()
         self._say_if_enough()
         self._train()
-        self.saves.finish(self.evaluated, RETRY_TIME_S)
+        self._finish()
         bad_samples = self.feeds.bad_samples
         if bad_samples:
             log.warning("skipped a bad sample %d times; each is named above", bad_samples)
@@ -91,18 +93,36 @@ class Trainer:
                 how = "stopped at" if batches else "stopped waiting for data after"
                 self.saves.stop(self.evaluated, how)
             if save:
-                self.saves.save(self.evaluated)
+                self._save()
             assert batches is not None, "a rank without batches requests the stop"
-            losses = self.engine.step(*batches)
+            losses = self._step(*batches)
             self.feeds.trained()
             self.beat()
             if self.engine.step_count % train.log_every_steps == 0:
-                self.journal.log_losses(losses, self.saves.durable)
+                self._log(losses)
+
+    def _step(self, source: Batch, target: Batch | None) -> dict[str, Tensor]:
+        return self.engine.step(source, target)
+
+    def _log(self, losses: Mapping[str, Tensor]) -> None:
+        self.journal.log_losses(losses, self.saves.durable)
+
+    def _save(self) -> None:
+        self.saves.save(self.evaluated)
+
+    def _save_candidate(self) -> None:
+        self.saves.save_candidate(self.evaluated)
+
+    def _finish(self) -> None:
+        self.saves.finish(self.evaluated, RETRY_TIME_S)
+
+    def _take_batches(self) -> tuple[Batch, Batch | None]:
+        return self.feeds.next()
 
     def _next_batches(self) -> tuple[Batch, Batch | None] | None:
         """The next step's batches; None on a stop while they did not arrive."""
         try:
-            batches = self.feeds.next()
+            batches = self._take_batches()
         except Interrupted as error:
             log.info("%s", error)
             return None
@@ -126,7 +146,7 @@ class Trainer:
         metrics = joined_metrics((name, one.score.metrics()) for name, one in found.items())
         self._note(found, metrics, agreed)
         if any_rank(self.saves.is_candidate(self.evaluated))[0]:
-            self.saves.save_candidate(self.evaluated)
+            self._save_candidate()
         self.journal.start_stretch()
 
     def _agreed(self, found: Mapping[str, Evaluation]) -> dict[int, float]:

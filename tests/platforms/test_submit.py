@@ -76,7 +76,13 @@ class Pretend:
 
 def request(submission: Submission, profile: PretendProfile) -> Request:
     environment = submission.environment(profile, 60)
-    return {"name": submission.name, "site": profile.site, "environment": environment}
+    steps = submission.job.train.profile_steps
+    return {
+        "name": submission.name,
+        "site": profile.site,
+        "environment": environment,
+        "profile_steps": steps,
+    }
 
 
 @pytest.fixture
@@ -172,6 +178,14 @@ def test_a_limit_of_the_cost_is_sent_and_needs_a_price(platform: Pretend, tmp_pa
     (tmp_path / "free.yaml").write_text("{platform: pretend, image: i}")
     ended = call("submit", "tiny.yaml", "--to", "free.yaml", "--max-cost", "1", folder=tmp_path)
     assert ended.code == 2 and "train.max_cost: expected a price to count by" in ended.err
+
+
+@pytest.mark.usefixtures("platform")
+def test_a_profile_is_asked_for_by_the_spec_that_is_sent(tmp_path: Path) -> None:
+    for asked, steps in (((), 0), (("--profile",), 5)):
+        assert yaml.safe_load(submit(tmp_path, "--dry-run", *asked).out)["profile_steps"] == steps
+    more = submit(tmp_path, "--dry-run", "--profile", "--set", "train.profile_steps=7")
+    assert yaml.safe_load(more.out)["profile_steps"] == 7
 
 
 def test_a_submitted_job_is_reached_by_its_name(platform: Pretend, tmp_path: Path) -> None:
