@@ -9,9 +9,7 @@ from math import gcd
 from typing import Any, NamedTuple
 
 from adapt.check.memory import Sizes, predicted_bytes
-from adapt.config.validation import Mistake
 from adapt.errors import JobError
-from adapt.spec.consistency import check_sharded
 from adapt.spec.job_spec import JobSpec
 from adapt.stream.domains import DOMAINS
 
@@ -64,7 +62,7 @@ def _frozen(job: JobSpec, _num_ranks: int) -> list[Option]:
 
 def _sharded(job: JobSpec, num_ranks: int) -> list[Option]:
     """Over the ranks that there are, and over more."""
-    values = _changes(job, {"frozen_weights": "fp32", "parallel": "fsdp2"})
+    values = _changes(job, {"parallel": "fsdp2"})
     parts = _images(job) // job.train.accumulate
     more = [ranks for ranks in (2, 4, 8, 16, 32) if ranks > num_ranks and parts % ranks == 0]
     here = [num_ranks] if num_ranks > 1 and job.train.parallel != "fsdp2" else []
@@ -104,7 +102,7 @@ def fitting(job: JobSpec, num_ranks: int, sizes: Sizes, limit: float) -> Fitting
 def _over_ranks(job: JobSpec, option: Option, others: Sequence[Option]) -> Option:
     """An option of more ranks with the values of others, in parts of a rank's whole images."""
     values = {key: value for other in others for key, value in other.values.items()}
-    values |= {"frozen_weights": "fp32", **option.values}
+    values |= option.values
     if "accumulate" in values and option.num_ranks is not None:
         values["accumulate"] = max(job.train.accumulate, _images(job) // option.num_ranks)
     return Option(_changes(job, values), option.num_ranks)
@@ -137,8 +135,7 @@ def _tried(job: JobSpec, num_ranks: int, sizes: Sizes, option: Option) -> Fittin
     """None where the job cannot have the option."""
     try:
         changed = option.applied(job)
-        check_sharded(changed)
         ranks = option.num_ranks or num_ranks
         return Fitting(option, predicted_bytes(changed, ranks, sizes).needed)
-    except (JobError, Mistake):
+    except JobError:
         return None

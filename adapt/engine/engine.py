@@ -130,7 +130,7 @@ class Engine:
     def used(self, name: str) -> Iterator[Segmenter]:
         """One of `networks`, within the context to be used without a step's precision."""
         network = self.networks()[name]
-        with self.frozen.widened(network), self.parallel.whole(network):
+        with self.parallel.whole(network), self.frozen.widened(network):
             yield network
 
     def modules(self) -> nn.ModuleList:

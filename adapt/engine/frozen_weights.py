@@ -38,15 +38,15 @@ class FrozenWeights:
 
     @contextmanager
     def widened(self, network: nn.Module) -> Iterator[None]:
-        """Within it those of a network are in float32: it can be used without autocast."""
-        own = {id(one) for one in network.parameters()}
-        held = (one for one in self.parameters if id(one) in own)
-        narrow = [one for one in held if one.dtype == torch.bfloat16]
-        _convert(narrow, torch.float32)
+        """Within it those of a network, which has to be whole, are in float32: it can be used
+        without autocast. Their memory stays theirs: sharded ones are gathered there again."""
+        held = {one: one.data for one in network.parameters() if one.dtype == torch.bfloat16}
+        _convert(held, torch.float32)
         try:
             yield
         finally:
-            _convert(narrow, torch.bfloat16)
+            for one, data in held.items():
+                one.data = data
 
 
 def _convert(parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from adapt.methods.method import Method
+from adapt.methods.method import AddOn, Method
 from adapt.methods.moving_average import MovingAverage
 from adapt.methods.pinned import pinned_networks
 from adapt.models.encoders.encoder import Encoder
@@ -82,9 +82,9 @@ class FullySharded(Averaging):
 
         options: Any = {"mesh": mesh(device.type), "reshard_after_forward": True}
         share_from_leader(parameter.data for parameter in networks.parameters())
-        for network in large_networks(networks):
-            for block in _blocks(network):
-                fully_shard(block, **options)
+        for network in (*large_networks(networks), *_of_add_ons(networks)):
+            for part in _parts(network):
+                fully_shard(part, **options)
             fully_shard(network, **options)
 
     def average(self, gradients: Sequence[Tensor]) -> None:
@@ -145,13 +145,21 @@ PARALLEL: dict[str, type[Averaging]] = {"average": Averaging, "fsdp2": FullyShar
 def large_networks(networks: nn.Module) -> list[nn.Module]:
     """Segmentation networks and encoders that are no part of one, those pinned too."""
     found = [one for child in networks.children() for one in _outermost(child)]
-    return [*found, *(net for net in pinned_networks(networks) if isinstance(net, Encoder))]
+    return [*found, *pinned_networks(networks)]
 
 
-def _blocks(network: nn.Module) -> list[nn.Module]:
+def _of_add_ons(networks: nn.Module) -> list[nn.Module]:
+    """Learning modules of add-ons: an optimizer's tensors are all sharded or all whole."""
+    add_ons = [module for module in networks.modules() if isinstance(module, AddOn)]
+    children = [child for add_on in add_ons for child in add_on.children()]
+    return [one for one in children if any(p.requires_grad for p in one.parameters())]
+
+
+def _parts(network: nn.Module) -> list[nn.Module]:
+    """The modules that are called by themselves, innermost first: blocks, and the encoder."""
     encoder = network.encoder if isinstance(network, Segmenter) else network
-    assert isinstance(encoder, Encoder)
-    return list(encoder.blocks())
+    blocks = list(encoder.blocks()) if isinstance(encoder, Encoder) else []
+    return blocks if encoder is network else [*blocks, encoder]
 
 
 def _outermost(module: nn.Module) -> Iterator[nn.Module]:

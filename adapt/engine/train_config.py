@@ -104,11 +104,6 @@ class TrainConfig(Section):
                 "would compute with other weights than fp32's",
                 fix="set train.precision: bf16, or train.frozen_weights: fp32",
             )
-        if self.frozen_weights == "bf16" and self.parallel == "fsdp2":
-            raise Mistake(
-                "frozen_weights: expected fp32 with parallel fsdp2, which shards them, got bf16",
-                fix="set train.frozen_weights: fp32, or train.parallel: average",
-            )
         return self
 
 

@@ -35,7 +35,6 @@ def check_consistency(spec: "JobSpec") -> None:
     _check_labelling(spec)
     _check_scored(spec)
     _check_protocol(spec)
-    check_sharded(spec)
     _check_trained_only(spec)
     _check_stores(spec)
 
@@ -137,23 +136,6 @@ def _check_trained_only(spec: "JobSpec") -> None:
             f"{key} a method without a labelling stage or another network, got {spec.method.name}",
             WHOLE,
         )
-
-
-def check_sharded(spec: "JobSpec") -> None:
-    """Raise `Mistake` for what sharded networks do not go with."""
-    distils, single = spec.method.name == "distil", "a method of one network that learns"
-    found = {
-        "checkpoint.trained_only": (spec.checkpoint.trained_only, "false", WHOLE),
-        "distillation": (spec.distillation is not None, "null", "leave out distillation"),
-        "method.name": (distils, single, "train the teacher sharded in a job of its own"),
-    }
-    for key, (there, expected, otherwise) in found.items():
-        if spec.train.parallel == "fsdp2" and there:
-            raise Mistake(
-                f"{key}: expected {expected} with train.parallel fsdp2, got another value",
-                fix="set train.parallel: average, with train.activation_checkpointing: blocks "
-                f"where a step does not fit, or {otherwise}",
-            )
 
 
 def _check_stores(spec: "JobSpec") -> None:

@@ -29,7 +29,7 @@ from adapt.spec.loading import load_spec, parse_spec
 from adapt.stream.config import DomainConfig
 from adapt.stream.domains import Part
 from tests.conftest import tiny_values
-from tests.networks import IN_A_JOB, tiny_model
+from tests.networks import IN_A_JOB, TEACHER, tiny_model
 from tests.test_ranks import on_ranks
 from tests.tiers import one_in
 
@@ -110,12 +110,15 @@ class WithoutGloo(LiveStorages):
         return super().__torch_dispatch__(function, types, args, kwargs)
 
 
-def sharded_peak(_rank: int, num_ranks: int) -> Any:
+def sharded_peak(_rank: int, num_ranks: int, rounded: bool) -> Any:
     memory.LiveStorages = WithoutGloo  # type: ignore[misc]
-    return tuple(real_peak(sharded_job(), num_ranks))
+    return tuple(real_peak(sharded_job(rounded), num_ranks))
 
 
-def sharded_job() -> JobSpec:
+def sharded_job(rounded: bool = False) -> JobSpec:
+    if rounded:
+        types = {"precision": "bf16", "frozen_weights": "bf16"}
+        return job_of("deeplab_v2", "daformer", parallel="fsdp2", **types)
     return job_of("deeplab_v2", "advent", parallel="fsdp2")
 
 
@@ -123,11 +126,34 @@ def sharded_job() -> JobSpec:
 def test_the_part_of_a_rank_is_predicted(tmp_path: Path) -> None:
     predicted = predicted_bytes(sharded_job(), 2)
     assert not dist.is_initialized()
-    for found in on_ranks(2, tmp_path, sharded_peak):
+    for found in on_ranks(2, tmp_path, sharded_peak, False):
         assert predicted == pytest.approx(Peak(*found), rel=0.02, abs=100_000)
     whole = predicted_bytes(job_of("deeplab_v2", "advent"), 2)
     assert predicted.parameters < 0.7 * whole.parameters, "discriminators are whole"
     assert predicted_bytes(sharded_job(), 1) == predicted_bytes(job_of("deeplab_v2", "advent"), 1)
+
+
+@pytest.mark.slow
+def test_the_part_of_a_rank_whose_frozen_weights_are_bf16_is_predicted(tmp_path: Path) -> None:
+    predicted = predicted_bytes(sharded_job(rounded=True), 2)
+    for found in on_ranks(2, tmp_path, sharded_peak, True):
+        assert predicted == pytest.approx(Peak(*found), rel=0.02, abs=100_000)
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_teacher_and_its_student_are_predicted() -> None:
+    values = job_of("pspnet", "source_only").resolved()
+    values["method"] = {"name": "distil", "teacher": {"model": TEACHER, "uri": "trained"}}
+    values["distillation"] = {"encoder": "test_resnet", "weights": "none"}
+    whole, parts = (
+        predicted_bytes(job_of_values(values, parallel), 2) for parallel in ("average", "fsdp2")
+    )
+    assert parts.parameters < 0.7 * whole.parameters
+    assert parts.optimizer < 0.7 * whole.optimizer
+
+
+def job_of_values(values: dict[str, Any], parallel: str) -> JobSpec:
+    return parse_spec({**values, "train": {**values["train"], "parallel": parallel}}, "tiny")
 
 
 @pytest.mark.slow

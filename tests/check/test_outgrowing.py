@@ -72,9 +72,9 @@ def double(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         ({}, 5, "train.parallel: fsdp2 and 4 ranks"),
         (
             {},
-            4,
+            3.5,
             "train.activation_checkpointing: blocks and train.precision: bf16 and "
-            "train.parallel: fsdp2 and 4 ranks",
+            "train.frozen_weights: bf16 and train.parallel: fsdp2 and 4 ranks",
         ),
         ({}, 0, None),
     ],
@@ -92,13 +92,6 @@ def test_parts_are_whole_images_of_each_rank(double: list[dict[str, Any]]) -> No
     double.clear()
     fitting(job(), 4, {}, 0)
     assert {one["accumulate"] for one in double} == {1}
-
-
-def test_ranks_are_not_advised_where_the_job_cannot_share_its_networks() -> None:
-    checkpoint = job().checkpoint.model_copy(update={"trained_only": True})
-    whole = job().model_copy(update={"checkpoint": checkpoint})
-    assert fitting(whole, 1, {}, needed(5)) is None
-    assert fitting(job(), 1, {}, needed(5)) is not None
 
 
 def test_options_that_the_job_cannot_have_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

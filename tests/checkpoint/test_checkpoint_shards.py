@@ -24,7 +24,7 @@ from tests.engine.test_parallel import engine, step
 from tests.rank_processes import on_ranks
 from tests.test_ranks import GLOBAL_BATCH
 
-CASE = "daformer"
+CASES = ("daformer", "taught by one that learns")
 
 
 def rows(number: int, num_ranks: int) -> slice:
@@ -43,8 +43,8 @@ def saved(one: Any, folder: Path, name: str) -> None:
     barrier()
 
 
-def resumed(folder: Path, name: str) -> Any:
-    one = engine(CASE, "fsdp2")
+def resumed(folder: Path, name: str, case: str) -> Any:
+    one = engine(case, "fsdp2")
     state = torch.load(folder / f"{name}.pt", weights_only=True)
     if marked(state):
         state = read_files(folder / name, state, partial(one.parallel.empty, one.device))
@@ -60,36 +60,37 @@ def whole(one: Any) -> dict[str, Tensor]:
     }
 
 
-def two_ranks(number: int, num_ranks: int, folder: Path) -> Any:
+def two_ranks(number: int, num_ranks: int, folder: Path, case: str) -> Any:
     """A step, then two without a break and two after one; what is saved for one rank."""
-    one = engine(CASE, "fsdp2")
+    one = engine(case, "fsdp2")
     step(one, 0, rows(number, num_ranks))
     saved(one, folder, "first")
-    again = resumed(folder, "first")
+    again = resumed(folder, "first", case)
     for done in (1, 2):
         step(one, done, rows(number, num_ranks))
         step(again, done, rows(number, num_ranks))
     return whole(one), whole(again)
 
 
-def three_ranks(number: int, num_ranks: int, folder: Path) -> Any:
-    one = resumed(folder, "second")
+def three_ranks(number: int, num_ranks: int, folder: Path, case: str) -> Any:
+    one = resumed(folder, "second", case)
     parts = [local_part(parameter) is not parameter for parameter in one.method.parameters()]
     step(one, 2, rows(number, num_ranks))
     return whole(one), all(parts)
 
 
 @pytest.mark.slow
-def test_any_number_of_ranks_resumes_and_the_same_number_exactly(tmp_path: Path) -> None:
-    for calm, again in on_ranks(2, tmp_path, two_ranks, tmp_path):
+@pytest.mark.parametrize("case", CASES)
+def test_any_number_of_ranks_resumes_and_the_same_number_exactly(case: str, tmp_path: Path) -> None:
+    for calm, again in on_ranks(2, tmp_path, two_ranks, tmp_path, case):
         for key, value in calm.items():
             assert torch.equal(again[key], value), key
-    alone = resumed(tmp_path, "first")
+    alone = resumed(tmp_path, "first", case)
     step(alone, 1, slice(None))
     saved(alone, tmp_path, "second")
     (tmp_path / "three").mkdir()
     step(alone, 2, slice(None))
-    found = on_ranks(3, tmp_path / "three", three_ranks, tmp_path)
+    found = on_ranks(3, tmp_path / "three", three_ranks, tmp_path, case)
     for more, sharded in found:
         assert sharded
         for key, value in whole(alone).items():

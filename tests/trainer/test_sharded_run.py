@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from adapt.checkpoint.files import sha256_of
 from adapt.checkpoint.run_folder import RunFolder
+from adapt.checkpoint.shards import is_mark
 from adapt.errors import Interrupted
 from adapt.places import Place
 from adapt.spec.job_spec import JobSpec
@@ -25,7 +27,8 @@ from adapt.trainer.shard_saves import ShardSaves
 from storage.errors import StoreError
 from storage.stores import Stores
 from tests.rank_processes import on_ranks
-from tests.trainer.jobs import assert_same_weights, job_of
+from tests.trainer.jobs import assert_same_weights, job_of, last_folder, last_weights
+from tests.trainer.test_trained_only import write_base
 
 
 def run(job: JobSpec, place: Place, stop_at: int | None = None) -> list[Mapping[str, float]]:
@@ -76,6 +79,58 @@ def test_a_stopped_job_ends_bit_identical(tiny_job: dict[str, Any], tmp_path: Pa
     shards = {"shards/.metadata", "shards/__0_0.distcp", "shards/__1_0.distcp"}
     assert {file for file in digests if file.startswith("shards/")} == shards
     assert all(sha256_of(folder / file) == digest for file, digest in digests.items())
+
+
+ALL_TOGETHER = {
+    "model.adapters": {"kind": "soma", "rank": 2},
+    "train.precision": "bf16",
+    "train.frozen_weights": "bf16",
+    "train.accumulate": 2,
+    "checkpoint.trained_only": True,
+}
+"""Keys of a job whose checkpoints, weights and batches are in parts at the same time."""
+
+
+def outgrown(values: dict[str, Any], base: str) -> dict[str, Any]:
+    """The values of such a job, distilled from a frozen encoder, sharded over its ranks."""
+    values = {**values, "tracking": {"experiment": "tests"}, "report": {"enabled": False}}
+    values["method"] = {"name": "dacs", "pseudo_labels": {"threshold": 0.3}}
+    values["model"] |= {"encoder": "test_vit", "weights_uri": base}
+    values["train"] = {"steps": 4, "log_every_steps": 1, "parallel": "fsdp2"}
+    values["evaluate"] = {"every_steps": 2, "pictures": 0, "ema": True}
+    values["distillation"] = {"encoder": "test_vit", "weights_uri": base, "size_hw": [32, 32]}
+    for domain in ("source", "target"):
+        values[domain] |= {"batch_size": 4}
+    for key, value in ALL_TOGETHER.items():
+        section, name = key.split(".")
+        values[section] |= {name: value}
+    return values
+
+
+@pytest.mark.slow
+def test_adapters_alone_are_stored_of_sharded_networks_whose_frozen_weights_are_bf16(
+    tiny_job: dict[str, Any], tmp_path: Path
+) -> None:
+    values = outgrown(tiny_job, write_base(tmp_path / "vit.safetensors", seed=1))
+    calm, rest, said = on_ranks(2, tmp_path, calm_and_stopped, tmp_path, values)[0]
+    assert "step 3, everything is saved" in said
+    assert rest == calm[3:] and len(rest) == 1
+    assert {"distillation/source", "distillation/target"} <= calm[0].keys()
+    both = [job(values, tmp_path, name) for name in ("calm", "stopped")]
+    assert_same_weights(*both)
+    state = torch.load(last_folder(both[0]) / "state.pt")["engine"]
+    kept = {name for name in state["method"] if name.startswith("segmenter.")}
+    assert not any(name.endswith(".qkv.weight") for name in kept)
+    assert {name for name in kept if is_mark(state["method"][name])} == kept - {
+        name for name in kept if name.endswith(".basis")
+    }
+    elastic = job(values, tmp_path, "alone")
+    shutil.copytree(tmp_path / "stopped", tmp_path / "alone")
+    shutil.rmtree(last_folder(elastic))
+    run(elastic, Place("local", {}, tmp_path / "scratch", grace_s=120))
+    alone, expected = last_weights(elastic), last_weights(both[0])
+    for name, value in expected.items():
+        torch.testing.assert_close(alone[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def folder_at(path: Path) -> RunFolder:
