@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapt.errors import Interrupted, JobError
+from adapt.places.trainer_server import TrainerServer, trainer_server
 
 STATUS_VARIABLE = "SEGADAPT_STATUS_DIR"
 PLATFORM_VARIABLE = "SEGADAPT_PLATFORM"
@@ -110,6 +111,11 @@ class Place:
     def tracking_uri(self) -> str | None:
         """The MLflow server that the platform's environment names, if any."""
         return self.environment.get("MLFLOW_TRACKING_URI") or None
+
+    @property
+    def trainer_server(self) -> TrainerServer | None:
+        """Kubeflow's server for the progress of a TrainJob, if this is one with it."""
+        return trainer_server(self.environment)
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:

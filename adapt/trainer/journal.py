@@ -52,6 +52,7 @@ class Journal:
         self._stores = opened.job.resolved()["stores"]
         self._scored = scored_dataset(opened)
         self.budget = Budget(opened.job, history)
+        self._scores: Mapping[str, float] = {}
         self._observer = Observer(feeds.streams, opened.cache)
         self._utilisation = Utilisation(opened.job, engine.device) if opened.place.leader else None
         self.start_stretch()
@@ -89,6 +90,7 @@ class Journal:
                 durable,
                 rates.mfu,
                 bill,
+                self._scores,
             )
         )
         if self.tracker is not None:
@@ -124,7 +126,7 @@ class Journal:
     ) -> None:
         """Log the metrics of all evaluated networks; of each its table and its pictures.
         selection: the choice after this evaluation."""
-        step = self._engine.step_count
+        step, self._scores = self._engine.step_count, metrics
         if self._leader:
             log.info("step %d: %s", step, ", ".join(f"{k} {v:.2%}" for k, v in metrics.items()))
         if self.tracker is None:

@@ -32,7 +32,7 @@ from adapt.trainer.networks import build_network, start_adversaries
 from adapt.trainer.opening import Opened, open_job, stores_awaited
 from adapt.trainer.outcome import Outcome
 from adapt.trainer.problems import refuse_problems
-from adapt.trainer.progress import JobProgress
+from adapt.trainer.progress import JobProgress, told
 from adapt.trainer.reporting import leave_report, open_history
 from adapt.trainer.resume import Checkpoint, engine_state, resume
 from adapt.trainer.saves import Evaluated, Saves
@@ -78,6 +78,7 @@ def run_job(
     with ExitStack() as stack:
         stack.enter_context(open_ranks(place, device, RANKS_WAIT))
         stack.enter_context(shared(stop))
+        on_progress = stack.enter_context(told(place, on_progress))
         watch = Watch(stop.is_set, lambda _done, _total: beat())
         with stores_awaited(stop, beat):
             opened = stack.enter_context(open_job(job, place))

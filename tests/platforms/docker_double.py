@@ -198,7 +198,7 @@ def on_a_socket(engine: EngineDouble, folder: Path) -> Iterator[str]:
 @contextmanager
 def over_tls(engine: EngineDouble, folder: Path) -> Iterator[str]:
     """The engine's URI; `folder` holds ca.pem, cert.pem and key.pem, which both sides need."""
-    _write_certificate(folder)
+    write_certificate(folder)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=f"{folder}/ca.pem")
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     context.verify_mode = ssl.CERT_REQUIRED
@@ -209,7 +209,7 @@ def over_tls(engine: EngineDouble, folder: Path) -> Iterator[str]:
         yield f"tcp://127.0.0.1:{server.server_address[1]}"
 
 
-def _write_certificate(folder: Path) -> None:
+def write_certificate(folder: Path) -> None:
     """One that trusts itself: for authority, server and client."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
