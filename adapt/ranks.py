@@ -120,6 +120,12 @@ def local_part(tensor: Tensor) -> Tensor:
     return tensor if to_local is None else to_local()
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that ranks hold in parts, gathered, on all of them; any other as it is."""
+    full_tensor = getattr(tensor, "full_tensor", None)
+    return tensor if full_tensor is None else full_tensor()
+
+
 def mean_over_ranks(tensor: Tensor) -> Tensor:
     """The mean of all ranks' tensors, without gradient; alone, the tensor itself."""
     return sum_over_ranks(tensor) / num_ranks() if _together() else tensor.detach()

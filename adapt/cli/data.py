@@ -24,23 +24,30 @@ def verify(
         int | None,
         typer.Option(min=1, help="Shards read in parallel; default: the number of cores."),
     ] = None,
+    part: Annotated[
+        str,
+        typer.Option(
+            "--slice", metavar="I/N", help="Read only slice I of N; all is right where all are."
+        ),
+    ] = "0/1",
     spec: StoresFrom = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify every byte of a packed dataset and name each fault."""
     from adapt.cli.live import progress_bar
     from adapt.data.packed.verify import verify as verify_splits
+    from adapt.data.writing.plan import WHOLE, Slice
 
+    one_slice, store = Slice.parse(part), stores_of(spec).open(uri)
     with progress_bar(f"verifying {uri}", console) as advance:
-        found = verify_splits(
-            stores_of(spec).open(uri), split, workers=workers, on_progress=advance
-        )
+        found = verify_splits(store, split, workers=workers, part=one_slice, on_progress=advance)
     if as_json:
         print_answer(asdict(found))
     found.refuse()
     console.print(
         f"{uri}: {counted(found.num_samples, 'sample')} in {counted(found.num_shards, 'shard')} "
-        f"of {', '.join(found.splits)}, {found.size_bytes / 1e6:.1f} MB: no faults",
+        f"of {', '.join(found.splits)}, {found.size_bytes / 1e6:.1f} MB: no faults"
+        + ("" if one_slice == WHOLE else f" in slice {part}"),
         soft_wrap=True,
         markup=False,
     )

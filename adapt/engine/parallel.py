@@ -8,7 +8,7 @@ averaged in either row.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,7 @@ from adapt.ranks import (
     local_part,
     num_ranks,
     share_from_leader,
+    whole,
 )
 
 
@@ -112,8 +113,8 @@ class FullySharded(Averaging):
             if local_part(tensor) is tensor:
                 kept[name] = tensor
             else:
-                whole: Tensor = cast(Any, tensor).full_tensor()
-                kept[name] = whole.cpu() if dist.get_rank() == 0 else whole[:0]
+                gathered = whole(tensor)
+                kept[name] = gathered.cpu() if dist.get_rank() == 0 else gathered[:0]
         return kept
 
     def empty(self, device: torch.device, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

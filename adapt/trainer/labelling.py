@@ -24,10 +24,11 @@ from adapt.methods import METHODS, labelling_of
 from adapt.models import build_segmenter
 from adapt.models.config import without_weights
 from adapt.models.segmenter import Segmenter
-from adapt.ranks import barrier, share_text
+from adapt.ranks import barrier, share_text, whole
 from adapt.spec.job_spec import JobSpec
 from adapt.trainer.labelling_run import checkpoint_uri
 from adapt.trainer.opening import JobData, Opened, decoding_threads
+from adapt.trainer.resume import engine_state
 from adapt.trainer.score import checkpoint_network
 from storage.stores import Stores
 from storage.uris import join
@@ -179,18 +180,20 @@ def _oldest_round(opened: Opened, now: int) -> int:
 def _network(opened: Opened, state: Mapping[str, Any] | None, number: int) -> tuple[Segmenter, str]:
     job = opened.job
     if number and state is not None:
-        return _network_of_state(job, state), f"step {state['engine']['step']} of this run"
+        return _network_of_state(opened, state), f"step {state['engine']['step']} of this run"
     return labelling_network(job, opened.stores)
 
 
-def _network_of_state(job: JobSpec, state: Mapping[str, Any]) -> Segmenter:
-    """The network that a checkpoint's state has."""
-    model = without_weights(job.model)
-    segmenter = build_segmenter(model, job.classes.num_classes, start_adapters=False)
-    prefix = "segmenter."
-    tensors = state["engine"]["method"]
+def _network_of_state(opened: Opened, state: Mapping[str, Any]) -> Segmenter:
+    """The network that a checkpoint's state has, or that of a job that runs; whole on every rank,
+    all of which call it."""
+    job, prefix = opened.job, "segmenter."
+    segmenter = build_segmenter(without_weights(job.model), job.classes.num_classes, None, False)
+    named = {key: one for key, one in state["engine"]["method"].items() if key.startswith(prefix)}
+    made = {**state, "engine": {"method": named}}
+    tensors = engine_state(opened.folder, made, lambda size, dtype: torch.empty(size, dtype=dtype))
     segmenter.load_state_dict(
-        {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+        {key.removeprefix(prefix): whole(one) for key, one in tensors["method"].items()}
     )
     return segmenter
 

@@ -53,6 +53,9 @@ def test_slices_are_merged_and_verified(tmp_path: Path) -> None:
     verified = call("verify", "packed", folder=tmp_path)
     assert verified.code == 0 and "14 samples in" in verified.err and verified.out == ""
     assert "of train, " in verified.err and "no faults" in verified.err
+    sliced = call("verify", "packed", "--slice", "0/100", folder=tmp_path)
+    assert "in 1 shard of train" in sliced.err and "no faults in slice 0/100" in sliced.err
+    refused(call("verify", "packed", "--slice", "2/2", folder=tmp_path), 2, "--slice: expected I/N")
     write_raw_folders(tmp_path / "raw", 14, seed=1)
     whole = call("pack", "folders", "raw", "whole", "--shard-mb", "0.03", "--json", folder=tmp_path)
     assert whole.out == merged.out

@@ -47,7 +47,9 @@ def job(values: dict[str, Any], folder: Path, name: str) -> JobSpec:
     return job_of(values, f"checkpoint.uri={folder / name}", "stream.threads=1")
 
 
-def calm_and_stopped(rank: int, num_ranks: int, folder: Path, values: dict[str, Any]) -> Any:
+def calm_and_stopped(
+    rank: int, num_ranks: int, folder: Path, values: dict[str, Any], stop_at: int = 3
+) -> Any:
     run_module.open_ranks = lambda *_: nullcontext()  # type: ignore[assignment] # they are open
     run_module.shared = lambda _stop: nullcontext()  # type: ignore[assignment] # of one run
     place = Place("local", {}, folder / f"scratch-{rank}", grace_s=120)
@@ -55,7 +57,7 @@ def calm_and_stopped(rank: int, num_ranks: int, folder: Path, values: dict[str, 
     calm = run(job(values, folder, "calm"), place)
     stopped = job(values, folder, "stopped")
     try:
-        run(stopped, place, stop_at=3)
+        run(stopped, place, stop_at)
     except Interrupted as error:
         return calm, run(stopped, place), str(error)
     return calm, [], "nothing stopped it"
@@ -131,6 +133,28 @@ def test_adapters_alone_are_stored_of_sharded_networks_whose_frozen_weights_are_
     alone, expected = last_weights(elastic), last_weights(both[0])
     for name, value in expected.items():
         torch.testing.assert_close(alone[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_rounds_are_labelled_by_the_sharded_network(
+    tiny_job: dict[str, Any], tmp_path: Path
+) -> None:
+    """Of a job that runs, and of one that was stopped before the second round had its labels."""
+    values = {**tiny_job, "tracking": {"experiment": "tests"}, "report": {"enabled": False}}
+    values["train"] = {"steps": 4, "log_every_steps": 1}
+    values["evaluate"] = {"every_steps": 4, "pictures": 0}
+    before = job({**values, "method": {"name": "source_only"}}, tmp_path, "before")
+    run(before, Place("local", {}, tmp_path / "scratch", grace_s=120))
+    stage = {"pseudo_labels": {"run": str(last_folder(before))}}
+    values["method"] = {"name": "class_balanced_self_training", "rounds": 2, **stage}
+    values["train"] |= {"parallel": "fsdp2"}
+    calm, rest, said = on_ranks(2, tmp_path, calm_and_stopped, tmp_path, values, 2)[0]
+    assert "nothing stopped it" not in said and len(calm) == 4
+    assert rest == calm[2:]
+    both = [job(values, tmp_path, name) for name in ("calm", "stopped")]
+    assert_same_weights(*both)
+    labels = [sorted(last_folder(one).parent.glob("pseudo_labels/round-1-*")) for one in both]
+    assert [path.name for path in labels[0]] == [path.name for path in labels[1]] != []
 
 
 def folder_at(path: Path) -> RunFolder:

@@ -23,6 +23,7 @@ from adapt.data.packed.index import Index
 from adapt.data.packed.manifest import Manifest
 from adapt.data.packed.split_files import packed_splits, read_manifest, refuse_own_folder
 from adapt.data.workers import SampleCounter, stopping, watch
+from adapt.data.writing.plan import WHOLE, Slice
 from adapt.errors import MAX_SHOWN, DataError, counted
 from storage.errors import MissingObject
 from storage.shards.shards import checksums, read_member
@@ -96,10 +97,12 @@ def verify(
     split: str | None = None,
     *,
     workers: int | None = None,
+    part: Slice = WHOLE,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Verification:
-    """Read a split again, or all packed ones, on `workers` threads. `on_progress` gets the samples
-    done and those in all.
+    """Read a split again, or all packed ones, on `workers` threads; of all shards those of a
+    `part`, in which manifests and indexes are read whole. `on_progress` gets the samples done and
+    those in all.
 
     Raises `DataError` where nothing is packed, `StoreError` where the store fails.
     """
@@ -108,8 +111,9 @@ def verify(
         refuse_own_folder(store)
         raise DataError(f"{store.uri}: expected a packed split, got none", fix="pack one first")
     faults, opened = open_splits(store, names)
-    shards = [(one, number) for one in opened for number in range(len(one.manifest.shards))]
-    total, counter = sum(one.manifest.num_samples for one in opened), SampleCounter(0)
+    every = [(one, number) for one in opened for number in range(len(one.manifest.shards))]
+    shards = [every[place] for place in part.shards(len(every))]
+    total, counter = sum(len(one.rows(number)) for one, number in shards), SampleCounter(0)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool, stopping(counter):
         jobs = [pool.submit(shard_faults, one, number, counter) for one, number in shards]
         watch(jobs, counter, lambda done: on_progress(done, total))

@@ -17,6 +17,7 @@ from adapt.data.packed.manifest import Manifest
 from adapt.data.packed.split_files import read_manifest
 from adapt.data.packed.verify import Verification, verify
 from adapt.data.writing.pack import pack
+from adapt.data.writing.plan import Slice
 from adapt.errors import DataError
 from storage.errors import StoreUnavailable
 from storage.store import Store
@@ -137,6 +138,18 @@ def test_one_flipped_bit_is_named(place: str, packed: Store) -> None:
     if place == "header":
         assert any("cannot be read as a tar" in fault for fault in faults)
     assert place != "padding" or len(faults) == 2
+
+
+def test_slices_share_the_shards_out(packed: Store) -> None:
+    whole = verify(packed, "train")
+    slices = [verify(packed, "train", part=Slice(number, 4)) for number in range(4)]
+    assert [one.num_shards for one in slices] == [1, 1, 1, 0]
+    assert sum(one.num_samples for one in slices) == whole.num_samples
+    assert sum(one.size_bytes for one in slices) == whole.size_bytes
+    packed.delete("train/shard-00001.tar")
+    damaged = [verify(packed, part=Slice(number, 4)).faults for number in range(4)]
+    assert [len(faults) for faults in damaged] == [0, 1, 0, 0]
+    assert damaged[1] == verify(packed).faults
 
 
 def test_a_truncated_shard_is_named(packed: Store) -> None:
