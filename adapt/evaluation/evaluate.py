@@ -24,10 +24,11 @@ from adapt.evaluation.inference import (
     WHOLE_IMAGE,
     EnsembleMember,
     InferenceConfig,
+    OwnSize,
     class_map,
     evaluating,
     members_of,
-    predictions,
+    predicted_views,
     upload,
 )
 from adapt.evaluation.label_free import LABEL_FREE_SCORES
@@ -122,6 +123,7 @@ def evaluate(
     label_free: Sequence[str] = (),
     average: Segmenter | None = None,
     threads: int = 2,
+    batch_size: int = 1,
     num_pictures: int = 0,
     num_worst: int = 0,
     rank: int = 0,
@@ -134,7 +136,8 @@ def evaluate(
     predicted anew at the end, since none waits for the device before.
 
     `label_free` names rows of `LABEL_FREE_SCORES`; a split opened without labels has no others.
-    `average` is the network that `teacher_agreement` compares with, on the device too.
+    `average` is the network that `teacher_agreement` compares with, on the device too. Up to
+    `batch_size` images that follow one another, alike in size, are predicted together.
     `on_image` is called after each image. Where `stopped` returns true before an image on any rank,
     all ranks raise `Interrupted`. Leaves the networks in the mode they were in.
     """
@@ -145,29 +148,26 @@ def evaluate(
     wanted = set(np.linspace(0, len(split) - 1, num_pictures).round().astype(int).tolist())
     pictures = []
     indices = range(rank, len(split), num_ranks)
-    seen = predictions(members, split, indices, _size_of, device, views=views, threads=threads)
+    predicted = partial(predicted_views, members, split, views=views, threads=threads)
+    seen = predicted(indices, _size_of, device, batch_size=batch_size)
     early = False
     with closing(seen), evaluating([one.segmenter for one in others]):
-        for number, sample, logits in seen:
+        for number, sample, found in seen:
             early = stopped()
             if early:
                 break
-            predicted = class_map(logits)
             second = partial(again.logits, number, sample.image, _size_of(number, sample))
-            counted.add(number, sample.labels, predicted, logits, second)
+            counted.add(number, sample.labels, found, second)
             if number in wanted:
-                pictures.append(_picture(split.key(number), sample, predicted, logits))
+                pictures.append(_picture(split.key(number), sample, found.whole()[0]))
             on_image()
     if any_rank(early)[0]:
         raise Interrupted("stopped inside an evaluation")
     score = counted.score(subsets, split.id_table is not None)
     lowest = counted.lowest(num_worst if score.labelled and score.finite else 0)
-    drawn = predictions(
-        members, split, lowest if rank == 0 else [], _size_of, device, views=views, threads=threads
-    )
+    drawn = predicted(lowest if rank == 0 else [], _size_of, device)
     worst = [
-        _picture(split.key(number), sample, class_map(logits), logits)
-        for number, sample, logits in drawn
+        _picture(split.key(number), sample, found.whole()[0]) for number, sample, found in drawn
     ]
     return Evaluation(score, pictures, worst)
 
@@ -190,19 +190,20 @@ class _Counted:
         self,
         number: int,
         labels: Tensor | None,
-        predicted: Tensor,
-        logits: Tensor,
+        found: OwnSize,
         second: Callable[[str], Tensor],
     ) -> None:
-        """Count an image: labels and predicted (H, W) train ids, logits (K, H, W); `second` makes
-        the second predictions that scores name."""
-        self._unusual += ~logits.isfinite().all()
+        """Count an image: labels (H, W) train ids, its logits; `second` makes the second
+        predictions that scores name."""
+        self._unusual += ~found.finite()
         if labels is not None:
-            one = confusion_matrix(
-                upload(labels, self._matrix.device), predicted, len(self._matrix)
-            )
+            truth = upload(labels, self._matrix.device)
+            one = confusion_matrix(truth, found.class_maps()[0], len(self._matrix))
             self._matrix += one
             self._by_image[number] = iou(one).nanmean()
+        if not self._counts:
+            return
+        logits = found.whole()[0]
         for (counts, beside), summed in self._counts.items():
             summed += counts(logits, *([] if beside is None else [second(beside)]))
 
@@ -231,11 +232,11 @@ def _size_of(_index: int, sample: Sample) -> tuple[int, int]:
     return height_px, width_px
 
 
-def _picture(key: str, sample: Sample, predicted: Tensor, logits: Tensor) -> Picture:
+def _picture(key: str, sample: Sample, logits: Tensor) -> Picture:
     return Picture(
         key,
         sample.pixels(),
         None if sample.labels is None else sample.labels.numpy(),
-        predicted.to(torch.uint8).cpu().numpy(),
+        class_map(logits).to(torch.uint8).cpu().numpy(),
         logits.cpu().numpy(),
     )

@@ -1,5 +1,6 @@
 """From images to the main head's logits: the whole image once, as in the papers, or several
-views of it, by one network or several.
+views of it, by one network or several. Logits stay at the decoder's own size until they are asked
+for: the map of classes takes them a few classes at a time.
 
 One rule: the logits of every view are brought to the wanted size by their architecture's own
 resizing, a mirrored view's are mirrored back, and all are averaged; several networks' are summed
@@ -9,8 +10,9 @@ one view: where they overlap they are averaged, at the image's size, before anyt
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import reduce
+from itertools import groupby, islice
 from typing import Annotated, NamedTuple
 
 import torch
@@ -25,6 +27,10 @@ from adapt.models.layers import resize
 from adapt.models.segmenter import Segmenter
 from adapt.stream.feed import normalise
 
+ALL = slice(None)
+FLOAT_BYTES = 4
+BLOCK_BYTES = 256 << 20
+"""Of logits at the wanted size that a map of classes is made from at a time."""
 MAX_SCALE = 16
 """Of an image in a view: papers enlarge to twice its size, memory ends soon after."""
 
@@ -83,6 +89,72 @@ class Predicted(NamedTuple):
     logits: Tensor
 
 
+class ViewLogits(NamedTuple):
+    """A view's logits (B, K, h, w) at the decoder's own size, and how they become the image's."""
+
+    logits: Tensor
+    align_corners: bool
+    mirrored: bool
+
+    def resized(self, classes: slice, size_hw: tuple[int, int]) -> Tensor:
+        """Those of some classes, (B, k, *size_hw) float32, each pixel at its place in the image."""
+        own = self.logits[:, classes]
+        same = own.shape[-2:] == size_hw
+        whole = (own if same else resize(own, size_hw, self.align_corners)).float()
+        return whole.flip(-1) if self.mirrored else whole
+
+
+class OwnSize(NamedTuple):
+    """The logits of B images at their decoders' own sizes: by network its factor, and its views."""
+
+    members: tuple[tuple[float, tuple[ViewLogits, ...]], ...]
+    size_hw: tuple[int, int]
+
+    def whole(self, classes: slice = ALL) -> Tensor:
+        """The weighted sum of logits (B, K, *size_hw) float32, or that of some classes."""
+        return reduce(torch.add, (self._weighted(*one, classes) for one in self.members))
+
+    def class_maps(self) -> Tensor:
+        """(B, *size_hw) int64 train ids: those of `whole`, which is never held as a whole where it
+        is larger than `BLOCK_BYTES`."""
+        images, num_classes = self.members[0][1][0].logits.shape[:2]
+        each = FLOAT_BYTES * images * self.size_hw[0] * self.size_hw[1]
+        step = max(1, BLOCK_BYTES // each)
+        best, classes = self.whole(slice(0, step)).max(dim=1)
+        for first in range(step, num_classes, step):
+            values, places = self.whole(slice(first, first + step)).max(dim=1)
+            better = (values > best) | (values.isnan() & ~best.isnan())
+            classes = torch.where(better, places + first, classes)
+            best = torch.where(better, values, best)
+        return classes
+
+    def finite(self) -> Tensor:
+        """True, on the device, where all logits are numbers."""
+        views = [one.logits for _, views in self.members for one in views]
+        return torch.stack([torch.stack(one.aminmax()).isfinite().all() for one in views]).all()
+
+    def image(self, number: int) -> "OwnSize":
+        """One of the images, as B = 1."""
+        part = slice(number, number + 1)
+        members = (
+            (factor, tuple(one._replace(logits=one.logits[part]) for one in views))
+            for factor, views in self.members
+        )
+        return self._replace(members=tuple(members))
+
+    def _weighted(self, factor: float, views: Sequence[ViewLogits], classes: slice) -> Tensor:
+        logits = reduce(torch.add, (one.resized(classes, self.size_hw) for one in views))
+        return logits if factor == 1 else logits * factor
+
+
+class PredictedViews(NamedTuple):
+    """A sample, by its number in the split, and its logits at their own size, as B = 1."""
+
+    number: int
+    sample: Sample
+    found: OwnSize
+
+
 SizeOf = Callable[[int, Sample], tuple[int, int]]
 
 
@@ -112,10 +184,49 @@ def predictions(
     The networks work in evaluation mode and are left in the mode they were in. Nothing here waits
     for the device.
     """
-    with evaluating([segmenter for segmenter, _ in members]):
-        for number, sample in decoded(split, indices, threads):
-            size_hw = size_of(number, sample)
-            yield Predicted(number, sample, predict(members, sample.image, size_hw, device, views))
+    seen = predicted_views(members, split, indices, size_of, device, views=views, threads=threads)
+    with closing(seen):
+        for number, sample, found in seen:
+            yield Predicted(number, sample, found.whole()[0])
+
+
+@torch.no_grad()
+def predicted_views(
+    members: Sequence[EnsembleMember],
+    split: PackedSplit,
+    indices: Sequence[int],
+    size_of: SizeOf,
+    device: torch.device,
+    *,
+    views: InferenceConfig = WHOLE_IMAGE,
+    threads: int = 2,
+    batch_size: int = 1,
+) -> Generator[PredictedViews]:
+    """The same with logits at their own size. Up to `batch_size` samples that follow one another,
+    alike in size, are predicted together."""
+    with (
+        evaluating([segmenter for segmenter, _ in members]),
+        closing(decoded(split, indices, threads)) as seen,
+    ):
+        for size_hw, batch in _batches(seen, size_of, batch_size):
+            images = torch.stack([upload(sample.image, device) for _, sample in batch])
+            found = own_size(members, images, size_hw, views)
+            del images
+            for place, (number, sample) in enumerate(batch):
+                yield PredictedViews(number, sample, found.image(place))
+
+
+def _batches(
+    seen: Iterator[tuple[int, Sample]], size_of: SizeOf, most: int
+) -> Iterator[tuple[tuple[int, int], list[tuple[int, Sample]]]]:
+    """Samples in order, those of one size together, with the size wanted of their logits."""
+
+    def sizes(one: tuple[int, Sample]) -> tuple[tuple[int, int], tuple[int, int]]:
+        return one[1].image_hw, size_of(*one)
+
+    for (_, size_hw), same in groupby(seen, sizes):
+        while batch := list(islice(same, most)):
+            yield size_hw, batch
 
 
 @contextmanager
@@ -153,7 +264,32 @@ def predict_batch(
 ) -> Tensor:
     """The same for images of one size that are on the members' device: (B, 3, H, W) ->
     (B, K, *size_hw). On a GPU the last bits depend on B."""
-    return reduce(torch.add, (_weighted(member, images, size_hw, views) for member in members))
+    return own_size(members, images, size_hw, views).whole()
+
+
+def own_size(
+    members: Sequence[EnsembleMember],
+    images: Tensor,
+    size_hw: tuple[int, int],
+    views: InferenceConfig = WHOLE_IMAGE,
+) -> OwnSize:
+    """The same before logits are brought to `size_hw`."""
+    count = len(views.scales) * (2 if views.flip else 1)
+    found = (
+        (weight / count, _views(segmenter, images, size_hw, views)) for segmenter, weight in members
+    )
+    return OwnSize(tuple(found), size_hw)
+
+
+def _views(
+    segmenter: Segmenter, images: Tensor, size_hw: tuple[int, int], views: InferenceConfig
+) -> tuple[ViewLogits, ...]:
+    """One network's views; those of windows, which have the image's size, as their sum."""
+    each = _each_view(segmenter, images, size_hw, views)
+    if views.window_hw is None:
+        return tuple(each)
+    summed = reduce(torch.add, (one.resized(ALL, size_hw) for one in each))
+    return (ViewLogits(summed, segmenter.align_corners, mirrored=False),)
 
 
 def class_map(logits: Tensor) -> Tensor:
@@ -187,23 +323,16 @@ def decoded(
                 split.want(shards[position + 1 :])
 
 
-def _weighted(
-    member: EnsembleMember, images: Tensor, size_hw: tuple[int, int], views: InferenceConfig
-) -> Tensor:
-    """One network's share: uint8 (B, 3, H, W) -> logits (B, K, *size_hw) times its weight."""
-    factor = member.weight / (len(views.scales) * (2 if views.flip else 1))
-    logits = reduce(torch.add, _each_view(member.segmenter, images, size_hw, views))
-    return logits if factor == 1 else logits * factor
-
-
 def _each_view(
     segmenter: Segmenter, images: Tensor, size_hw: tuple[int, int], views: InferenceConfig
-) -> Iterator[Tensor]:
+) -> Iterator[ViewLogits]:
+    """One network's: uint8 (B, 3, H, W) -> logits, its own number of rows and columns in each."""
     for scale in views.scales:
         view = normalise(_enlarged(images, scale), segmenter.pixels)
-        yield _view_logits(segmenter, view, size_hw, views)
-        if views.flip:
-            yield _view_logits(segmenter, view.flip(-1), size_hw, views).flip(-1)
+        for mirrored in (False, True) if views.flip else (False,):
+            shown = view.flip(-1) if mirrored else view
+            logits = _view_logits(segmenter, shown, size_hw, views)
+            yield ViewLogits(logits, segmenter.align_corners, mirrored)
 
 
 def _enlarged(images: Tensor, scale: float) -> Tensor:
@@ -220,16 +349,21 @@ def _enlarged(images: Tensor, scale: float) -> Tensor:
 def _view_logits(
     segmenter: Segmenter, images: Tensor, size_hw: tuple[int, int], views: InferenceConfig
 ) -> Tensor:
-    """Normalised (B, 3, H, W) -> (B, K, *size_hw) float32, in one pass or window by window."""
+    """Normalised (B, 3, H, W) -> (B, K, h, w): the decoder's own, or at the image's size the mean
+    of windows."""
     windows = list(sliding_windows((images.shape[-2], images.shape[-1]), views))
     if len(windows) == 1:
-        return segmenter(images, size_hw).logits[0].float()
+        logits: Tensor = segmenter(images, size_hw, main_alone=True).logits[0]
+        return logits
     summed = images.new_zeros(len(images), segmenter.num_classes, *images.shape[-2:])
     passes = images.new_zeros(images.shape[-2:])
     for rows, columns in windows:
-        summed[..., rows, columns] += segmenter(images[..., rows, columns]).logits[0].float()
+        window = images[..., rows, columns]
+        own = segmenter(window, main_alone=True).logits[0]
+        window_hw = (window.shape[-2], window.shape[-1])
+        summed[..., rows, columns] += resize(own, window_hw, segmenter.align_corners).float()
         passes[rows, columns] += 1
-    return resize(summed / passes, size_hw, segmenter.align_corners)
+    return summed / passes
 
 
 def sliding_windows(

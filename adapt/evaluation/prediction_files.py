@@ -23,9 +23,8 @@ from adapt.evaluation.inference import (
     EnsembleMember,
     InferenceConfig,
     SizeOf,
-    class_map,
     members_of,
-    predictions,
+    predicted_views,
 )
 from adapt.models.segmenter import Segmenter
 
@@ -57,7 +56,7 @@ def write_predictions(
     size_of = _size_in(split, size_hw)
     _make_folder(out_dir / "colours" if colours else out_dir)
     palette = [part for colour in classes.colours for part in colour]
-    seen = predictions(
+    seen = predicted_views(
         members_of(segmenters),
         split,
         range(len(split)),
@@ -67,8 +66,8 @@ def write_predictions(
         threads=threads,
     )
     with closing(seen):
-        for number, _, logits in seen:
-            train_ids = class_map(logits).to(torch.uint8).cpu().numpy()
+        for number, _, found in seen:
+            train_ids = found.class_maps()[0].to(torch.uint8).cpu().numpy()
             key = split.key(number)
             Image.fromarray(ids[train_ids]).save(out_dir / f"{key}.png")
             if colours:

@@ -132,18 +132,23 @@ class Segmenter(nn.Module):
         """How the architecture resizes logits."""
         return self.decoder.align_corners
 
-    def forward(self, images: Tensor, size_hw: tuple[int, int] | None = None) -> Prediction:
+    def forward(
+        self, images: Tensor, size_hw: tuple[int, int] | None = None, *, main_alone: bool = False
+    ) -> Prediction:
         """(B, 3, H, W) -> each head's logits (B, K, H, W) in at least float32, stages, side
         outputs.
 
         `size_hw`: another size of the logits, resized once from the decoder's own. Sides shorter
         than the encoder's deepest reduction are padded to it, and to whole patches of a ViT, by
-        their last pixels, and logits and side outputs cut back.
+        their last pixels, and logits and side outputs cut back. `main_alone`: only the main head's
+        logits, at the decoder's own size, which `resize` brings to `size_hw`.
         """
         given_hw = (images.shape[-2], images.shape[-1])
         images = enlarged(images, self.encoder.smallest_side_px, self.encoder.multiple_px)
         features = self._stages(images)
         heads, extra = self.decoder(images, features)
+        if main_alone:
+            heads, extra = heads[:1], {}
         padded_hw = (images.shape[-2], images.shape[-1])
         if self._cuts(padded_hw, given_hw, size_hw):
             heads = [self._cut_back(head, padded_hw, given_hw) for head in heads]
@@ -151,6 +156,8 @@ class Segmenter(nn.Module):
                 name: self._cut_back(one, padded_hw, given_hw) if one.ndim == images.ndim else one
                 for name, one in extra.items()
             }
+        if main_alone:
+            return Prediction(tuple(heads), features, extra)
         size_hw = size_hw or given_hw
         logits = tuple(resize(head, size_hw, self.align_corners) for head in heads)
         return Prediction(logits, features, extra)

@@ -22,6 +22,7 @@ MAY_CHANGE = (
     "checkpoint.keep",
     "report",
     "evaluate.pictures",
+    "evaluate.batch_size",
     "evaluate.early_stop",
     "method.max_gap_points",
     "train.activation_checkpointing",

@@ -81,6 +81,7 @@ class Evaluator:
             label_free=without_average(job.evaluate.label_free_scores, average),
             average=average,
             threads=decoding_threads(job.stream, place),
+            batch_size=job.evaluate.batch_size,
             num_pictures=job.evaluate.pictures if counts else 0,
             num_worst=job.report.worst if counts and job.report.enabled else 0,
             rank=place.rank,

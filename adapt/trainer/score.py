@@ -76,6 +76,7 @@ def evaluate_checkpoint(
             subsets=subset_classes(job.evaluate.subsets, job.classes.names),
             label_free=_scores_of(job, split),
             threads=decoding_threads(job.stream, place),
+            batch_size=job.evaluate.batch_size,
             num_pictures=job.evaluate.pictures,
             on_image=lambda: on_image(next(done), len(split)),
         )

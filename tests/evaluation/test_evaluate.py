@@ -12,6 +12,7 @@ import torch
 from adapt.config.validation import validate
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import JobError
+from adapt.evaluation import inference
 from adapt.evaluation.evaluate import Score, evaluate
 from adapt.evaluation.inference import EnsembleMember, InferenceConfig
 from adapt.evaluation.metrics import SUBSETS, confusion_matrix, miou
@@ -98,6 +99,36 @@ def test_views_change_the_score(split: PackedSplit, networks: list[Segmenter]) -
     once = evaluate(networks[0], split, CPU).score.matrix
     twice = evaluate(networks[0], split, CPU, views=InferenceConfig(flip=True)).score.matrix
     assert once.sum() == twice.sum() and not torch.equal(once, twice)
+
+
+@pytest.mark.parametrize("views", [InferenceConfig(), InferenceConfig(flip=True, scales=(1, 2))])
+def test_batches_and_blocks_of_classes_change_nothing(
+    split: PackedSplit,
+    networks: list[Segmenter],
+    views: InferenceConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    members = [EnsembleMember(networks[0], 0.25), EnsembleMember(networks[1], 0.75)]
+    expected = evaluate(members, split, CPU, views=views).score
+    blocks = blocks_of_classes(monkeypatch)
+    found = evaluate(members, split, CPU, views=views, batch_size=4).score
+    assert torch.equal(found.matrix, expected.matrix) and found.finite
+    assert [*dict.fromkeys(map(str, blocks))] == [str(slice(n, n + 1)) for n in range(3)], (
+        "never all at a time"
+    )
+
+
+def blocks_of_classes(monkeypatch: pytest.MonkeyPatch) -> list[slice]:
+    """Have a class at a time at the wanted size; the classes that were asked for."""
+    monkeypatch.setattr(inference, "BLOCK_BYTES", 1)
+    whole, asked = inference.OwnSize.whole, list[slice]()
+
+    def noted(self: inference.OwnSize, classes: slice = inference.ALL) -> torch.Tensor:
+        asked.append(classes)
+        return whole(self, classes)
+
+    monkeypatch.setattr(inference.OwnSize, "whole", noted)
+    return asked
 
 
 def test_ranks_share_out_the_images(split: PackedSplit, networks: list[Segmenter]) -> None:

@@ -12,10 +12,13 @@ from adapt.config.validation import validate
 from adapt.data.packed.codecs import resize_image
 from adapt.data.packed.packed_split import PackedSplit
 from adapt.errors import JobError
+from adapt.evaluation import inference
 from adapt.evaluation.inference import (
     WHOLE_IMAGE,
     EnsembleMember,
     InferenceConfig,
+    OwnSize,
+    ViewLogits,
     class_map,
     decoded,
     members_of,
@@ -268,3 +271,30 @@ def test_predictions_leave_the_networks_as_they_were(tiny_uri: str, tmp_path: Pa
 def test_wrong_views_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(JobError, match=message):
         validate(InferenceConfig, values)
+
+
+def of_one_view(logits: Tensor, size_hw: tuple[int, int]) -> OwnSize:
+    return OwnSize(((1.0, (ViewLogits(logits, True, mirrored=False),)),), size_hw)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 4 * 96 * 3, 1 << 30])
+def test_a_map_of_classes_is_that_of_all_logits_whatever_the_block(
+    block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "BLOCK_BYTES", block_bytes)
+    coarse = torch.randn(1, 7, 3, 4, generator=torch.Generator().manual_seed(1))
+    coarse[:, 5] = coarse[:, 2]  # ties everywhere: the first wins
+    coarse[0, 4, 0, 0] = torch.nan
+    found = of_one_view(coarse, (8, 12))
+    expected = resize(coarse, (8, 12), align_corners=True)[0]
+    assert torch.equal(found.class_maps()[0], class_map(expected))
+    assert not (found.class_maps() == 5).any() and (found.class_maps() == 2).any()
+    assert not found.finite() and of_one_view(coarse.nan_to_num(), (8, 12)).finite()
+
+
+def test_auxiliary_heads_are_not_brought_to_the_image_s_size() -> None:
+    segmenter = shown().eval()
+    alone = segmenter(torch.rand(1, 3, 8, 8), (16, 16), main_alone=True)
+    assert [one.shape for one in alone.logits] == [(1, 3, 8, 8)] and alone.extra == {}
+    both = segmenter(torch.rand(1, 3, 8, 8), (16, 16))
+    assert [one.shape for one in both.logits] == [(1, 3, 16, 16)] * 2
