@@ -1,7 +1,9 @@
-"""What scoring costs beside the network, from logits and labels to a confusion matrix: the papers'
-way over ours.
+"""What an evaluation costs beside the network: the papers' way over ours, from logits and labels to
+a confusion matrix, and whole, from files to the matrix (benchmarks/evaluation_images.py).
 
-    python benchmarks/evaluation.py --images 3 --rounds 5
+    python benchmarks/evaluation.py --images 3 --rounds 5 --write
+
+`--write` puts the table into docs/performance.md.
 
 The papers' programs copy an image's logits to the host, take numpy's argmax over the last axis and
 count pairs picked by a mask; ours stay on the device and wait for it once, at the end. Both see the
@@ -10,8 +12,10 @@ both alike; the medians over rounds are printed. With a GPU it runs there.
 """
 
 import argparse
+import os
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -26,8 +30,11 @@ from adapt.engine.device import prepare_device
 from adapt.evaluation.inference import class_map, upload
 from adapt.evaluation.metrics import confusion_matrix
 from adapt.models.layers import resize
+from benchmarks.evaluation_images import measure_images, medians
+from benchmarks.methods import write_block
 
 NUM_CLASSES = 19
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 Count = Callable[[Tensor, Tensor], np.ndarray | Tensor]
 
 
@@ -107,11 +114,39 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3)
     parser.add_argument("--size-hw", type=int, nargs=2, default=(1024, 2048))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="put the table into the docs")
     given = parser.parse_args()
-    found = measure(given.images, tuple(given.size_hw), given.rounds)
-    print("| matrices are equal | papers / ours | ours, million pixels/s |\n| :-- | --: | --: |")
-    for name, (ratio, speed) in found.items():
-        print(f"| {name} | {ratio:.2f} | {speed / 1e6:.1f} |")
+    size_hw = tuple(given.size_hw)
+    found = measure(given.images, size_hw, given.rounds)
+    rows = [("", "papers / ours", "by CPU time", "ours, million pixels/s")]
+    rows += [
+        (name, f"{ratio:.2f}", "", f"{speed / 1e6:.1f}") for name, (ratio, speed) in found.items()
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        device = prepare_device(0)
+        whole = measure_images(Path(folder), given.images, size_hw, device, given.rounds)
+    wall, cpu = medians(whole)
+    ours_s = statistics.median(own.wall_s for _, own in whole)
+    speed = given.images * size_hw[0] * size_hw[1] / ours_s
+    rows.append(("files to matrix", f"{wall:.2f}", f"{cpu:.2f}", f"{speed / 1e6:.1f}"))
+    text = table(rows, f"{given.images} images of {size_hw[0]}x{size_hw[1]} on {machine(device)}")
+    print(text, end="")
+    if given.write:
+        write_block(PAGE, "evaluation", text)
+
+
+def table(rows: list[tuple[str, ...]], where: str) -> str:
+    """Rows in Markdown, the first as their head, and a line of where they were measured."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "| :-- | --: | --: | --: |", *lines[1:], "", f"{where}.", ""])
+
+
+def machine(device: torch.device) -> str:
+    """The device, and how busy the machine is."""
+    load = f"load average {os.getloadavg()[0]:.1f}"
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {load}"
+    return f"{torch.get_num_threads()} threads of a CPU, {load}"
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """The benchmark scripts' arithmetic: means, spreads, gains paired by seed, ratios, tables."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from PIL import Image
 
 from adapt.models import ARCHITECTURES
-from benchmarks import architectures
+from benchmarks import architectures, evaluation
 from benchmarks.architectures import Cost, Measured, cost_table, ratios, result_table
-from benchmarks.methods import run_all
+from benchmarks.evaluation_images import measure_images, medians
+from benchmarks.methods import run_all, write_block
 from benchmarks.methods_table import Row, spread, table
 from benchmarks.packaged_vit import encoder_weights
 from benchmarks.serving import Timed, check_equal, measured, png_of, row
@@ -152,3 +155,22 @@ def test_other_pixels_are_no_way_of_serving() -> None:
     check_equal({"bare loop": lambda _: black, "ours": lambda _: black}, b"")
     with pytest.raises(RuntimeError, match="ours: expected the bare model's pixels, got others"):
         check_equal({"bare loop": lambda _: black, "ours": lambda _: white}, b"")
+
+
+@pytest.mark.slow
+def test_both_ways_of_an_evaluation_count_the_same(tmp_path: Path) -> None:
+    found = measure_images(tmp_path, 2, (64, 128), torch.device("cpu"), rounds=1)
+    ((papers, own),) = found
+    assert papers.matrix.sum() == own.matrix.sum() == 2 * 64 * 128 and own.wall_s > 0
+    assert medians(found) == (papers.wall_s / own.wall_s, papers.cpu_s / own.cpu_s)
+
+
+def test_a_block_of_a_page_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- evaluation -->\nold\n<!-- end evaluation -->\nb\n")
+    text = evaluation.table([("", "one"), ("count", "2.00")], "here")
+    write_block(page, "evaluation", text)
+    lines = ["a", "<!-- evaluation -->", "|  | one |", "| :-- | --: | --: | --: |"]
+    end = ["| count | 2.00 |", "", "here.", "<!-- end evaluation -->", "b", ""]
+    assert page.read_text().split("\n") == [*lines, *end]
+    assert "<!-- evaluation -->" in evaluation.PAGE.read_text()
