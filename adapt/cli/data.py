@@ -9,6 +9,15 @@ from rich.console import Console
 
 from adapt.cli.messages import print_answer
 from adapt.cli.options import AsJson, StoresFrom, console, label_space, stores_of
+from adapt.cli.pack_options import (
+    DryRun,
+    ProfileOverrides,
+    Slices,
+    To,
+    Yes,
+    sending_of,
+    slice_here,
+)
 from adapt.errors import JobError, counted
 
 commands = typer.Typer()
@@ -16,6 +25,7 @@ commands = typer.Typer()
 
 @commands.command()
 def verify(
+    context: typer.Context,
     uri: Annotated[str, typer.Argument(metavar="URI", help="A packed dataset.")],
     split: Annotated[
         str | None, typer.Option(help="Split of the dataset; default: all packed ones.")
@@ -32,13 +42,30 @@ def verify(
     ] = "0/1",
     spec: StoresFrom = None,
     as_json: AsJson = False,
+    to: To = None,
+    slices: Slices = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    profile_overrides: ProfileOverrides = None,
 ) -> None:
-    """Verify every byte of a packed dataset and name each fault."""
+    """Verify every byte of a packed dataset and name each fault.
+
+    `--to PROFILE --slices N` verifies as N jobs of a platform, after showing what will run where,
+    at which price. All is right where all end well.
+    """
+    sending = sending_of(to, slices, part, dry_run, yes, as_json, profile_overrides)
+    if sending is not None:
+        from adapt.cli.predict_jobs import given_options, submit_dataset
+        from adapt.platforms.prediction import SetUri
+
+        words = ["verify", uri, *given_options(context, ("split", "workers"))]
+        submit_dataset(words, [SetUri("URI", uri)], spec, sending)
+        return
     from adapt.cli.live import progress_bar
     from adapt.data.packed.verify import verify as verify_splits
-    from adapt.data.writing.plan import WHOLE, Slice
+    from adapt.data.writing.plan import WHOLE
 
-    one_slice, store = Slice.parse(part), stores_of(spec).open(uri)
+    one_slice, store = slice_here(part), stores_of(spec).open(uri)
     with progress_bar(f"verifying {uri}", console) as advance:
         found = verify_splits(store, split, workers=workers, part=one_slice, on_progress=advance)
     if as_json:
@@ -47,7 +74,7 @@ def verify(
     console.print(
         f"{uri}: {counted(found.num_samples, 'sample')} in {counted(found.num_shards, 'shard')} "
         f"of {', '.join(found.splits)}, {found.size_bytes / 1e6:.1f} MB: no faults"
-        + ("" if one_slice == WHOLE else f" in slice {part}"),
+        + ("" if one_slice == WHOLE else " in slice {}/{}".format(*one_slice)),
         soft_wrap=True,
         markup=False,
     )

@@ -14,26 +14,35 @@ from adapt.cli.pack_options import (
     Colours,
     Dataset,
     Destination,
+    DryRun,
     IgnoreColour,
+    Merge,
     Name,
     Original,
     Overwrite,
     PairsOnly,
     Part,
+    ProfileOverrides,
     RawDir,
     Seed,
     ShardMB,
     SizeHW,
     Skip,
     SkipFile,
+    Slices,
     Small,
     SplitToPack,
+    To,
     Unlabelled,
     Workers,
+    Yes,
+    sending_of,
+    slice_here,
 )
 from adapt.errors import JobError, counted, known_names
 
 if TYPE_CHECKING:
+    from adapt.cli.predict_jobs import Sending
     from adapt.data.colours import ColourTable
     from adapt.data.label_maps import LabelSpace
     from adapt.data.packed.manifest import Manifest
@@ -44,9 +53,16 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+FORWARDED = (
+    *("split", "size_hw", "original", "small", "name", "unlabelled", "skip", "pairs_only"),
+    *("colours", "ignore_colour", "classes", "seed", "shard_mb", "workers"),
+)
+"""Parameters of `pack` that its jobs get as they were given."""
+
 
 @commands.command()
 def pack(
+    context: typer.Context,
     dataset: Dataset,
     raw_dir: RawDir,
     uri: Destination,
@@ -63,22 +79,41 @@ def pack(
     ignore_colour: IgnoreColour = None,
     classes: Classes = None,
     part: Part = "0/1",
+    join: Merge = False,
     seed: Seed = 0,
     shard_mb: ShardMB = 64,
     workers: Workers = None,
     overwrite: Overwrite = False,
     spec: StoresFrom = None,
     as_json: AsJson = False,
+    to: To = None,
+    slices: Slices = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    profile_overrides: ProfileOverrides = None,
 ) -> None:
     """Pack a raw dataset into shards, straight into any store.
 
     Every file is checked before the first shard is written. Run the same command again to resume
     after a stop.
+
+    `--to PROFILE --slices N` packs as N jobs of a platform, after showing what will run where, at
+    which price. RAW_DIR is a path that they have; the last one merges the slices.
     """
+    if overwrite and (join or to is not None):
+        raise JobError(
+            f"--overwrite: expected none beside {'--merge' if to is None else '--to'}, got one: a "
+            "slice that starts again would replace what all have merged",
+            "name another URI, or remove the split that is there first",
+        )
+    sending = sending_of(to, slices, part, dry_run, yes, as_json, profile_overrides)
+    if sending is not None:
+        _submit(context, sending)
+        return
     from adapt.data.annotations.formats import as_folders
     from adapt.data.problems import Notes
     from adapt.data.writing.draft import PlanSettings
-    from adapt.data.writing.plan import Slice
+    from adapt.data.writing.merge import merge_if_all
 
     settings = PlanSettings(
         encoding=encoding_of(original, small, size_hw),
@@ -92,12 +127,14 @@ def pack(
         colours=colour_table(colours, ignore_colour, name, dataset),
         label_space=mapped_space(label_space(classes), name, dataset),
     )
-    one_slice, notes, store = Slice.parse(part), Notes(), stores_of(spec).open(uri)
+    one_slice, notes, store = slice_here(part), Notes(), stores_of(spec).open(uri)
     with problems_shown(as_json, notes), as_folders(dataset, raw_dir, split) as (layout, folder):
         manifest = pack_shown(
             layout, folder, store, split, one_slice, notes, settings, workers, overwrite
         )
-    only = None if manifest.index_sha256 else part
+    only = None if manifest.index_sha256 else "{}/{}".format(*one_slice)
+    if only is not None and join and (whole := merge_if_all(store, split)) is not None:
+        manifest, only = whole, None
     print_packed(uri, split, manifest, as_json, only=only, notes=notes)
     if not (manifest.labelled or unlabelled):
         console.print(
@@ -105,6 +142,26 @@ def pack(
             "training needs labels of a source",
             soft_wrap=True,
         )
+
+
+def _submit(context: typer.Context, sending: "Sending") -> None:
+    """Submit the jobs that pack. Raises `JobError` for options that name files of this machine."""
+    from adapt.cli.predict_jobs import given_options, submit_dataset
+    from adapt.data.label_maps import LABEL_SPACES
+    from adapt.platforms.prediction import SetUri
+
+    given = context.params
+    files = {"--skip-file": given["skip_file"], "--colours": given["colours"]}
+    for option, value in {**files, "--classes": given["classes"]}.items():
+        if value is not None and value not in LABEL_SPACES:
+            raise JobError(
+                f"{option}: expected no file of this machine beside --to, got {str(value)!r}",
+                "name a label space, list samples with --skip, or pack here",
+            )
+    raw_dir, uri = str(given["raw_dir"]), given["uri"]
+    words = ["pack", given["dataset"], raw_dir, uri, *given_options(context, FORWARDED), "--merge"]
+    uris = [SetUri("RAW_DIR", raw_dir, path=True), SetUri("URI", uri, written=True)]
+    submit_dataset(words, uris, given["spec"], sending)
 
 
 def pack_shown(

@@ -1,11 +1,17 @@
-"""The arguments and options of `pack`."""
+"""The arguments and options of `pack`, and those of a command whose slices may be jobs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adapt.cli import completion
+from adapt.cli.options import place_here
+from adapt.errors import JobError
+
+if TYPE_CHECKING:
+    from adapt.cli.predict_jobs import Sending
+    from adapt.data.writing.plan import Slice
 
 Dataset = Annotated[
     str,
@@ -90,3 +96,81 @@ Workers = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a split that is packed already.")
 ]
+Merge = Annotated[
+    bool,
+    typer.Option("--merge", help="With --slice: join the slices as `merge` does, once all are."),
+]
+JOBS = "As jobs of a platform"
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="PROFILE",
+        help="Work on a platform, as jobs with a slice each: a profile, a YAML file or a name that "
+        "`specs` lists. The jobs get the other options as they are.",
+        autocompletion=completion.profiles,
+        rich_help_panel=JOBS,
+    ),
+]
+Slices = Annotated[
+    int | None,
+    typer.Option(
+        "--slices",
+        min=1,
+        max=1000,
+        metavar="N",
+        help="Number of slices; default: the one that --slice names.",
+        rich_help_panel=JOBS,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print the requests as YAML; send nothing.", rich_help_panel=JOBS
+    ),
+]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Submit without confirmation.", rich_help_panel=JOBS),
+]
+ProfileOverrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key of the profile: gpus=0.",
+        rich_help_panel=JOBS,
+    ),
+]
+
+
+def sending_of(
+    to: str | None,
+    slices: int | None,
+    part: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    overrides: list[str] | None,
+) -> "Sending | None":
+    """How a command's jobs are sent to its --to; None without. Raises `JobError` for options that
+    say nothing then."""
+    from adapt.cli.predict_jobs import Sending
+
+    if to is not None:
+        return Sending(to, overrides or (), slices, part, dry_run, yes, as_json)
+    given = {"--slices": slices, "--dry-run": dry_run, "--yes": yes, "--set": overrides}
+    for option, value in given.items():
+        if value:
+            raise JobError(f"{option}: expected --to beside it, got none", "name a profile: --to")
+    return None
+
+
+def slice_here(part: str) -> "Slice":
+    """Slice I/N, shared out again over the nodes of the place, as the pods of an Indexed Job.
+    Raises `JobError`."""
+    from adapt.data.writing.plan import Slice
+
+    piece, place = Slice.parse(part), place_here()
+    number = piece.number * place.num_nodes + place.node
+    return Slice(number, piece.num_slices * place.num_nodes)

@@ -1,7 +1,7 @@
-"""`predict --to`: a set as jobs of a platform, a slice each."""
+"""`predict --to`, `pack --to` and `verify --to`: work as jobs of a platform, a slice each."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -15,6 +15,7 @@ from storage.uris import split_uri
 if TYPE_CHECKING:
     from adapt.platforms.platform import Client
     from adapt.platforms.predict_jobs import PreparedPrediction
+    from adapt.platforms.prediction import SetUri
 
 FORWARDED = (
     *("write", "ids", "split", "overwrite", "batch_size", "threads", "device", "precision"),
@@ -46,24 +47,52 @@ def submit_slices(
 ) -> None:
     """Submit the jobs that predict `inputs` with `model`, after showing what will run where."""
     from adapt.platforms import load_profile
-    from adapt.platforms.predict_jobs import Asked, facts_of, prepare_prediction
+    from adapt.platforms.predict_jobs import Asked, prepare_prediction
     from storage.stores import Stores
 
     _check_base(context.params["base"])
     profile, place = load_profile(sending.to, sending.overrides), place_here()
     job = None if spec is None else job_and_place(spec, None)[0]
     stores = Stores({} if job is None else job.stores, place.environment)
-    asked = Asked(model, inputs, out, _forwarded(context), sending.num_slices, sending.part)
+    options = given_options(context, FORWARDED)
+    asked = Asked(model, inputs, out, options, sending.num_slices, sending.part)
     plan = prepare_prediction(asked, profile, stores, job, tracking_uri or place.tracking_uri)
+    send(plan, sending, {"out": out})
+
+
+def submit_dataset(
+    words: Sequence[str], uris: Sequence["SetUri"], spec: str | None, sending: Sending
+) -> None:
+    """Submit the jobs of a command on a dataset, whose `uris` are among its `words`."""
+    from adapt.platforms import load_profile
+    from adapt.platforms.data_jobs import Wanted, prepare_data_jobs
+    from storage.stores import Stores
+
+    profile, place = load_profile(sending.to, sending.overrides), place_here()
+    job = None if spec is None else job_and_place(spec, None)[0]
+    stores = Stores({} if job is None else job.stores, place.environment)
+    wanted = Wanted(words, uris, sending.num_slices, sending.part)
+    send(prepare_data_jobs(wanted, profile, stores, job), sending, {"uri": uris[-1].uri})
+
+
+def send(plan: "PreparedPrediction", sending: Sending, answer: dict[str, Any]) -> None:
+    """Show what will run where, ask, and send the jobs; or print their requests."""
+    from adapt.platforms.predict_jobs import facts_of
+
     if sending.dry_run:
         print_request(plan.requests)
         return
     show_facts(facts_of(plan))
-    confirm("predict", "Submit?", sending.yes, "pass --yes to submit or --dry-run to preview")
-    client = plan.platform.connect(profile, place.environment)
+    confirm(
+        plan.prediction.command,
+        "Submit?",
+        sending.yes,
+        "pass --yes to submit or --dry-run to preview",
+    )
+    client = plan.platform.connect(plan.profile, place_here().environment)
     sent = _send_all(plan, client)
     if sending.as_json:
-        print_answer({"out": out, "jobs": sent})
+        print_answer({**answer, "jobs": sent})
     first = next(iter(plan.requests))
     for what, command in (
         ("all", "jobs"),
@@ -81,14 +110,19 @@ def _check_base(base: str | None) -> None:
         )
 
 
-def _forwarded(context: typer.Context) -> list[str]:
-    """The options that were given, as words."""
+def given_options(context: typer.Context, names: Collection[str]) -> list[str]:
+    """The options of these parameters that were given, as words."""
     words: list[str] = []
     for param in context.command.params:
         source = context.get_parameter_source(str(param.name))
-        if param.name in FORWARDED and source is not None and source.name == "COMMANDLINE":
-            value = context.params[str(param.name)]
-            words += [param.opts[0]] if value is True else [param.opts[0], str(value)]
+        if param.name in names and source is not None and source.name == "COMMANDLINE":
+            value, option = context.params[str(param.name)], param.opts[0]
+            if isinstance(value, tuple):
+                words += [option, *map(str, value)]
+            elif isinstance(value, list):
+                words += [word for one in value for word in (option, str(one))]
+            else:
+                words += [option] if value is True else [option, str(value)]
     return words
 
 

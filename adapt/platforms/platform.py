@@ -23,7 +23,7 @@ from storage.uris import without_password
 
 if TYPE_CHECKING:
     from adapt.platforms.endpoint import Serving
-    from adapt.platforms.prediction import Prediction
+    from adapt.platforms.prediction import Sliced
     from adapt.spec.job_spec import JobSpec
 
 State = Literal["waiting", "running", "done", "interrupted", "failed", "stopped", "unknown"]
@@ -253,6 +253,6 @@ class Platform:
     connect: Callable[[Any, Mapping[str, str]], Client]
     grace_s: Callable[[Any], float]
     restarts: Callable[[Any], bool]
-    predict: "Callable[[Prediction, Any], dict[str, Request]]"
+    predict: "Callable[[Sliced, Any], dict[str, Request]]"
     serving: "Serving | None" = None
     predict_facts: Callable[[Any], dict[str, str]] = lambda _profile: {}

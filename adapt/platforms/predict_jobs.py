@@ -12,7 +12,7 @@ from adapt.platforms.deploy import endpoint_name
 from adapt.platforms.gpus import check_gpus
 from adapt.platforms.model_uri import find_model
 from adapt.platforms.platform import Platform, Profile, Request
-from adapt.platforms.prediction import Prediction
+from adapt.platforms.prediction import Prediction, Sliced
 from adapt.platforms.reachable import IMAGE, asked_faults, key_faults, raise_together
 from adapt.platforms.submit import name_of
 from adapt.use.locate import REGISTERED
@@ -30,7 +30,7 @@ WHOLE = "0/1"
 class PreparedPrediction(NamedTuple):
     """Jobs that are ready to be sent: the requests by their jobs' names."""
 
-    prediction: Prediction
+    prediction: Sliced
     profile: Profile
     platform: Platform
     requests: dict[str, Request]
@@ -59,7 +59,7 @@ def prepare_prediction(
 
     Raises `JobError` for values that the platform would refuse, and `StoreError`.
     """
-    slices, num_slices = _slices(asked)
+    slices, num_slices = slices_of(asked.num_slices, asked.part)
     if profile.gpus:
         check_gpus(profile)
     label = f"predict-{endpoint_name(asked.model, None)}"
@@ -82,19 +82,19 @@ def prepare_prediction(
     return PreparedPrediction(prediction, profile, platform, platform.predict(prediction, profile))
 
 
-def _slices(asked: Asked) -> tuple[tuple[int, ...], int]:
-    """The numbers of the slices to submit, of how many."""
-    if asked.num_slices is None:
-        piece = Slice.parse(asked.part)
+def slices_of(wanted: int | None, part: str) -> tuple[tuple[int, ...], int]:
+    """The numbers of the slices to submit, of how many: all of the `wanted`, or the part I/N."""
+    if wanted is None:
+        piece = Slice.parse(part)
         if piece.num_slices > MOST_SLICES:
             raise JobError(f"--slice: expected at most {MOST_SLICES}, got {piece.num_slices}")
         return (piece.number,), piece.num_slices
-    if asked.part != WHOLE:
+    if part != WHOLE:
         raise JobError(
-            f"--slices: expected none beside --slice {asked.part}, got {asked.num_slices}",
+            f"--slices: expected none beside --slice {part}, got {wanted}",
             "name --slices N for all of them, or --slice I/N for one",
         )
-    return tuple(range(asked.num_slices)), asked.num_slices
+    return tuple(range(wanted)), wanted
 
 
 def _check(prediction: Prediction, profile: Profile, platform: Platform, stores: Stores) -> None:
@@ -130,9 +130,7 @@ def facts_of(plan: PreparedPrediction) -> dict[str, str]:
         several = f"1 job of {count} pods"
     facts = {
         "jobs": ", ".join(plan.requests) if len(plan.requests) < 4 else f"{prediction.name}-*",
-        "model": without_password(prediction.model),
-        "reads": ", ".join(map(without_password, prediction.inputs)),
-        "writes": without_password(prediction.out),
+        **_uris(prediction),
         "platform": f"{profile.platform}, {several}{alone} x {each}",
         "image": profile.image,
         "restarts": "the same command resumes; --slice I/N submits one slice again",
@@ -141,3 +139,11 @@ def facts_of(plan: PreparedPrediction) -> dict[str, str]:
         price = profile.price_per_hour * count
         facts["price"] = f"{price:.2f} {profile.currency} an hour while all run"
     return facts | plan.platform.predict_facts(profile)
+
+
+def _uris(jobs: Sliced) -> dict[str, str]:
+    kinds: dict[str, list[str]] = {}
+    for one in jobs.uris:
+        kind = "writes" if one.written else "model" if one.in_image else "reads"
+        kinds.setdefault(kind, []).append(without_password(one.uri))
+    return {kind: ", ".join(uris) for kind, uris in kinds.items()}

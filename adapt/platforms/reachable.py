@@ -72,7 +72,11 @@ READ = (*STORED, "https", "http")
 
 
 def expected_uri(schemes: Collection[str], folders: Collection[str] = (), offer: str = "") -> str:
-    """The expectation of a URI in messages: the schemes, and the mounted folders."""
+    """The expectation of a URI in messages: the schemes, and the mounted folders; without schemes
+    these alone."""
+    if not schemes:
+        mounted = f"{' or '.join(folders)} ({offer})"
+        return f"a path below {mounted if folders else 'a mount, of which there is none'}"
     *first, last = [f"{scheme}://" for scheme in schemes]
     named = f"{', '.join(first)} or {last}" if first else last
     below = f", or a path below {' or '.join(folders)} ({offer})" if folders else ""

@@ -102,9 +102,12 @@ def test_both_kinds_are_listed_the_newest_first(aws: SageMakerDouble) -> None:
     third = requests(aws)[FIRST] | {"ProcessingJobName": f"{SET.name}-2"}
     connected.submit(third)
     connected.submit(third | {"ProcessingJobName": "predict-of-others"})
+    verifying = "verify-predict-town-261130-120000-0"
+    connected.submit(third | {"ProcessingJobName": verifying})
     aws.states[SECOND] = ["Running"]
     aws.states[FIRST], aws.said = ["Failed"], "DataError: 1 bad file"
     assert [(one.job, one.state) for one in client(aws).jobs()] == [
+        (verifying, "waiting"),
         (f"{SET.name}-2", "waiting"),
         ("b", "waiting"),
         (SECOND, "running"),
@@ -200,9 +203,7 @@ def test_machines_on_demand_are_told_where_spot_is_asked() -> None:
         return facts_of(prepare_prediction(ASKED, profile("sagemaker", *overrides), Stores({})))
 
     told = facts()
-    assert told["machines"].startswith(
-        "on demand: `predict` uses processing jobs, which have no sp"
-    )
+    assert told["machines"].startswith("on demand: slices are processing jobs, which have no sp")
     assert told["price"] == "that of machines on demand; price_per_hour is of spot machines"
     plain = facts("spot=false", "max_wait_hours=null", "price_per_hour=1.5")
     assert "machines" not in plain and plain["price"] == "6.00 USD an hour while all run"
@@ -257,7 +258,7 @@ def test_the_commands_show_send_and_stop_a_set(aws: SageMakerDouble, tmp_path: P
     dry = yaml.safe_load(shown.out)
     sent = call(*words, "--yes", folder=tmp_path, environment=here)
     assert sent.code == 0, sent.err
-    assert "on demand: `predict` uses processing jobs" in " ".join(sent.err.split())
+    assert "on demand: slices are processing jobs" in " ".join(sent.err.split())
     first, _ = aws.processing
     assert set(aws.processing[first]) - {"ProcessingJobArn", "CreationTime"} == set(
         next(iter(dry.values()))

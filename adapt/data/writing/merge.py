@@ -21,6 +21,7 @@ from adapt.data.writing.shard_records import (
     shard_name,
 )
 from adapt.errors import MAX_SHOWN, DataError
+from storage.errors import MissingObject
 from storage.store import Store
 
 Value = TypeVar("Value")
@@ -63,6 +64,28 @@ def merge(store: Store, split: str) -> Manifest:
             fix="pack again with --overwrite",
         )
     return complete(store, target.plan, kept)
+
+
+def merge_if_all(store: Store, split: str) -> Manifest | None:
+    """Merge where each shard of a plan is packed; None where slices are missing still.
+
+    Several jobs may do so at the same time: they write the same bytes, and one that finds the
+    records gone takes the manifest that is there then. Raises as `merge`.
+    """
+    try:
+        there = objects_of(store, split)
+        records = read_records(store, split, there)
+        if "manifest.json" not in there and not _all_there(records):
+            return None
+        return merge(store, split)
+    except (MissingObject, DataError):
+        if "manifest.json" not in objects_of(store, split):
+            raise
+        return read_manifest(store, split)[0]
+
+
+def _all_there(records: Records) -> bool:
+    return bool(records) and len(records) >= target_of(records).plan.num_shards
 
 
 def read_records(store: Store, split: str, there: Mapping[str, int]) -> Records:

@@ -6,10 +6,10 @@ from adapt.platforms.docker.client import JOB_LABEL
 from adapt.platforms.docker.profile import DockerProfile
 from adapt.platforms.docker.request import host_config
 from adapt.platforms.platform import Request
-from adapt.platforms.prediction import Prediction, check_uris
+from adapt.platforms.prediction import Sliced, check_uris
 
 
-def prediction_requests(prediction: Prediction, profile: DockerProfile) -> dict[str, Request]:
+def prediction_requests(prediction: Sliced, profile: DockerProfile) -> dict[str, Request]:
     """The requests by the containers' names. The GPUs of the profile are shared out: each slice has
     one. Raises `JobError` for paths that no mount has."""
     read = [mount.target for mount in profile.mounts]

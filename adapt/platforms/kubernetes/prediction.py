@@ -29,16 +29,16 @@ from adapt.platforms.kubernetes.pod_settings import (
 )
 from adapt.platforms.kubernetes.profile import KubernetesProfile
 from adapt.platforms.platform import Request
-from adapt.platforms.prediction import Prediction, check_one_gpu, check_uris
+from adapt.platforms.prediction import Sliced, check_one_gpu, check_uris
 
 
-def prediction_requests(prediction: Prediction, profile: KubernetesProfile) -> dict[str, Request]:
+def prediction_requests(prediction: Sliced, profile: KubernetesProfile) -> dict[str, Request]:
     """The manifests of one job: all slices are its pods, which share the set out by their numbers;
     of one slice alone the only pod. Raises `JobError` for another kind of job, and for paths that
     no volume has."""
     if profile.kind != "indexed_job":
         raise JobError(
-            f"kind: expected indexed_job for `predict --to`, got {profile.kind}",
+            f"kind: expected indexed_job for `{prediction.command} --to`, got {profile.kind}",
             "pass --set kind=indexed_job",
         )
     check_one_gpu(profile)
@@ -52,9 +52,7 @@ def prediction_requests(prediction: Prediction, profile: KubernetesProfile) -> d
     return {name: {"apiVersion": "v1", "kind": "List", "items": [job]}}
 
 
-def _job(
-    name: str, prediction: Prediction, profile: KubernetesProfile, number: int | None
-) -> Manifest:
+def _job(name: str, prediction: Sliced, profile: KubernetesProfile, number: int | None) -> Manifest:
     own = {"app.kubernetes.io/name": "segadapt", INSTANCE: name, MANAGED_BY: "segadapt"}
     labels = {**profile.pods.labels, **own}
     notes = {**profile.pods.annotations, RUN: prediction.name}
@@ -95,7 +93,7 @@ def _job(
     }
 
 
-def _pod(prediction: Prediction, profile: KubernetesProfile, number: int | None) -> dict[str, Any]:
+def _pod(prediction: Sliced, profile: KubernetesProfile, number: int | None) -> dict[str, Any]:
     priority = {"priorityClassName": profile.priority_class} if profile.priority_class else {}
     source = {"envFrom": [{"secretRef": {"name": profile.secret}}]} if profile.secret else {}
     container = {
@@ -132,7 +130,7 @@ def _pod(prediction: Prediction, profile: KubernetesProfile, number: int | None)
     }
 
 
-def _variables(prediction: Prediction, profile: KubernetesProfile) -> list[dict[str, str]]:
+def _variables(prediction: Sliced, profile: KubernetesProfile) -> list[dict[str, str]]:
     """PET_NNODES is how a pod of an Indexed Job knows how many there are."""
     plain = prediction.environment(profile, profile.grace_s)
     plain |= {"PET_NNODES": str(len(prediction.slices))}

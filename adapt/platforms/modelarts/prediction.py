@@ -15,7 +15,7 @@ from adapt.platforms.modelarts.request import (
 from adapt.platforms.platform import Request
 from adapt.platforms.prediction import (
     PROGRAM,
-    Prediction,
+    Sliced,
     check_one_gpu,
     check_uris,
 )
@@ -25,7 +25,7 @@ _WITH_KEYS = ("obs", "s3", "az", "azure")
 """Schemes whose stores jobs reach by keys in variables alone."""
 
 
-def prediction_requests(prediction: Prediction, profile: ModelArtsProfile) -> dict[str, Request]:
+def prediction_requests(prediction: Sliced, profile: ModelArtsProfile) -> dict[str, Request]:
     """The bodies by the jobs' names. Raises `JobError` for paths that no volume has, and for stores
     that need keys which the jobs do not get."""
     check_one_gpu(profile)
@@ -41,7 +41,8 @@ def prediction_requests(prediction: Prediction, profile: ModelArtsProfile) -> di
             "kind": "job",
             "metadata": {
                 "name": name,
-                "description": f"SegAdapt predicts slice {number} of {prediction.num_slices}",
+                "description": f"SegAdapt: {prediction.command}, slice {number} of "
+                f"{prediction.num_slices}",
                 "workspace_id": profile.workspace_id,
                 **annotations(profile),
             },
@@ -55,16 +56,15 @@ def prediction_requests(prediction: Prediction, profile: ModelArtsProfile) -> di
     return found
 
 
-def _variables(prediction: Prediction, profile: ModelArtsProfile) -> dict[str, Any]:
+def _variables(prediction: Sliced, profile: ModelArtsProfile) -> dict[str, Any]:
     plain = prediction.environment(profile, profile.grace_s)
     check_variables(plain, profile)
     spec = prediction.spec_variable(MAX_VALUE)
     return {**plain, **spec, **{name: {"from_environment": name} for name in profile.secrets}}
 
 
-def _check_keys(prediction: Prediction, profile: ModelArtsProfile) -> None:
-    uris = (prediction.model, *prediction.inputs, prediction.out)
-    needy = [uri for uri in uris if split_uri(uri)[0] in _WITH_KEYS]
+def _check_keys(prediction: Sliced, profile: ModelArtsProfile) -> None:
+    needy = [uri for _, uri, *_ in prediction.uris if split_uri(uri)[0] in _WITH_KEYS]
     if needy and not profile.secrets:
         raise JobError(
             f"secrets: expected the keys with which jobs reach {needy[0]!r}, got none",

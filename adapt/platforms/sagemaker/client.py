@@ -27,7 +27,8 @@ POLL_S = 5.0
 QUIET_POLLS = 2
 """Fetches without a new line before a log counts as complete: CloudWatch lags behind."""
 
-_SET = re.compile(r"predict-.+-\d{6}-\d{6}-\d+")
+_SETS = ("predict-", "verify-")
+_SLICE = re.compile(r".+-\d{6}-\d{6}-\d+")
 """Our names of processing jobs, by which they are found: lists of them have no tags."""
 
 
@@ -89,8 +90,9 @@ class SageMakerClient(AwsApis):
     def jobs(self) -> Iterable[JobStatus]:
         """The training jobs with our tag and the processing jobs with our form of names, the newest
         first."""
-        both = merge(self._trained(), self._processed(), key=lambda one: -one[0])
-        return (status for _, status in both)
+        processed = map(self._processed, _SETS)
+        every = merge(self._trained(), *processed, key=lambda one: -one[0])
+        return (status for _, status in every)
 
     def check(self, request: Request) -> Iterator[Finding]:
         """Credentials, role, image, buckets and quota."""
@@ -110,13 +112,14 @@ class SageMakerClient(AwsApis):
                 found = result["TrainingJob"]
                 yield found["CreationTime"].timestamp(), training_status(found)
 
-    def _processed(self) -> Iterator[tuple[float, JobStatus]]:
-        """The same of processing jobs, whose lists do not tell waiting from running."""
-        asked = {"NameContains": "predict-", "SortBy": "CreationTime", "SortOrder": "Descending"}
+    def _processed(self, names: str) -> Iterator[tuple[float, JobStatus]]:
+        """The same of processing jobs, whose names begin so; lists do not tell waiting from
+        running."""
+        asked = {"NameContains": names, "SortBy": "CreationTime", "SortOrder": "Descending"}
         for answer in self._pages("list_processing_jobs", asked):
             for found in answer["ProcessingJobSummaries"]:
                 name, first = found["ProcessingJobName"], found["ProcessingJobStatus"]
-                if _SET.fullmatch(name):
+                if name.startswith(names) and _SLICE.fullmatch(name):
                     status = self.status(name) if first == "InProgress" else None
                     yield found["CreationTime"].timestamp(), status or processing_status(found)
 

@@ -9,7 +9,7 @@ from adapt.errors import JobError
 from adapt.places import SPEC_VARIABLES
 from adapt.places.sagemaker import PROCESSING_GRACE_S
 from adapt.platforms.platform import Request
-from adapt.platforms.prediction import PROGRAM, Prediction, check_one_gpu, check_uris
+from adapt.platforms.prediction import PROGRAM, Sliced, check_one_gpu, check_uris
 from adapt.platforms.sagemaker.limits import check_request
 from adapt.platforms.sagemaker.profile import SageMakerProfile
 from adapt.platforms.sagemaker.request import given, key_of, network_of, seconds, tags_of
@@ -25,15 +25,15 @@ MOST_VARIABLES, VARIABLE_CHARACTERS = 100, 256
 """AWS's limits of processing jobs."""
 
 
-def prediction_requests(prediction: Prediction, profile: SageMakerProfile) -> dict[str, Request]:
+def prediction_requests(prediction: Sliced, profile: SageMakerProfile) -> dict[str, Request]:
     """The bodies of CreateProcessingJob by the jobs' names. Raises `JobError`, a line for each
     mistake, for what SageMaker would refuse or what could not work there."""
     check_one_gpu(profile)
     check_uris(prediction, "", schemes=REACHED)
     if profile.max_hours > MOST_HOURS:
         raise JobError(
-            f"max_hours: expected at most {MOST_HOURS} for the processing jobs of `predict`, got "
-            f"{profile.max_hours:g}",
+            f"max_hours: expected at most {MOST_HOURS} for the processing jobs of "
+            f"`{prediction.command}`, got {profile.max_hours:g}",
             "lower it (--set max_hours=24), and take more slices",
         )
     found = {}
@@ -49,13 +49,13 @@ def prediction_facts(profile: SageMakerProfile) -> dict[str, str]:
     """The facts to confirm where the profile asks for spot machines, whose price is another."""
     if not profile.spot:
         return {}
-    found = {"machines": "on demand: `predict` uses processing jobs, which have no spot machines"}
+    found = {"machines": "on demand: slices are processing jobs, which have no spot machines"}
     if profile.price_per_hour is not None:
         found["price"] = "that of machines on demand; price_per_hour is of spot machines"
     return found
 
 
-def _body(name: str, number: int, prediction: Prediction, profile: SageMakerProfile) -> Request:
+def _body(name: str, number: int, prediction: Sliced, profile: SageMakerProfile) -> Request:
     body = {
         "ProcessingJobName": name,
         "ProcessingResources": {"ClusterConfig": _machine(profile)},
@@ -85,7 +85,7 @@ def _machine(profile: SageMakerProfile) -> Request:
     )
 
 
-def _variables(prediction: Prediction, profile: SageMakerProfile) -> dict[str, str]:
+def _variables(prediction: Sliced, profile: SageMakerProfile) -> dict[str, str]:
     """The variables of a slice, with the spec in parts. Raises `JobError` where it is too long."""
     region = {"AWS_DEFAULT_REGION": profile.region}
     plain = region | prediction.environment(profile, PROCESSING_GRACE_S)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adapt.errors import Interrupted, JobError
 from adapt.platforms.gpus import check_gpus
 from adapt.platforms.platform import Request, Submission
-from adapt.platforms.prediction import Prediction, check_one_gpu, check_one_node, check_uris
+from adapt.platforms.prediction import Sliced, check_one_gpu, check_one_node, check_uris
 from adapt.platforms.reachable import unreachable
 from adapt.platforms.sky.profile import SkyProfile, gibibytes
 from adapt.platforms.sky.script import HOOK, run_script
@@ -32,7 +32,7 @@ def request(submission: Submission, profile: SkyProfile) -> Request:
     return _task(submission.name, profile, variables, ["run"])
 
 
-def prediction_requests(prediction: Prediction, profile: SkyProfile) -> dict[str, Request]:
+def prediction_requests(prediction: Sliced, profile: SkyProfile) -> dict[str, Request]:
     """The tasks of a set by their jobs' names, one for each slice. Raises `JobError` for URIs that
     the machines do not have, and for nodes or GPUs that a slice would not use."""
     check_uris(prediction, "stores", [], [])

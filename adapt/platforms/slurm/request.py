@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from adapt.errors import JobError
 from adapt.platforms.platform import Request, Submission
-from adapt.platforms.prediction import Prediction, check_one_gpu, check_one_node, check_uris
+from adapt.platforms.prediction import Sliced, check_one_gpu, check_one_node, check_uris
 from adapt.platforms.reachable import CHECKPOINTS, unreachable
 from adapt.platforms.slurm.profile import SlurmProfile
 from adapt.platforms.slurm.script import batch_script
@@ -33,7 +33,7 @@ def request(submission: Submission, profile: SlurmProfile) -> Request:
                                                            ["run"]))  # fmt: skip
 
 
-def prediction_requests(prediction: Prediction, profile: SlurmProfile) -> dict[str, Request]:
+def prediction_requests(prediction: Sliced, profile: SlurmProfile) -> dict[str, Request]:
     """The requests of a set by their jobs' names, a batch job for each slice. Raises `JobError`
     for URIs that the nodes do not have, and for nodes or GPUs that a slice would not use."""
     check_uris(prediction, "mounts of the profile", profile.readable(), profile.writable())
