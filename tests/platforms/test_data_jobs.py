@@ -144,6 +144,9 @@ def test_a_merge_beside_another_one_takes_its_manifest(
     settings: dict[str, Any] = {"size_hw": (24, 32), "shard_bytes": 3_000}
     pack("folders", tmp_path / "raw", store, "train", part=Slice(0, 2), **settings)
     assert merge_if_all(store, "train") is None
+    others = {**settings, "seed": 3}
+    pack("folders", tmp_path / "raw", store, "train", part=Slice(1, 2), **others)
+    assert merge_if_all(store, "train") is None, "a shard for each number, but of two packings"
     pack("folders", tmp_path / "raw", store, "train", part=Slice(1, 2), **settings)
     real = merging.read_records
 

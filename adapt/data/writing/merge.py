@@ -85,7 +85,11 @@ def merge_if_all(store: Store, split: str) -> Manifest | None:
 
 
 def _all_there(records: Records) -> bool:
-    return bool(records) and len(records) >= target_of(records).plan.num_shards
+    """Records of another packing may lie beside."""
+    if not records:
+        return False
+    plan = target_of(records).plan
+    return sum(record.plan == plan for record in records.values()) >= plan.num_shards
 
 
 def read_records(store: Store, split: str, there: Mapping[str, int]) -> Records:
