@@ -37,6 +37,20 @@ class Batch(NamedTuple):
             for own in rows
         ]
 
+    def in_turn(self, count: int) -> "Batch":
+        """So many samples: the batch's in order, from the first again where they end."""
+        size = len(self.keys)
+        if count == size:
+            return self
+
+        def repeated(tensor: "Tensor") -> "Tensor":
+            times = -(-count // size)
+            return tensor.repeat(times, *(1 for _ in tensor.shape[1:]))[:count]
+
+        labels = None if self.labels is None else repeated(self.labels)
+        keys = tuple(self.keys[number % size] for number in range(count))
+        return Batch(repeated(self.images), labels, keys)
+
 
 class Prediction(NamedTuple):
     """The output of a segmentation network.

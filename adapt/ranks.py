@@ -174,6 +174,17 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
 
 
 @_peers_needed
+def on_all_ranks(flag: Tensor) -> Tensor:
+    """A bool without dimensions: true where all ranks' are. It stays on its device, where nothing
+    waits for a GPU."""
+    if not _together():
+        return flag.detach()
+    together = flag.detach().to(torch.uint8)
+    dist.all_reduce(together, op=dist.ReduceOp.MIN)
+    return together.bool()
+
+
+@_peers_needed
 def share_from_leader(tensors: Iterable[Tensor]) -> None:
     """Overwrite tensors with the leader's."""
     if _together():

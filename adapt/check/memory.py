@@ -118,21 +118,12 @@ def step_peak(
     """
     with LiveStorages() as live, within or nullcontext():
         engine = build()
-        use_foreach(engine)
         coming = batches()
         for _ in range(2):
             batch, coming = coming, batches()
             engine.step(*batch)
             live.mark(_kinds(engine))
     return live.peak()
-
-
-def use_foreach(engine: Engine) -> None:
-    """Have the optimizers update all parameters in one call, as on GPUs, at a price in memory."""
-    for optimizer in engine.optimizers.values():
-        for group in optimizer.param_groups:
-            if "foreach" in group:
-                group["foreach"] = True
 
 
 def batch_hw(parts: Sequence[Part], packed_hw: Sizes) -> tuple[int, int]:

@@ -31,7 +31,7 @@ class AdamWConfig(OptimConfig):
 
 
 class AdamW(SegmenterOptimizer):
-    """`torch.optim.AdamW`, each parameter once."""
+    """`torch.optim.AdamW`, fused, each parameter once."""
 
     Config: ClassVar[type[OptimConfig]] = AdamWConfig
 
@@ -40,7 +40,7 @@ class AdamW(SegmenterOptimizer):
         """As the contract says."""
         spared = _spared(config, segmenter)
         groups = [part for group in moved_once(config, segmenter) for part in _apart(group, spared)]
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
 def _spared(config: AdamWConfig, segmenter: Segmenter) -> set[int]:

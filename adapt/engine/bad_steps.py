@@ -3,7 +3,9 @@ of a job that has too many, or nothing else."""
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from adapt.errors import JobError
@@ -12,6 +14,24 @@ log = logging.getLogger(__name__)
 
 BadStep = tuple[int, tuple[str, ...]]
 """The steps before it, and the keys of its samples."""
+
+
+class PendingStep(NamedTuple):
+    """A step of which the device alone knows whether it was `taken`: the steps before it, the keys
+    of this rank's samples, its losses."""
+
+    step: int
+    keys: tuple[str, ...]
+    taken: Tensor
+    logged: Mapping[str, Tensor]
+
+
+def refused(pending: Sequence[PendingStep]) -> list[PendingStep]:
+    """Those that were not taken. Waits for the device, once."""
+    if not pending:
+        return []
+    taken = torch.stack([one.taken for one in pending]).tolist()
+    return [one for one, was_taken in zip(pending, taken, strict=True) if not was_taken]
 
 
 def refuse_step(bad_steps: Sequence[BadStep], logged: Mapping[str, Tensor], most: int) -> None:

@@ -5,7 +5,8 @@ built (the papers' memory behaviour), and all optimizers step at the end, so a d
 from logits of the network as it was when the step began. The engine alone knows precision,
 accumulation, clipping and ranks. Ranks average gradients once a step over c10d collectives rather
 than in DistributedDataParallel's hooks, which expect one backward a forward and one network; a step
-here has several of both.
+here has several of both. Between two steps that are logged nothing waits for the device: whether
+losses and gradients are finite stays there, and refuses a step by a mask.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +20,10 @@ from torch.optim import Optimizer
 
 from adapt.batch import Batch
 from adapt.engine.activation_checkpointing import CHECKPOINTING
-from adapt.engine.bad_steps import BadStep, refuse_step
+from adapt.engine.bad_steps import BadStep, PendingStep, refuse_step, refused
 from adapt.engine.frozen_weights import FROZEN
-from adapt.engine.optim import build_optimizers, set_lr, set_weight_decay
+from adapt.engine.masked import Kept, step_where
+from adapt.engine.optim import build_optimizers, laid_out_as, set_lr, set_weight_decay
 from adapt.engine.parallel import PARALLEL
 from adapt.engine.segmenter_optimizer import OptimConfig
 from adapt.engine.sync_batch_norm import SyncBatchNorm
@@ -33,22 +35,25 @@ from adapt.methods.moving_average import MovingAverage
 from adapt.methods.pinned import with_pinned
 from adapt.models.segmenter import Segmenter
 from adapt.ranks import (
-    any_rank,
     gather_keys,
     local_part,
     mean_over_ranks,
     num_ranks,
+    on_all_ranks,
     rank,
     share_from_leader,
 )
+
+MOST_PENDING = 100
+"""Steps after which `settle` is called, however seldom losses are logged."""
 
 
 class Engine:
     """Trains the networks of one method.
 
-    `step_count` steps are done, `bad_steps` of them refused: (step, keys of its samples). Random
-    numbers of a step, such as dropout's, follow from `seed`, the step and the rank alone. `average`
-    is the spec's `train.ema`.
+    `step_count` steps are done, some of them refused (`bad_steps`). Random numbers of a step, such
+    as dropout's, follow from `seed`, the step and the rank alone. `average` is the spec's
+    `train.ema`.
     """
 
     def __init__(
@@ -70,7 +75,8 @@ class Engine:
         self.parallel.shard(self.modules(), device)
         self.optimizers = build_optimizers(optim, method)
         self.step_count = 0
-        self.bad_steps: list[BadStep] = []
+        self._bad_steps: list[BadStep] = []
+        self._pending: list[PendingStep] = []
         self._seed = seed
 
     def step(self, source: Batch, target: Batch | None) -> dict[str, Tensor]:
@@ -78,12 +84,12 @@ class Engine:
         device.
 
         Every rank passes its own part; gradients are averaged over ranks. A step whose losses or
-        gradients are not finite leaves everything as it was, but counts. Raises `JobError` after
-        more than `max_bad_steps` of them, `RankLost` where a rank is gone.
+        gradients are not finite leaves everything as it was, but counts. Every `log_every_steps`
+        it waits for the device, and raises as `settle`; `RankLost` where a rank is gone.
         """
         self.method.train()
         torch.manual_seed(self._seed_of(self.step_count, rank()))
-        buffers = [buffer.clone() for buffer in self.method.buffers()]
+        buffers = Kept(self.method.buffers())
         now = (self.optim_config, self.step_count, self.train_config.steps)
         set_lr(self.optimizers, *now)
         set_weight_decay(self.optimizers, *now)
@@ -97,17 +103,31 @@ class Engine:
         with MEANS[self.train_config.accumulate_mean](sources, targets):
             logged = self._back_propagate(sources, targets)
         self.parallel.average(self._gradients())
-        if self._all_finite(logged):
-            self._clip()
-            for optimizer in self.optimizers.values():
-                optimizer.step()
-            self.step_count += 1
-            self.method.after_step(self.step_count)
-            if self.average is not None:
-                self.average.follow(self.method.segmenter, self.step_count)
-        else:
-            self._refuse(logged, source.keys + (() if target is None else target.keys), buffers)
+        taken = self._all_finite(logged)
+        self._move(taken, buffers)
+        keys = source.keys + (() if target is None else target.keys)
+        self._pending.append(PendingStep(self.step_count - 1, keys, taken, logged))
+        every = min(self.train_config.log_every_steps, MOST_PENDING)
+        if self.step_count % every == 0 or len(self._pending) >= MOST_PENDING:
+            self.settle()
         return logged
+
+    @property
+    def bad_steps(self) -> list[BadStep]:
+        """The refused steps: (step, keys of its samples of all ranks). Waits and raises as
+        `settle`."""
+        self.settle()
+        return self._bad_steps
+
+    def settle(self) -> None:
+        """Learn which of the last steps were refused, and name them in the log; all ranks call it.
+
+        Waits for the device, once. Raises `JobError` after more than `max_bad_steps` of them.
+        """
+        pending, self._pending = self._pending, []
+        for step in refused(pending):
+            self._bad_steps.append((step.step, gather_keys(step.keys)))
+            refuse_step(self._bad_steps, step.logged, self.train_config.max_bad_steps)
 
     def mean_over_ranks(self, logged: dict[str, Tensor]) -> dict[str, float]:
         """Losses of one step as numbers, averaged over ranks.
@@ -177,7 +197,8 @@ class Engine:
             ) from error
         self.step_count = state["step"]
         bad_steps = state.get("bad_steps", [])  # older checkpoints have none
-        self.bad_steps = [(step, tuple(keys)) for step, keys in bad_steps]
+        self._bad_steps = [(step, tuple(keys)) for step, keys in bad_steps]
+        self._pending = []
 
     def _load(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
         own, fitted = module.state_dict(), self.parallel.fitted
@@ -186,16 +207,24 @@ class Engine:
         )
 
     def _load_optimizer(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        """The states of parameters go by the numbers of these."""
+        """The states of parameters go by the numbers of these. How an optimizer computes is not the
+        checkpoint's."""
         groups = (group["params"] for group in optimizer.param_groups)
         own = dict(enumerate(one for group in groups for one in group))
 
         def fitted(number: int, values: dict[str, Any]) -> dict[str, Any]:
             like = own.get(number)
-            return {name: self.parallel.fitted(value, like) for name, value in values.items()}
+            return {
+                name: laid_out_as(self.parallel.fitted(value, like), like)
+                for name, value in values.items()
+            }
 
         states = {number: fitted(number, values) for number, values in state["state"].items()}
-        optimizer.load_state_dict({**state, "state": states})
+        computed = [
+            {**saved, **{key: group[key] for key in ("foreach", "fused") if key in group}}
+            for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
+        ]
+        optimizer.load_state_dict({**state, "state": states, "param_groups": computed})
 
     def _back_propagate(
         self, sources: Sequence[Batch], targets: Sequence[Batch | None]
@@ -230,22 +259,22 @@ class Engine:
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.method.parameters() if p.grad is not None]
 
-    def _all_finite(self, logged: dict[str, Tensor]) -> bool:
-        """True where all ranks' losses and gradients are finite. Waits for the device, once."""
+    def _all_finite(self, logged: dict[str, Tensor]) -> Tensor:
+        """A bool on the device: all ranks' losses and gradients are finite."""
         own = [local_part(gradient) for gradient in self._gradients()]
         values = [*logged.values(), nn.utils.get_total_norm(own)]
-        finite = torch.stack([value.detach().isfinite() for value in values]).all()
-        return not any_rank(not bool(finite))[0]
+        return on_all_ranks(torch.stack([value.detach().isfinite() for value in values]).all())
 
-    def _refuse(
-        self, logged: dict[str, Tensor], keys: tuple[str, ...], buffers: list[Tensor]
-    ) -> None:
-        """Count a step that moves nothing, and name its samples; `buffers` are put back."""
-        for buffer, before in zip(self.method.buffers(), buffers, strict=True):
-            buffer.copy_(before)
-        self.bad_steps.append((self.step_count, gather_keys(keys)))
+    def _move(self, taken: Tensor, buffers: Kept) -> None:
+        """Move every network, where `taken` is true; else all, `buffers` too, stays as it was."""
+        self._clip()
+        for optimizer in self.optimizers.values():
+            step_where(taken, optimizer)
+        buffers.put_back_unless(taken)
         self.step_count += 1
-        refuse_step(self.bad_steps, logged, self.train_config.max_bad_steps)
+        self.method.after_step(self.step_count, taken)
+        if self.average is not None:
+            self.average.follow(self.method.segmenter, self.step_count, taken)
 
     def _seed_of(self, *place: int) -> int:
         """A resumed job draws what it would have drawn, and each rank its own dropout."""

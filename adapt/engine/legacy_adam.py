@@ -12,13 +12,19 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from adapt.engine.masked import taken_by
+from adapt.ranks import local_part
+
 
 class LegacyAdam(Optimizer):
     """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
     p -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps).
 
-    No weight decay. Its state has the names of `torch.optim.Adam`'s.
+    No weight decay. Its state has the names of `torch.optim.Adam`'s. A refused step leaves all of
+    it, t too, as it was.
     """
+
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -44,13 +50,18 @@ class LegacyAdam(Optimizer):
         assert gradient is not None
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), device="cpu")
+            state["step"] = torch.zeros((), dtype=torch.float64, device=gradient.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        step = float(state["step"])
-        state["exp_avg"].mul_(beta1).add_(gradient, alpha=1 - beta1)
-        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        scale = (1 - beta2**step) ** 0.5 / (1 - beta1**step)
-        denominator = state["exp_avg_sq"].sqrt().add_(group["eps"])
-        parameter.addcdiv_(state["exp_avg"], denominator, value=-group["lr"] * scale)
+        gradient = local_part(gradient)
+        state["step"] = step = state["step"].to(gradient.device, torch.float64)
+        first, second = local_part(state["exp_avg"]), local_part(state["exp_avg_sq"])
+        taken = taken_by(self, gradient)
+        step.add_(taken)
+        first.copy_(torch.where(taken, first.mul(beta1).add_(gradient, alpha=1 - beta1), first))
+        squares = second.mul(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        second.copy_(torch.where(taken, squares, second))
+        scale = (1 - beta2**step).sqrt() / (1 - beta1**step)
+        move = first / second.sqrt().add_(group["eps"]) * (group["lr"] * scale)
+        own = local_part(parameter)
+        own.sub_(torch.where(taken, move, 0.0))

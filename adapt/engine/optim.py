@@ -8,9 +8,11 @@ today's (`adam`).
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from adapt.config.section import one_of
@@ -28,7 +30,10 @@ OPTIMIZERS: dict[str, type[SegmenterOptimizer]] = {"sgd": SGD, "adamw": AdamW}
 OptimSection: Any = one_of((row.Config for row in OPTIMIZERS.values()), "name", default="sgd")
 """The job spec's `optim`: the config of one of `OPTIMIZERS`."""
 
-ADAMS: dict[str, Callable[..., Optimizer]] = {"current": torch.optim.Adam, "legacy": LegacyAdam}
+ADAMS: dict[str, Callable[..., Optimizer]] = {
+    "current": partial(torch.optim.Adam, fused=True),
+    "legacy": LegacyAdam,
+}
 """By the spec's `optim.adam`."""
 
 
@@ -59,6 +64,16 @@ def build_optimizers(config: OptimConfig, method: Method) -> dict[str, Optimizer
         for group in optimizers["segmenter"].param_groups:
             group["base_weight_decay"] = group["weight_decay"]
     return optimizers
+
+
+def laid_out_as(value: Any, parameter: Any) -> Any:
+    """A saved state of a parameter in the parameter's order in memory, in which fused optimizers
+    walk through both."""
+    if not isinstance(value, Tensor) or getattr(parameter, "shape", None) != value.shape:
+        return value
+    if value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def set_lr(

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from adapt.engine.masked import taken_by
+from adapt.ranks import local_part
+
 
 class Law(NamedTuple):
     """How the updates of one step follow each other."""
@@ -36,8 +39,10 @@ class RepeatedSGD(Optimizer):
     Each group has a `multiplicity` k. `official` repeats k times: d = g + wd p; buf = m buf + d;
     p -= lr buf; in a parameter's first step buf = d every time. `legacy` repeats k times: d = d +
     wd p, so that weight decay piles up in d; buf = m buf + d; p -= lr buf. With k = 1 both are
-    `torch.optim.SGD`.
+    `torch.optim.SGD`. In a refused step nothing moves, and a first step is still to come.
     """
+
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -63,15 +68,22 @@ class RepeatedSGD(Optimizer):
 
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
         assert parameter.grad is not None
-        momentum = self.state[parameter].get("momentum_buffer")
-        first = momentum is None
-        direction = parameter.grad
+        gradient, own = local_part(parameter.grad), local_part(parameter)
+        taken, state = taken_by(self, gradient), self.state[parameter]
+        moved_before = state.get("moved", torch.ones_like(taken)).bool()  # not in older checkpoints
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+            moved_before = torch.zeros_like(taken)
+        kept = torch.full_like(moved_before, group["momentum"], dtype=own.dtype)
+        if self.law.first_step_restarts:
+            kept = torch.where(moved_before, kept, 0.0)
+        momentum, value, direction = local_part(state["momentum_buffer"]), own, gradient
+        buffer = momentum
         for _ in range(group["multiplicity"]):
-            start = direction if self.law.decay_accumulates else parameter.grad
-            direction = start.add(parameter, alpha=group["weight_decay"])
-            if momentum is None or (first and self.law.first_step_restarts):
-                momentum = direction.clone()
-            else:
-                momentum.mul_(group["momentum"]).add_(direction)
-            parameter.add_(momentum, alpha=-group["lr"])
-        self.state[parameter]["momentum_buffer"] = momentum
+            start = direction if self.law.decay_accumulates else gradient
+            direction = start.add(value, alpha=group["weight_decay"])
+            buffer = buffer.mul(kept).add_(direction)
+            value = value.add(buffer, alpha=-group["lr"])
+        momentum.copy_(torch.where(taken, buffer, momentum))
+        own.copy_(torch.where(taken, value, own))
+        state["moved"] = moved_before | taken

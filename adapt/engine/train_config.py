@@ -71,7 +71,8 @@ class TrainConfig(Section):
         10,
         ge=0,
         description="Steps whose loss or gradient is not finite are refused: nothing moves, and "
-        "their samples are named. After more than so many the job ends.",
+        "their samples are named at the next step that is logged. After more than so many the job "
+        "ends there.",
     )
     stall_minutes: float = Field(
         20.0,
@@ -94,7 +95,12 @@ class TrainConfig(Section):
         "trace and a page of where the time goes are left in the run's `profile/` and in MLflow "
         "(`--profile`: 5). Every start of the run traces anew. 0: none, and nothing is measured.",
     )
-    log_every_steps: int = Field(20, ge=1, description="Steps between two lines of the log.")
+    log_every_steps: int = Field(
+        20,
+        ge=1,
+        description="Steps between two lines of the log, at which alone Python waits for the GPU; "
+        "of refused steps every 100 at the latest.",
+    )
 
     @model_validator(mode="after")
     def _rounded_at_use(self) -> "TrainConfig":

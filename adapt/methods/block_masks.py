@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adapt.batch import Batch
 from adapt.errors import JobError, counted
-from adapt.methods.draws import Draws
+from adapt.methods.draws import Draws, sent
 
 
 def block_mask(batch: Batch, block_px: int, ratio: float, draws: Draws) -> Tensor:
@@ -17,7 +17,7 @@ def block_mask(batch: Batch, block_px: int, ratio: float, draws: Draws) -> Tenso
     height, width = batch.images.shape[-2:]
     grid = (math.ceil(height / block_px), math.ceil(width / block_px))
     kept = np.stack([draws.of_sample("block mask", key).random(grid) > ratio for key in batch.keys])
-    blocks = torch.from_numpy(kept[:, None]).to(batch.images.device, batch.images.dtype)
+    blocks = sent(torch.from_numpy(kept[:, None]), batch.images.device).to(batch.images.dtype)
     wide = F.interpolate(blocks, scale_factor=block_px, mode="nearest")
     return wide[..., :height, :width]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adapt.batch import IGNORED, Batch
 from adapt.losses import classes_present
-from adapt.methods.draws import Draws
+from adapt.methods.draws import Draws, sent
 from adapt.methods.pseudo_labels import PseudoLabels
 
 
@@ -35,11 +35,11 @@ def class_mix(
     Source images are taken in turn, and cut or padded to the target's size at the lower right.
     """
     size_hw = (target.images.shape[-2], target.images.shape[-1])
-    rows = [number % len(source.keys) for number in range(len(target.keys))]
+    source = source.in_turn(len(target.keys))
     assert source.labels is not None
-    images = _fitted(source.images[rows], size_hw, 0.0)
-    labels = _fitted(source.labels[rows], size_hw, IGNORED)
-    keys = [f"{source.keys[row]} {key}" for row, key in zip(rows, target.keys, strict=True)]
+    images = _fitted(source.images, size_hw, 0.0)
+    labels = _fitted(source.labels, size_hw, IGNORED)
+    keys = [f"{own} {key}" for own, key in zip(source.keys, target.keys, strict=True)]
     pasted = pasted_pixels(labels, num_classes, keys, draws)
     return Mixed(
         torch.where(pasted[:, None], images, target.images),
@@ -55,7 +55,7 @@ def pasted_pixels(labels: Tensor, num_classes: int, keys: list[str], draws: Draw
     """
     present = classes_present(labels, num_classes)
     drawn = np.stack([draws.of_sample("class mix", key).random(num_classes) for key in keys])
-    order = torch.from_numpy(drawn).to(labels.device).masked_fill(~present, math.inf)
+    order = sent(torch.from_numpy(drawn), labels.device).masked_fill(~present, math.inf)
     places = order.argsort(dim=1).argsort(dim=1)
     chosen = present & (places < (present.sum(dim=1, keepdim=True) + 1) // 2)
     counted = labels != IGNORED

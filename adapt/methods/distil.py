@@ -214,11 +214,11 @@ class Distil(Method):
             self._converted = [(part, self._in_its_pixels(part)) for part in targets]
             self.trainer.start_step(draws, [one for _, one in self._converted])
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, taken: Tensor) -> None:
         """Move the teacher's moving average; forget its labels."""
         self._known, self._converted = [], []
         if self.trainer is not None:
-            self.trainer.after_step(step)
+            self.trainer.after_step(step, taken)
 
     def _for_teacher(self, batch: Batch) -> Batch:
         """A batch in the teacher's pixels; parts of the target are the same objects each time."""

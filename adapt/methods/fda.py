@@ -58,9 +58,10 @@ class FDA(Method):
         """Source images (B, 3, H, W) with the look of target images, which are taken in turn and
         brought to the same size."""
         pixels = self.segmenter.pixels
-        rows = [number % len(target.keys) for number in range(len(source.keys))]
         size_hw = (source.images.shape[-2], source.images.shape[-1])
-        style = resize(unit_rgb(target.images[rows], pixels), size_hw, align_corners=False)
+        style = resize(
+            unit_rgb(target.in_turn(len(source.keys)).images, pixels), size_hw, align_corners=False
+        )
         rgb = unit_rgb(source.images, pixels)
         return network_input(with_low_amplitudes_of(style, rgb, self.config.beta), pixels)
 

@@ -74,7 +74,7 @@ class FeatureDistance(nn.Module):
     def counted(self, labels: Tensor, size_hw: tuple[int, int]) -> Tensor:
         """(B, H, W) train ids -> bool (B, h, w): positions ruled by a class that counts."""
         classes = labels.masked_fill(labels == IGNORED, self.num_classes)
-        known = F.one_hot(classes, self.num_classes + 1)
-        shares = F.adaptive_avg_pool2d(known.movedim(-1, 1).float(), size_hw)
+        numbers = torch.arange(self.num_classes + 1, device=labels.device).view(-1, 1, 1)
+        shares = F.adaptive_avg_pool2d((classes[:, None] == numbers).float(), size_hw)
         most, ruling = shares[:, : self.num_classes].max(dim=1)
         return (most >= self.config.majority) & self.wanted[ruling]

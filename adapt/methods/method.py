@@ -151,8 +151,10 @@ class Method(nn.Module, ABC):
         Called once, before training. What a method keeps of it is a buffer, hence in checkpoints.
         """
 
-    def after_step(self, step: int) -> None:
-        """Called when `step` optimizer steps are done: the place to move a teacher."""
+    def after_step(self, step: int, taken: Tensor) -> None:
+        """Called when `step` optimizer steps are done: the place to move a teacher, by
+        `MovingAverage.follow`. taken: a bool on the device, false where the last one was refused
+        and nothing may move; reading it would wait for the device."""
 
 
 def weighted(losses: Mapping[str, tuple[float, Tensor]], prefix: str = "") -> Term:

@@ -168,8 +168,8 @@ class MIC(Method):
         """(N, K) pixels of each class in each image, for the base method."""
         self._host[0].observe_source(label_pixels)
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, taken: Tensor) -> None:
         """Move the teacher."""
-        self._host[0].after_step(step)
+        self._host[0].after_step(step, taken)
         if self.teacher is not None:
-            self.teacher.follow(self.segmenter, step)
+            self.teacher.follow(self.segmenter, step, taken)

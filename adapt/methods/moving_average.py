@@ -56,10 +56,16 @@ class MovingAverage(nn.Module):
         return [parameter for name, parameter in named if name not in self._fixed]
 
     @torch.no_grad()
-    def follow(self, student: Segmenter, step: int) -> None:
-        """Move towards the student once `step` optimizer steps are done."""
+    def follow(self, student: Segmenter, step: int, taken: Tensor | None = None) -> None:
+        """Move towards the student once `step` optimizer steps are done; where `taken`, a bool on
+        the device, is false, stay."""
         share = 1 - min(1 - 1 / (step + 1), self.alpha)
-        torch._foreach_lerp_(self._averaged(self.network), self._averaged(student), share)
+        own, aims = self._averaged(self.network), self._averaged(student)
+        if taken is None:
+            torch._foreach_lerp_(own, aims, share)
+            return
+        for tensor, aim in zip(own, aims, strict=True):
+            tensor.lerp_(torch.where(taken, aim, tensor), share)
 
     def _averaged(self, network: Segmenter) -> list[Tensor]:
         tensors: list[Tensor] = [*self.moving(network)]

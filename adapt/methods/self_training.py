@@ -99,9 +99,9 @@ class SelfTraining(Method):
         )
         return mixed._replace(images=images)
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, taken: Tensor) -> None:
         """Move the teacher."""
-        self.teacher.follow(self.segmenter, step)
+        self.teacher.follow(self.segmenter, step, taken)
 
 
 def pseudo_label_losses(

@@ -15,7 +15,7 @@ from torch import Tensor
 from adapt.batch import PixelFormat
 from adapt.config.section import Section
 from adapt.config.validation import Mistake
-from adapt.methods.draws import Draws
+from adapt.methods.draws import Draws, sent
 
 KERNEL_SHARE = 0.1
 """The blur's kernel over the image's shorter side (the programs)."""
@@ -123,8 +123,9 @@ def network_input(rgb: Tensor, pixels: PixelFormat) -> Tensor:
 
 
 def _constants(pixels: PixelFormat, like: Tensor) -> tuple[Tensor, Tensor]:
-    mean, deviation = (like.new_tensor(values) for values in (pixels.mean, pixels.std))
-    return mean.view(3, 1, 1), deviation.view(3, 1, 1)
+    values = torch.tensor((pixels.mean, pixels.std), dtype=like.dtype)
+    mean, deviation = sent(values, like.device).view(2, 3, 1, 1).unbind()
+    return mean, deviation
 
 
 def _jittered(

@@ -74,7 +74,7 @@ class Teacher(MovingAverage):
             found = (found + mirrored.flip(-1)) / 2
         return found
 
-    def follow(self, student: Segmenter, step: int) -> None:
-        """Move towards the student; labels of the step before are forgotten."""
+    def follow(self, student: Segmenter, step: int, taken: Tensor | None = None) -> None:
+        """As of any moving average; labels of the step before are forgotten."""
         self._labelled = []
-        super().follow(student, step)
+        super().follow(student, step, taken)

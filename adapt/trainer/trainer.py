@@ -80,6 +80,7 @@ class Trainer:
             if self._evaluation_due():
                 self._evaluate()
             if self.engine.step_count >= self.until or self._ends_early():
+                self.engine.settle()
                 return
             batches = self._next_batches()
             stop, save, used_up = any_rank(
@@ -137,6 +138,7 @@ class Trainer:
         return regular or step >= job.train.steps
 
     def _evaluate(self) -> None:
+        self.engine.settle()
         self.engine.share_buffers()
         try:
             found = self._evaluator.evaluate()

@@ -178,8 +178,9 @@ def test_too_many_bad_steps_end_the_job_with_their_list() -> None:
     state = copy.deepcopy(one.state_dict())
     resumed = engine("source_only", max_bad_steps=1)
     resumed.load_state_dict(state)
+    resumed.step(poisoned(2), None)
     with pytest.raises(JobError, match=r"max_bad_steps: expected at most 1 .* got 2") as ended:
-        resumed.step(poisoned(2), None)
+        resumed.settle()
     assert "step 1: good.png, bad.png\n  step 2: good.png, bad.png" in str(ended.value)
 
 
@@ -187,7 +188,7 @@ def test_a_state_of_before_bad_steps_were_kept_is_taken() -> None:
     state = engine("source_only").state_dict()
     del state["bad_steps"]
     resumed = engine("source_only")
-    resumed.bad_steps = [(7, ("other.png",))]
+    resumed.step(poisoned(1), None)
     resumed.load_state_dict({**state, "rng": {"cpu": torch.get_rng_state(), "cuda": []}})
     assert resumed.bad_steps == []
 

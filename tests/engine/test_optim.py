@@ -18,7 +18,7 @@ from adapt.engine.optim import (
 from adapt.engine.repeated_sgd import LAWS
 from adapt.engine.schedule import WARMUPS
 from adapt.engine.segmenter_optimizer import OptimConfig, SegmenterOptimizer
-from adapt.engine.sgd import SGDConfig
+from adapt.engine.sgd import FusedSGD, SGDConfig
 from adapt.engine.train_config import PRECISIONS, TrainConfig
 from adapt.errors import JobError
 from adapt.methods import METHODS, build_method
@@ -44,7 +44,7 @@ def test_one_sgd_and_an_adam_for_each_adversary(advent: Method) -> None:
     optimizers = build_optimizers(SGDConfig(), advent)
     kinds = {name: type(optimizer) for name, optimizer in optimizers.items()}
     assert kinds == {
-        "segmenter": torch.optim.SGD,
+        "segmenter": FusedSGD,
         "discriminator_main": torch.optim.Adam,
         "discriminator_aux": torch.optim.Adam,
     }

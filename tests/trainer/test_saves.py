@@ -8,6 +8,7 @@ from threading import Event, Timer
 from typing import Any
 
 import pytest
+import torch
 
 from adapt.batch import Sample
 from adapt.checkpoint.run_folder import RunFolder
@@ -150,7 +151,7 @@ def test_a_score_that_is_no_number_is_never_the_best(
 def test_a_job_none_of_whose_steps_was_taken_has_failed(
     tiny_job: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "_all_finite", lambda *_given: False)
+    monkeypatch.setattr(Engine, "_all_finite", lambda *_given: torch.tensor(False))
     job = job_of(tiny_job, "train.steps=2")
     with pytest.raises(JobError, match="train: expected steps that move the networks, got 2 of"):
         run(job, place)
