@@ -29,7 +29,7 @@ from adapt.methods.strong_augmentation import (
     unit_rgb,
 )
 from adapt.models.encoders.encoder import Encoder
-from adapt.models.layers import ChannelNorm, enlarged, resize
+from adapt.models.layers import ChannelNorm, enlarged, laid_out_for_step, resize
 from adapt.models.segmenter import Segmenter
 
 SMOOTH_L1_SHARE, COSINE_SHARE = 0.1, 0.9
@@ -124,7 +124,8 @@ class Distillation(AddOn):
                 images, segmenter.pixels, self.config.augmentation, batch.keys, draws, purpose
             )
         encoder = segmenter.encoder
-        deepest = encoder(enlarged(images, encoder.smallest_side_px, encoder.multiple_px))[-1]
+        images = enlarged(images, encoder.smallest_side_px, encoder.multiple_px)
+        deepest = encoder(laid_out_for_step(images))[-1]
         size_hw = (aim.shape[-2], aim.shape[-1])
         return distillation_loss(resize(self.projection(deepest), size_hw, False), aim)
 

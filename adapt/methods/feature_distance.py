@@ -16,6 +16,7 @@ from adapt.config.section import Section
 from adapt.counts import shared_mean
 from adapt.errors import JobError
 from adapt.losses import at_least_float32
+from adapt.models.layers import laid_out_for_step
 from adapt.models.segmenter import Segmenter
 
 
@@ -64,7 +65,7 @@ class FeatureDistance(nn.Module):
         """Images, their labels (B, H, W), the student's deepest stage (B, C, h, w) -> (weight, mean
         L2 distance over the counted positions); 0 where none counts."""
         with torch.no_grad():
-            first = self.encoder(images)[-1]
+            first = self.encoder(laid_out_for_step(images))[-1]
         distances = (at_least_float32(features) - at_least_float32(first)).norm(dim=1)
         size_hw = (features.shape[-2], features.shape[-1])
         total = distances.masked_fill(~self.counted(labels, size_hw), 0).sum()

@@ -20,7 +20,7 @@ from adapt.models.base_weights import Base, frozen_names
 from adapt.models.config import MAIN_ALONE, SegmenterConfig
 from adapt.models.demands import Demands
 from adapt.models.encoders.encoder import Encoder
-from adapt.models.layers import enlarged, resize
+from adapt.models.layers import enlarged, laid_out_for_step, resize
 from adapt.models.pixel_loss import LossConfig, PixelLoss
 from adapt.models.weights import misfit
 
@@ -145,6 +145,7 @@ class Segmenter(nn.Module):
         """
         given_hw = (images.shape[-2], images.shape[-1])
         images = enlarged(images, self.encoder.smallest_side_px, self.encoder.multiple_px)
+        images = laid_out_for_step(images)
         features = self._stages(images)
         heads, extra = self.decoder(images, features)
         if main_alone:

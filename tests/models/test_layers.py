@@ -14,6 +14,7 @@ from adapt.models.layers import (
     full_precision,
     init_convs,
     init_he,
+    laid_out_for_step,
     resize,
     resize_to,
 )
@@ -137,3 +138,12 @@ def test_full_precision_within_a_short_step() -> None:
         assert (values @ values).dtype == torch.bfloat16
     with full_precision(torch.device("meta")):
         assert (values.to("meta") @ values.to("meta")).dtype == torch.float32
+
+
+def test_images_are_channels_last_under_autocast_alone() -> None:
+    images = torch.randn(1, 3, 8, 8)
+    assert laid_out_for_step(images) is images
+    assert laid_out_for_step(torch.empty(1, 3, 8, 8, device="meta")).is_contiguous()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = laid_out_for_step(images)
+    assert found.is_contiguous(memory_format=torch.channels_last) and torch.equal(found, images)

@@ -297,3 +297,14 @@ def test_plain_values_that_make_none_are_named(values: dict[str, Any], message: 
 def test_config_refuses_other_branch_counts() -> None:
     with pytest.raises(ValidationError):
         DeepLabV2Config(aspp_branches=3)  # type: ignore[arg-type]  # the point of the test
+
+
+def test_bf16_steps_keep_channels_last_through_the_encoder() -> None:
+    """oneDNN's bf16 convolutions are several times slower otherwise."""
+    segmenter = build_segmenter(tiny_model("deeplab_v2"), 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        prediction = segmenter(torch.randn(2, 3, 64, 64))
+    assert all(
+        one.is_contiguous(memory_format=torch.channels_last) and not one.is_contiguous()
+        for one in (*prediction.features, *prediction.logits)
+    )
