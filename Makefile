@@ -67,7 +67,9 @@ stack: $(VENV)/.installed
 chaos: $(VENV)/.installed
 	$(BIN)/python -m tests.chaos --rounds 50
 
+# A training step against the papers' order, then every method on the toy town; writes the pages.
 bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.step_speed
 	$(BIN)/python -m benchmarks.methods toy_town
 
 $(VENV)/.installed: requirements.txt requirements-submit.txt requirements-docs.txt requirements-dev.txt pyproject.toml
