@@ -49,6 +49,12 @@ CASES: dict[str, dict[str, Any]] = {
         "adapters": {"kind": "lora", "rank": 2},
         "train": {"clip_norm": 0.5, "activation_checkpointing": "blocks"},
     },
+    "frozen": {
+        "method": "dacs",
+        "encoder": "test_vit",
+        "frozen_encoder": True,
+        "train": {"clip_norm": 0.5},
+    },
     "bad": {"method": "dacs", "bad_row": 5, "train": {"clip_norm": 1.0}},
     "accumulated": {
         "method": "dacs",
@@ -101,7 +107,7 @@ def engine(case: str, parallel: str) -> Engine:
     encoder = given.get("encoder", "test_resnet")
     model = {"architecture": "deeplab_v2", "encoder": encoder, "weights": "none"}
     model |= {"output_stride": 8 if encoder.startswith("caffe") else 16}
-    model |= {"adapters": given["adapters"]} if "adapters" in given else {}
+    model |= {key: given[key] for key in ("adapters", "frozen_encoder") if key in given}
     segmenter = build_segmenter({**model, "norm": given.get("norm", "frozen")}, 4)
     segmenter.start_adapters()
     name, add_ons = given["method"], {}
