@@ -7,8 +7,6 @@ among what is given: where most candidates are wrong alike, so is the choice.
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from functools import reduce
-from operator import add
 
 import torch
 
@@ -60,13 +58,13 @@ def agreements(
             if early:
                 break
             size_hw = sample.image_hw
-            maps, probabilities = [], []
+            maps, together = [], torch.zeros((), device=device)
             for number, segmenter in enumerate(candidates):
                 logits = predict([EnsembleMember(segmenter)], sample.image, size_hw, device, views)
                 unusual[number] |= ~logits.isfinite().all()
                 maps.append(class_map(logits))
-                probabilities.append(logits.softmax(dim=0))
-            labels = class_map(reduce(add, probabilities))
+                together = together + logits.softmax(dim=0)
+            labels = class_map(together)
             for matrix, predicted in zip(matrices, maps, strict=True):
                 matrix += confusion_matrix(labels, predicted, classes)
             on_image()
