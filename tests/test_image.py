@@ -48,24 +48,18 @@ def test_the_tests_build_takes_real_entries_of_the_lock() -> None:
     assert "\n".join(entries["xxhash"].splitlines()) in LOCK
 
 
-@pytest.mark.parametrize("brought", [False, True])
-def test_a_base_that_brings_torch_keeps_its_own(brought: bool) -> None:
-    (pattern,) = re.findall(r"brought='(torch\S*)'", DOCKERFILE)
-    (script,) = re.findall(r'sed -E "(.+?)" /tmp/requirements.lock', DOCKERFILE)
-    script = script.replace("$brought", pattern if brought else "no package")
-    script = script.replace("\\\\", "\\").replace("\\$", "$")  # as the shell takes it
-    sed = shutil.which("sed")
-    assert sed is not None
-    left = subprocess.run(
-        [sed, "-E", script], input=LOCK, capture_output=True, text=True, check=True
-    ).stdout
-    gone = pins(LOCK).keys() - pins(left).keys()
-    if not brought:
-        assert left == LOCK
-        return
-    assert {"torch", "torchvision", "triton", "nvidia-cublas", "cuda-bindings"} <= gone
-    assert not {"numpy", "timm", "setuptools", "sympy"} & gone
-    assert lock_entries(left) == {k: v for k, v in lock_entries(LOCK).items() if k not in gone}
+def test_torch_and_what_it_brings_are_apart(tmp_path: Path) -> None:
+    """So that their layer stays when other packages change."""
+    locks(tmp_path)
+    torch = pins((tmp_path / "torch" / "torch.lock").read_text())
+    others = pins((tmp_path / "others.lock").read_text())
+    assert {"torch", "torchvision", "triton", "nvidia-cublas", "cuda-bindings"} <= torch.keys()
+    assert {"numpy", "timm", "setuptools", "sympy"} <= others.keys()
+    assert torch | others == pins(LOCK) and not torch.keys() & others.keys()
+    texts = [(tmp_path / name).read_text() for name in ("torch/torch.lock", "others.lock")]
+    assert lock_entries(texts[0]) | lock_entries(texts[1]) == lock_entries(LOCK)
+    order = DOCKERFILE[DOCKERFILE.index(" AS job\n") :]
+    assert order.index("/opt/torch ") < order.index("/opt/venv ") < order.index("/opt/segadapt ")
 
 
 def test_only_finished_folders_reach_the_images() -> None:
@@ -76,9 +70,11 @@ def test_only_finished_folders_reach_the_images() -> None:
         assert parents[image] == "user", "not of the stage that installs"
         assert not re.search(r"^(RUN|ADD)", texts[image], re.MULTILINE)
         copied = re.findall(r"^COPY (.+)$", texts[image], re.MULTILINE)
-        folders = ("/opt/venv", "/opt/segadapt")
-        assert copied and set(copied) <= {f"--from={image}_packages {f} {f}" for f in folders}
-    assert "--require-hashes" in texts["job_packages"] and "--no-deps" in texts["job_packages"]
+        folders = [(image, "/opt/venv"), (image, "/opt/segadapt"), ("torch", "/opt/torch")]
+        known = {f"--from={stage}_packages {f} {f}" for stage, f in folders}
+        assert copied and set(copied) <= known
+    for stage in ("job_packages", "torch_packages"):
+        assert "--require-hashes" in texts[stage] and "--no-deps" in texts[stage]
 
 
 def test_the_health_check_runs_what_is_there() -> None:
@@ -88,43 +84,73 @@ def test_the_health_check_runs_what_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "brings", "index", "left"),
+    ("cuda", "installed"),
     [
-        ("13", False, False, True),
-        ("12", False, True, False),
-        ("12", True, False, False),
-        ("13", True, False, False),
+        ("13", "--no-deps --require-hashes -r {folder}/torch.lock"),
+        ("12", "--index-url https://index/cu126 torch=={torch} torchvision=={vision}"),
+        ("cpu", "--index-url https://index/cpu torch=={torch} torchvision=={vision}"),
     ],
 )
 def test_the_image_has_torchs_wheels_for_the_cuda_that_is_asked_for(
-    cuda: str, brings: bool, index: bool, left: bool, tmp_path: Path
+    cuda: str, installed: str, tmp_path: Path
 ) -> None:
     """The build's own script, with a pip that only says what it would install."""
-    ended = job_packages(cuda, brings, tmp_path)
-    assert ended.returncode == 0, ended.stderr
     (torch,) = pins(LOCK)["torch"]
     (vision,) = pins(LOCK)["torchvision"]
-    said = f"pip --index-url https://index torch=={torch} torchvision=={vision}"
-    assert (said in ended.stdout) is index
-    kept = pins((tmp_path / "wanted.lock").read_text())
-    assert ("torch" in kept) is left and ("nvidia-cublas" in kept) is left and "numpy" in kept
+    ended = torch_packages(cuda, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    said = installed.format(folder=tmp_path, torch=torch, vision=vision)
+    assert ended.stdout == f"pip --target {tmp_path}/opt {said}\n"
+
+
+def test_a_lock_of_another_cuda_is_taken_with_its_hashes(tmp_path: Path) -> None:
+    ended = torch_packages("cpu", tmp_path, "requirements-cpu.lock")
+    lock = f"--index-url https://index/cpu -r {tmp_path}/requirements-cpu.lock"
+    assert f"--no-deps --require-hashes {lock}\n" in ended.stdout
+    others = torch_packages("12", tmp_path, "requirements-cpu.lock")
+    assert "https://index/cu126 torch==" in others.stdout
+
+
+@pytest.mark.parametrize("cuda", ["12", "13", "cpu"])
+def test_a_base_that_brings_torch_keeps_its_own(cuda: str, tmp_path: Path) -> None:
+    ended = torch_packages(cuda, tmp_path, brought=True)
+    assert (ended.returncode, ended.stdout) == (0, "torch is the base's own\n")
+    assert (tmp_path / "opt").is_dir(), "the image copies it"
 
 
 def test_another_cuda_is_refused(tmp_path: Path) -> None:
-    ended = job_packages("11", False, tmp_path)
-    assert ended.returncode == 1 and "CUDA: expected 12 or 13, got 11" in ended.stdout
+    ended = torch_packages("11", tmp_path)
+    assert ended.returncode == 1 and "CUDA: expected 12, 13 or cpu, got 11" in ended.stdout
 
 
-def job_packages(cuda: str, brings: bool, folder: Path) -> "subprocess.CompletedProcess[str]":
-    (script,) = re.findall(r"^RUN (set -eu; +brought=.*)$", DOCKERFILE, re.MULTILINE)
-    (folder / "requirements.lock").write_text(LOCK)
-    script = script.replace("/tmp/", f"{folder}/")
-    script = re.sub(
-        r"/opt/venv/bin/python -c \S+ torch, torchvision\"", str(brings).lower(), script
-    )
-    variables = {"CUDA": cuda, "TORCH_INDEX": "https://index", "INSTALL": "echo pip"}
+def locks(folder: Path, *more: str) -> None:
+    """Run the script of the stage `locks` in a folder, where there may be more locks."""
+    folder.joinpath("requirements.lock").write_text(LOCK)
+    for name in more:
+        folder.joinpath(name).write_text("torch==1\n")
+    ended = shell(folder, re.findall(r"^RUN (set -eu; +own=.*)$", DOCKERFILE, re.MULTILINE)[0])
+    assert ended.returncode == 0, ended.stderr
+
+
+def torch_packages(
+    cuda: str, folder: Path, *more: str, brought: bool = False
+) -> "subprocess.CompletedProcess[str]":
+    """Run the script of the stage `torch_packages`, after that of the stage before."""
+    shutil.rmtree(folder / "torch", ignore_errors=True)
+    locks(folder, *more)
+    for path in (folder / "torch").iterdir():
+        path.rename(folder / path.name)
+    (script,) = re.findall(r"^RUN (set -eu; +case .*)$", DOCKERFILE, re.MULTILINE)
+    asked = r"/opt/venv/bin/python -c \S+ torch, torchvision\""
+    script = re.sub(asked, str(brought).lower(), script)
+    return shell(folder, script, CUDA=cuda, TORCH_INDEX="https://index", INSTALL="echo pip")
+
+
+def shell(folder: Path, script: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script of the Dockerfile with a folder as /tmp, and its `opt` as /opt/torch."""
+    here = {"/tmp/": f"{folder}/", "/opt/torch": f"{folder}/opt"}
     return subprocess.run(
-        ["sh", "-c", script],
+        ["sh", "-c", re.sub("/tmp/|/opt/torch", lambda found: here[found[0]], script)],
         env={"PATH": os.environ["PATH"], **variables},
         capture_output=True,
         text=True,

@@ -50,6 +50,24 @@ def check_gpu(
         check_driver(_driver(root), torch.version.cuda)
 
 
+def gpu_text(device: "torch.device", root: Path = Path("/")) -> str:
+    """One line about a GPU: model, memory, compute capability, and the versions of its driver and
+    of CUDA's libraries."""
+    import torch
+
+    found = torch.cuda.get_device_properties(device)
+    version = _driver_version(root)
+    parts = [
+        f"{found.name}, {found.total_memory / 2**30:.0f} GiB",
+        f"compute capability {_text((found.major, found.minor))}",
+        "driver unknown" if version is None else f"driver {version}",
+        f"CUDA {torch.version.cuda}",
+        f"cuDNN {torch.backends.cudnn.version()}",
+        f"NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}",
+    ]
+    return ", ".join(parts)
+
+
 def check_kernels(name: str, capability: Capability, kernels: Sequence[str]) -> None:
     """Raise `JobError` where none of torch's `kernels`, such as sm_80 or compute_90, runs on a GPU.
 
@@ -99,6 +117,12 @@ def _has_gpu(environment: Mapping[str, str], root: Path) -> bool:
 
 def _driver(root: Path) -> int | None:
     """The driver's major version, if it says one."""
+    version = _driver_version(root)
+    return None if version is None else int(version.partition(".")[0])
+
+
+def _driver_version(root: Path) -> str | None:
+    """The driver's version, as 580.65.06, if it says one."""
     path = root / _DRIVER
-    found = re.search(r"\s(\d{3,4})\.\d+", path.read_text()) if path.exists() else None
-    return None if found is None else int(found[1])
+    found = re.search(r"\s(\d{3,4}(?:\.\d+)+)", path.read_text()) if path.exists() else None
+    return None if found is None else found[1]

@@ -16,7 +16,7 @@ import torch
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.engine.device import prepare_device
 from adapt.engine.engine import Engine
-from adapt.engine.gpu import check_gpu
+from adapt.engine.gpu import check_gpu, gpu_text
 from adapt.methods import build_method
 from adapt.places import Place
 from adapt.ranks import barrier, open_ranks
@@ -209,6 +209,8 @@ def _say_what_is_open(opened: Opened, device: torch.device) -> None:
         network = f"{job.model.architecture} on {job.model.encoder}"
         what = f"{job.method.name} trains {network}"
         log.info("%s for %d steps on %s", what, job.train.steps, device)
+        if device.type == "cuda":
+            log.info("GPU of each rank: %s", gpu_text(device))
 
 
 def _engine(opened: Opened, device: torch.device, state: Checkpoint | None) -> Engine:

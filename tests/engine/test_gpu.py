@@ -1,12 +1,13 @@
 """GPUs and drivers that torch does not run on are named at the start, not at the first kernel."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from adapt.engine.gpu import check_driver, check_gpu, check_kernels
+from adapt.engine.gpu import check_driver, check_gpu, check_kernels, gpu_text
 from adapt.errors import JobError
 
 CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
@@ -95,3 +96,22 @@ def test_the_device_itself_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_arch_list", answer(CU130))
     with pytest.raises(JobError, match="Tesla V100"):
         check_gpu(torch.device("cuda", 0), {})
+
+
+@pytest.mark.parametrize("driver", ["580.65.06", None])
+def test_one_line_names_the_gpu_and_its_libraries(
+    driver: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if driver is not None:
+        path = tmp_path / "proc" / "driver" / "nvidia" / "version"
+        path.parent.mkdir(parents=True)
+        path.write_text(VERSION.format(driver))
+    facts = SimpleNamespace(name="NVIDIA H200", total_memory=139 * 2**30, major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: facts)
+    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 28, 9))
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91501)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert gpu_text(torch.device("cuda", 0), tmp_path) == (
+        f"NVIDIA H200, 139 GiB, compute capability 9.0, driver {driver or 'unknown'}, CUDA 13.0, "
+        "cuDNN 91501, NCCL 2.28.9"
+    )

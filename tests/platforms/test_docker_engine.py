@@ -141,13 +141,15 @@ def test_the_image_holds_no_compiler_no_installer_and_nothing_to_write_to(stack:
         python -c 'import qoi, xxhash; print(qoi.__file__)'
         ls -d /opt/segadapt/adapt/launch/__pycache__/health.*.pyc
         stat -c '%u:%g' /cache /home/ma-user/work
+        python -c 'import sys; print(sys.path[-2:])'
     """
     entry = (*LOCKED_DOWN, "--entrypoint=sh", stack.image, "-c", f"({look}) 2>/dev/null")
     who, *rest = stack.engine.docker("run", "--rm", *entry).splitlines()
     assert who == "uid=1000(ma-user) gid=100(ma-group) groups=100(ma-group)"
-    qoi, health, *owners = rest
+    qoi, health, *owners, path = rest
     assert qoi.startswith("/opt/venv/lib/") and health.endswith(".pyc")
     assert owners == ["1000:100", "1000:100"]
+    assert "'/opt/torch'" in path, "torch's layer"
 
 
 @AT_LENGTH
