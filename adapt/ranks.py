@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from adapt.accelerator import is_accelerator
 from adapt.errors import Interrupted
 from adapt.places import Place
 
@@ -32,6 +33,13 @@ class RankLost(Interrupted):
     """Another rank is gone; the same command resumes from the last stored checkpoint."""
 
 
+def backend_of(device: torch.device) -> str:
+    """torch.distributed's backends: gloo for the CPU's tensors, and the device's own for its."""
+    if not is_accelerator(device):
+        return "gloo"
+    return f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device.type)}"
+
+
 @contextmanager
 def open_ranks(place: Place, device: torch.device, timeout: timedelta) -> Iterator[None]:
     """The process group, where torchrun started several ranks; ranks wait `timeout` for one
@@ -39,8 +47,7 @@ def open_ranks(place: Place, device: torch.device, timeout: timedelta) -> Iterat
     if place.num_ranks == 1:
         yield
         return
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timeout)
+    dist.init_process_group(backend_of(device), timeout=timeout)
     try:
         yield
         barrier()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-VOCABULARY = ["errors", "batch", "ranks", "counts", "losses"]
+VOCABULARY = ["accelerator", "errors", "batch", "ranks", "counts", "losses"]
 FLOW = [
     "config",
     "places",

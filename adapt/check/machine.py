@@ -4,12 +4,12 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
 from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     UnsupportedFakeTensorException,
 )
 
+from adapt.accelerator import accelerator, num_accelerators, properties_of
 from adapt.check.data import SplitReport
 from adapt.check.memory import Peak, predicted_bytes
 from adapt.check.outgrowing import Fitting, fitting
@@ -71,7 +71,7 @@ def gpu_model_findings(subject: Subject) -> Findings:
     """The GPU's kernels and driver: of the profile's machines, or, where they do not fit torch, of
     this one."""
     profile, what = subject.profile, "GPU model"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = accelerator()
     try:
         if profile is None:
             check_gpu(device, subject.place.environment)
@@ -139,9 +139,9 @@ def _gpu_bytes(subject: Subject) -> tuple[float | None, str]:
         if gb is None:
             return None, "a GPU of unknown memory (no gpu_memory_gb in the profile)"
         return gb * 1e9, f"{gb:.1f} GB"
-    if not torch.cuda.is_available():
+    if not num_accelerators():
         return None, "a GPU, which this machine lacks"
-    found = float(torch.cuda.get_device_properties(0).total_memory)
+    found = float(properties_of(accelerator(0)).memory_bytes)
     return found, f"{found / 1e9:.1f} GB"
 
 

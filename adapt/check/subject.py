@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from urllib.parse import urlsplit
 
-import torch
-
+from adapt.accelerator import num_accelerators
 from adapt.errors import DataError, JobError
 from adapt.places import Place
 from adapt.platforms.platform import Finding, Profile, Promised
@@ -38,7 +37,7 @@ class Subject:
         """Ranks of one node."""
         if self.profile is not None:
             return max(1, self.profile.gpus)
-        return self.place.processes or max(1, torch.cuda.device_count())
+        return self.place.processes or max(1, num_accelerators())
 
     @property
     def num_ranks(self) -> int:

@@ -55,8 +55,8 @@ class Snapshot(NamedTuple):
 
     def copied(self) -> "Snapshot":
         """The same off the device, in memory of its own. Waits for the device."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
         state, weights, others = in_memory((self.state, self.weights, self.others))
         others = {name: in_float32(values) for name, values in others.items()}
         return self._replace(state=state, weights=in_float32(weights), others=others)

@@ -19,7 +19,7 @@ class Spent(NamedTuple):
         total = cls()
         for one in sessions:
             seconds, nodes, ranks = one["seconds"], one.get("nodes", 1), one.get("ranks", 1)
-            gpus = ranks if one["device"] == "cuda" else 0
+            gpus = 0 if one["device"] == "cpu" else ranks
             own = cls(seconds, seconds * nodes, seconds * gpus)
             total = total.plus(own).plus(cls.read(one.get("unsaved")))
         return total

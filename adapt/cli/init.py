@@ -223,15 +223,14 @@ def write(plan: "Plan", answers: dict[str, Any], memory_gb: float | None, as_jso
 
 def num_ranks() -> int:
     """Ranks of a run on this machine."""
-    import torch
+    from adapt.accelerator import num_accelerators
 
-    return max(1, torch.cuda.device_count())
+    return max(1, num_accelerators())
 
 
 def chosen(plan: "Plan", answers: dict[str, Any], memory_gb: float | None) -> "tuple[Choice, str]":
     """The network for the memory, and the description of that memory."""
-    import torch
-
+    from adapt.accelerator import accelerator, num_accelerators, properties_of
     from adapt.proposal import texts
     from adapt.proposal.networks import Network, proposed_network
     from adapt.spec.job_spec import JobSpec
@@ -243,8 +242,8 @@ def chosen(plan: "Plan", answers: dict[str, Any], memory_gb: float | None) -> "t
 
     limit = None if memory_gb is None else memory_gb * 1e9
     memory = "a GPU, which this machine lacks" if limit is None else f"{limit / 1e9:.1f} GB"
-    if limit is None and torch.cuda.is_available():
-        limit = float(torch.cuda.get_device_properties(0).total_memory)
+    if limit is None and num_accelerators():
+        limit = float(properties_of(accelerator(0)).memory_bytes)
         memory = f"{limit / 1e9:.1f} GB"
     with console.status("predicting the memory of a step"):
         return proposed_network(limit, plan.least_hw, num_ranks(), job_of), memory

@@ -141,12 +141,11 @@ def _start_ranks(
 ) -> None:
     """In the supervisor's child: return where it is the job's only rank, else start this very
     command in ranks and exit as they do: as many as asked for, as the platform says, or as GPUs."""
-    import torch
-
+    from adapt.accelerator import num_accelerators
     from adapt.launch.job_copy import write_job
     from adapt.trainer.problems import QUICK, refuse_problems
 
-    processes = processes or place.processes or max(1, torch.cuda.device_count())
+    processes = processes or place.processes or max(1, num_accelerators())
     num_ranks = processes * place.num_nodes
     refuse_problems(job, replace(place, num_ranks=num_ranks), QUICK)  # a rank checks the networks
     assert place.status_dir is not None, "the supervisor made it"

@@ -196,10 +196,10 @@ def _refuse(context: typer.Context, names: Sequence[str], expected: str, got: st
 
 def _own_gpu(place: "Place") -> str | None:
     """The GPU of a rank that a launcher started; None: the only one, or none."""
-    import torch
+    from adapt.accelerator import accelerator, num_accelerators
 
-    several = place.launched and torch.cuda.is_available()
-    return f"cuda:{place.local_rank}" if several else None
+    several = place.launched and num_accelerators() > 0
+    return str(accelerator(place.local_rank)) if several else None
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import torch
 
+from adapt.accelerator import CPU, accelerator, num_accelerators
+
 
 def prepare_device(local_rank: int) -> torch.device:
     """The device of this process: its GPU where there is one, else the CPU with denormals flushed
@@ -10,9 +12,8 @@ def prepare_device(local_rank: int) -> torch.device:
     Adversarial passes run far slower on denormal numbers; threads inherit the setting, so this
     comes first.
     """
-    if torch.cuda.is_available():
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
-        return device
+    if num_accelerators():
+        torch.accelerator.set_device_index(local_rank)
+        return accelerator(local_rank)
     torch.set_flush_denormal(True)
-    return torch.device("cpu")
+    return CPU

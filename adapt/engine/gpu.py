@@ -51,21 +51,42 @@ def check_gpu(
 
 
 def gpu_text(device: "torch.device", root: Path = Path("/")) -> str:
-    """One line about a GPU: model, memory, compute capability, and the versions of its driver and
-    of CUDA's libraries."""
+    """One line about a GPU: model and memory; of CUDA's also compute capability, and the versions
+    of its driver and libraries."""
     import torch
 
-    found = torch.cuda.get_device_properties(device)
-    version = _driver_version(root)
+    from adapt.accelerator import properties_of
+
+    found = properties_of(device)
+    text = f"{found.name}, {found.memory_bytes / 2**30:.0f} GiB"
+    if device.type != "cuda":
+        return text
+    version, libraries = _driver_version(root), cuda_versions()
     parts = [
-        f"{found.name}, {found.total_memory / 2**30:.0f} GiB",
-        f"compute capability {_text((found.major, found.minor))}",
+        text,
+        f"compute capability {_text(torch.cuda.get_device_capability(device))}",
         "driver unknown" if version is None else f"driver {version}",
-        f"CUDA {torch.version.cuda}",
-        f"cuDNN {torch.backends.cudnn.version()}",
+        f"CUDA {libraries['cuda']}",
+        f"cuDNN {libraries['cudnn']}",
         f"NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}",
     ]
     return ", ".join(parts)
+
+
+def cuda_versions() -> dict[str, str]:
+    """The versions of CUDA and cuDNN that torch was built with; empty for a torch without."""
+    import torch
+
+    if torch.version.cuda is None:
+        return {}
+    return {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+
+
+def allowed_tf32() -> tuple[bool, bool]:
+    """Whether convolutions, and matrix products, of fp32 may be computed in TF32."""
+    import torch
+
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
 
 def check_kernels(name: str, capability: Capability, kernels: Sequence[str]) -> None:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import torch
 
+from adapt.accelerator import is_accelerator, properties_of
+from adapt.engine.gpu import allowed_tf32
 from adapt.engine.train_config import PRECISIONS
 
 TERA = 1e12
@@ -69,9 +71,8 @@ _MEASURE_S = 0.25
 
 def peak_of(device: torch.device, precision: str) -> Peak | None:
     """The peak of a device in a precision of the spec's; None where it is not known."""
-    if device.type == "cuda":
-        tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-        return gpu_peak(torch.cuda.get_device_name(device), precision, tf32)
+    if is_accelerator(device):
+        return gpu_peak(properties_of(device).name, precision, allowed_tf32())
     return cpu_peak(precision, torch.get_num_threads())
 
 

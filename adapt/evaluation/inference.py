@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
+from adapt.accelerator import is_accelerator
 from adapt.batch import Sample
 from adapt.config.section import Section
 from adapt.data.packed.packed_split import PackedSplit
@@ -302,7 +303,7 @@ def class_map(logits: Tensor) -> Tensor:
 
 def upload(pixels: Tensor, device: torch.device) -> Tensor:
     """To the device, without waiting for it."""
-    pin = device.type == "cuda"
+    pin = is_accelerator(device)
     return (pixels.pin_memory() if pin else pixels).to(device, non_blocking=pin)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from adapt.accelerator import is_accelerator, properties_of
+from adapt.engine.gpu import cuda_versions
 from adapt.places import Place
 
 PACKAGES = ("segadapt", "torch", "torchvision", "timm", "numpy", "Pillow", "mlflow-skinny")
@@ -29,9 +31,9 @@ def session_facts(place: Place, device: torch.device) -> dict[str, Any]:
 def machine_facts(device: torch.device) -> dict[str, Any]:
     """GPUs of a rank's kind, processor, cores and memory of the node."""
     facts: dict[str, Any] = {"device": device.type, "gpu": None}
-    if device.type == "cuda":
-        found = torch.cuda.get_device_properties(device)
-        facts["gpu"] = f"{found.name}, {found.total_memory / 2**30:.0f} GiB"
+    if is_accelerator(device):
+        found = properties_of(device)
+        facts["gpu"] = f"{found.name}, {found.memory_bytes / 2**30:.0f} GiB"
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
         **facts,
@@ -50,10 +52,7 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:  # as segadapt in a folder that is not installed
             continue
-    if torch.version.cuda is not None:
-        found["cuda"] = torch.version.cuda
-        found["cudnn"] = str(torch.backends.cudnn.version())
-    return found
+    return found | cuda_versions()
 
 
 def _processor() -> str:

@@ -102,7 +102,7 @@ def _refusal(error: DataError) -> DataError:
 
 def _pinned(sample: Sample) -> Sample:
     """The sample in memory that a GPU can fetch by itself."""
-    if not torch.cuda.is_available():
+    if not torch.accelerator.is_available():
         return sample
     labels = None if sample.labels is None else sample.labels.pin_memory()
     return Sample(sample.image.pin_memory(), labels)

@@ -1,15 +1,17 @@
 """A stream's batches on the device: moved as uint8, then augmented and normalised there.
 
-On a GPU one batch is under way, on a CUDA stream of its own, while the network works on the one
-before. What has been handed out counts for a checkpoint, not what is under way.
+On a GPU one batch is under way, on a stream of the device of its own, while the network works on
+the one before. What has been handed out counts for a checkpoint, not what is under way.
 """
 
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from adapt.accelerator import is_accelerator
 from adapt.batch import Batch, PixelFormat, Sample
 from adapt.stream.augment import change
 from adapt.stream.host_batch import Decoded, HostBatch, stacked_images, stacked_labels
@@ -25,7 +27,7 @@ class Feed:
     def __init__(self, stream: Stream, pixels: PixelFormat, device: torch.device) -> None:
         self.stream, self.pixels, self.device = stream, pixels, device
         self.draw = stream.draw
-        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copies = torch.Stream(device) if is_accelerator(device) else None
         self._coming: tuple[Batch, int] | None = None
 
     def __iter__(self) -> Self:
@@ -34,7 +36,7 @@ class Feed:
     def __next__(self) -> Batch:
         batch, self.draw = self._coming or self._start()
         if self._copies is not None:
-            current = torch.cuda.current_stream(self.device)
+            current = torch.accelerator.current_stream(self.device)
             current.wait_stream(self._copies)
             for tensor in (batch.images, batch.labels):
                 if tensor is not None:
@@ -49,7 +51,7 @@ class Feed:
     def _start(self) -> tuple[Batch, int]:
         """The next batch, on its way where the device is a GPU, and the draw after it."""
         host = next(self.stream)
-        with torch.cuda.stream(self._copies):
+        with self._copies or nullcontext():
             return to_device(host, self.pixels, self.device), self.stream.draw
 
 

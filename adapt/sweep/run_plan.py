@@ -9,9 +9,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
-import torch
 from optuna.trial import FrozenTrial
 
+from adapt.accelerator import num_accelerators
 from adapt.check.subject import Subject
 from adapt.errors import Interrupted, JobError
 from adapt.evaluation.protocol import sign
@@ -112,7 +112,7 @@ def _runner(plan: Plan) -> tuple[Runner, Place]:
     if plan.profile is not None:
         runner: Runner = PlatformRunner(plan.profile, plan.place, plan.search.parallel)
         return runner, Subject(plan.job, plan.place, plan.profile).place_of_job
-    gpus = torch.cuda.device_count()
+    gpus = num_accelerators()
     slots = plan.search.parallel
     local = LocalRunner(plan.place, plan.folder / "trials", slots, gpus)
     ranks = plan.place.processes or max(1, gpus // slots)

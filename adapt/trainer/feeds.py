@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from threading import Event
 from typing import Any
 
+from adapt.accelerator import is_accelerator
 from adapt.batch import Batch
 from adapt.engine.engine import Engine
 from adapt.engine.optim import schedule_length
@@ -70,7 +71,7 @@ def open_feeds(
         feeds = []
         for domain in _domains(opened.job):
             saved = None if state is None else state[domain]
-            stream = _stream(opened, domain, saved, engine.device.type == "cuda", stop)
+            stream = _stream(opened, domain, saved, is_accelerator(engine.device), stop)
             stack.callback(stream.close)
             feeds.append(Feed(stream, engine.method.segmenter.pixels, engine.device))
         stack.callback(opened.cache.close)  # before the streams, whose threads may wait for it

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from adapt.accelerator import is_accelerator, num_accelerators
 from adapt.checkpoint.run_folder import RunFolder
 from adapt.engine.device import prepare_device
 from adapt.engine.engine import Engine
@@ -192,8 +193,8 @@ def allow_open_files() -> None:
 
 
 def _warn_of_idle_gpus(device: torch.device, place: Place) -> None:
-    gpus = torch.cuda.device_count()
-    if device.type == "cuda" and gpus > place.num_ranks == 1:
+    gpus = num_accelerators()
+    if is_accelerator(device) and gpus > place.num_ranks == 1:
         log.warning("1 of %d GPUs is used. Fix: run --processes %d", gpus, gpus)
 
 
@@ -209,7 +210,7 @@ def _say_what_is_open(opened: Opened, device: torch.device) -> None:
         network = f"{job.model.architecture} on {job.model.encoder}"
         what = f"{job.method.name} trains {network}"
         log.info("%s for %d steps on %s", what, job.train.steps, device)
-        if device.type == "cuda":
+        if is_accelerator(device):
             log.info("GPU of each rank: %s", gpu_text(device))
 
 

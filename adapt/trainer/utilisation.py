@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from adapt.accelerator import properties_of
 from adapt.batch import Batch
 from adapt.engine.flops import Flops, step_flops
 from adapt.engine.peak import TERA, Peak, peak_of
@@ -106,7 +107,7 @@ class Utilisation:
     def _peak_text(self) -> str:
         precision = self._job.train.precision
         if self._peak is None:
-            name = torch.cuda.get_device_name(self._device)
+            name = properties_of(self._device).name
             return f"mfu is not known: {name} has no peak for {precision} in our table"
         rates = sorted({self._peak.products, self._peak.convolutions})
         named = " and ".join(f"{si(rate)}FLOP/s" for rate in rates)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast, overload
 import torch
 from torch import Tensor
 
+from adapt.accelerator import accelerator
 from adapt.config.validation import validate
 from adapt.data.label_maps import LabelSpace
 from adapt.data.packed.codecs import Pixels, resize_image
@@ -190,7 +191,7 @@ def _parts(numbers: list[int], length: int) -> Iterator[list[int]]:
 def _device(name: torch.device | str | None) -> torch.device:
     """The device of this name; by default the GPU where there is one. Raises `JobError`."""
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return accelerator()
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

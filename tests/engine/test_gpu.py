@@ -106,8 +106,9 @@ def test_one_line_names_the_gpu_and_its_libraries(
         path = tmp_path / "proc" / "driver" / "nvidia" / "version"
         path.parent.mkdir(parents=True)
         path.write_text(VERSION.format(driver))
-    facts = SimpleNamespace(name="NVIDIA H200", total_memory=139 * 2**30, major=9, minor=0)
+    facts = SimpleNamespace(name="NVIDIA H200", total_memory=139 * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: facts)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
     monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 28, 9))
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91501)
     monkeypatch.setattr(torch.version, "cuda", "13.0")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from adapt.accelerator import Properties
 from adapt.batch import Batch
 from adapt.engine.flops import Flops
 from adapt.engine.peak import Peak
@@ -83,7 +84,8 @@ def test_a_gpu_that_the_table_lacks_is_named_and_has_no_mfu(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(utilisation, "peak_of", lambda *_: None)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA RTX A2000")
+    known = Properties("NVIDIA RTX A2000", 0)
+    monkeypatch.setattr(utilisation, "properties_of", lambda _device: known)
     meter = Utilisation(job_of(tiny_values("data", "runs")), CPU)
     meter.count(batch(), None)
     meter.count(batch(), None)
