@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile, record_function, supported_activities
 
+from adapt.accelerator import is_accelerator, properties_of
 from adapt.batch import Batch
 from adapt.engine.engine import Engine
 from adapt.engine.peak import Peak, peak_of
@@ -156,8 +157,8 @@ class Profiler:
 
     def _begin_trace(self) -> None:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its library writes to stderr
-        on_gpu = self._engine.device.type == "cuda"
-        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+        on_gpu = is_accelerator(self._engine.device)
+        kinds = supported_activities() if on_gpu else {ProfilerActivity.CPU}
         timed = self._plan.first - self._plan.warm
         if timed and self._warm_s is not None:
             self._step_s = (self._step_clock_s() - self._warm_s) / timed
@@ -192,8 +193,8 @@ class Profiler:
         return time.perf_counter() - sum(self._spent_s[kind] for kind in apart)
 
     def _synchronise(self) -> None:
-        if self._engine.device.type == "cuda":
-            torch.cuda.synchronize(self._engine.device)
+        if is_accelerator(self._engine.device):
+            torch.accelerator.synchronize(self._engine.device)
 
     def _start(self) -> dict[str, float]:
         """Seconds of this start until now by kind."""
@@ -301,7 +302,7 @@ def _faster(slow: Peak | None, fast: Peak | None) -> float | None:
 
 def _free_memory(device: torch.device) -> float | None:
     """The share of a GPU's memory that this process has never held."""
-    if device.type != "cuda":
+    if not is_accelerator(device):
         return None
-    whole = torch.cuda.get_device_properties(device).total_memory
-    return max(0.0, 1 - torch.cuda.max_memory_reserved(device) / whole)
+    held = torch.accelerator.max_memory_reserved(device)
+    return max(0.0, 1 - held / properties_of(device).memory_bytes)
