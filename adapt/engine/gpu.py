@@ -83,7 +83,7 @@ def cuda_versions() -> dict[str, str]:
 
 
 def allowed_tf32() -> tuple[bool, bool]:
-    """Whether convolutions, and matrix products, of fp32 may be computed in TF32."""
+    """True of convolutions, and of matrix products, where those of fp32 may be computed in TF32."""
     import torch
 
     return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
