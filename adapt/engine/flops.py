@@ -43,7 +43,7 @@ def step_flops(method: Method, source: Batch, target: Batch | None) -> Flops:
     Takes about a second for a ResNet-101. Raises `RuntimeError` where a network or a loss reads
     numbers, which the meta device lacks.
     """
-    shapes, targets = _without_values(source), [] if target is None else [_without_values(target)]
+    shapes, targets = without_values(source), [] if target is None else [without_values(target)]
     method.train()
     counter = FlopCounterMode(
         display=False, custom_mapping={_ATEN.convolution_backward: convolution_backward_flops}
@@ -81,7 +81,8 @@ def convolution_backward_flops(
     return forward * (int(wanted[0]) + int(wanted[1]))
 
 
-def _without_values(batch: Batch) -> Batch:
+def without_values(batch: Batch) -> Batch:
+    """A batch of the same shapes on the meta device."""
     labels = None if batch.labels is None else _shape_of(batch.labels)
     return batch._replace(images=_shape_of(batch.images), labels=labels)
 

@@ -66,9 +66,8 @@ class Journal:
     def count_step(self, source: Batch, target: Batch | None) -> None:
         """Note how long a step waited for its batches, which were just taken, and what it costs."""
         self._observer.step()
-        if self._utilisation is not None and self._utilisation.count(source, target):
-            self.start_stretch()  # counting is no part of the step
-            self._utilisation.count(source, target)
+        if self._utilisation is not None:
+            self._utilisation.note(source, target)
 
     def log_losses(self, losses: Mapping[str, Tensor], durable: Moment | None) -> None:
         """Log losses and speed since the last call; all ranks take part."""
@@ -76,7 +75,7 @@ class Journal:
         observed = self._observer.take()
         means, streams = self._over_ranks(losses, observed)
         speed = self._stretch.measure(step, self._feeds.samples, self._feeds.wait_s)
-        rates = Rates() if self._utilisation is None else self._utilisation.take(speed.spent_s)
+        rates = self._rates(speed.spent_s)
         bill = self.budget.bill()
         self._on_progress(
             JobProgress(
@@ -105,6 +104,15 @@ class Journal:
             self.tracker.log_metrics(metrics | streams, step)
             if self.history is not None:
                 self.history.log(TRAIN, step, metrics)
+
+    def _rates(self, spent_s: float) -> Rates:
+        """Those of the steps that took `spent_s`; the next stretch begins once they are counted."""
+        if self._utilisation is None:
+            return Rates()
+        has_new, rates = self._utilisation.has_new, self._utilisation.take(spent_s)
+        if has_new:
+            self.start_stretch()
+        return rates
 
     def _over_ranks(
         self, losses: Mapping[str, Tensor], observed: Observed

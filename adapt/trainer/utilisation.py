@@ -1,20 +1,22 @@
 """Model FLOPs utilisation (MFU): the share of its device's peak at which a running job trains.
 
-The operations of a step are counted once for each shape of its batches, from the batches
-themselves, so nothing waits for the device, and batches of several sizes are right too. MFU is the
+The operations of a step are counted once for each shape of its batches, so nothing waits for the
+device, and batches of several sizes are right too; that takes seconds, and is done when rates are
+first taken, so that no first step waits for it. MFU is the
 time that the steps would take at the peak over the time that they took; waiting for data counts,
 evaluations and saves between two stretches do not.
 """
 
 import json
 import logging
+from collections import Counter
 from typing import NamedTuple
 
 import torch
 
 from adapt.accelerator import properties_of
 from adapt.batch import Batch
-from adapt.engine.flops import Flops, step_flops
+from adapt.engine.flops import Flops, step_flops, without_values
 from adapt.engine.peak import TERA, Peak, peak_of
 from adapt.spec.job_spec import JobSpec
 from adapt.trainer.networks import build_without_memory
@@ -26,6 +28,7 @@ MAX_SHAPES = 16
 
 Shape = tuple[tuple[int, ...], bool] | None
 """Of a batch's images, and whether it has labels."""
+Shapes = tuple[Shape, Shape]
 
 
 NO_MATTER = frozenset(
@@ -58,35 +61,49 @@ class Utilisation:
     def __init__(self, job: JobSpec, device: torch.device) -> None:
         self._job, self._device = job, device
         self._peak: Peak | None = None
-        self._known: dict[tuple[Shape, Shape], Flops | None] = {}
+        self._known: dict[Shapes, Flops | None] = {}
+        self._batches: dict[Shapes, tuple[Batch, Batch | None]] = {}
         self.restart()
 
     def restart(self) -> None:
         """Begin a stretch of steps."""
-        self._flops, self._ideal_s, self._complete = 0, 0.0, True
+        self._noted: Counter[Shapes] = Counter()
 
-    def count(self, source: Batch, target: Batch | None) -> bool:
-        """Count a step; True where that took time, since no step before had these shapes."""
+    def note(self, source: Batch, target: Batch | None) -> None:
+        """Note a step on such batches."""
         shapes = _shape(source), _shape(target)
-        new = shapes not in self._known
-        if new:
-            self._known[shapes] = self._counted(source, target)
-        flops = self._known[shapes]
-        self._complete &= flops is not None
-        if flops is not None:
-            self._flops += flops.total
-        if flops is not None and self._peak is not None:
-            self._ideal_s += flops.convolutions / self._peak.convolutions
-            self._ideal_s += flops.products / self._peak.products
-        return new
+        self._noted[shapes] += 1
+        if shapes not in self._known and shapes not in self._batches:
+            others = None if target is None else without_values(target)
+            self._batches[shapes] = without_values(source), others
+
+    @property
+    def has_new(self) -> bool:
+        """True where taking the rates counts a step of shapes that none before had: seconds."""
+        return any(shapes not in self._known for shapes in self._noted)
 
     def take(self, spent_s: float) -> Rates:
         """The rates of the steps since the last call, which took `spent_s`."""
-        flops, ideal_s, complete = self._flops, self._ideal_s, self._complete
+        noted = self._noted
         self.restart()
-        if not complete or not flops or spent_s <= 0:
+        flops, ideal_s = 0, 0.0
+        for shapes, steps in noted.items():
+            one = self._flops(shapes)
+            if one is None or spent_s <= 0:
+                return Rates()
+            flops += steps * one.total
+            if self._peak is not None:
+                ideal_s += steps * one.convolutions / self._peak.convolutions
+                ideal_s += steps * one.products / self._peak.products
+        if not flops:
             return Rates()
         return Rates(flops / spent_s, ideal_s / spent_s if self._peak else None)
+
+    def _flops(self, shapes: Shapes) -> Flops | None:
+        """The operations of a step on batches of these shapes, counted the first time."""
+        if shapes not in self._known:
+            self._known[shapes] = self._counted(*self._batches.pop(shapes))
+        return self._known[shapes]
 
     def _counted(self, source: Batch, target: Batch | None) -> Flops | None:
         """The operations of a step on such batches, said in the log; None, with the reason, where

@@ -46,19 +46,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
 
 def test_steps_of_several_sizes_are_summed(counted: Counter[Any]) -> None:
     meter = Utilisation(job_of(tiny_values("data", "runs")), CPU)
-    assert [meter.count(batch(side), None) for side in (32, 32, 64, 32)] == [
-        True,
-        False,
-        True,
-        False,
-    ]
-    assert counted == {32: 1, 64: 1}
+    for side in (32, 32, 64, 32):
+        meter.note(batch(side), None)
+    assert meter.has_new and not counted, "the first steps do not wait for it"
     ideal_s = 5 * (3 + 1 / 0.5)
     assert meter.take(50.0) == Rates(pytest.approx(20e12 / 50), pytest.approx(ideal_s / 50))
+    assert counted == {32: 1, 64: 1} and not meter.has_new
     assert meter.take(1.0) == Rates(), "no step since"
-    meter.count(batch(), None)
+    meter.note(batch(), None)
+    assert not meter.has_new
     meter.restart()
-    assert meter.take(1.0) == Rates()
+    assert meter.take(1.0) == Rates() and counted == {32: 1, 64: 1}
 
 
 def test_the_step_and_its_peak_are_said_once(
@@ -67,7 +65,8 @@ def test_the_step_and_its_peak_are_said_once(
     caplog.set_level(logging.INFO)
     meter = Utilisation(job_of(tiny_values("data", "runs")), CPU)
     for _ in range(3):
-        meter.count(batch(), batch())
+        meter.note(batch(), batch())
+        meter.take(1.0)
     assert caplog.messages == [
         "a step is 4 TFLOP on each rank; its peak in fp32 is 500 GFLOP/s and 1 TFLOP/s (stated)"
     ]
@@ -87,8 +86,8 @@ def test_a_gpu_that_the_table_lacks_is_named_and_has_no_mfu(
     known = Properties("NVIDIA RTX A2000", 0)
     monkeypatch.setattr(utilisation, "properties_of", lambda _device: known)
     meter = Utilisation(job_of(tiny_values("data", "runs")), CPU)
-    meter.count(batch(), None)
-    meter.count(batch(), None)
+    meter.note(batch(), None)
+    meter.note(batch(), None)
     rates = meter.take(2.0)
     assert rates == Rates(4e12, None) and rates.metrics() == {"speed/tflop_per_s": 4.0}
     (said,) = caplog.messages
@@ -100,14 +99,15 @@ def test_a_step_that_cannot_be_counted_leaves_both_out(
 ) -> None:
     caplog.set_level(logging.INFO)
     meter = Utilisation(job_of(tiny_values("data", "runs")), CPU)
-    meter.count(batch(), None)
-    meter.count(batch(7), None)
-    meter.count(batch(7), None)
-    assert counted[7] == 1 and meter.take(1.0) == Rates() and Rates().metrics() == {}
+    meter.note(batch(), None)
+    for _ in range(2):
+        meter.note(batch(7), None)
+        assert meter.take(1.0) == Rates() and Rates().metrics() == {}
+    assert counted[7] == 1
     assert caplog.messages[1:] == [
         "mfu is not known: a step cannot be counted (Cannot copy out of meta tensor; no data!)"
     ]
-    meter.count(batch(), None)
+    meter.note(batch(), None)
     assert meter.take(4.0).flop_per_s == 1e12, "the next stretch is known again"
 
 
@@ -117,8 +117,8 @@ def test_batches_of_ever_new_sizes_are_counted_no_longer(
     caplog.set_level(logging.INFO)
     meter = Utilisation(job_of(tiny_values("data", "runs")), CPU)
     for size in range(1, MAX_SHAPES + 3):
-        meter.count(batch(size=size), None)
-    assert counted[32] == MAX_SHAPES and meter.take(1.0) == Rates()
+        meter.note(batch(size=size), None)
+    assert meter.take(1.0) == Rates() and counted[32] == MAX_SHAPES
     assert "mfu is not known from here on: batches of over 16 sizes" in caplog.messages
 
 
