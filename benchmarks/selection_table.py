@@ -87,6 +87,11 @@ def groups_of(points: list[Point], key: str) -> list[list[Point]]:
     return [list(group) for _, group in groupby(sorted(points, key=of), key=of)]
 
 
+def runs_of(points: list[Point]) -> list[list[Point]]:
+    """The points of each run that leaves a choice."""
+    return [run for run in groups_of(points, "run") if len(run) > 1]
+
+
 def result(
     groups: list[list[Point]],
     correlated: Callable[[list[Point]], float | None],
@@ -103,7 +108,7 @@ def result(
 def results(points: list[Point]) -> dict[str, tuple[Result, Result]]:
     """Of each score, best first by what it costs among methods: within runs, and among all
     checkpoints of a seed."""
-    runs, seeds = groups_of(points, "run"), groups_of(points, "seed")
+    runs, seeds = runs_of(points), groups_of(points, "seed")
     found = {
         name: (
             result(runs, partial(correlation, score=name), partial(regret, score=name)),
@@ -124,7 +129,7 @@ def _or_last(value: float | None) -> float:
 
 def baselines(points: list[Point]) -> dict[str, tuple[Result, Result]]:
     """What choosing costs without a score."""
-    runs, seeds = groups_of(points, "run"), groups_of(points, "seed")
+    runs, seeds = runs_of(points), groups_of(points, "seed")
     none, nothing = Result(None, None, None), lambda _: None
     return {
         LAST: (result(runs, nothing, last_regret), none),

@@ -59,6 +59,15 @@ def test_what_has_no_number_does_not_choose() -> None:
     assert regret(missing, "correlation") == pytest.approx(30)
 
 
+def test_a_run_of_one_checkpoint_leaves_no_choice() -> None:
+    single = [point(3, 0.4, run, nuclear_norm=0.9) for run in ("fda-1", "mic-1")]
+    within, among = results(single)["nuclear_norm"]
+    assert within == (None, None, None) and among.regret == pytest.approx(0)
+    both = results([*RUN, *single])["nuclear_norm"][0]
+    assert both == results(RUN)["nuclear_norm"][0], "such runs do not count"
+    assert baselines(single)[LAST][0].regret is None
+
+
 def test_the_table_starts_with_what_costs_least() -> None:
     other = [one._replace(run="fda-1", method="fda", miou=one.miou / 2) for one in RUN]
     lines = table(RUN + other).splitlines()
