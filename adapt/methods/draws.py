@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapt.accelerator import is_accelerator
+
 
 class Draws(NamedTuple):
     """The draws of one step; `seed` is the same on all ranks."""
@@ -30,7 +32,7 @@ class Draws(NamedTuple):
 def sent(values: Tensor, device: torch.device) -> Tensor:
     """Numbers in the CPU's memory, on a device, for which Python does not wait: from pageable
     memory they would be copied after all that a GPU still has to do."""
-    pinned = values.pin_memory() if device.type == "cuda" else values
+    pinned = values.pin_memory() if is_accelerator(device) else values
     return pinned.to(device, non_blocking=True)
 
 

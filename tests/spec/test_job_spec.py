@@ -51,7 +51,7 @@ def test_the_resolved_spec_is_a_valid_job_with_the_same_meaning(path: Path) -> N
         ("step=5", "step: unknown key, got 'step'; did you mean 'train.steps'?"),
         (
             "batch_size=5",
-            "got 'batch_size'; did you mean 'source.batch_size' or 'target.batch_size'? (known: ",
+            "got 'batch_size'; did you mean 'source.batch_size' or 'target.batch_size' or ",
         ),
         ("weight_adv=1", "got 'weight_adv'; did you mean 'method.weight_adv'? (known: "),
         ("source.crop_hw=1", "got 'crop_hw'; did you mean 'source.augment.crop_hw'? (known: "),
